@@ -1,0 +1,36 @@
+# The whole developer interface: make demo, make test, make check, make parity, make bench.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := 2.13.0
+
+.PHONY: demo test check lint parity bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/concordant demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+check: lint test
+
+# Peers live in an environment of their own: they pin other versions than ours.
+parity:
+	$(PYTHON) tests/parity/run.py
+
+# torch comes first and by its exact version, so that nothing else picks another build of it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q "torch==$(TORCH)"
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

@@ -1,0 +1,30 @@
+"""Errors a user can cause: one sentence on what was given, one on what was expected."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input or wrong usage. The command line prints the message, no traceback, and exits 2."""
+
+
+class RunFailed(Exception):
+    """A run that cannot go on, e.g. nothing but NaN. The command line prints the message and exits 1."""
+
+
+class RunStopped(Exception):
+    """A run that was asked to stop and can be resumed. The command line prints the message and exits 3."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean "x"?' for the closest known name, or '' when nothing is close."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f' Did you mean "{match[0]}"?' if match else ""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The one error for a name that is not in a table: what was given, the nearest, all known."""
+    known = sorted(known)
+    return UserError(f'unknown {kind} "{name}".{nearest(name, known)} Known: {", ".join(known)}')

@@ -1,0 +1,66 @@
+"""KL divergence from the reference: estimators from samples, the exact value, and the controllers of its weight.
+
+N response tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def k1(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
+    """log π - log π_ref, nats, (N,). Unbiased for KL(π‖π_ref); its expected gradient is 0, so never a loss."""
+    return logprob_N - reference_N
+
+
+def k2(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
+    """½ (log π - log π_ref)², nats, (N,). Biased in value; its expected gradient is that of KL(π‖π_ref)."""
+    return 0.5 * (logprob_N - reference_N) ** 2
+
+
+def k3(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
+    """π_ref/π - 1 - log π_ref/π, nats, (N,). Unbiased, never negative; its gradient is that of KL(π_ref‖π).
+
+    Schulman 2020, "Approximating KL divergence".
+    """
+    log_ratio_N = reference_N - logprob_N
+    return torch.expm1(log_ratio_N) - log_ratio_N
+
+
+def exact(logits_NV: Tensor, reference_logits_NV: Tensor) -> Tensor:
+    """KL(π‖π_ref) of the next-token distributions, nats, (N,)."""
+    logp_NV = torch.log_softmax(logits_NV, -1)
+    return (logp_NV.exp() * (logp_NV - torch.log_softmax(reference_logits_NV, -1))).sum(-1)
+
+
+LOSS_ESTIMATORS = {"k2": k2, "k3": k3}  # "exact" comes from the forward pass; k1 is refused
+
+
+@dataclass
+class FixedKLController:
+    """A weight that stays."""
+
+    kl_coef: float  # reward units per nat
+
+    def update(self, current_kl: float, n_steps: int) -> float:
+        return self.kl_coef
+
+
+@dataclass
+class AdaptiveKLController:
+    """Raises the weight while KL is above its target, lowers it while below.  Ziegler et al. 2019, 1909.08593 §2.2.
+
+    ``update``: coefficient ·= 1 + clip(KL/target - 1, ±0.2) · n/horizon.
+    """
+
+    kl_coef: float = 0.1  # reward units per nat
+    target_kl: float = 6.0  # nats a response
+    horizon: int = 10_000  # responses
+
+    def update(self, current_kl: float, n_steps: int) -> float:
+        error = min(max(current_kl / self.target_kl - 1, -0.2), 0.2)
+        self.kl_coef *= 1 + error * n_steps / self.horizon
+        return self.kl_coef

@@ -1,0 +1,93 @@
+"""The objectives of preference learning and PPO: pure functions, a number an example or token, never a mean.
+
+B pairs, N response tokens. ``log sigma(z)`` is always ``logsigmoid``, finite at any z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+from torch import Tensor
+
+
+def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | float = 0.0) -> Tensor:
+    """-log σ(chosen - rejected - margin), nats, (B,).  Bradley & Terry 1952; margin: Llama 2, 2307.09288 eq. 2.
+
+    Invariant to a shift of both scores, not to their scale.
+    """
+    return -F.logsigmoid(chosen_B - rejected_B - margin_B)
+
+
+def smoothed_preference(z_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """-(1-ε) log σ(z) - ε log σ(-z), nats, (B,): a share ε of the labels is believed flipped.  Mitchell 2023 (cDPO)."""
+    return -(1 - label_smoothing) * F.logsigmoid(z_B) - label_smoothing * F.logsigmoid(-z_B)
+
+
+def sigmoid_dpo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """-log σ(β·logratio), (B,).  Rafailov et al. 2023, 2305.18290 eq. 7.
+
+    ``logratio_B``: log π(chosen)/π_ref(chosen) - log π(rejected)/π_ref(rejected), summed over response tokens, nats.
+    """
+    return smoothed_preference(beta * logratio_B, label_smoothing)
+
+
+def robust_dpo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """[-(1-ε) log σ(z) + ε log σ(-z)] / (1-2ε), (B,): unbiased under flips with probability ε < ½.
+
+    Chowdhury et al. 2024, 2403.00409 eq. 12.
+    """
+    z_B = beta * logratio_B
+    flipped_B = (1 - label_smoothing) * F.logsigmoid(z_B) - label_smoothing * F.logsigmoid(-z_B)
+    return -flipped_B / (1 - 2 * label_smoothing)
+
+
+def ipo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """(logratio - 1/(2β))², (B,).  Azar et al. 2023, 2310.12036 eq. 17.
+
+    ``logratio_B`` of per-token means, as the authors advise. Label smoothing: the target 1/(2β) is flipped with
+    probability ε, whose expected square is given.
+    """
+    target = 1 / (2 * beta)
+    return (1 - label_smoothing) * (logratio_B - target) ** 2 + label_smoothing * (logratio_B + target) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceLoss:
+    of: Callable[[Tensor, float, float], Tensor]  # (logratio_B, beta, label_smoothing) -> (B,)
+    length_mean: bool  # True: log-ratios are means over response tokens, not sums
+
+
+PREFERENCE_LOSSES = {
+    "sigmoid": PreferenceLoss(sigmoid_dpo, length_mean=False),
+    "ipo": PreferenceLoss(ipo, length_mean=True),
+    "robust": PreferenceLoss(robust_dpo, length_mean=False),
+}
+
+
+def ppo_policy(logprob_N: Tensor, old_logprob_N: Tensor, advantage_N: Tensor, clip: float) -> Tensor:
+    """-min(ratio·A, clip(ratio, 1±ε)·A), (N,), with ratio π/π_old a token.  Schulman et al. 2017, 1707.06347 eq. 7."""
+    ratio_N = torch.exp(logprob_N - old_logprob_N)
+    return torch.maximum(-advantage_N * ratio_N, -advantage_N * ratio_N.clamp(1 - clip, 1 + clip))
+
+
+def ppo_value(value_N: Tensor, old_value_N: Tensor, return_N: Tensor, clip: float = 0.0) -> Tensor:
+    """max((V-R)², (V_clip-R)²), (N,), V_clip within ±clip of the old value; clip 0 leaves the square alone.
+
+    The worse of the two, so that clipping only ever withholds an improvement.  Schulman et al. 2017 (baselines' PPO2).
+    """
+    loss_N = (value_N - return_N) ** 2
+    if clip == 0:
+        return loss_N
+    clipped_N = old_value_N + (value_N - old_value_N).clamp(-clip, clip)
+    return torch.maximum(loss_N, (clipped_N - return_N) ** 2)
+
+
+def clip_fraction(logprob_N: Tensor, old_logprob_N: Tensor, advantage_N: Tensor, clip: float) -> Tensor:
+    """1 where the clipped branch is the one that counts (no gradient), else 0, (N,)."""
+    ratio_N = torch.exp(logprob_N - old_logprob_N)
+    above_N = (ratio_N > 1 + clip) & (advantage_N > 0)
+    below_N = (ratio_N < 1 - clip) & (advantage_N < 0)
+    return (above_N | below_N).float()

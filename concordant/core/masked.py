@@ -1,0 +1,62 @@
+"""Arithmetic over response tokens. Masked places never exist here: tokens come already selected.
+
+N response tokens of all branches one after another, B branches, T longest branch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+AGGREGATIONS = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
+
+
+def branch_of_token(length_B: Tensor) -> Tensor:
+    """Number of the branch every token belongs to, int64 (N,)."""
+    return torch.repeat_interleave(torch.arange(len(length_B), device=length_B.device), length_B)
+
+
+def to_rows(x_N: Tensor, length_B: Tensor, fill: float = 0.0) -> Tensor:
+    """Tokens in one row a branch, (B, T); places past a branch's end hold ``fill``."""
+    longest = int(length_B.max()) if len(length_B) else 0
+    x_BT = x_N.new_full((len(length_B), longest), fill)
+    x_BT[row_mask(length_B)] = x_N
+    return x_BT
+
+
+def row_mask(length_B: Tensor) -> Tensor:
+    """True where ``to_rows`` holds a token, (B, T)."""
+    longest = int(length_B.max()) if len(length_B) else 0
+    return torch.arange(longest, device=length_B.device)[None, :] < length_B[:, None]
+
+
+def from_rows(x_BT: Tensor, length_B: Tensor) -> Tensor:
+    """The inverse of ``to_rows``, (N,)."""
+    return x_BT[row_mask(length_B)]
+
+
+def sum_by_branch(x_N: Tensor, length_B: Tensor) -> Tensor:
+    """Sum over each branch's tokens, (B,)."""
+    return x_N.new_zeros(len(length_B)).index_add(0, branch_of_token(length_B), x_N)
+
+
+def whiten(x_N: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """Mean 0 and deviation 1 over all tokens; all equal (or a single token) gives 0."""
+    centred_N = x_N - x_N.mean()
+    return centred_N / (centred_N.square().mean().sqrt() + epsilon)
+
+
+def aggregate(x_N: Tensor, branch_N: Tensor, length_B: Tensor, mode: str) -> Tensor:
+    """The sum whose division by ``aggregate_weight`` is the loss.
+
+    token-mean: every token counts alike (DAPO, 2503.14476). seq-mean-token-sum: every response counts
+    its sum, so long ones weigh more. seq-mean-token-mean: every response counts alike (GRPO, 2402.03300).
+    """
+    if mode == "seq-mean-token-mean":
+        x_N = x_N / length_B[branch_N]
+    return x_N.sum()
+
+
+def aggregate_weight(tokens: int, branches: int, mode: str) -> float:
+    """What ``aggregate`` sums are divided by once, over the whole batch: tokens or responses."""
+    return float(tokens if mode == "token-mean" else branches)

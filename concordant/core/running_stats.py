@@ -1,0 +1,38 @@
+"""Mean and deviation of a stream, merged batch by batch (Chan, Golub & LeVeque 1979)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class RunningStats:
+    """Survives empty batches and batches of one sample."""
+
+    count: int = 0
+    mean: float = 0.0
+    m2: float = 0.0  # sum of squared distances from the mean
+
+    def update(self, x_B: Tensor) -> None:
+        if x_B.numel() == 0:
+            return
+        x_B = x_B.double()
+        count, mean = x_B.numel(), float(x_B.mean())
+        m2 = float((x_B - mean).square().sum())
+        total, delta = self.count + count, mean - self.mean
+        self.m2 += m2 + delta**2 * self.count * count / total
+        self.mean += delta * count / total
+        self.count = total
+
+    @property
+    def std(self) -> float:
+        """Population deviation; 1 before two samples have been seen, so that dividing by it is harmless."""
+        return (self.m2 / self.count) ** 0.5 if self.count > 1 and self.m2 > 0 else 1.0
+
+    def normalize(self, x_B: Tensor) -> Tensor:
+        return (x_B - self.mean) / self.std
+
+    def state_dict(self) -> dict[str, float]:
+        return asdict(self)

@@ -1,0 +1,71 @@
+"""Each estimator's value and gradient against the exact KL, by summing over the whole vocabulary."""
+
+import pytest
+import torch
+
+from concordant.core import kl
+from concordant.core.running_stats import RunningStats
+
+
+@pytest.fixture
+def two_policies():
+    torch.manual_seed(0)
+    return torch.randn(1, 8, dtype=torch.double, requires_grad=True), torch.randn(1, 8, dtype=torch.double)
+
+
+def expectation(estimator, logits, reference):
+    """E over a ~ π of the estimator's value, with the gradient through log π(a) alone as a loss would have it."""
+    logp, ref = logits.log_softmax(-1)[0], reference.log_softmax(-1)[0]
+    return (logp.exp().detach() * estimator(logp, ref)).sum()
+
+
+def gradient(value, logits):
+    return torch.autograd.grad(value, logits)[0]
+
+
+def test_k1_and_k3_are_unbiased_in_value_and_k2_is_not(two_policies):
+    logits, reference = two_policies
+    true = kl.exact(logits, reference).item()
+    assert expectation(kl.k1, logits, reference).item() == pytest.approx(true)
+    assert expectation(kl.k3, logits, reference).item() == pytest.approx(true)
+    assert expectation(kl.k2, logits, reference).item() != pytest.approx(true)
+
+
+def test_gradients_k1_zero_k2_reverse_k3_forward(two_policies):
+    logits, reference = two_policies
+    reverse = gradient(kl.exact(logits, reference).sum(), logits)
+    forward = gradient(kl.exact(reference, logits).sum(), logits)
+    assert gradient(expectation(kl.k1, logits, reference), logits).abs().max() < 1e-12
+    assert torch.allclose(gradient(expectation(kl.k2, logits, reference), logits), reverse)
+    assert torch.allclose(gradient(expectation(kl.k3, logits, reference), logits), forward)
+    assert not torch.allclose(reverse, forward)
+
+
+def test_k1_is_no_loss():
+    assert "k1" not in kl.LOSS_ESTIMATORS
+
+
+def test_kl_of_a_policy_from_itself_is_zero_and_k3_never_negative():
+    logp = torch.randn(100) - 3
+    for estimator in (kl.k1, kl.k2, kl.k3):
+        assert torch.equal(estimator(logp, logp), torch.zeros(100))
+    assert (kl.k3(logp, logp + torch.randn(100)) >= 0).all()
+
+
+def test_adaptive_controller_by_hand():
+    controller = kl.AdaptiveKLController(kl_coef=0.1, target_kl=6.0, horizon=10_000)
+    assert controller.update(12.0, 1_000) == pytest.approx(0.1 * (1 + 0.2 * 0.1))  # error clipped at 0.2
+    assert controller.update(6.0, 1_000) == pytest.approx(0.102)
+    assert controller.update(5.4, 5_000) == pytest.approx(0.102 * (1 - 0.1 * 0.5))
+
+
+def test_running_stats_equal_those_of_everything_and_survive_one_sample():
+    x = torch.randn(100, dtype=torch.double) * 3 + 5
+    stats = RunningStats()
+    for part in (x[:1], x[1:1], x[1:40], x[40:]):
+        stats.update(part)
+    assert stats.mean == pytest.approx(x.mean().item())
+    assert stats.std == pytest.approx(x.std(correction=0).item())
+    one = RunningStats()
+    one.update(torch.tensor([4.0]))
+    assert one.std == 1.0 and one.normalize(torch.tensor([4.0])).item() == 0.0

@@ -1,0 +1,115 @@
+import math
+
+import pytest
+import torch
+
+from concordant.core import losses
+from concordant.core.masked import aggregate, aggregate_weight, whiten
+
+
+def test_bradley_terry_worked_number():
+    chosen, rejected = torch.tensor([0.73]), torch.tensor([0.21])
+    assert torch.sigmoid(chosen - rejected).item() == pytest.approx(0.627, abs=5e-4)
+    assert losses.bradley_terry(chosen, rejected).item() == pytest.approx(0.467, abs=5e-4)
+
+
+def test_the_tutorials_second_number_is_0_43_not_0_38():
+    assert losses.bradley_terry(torch.tensor([0.85]), torch.tensor([0.23])).item() == pytest.approx(0.430, abs=5e-4)
+
+
+def test_bradley_terry_is_invariant_to_shift_and_not_to_scale():
+    chosen, rejected = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0])
+    same = losses.bradley_terry(chosen + 7, rejected + 7)
+    assert torch.allclose(same, losses.bradley_terry(chosen, rejected))
+    assert not torch.allclose(losses.bradley_terry(2 * chosen, 2 * rejected), same)
+
+
+def test_margin_raises_the_loss_as_a_smaller_lead_would():
+    assert torch.equal(
+        losses.bradley_terry(torch.tensor([2.0]), torch.tensor([0.0]), 0.5),
+        losses.bradley_terry(torch.tensor([1.5]), torch.tensor([0.0])),
+    )
+
+
+def test_finite_at_extremes():
+    far = torch.tensor([1e4, -1e4])
+    for value in (
+        losses.bradley_terry(far, -far),
+        losses.smoothed_preference(far, 0.1),
+        losses.robust_dpo(far, 1.0, 0.1),
+    ):
+        assert torch.isfinite(value).all()
+
+
+def test_cdpo_label_smoothing_worked_number():
+    # z = 1: -0.9 log σ(1) - 0.1 log σ(-1) = 0.9·0.313262 + 0.1·1.313262
+    assert losses.sigmoid_dpo(torch.tensor([2.0]), 0.5, 0.1).item() == pytest.approx(0.413262, abs=1e-6)
+    assert losses.sigmoid_dpo(torch.tensor([2.0]), 0.5, 0.0).item() == pytest.approx(0.313262, abs=1e-6)
+
+
+def test_sigmoid_dpo_is_ln2_at_the_start_and_its_gradient_raises_the_chosen():
+    ratio = torch.zeros(1, requires_grad=True)
+    loss = losses.sigmoid_dpo(ratio, 0.1)
+    assert loss.item() == pytest.approx(math.log(2))
+    loss.backward()
+    assert ratio.grad.item() == pytest.approx(-0.05)  # -β/2
+
+
+def test_robust_dpo_is_unbiased_under_flips():
+    z = torch.tensor([0.7])
+    clean = losses.sigmoid_dpo(z, 1.0)
+    flipped = 0.8 * losses.robust_dpo(z, 1.0, 0.2) + 0.2 * losses.robust_dpo(-z, 1.0, 0.2)
+    assert torch.allclose(flipped, clean, atol=1e-6)
+
+
+def test_ipo_worked_number_and_minimum():
+    assert losses.ipo(torch.tensor([3.0]), 0.5).item() == pytest.approx(4.0)  # (3 - 1)²
+    assert losses.ipo(torch.tensor([1.0]), 0.5).item() == 0.0
+
+
+def test_only_ipo_takes_means_over_tokens():
+    assert [name for name, loss in losses.PREFERENCE_LOSSES.items() if loss.length_mean] == ["ipo"]
+
+
+def test_ppo_worked_example_of_the_tutorial():
+    old, new = torch.tensor([-2.1, -1.8, -2.3, -1.9]), torch.tensor([-2.0, -1.7, -2.2, -1.8])
+    advantage = torch.full((4,), 0.08)
+    assert torch.exp(new - old)[0].item() == pytest.approx(1.105, abs=5e-4)
+    loss = losses.ppo_policy(new, old, advantage, 0.2).mean()
+    assert loss.item() == pytest.approx(-0.088, abs=5e-4)
+    # The tutorial adds the entropy bonus; subtracted, as it must be, the total is -0.090, not -0.066.
+    assert loss.item() + 0.5 * 0.02 - 0.01 * 1.2 == pytest.approx(-0.090, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "moves"), [(1.5, 1.0, False), (1.5, -1.0, True), (0.5, -1.0, False), (0.5, 1.0, True)]
+)
+def test_clipping_stops_only_what_would_go_further(ratio, advantage, moves):
+    logprob = torch.tensor([math.log(ratio)], requires_grad=True)
+    losses.ppo_policy(logprob, torch.zeros(1), torch.tensor([advantage]), 0.2).backward()
+    assert (logprob.grad.item() != 0) == moves
+    clipped = losses.clip_fraction(logprob.detach(), torch.zeros(1), torch.tensor([advantage]), 0.2)
+    assert clipped.item() == float(not moves)
+
+
+def test_value_clipping_never_lowers_the_loss():
+    value, old, returns = torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([1.0])
+    assert losses.ppo_value(value, old, returns).item() == 0.0
+    assert losses.ppo_value(value, old, returns, 0.2).item() == pytest.approx(0.64)  # (0.2 - 1)²
+
+
+def test_aggregations_by_hand():
+    x = torch.tensor([1.0, 2.0, 3.0, 10.0])  # branches of three tokens and of one
+    branch, length = torch.tensor([0, 0, 0, 1]), torch.tensor([3, 1])
+    means = {
+        mode: aggregate(x, branch, length, mode).item() / aggregate_weight(4, 2, mode)
+        for mode in ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
+    }
+    assert means == {"token-mean": 4.0, "seq-mean-token-sum": 8.0, "seq-mean-token-mean": 6.0}
+
+
+def test_whitening_of_equal_or_single_numbers_is_zero():
+    assert torch.equal(whiten(torch.tensor([3.0])), torch.zeros(1))
+    assert torch.equal(whiten(torch.full((5,), 2.0)), torch.zeros(5))
+    white = whiten(torch.tensor([1.0, 2.0, 9.0]))
+    assert white.mean().abs() < 1e-6 and abs(white.std(correction=0).item() - 1) < 1e-6

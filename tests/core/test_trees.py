@@ -1,0 +1,81 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from concordant.core.trees import Branch, Layout, PromptTree, lay_out, micro_batches
+
+lengths = st.integers(1, 9)
+trees_of_lengths = st.lists(st.tuples(lengths, st.lists(lengths, min_size=1, max_size=4)), min_size=1, max_size=8)
+
+
+def make(shapes):
+    """Every token of every tree is a different id, so that nothing can be mistaken for something else."""
+    ids = iter(range(1, 10_000))
+
+    def take(n):
+        return torch.tensor([next(ids) for _ in range(n)])
+
+    return [PromptTree(take(p), tuple(Branch.response(take(b)) for b in branches)) for p, branches in shapes]
+
+
+@settings(deadline=None, max_examples=60)
+@given(trees_of_lengths, st.sampled_from(Layout), st.integers(1, 60))
+def test_every_token_once_in_its_place_however_cut(shapes, layout, max_tokens):
+    trees = make(shapes)
+    batches = micro_batches(trees, layout, max_tokens)
+    tokens = [i for t in trees for b in t.branches for i in b.ids_T.tolist()]
+    before = [([*t.prompt_P.tolist(), *b.ids_T.tolist()]) for t in trees for b in t.branches]
+    predicted = {}
+    for batch in batches:
+        flat = batch.ids_RL.flatten()
+        for source, target, number in zip(batch.source_N, batch.target_N, batch.token_N, strict=True):
+            assert int(number) not in predicted
+            predicted[int(number)] = (int(flat[source]), int(target))
+        for last, caller in zip(batch.last_B, batch.caller_B, strict=True):
+            assert int(flat[last]) == before[caller][-1]
+    assert [predicted[i][1] for i in range(len(tokens))] == tokens
+    pairs = {(a, b) for row in before for a, b in zip(row, row[1:], strict=False)}
+    assert all(p in pairs for p in predicted.values())
+
+
+@settings(deadline=None, max_examples=60)
+@given(trees_of_lengths, st.sampled_from(Layout), st.integers(1, 60))
+def test_a_tree_is_never_split_and_the_longest_comes_first(shapes, layout, max_tokens):
+    batches = micro_batches(make(shapes), layout, max_tokens)
+    seen = [set(b.tree_B.tolist()) for b in batches]
+    assert sum(map(len, seen)) == len(shapes) == len(set().union(*seen))
+    longest = max(t.tokens if layout is Layout.TREE else len(t.prompt_P) + max(len(b.ids_T) for b in t.branches)
+                  for t in make(shapes))  # fmt: skip
+    assert batches[0].ids_RL.shape[1] >= longest
+
+
+@settings(deadline=None, max_examples=60)
+@given(trees_of_lengths, st.integers(1, 60))
+def test_tree_layout_computes_the_trunk_once_and_flat_once_a_branch(shapes, max_tokens):
+    trees = make(shapes)
+    for layout, count in ((Layout.TREE, lambda t: t.tokens), (Layout.FLAT, lambda t: t.flat_tokens)):
+        laid = sum(int(b.is_token_RL.sum()) for b in micro_batches(trees, layout, max_tokens))
+        assert laid == sum(map(count, trees))
+
+
+def test_positions_restart_at_the_trunks_end():
+    batch = lay_out([PromptTree(torch.arange(3), (Branch.response([7, 8]), Branch.response([9])))])
+    assert batch.position_RL.tolist() == [[0, 1, 2, 3, 4, 3]]
+    assert batch.branch_RL.tolist() == [[-1, -1, -1, 0, 0, 1]]
+    assert batch.source_N.tolist() == [2, 3, 2]
+
+
+def test_user_turns_inside_a_branch_are_no_response_tokens():
+    branch = Branch(torch.tensor([5, 6, 7, 8]), torch.tensor([True, False, False, True]))
+    batch = lay_out([PromptTree(torch.tensor([1, 2]), (branch,))])
+    assert batch.target_N.tolist() == [5, 8]
+    assert batch.source_N.tolist() == [1, 4]
+
+
+def test_local_numbers_of_branches():
+    batches = micro_batches(make([(2, [3, 1]), (5, [2, 2])]), Layout.TREE, 8)
+    assert len(batches) == 2
+    chosen = torch.tensor([0, 2])
+    for batch in batches:
+        (local,) = batch.local(chosen).tolist()
+        assert int(batch.caller_B[local]) % 2 == 0
