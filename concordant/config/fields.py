@@ -1,0 +1,110 @@
+"""What keys a config class has: dotted name, type, default, and the comment beside it, which is its help text."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import io
+import textwrap
+import tokenize
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from concordant.config.data import DataConfig
+from concordant.config.model import ModelConfig
+
+# `--data FILE` and `data: FILE` mean the section's main key
+MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name"}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One key of a config."""
+
+    key: str  # dotted, e.g. "train.learning_rate"
+    kind: Any  # str, int, float, bool or list[str]
+    default: Any
+    comment: str  # "" when the source has none
+    owner: type  # the dataclass that declares it
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """All keys of a config class."""
+
+    fields: dict[str, Field]  # by dotted key, in the order of the source
+    sections: dict[str, type]  # "train" -> TrainConfig, "model.lora" -> LoraConfig
+
+
+@functools.cache
+def comments(config_class: type) -> dict[str, str]:
+    """The trailing comment of every field declared in the class or in the classes it extends."""
+    found: dict[str, str] = {}
+    for owner in reversed(config_class.__mro__[:-1]):
+        source = textwrap.dedent(inspect.getsource(owner))
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        by_line = {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
+        body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body
+        for node in body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found[node.target.id] = by_line.get(node.end_lineno or node.lineno, "")
+    return found
+
+
+_SCHEMAS: dict[type, Schema] = {}
+
+
+def schema(config_class: type) -> Schema:
+    """The keys of ``config_class`` and of every section below it."""
+    if config_class in _SCHEMAS:
+        return _SCHEMAS[config_class]
+    result = _SCHEMAS[config_class] = Schema({}, {})
+    _collect(
+        config_class, dataclasses.asdict(config_class()), "", result
+    )  # asdict: the owner's default of a section wins
+    return result
+
+
+def _collect(config_class: type, defaults: Mapping[str, Any], prefix: str, into: Schema) -> None:
+    hints, notes = typing.get_type_hints(config_class), comments(config_class)
+    for field in dataclasses.fields(config_class):
+        key, kind = prefix + field.name, hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            into.sections[key] = typing.cast(type, kind)
+            _collect(typing.cast(type, kind), defaults[field.name], key + ".", into)
+        else:
+            into.fields[key] = Field(key, kind, defaults[field.name], notes[field.name], config_class)
+
+
+def build(config_class: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """An instance of ``config_class`` from dotted keys; every key of the schema must be there."""
+    hints = typing.get_type_hints(config_class)
+    arguments = {}
+    for field in dataclasses.fields(config_class):
+        key, kind = prefix + field.name, hints[field.name]
+        nested = dataclasses.is_dataclass(kind)
+        arguments[field.name] = build(typing.cast(type, kind), values, key + ".") if nested else values[key]
+    return config_class(**arguments)
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted keys and values of a config; the inverse of ``build``."""
+    flat: dict[str, Any] = {}
+
+    def walk(mapping: Mapping[str, Any], prefix: str) -> None:
+        for name, value in mapping.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{name}.")
+            else:
+                flat[prefix + name] = value
+
+    walk(dataclasses.asdict(config), "")
+    return flat

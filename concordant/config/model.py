@@ -1,0 +1,24 @@
+"""Which model, and how it is adapted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class LoraConfig:
+    rank: int = 0  # 0 trains all weights
+    alpha: float = 32.0  # the update is scaled by alpha / rank
+    dropout: float = 0.0
+    target_modules: list[str] = field(default_factory=list)  # empty: every linear layer but the head
+
+
+@dataclass
+class ModelConfig:
+    name: str = ""  # builtin:tiny | builtin:small | PATH | hub ID | package:NAME/FOLDER
+    adapter: str = ""  # PEFT adapter folder to start from
+    trust_remote_code: bool = False  # runs Python code that comes with the model: type it yourself
+    precision: str = "auto"  # auto | fp32 | bf16: autocast; weights and optimizer stay fp32
+    activation_checkpointing: bool = False  # recompute activations in backward: less memory, about a third more time
+    device: str = "auto"  # auto | cpu | cuda
+    lora: LoraConfig = field(default_factory=LoraConfig)

@@ -1,0 +1,227 @@
+"""From a command line or a YAML mapping to a config: dotted keys, types, ranges, and the nearest name for a wrong one.
+
+Types and the help page are jsonargparse's; what a key may be called, and the words of every error, are ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from concordant.config.checks import expected, shown, validate
+from concordant.config.fields import MAIN_KEY, Field, Schema, build, flatten, schema
+from concordant.config.yaml_io import load_yaml, parse_yaml
+from concordant.core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+Config = TypeVar("Config")
+Flat = dict[str, Any]  # values by dotted key
+
+_KIND = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+@dataclass(slots=True)
+class Options:
+    """What a command line said, before types are looked at."""
+
+    files: list[str] = field(default_factory=list)  # --config, in order
+    values: Flat = field(default_factory=dict)
+    print_config: bool = False
+
+
+def parse_command(verb: str, config_class: type[Config], arguments: Sequence[str]) -> tuple[Config, Options]:
+    """The config of ``concordant VERB ARGUMENTS``; not yet validated when it is only to be printed."""
+    options = read_options(config_class, arguments, f"concordant {verb}")
+    layers = []
+    for path in options.files:
+        mapping = load_yaml(path)
+        of = mapping.pop("verb", verb)
+        if of != verb:
+            raise UserError(f"{path} is a config of {of}, not of {verb}; use `concordant run {path}`")
+        layers.append(flat_keys(config_class, mapping, path))
+    config = typed(config_class, [*layers, options.values])
+    if not options.print_config:
+        validate(config)
+    return config, options
+
+
+def read_options(config_class: type, arguments: Sequence[str], command: str) -> Options:
+    """What a verb's command line says, by dotted key."""
+    keys, options = schema(config_class), Options()
+    for name, values in split_options(arguments, command):
+        if name == "print_config" and not values:
+            options.print_config = True
+        elif name == "config":
+            options.files += values
+        else:
+            assign(keys, name, values, options.values, f"See `{command} --help`.")
+    return options
+
+
+def split_options(arguments: Sequence[str], command: str) -> list[tuple[str, list[str]]]:
+    """``--a.b=c``, ``--a.b c``, ``--list x y`` and ``--flag`` as (name, values)."""
+    found: list[tuple[str, list[str]]] = []
+    takes_more = False
+    for token in arguments:
+        if token.startswith("--"):
+            name, equals, value = token[2:].partition("=")
+            found.append((name, [value] if equals else []))
+            takes_more = not equals
+        elif takes_more:
+            found[-1][1].append(token)
+        else:
+            raise UserError(f'{command}: "{token}" stands alone; options look like --train.max_steps=10')
+    return found
+
+
+def assign(keys: Schema, name: str, values: Sequence[str], into: Flat, hint: str = "") -> None:
+    """Put an option's values under its key: a list's repetitions add up, a bare flag is True."""
+    known = keys.fields[known_key(keys, name, "option", hint)]
+    if not values and known.kind is not bool:
+        raise UserError(f"--{name} needs a value: --{name}=VALUE")
+    if known.kind == list[str]:
+        into.setdefault(known.key, []).extend(item for value in values for item in _items(value, known.key))
+    elif len(values) > 1:
+        raise UserError(f'--{name} takes one value; "{values[1]}" stands alone')
+    else:
+        into[known.key] = values[0] if values else True
+
+
+def known_key(keys: Schema, name: str, what: str, hint: str = "") -> str:
+    """``name`` as a dotted key of ``keys``: a section stands for its main key; else an error with the nearest."""
+    dashes = "--" if what == "option" else ""
+    if name in keys.fields:
+        return name
+    if name in keys.sections:
+        main = MAIN_KEY.get(keys.sections[name])
+        if main:
+            return f"{name}.{main}"
+        inside = ", ".join(f"{dashes}{key}" for key in keys.fields if key.startswith(name + "."))
+        raise UserError(f"{dashes}{name} is a section; give one of its keys: {inside}")
+    same_ending = [key for key in keys.fields if key.endswith("." + name)]
+    everything = [dashes + key for key in (*keys.fields, *keys.sections)]
+    guess = f' Did you mean "{dashes}{same_ending[0]}"?' if same_ending else nearest(dashes + name, everything)
+    raise UserError(f'unknown {what} "{dashes}{name}".{guess}{" " + hint if hint else ""}')
+
+
+def flat_keys(config_class: type, mapping: Mapping[str, Any], source: str) -> Flat:
+    """A nested mapping by dotted key. Unknown keys and sections that are not mappings are errors."""
+    keys, flat = schema(config_class), {}
+
+    def walk(values: Mapping[Any, Any], prefix: str) -> None:
+        for name, value in values.items():
+            key = f"{prefix}{name}"
+            if key in keys.sections and isinstance(value, Mapping):
+                walk(value, key + ".")
+            elif key in keys.sections and keys.sections[key] not in MAIN_KEY:
+                raise UserError(f"{source}: {key}: expected keys below it, given {shown(value)}")
+            else:
+                flat[known_key(keys, key, f"key in {source}:")] = value
+
+    walk(mapping, "")
+    return flat
+
+
+def typed(config_class: type[Config], layers: Sequence[Flat]) -> Config:
+    """Later layers win over earlier ones, all over the defaults; every value gets the type of its key."""
+    keys = schema(config_class)
+    values = {key: known.default for key, known in keys.fields.items()}
+    for layer in layers:
+        values |= layer
+    for key, value in values.items():
+        known = keys.fields[key]
+        if known.kind == list[str] and isinstance(value, str):
+            values[key] = [value]  # one item needs no brackets
+        wrong = value is None or (known.kind is bool and not isinstance(value, bool) and value not in ("true", "false"))
+        if wrong:
+            raise _type_error(known, value)
+    return build(config_class, _cast(config_class, keys, values))
+
+
+_PARSERS: dict[type, ArgumentParser] = {}  # a pipeline casts one class for many stages
+
+
+def _cast(config_class: type, keys: Schema, values: Flat) -> Flat:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    try:
+        if config_class not in _PARSERS:
+            _PARSERS[config_class] = parser("", config_class)
+        namespace = _PARSERS[config_class].parse_object(nested)
+    except argparse.ArgumentError as problem:
+        match = re.search(r'[Kk]ey "([\w.]+)"', str(problem))
+        if match is None or match[1] not in keys.fields:
+            raise UserError(str(problem)) from None
+        raise _type_error(keys.fields[match[1]], values[match[1]]) from None
+    cast = {key: namespace[key] for key in keys.fields}
+    return {key: float(value) if keys.fields[key].kind is float else value for key, value in cast.items()}
+
+
+def _type_error(known: Field, value: Any) -> UserError:
+    allowed = expected(known.owner, known.name)
+    kind = _KIND.get(known.kind, "a list of texts")
+    return UserError(f"{known.key}: expected {kind}{f', {allowed}' if allowed else ''}; given {shown(value)}")
+
+
+def parser(verb: str, config_class: type, summary: str = "") -> ArgumentParser:
+    """jsonargparse's parser over the class's keys, the comments of the source as help."""
+    from jsonargparse import ArgumentParser
+
+    result = ArgumentParser(prog=f"concordant {verb}", description=summary, exit_on_error=False, allow_abbrev=False)
+    keys = schema(config_class)
+    groups: dict[str, Any] = {"": result}
+    for section, owner in keys.sections.items():
+        main = MAIN_KEY.get(owner)
+        note = f"--{section} VALUE means --{section}.{main} VALUE" if main else None
+        groups[section] = result.add_argument_group(section, note)
+    for key, known in keys.fields.items():
+        text = describe(known)
+        groups[key.rpartition(".")[0]].add_argument(
+            f"--{key}", type=known.kind, default=known.default, help=text.replace("%", "%%")
+        )
+    return result
+
+
+def describe(known: Field) -> str:
+    """The comment of the source, and the range where the comment does not name it."""
+    allowed = expected(known.owner, known.name)
+    new = [part for part in allowed.split(" | ") if part.strip('"') not in known.comment]
+    return "; ".join(filter(None, [known.comment, allowed if new else ""]))
+
+
+def help_text(verb: str, config_class: type, summary: str) -> str:
+    """The page of ``concordant VERB --help``."""
+    page = parser(verb, config_class, summary)
+    page.usage = f"concordant {verb} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] [--print_config]"
+    page.add_argument("--config", metavar="FILE", help="YAML to start from; options on the command line win")
+    page.add_argument("--print_config", action="store_true", help="print the resolved config as YAML and stop")
+    return str(page.format_help())
+
+
+def to_mapping(verb: str, config: Any) -> dict[str, Any]:
+    """The nested mapping that config.yaml holds: the verb first, then every key, defaults too."""
+    nested: dict[str, Any] = {"verb": verb}
+    for key, value in flatten(config).items():
+        *sections, name = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return nested
+
+
+def _items(text: str, key: str) -> list[str]:
+    """``[a, b]`` is a list in YAML's spelling; anything else is one item."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return [text]
+    return [str(item) for item in parse_yaml(text, f"--{key}")]

@@ -1,0 +1,30 @@
+"""Small notations inside config values: ``name=PATH`` and ``best_of_n:4:PATH``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from concordant.core.errors import UserError
+
+
+def named(values: Sequence[str], key: str) -> dict[str, str]:
+    """``["sft=runs/sft/model", …]`` by name, in order; a missing "=" or a name given twice is an error."""
+    result: dict[str, str] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name and equals and path):
+            raise UserError(f'{key}: "{value}" is not NAME=PATH, e.g. sft=runs/sft/model')
+        if name in result:
+            raise UserError(f'{key}: "{name}" is named twice ({result[name]} and {path})')
+        result[name] = path
+    return result
+
+
+def best_of(value: str) -> tuple[int, str]:
+    """``best_of_n:4:PATH`` as (4, PATH); any other text as (1, text)."""
+    if not value.startswith("best_of_n:"):
+        return 1, value
+    _, count, path = (value.split(":", 2) + ["", ""])[:3]
+    if not (count.isdigit() and int(count) >= 2 and path):
+        raise UserError(f'"{value}": expected best_of_n:N:PATH with N of 2 or more, e.g. best_of_n:4:runs/sft/model')
+    return int(count), path

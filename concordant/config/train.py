@@ -1,0 +1,28 @@
+"""How long, how fast, and how often to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class TrainConfig:
+    max_steps: int = 0  # optimizer (PPO: rollout) steps; 0: as many as `epochs` gives
+    epochs: float = 1.0  # passes over the training data
+    batch_size: int = 32  # prompts a step
+    micro_batch_tokens: int = 8192  # tokens (rows × length) a forward pass; lower it when memory is short
+    learning_rate: float = 1e-4
+    schedule: str = "linear"  # linear | cosine | constant
+    warmup_fraction: float = 0.05  # share of steps that raise the rate from 0
+    weight_decay: float = 0.0  # AdamW's
+    beta1: float = 0.9
+    beta2: float = 0.95
+    max_grad_norm: float = 1.0  # 0 is off
+    log_every: int = 1  # steps
+    evaluate_every: int = 0  # steps; 0: at the end only
+    save_every: int = 0  # steps between checkpoints; 0: none
+    keep_last: int = 2  # checkpoints kept
+    early_stopping: int = 0  # evaluations without improvement before stopping; 0 is off
+    keep_best: bool = True  # export the best evaluation's weights rather than the last
+    threads: int = 0  # CPU threads; 0 is PyTorch's choice
+    tensorboard: bool = True

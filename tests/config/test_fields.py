@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from concordant.config.fields import build, comments, flatten, schema
+from concordant.config.stages import PPOConfig, RewardConfig, SFTConfig
+from concordant.verbs import VERBS
+
+
+def test_the_comment_beside_a_field_is_its_help():
+    assert comments(SFTConfig)["packing"] == "several dialogues share a row; False: one a row"
+
+
+def test_inherited_fields_keep_their_comment():
+    assert comments(SFTConfig)["seed"] == "of every random draw"
+
+
+def test_a_section_default_of_the_owner_wins_over_the_sections_own():
+    assert schema(RewardConfig).fields["train.evaluate_every"].default == 50
+    assert schema(SFTConfig).fields["train.evaluate_every"].default == 0
+
+
+def test_sections_are_found_at_any_depth():
+    assert set(schema(PPOConfig).sections) >= {"data", "model", "model.lora", "kl", "critic.lora", "sampling"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_flatten_and_build_are_inverse(verb):
+    config_class = VERBS[verb].config_class()
+    assert build(config_class, flatten(config_class())) == config_class()
