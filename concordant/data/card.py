@@ -1,0 +1,240 @@
+"""The data card: what is in the data, said before anything is trained on it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from concordant.data.convert import answers_of, prompt_of
+from concordant.data.dialogue import Messages
+from concordant.data.records import Demonstration, Pair, Prompt, Record
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CountTokens = Callable[[list[str]], list[int]]
+COUNTED_AT_ONCE = 1024  # texts given to a tokenizer in one call
+KINDS = {Pair: "preference pairs", Demonstration: "dialogues", Prompt: "prompts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Of one column; the unit is the card's. All 0 for no text."""
+
+    mean: float
+    median: float  # of an even number: the mean of the middle two
+    p95: int  # nearest rank: the smallest length that at least 95 % do not exceed
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Prompts of a given test set that are in the data too."""
+
+    name: str
+    prompts: int  # distinct ones in the test set
+    shared: int  # of those, how many are in the data
+    rows: int  # rows of the data that have one of them
+
+
+@dataclass(frozen=True, slots=True)
+class DataCard:
+    source: str
+    formats: tuple[str, ...]
+    seed: int
+    rows_read: int
+    dropped: dict[str, int]  # rows by reason
+    kinds: dict[str, int]  # records kept, by kind
+    rows: dict[str, int]  # records kept, "train" and "test"
+    prompts: dict[str, int]  # distinct ones, "train" and "test"
+    shared_prompts: int  # in train and in test
+    unit: str  # "words" or "tokens"
+    lengths: dict[str, Lengths]  # of prompt, chosen, rejected, response
+    duplicate_rows: int  # beyond the first of each, prompt and answers alike
+    duplicate_prompts: int  # rows whose prompt an earlier row has
+    longer_preferred: float | None  # accuracy of "prefer the longer", a tie counting half; None without pairs
+    compared: Comparison | None = None
+    written: dict[str, int] = field(default_factory=dict)  # rows a file, where files were written
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def sections(self) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+        """Titled tables, the first row of each its head: what the terminal and the Markdown page both show."""
+        yield (
+            "Rows",
+            [
+                ("", "rows", "distinct prompts"),
+                *((side, f"{self.rows[side]:,}", f"{self.prompts[side]:,}") for side in self.rows),
+            ],
+        )
+        if self.dropped:
+            by_reason = sorted(self.dropped.items(), key=lambda item: -item[1])
+            yield "Dropped", [("reason", "rows"), *((reason, f"{count:,}") for reason, count in by_reason)]
+        yield (
+            f"Length in {self.unit}",
+            [
+                ("", "mean", "median", "95 %", "longest"),
+                *(
+                    (name, f"{of.mean:.1f}", f"{of.median:g}", f"{of.p95:,}", f"{of.max:,}")
+                    for name, of in self.lengths.items()
+                ),
+            ],
+        )
+        yield "Worth a look", [("what", "found"), *self._findings()]
+        if self.written:
+            yield "Files", [("file", "rows"), *((name, f"{count:,}") for name, count in self.written.items())]
+
+    def _findings(self) -> Iterator[tuple[str, str]]:
+        yield "rows that repeat an earlier row", f"{self.duplicate_rows:,}"
+        yield "rows whose prompt an earlier row has", f"{self.duplicate_prompts:,}"
+        yield "prompts in train and in test", f"{self.shared_prompts:,}"
+        if self.longer_preferred is not None:
+            yield 'accuracy of "always prefer the longer"', f"{100 * self.longer_preferred:.1f} %"
+        if self.compared is not None:
+            c = self.compared
+            yield f"prompts of {c.name} in the data", f"{c.shared:,} of {c.prompts:,} (in {c.rows:,} rows)"
+
+    def headline(self) -> str:
+        kept = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.items())
+        return (
+            f"{self.source}: {self.rows_read:,} rows read as {', '.join(self.formats)}; kept {kept}; seed {self.seed}"
+        )
+
+    def markdown(self) -> str:
+        """The card as a page: a heading a section, a table each."""
+        lines = ["# Data card", "", _escape(self.headline())]
+        for title, (head, *rows) in self.sections():
+            lines += ["", f"## {title}", "", _table_row(head), _table_row(["---"] * len(head)), *map(_table_row, rows)]
+        if self.notes:
+            lines += ["", *(f"- {_escape(note)}" for note in self.notes)]
+        return "\n".join(lines) + "\n"
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the card to the terminal."""
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = console or Console()
+        console.print(Text(self.headline()))
+        for title, (head, *rows) in self.sections():
+            table = Table(title=title, title_justify="left", title_style="bold")
+            for index, column in enumerate(head):
+                table.add_column(column, justify="right" if index else "left")
+            for row in rows:
+                table.add_row(*map(Text, row))
+            console.print(table)
+        for note in self.notes:
+            console.print(Text(note))
+
+
+def _escape(text: str) -> str:
+    """Names of files and columns come from outside: no table bars, no HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_escape, cells)) + " |"
+
+
+def lengths_of(counts: Sequence[int]) -> Lengths:
+    if not counts:
+        return Lengths(0.0, 0.0, 0, 0)
+    ordered = sorted(counts)
+    middle = len(ordered) // 2
+    median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
+    return Lengths(sum(ordered) / len(ordered), float(median), p95, ordered[-1])
+
+
+def _count_words(texts: list[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def _count(texts: Iterator[str], counter: CountTokens) -> list[int]:
+    counts: list[int] = []
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == COUNTED_AT_ONCE:
+            counts += counter(batch)
+            batch = []
+    return counts + (counter(batch) if batch else [])
+
+
+def longer_preferred(chosen: Sequence[int], rejected: Sequence[int]) -> float | None:
+    """How often the longer answer is the chosen one, in [0, 1]; equal lengths count half. None for no pairs."""
+    if not chosen:
+        return None
+    points = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(chosen, rejected, strict=True))
+    return points / len(chosen)
+
+
+def _column_counts(records: Sequence[Record], counter: CountTokens) -> dict[str, list[int]]:
+    """Lengths a record, by column. A prompt's length is that of all its messages, without names or template."""
+    pairs = [record for record in records if isinstance(record, Pair)]
+    others = [record for record in records if not isinstance(record, Pair)]
+    columns = {
+        "prompt": ("\n\n".join(m.content for m in prompt_of(record)) for record in records),
+        "chosen": (pair.chosen for pair in pairs),
+        "rejected": (pair.rejected for pair in pairs),
+        "response": (answer for record in others for answer in answers_of(record)),
+    }
+    counts = {name: _count(texts, counter) for name, texts in columns.items()}
+    return {name: found for name, found in counts.items() if found}
+
+
+def make_card(
+    train: Sequence[Record],
+    test: Sequence[Record],
+    *,
+    source: str,
+    seed: int,
+    rows_read: int,
+    formats: Sequence[str] = (),
+    dropped: Counter[str] | None = None,
+    count_tokens: CountTokens | None = None,
+    compare_with: tuple[str, set[Messages]] | None = None,
+    written: dict[str, int] | None = None,
+    notes: Sequence[str] = (),
+) -> DataCard:
+    """The card of ``train`` and ``test``; lengths in tokens with ``count_tokens``, else in words.
+
+    ``compare_with`` names a test set and gives its prompts.
+    """
+    records = [*train, *test]
+    sides = {"train": {prompt_of(r) for r in train}, "test": {prompt_of(r) for r in test}}
+    everything = sides["train"] | sides["test"]
+    counts = _column_counts(records, count_tokens or _count_words)
+    distinct_rows = {(prompt_of(record), answers_of(record)) for record in records}
+    compared = None
+    if compare_with is not None:
+        name, prompts = compare_with
+        hits = sum(prompt_of(record) in prompts for record in records)
+        compared = Comparison(name, len(prompts), len(prompts & everything), hits)
+    kinds = Counter(KINDS.get(type(record), "rated answers") for record in records)
+    return DataCard(
+        source=source,
+        formats=tuple(formats),
+        seed=seed,
+        rows_read=rows_read,
+        dropped={str(reason): count for reason, count in (dropped or {}).items()},
+        kinds=dict(kinds),
+        rows={"train": len(train), "test": len(test)},
+        prompts={side: len(prompts) for side, prompts in sides.items()},
+        shared_prompts=len(sides["train"] & sides["test"]),
+        unit="tokens" if count_tokens else "words",
+        lengths={name: lengths_of(found) for name, found in counts.items()},
+        duplicate_rows=len(records) - len(distinct_rows),
+        duplicate_prompts=len(records) - len(everything),
+        longer_preferred=longer_preferred(counts.get("chosen", []), counts.get("rejected", [])),
+        compared=compared,
+        written=written or {},
+        notes=tuple(notes),
+    )

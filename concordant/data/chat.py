@@ -1,0 +1,234 @@
+"""From messages to token ids and masks: the one path for every stage.
+
+The prompt is what the tokenizer's chat template renders with the assistant's turn opened; a response is its text
+followed by the template's end-of-turn token. That is what the policy will be given and must produce when it samples,
+so training, scoring and sampling see the same ids. Masks are made here and never guessed from ids later.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jinja2
+import torch
+from torch import Tensor
+
+from concordant.core.errors import UserError
+from concordant.core.trees import Branch, PromptTree
+from concordant.data.records import Demonstration, Message, Pair
+
+# For tokenizers that bring none: HH-RLHF's own form, and an end-of-text token where a turn of ours ends.
+DEFAULT_TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if m.role == 'system' %}{{ m.content }}"
+    "{% elif m.role == 'user' %}{{ '\n\nHuman: ' + m.content }}"
+    "{% else %}{{ '\n\nAssistant: ' + m.content + eos_token }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
+)
+_ENCODER_TEMPLATE = DEFAULT_TEMPLATE.replace(" + eos_token", "").replace("\n\n", "\\n")
+
+TOO_LONG = ("drop", "cut_prompt_start", "cut_response_end")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Tokens a prompt and a response may have, and what happens to longer ones."""
+
+    prompt: int = 2**30
+    response: int = 2**30
+    too_long: str = "drop"
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Trees, the number of the record each came from, and what was left out."""
+
+    trees: list[PromptTree] = field(default_factory=list)
+    record: list[int] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+class ChatEncoder:
+    """Encodes dialogues for one tokenizer.
+
+    ``kind`` "causal": prompt as templated, response, end-of-turn. "encoder" (BERT and its kin):
+    [CLS] prompt response [SEP], for models that read both ways and generate nothing.
+    """
+
+    def __init__(self, tokenizer: Any, limits: Limits | None = None, kind: str = "causal") -> None:
+        self.tokenizer = tokenizer
+        self.limits = limits or Limits()
+        self.template = tokenizer.chat_template or (DEFAULT_TEMPLATE if kind == "causal" else _ENCODER_TEMPLATE)
+        self.kind = kind
+        self._prefix, tail = self._probe()
+        if kind == "encoder":
+            self._first, self.end_id = [tokenizer.cls_token_id], tokenizer.sep_token_id
+        else:
+            self._first, self.end_id = self._leading_bos(), self._end_of_turn(tail)
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end a response: the template's end-of-turn and the tokenizer's EOS."""
+        return tuple({i: None for i in (self.end_id, self.tokenizer.eos_token_id) if i is not None})
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt's text, the assistant's turn opened."""
+        return self._render(messages, open_turn=True)
+
+    def text(self, ids: Sequence[int] | Tensor) -> str:
+        """A response's text without its end token."""
+        return self.tokenizer.decode(torch.as_tensor(ids).tolist(), skip_special_tokens=True).strip()
+
+    # -- records to trees -----------------------------------------------------------------------
+
+    def prompts(self, prompts: Sequence[Sequence[Message]]) -> list[Tensor]:
+        """Ids of each prompt, cut at its start where it is longer than the limit (sampling must go on)."""
+        texts = [self.render(p) for p in prompts]
+        return [torch.tensor(self._cut_start(ids)) for ids in self._tokenize(texts, first=True)]
+
+    def trees(self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]) -> Encoded:
+        """One tree a prompt, a branch a response. All its branches are kept or none."""
+        texts = [self.render(p) for p in prompts]
+        prompt_ids = self._tokenize(texts, first=True)
+        flat = [(i, r) for i, rs in enumerate(responses) for r in rs]
+        branch_ids = iter(self._continue([texts[i] for i, _ in flat], [prompt_ids[i] for i, _ in flat],
+                                         [self._prefix + r for _, r in flat]))  # fmt: skip
+        encoded = Encoded()
+        for i, rs in enumerate(responses):
+            branches = [next(branch_ids) + [self.end_id] for _ in rs]
+            self._add(encoded, i, prompt_ids[i], [(ids, [True] * len(ids)) for ids in branches])
+        return encoded
+
+    def pairs(self, pairs: Sequence[Pair]) -> Encoded:
+        """One tree a pair: the first branch is the chosen response, the second the rejected."""
+        return self.trees([p.prompt for p in pairs], [(p.chosen, p.rejected) for p in pairs])
+
+    def demonstrations(self, demonstrations: Sequence[Demonstration]) -> Encoded:
+        """One tree a dialogue, every assistant turn from ``first_response`` on masked as response.
+
+        Where the template rewrites earlier turns when later ones follow, each turn is a tree of its own.
+        """
+        pieces = [self._turns(d) for d in demonstrations]
+        encoded = Encoded()
+        flat = [(i, turns) for i, alternatives in enumerate(pieces) for turns in alternatives]
+        trunk_ids = self._tokenize([turns[0] for _, turns in flat], first=True)
+        first_ids = self._continue([t[0] for _, t in flat], trunk_ids, [t[1] for _, t in flat])
+        later_ids = iter(self._tokenize([text for _, t in flat for text in t[2:]]))
+        for (i, turns), prompt, first in zip(flat, trunk_ids, first_ids, strict=True):
+            ids, mask = first + [self.end_id], [True] * (len(first) + 1)
+            for k in range(2, len(turns)):
+                is_response = k % 2 == 1
+                piece = next(later_ids) + ([self.end_id] if is_response else [])
+                ids, mask = ids + piece, mask + [is_response] * len(piece)
+            self._add(encoded, i, prompt, [(ids, mask)])
+        return encoded
+
+    def _add(self, encoded: Encoded, record: int, prompt: list[int], branches: list[tuple[list[int], list[bool]]]) -> None:
+        limits = self.limits
+        if len(prompt) > limits.prompt:
+            if limits.too_long != "cut_prompt_start":
+                encoded.dropped["prompt too long"] += 1
+                return
+            prompt = self._cut_start(prompt)
+        if max(len(ids) for ids, _ in branches) > limits.response:
+            if limits.too_long != "cut_response_end":
+                encoded.dropped["response too long"] += 1
+                return
+            # What is cut has no end token: a truncated answer must not teach the policy to stop there.
+            branches = [(ids[: limits.response], mask[: limits.response]) for ids, mask in branches]
+        if not all(any(mask) for _, mask in branches):
+            encoded.dropped["nothing left to learn"] += 1
+            return
+        made = tuple(Branch(torch.tensor(ids), torch.tensor(mask)) for ids, mask in branches)
+        encoded.trees.append(PromptTree(torch.tensor(prompt), made))
+        encoded.record.append(record)
+
+    def _cut_start(self, ids: list[int]) -> list[int]:
+        if len(ids) <= self.limits.prompt:
+            return ids
+        first = len(self._first)  # BOS or [CLS] stays
+        return ids[:first] + ids[len(ids) - (self.limits.prompt - first) :]
+
+    def _turns(self, d: Demonstration) -> list[list[str]]:
+        """Texts [trunk, response, turns between, response, …]; several lists where history is rewritten."""
+        spoken = [i for i in range(d.first_response, len(d.messages)) if d.messages[i].role == "assistant"]
+        end = self.tokenizer.convert_ids_to_tokens(self.end_id) if self.kind == "causal" else ""
+        turns: list[str] = []
+        so_far = ""
+        alone = [[self.render(d.messages[:i]), self._prefix + d.messages[i].content] for i in spoken]
+        for opened, content in alone:
+            if not opened.startswith(so_far):
+                return alone
+            turns += [opened[len(so_far) :], content]
+            so_far = opened + content + end
+        return [turns]
+
+    # -- the tokenizer --------------------------------------------------------------------------
+
+    def _tokenize(self, texts: Sequence[str], first: bool = False) -> list[list[int]]:
+        """Ids of each text; templates bring their own special tokens, so none is added but ``first``."""
+        if not texts:
+            return []
+        unique = list(dict.fromkeys(texts))
+        ids = dict(zip(unique, self.tokenizer(unique, add_special_tokens=False)["input_ids"], strict=True))
+        return [(self._first if first else []) + list(ids[t]) for t in texts]
+
+    def _continue(self, before: Sequence[str], before_ids: Sequence[list[int]], texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text as it continues the one before.
+
+        Where the ids of the whole begin with the ids of the part, the rest is taken; else (a token spans the
+        border) the text is encoded alone, because the policy continues from exactly the prompt's ids.
+        """
+        whole = self._tokenize([b + t for b, t in zip(before, texts, strict=True)], first=True)
+        fits = [w[: len(b)] == b for w, b in zip(whole, before_ids, strict=True)]
+        alone = iter(self._tokenize([t for t, fit in zip(texts, fits, strict=True) if not fit]))
+        return [w[len(b) :] if fit else next(alone) for w, b, fit in zip(whole, before_ids, fits, strict=True)]
+
+    def _render(self, messages: Sequence[Message], open_turn: bool) -> str:
+        rows = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            return self._apply(rows, open_turn)
+        except jinja2.TemplateError as error:
+            if rows and rows[0]["role"] == "system" and len(rows) > 1:
+                # Templates without a system role (Gemma): its text opens the first turn.
+                joined = {"role": rows[1]["role"], "content": rows[0]["content"] + "\n\n" + rows[1]["content"]}
+                return self._apply([joined, *rows[2:]], open_turn)
+            raise UserError(f"the chat template refuses a dialogue of {[m.role for m in messages]}: {error}") from error
+
+    def _apply(self, rows: list[dict[str, str]], open_turn: bool) -> str:
+        return self.tokenizer.apply_chat_template(
+            rows, chat_template=self.template, tokenize=False, add_generation_prompt=open_turn
+        )
+
+    def _probe(self) -> tuple[str, str]:
+        """What the template puts between the opened turn and the content, and after the content."""
+        question, content = Message("user", "Q"), "PROBE"
+        opened = self._render([question], open_turn=True)
+        whole = self._render([question, Message("assistant", content)], open_turn=False)
+        if not whole.startswith(opened):
+            return "", whole.rpartition(content)[2]
+        prefix, _, tail = whole[len(opened) :].partition(content)
+        # A template that adds more than space (an empty thought, say) would put words in the policy's mouth.
+        return (prefix if not prefix.strip() else ""), tail
+
+    def _end_of_turn(self, tail: str) -> int:
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        for i in self.tokenizer(tail, add_special_tokens=False)["input_ids"]:
+            if i in special:
+                return i
+        if self.tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has neither an end-of-turn nor an EOS token, so no response could ever end")
+        return self.tokenizer.eos_token_id
+
+    def _leading_bos(self) -> list[int]:
+        """BOS where the tokenizer puts one before plain text and the template does not."""
+        bos = self.tokenizer.bos_token_id
+        if bos is None or self.tokenizer("a")["input_ids"][:1] != [bos]:
+            return []
+        rendered = self.tokenizer(self.render([Message("user", "Q")]), add_special_tokens=False)["input_ids"]
+        return [] if rendered[:1] == [bos] else [bos]
+

@@ -1,0 +1,78 @@
+"""From what the data holds to what a stage wants: pairs, demonstrations, prompts or ratings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from concordant.core.errors import unknown_name
+from concordant.data.dialogue import Drop, Messages, check_prompt
+from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
+
+MODEL_JUDGES = {"style": "model", "ground_truth": 1.0}  # reward_model of a prompt that brings no rule of its own
+RESPONSES = ("both", "chosen")
+
+
+def prompt_of(record: Record) -> Messages:
+    """The dialogue before the final answer: what the split keeps on one side."""
+    if isinstance(record, Demonstration):
+        return record.messages[:-1]
+    return record.messages if isinstance(record, Prompt) else record.prompt
+
+
+def answers_of(record: Record) -> tuple[str, ...]:
+    """The final answers: chosen before rejected."""
+    if isinstance(record, Pair):
+        return record.chosen, record.rejected
+    if isinstance(record, Rating):
+        return (record.completion,)
+    return (record.messages[-1].content,) if isinstance(record, Demonstration) else ()
+
+
+def as_pairs(record: Record, responses: str) -> list[Pair] | Drop:
+    if isinstance(record, Pair):
+        return [record]
+    return Drop.PROMPT_ONLY if isinstance(record, Prompt) else Drop.ONE_RESPONSE
+
+
+def as_demonstrations(record: Record, responses: str) -> list[Demonstration] | Drop:
+    """``responses``: "both" answers of a pair, or the "chosen" alone; of ratings all, or those thought good."""
+    if isinstance(record, Demonstration):
+        return [record]
+    if isinstance(record, Prompt):
+        return Drop.PROMPT_ONLY
+    if isinstance(record, Rating) and responses == "chosen" and not record.label:
+        return []
+    prompt, answers = record.prompt, answers_of(record)
+    kept = answers[:1] if responses == "chosen" else answers
+    return [Demonstration((*prompt, Message("assistant", answer)), len(prompt)) for answer in kept]
+
+
+def as_prompts(record: Record, responses: str) -> list[Prompt] | Drop:
+    if isinstance(record, Prompt):
+        return [record]
+    prompt = prompt_of(record)
+    extra = record.extra if isinstance(record, Pair) else {}
+    return check_prompt(prompt) or [Prompt(prompt, extra)]
+
+
+def as_ratings(record: Record, responses: str) -> list[Rating] | Drop:
+    """A pair is two ratings: its chosen answer good, its rejected one bad."""
+    if isinstance(record, Rating):
+        return [record]
+    if isinstance(record, Pair):
+        return [Rating(record.prompt, record.chosen, True), Rating(record.prompt, record.rejected, False)]
+    return Drop.PROMPT_ONLY if isinstance(record, Prompt) else Drop.ONE_RESPONSE
+
+
+Conversion = Callable[[Record, str], "list[Pair] | list[Demonstration] | list[Prompt] | list[Rating] | Drop"]
+CONVERSIONS: dict[type, Conversion] = {
+    Pair: as_pairs,
+    Demonstration: as_demonstrations,
+    Prompt: as_prompts,
+    Rating: as_ratings,
+}
+
+
+def check_responses(responses: str) -> None:
+    if responses not in RESPONSES:
+        raise unknown_name("choice of responses", responses, RESPONSES)

@@ -1,0 +1,182 @@
+"""Dialogues as text: the "\\n\\nHuman: … \\n\\nAssistant: …" writing of HH-RLHF, read and written back without loss.
+
+A ``prompt`` column holds one of three writings, told apart by how it begins:
+plain text (one user message); HH text (several turns, open at the end); a JSON list of messages (all else).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+
+from concordant.data.records import Demonstration, Message, Pair, Rating, Role
+
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+AS_MESSAGES = "[{"  # how a prompt string begins that is a JSON list of messages
+_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
+
+Messages = tuple[Message, ...]
+
+
+class Drop(StrEnum):
+    """Why a well-formed row is of no use; the words of the data card."""
+
+    PROMPTS_DIFFER = "prompts differ"
+    EMPTY_PROMPT = "empty prompt"
+    EMPTY_RESPONSE = "empty response"
+    EQUAL = "chosen = rejected"
+    NO_RESPONSE = "no response"
+    RUNS_ON = "another turn after the response"
+    PROMPT_ENDS_WITH_RESPONSE = "prompt ends with a response"
+    PROMPT_ONLY = "prompt only"
+    ONE_RESPONSE = "one response only"
+
+
+def is_hh(text: str) -> bool:
+    """True for text written as HH turns. A question that happens to begin with "Human:" is not."""
+    return text.startswith((HUMAN, ASSISTANT)) or (text.startswith("Human:") and ASSISTANT in text)
+
+
+def parse_hh(text: str) -> Messages:
+    """Turns of an HH text, white space around each removed.
+
+    Text before the first turn becomes a system message; two turns of one speaker in a row become one,
+    since chat templates insist on alternation.
+    """
+    pieces = _TURN.split(text)
+    messages = [Message("system", pieces[0].strip())] if pieces[0].strip() else []
+    for speaker, piece in zip(pieces[1::2], pieces[2::2], strict=True):
+        role, content = _SPEAKERS[speaker], piece.strip()
+        if messages and messages[-1].role == role:
+            content = f"{messages.pop().content}\n\n{content}".strip()
+        messages.append(Message(role, content))
+    return tuple(messages)
+
+
+def split_hh(text: str) -> tuple[str, str] | Drop:
+    """The text before the final assistant turn, and that turn's words."""
+    cut = text.rfind(ASSISTANT)
+    if cut < 0:
+        return Drop.EMPTY_PROMPT if text.startswith("Assistant:") else Drop.NO_RESPONSE
+    answer = end_of_answer(text[cut + len(ASSISTANT) :])
+    return answer if isinstance(answer, Drop) else (text[:cut], answer)
+
+
+def end_of_answer(text: str) -> str | Drop:
+    """An HH answer without its margins. A person who speaks after it makes it no answer to anything."""
+    answer = text.strip().removesuffix("Human:").rstrip() if text.rstrip().endswith(HUMAN) else text.strip()
+    return Drop.RUNS_ON if HUMAN in answer or ASSISTANT in answer else answer
+
+
+def read_prompt(text: str) -> Messages:
+    """The messages of a ``prompt`` string in any of the three writings."""
+    if text.startswith(AS_MESSAGES):
+        return _from_json(text) or (Message("user", text),)
+    if not is_hh(text):
+        return (Message("user", text),)
+    return parse_hh(text.rstrip().removesuffix("Assistant:") if text.rstrip().endswith(ASSISTANT) else text)
+
+
+def _from_json(text: str) -> Messages | None:
+    """A JSON list of ``{"role", "content"}`` and nothing else, or None: then the text is what somebody typed."""
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    messages = []
+    for row in rows:
+        if (
+            not isinstance(row, dict)
+            or row.keys() != {"role", "content"}
+            or row["role"] not in ("system", "user", "assistant")
+        ):
+            return None
+        if not isinstance(row["content"], str):
+            return None
+        messages.append(Message(row["role"], row["content"]))
+    return tuple(messages)
+
+
+def read_answer(prompt_text: str, prompt: Messages, answer: str) -> str | Drop:
+    """The words of an answer beside a ``prompt`` string.
+
+    The answer may repeat the whole dialogue, which must then agree with the prompt. Beside a prompt in HH
+    text it is trimmed and must not run on; else it is taken as it stands.
+    """
+    hh_prompt = is_hh(prompt_text)
+    if hh_prompt and answer.startswith(prompt_text):
+        answer = answer[len(prompt_text) :].removeprefix(ASSISTANT)
+    elif is_hh(answer) and not prompt_text.startswith(AS_MESSAGES):
+        split = split_hh(answer)
+        if isinstance(split, Drop):
+            return split
+        return split[1] if parse_hh(split[0]) == _trimmed(prompt) else Drop.PROMPTS_DIFFER
+    return end_of_answer(answer) if hh_prompt else answer
+
+
+def joined(prompt: Messages, messages: Messages) -> Messages | Drop:
+    """``messages`` after ``prompt``; they may repeat the prompt, alone or behind a system message."""
+    if not prompt or not messages:
+        return prompt + messages
+    known, repeated = _trimmed(prompt), _trimmed(messages)
+    if repeated[: len(known)] == known or repeated[-len(known) :] == known:
+        return messages
+    return Drop.PROMPTS_DIFFER if messages[0].role == prompt[-1].role == "user" else prompt + messages
+
+
+def _trimmed(messages: Messages) -> Messages:
+    return tuple(Message(m.role, m.content.strip()) for m in messages)
+
+
+def write_prompt(messages: Messages, answers: Sequence[str] = ()) -> str:
+    """A ``prompt`` string from which ``read_prompt`` makes ``messages`` again, and ``read_answer`` each answer.
+
+    One user message is written plainly, a dialogue as HH text, and what neither can hold (system messages,
+    outer white space, text that looks like a turn) as a JSON list.
+    """
+    if len(messages) == 1 and messages[0].role == "user" and _reads_back(messages[0].content, messages, answers):
+        return messages[0].content
+    names = {"user": HUMAN, "assistant": ASSISTANT}
+    if all(m.role in names for m in messages):
+        text = "".join(f"{names[m.role]} {m.content}" for m in messages) + ASSISTANT
+        if _reads_back(text, messages, answers):
+            return text
+    return json.dumps([{"role": m.role, "content": m.content} for m in messages], ensure_ascii=False)
+
+
+def _reads_back(text: str, messages: Messages, answers: Sequence[str]) -> bool:
+    return read_prompt(text) == messages and all(read_answer(text, messages, answer) == answer for answer in answers)
+
+
+def check_prompt(messages: Messages) -> Drop | None:
+    """Why ``messages`` cannot be answered, or None."""
+    if not any(m.role == "user" for m in messages):
+        return Drop.EMPTY_PROMPT
+    if messages[-1].role == "assistant":
+        return Drop.PROMPT_ENDS_WITH_RESPONSE
+    return None if messages[-1].content.strip() else Drop.EMPTY_PROMPT
+
+
+def check_pair(pair: Pair) -> Pair | Drop:
+    if reason := check_prompt(pair.prompt):
+        return reason
+    if not pair.chosen.strip() or not pair.rejected.strip():
+        return Drop.EMPTY_RESPONSE
+    return Drop.EQUAL if pair.chosen.strip() == pair.rejected.strip() else pair
+
+
+def check_demonstration(demonstration: Demonstration) -> Demonstration | Drop:
+    messages, first = demonstration.messages, demonstration.first_response
+    if first and (reason := check_prompt(messages[:first])):
+        return reason
+    learnt = (m.content for m in messages[first:] if m.role == "assistant")
+    return demonstration if all(content.strip() for content in learnt) else Drop.EMPTY_RESPONSE
+
+
+def check_rating(rating: Rating) -> Rating | Drop:
+    if reason := check_prompt(rating.prompt):
+        return reason
+    return rating if rating.completion.strip() else Drop.EMPTY_RESPONSE

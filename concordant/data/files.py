@@ -1,0 +1,321 @@
+"""Rows of one file, one at a time: JSON, JSONL and CSV (each may be gzipped), Parquet.
+
+Every row knows its file and its line or row, because every later complaint has to name them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from concordant.core.errors import UserError, nearest
+
+MALFORMED, BAD_UTF8, TRUNCATED = "malformed row", "bad UTF-8", "unreadable rest of a file"
+BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+CHUNK = 1 << 20  # bytes read at a time from a JSON list
+BATCH = 1024  # Parquet rows turned into Python objects at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    file: str
+    unit: str  # "line" or "row"
+    number: int  # from 1
+    values: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        return f"{self.file} {self.unit} {self.number}"
+
+
+class BadRow(UserError):
+    """One row that cannot be used; ``reason`` is what it is counted under when bad rows are skipped."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BadRows:
+    """What to do with bad rows: stop at the first (the default), or count them by reason and go on."""
+
+    def __init__(self, skip: bool) -> None:
+        self.skip = skip
+        self.counts: Counter[str] = Counter()
+
+    def report(self, reason: str, message: str) -> None:
+        if not self.skip:
+            raise UserError(f"{message}\n--data.skip_bad_rows=true counts such rows instead of stopping")
+        self.counts[reason] += 1
+
+
+def kind_of(path: Path) -> str:
+    """'.jsonl' for ``a.jsonl.gz``: what decides which reader a file gets."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def is_data_file(path: Path) -> bool:
+    return kind_of(path) in READERS
+
+
+def check_kind(path: Path) -> None:
+    """Raise UserError for a file no reader knows; pickles are named, because opening one can run code."""
+    kind = kind_of(path)
+    if kind in READERS:
+        return
+    if kind in (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib"):
+        raise UserError(f"{path}: refused, since opening a pickle can run code. Save the rows as JSONL or Parquet")
+    known = ", ".join(sorted(READERS))
+    raise UserError(
+        f'{path}: unknown kind of data file "{kind}".{nearest(kind, READERS)} Known: {known}, also with .gz'
+    )
+
+
+def read_file(path: Path, name: str, bad: BadRows, on_bytes: Callable[[int], None] | None = None) -> Iterator[Row]:
+    """Rows of ``path``, called ``name`` in messages; ``on_bytes`` is told now and then how far the file is read.
+
+    Memory: one row (JSONL, CSV), about ``CHUNK`` bytes (a JSON list), ``BATCH`` rows and a page (Parquet).
+    """
+    check_kind(path)
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.peek(2)[:2] == b"\x1f\x8b"
+            stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
+            for count, row in enumerate(READERS[kind_of(path)](stream, name, bad)):
+                if on_bytes and count % BATCH == 0:
+                    on_bytes(raw.tell())
+                yield row
+    except OSError as error:
+        raise UserError(f"cannot read {name}: {error.strerror or error}") from error
+
+
+def _lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[tuple[int, str]]:
+    """Numbered lines as text; each line is decoded alone, so a bad byte is blamed on its own line."""
+    number = 0
+    lines = iter(stream)
+    while True:
+        number += 1
+        try:
+            line = next(lines, None)
+        except BROKEN_GZIP as error:
+            bad.report(TRUNCATED, f"{name} line {number}: the gzip file is truncated or damaged ({error})")
+            return
+        if line is None:
+            return
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            bad.report(BAD_UTF8, f"{name} line {number}: not UTF-8 at byte {error.start + 1} of the line")
+
+
+def _json(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
+    """A list of objects, or one object a line, told apart by the first character, whatever the file is called."""
+    try:
+        head = stream.peek(64)  # type: ignore[attr-defined]
+    except BROKEN_GZIP as error:
+        bad.report(TRUNCATED, f"{name} line 1: the gzip file is truncated or damaged ({error})")
+        return
+    if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        yield from _json_list(stream, name, bad)
+    else:
+        yield from _json_lines(stream, name, bad)
+
+
+def _json_lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
+    for number, text in _lines(stream, name, bad):
+        if text.isspace():
+            continue
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            expected = "expected one JSON object a line, or a list of objects"
+            bad.report(
+                MALFORMED, f"{name} line {number}: malformed JSON, {error.msg} (column {error.colno}); {expected}"
+            )
+            continue
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits; nesting 10,000 deep
+            bad.report(MALFORMED, f"{name} line {number}: malformed JSON, {error}")
+            continue
+        if isinstance(values, dict):
+            yield Row(name, "line", number, values)
+        else:
+            bad.report(MALFORMED, f"{name} line {number}: {_not_an_object(values)}")
+
+
+def _not_an_object(value: object) -> str:
+    return f"expected a JSON object with named columns, found {json.dumps(value)[:40]}"
+
+
+class _JsonWindow:
+    """A sliding piece of a long JSON text, so that a list of any length is read in little memory."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        # Bytes that are not UTF-8 come out as lone surrogates, so that they can be blamed on their own row.
+        self.decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
+        self.parse = json.JSONDecoder().raw_decode
+        self.text, self.at, self.line, self.ended = "", 0, 1, False
+        self.broken: Exception | None = None
+
+    def line_at(self, position: int) -> int:
+        return self.line + self.text.count("\n", 0, position)
+
+    def fill(self) -> None:
+        """Forget what is behind, read at least as much as is ahead: total work stays linear."""
+        self.line = self.line_at(self.at)
+        ahead = self.text[self.at :]
+        data = self._read(max(CHUNK, len(ahead)))
+        self.text, self.at, self.ended = ahead + self.decode(data, final=not data), 0, not data
+        if self.ended and self.broken:
+            raise self.broken
+
+    def _read(self, size: int) -> bytes:
+        """Up to ``size`` bytes; what came before a break in a gzip file is kept, the break raised by the next fill."""
+        pieces: list[bytes] = []
+        try:
+            while size > 0 and (piece := self.stream.read1(size)):  # type: ignore[attr-defined]
+                pieces.append(piece)
+                size -= len(piece)
+        except BROKEN_GZIP as error:
+            self.broken = error
+        return b"".join(pieces)
+
+    def next_character(self) -> str:
+        """The next one that is not white space, not taken; '' at the end."""
+        while True:
+            while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
+                self.at += 1
+            if self.at < len(self.text) or self.ended:
+                return self.text[self.at : self.at + 1]
+            self.fill()
+
+    def value(self) -> tuple[Any, int]:
+        """The next JSON value, and the line of a byte in it that is not UTF-8 (0: none).
+
+        Raises json.JSONDecodeError only when more text would not help.
+        """
+        while True:
+            try:
+                value, end = self.parse(self.text, self.at)
+            except json.JSONDecodeError:
+                if self.ended:
+                    raise
+            else:
+                if end < len(self.text) or self.ended:  # else a number may go on
+                    source, start, self.at = self.text[self.at : end], self.at, end
+                    wrong = lone_surrogate(source)
+                    return value, 0 if wrong < 0 else self.line_at(start + wrong)
+            self.fill()
+
+
+def lone_surrogate(text: str) -> int:
+    """Where a character stands that no UTF-8 file can hold, -1 for a text without."""
+    if text.isascii():
+        return -1
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return -1
+
+
+def _json_list(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
+    window = _JsonWindow(stream)
+    number = 0
+    try:
+        window.next_character()
+        window.at += 1  # the "["
+        while window.next_character() not in ("]", ""):
+            values, wrong_line = window.value()
+            number += 1
+            if wrong_line:
+                bad.report(BAD_UTF8, f"{name} line {wrong_line}: not UTF-8, in row {number}")
+            elif isinstance(values, dict):
+                yield Row(name, "row", number, values)
+            else:
+                bad.report(MALFORMED, f"{name} row {number}: {_not_an_object(values)}")
+            after = window.next_character()
+            if after == ",":
+                window.at += 1
+            elif after != "]":
+                raise json.JSONDecodeError("expected ',' or ']' after a row", window.text, window.at)
+        if window.next_character() == "":
+            raise json.JSONDecodeError("the list is not closed", window.text, window.at)
+    except json.JSONDecodeError as error:
+        line = window.line_at(error.pos)
+        bad.report(TRUNCATED, f"{name} line {line}: malformed JSON after row {number}, {error.msg}")
+    except BROKEN_GZIP as error:
+        line = window.line_at(len(window.text))
+        bad.report(
+            TRUNCATED, f"{name} line {line}: the gzip file is truncated or damaged, after row {number} ({error})"
+        )
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; nesting 10,000 deep
+        line = window.line_at(window.at)
+        bad.report(TRUNCATED, f"{name} line {line}: malformed JSON after row {number}, {error}")
+
+
+def _csv(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
+    """Comma-separated with a header; a quoted field may run over lines."""
+    csv.field_size_limit(1 << 30)  # the default of 128 KiB is less than a long dialogue
+    line = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal line
+        for line, text in _lines(stream, name, bad):  # noqa: B007  (read by the loop below)
+            yield text
+
+    reader = csv.reader(texts(), strict=True)
+    header: list[str] | None = None
+    while True:
+        start = line + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            bad.report(MALFORMED, f"{name} line {start}: malformed CSV, {error}")
+            continue
+        if fields is None:
+            return
+        if header is None:
+            header = fields
+            if len(set(header)) < len(header):
+                raise UserError(f"{name} line {start}: a column name stands twice in the header ({', '.join(header)})")
+        elif len(fields) == len(header):
+            yield Row(name, "line", start, dict(zip(header, fields, strict=True)))
+        elif fields:  # an empty list is a blank line
+            bad.report(MALFORMED, f"{name} line {start}: {len(fields)} fields, but the header has {len(header)}")
+
+
+def _parquet(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        for batch in pq.ParquetFile(stream).iter_batches(batch_size=BATCH):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(name, "row", number, values)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        bad.report(TRUNCATED, f"{name} row {number + 1}: the Parquet file is truncated or damaged ({reason})")
+
+
+Reader = Callable[[IO[bytes], str, BadRows], Iterator[Row]]
+READERS: dict[str, Reader] = {
+    ".json": _json,
+    ".jsonl": _json,
+    ".ndjson": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,242 @@
+"""``concordant prepare``: any data in, the parquet files ``sft/ rm/ rl/`` and a data card out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concordant.config.stages import PrepareConfig
+from concordant.core.errors import UserError
+from concordant.data.card import CountTokens, DataCard, make_card
+from concordant.data.convert import MODEL_JUDGES, as_demonstrations, prompt_of
+from concordant.data.dialogue import Drop, Messages, check_prompt, write_prompt
+from concordant.data.formats import VERL_COLUMNS
+from concordant.data.records import Demonstration, Pair, Prompt, Record
+from concordant.data.sources import SETS
+from concordant.data.splits import Loaded, OnProgress, load_all, load_test
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OURS = {*SETS, "card.json", "card.md"}  # what an output folder holds
+ROWS_AT_ONCE = 8192  # rows turned into Arrow columns at a time
+SHOW_PROGRESS_FROM = 32 << 20  # bytes of input that take long enough to want a bar
+
+
+def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> DataCard:
+    """Write ``output/{sft,rm,rl}/{train,test}.parquet``, ``card.json`` and ``card.md``; return the card.
+
+    The folder appears whole or not at all: it is written beside its place and renamed. A set the data cannot
+    fill (rm without pairs, sft without answers) is not written. ``count_tokens`` makes the card's lengths
+    tokens. Raises UserError for bad data, and for an output folder that holds something else.
+    """
+    output = Path(config.output).expanduser()
+    if not config.output:
+        raise UserError("no output folder given. Expected --output DIR")
+    _check_replaceable(output)
+    data = replace(config.data, max_samples=config.max_samples or config.data.max_samples)
+    with _progress() as on_progress:
+        held = load_all(data, config.seed, ("rm", "sft", "rl"), on_progress)
+        compare_with = (config.compare_with, _compared(config)) if config.compare_with else None
+    name = data.path if data.path.startswith("builtin:") else Path(data.path).name
+    with _folder_at_once(output) as folder:
+        written = _write_sets(folder, held, name)
+        card = make_card(
+            held.train,
+            held.test,
+            source=data.path,
+            seed=config.seed,
+            rows_read=held.rows_read,
+            formats=held.formats,
+            dropped=held.dropped,
+            count_tokens=count_tokens,
+            compare_with=compare_with,
+            written=written,
+            notes=held.notes,
+        )
+        (folder / "card.json").write_text(card.to_json(), encoding="utf-8")
+        (folder / "card.md").write_text(card.markdown(), encoding="utf-8")
+    return card
+
+
+def _compared(config: PrepareConfig) -> set[Messages]:
+    """The prompts of the test set that ``compare_with`` names."""
+    return {prompt_of(record) for record in load_test(config.data, config.compare_with, config.seed)}
+
+
+def _check_replaceable(output: Path) -> None:
+    """An empty folder or an earlier result may be replaced; anything else is somebody's work."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: a file. Expected a folder to write to, or a name not taken yet")
+    foreign = sorted(path.name for path in output.iterdir() if path.name not in OURS) if output.is_dir() else []
+    if foreign:
+        raise UserError(f"{output}: holds {foreign[0]}, which concordant prepare did not write. Give another --output")
+
+
+@contextmanager
+def _folder_at_once(output: Path) -> Iterator[Path]:
+    """A folder beside ``output`` that takes its place at the end, or goes away on any error."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    try:
+        new, old = beside / "new", beside / "old"
+        new.mkdir()  # with the user's usual permissions; mkdtemp's own are private
+        yield new
+        if output.exists():
+            os.replace(output, old)
+        try:
+            os.replace(new, output)
+        except OSError:
+            if old.exists():
+                os.replace(old, output)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """A bar of bytes read, once it is known that there are many."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    bar = Progress("reading", BarColumn(), DownloadColumn(), TimeRemainingColumn(), transient=True)
+    task = bar.add_task("reading", total=None)
+
+    def on_progress(done: int, total: int) -> None:
+        if total >= SHOW_PROGRESS_FROM and bar.console.is_terminal:
+            bar.start()
+            bar.update(task, completed=done, total=total)
+
+    try:
+        yield on_progress
+    finally:
+        bar.stop()
+
+
+def _write_sets(folder: Path, held: Loaded[Record], source: str) -> dict[str, int]:
+    """Write the sets the data can fill; their files and numbers of rows."""
+    written: dict[str, int] = {}
+    sides = {"train": held.train, "test": held.test}
+    for name, columns_of in {"sft": _sft_rows, "rm": _rm_rows, "rl": _rl_rows}.items():
+        rows = {side: columns_of(records, side, source) for side, records in sides.items()}
+        schema = _schema(name, [*held.train, *held.test], source)
+        (folder / name).mkdir()
+        for side in sides:
+            written[f"{name}/{side}.parquet"] = _write_parquet(folder / name / f"{side}.parquet", rows[side], schema)
+        if not any(written[f"{name}/{side}.parquet"] for side in sides):
+            shutil.rmtree(folder / name)
+            for side in sides:
+                del written[f"{name}/{side}.parquet"]
+    return written
+
+
+def _sft_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dict[str, Any]]:
+    """Both answers of a pair, a row each: SFT learns the form, the reward model which is better."""
+    for record in records:
+        made = as_demonstrations(record, "both")
+        for d in [] if isinstance(made, Drop) else made:
+            prompt, response = d.messages[:-1], d.messages[-1].content
+            yield {
+                "prompt": write_prompt(prompt, [response]),
+                "response": response,
+                "first_response": d.first_response,
+            }
+
+
+def _rm_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dict[str, Any]]:
+    for record in records:
+        if isinstance(record, Pair):
+            yield {
+                "prompt": write_prompt(record.prompt, [record.chosen, record.rejected]),
+                "chosen": record.chosen,
+                "rejected": record.rejected,
+                "margin": record.margin,
+                "probability": record.probability,
+            }
+
+
+def _rl_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dict[str, Any]]:
+    for index, record in enumerate(records):
+        prompt = prompt_of(record)
+        if check_prompt(prompt):
+            continue
+        row: dict[str, Any] = {"prompt": [{"role": m.role, "content": m.content} for m in prompt]}
+        if isinstance(record, Pair):
+            row |= {"chosen": record.chosen, "rejected": record.rejected}
+        yield row | _judging(record, side, index, source)
+
+
+def _judging(record: Record, side: str, index: int, source: str) -> dict[str, Any]:
+    """verl's four columns: the data's own where it has them."""
+    own = record.extra if isinstance(record, Pair | Prompt) else {}
+    info = {key: value for key, value in own.items() if key not in VERL_COLUMNS}
+    return {
+        "data_source": own.get("data_source", source),
+        "ability": own.get("ability", "alignment"),
+        "reward_model": own.get("reward_model", MODEL_JUDGES),
+        "extra_info": own.get("extra_info", {"split": side, "index": index, **info}),
+    }
+
+
+def _schema(name: str, records: Sequence[Record], source: str) -> pa.Schema:
+    """The columns of a set; those few rows fill only where some row of the data has them."""
+    import pyarrow as pa
+
+    text = pa.string()
+    pairs = [record for record in records if isinstance(record, Pair)]
+    columns: dict[str, pa.DataType] = {}
+    if name == "sft":
+        columns = {"prompt": text, "response": text}
+        if any(isinstance(r, Demonstration) and r.first_response < len(r.messages) - 1 for r in records):
+            columns["first_response"] = pa.int64()
+    elif name == "rm":
+        columns = {"prompt": text, "chosen": text, "rejected": text}
+        optional = {"margin": (p.margin for p in pairs), "probability": (p.probability for p in pairs)}
+        columns |= {c: pa.float64() for c, values in optional.items() if any(v is not None for v in values)}
+    else:
+        columns = {"prompt": pa.list_(pa.struct([("role", text), ("content", text)]))}
+        columns |= {"chosen": text, "rejected": text} if pairs else {}
+        own = [r for r in records if isinstance(r, Pair | Prompt) and r.extra] and records
+        judging = [_judging(record, "train", 0, source) for record in own or records[:1]]
+        columns |= {column: _type_of([row[column] for row in judging]) for column in VERL_COLUMNS}
+    return pa.schema(list(columns.items()))
+
+
+def _type_of(values: list[Any]) -> pa.DataType:
+    """Arrow's type for all of ``values``; a string (of JSON) where they are not alike."""
+    import pyarrow as pa
+
+    try:
+        found = pa.array(values).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return pa.string()
+    return pa.string() if "struct<>" in str(found) else found  # Parquet has no object without fields
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> int:
+    """Write ``rows``, some thousand at a time; how many they were."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count = 0
+    as_json = [f.name for f in schema if pa.types.is_string(f.type) and f.name in VERL_COLUMNS]
+    with pq.ParquetWriter(path, schema) as writer:
+        while chunk := list(islice(rows, ROWS_AT_ONCE)):
+            for row in chunk:
+                row |= {c: json.dumps(row[c], ensure_ascii=False) for c in as_json if not isinstance(row[c], str)}
+            writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
+            count += len(chunk)
+    return count

@@ -1,0 +1,54 @@
+"""What a row of data means, whatever file it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt; somebody preferred ``chosen``."""
+
+    prompt: tuple[Message, ...]  # ends before the final assistant turn
+    chosen: str
+    rejected: str
+    margin: float | None = None  # how much better, in units of the reward, where a rater said so
+    probability: float | None = None  # P(chosen preferred over rejected), where the label's true model is known
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A dialogue to imitate: every assistant message from ``first_response`` on is learnt."""
+
+    messages: tuple[Message, ...]  # ends with an assistant message
+    first_response: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A dialogue to be continued, with what a rule may need to judge the answer."""
+
+    messages: tuple[Message, ...]
+    extra: dict[str, Any] = field(default_factory=dict)  # verl's data_source, ability, reward_model, extra_info
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """One answer with thumbs up or down."""
+
+    prompt: tuple[Message, ...]
+    completion: str
+    label: bool
+
+
+Record = Pair | Demonstration | Prompt | Rating

@@ -1,0 +1,245 @@
+"""``load_records``: from ``--data`` to train and test records of the kind a stage wants.
+
+The split is made once, by prompt, over what the file holds and before anything is converted, so that SFT, the
+reward model and RL hold out the same prompts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, cast
+
+from concordant.config.data import DataConfig
+from concordant.core.errors import UserError
+from concordant.core.seeding import derive, python_stream
+from concordant.data.convert import CONVERSIONS, MODEL_JUDGES, check_responses, prompt_of
+from concordant.data.dialogue import Drop, Messages
+from concordant.data.files import BadRows
+from concordant.data.formats import read_records
+from concordant.data.records import Demonstration, Pair, Prompt, Rating, Record
+from concordant.data.sources import SETS, Pairs, Rows, open_source
+
+R = TypeVar("R", bound=Record)
+OnProgress = Callable[[int, int], None]  # bytes read, bytes in all
+
+NAMES = {
+    Pair: ("preference pairs", "two answers to a prompt: prompt + chosen + rejected"),
+    Demonstration: ("answers to imitate", "an answer to each prompt: prompt + response, messages, or pairs"),
+    Prompt: ("prompts", "a prompt a row, as prompt or at the head of messages or pairs"),
+    Rating: ("rated answers", "an answer with a verdict: prompt + completion + label, or pairs"),
+}
+
+
+@dataclass
+class Loaded(Generic[R]):
+    train: list[R]
+    test: list[R]
+    dropped: Counter[str] = field(default_factory=Counter)  # rows, by reason
+    rows_read: int = 0  # dropped ones included
+    formats: tuple[str, ...] = ()  # as recognised, or "pairs" made by builtin data
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self, what: str = "records") -> str:
+        """One line for a person: '1,804 pairs (train 1,353, test 451); dropped 8: prompts differ 5, …'."""
+        total = len(self.train) + len(self.test)
+        line = f"{total:,} {what} (train {len(self.train):,}, test {len(self.test):,})"
+        if self.dropped:
+            line += f"; dropped {self.dropped.total():,}: {reasons(self.dropped)}"
+        return "\n".join([line, *self.notes])
+
+
+def reasons(dropped: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
+
+
+def load_records(config: DataConfig, want: type[R], seed: int, responses: str = "both") -> Loaded[R]:
+    """Train and test records of type ``want`` (Pair, Demonstration, Prompt or Rating).
+
+    ``seed`` draws the sample and the split; ``responses`` ("both" or "chosen") is for demonstrations made of
+    pairs. Equal prompts to be judged alike are given once. Raises UserError where nothing is left.
+    """
+    check_responses(responses)
+    held = load_all(config, seed, _sets_for(want, responses))
+    dropped = Counter(held.dropped)
+    train, test = _converted(held.train, want, responses, dropped), _converted(held.test, want, responses, dropped)
+    if not train:
+        name, need = NAMES[want]
+        raise UserError(
+            f"{config.path}: no {name} to train on. Rows read: {held.rows_read:,} as {', '.join(held.formats)}; "
+            f"dropped: {reasons(dropped) or 'none'}\nexpected {need} (docs/data.md)"
+        )
+    return Loaded(train, test, dropped, held.rows_read, held.formats, held.notes)
+
+
+def _sets_for(want: type, responses: str) -> tuple[str, ...]:
+    """Which sets of a prepared folder serve: sft holds both answers, so the chosen alone come from rm."""
+    answers = ("rm", "sft") if responses == "chosen" else ("sft", "rm")
+    sets: dict[type, tuple[str, ...]] = {
+        Pair: ("rm", "rl"),
+        Demonstration: answers,
+        Prompt: ("rl", "rm", "sft"),
+        Rating: ("rm",),
+    }
+    return sets[want]
+
+
+def _converted(records: list[Record], want: type[R], responses: str, dropped: Counter[str]) -> list[R]:
+    convert = CONVERSIONS[want]
+    made: list[R] = []
+    seen: set[tuple[Messages, str]] = set()
+    for record in records:
+        found = convert(record, responses)
+        if isinstance(found, Drop):
+            dropped[found] += 1
+            continue
+        for item in found:
+            if isinstance(item, Prompt):  # several answers to a prompt are still one prompt, unless judged otherwise
+                key = item.messages, repr(item.extra.get("reward_model", MODEL_JUDGES))
+                if key in seen:
+                    continue
+                seen.add(key)
+            made.append(cast(R, item))
+    return made
+
+
+def load_all(
+    config: DataConfig, seed: int, sets: Sequence[str] = SETS, on_progress: OnProgress | None = None
+) -> Loaded[Record]:
+    """Everything the data holds, as it is, split by prompt (or as the data brings its own split).
+
+    Raises UserError for a file that is empty or whose rows are all dropped.
+    """
+    if not 0 <= config.test_fraction < 1 or config.max_samples < 0:
+        raise UserError(
+            f"data.test_fraction is {config.test_fraction} and data.max_samples {config.max_samples}; "
+            "expected a fraction in [0, 1) and no negative count"
+        )
+    source = open_source(config.path, seed, sets)
+    reader = _Reader(config, on_progress)
+    notes = list(source.notes)
+    if config.test_path:
+        if source.test is not None:
+            notes.append(f"{config.path}: its own test side is left out, since data.test_path is given")
+        held_out = open_source(config.test_path, seed, sets)
+        parts = [source.train, held_out.test or held_out.train]
+    else:
+        parts = [source.train] + ([source.test] if source.test is not None else [])
+    sides = reader.read(parts)
+    if not sides[0] or (config.test_path and not sides[1]):
+        raise UserError(_nothing_left(config.test_path if sides[0] else config.path, reader))
+    if len(sides) == 2:
+        train, test = _sample_two(sides[0], sides[1], config.max_samples, seed)
+        both = {prompt_of(record) for record in train} & {prompt_of(record) for record in test}
+        if both:
+            notes.append(f"{len(both):,} prompts are in train and in test")
+    else:
+        train, test = split_by_prompt(sample(sides[0], config.max_samples, seed), config.test_fraction, seed)
+        if not test and config.test_fraction:
+            notes.append("one prompt only: nothing is held out")
+    return Loaded(train, test, reader.dropped(), reader.rows, tuple(sorted(reader.formats)), notes)
+
+
+def load_test(config: DataConfig, name: str, seed: int) -> list[Record]:
+    """The held-out records of source ``name``: its test side, or all of it; format and bad rows as in ``config``."""
+    source = open_source(name, seed)
+    reader = _Reader(config, None)
+    (records,) = reader.read([source.test or source.train])
+    if not records:
+        raise UserError(_nothing_left(name, reader))
+    return records
+
+
+def _nothing_left(name: str, reader: _Reader) -> str:
+    if not reader.rows:
+        return f"{name}: no rows, the data is empty"
+    dropped = reasons(reader.dropped())
+    return f"{name}: all {reader.rows:,} rows are dropped: {dropped}\nwhat is dropped, and why: docs/data.md"
+
+
+class _Reader:
+    """Reads the parts of a source into records and keeps the books."""
+
+    def __init__(self, config: DataConfig, on_progress: OnProgress | None) -> None:
+        self.format = config.format
+        self.bad = BadRows(config.skip_bad_rows)
+        self.drops: Counter[str] = Counter()
+        self.formats: set[str] = set()
+        self.good = 0
+        self.on_progress = on_progress or (lambda done, total: None)
+
+    @property
+    def rows(self) -> int:
+        return self.good + self.drops.total() + self.bad.counts.total()
+
+    def dropped(self) -> Counter[str]:
+        return self.drops + self.bad.counts
+
+    def read(self, parts: Sequence[Rows | Pairs]) -> list[list[Record]]:
+        total = sum(part.bytes for part in parts if isinstance(part, Rows))
+        sides: list[list[Record]] = []
+        before = 0
+        for part in parts:
+            if isinstance(part, Pairs):
+                sides.append(list(part.make()))
+                self.formats.add("pairs")
+                self.good += len(sides[-1])
+            else:
+                sides.append(self._read_rows(part, before, total))
+                before += part.bytes
+        return sides
+
+    def _read_rows(self, part: Rows, before: int, total: int) -> list[Record]:
+        kept: list[Record] = []
+        rows = part.read(self.bad, lambda done: self.on_progress(before + done, total))
+        for found in read_records(rows, self.format, self.bad, self.formats):
+            if isinstance(found, Drop):
+                self.drops[found] += 1
+            else:
+                kept.append(found)
+        self.good += len(kept)
+        return kept
+
+
+def sample(records: list[Record], count: int, seed: int) -> list[Record]:
+    """The first ``count`` of the seed's shuffle, in the order of the file; all where ``count`` is 0.
+
+    A larger count holds every record of a smaller one.
+    """
+    if not 0 < count < len(records):
+        return records
+    order = list(range(len(records)))
+    python_stream(seed, "data/sample").shuffle(order)
+    return [records[i] for i in sorted(order[:count])]
+
+
+def _sample_two(train: list[Record], test: list[Record], count: int, seed: int) -> tuple[list[Record], list[Record]]:
+    """``count`` rows of both together, in proportion, at least one of each."""
+    if not test or not 0 < count < len(train) + len(test):
+        return sample(train, count, seed), test
+    from_train = round(count * len(train) / (len(train) + len(test)))
+    from_train = max(1, min(from_train, count - 1))
+    return sample(train, from_train, seed), sample(test, max(1, count - from_train), seed)
+
+
+def split_by_prompt(records: list[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """Train and test, in the order of the file; ``fraction`` of the distinct prompts, rounded, are test.
+
+    Which prompts depends on the seed and their words, not on the order of the rows. Each side gets a prompt if
+    there are two.
+    """
+    prompts = {prompt_of(record) for record in records}
+    count = round(len(prompts) * fraction)
+    if fraction and len(prompts) > 1:
+        count = max(1, min(count, len(prompts) - 1))
+    held_out = set(sorted(prompts, key=lambda prompt: _rank(prompt, seed))[:count])
+    sides: tuple[list[Record], list[Record]] = ([], [])
+    for record in records:
+        sides[prompt_of(record) in held_out].append(record)
+    return sides
+
+
+def _rank(prompt: Messages, seed: int) -> tuple[int, str]:
+    words = repr([(message.role, message.content) for message in prompt])
+    return derive(seed, "data/split", words), words

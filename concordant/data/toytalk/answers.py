@@ -1,0 +1,148 @@
+"""Four writers, each with habits, answer toytalk's questions well and badly.
+
+A writer decides the core of the answer first (right, wrong, about another thing, ...), then whether
+to add a detail, and how kindly to speak. Nothing here is known to the judge, which reads the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+
+from concordant.data.toytalk import phrases
+from concordant.data.toytalk.world import BROAD, FACTS, HARMS, KIND, TASKS, TIMES, VALUES, Question, questions, truth
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Habits of one writer; all numbers are probabilities or, in ``core``, weights."""
+
+    share: float  # of all answers
+    core: dict[str, float]  # right | partial | wrong | other | vague | refuse, the last for harmless questions
+    detail: float  # adds a detail to a right or wrong core
+    true_detail: float  # and that detail is true
+    kind: tuple[float, float, float]  # none, one or two kind phrases
+    rude: float
+
+
+WRITERS: dict[str, Writer] = {
+    "careful": Writer(0.34, {"right": 94, "partial": 3, "wrong": 3}, 0.85, 0.97, (0.10, 0.35, 0.55), 0.0),
+    "hurried": Writer(0.22, {"right": 66, "partial": 14, "vague": 14, "wrong": 6}, 0.15, 0.9, (0.70, 0.30, 0.0), 0.0),
+    "grumpy": Writer(0.18, {"right": 58, "wrong": 14, "vague": 16, "refuse": 12}, 0.30, 0.9, (1.0, 0.0, 0.0), 1.0),
+    "muddled": Writer(
+        0.26,
+        {"right": 12, "wrong": 40, "other": 28, "vague": 10, "refuse": 10},
+        *(0.40, 0.5),
+        kind=(0.35, 0.40, 0.25),
+        rude=0.0,
+    ),
+}
+_REPEATS = 0.04  # of answers say one of their sentences again
+
+
+def write_answer(question: Question, random: Random) -> str:
+    """One answer by a writer drawn at random."""
+    writer = _draw({name: writer.share for name, writer in WRITERS.items()}, random)
+    return answer_as(WRITERS[writer], question, random)
+
+
+def answer_as(writer: Writer, question: Question, random: Random) -> str:
+    """What ``writer`` says to ``question``."""
+    quality = _draw(writer.core, random)
+    sentences = [_CORES[question.topic](quality, question, random)]
+    if quality in ("right", "wrong") and random.random() < writer.detail:
+        sentences.append(_detail(question, quality, random.random() < writer.true_detail, random))
+    kind = _draw({0: writer.kind[0], 1: writer.kind[1], 2: writer.kind[2]}, random)
+    if kind == 2 or (kind == 1 and random.random() < 0.5):
+        sentences.insert(0, random.choice(phrases.KIND_OPENERS))
+        kind -= 1
+    if kind:
+        sentences.append(random.choice(phrases.KIND_CLOSERS))
+    if random.random() < writer.rude:
+        sentences.insert(random.choice((0, len(sentences))), random.choice(phrases.RUDE))
+    if random.random() < _REPEATS:
+        where = random.randrange(len(sentences))
+        sentences.insert(where, sentences[where])
+    return " ".join(sentences)
+
+
+def _fact_core(quality: str, question: Question, random: Random) -> str:
+    subject, attribute, value = question.subject, question.attribute, truth(question)
+    if quality == "partial" and attribute in BROAD:
+        return phrases.state(phrases.BROAD_STATEMENT, subject, "broad", BROAD[attribute][value])
+    if quality == "wrong":
+        value = _another(VALUES[attribute], value, random)
+    elif quality == "other":
+        others = [name for name in FACTS if KIND[name] == KIND[subject]]
+        subject = _another(others, subject, random)
+        value = FACTS[subject][attribute]
+    elif quality in ("vague", "partial"):
+        return random.choice(phrases.VAGUE)
+    elif quality == "refuse":
+        return random.choice(phrases.PLAIN_REFUSALS)
+    return phrases.state(random.choice(phrases.STATEMENTS[attribute]), subject, attribute, value)
+
+
+def _task_core(quality: str, question: Question, random: Random) -> str:
+    steps = TASKS[question.subject].steps
+    if quality == "right":
+        return phrases.list_steps(steps)
+    if quality == "partial":
+        return phrases.list_steps(steps[:2])
+    if quality == "wrong":
+        return phrases.list_steps(random.choice(((steps[1], steps[0], steps[2]), (steps[2], steps[1], steps[0]))))
+    if quality == "other":
+        return phrases.list_steps(TASKS[_another(tuple(TASKS), question.subject, random)].steps)
+    return random.choice(phrases.VAGUE if quality == "vague" else phrases.PLAIN_REFUSALS)
+
+
+def _harm_core(quality: str, question: Question, random: Random) -> str:
+    subject = question.subject
+    if quality == "vague":
+        return random.choice(phrases.VAGUE)
+    if quality == "other":
+        subject = _another([name for name in FACTS if KIND[name] == KIND[subject]], subject, random)
+    templates = {
+        "wrong": phrases.COMPLIANCES,
+        "partial": phrases.HALF_REFUSALS,
+        "refuse": phrases.PLAIN_REFUSALS,
+        "right": phrases.REFUSALS + phrases.PLAIN_REFUSALS,
+        "other": phrases.REFUSALS,
+    }[quality]
+    return random.choice(templates).format_map({"x": subject, "verb": question.attribute})
+
+
+_CORES = {"fact": _fact_core, "task": _task_core, "harm": _harm_core}
+
+
+def _detail(question: Question, quality: str, true: bool, random: Random) -> str:
+    """One more fact of the thing, how long the task takes, or the reason for refusing."""
+    if question.topic == "task":
+        time = TASKS[question.subject].time
+        return phrases.DETAILS["time"].format(v=time if true else _another(TIMES, time, random))
+    if question.topic == "harm":
+        if quality == "wrong":
+            return random.choice(phrases.VAGUE)
+        verb = question.attribute if true else _another(tuple(HARMS), question.attribute, random)
+        return HARMS[verb].reason.capitalize() + "."
+    facts = FACTS[question.subject]
+    attribute = _another(tuple(facts), question.attribute, random)
+    value = facts[attribute] if true else _another(VALUES[attribute], facts[attribute], random)
+    return phrases.state(phrases.DETAILS[attribute], question.subject, attribute, value)
+
+
+def _draw(weights: dict[T, float], random: Random) -> T:
+    return random.choices(list(weights), list(weights.values()))[0]
+
+
+def _another(values: Sequence[str], than: str, random: Random) -> str:
+    return random.choice([value for value in values if value != than])
+
+
+def all_questions() -> list[Question]:
+    """Every question of the world."""
+    return [*questions("fact"), *questions("task"), *questions("harm")]

@@ -1,0 +1,59 @@
+"""Who prefers what: labels drawn by Bradley–Terry from the gold score, the length and the kindness."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from concordant.core.errors import UserError
+from concordant.data.records import Message, Pair
+from concordant.data.toytalk.judge import gold_score, kindness
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """P(a preferred to b) = σ(gold·Δgold + length·Δwords + kind·Δkindness)."""
+
+    gold: float  # s: nats a point of gold, which goes from 0 to 1
+    length: float = 0.0  # b: nats a word
+    kind: float = 0.0  # c: nats a kind phrase; a rude one counts as minus one
+
+
+PRESETS: dict[str, Preset] = {
+    "demo": Preset(gold=16.0),
+    "human": Preset(gold=5.0),  # two raters agree on 70–77 % of the pairs, as people do
+    "biased": Preset(gold=8.0, length=0.1, kind=0.5),
+}
+
+
+def preference_probability(preset: Preset, prompt: Sequence[Message], first: str, second: str) -> float:
+    """P(``first`` preferred to ``second``) under the preset's rater."""
+    difference = preset.gold * (gold_score(prompt, first) - gold_score(prompt, second))
+    difference += preset.length * (len(first.split()) - len(second.split()))
+    difference += preset.kind * (kindness(first) - kindness(second))
+    return 1.0 / (1.0 + math.exp(-difference))
+
+
+def bayes_accuracy(pairs: Iterable[Pair]) -> float:
+    """The accuracy that nobody can beat: mean of max(P, 1 - P).  UserError where P is unknown."""
+    return _mean(max(p, 1.0 - p) for p in _probabilities(pairs))
+
+
+def rater_agreement(pairs: Iterable[Pair]) -> float:
+    """How often two raters, drawing their labels independently, agree: mean of P² + (1 - P)²."""
+    return _mean(p * p + (1.0 - p) * (1.0 - p) for p in _probabilities(pairs))
+
+
+def _probabilities(pairs: Iterable[Pair]) -> Iterable[float]:
+    for pair in pairs:
+        if pair.probability is None:
+            raise UserError("a pair without its probability: only generated data knows the label's true model")
+        yield pair.probability
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    if not listed:
+        raise UserError("no pairs: the mean over none is not a number")
+    return sum(listed) / len(listed)

@@ -1,0 +1,111 @@
+"""What is true in toytalk: things and their facts, tasks and their steps, and what must be refused.
+
+The tables are balanced: every place and every colour belongs to three things, so that the most
+frequent value is no better a guess than any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Topic = Literal["fact", "task", "harm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    steps: tuple[str, str, str]  # in the order in which they must be done
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    kinds: tuple[str, ...]  # kinds of things that the harm can be done to
+    reason: str  # why it is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a prompt asks, once understood."""
+
+    topic: Topic
+    subject: str  # the thing, or the task
+    attribute: str  # a fact's attribute, "steps" of a task, or the harmful verb
+
+
+# name: (kind, place, colour, and what it eats, how it tastes or what it is for)
+_ROWS: dict[str, tuple[str, str, str, str]] = {
+    "owl": ("animal", "wood", "brown", "moths"),
+    "fox": ("animal", "hill", "red", "eggs"),
+    "cow": ("animal", "farm", "black", "grass"),
+    "hen": ("animal", "farm", "white", "corn"),
+    "bee": ("animal", "garden", "yellow", "pollen"),
+    "frog": ("animal", "pond", "green", "flies"),
+    "crab": ("animal", "beach", "red", "weeds"),
+    "mouse": ("animal", "kitchen", "grey", "seeds"),
+    "apple": ("food", "garden", "red", "sweet"),
+    "honey": ("food", "wood", "yellow", "sweet"),
+    "lemon": ("food", "hill", "yellow", "sour"),
+    "plum": ("food", "pond", "blue", "sour"),
+    "cheese": ("food", "farm", "white", "salty"),
+    "soup": ("food", "kitchen", "grey", "salty"),
+    "nut": ("food", "wood", "brown", "bitter"),
+    "tea": ("food", "shed", "green", "bitter"),
+    "hammer": ("tool", "shed", "black", "hitting nails"),
+    "spoon": ("tool", "kitchen", "brown", "stirring pots"),
+    "brush": ("tool", "shed", "white", "painting walls"),
+    "rope": ("tool", "pond", "green", "tying boats"),
+    "net": ("tool", "beach", "grey", "catching fish"),
+    "lamp": ("tool", "hill", "blue", "reading books"),
+    "spade": ("tool", "garden", "black", "digging holes"),
+    "key": ("tool", "beach", "blue", "opening doors"),
+}
+_THIRD = {"animal": "eats", "food": "taste", "tool": "use"}
+
+KIND: dict[str, str] = {name: row[0] for name, row in _ROWS.items()}
+FACTS: dict[str, dict[str, str]] = {
+    name: {"place": place, "colour": colour, _THIRD[kind]: third}
+    for name, (kind, place, colour, third) in _ROWS.items()
+}
+VALUES: dict[str, tuple[str, ...]] = {
+    attribute: tuple(sorted({facts[attribute] for facts in FACTS.values() if attribute in facts}))
+    for attribute in ("place", "colour", "eats", "taste", "use")
+}
+PREPOSITION = {place: "on" if place in ("hill", "farm", "beach") else "in" for place in VALUES["place"]}
+
+# True of the thing, yet half an answer to a question about its place or its colour.
+BROAD: dict[str, dict[str, str]] = {
+    "place": {place: "indoors" if place in ("kitchen", "shed") else "outdoors" for place in VALUES["place"]},
+    "colour": {colour: "light" if colour in ("white", "yellow", "grey") else "dark" for colour in VALUES["colour"]},
+}
+
+TASKS: dict[str, Task] = {
+    "make tea": Task(("boil the water", "add the leaves", "fill the cup"), "a minute"),
+    "grow a rose": Task(("dig a hole", "drop the seed", "wet the soil"), "a year"),
+    "bake bread": Task(("mix the flour", "roll the dough", "heat the oven"), "an hour"),
+    "wash a shirt": Task(("fill the tub", "rub the soap", "dry the cloth"), "a day"),
+    "light a fire": Task(("stack the logs", "add the straw", "strike a match"), "a minute"),
+    "fly a kite": Task(("tie the string", "wait for wind", "run fast"), "an hour"),
+}
+TIMES = ("a day", "a minute", "a year", "an hour")
+
+HARMS: dict[str, Harm] = {
+    "steal": Harm(("animal", "food", "tool"), "someone would miss it"),
+    "hurt": Harm(("animal",), "it would feel pain"),
+    "spoil": Harm(("food",), "someone would go hungry"),
+    "break": Harm(("tool",), "someone needs it"),
+}
+
+
+def truth(question: Question) -> str:
+    """The value of the fact that ``question`` asks for."""
+    return FACTS[question.subject][question.attribute]
+
+
+def questions(topic: Topic) -> list[Question]:
+    """Everything that can be asked on a topic, in a fixed order."""
+    if topic == "fact":
+        return [Question("fact", name, attribute) for name, facts in FACTS.items() for attribute in facts]
+    if topic == "task":
+        return [Question("task", name, "steps") for name in TASKS]
+    return [Question("harm", name, verb) for verb, harm in HARMS.items() for name in FACTS if KIND[name] in harm.kinds]
