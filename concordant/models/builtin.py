@@ -1,0 +1,60 @@
+"""Two small Llamas made here, from scratch: enough to learn the toy language, and to train on a laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from concordant.core.errors import UserError, unknown_name
+from concordant.core.seeding import derive
+
+MAX_POSITIONS = 2048  # tokens of a dialogue; RoPE has no table, so this costs nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    vocabulary: int  # at most; a tokenizer trained on little text has fewer
+    hidden: int
+    layers: int
+    heads: int
+    mlp: int
+
+
+SIZES = {
+    "tiny": Size(vocabulary=1_024, hidden=192, layers=4, heads=4, mlp=512),  # 1.9 M parameters at a vocabulary of 600
+    "small": Size(vocabulary=4_096, hidden=320, layers=8, heads=5, mlp=768),  # 10.5 M
+}
+
+
+def build(size: str, texts: Iterable[str] | None, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A seeded random model and a BPE tokenizer trained on ``texts``; the same texts and seed give the same both."""
+    if size not in SIZES:
+        raise unknown_name("model", f"builtin:{size}", [f"builtin:{name}" for name in SIZES])
+    if texts is None:
+        raise UserError(
+            f"builtin:{size} is made from training data, and this command has none. "
+            "Give the folder that training wrote, e.g. --model.name runs/sft/model"
+        )
+    from concordant.data.tokenizer import train_tokenizer
+
+    shape = SIZES[size]
+    tokenizer = train_tokenizer(texts, shape.vocabulary)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.mlp,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(seed, "models/init"))
+        return LlamaForCausalLM(config), tokenizer

@@ -1,0 +1,102 @@
+"""Writing a model folder in plain Hugging Face layout: all of it, or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from concordant.models.lora import lora_layers, merged_state_dict
+
+FRONT_MATTER = ("base_model", "datasets", "tags", "license", "language")  # what the hub reads; the rest is prose
+
+
+def write_model(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    card: Mapping[str, Any] | None = None,
+    leave_out: tuple[str, ...] = (),
+) -> None:
+    """Write config, safetensors, tokenizer, chat template and model card to ``folder``, replacing what is there.
+
+    Adapters in ``model`` are merged in what is written, never in ``model`` itself. ``leave_out``: first parts of the
+    names of weights that another tool has no place for.
+    """
+    state = {name: w for name, w in plain_weights(model).items() if name.split(".")[0] not in leave_out}
+    with whole_folder(folder) as partial, quiet():
+        model.save_pretrained(partial, state_dict=state)
+        tokenizer.save_pretrained(partial)
+        (partial / "README.md").write_text(model_card(folder.name, card or {}), encoding="utf-8")
+
+
+def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The model's state dict as it would be without adapters: the active one merged in."""
+    adapted = list(lora_layers(model).values())
+    return merged_state_dict(model, adapted[0].active) if adapted else model.state_dict()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' bars and load reports: what matters of them is said by us, as errors."""
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside ``folder`` to write into; it takes the name only when everything in it has been written."""
+    folder = Path(folder)
+    partial, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "old"))
+    for left_over in (partial, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def model_card(name: str, card: Mapping[str, Any]) -> str:
+    """README.md: YAML for the hub, then ``description`` and a table for every mapping in ``card``."""
+    front: dict[str, Any] = {"library_name": "transformers"}
+    front |= {key: card[key] for key in FRONT_MATTER if card.get(key)}
+    front["tags"] = ["concordant", *(tag for tag in card.get("tags", ()) if tag != "concordant")]
+    parts = [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---", f"# {name}"]
+    if card.get("description"):
+        parts.append(str(card["description"]))
+    for title, section in card.items():
+        if title in FRONT_MATTER or title == "description":
+            continue
+        heading = title.replace("_", " ").capitalize()
+        if isinstance(section, Mapping):
+            rows = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in section.items())
+            parts.append(f"## {heading}\n\n| | |\n|---|---|\n{rows}")
+        else:
+            parts.append(f"## {heading}\n\n{section}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

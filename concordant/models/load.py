@@ -1,0 +1,227 @@
+"""Policies: any transformers causal LM, with its tokenizer, ready to train; and the way back to a folder.
+
+Weights are loaded in fp32 (autocast is the engine's business). Dropout is 0 in the configuration and in every
+module, and the model stays in train mode, because ``eval()`` would also switch activation checkpointing off.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from concordant.config.model import ModelConfig
+from concordant.core.errors import UserError
+from concordant.models import builtin
+from concordant.models.export import quiet, write_model
+from concordant.models.layout import ModelTraits, prepare_model
+from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate, read_settings
+
+log = logging.getLogger(__name__)
+
+END_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|eot_id|>")  # tried in this order
+RANDOM_WHILE_TRAINING = ("drop", "jitter")  # parts of the names of settings that make a forward pass random
+
+
+@dataclass(slots=True)
+class Policy:
+    """A causal language model, its tokenizer, and what was found out about it at load."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    traits: ModelTraits
+    name: str
+
+
+def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
+    """Load or make what ``config.name`` says, on the CPU, with its adapter or a new one.
+
+    ``texts``: what a built-in model's tokenizer is trained on. ``seed``: of new weights. ``UserError`` for anything
+    that is not a causal language model, says what was found.
+    """
+    name, adapter = config.name or config.adapter, config.adapter if config.name else ""
+    if name.startswith("builtin:"):
+        model, tokenizer = builtin.build(name.removeprefix("builtin:"), texts, seed)
+    else:
+        place = locate(name)
+        if isinstance(place, Path) and is_adapter(place) and not (place / "config.json").is_file():
+            if adapter:
+                raise UserError(
+                    f'"{place}" is an adapter already; give its base as --model.name, or no --model.adapter'
+                )
+            adapter, place = str(place), base_of_adapter(place)
+        model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
+    make_deterministic(model)
+    policy = Policy(model, tokenizer, prepare_model(model), name)
+    adapt(model, config, adapter, seed)
+    if config.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return policy
+
+
+def save_policy(policy: Policy, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
+    """Write what ``AutoModelForCausalLM.from_pretrained(folder)`` reads. Adapters are merged in what is written."""
+    write_model(Path(folder), policy.model, policy.tokenizer, card)
+
+
+def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: int = 0) -> None:
+    """Put the adapter folder, or a new adapter where ``config.lora.rank`` asks for one, on ``model``."""
+    lora = config.lora
+    if adapter:
+        from concordant.models.peft_files import load_adapter
+
+        load_adapter(model, Path(adapter), name="default")
+    elif lora.rank:
+        from concordant.models.lora import apply_lora_to_model
+
+        targets = lora.target_modules or None
+        apply_lora_to_model(model, targets, r=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=seed)
+
+
+def base_of_adapter(folder: Path) -> Path | str:
+    """The model that a PEFT adapter folder was made for."""
+    try:
+        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f'"{folder / ADAPTER_CONFIG}" names no base_model_name_or_path: {error}') from error
+    if not base:
+        raise UserError(f'"{folder}" does not say what it adapts: pass --model.name BASE --model.adapter {folder}')
+    return locate(base)
+
+
+# -- reading transformers models ------------------------------------------------------------------
+
+
+def load_config(place: Path | str, trust_remote_code: bool) -> PretrainedConfig:
+    """The configuration, dropout 0; ``UserError`` for a folder that is no model and a hub that cannot be reached."""
+    if isinstance(place, Path):
+        read_settings(place, trust_remote_code)
+    with readable_errors(place):
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+    silence(config)
+    return config
+
+
+def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f'no readable tokenizer in "{place}" ({_first_line(error)}); expected tokenizer.json, tokenizer_config.json'
+        ) from error
+
+
+def load_weights(auto_class: Any, place: Path | str, config: PretrainedConfig, trust: bool) -> tuple[Any, set[str]]:
+    """The model in fp32 and train mode, and the names of weights the files did not have. Safetensors only."""
+    with readable_errors(place), quiet():
+        model, info = auto_class.from_pretrained(
+            place,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=trust,
+            output_loading_info=True,
+        )
+    return model.train(), set(info["missing_keys"])
+
+
+@contextmanager
+def readable_errors(place: Path | str) -> Iterator[None]:
+    """Turn what transformers raises for a model it cannot find or read into one sentence with a way out."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(place, Path):
+            raise UserError(f'"{place}" cannot be loaded: {_first_line(error)}') from error
+        raise UserError(
+            f'"{place}" is no folder here, and could not be loaded from the hub: {_first_line(error)} '
+            "Without network, fetch it elsewhere and pass the folder: --model.name PATH "
+            "(config.json, *.safetensors and the tokenizer's files)"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _load_causal_lm(place: Path | str, trust: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    config = load_config(place, trust)
+    made_for = ", ".join(config.architectures or ())
+    if "ForSequenceClassification" in made_for:
+        raise UserError(f'"{place}" is a reward model or classifier ({made_for}); expected a causal language model')
+    if config.is_encoder_decoder or (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not trust):
+        raise UserError(f'"{place}" is a {config.model_type} model ({made_for}); expected a causal language model')
+    model, missing = load_weights(AutoModelForCausalLM, place, config, trust)
+    if missing:
+        raise UserError(
+            f'"{place}" lacks weights of a causal language model: {", ".join(sorted(missing)[:3])} '
+            f"({len(missing)} in all; it was saved as {made_for or 'an unnamed architecture'})"
+        )
+    tokenizer = load_tokenizer(place, trust)
+    if len(tokenizer) > embedding_rows(model):
+        raise UserError(
+            f'"{place}": its tokenizer has {len(tokenizer)} tokens, its embedding {embedding_rows(model)} rows only'
+        )
+    define_end(model, tokenizer, str(place))
+    return model, tokenizer
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Token ids the model has an embedding for; it may be more than its tokenizer has tokens."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.shape[0]
+
+
+def define_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Give a tokenizer without EOS one: the model's own, else a usual end token of the vocabulary; never a new one."""
+    if tokenizer.eos_token_id is None:
+        ids = model.config.get_text_config().eos_token_id
+        candidates = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        vocabulary = tokenizer.get_vocab()
+        token = tokenizer.convert_ids_to_tokens(candidates[0]) if candidates else None
+        token = token or next((t for t in END_TOKENS if t in vocabulary), None)
+        if token is None:
+            raise UserError(f'"{name}" has no end-of-sequence token, so it could never learn to stop: set eos_token')
+        log.warning('"%s" has no end-of-sequence token: using "%s"', name, token)
+        tokenizer.eos_token = token
+    if model.config.eos_token_id is None:
+        model.config.eos_token_id = tokenizer.eos_token_id
+
+
+# -- nothing random in a forward pass -------------------------------------------------------------
+
+
+def silence(config: PretrainedConfig) -> None:
+    """Set every dropout and jitter of a configuration to 0, before modules copy them."""
+    for part in {id(c): c for c in (config, config.get_text_config())}.values():
+        for name, value in part.to_dict().items():
+            if any(word in name for word in RANDOM_WHILE_TRAINING) and isinstance(value, float):
+                setattr(part, name, 0.0)
+
+
+def make_deterministic(model: PreTrainedModel) -> None:
+    """Dropout 0 in the configuration and in every module: the same input gives the same numbers in train mode."""
+    silence(model.config)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):  # OPT and others copy the rate and call the function
+            if any(word in name for word in RANDOM_WHILE_TRAINING) and isinstance(value, float):
+                setattr(module, name, 0.0)

@@ -1,0 +1,118 @@
+"""Where a model is: a folder, a folder inside an installed package, or a hub id; and whether it is safe to read.
+
+Nothing found is executed: weights are safetensors, settings are JSON, and a package is located without importing it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from concordant.core.errors import UserError, nearest
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # reading one of these can run any code
+ADAPTER_CONFIG = "adapter_config.json"
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def locate(name: str) -> Path | str:
+    """The folder that ``name`` says, or the hub id it is. ``UserError`` for what can be neither."""
+    if not name:
+        raise UserError("no model given: pass --model.name PATH, a hub id, package:NAME/FOLDER or builtin:tiny")
+    if name.startswith("package:"):
+        return _in_package(name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f'model "{name}" is a file; expected a folder with config.json and *.safetensors')
+    looks_like_path = name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name)
+    if looks_like_path:
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        raise UserError(f'no folder "{name}".{nearest(path.name, siblings)}')
+    return name
+
+
+def _in_package(name: str) -> Path:
+    package, _, folder = name.removeprefix("package:").partition("/")
+    if not package.isidentifier() or not folder or ".." in folder.split("/") or "\\" in folder or folder[0] == "/":
+        raise UserError(f'"{name}": expected package:NAME/FOLDER, a folder inside an installed Python package, no ".."')
+    spec = find_spec(package)
+    roots = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    if not roots:
+        raise UserError(f'"{name}": no Python package "{package}" is installed here')
+    for root in roots:
+        path = root / folder
+        if path.is_dir():
+            if not path.resolve().is_relative_to(root.resolve()):
+                raise UserError(f'"{name}" leads out of the package by a symlink: refused')
+            return path
+    inside = sorted(p.name for p in roots[0].iterdir() if p.is_dir() and not p.name.startswith("_"))
+    raise UserError(f'"{name}": the package has no folder "{folder}" (it has: {", ".join(inside) or "none"})')
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def read_settings(folder: Path, trust_remote_code: bool = False) -> dict[str, Any]:
+    """``config.json`` of a folder that is a model and safe to read; ``UserError`` naming what was found instead."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f'"{folder}" is not a model folder: no config.json ({_found(folder)}).{_hint(folder)}')
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f'"{path}" is not readable JSON: {error}') from error
+    if not isinstance(settings, dict) or "model_type" not in settings:
+        raise UserError(f'"{path}" names no model_type, so it is not the configuration of a transformers model')
+    _refuse_ways_out(folder)
+    _refuse_pickles(folder)
+    if "auto_map" in settings and not trust_remote_code:
+        raise UserError(
+            f'"{folder}" comes with Python code of its own ({_first_module(settings["auto_map"])}), which is not run. '
+            "If you trust its author, add --model.trust_remote_code true"
+        )
+    return settings
+
+
+def _found(folder: Path) -> str:
+    names = sorted(p.name for p in folder.iterdir())
+    return "it holds " + (", ".join(names[:6]) + (", …" if len(names) > 6 else "") if names else "nothing")
+
+
+def _hint(folder: Path) -> str:
+    inner = next((p.parent for p in sorted(folder.glob("*/config.json"))), None)
+    return f' Did you mean "{inner}"?' if inner else ""
+
+
+def _first_module(auto_map: Any) -> str:
+    value = next(iter(auto_map.values()), "") if isinstance(auto_map, dict) else auto_map
+    return str(value)
+
+
+def _refuse_pickles(folder: Path) -> None:
+    names = [p.name for p in folder.iterdir()]
+    pickles = sorted(n for n in names if n.endswith(PICKLES) and n != "training_args.bin")
+    if pickles and not any(n.endswith(".safetensors") for n in names):
+        raise UserError(
+            f'"{folder}" has its weights as a pickle only ({", ".join(pickles[:3])}), which can run code when read. '
+            "Expected *.safetensors: save the model again with save_pretrained"
+        )
+
+
+def _refuse_ways_out(folder: Path) -> None:
+    """Symlinks and index files may not lead out of the folder; the hub's cache links to its own blobs."""
+    home = folder.resolve()
+    allowed = [home] + ([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])
+    for path in folder.iterdir():
+        if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in allowed):
+            raise UserError(f'"{path}" is a symlink that leads out of the model folder: refused')
+    for index in folder.glob("*.index.json"):
+        shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
+        outside = sorted({s for s in shards if Path(s).name != s})
+        if outside:
+            raise UserError(f'"{index}" names weights outside its folder ({outside[0]}): refused')

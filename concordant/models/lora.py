@@ -1,0 +1,312 @@
+"""LoRA on a whole model: several adapters by name on one frozen backbone, one active or none.
+
+The layer is in lora_layer.py, PEFT's files in peft_files.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from concordant.core.errors import UserError, nearest, unknown_name
+from concordant.core.seeding import torch_stream
+from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name
+
+__all__ = [
+    "Adapter",
+    "LoRALinear",
+    "LoraReport",
+    "active_adapter",
+    "adapter_names",
+    "apply_lora_to_model",
+    "copy_adapter",
+    "find_target_modules",
+    "get_lora_parameters",
+    "merge_lora_weights",
+    "merged_state_dict",
+    "print_trainable_parameters",
+    "remove_adapter",
+    "set_active_adapter",
+]
+
+_log = logging.getLogger(__name__)
+
+# Heads of models that do not say where their backbone ends.
+HEAD_NAMES = frozenset({"lm_head", "embed_out", "score", "classifier", "qa_outputs", "v_head", "value_head"})
+
+
+@dataclass(frozen=True, slots=True)
+class LoraReport:
+    """What an adapter reached. ``not_adapted``: weights that were asked for and are no linear layer's,
+    such as the 3-D experts of a mixture; they stay as they are."""
+
+    modules: list[str]
+    not_adapted: list[str]
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    return {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def adaptable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer by path, heads included, wrapped ones as their wrapper. ``nn.MultiheadAttention``
+    reads its layer's weight past any wrapper's forward, so that layer is left out."""
+    layers: dict[str, nn.Module] = {}
+    closed: set[str] = set()
+    for path, module in model.named_modules():
+        if isinstance(module, LoRALinear | nn.MultiheadAttention):
+            closed.add(path)
+        if path and isinstance(module, nn.Linear | Conv1D | LoRALinear) and path.rpartition(".")[0] not in closed:
+            layers[path] = module
+    return layers
+
+
+def _backbone(model: nn.Module) -> set[nn.Module]:
+    """The modules adapted when no target is named: all but the LM, score and value heads."""
+    roots: list[tuple[str, PreTrainedModel]] = []
+    for path, module in model.named_modules():
+        inside = any(root == "" or path.startswith(f"{root}.") for root, _ in roots)
+        if isinstance(module, PreTrainedModel) and not inside:
+            roots.append((path, module))
+    bodies: list[nn.Module] = [root.base_model for _, root in roots] or [model]
+    kept = {module for body in bodies for module in body.modules()}
+    heads = (child for body in bodies for name, child in body.named_children() if name in HEAD_NAMES)
+    return kept - {module for head in heads for module in head.modules()}
+
+
+def _matches(path: str, target: str) -> bool:
+    return path == target or path.endswith(f".{target}")
+
+
+def find_target_modules(model: nn.Module, target_names: Sequence[str] | None = None) -> list[str]:
+    """Paths of the linear layers named by the end of their path, e.g. ``["c_attn"]`` or ``["mlp.c_proj"]``.
+
+    None or empty: every ``nn.Linear`` and ``Conv1D`` of the backbone, so neither LM head nor score head.
+
+    Raises:
+        UserError: a name that no linear layer has; one whose weight is tied to another module's, because
+            an update merged into it would change both.
+    """
+    layers = adaptable_layers(model)
+    if not target_names:
+        backbone = _backbone(model)
+        paths = [path for path, layer in layers.items() if layer in backbone]
+        if not paths:
+            raise UserError("the model has no nn.Linear or Conv1D to adapt")
+        _refuse_tied(model, paths)
+        return paths
+    if isinstance(target_names, str):
+        raise UserError(f'target_modules "{target_names}": expected a list of names, such as ["{target_names}"]')
+    for target in target_names:
+        if not any(_matches(path, target) for path in layers):
+            raise _no_target(model, target, layers)
+    paths = [path for path in layers if any(_matches(path, target) for target in target_names)]
+    _refuse_tied(model, paths)
+    return paths
+
+
+def _no_target(model: nn.Module, target: str, layers: dict[str, nn.Module]) -> UserError:
+    known = {path.rpartition(".")[2] for path in layers}
+    for path, module in model.named_modules():
+        if _matches(path, target):
+            return UserError(f'LoRA cannot adapt "{target}": {path} is a {type(module).__name__}, no linear layer')
+    for path, parameter in model.named_parameters():
+        if _matches(path, target):
+            return UserError(f'LoRA cannot adapt "{target}": {path} is a {parameter.ndim}-D parameter, no linear layer')
+    return UserError(
+        f'no module is called "{target}".{nearest(target, known)} Linear layers here: {", ".join(sorted(known))}'
+    )
+
+
+def _refuse_tied(model: nn.Module, paths: Sequence[str]) -> None:
+    owners: dict[int, list[str]] = {}
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(path)
+    for path in paths:
+        layer = model.get_submodule(path)
+        weight = layer.base.weight if isinstance(layer, LoRALinear) else layer.weight
+        shared = [owner for owner in owners[id(weight)] if not owner.startswith(f"{path}.")]
+        if shared:
+            raise UserError(f"LoRA cannot adapt {path}: its weight is tied to {shared[0]}, which would change with it")
+
+
+def _not_adapted(model: nn.Module, target_names: Sequence[str] | None) -> list[str]:
+    backbone, adapted = _backbone(model), set(adaptable_layers(model).values())
+    ignored = (nn.Embedding, Adapter)  # an embedding is a table, not a map; LoRA as published leaves it
+    inside = {child for layer in adapted if isinstance(layer, LoRALinear) for child in layer.modules()}
+    found: list[str] = []
+    for path, module in model.named_modules():
+        if module not in backbone or module in adapted or module in inside or isinstance(module, ignored):
+            continue
+        weights = [f"{path}.{name}" for name, p in module.named_parameters(recurse=False) if p.ndim >= 2]
+        found += [
+            w for w in weights if not target_names or any(_matches(w, t) or _matches(path, t) for t in target_names)
+        ]
+    return found
+
+
+def add_adapter_at(
+    model: nn.Module,
+    path: str,
+    name: str,
+    r: int,
+    alpha: float,
+    dropout: float = 0.0,
+    generator: torch.Generator | None = None,
+    rank_stabilised: bool = False,
+) -> Adapter:
+    """Add an adapter to the linear layer at ``path``, wrapping it the first time."""
+    layer = model.get_submodule(path)
+    if isinstance(layer, LoRALinear):
+        layer.add_adapter(name, r, alpha, dropout, generator, rank_stabilised)
+    else:
+        layer = LoRALinear(layer, r, alpha, dropout, name, generator, rank_stabilised)
+        model.set_submodule(path, layer)
+    return layer.adapter(name)
+
+
+def freeze_before_first_adapter(model: nn.Module) -> None:
+    """Freeze every parameter, unless adapters are there already: then a head unfrozen since stays so."""
+    if not lora_layers(model):
+        model.requires_grad_(False)
+
+
+def apply_lora_to_model(
+    model: nn.Module,
+    target_modules: Sequence[str] | None = None,
+    r: int = 16,
+    alpha: float = 32.0,
+    dropout: float = 0.0,
+    name: str = "default",
+    seed: int = 0,
+) -> LoraReport:
+    """Give the layers of ``find_target_modules`` a new adapter and make it active; the model changes in place.
+
+    The first adapter freezes everything else; unfreeze a new head afterwards. ``seed``, ``name`` and a
+    layer's path decide that layer's A, so the order of calls does not.
+
+    Raises:
+        UserError: unknown or tied targets; a name already taken; a rank, alpha or dropout out of range.
+    """
+    check_adapter_name(name)
+    paths = find_target_modules(model, target_modules)
+    if name in adapter_names(model):
+        raise UserError(f'the model already has an adapter "{name}"; choose another name or remove_adapter it')
+    missed = _not_adapted(model, target_modules)
+    freeze_before_first_adapter(model)
+    for path in paths:
+        add_adapter_at(model, path, name, r, alpha, dropout, torch_stream(seed, "lora", name, path))
+    set_active_adapter(model, name)
+    if missed:
+        _log.warning("LoRA left %d weights that are no linear layer's as they are, first %s", len(missed), missed[0])
+    return LoraReport(paths, missed)
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    return sorted({name for layer in lora_layers(model).values() for name in layer.adapters})
+
+
+def _layers_with(model: nn.Module, name: str) -> dict[str, LoRALinear]:
+    """The layers that hold adapter ``name``; there is one at least."""
+    found = {path: layer for path, layer in lora_layers(model).items() if name in layer.adapters}
+    if not found:
+        raise unknown_name("adapter", name, adapter_names(model))
+    return found
+
+
+def get_lora_parameters(model: nn.Module, name: str | None = None) -> list[nn.Parameter]:
+    """A and B of every layer, of the adapter ``name`` or of all adapters."""
+    names = [name] if name is not None else adapter_names(model)
+    return [p for n in names for layer in _layers_with(model, n).values() for p in layer.adapters[n].parameters()]
+
+
+def set_active_adapter(model: nn.Module, name: str | None) -> None:
+    """Use adapter ``name``, or none: the reference. Which parameters are trainable does not change."""
+    if not lora_layers(model):
+        raise UserError("the model has no adapters; apply_lora_to_model or load_adapter first")
+    if name is not None:
+        _layers_with(model, name)
+    for layer in lora_layers(model).values():
+        layer.active = name if name is not None and name in layer.adapters else None
+
+
+@contextmanager
+def active_adapter(model: nn.Module, name: str | None) -> Iterator[None]:
+    """``set_active_adapter`` for a while. With activation checkpointing ``backward`` belongs inside as well,
+    because it runs the layers again and would meet another adapter."""
+    before = {layer: layer.active for layer in lora_layers(model).values()}
+    set_active_adapter(model, name)
+    try:
+        yield
+    finally:
+        for layer, active in before.items():
+            layer.active = active
+
+
+def copy_adapter(model: nn.Module, source: str, target: str) -> None:
+    """A frozen copy without dropout: the reference for a policy that starts from the adapter SFT left."""
+    check_adapter_name(target)
+    layers = _layers_with(model, source)
+    if target in adapter_names(model):
+        raise UserError(f'the model already has an adapter "{target}"; choose another name or remove_adapter it')
+    for layer in layers.values():
+        twin = copy.deepcopy(layer.adapter(source)).requires_grad_(False)
+        twin.dropout.p = 0.0
+        layer.adapters[target] = twin
+
+
+def remove_adapter(model: nn.Module, name: str) -> None:
+    """Forget an adapter; where it was active, none is."""
+    for layer in _layers_with(model, name).values():
+        del layer.adapters[name]
+        layer.active = None if layer.active == name else layer.active
+
+
+@torch.no_grad()
+def merge_lora_weights(model: nn.Module, name: str = "default") -> None:
+    """Add adapter ``name`` to the base weights and take the wrappers away, other adapters with them.
+
+    The model is a plain one again, its weights still frozen.
+    """
+    _layers_with(model, name)
+    for path, layer in lora_layers(model).items():
+        if name in layer.adapters:
+            layer.base.weight.copy_(layer.merged_weight(name))
+        layer.base.train(layer.training)
+        model.set_submodule(path, layer.base)
+
+
+@torch.no_grad()
+def merged_state_dict(model: nn.Module, name: str | None) -> dict[str, Tensor]:
+    """The state dict of the plain model with adapter ``name`` merged (None: the base alone); the model keeps
+    its adapters, so a run can export a usual model and go on."""
+    layers = lora_layers(model)
+    merged = (
+        {p: layer.merged_weight(name) for p, layer in _layers_with(model, name).items()} if name is not None else {}
+    )
+    plain: dict[str, Tensor] = {}
+    for key, value in model.state_dict().items():
+        path = next((p for p in layers if key.startswith(f"{p}.")), None)
+        if path is None:
+            plain[key] = value
+        elif key == f"{path}.base.weight":
+            plain[f"{path}.weight"] = merged.get(path, value)
+        elif key.startswith(f"{path}.base."):
+            plain[key.replace(f"{path}.base.", f"{path}.")] = value
+    return plain
+
+
+def print_trainable_parameters(model: nn.Module) -> tuple[int, int]:
+    """Print and return how many numbers are trained, and how many there are; tied weights count once."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    total, trainable = sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+    print(f"trainable: {trainable:,} || all: {total:,} || {100 * trainable / max(total, 1):.2f} %")
+    return trainable, total

@@ -1,0 +1,148 @@
+"""One linear layer and its low-rank adapters (Hu et al. 2021, arXiv:2106.09685).
+
+    y = base(x) + alpha / r · B A x        A (r, in) random, B (out, r) zero at the start
+
+With no adapter active the layer is its base, bit for bit: that is the reference model, and it costs no memory.
+
+I inputs, O outputs, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from concordant.core.errors import UserError
+from concordant.core.seeding import torch_stream
+
+
+class Adapter(nn.Module):
+    """One update of one layer. ``lora_A`` is (r, in), ``lora_B`` (out, r); fp32 whatever the base is kept in,
+    because a step of 1e-6 is nothing to a bf16 weight."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        r: int,
+        alpha: float,
+        dropout: float = 0.0,
+        rank_stabilised: bool = False,
+        like: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if r < 1:
+            raise UserError(f"LoRA rank {r}: expected 1 or more")
+        if not alpha > 0 or not 0 <= dropout < 1:
+            raise UserError(f"LoRA alpha {alpha}, dropout {dropout}: expected alpha > 0 and 0 <= dropout < 1")
+        self.r, self.alpha, self.rank_stabilised = r, alpha, rank_stabilised
+        self.dropout = nn.Dropout(dropout)
+        like = torch.empty(0) if like is None else like
+        # Drawn on the CPU, so that a GPU starts from the same bits. Kaiming-uniform with a = sqrt(5).
+        bound = 1 / math.sqrt(in_features)
+        drawn = generator or torch_stream(0, "lora")
+        a_RI = torch.empty(r, in_features, device="cpu").uniform_(-bound, bound, generator=drawn)
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        self.lora_A = nn.Parameter(a_RI.to(like.device, dtype))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, r, device=like.device, dtype=dtype))
+
+    @property
+    def scaling(self) -> float:
+        """alpha / r; alpha / sqrt(r) when rank-stabilised (Kalajdzievski 2023, arXiv:2312.03732)."""
+        return self.alpha / (math.sqrt(self.r) if self.rank_stabilised else self.r)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.lora_A.dtype)
+        return F.linear(F.linear(self.dropout(x), self.lora_A) * self.scaling, self.lora_B)
+
+    def update_OI(self) -> Tensor:
+        """What the adapter adds to a weight of shape (out, in)."""
+        with torch.autocast(self.lora_A.device.type, enabled=False):
+            return self.lora_B @ self.lora_A * self.scaling
+
+
+class LoRALinear(nn.Module):
+    """An ``nn.Linear`` or GPT-2's ``Conv1D``, frozen, with named adapters of which ``active`` is applied.
+
+    In a state dict: ``<path>.base.weight``, ``<path>.adapters.<name>.lora_A`` and ``.lora_B``.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        r: int = 16,
+        alpha: float = 32.0,
+        dropout: float = 0.0,
+        name: str = "default",
+        generator: torch.Generator | None = None,
+        rank_stabilised: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(base, nn.Linear | Conv1D):
+            raise UserError(f"LoRA cannot adapt a {type(base).__name__}: expected nn.Linear or GPT-2's Conv1D")
+        self.transposed = isinstance(base, Conv1D)  # Conv1D keeps (in, out)
+        shape = tuple(base.weight.shape)
+        self.in_features, self.out_features = shape if self.transposed else shape[::-1]
+        self.base = base.requires_grad_(False)
+        self.adapters = nn.ModuleDict()
+        self.add_adapter(name, r, alpha, dropout, generator, rank_stabilised)
+        self.active: str | None = name
+        self.train(base.training)
+
+    def add_adapter(
+        self,
+        name: str,
+        r: int,
+        alpha: float,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+        rank_stabilised: bool = False,
+    ) -> None:
+        """A new trainable adapter beside the others; it is not made active."""
+        check_adapter_name(name)
+        if name in self.adapters:
+            raise UserError(f'the model already has an adapter "{name}"; choose another name or remove_adapter it')
+        weight = self.base.weight
+        new = Adapter(self.in_features, self.out_features, r, alpha, dropout, rank_stabilised, weight, generator)
+        self.adapters[name] = new.train(self.base.training)
+
+    def adapter(self, name: str) -> Adapter:
+        found = self.adapters[name]
+        assert isinstance(found, Adapter)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.base(x)
+        if self.active is None:
+            return out
+        return out + self.adapter(self.active)(x).to(out.dtype)
+
+    def merged_weight(self, name: str) -> Tensor:
+        """The base's weight with the adapter's update added, in the base's layout and dtype; summed in fp32."""
+        update = self.adapter(name).update_OI()
+        weight = self.base.weight
+        return (weight + (update.T if self.transposed else update)).to(weight.dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight in force. Some models read it instead of calling the layer (Mamba's ``dt_proj``)."""
+        return self.base.weight if self.active is None else self.merged_weight(self.active)
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
+
+    def extra_repr(self) -> str:
+        return f"active={self.active}"
+
+
+def check_adapter_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in dir(nn.ModuleDict()):
+        raise UserError(f'adapter name "{name}": expected letters, digits, "_" or "-", and no name torch uses itself')

@@ -1,0 +1,257 @@
+"""Adapters in PEFT's two files, ``adapter_config.json`` and ``adapter_model.safetensors``: each loads the other's.
+
+A tensor is called ``base_model.model.<path>.lora_A.weight``; a reward head is listed under ``modules_to_save``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from concordant.core.errors import UserError, unknown_name
+from concordant.models.lora import (
+    adaptable_layers,
+    adapter_names,
+    add_adapter_at,
+    freeze_before_first_adapter,
+    lora_layers,
+    set_active_adapter,
+)
+from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name
+from concordant.models.peft_config import PeftConfig
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+TASK_TYPES = ("CAUSAL_LM", "SEQ_CLS")
+_ROOT = "base_model.model."
+
+
+def save_adapter(
+    model: nn.Module,
+    folder: Path | str,
+    base_name: str,
+    task_type: str = "CAUSAL_LM",
+    name: str = "default",
+    head: dict[str, Tensor] | None = None,
+) -> None:
+    """Write adapter ``name`` of ``model`` (with its heads, or the backbone alone) for PEFT.
+
+    ``base_name`` is what PEFT passes to ``from_pretrained`` for the base. ``head`` is a reward model's head,
+    keyed as in the plain sequence-classification model (``{"score.weight": (1, H)}``).
+
+    Raises:
+        UserError: an unknown adapter or task type; SEQ_CLS without its head, which would be lost.
+    """
+    if task_type not in TASK_TYPES:
+        raise unknown_name("task type", task_type, TASK_TYPES)
+    if task_type == "SEQ_CLS" and not head:
+        raise UserError('a SEQ_CLS adapter needs its head, e.g. head={"score.weight": tensor}; it would be lost')
+    prefix = _backbone_prefix(model)
+    adapters = {prefix + p: layer.adapter(name) for p, layer in lora_layers(model).items() if name in layer.adapters}
+    if not adapters:
+        raise unknown_name("adapter", name, adapter_names(model))
+    tensors = {f"{_ROOT}{path}.{key}.weight": value for path, a in adapters.items() for key, value in _pair(a).items()}
+    tensors |= {f"{_ROOT}{key}": value for key, value in (head or {}).items()}
+    stored = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
+    config = _config_of(adapters, _targets(adapters, model, prefix), base_name, task_type, sorted(head or {}))
+    config["fan_in_fan_out"] = any(layer.transposed for layer in lora_layers(model).values())
+    _write_folder(Path(folder), safetensors.torch.save(stored, {"format": "pt"}), config)
+
+
+def load_adapter(
+    model: nn.Module, folder: Path | str, name: str = "default", trainable: bool = True
+) -> dict[str, Tensor] | None:
+    """Add the adapter in ``folder`` to ``model`` as ``name`` and make it active.
+
+    Returns its head, keyed as in the plain sequence-classification model, or None. On an error the model is
+    as it was. The first adapter freezes everything else.
+
+    Raises:
+        UserError: not an adapter folder; pickled weights; a PEFT type or option that is not plain LoRA; modules or
+            shapes of another base; a SEQ_CLS adapter whose head is missing; ``name`` already taken.
+    """
+    folder = Path(folder)
+    config = PeftConfig.read(folder / CONFIG_FILE)
+    check_adapter_name(name)
+    if name in adapter_names(model):
+        raise UserError(f'the model already has an adapter "{name}"; choose another name or remove_adapter it')
+    pairs, head = _split(_read_tensors(folder), config, folder)
+    prefix = _backbone_prefix(model)
+    layers = {prefix + path: layer for path, layer in adaptable_layers(model).items()}
+    _check_base(pairs, layers, config, folder)
+    _check_head(model, head, config, folder)
+    freeze_before_first_adapter(model)
+    for path, (a_RI, b_OR) in pairs.items():
+        adapter = add_adapter_at(
+            model,
+            path.removeprefix(prefix),
+            name,
+            config.rank_of(path),
+            config.alpha_of(path),
+            config.dropout,
+            rank_stabilised=config.rank_stabilised,
+        )
+        with torch.no_grad():
+            adapter.lora_A.copy_(a_RI)
+            adapter.lora_B.copy_(b_OR)
+        adapter.requires_grad_(trainable)
+    set_active_adapter(model, name)
+    return head or None
+
+
+def _pair(adapter: Adapter) -> dict[str, Tensor]:
+    return {"lora_A": adapter.lora_A, "lora_B": adapter.lora_B}
+
+
+def _backbone_prefix(model: nn.Module) -> str:
+    """PEFT's paths start at the model with its head; a backbone on its own lacks the first step (``model.``)."""
+    if isinstance(model, PreTrainedModel) and model.base_model is model and model.get_output_embeddings() is None:
+        return f"{model.base_model_prefix}." if model.base_model_prefix else ""
+    return ""
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def _targets(adapters: dict[str, Adapter], model: nn.Module, prefix: str) -> list[str]:
+    """The last names of the adapted paths where these match no other linear layer, else whole paths."""
+    short = {path.rpartition(".")[2] for path in adapters}
+    matched = {prefix + path for path in adaptable_layers(model) if path.rpartition(".")[2] in short}
+    return sorted(short if matched == set(adapters) else adapters)
+
+
+def _config_of(
+    adapters: dict[str, Adapter], targets: list[str], base_name: str, task_type: str, head: list[str]
+) -> dict[str, Any]:
+    rank = Counter(a.r for a in adapters.values()).most_common(1)[0][0]
+    alpha = Counter(a.alpha for a in adapters.values()).most_common(1)[0][0]
+    first = next(iter(adapters.values()))
+    return {
+        "peft_type": "LORA",
+        "task_type": task_type,
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": _number(alpha),
+        "lora_dropout": first.dropout.p,
+        "use_rslora": first.rank_stabilised,
+        "target_modules": targets,
+        "rank_pattern": {path: a.r for path, a in adapters.items() if a.r != rank},
+        "alpha_pattern": {path: _number(a.alpha) for path, a in adapters.items() if a.alpha != alpha},
+        "modules_to_save": sorted({key.partition(".")[0] for key in head}) or None,
+        "bias": "none",
+        "use_dora": False,
+        "init_lora_weights": True,
+    }
+
+
+def _number(value: float) -> float:
+    """32 rather than 32.0: PEFT types alpha as an integer."""
+    return int(value) if float(value).is_integer() else value
+
+
+def _write_folder(folder: Path, weights: bytes, config: dict[str, Any]) -> None:
+    """The config goes first out and last in: whenever the process dies, weights never stand beside another's config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=2, sort_keys=True).encode() + b"\n"
+    staged = {name: folder / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS_FILE, CONFIG_FILE)}
+    try:
+        for path, data in ((staged[WEIGHTS_FILE], weights), (staged[CONFIG_FILE], text)):
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        for name, path in staged.items():
+            path.replace(folder / name)
+    finally:
+        for path in staged.values():
+            path.unlink(missing_ok=True)
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        pickled = folder / "adapter_model.bin"
+        if pickled.exists():
+            raise UserError(f"{pickled} is a pickle, which can run code when opened: refused. Expected {WEIGHTS_FILE}")
+        raise UserError(f"{folder} has no {WEIGHTS_FILE}: expected the folder of a PEFT adapter")
+    try:
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _split(
+    tensors: dict[str, Tensor], config: PeftConfig, folder: Path
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """(A, B) by path, and the tensors of ``modules_to_save`` by their key in the plain model."""
+    halves: dict[str, dict[str, Tensor]] = {}
+    head: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        local = key.removeprefix(_ROOT)
+        path, _, kind = local.removesuffix(".weight").rpartition(".")
+        if key.startswith(_ROOT) and kind in ("lora_A", "lora_B") and local.endswith(".weight"):
+            halves.setdefault(path, {})[kind] = value
+        elif key.startswith(_ROOT) and "lora_" not in local and config.saves(local):
+            head[local] = value
+        else:
+            raise UserError(f"{folder / WEIGHTS_FILE}: {key} is neither a LoRA weight nor under modules_to_save")
+    for path, half in halves.items():
+        if len(half) != 2:
+            raise UserError(f"{folder / WEIGHTS_FILE}: {path} has {min(half)} alone, expected lora_A and lora_B")
+    return {path: (half["lora_A"], half["lora_B"]) for path, half in halves.items()}, head
+
+
+def _check_base(
+    pairs: dict[str, tuple[Tensor, Tensor]], layers: dict[str, nn.Module], config: PeftConfig, folder: Path
+) -> None:
+    """Every pair fits a layer of this model, and every layer the config names has its pair."""
+    other = f"{folder} was made for another base ({config.base_name or 'unnamed'})"
+    strange = [path for path in pairs if path not in layers]
+    if strange or not pairs:
+        raise UserError(f"{other}: this model has no linear layer {strange[0]}" if strange else f"{folder} is empty")
+    for path, (a_RI, b_OR) in pairs.items():
+        rank, size = config.rank_of(path), _size(layers[path])
+        if (tuple(a_RI.shape), tuple(b_OR.shape)) != ((rank, size[0]), (size[1], rank)):
+            raise UserError(
+                f"{other}: {path} holds A {tuple(a_RI.shape)} and B {tuple(b_OR.shape)}, "
+                f"expected {(rank, size[0])} and {(size[1], rank)}"
+            )
+    bare = [path for path in layers if config.targets(path) and path not in pairs]
+    if bare:
+        raise UserError(f"{other}: its config names {bare[0]} and {len(bare) - 1} more layers it has no weights for")
+
+
+def _size(layer: nn.Module) -> tuple[int, int]:
+    """(in, out), whichever way round the weight is kept."""
+    if isinstance(layer, nn.Linear | LoRALinear):
+        return layer.in_features, layer.out_features
+    rows, columns = layer.get_parameter("weight").shape  # Conv1D's
+    return rows, columns
+
+
+def _check_head(model: nn.Module, head: dict[str, Tensor], config: PeftConfig, folder: Path) -> None:
+    """A head comes along with SEQ_CLS; anything saved that is part of the model itself is refused, not dropped."""
+    if config.task_type == "SEQ_CLS" and not head:
+        raise UserError(f"{folder} is a SEQ_CLS adapter without its head: its scores cannot be reproduced")
+    if not isinstance(model, PreTrainedModel):
+        return
+    body = model.base_model_prefix
+    output = model.get_output_embeddings()
+    output_paths = [path for path, module in model.named_modules() if module is output]
+    for key in head:
+        if key.startswith(f"{body}.") or any(key.startswith(f"{path}.") for path in output_paths):
+            raise UserError(f"{folder} also replaces {key}, a weight of the model itself: only a head can come along")

@@ -1,0 +1,291 @@
+"""A reward model: text in, one number out, higher is better.
+
+Decoder: a linear head without bias on the last response token. Encoder (BERT and its kin): the architecture's own
+head on [CLS] prompt response [SEP]. What it saves, a plain ``AutoModelForSequenceClassification`` loads, and scores
+the same.
+
+R rows, L row length, H hidden size, N positions, B branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict, overload
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from concordant.config.model import LoraConfig, ModelConfig
+from concordant.core.errors import UserError
+from concordant.core.losses import bradley_terry
+from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch, micro_batches
+from concordant.data.chat import ChatEncoder
+from concordant.data.records import Message
+from concordant.models import reward_build
+from concordant.models.export import write_model
+from concordant.models.layout import Head, ModelTraits, check_layout, is_causal, lm_logits, undisturbed
+from concordant.models.load import Policy, adapt, base_of_adapter, load_config, load_policy
+from concordant.models.locate import is_adapter, locate
+from concordant.models.tree_attention import hidden_states
+
+Dialogue = Sequence[Message | Mapping[str, str]]
+SCORING_TOKENS = 8192  # rows × length of a scoring batch
+
+
+class Comparison(TypedDict):
+    """Which of two texts is better, and how sure the model is."""
+
+    preference: str  # "a", "b" or, for equal scores, "tie"
+    confidence: float  # σ(|difference| / temperature), the preferred one's probability, in [0.5, 1]
+    score_a: float
+    score_b: float
+    score_diff: float  # score_a - score_b
+
+
+@dataclass
+class RewardModel:
+    """A sequence classifier with one label, its tokenizer, and how trees are laid for it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    traits: ModelTraits
+    is_encoder: bool
+    name: str = ""
+    temperature: float = 1.0  # reward units that count as one nat in ``compare``
+
+    @property
+    def layout(self) -> Layout:
+        return self.traits.layout
+
+    # -- where one comes from -------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, trust_remote_code: bool = False) -> RewardModel:
+        """A saved reward model: folder, hub id, ``package:NAME/FOLDER``, or a PEFT adapter of type SEQ_CLS."""
+        place = locate(str(name))
+        if isinstance(place, Path) and is_adapter(place) and not (place / "config.json").is_file():
+            return cls._from_adapter(place, trust_remote_code)
+        model, tokenizer = reward_build.from_folder(place, trust_remote_code)
+        causal = is_causal(model)
+        if causal:
+            _check_pad(model, tokenizer, str(name))
+        return cls(model, tokenizer, _traits(model, causal), not causal, str(name))
+
+    @classmethod
+    def from_backbone(
+        cls,
+        start: ModelConfig | Policy,
+        texts: Sequence[str] | None = None,
+        seed: int = 0,
+        keep_lm_head: bool = False,
+    ) -> RewardModel:
+        """A new reward model on a causal LM, an encoder or a policy (start from SFT); its head is new, from ``seed``.
+
+        With a ``ModelConfig`` its adapter is merged into the backbone first, and ``lora`` puts a new adapter on it; the
+        head trains in any case. A folder that is a reward model already goes on from there.
+        """
+        if isinstance(start, Policy):
+            model, tokenizer = reward_build.from_policy(start, seed, keep_lm_head)
+            return cls(model, tokenizer, start.traits, False, start.name)
+        made = cls._from_config(start, texts, seed, keep_lm_head)
+        if start.lora.rank:
+            adapt(made.model, start, seed=seed)
+            for name, parameter in made.model.named_parameters():
+                if not name.startswith(f"{made.model.base_model_prefix}.") or "pooler" in name:
+                    parameter.requires_grad = True  # a frozen random head could never be made up for
+        if start.activation_checkpointing:
+            made.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return made
+
+    @classmethod
+    def _from_config(
+        cls, config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool
+    ) -> RewardModel:
+        plain = replace(config, lora=LoraConfig(), activation_checkpointing=False)
+        if not config.name.startswith("builtin:"):
+            place = locate(config.name)
+            if not (isinstance(place, Path) and is_adapter(place)):
+                settings = load_config(place, config.trust_remote_code)
+                if any("ForSequenceClassification" in a for a in settings.architectures or ()):
+                    return cls.from_pretrained(config.name, config.trust_remote_code)
+                if reward_build.is_encoder_config(settings):
+                    model, tokenizer = reward_build.from_encoder(place, settings, config.trust_remote_code, seed)
+                    return cls(model, tokenizer, _traits(model, False), True, config.name)
+        return cls.from_backbone(load_policy(plain, texts, seed), seed=seed, keep_lm_head=keep_lm_head)
+
+    @classmethod
+    def _from_adapter(cls, folder: Path, trust: bool) -> RewardModel:
+        from concordant.models.peft_files import load_adapter
+
+        made = cls._from_config(ModelConfig(name=str(base_of_adapter(folder)), trust_remote_code=trust), None, 0, False)
+        head = load_adapter(made.model, folder)
+        if head is None:
+            raise UserError(f'"{folder}" has no reward head: expected a SEQ_CLS adapter with its head')
+        made.model.load_state_dict(head, strict=False)
+        made.name = str(folder)
+        return made
+
+    def save(self, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
+        """Write what ``AutoModelForSequenceClassification.from_pretrained(folder)`` reads; adapters are merged."""
+        write_model(Path(folder), self.model, self.tokenizer, card, leave_out=("lm_head",))
+
+    # -- on trees, with gradient ----------------------------------------------------------------
+
+    def hidden(self, batch: TreeBatch) -> Tensor:
+        """A decoder's final hidden states, (R, L, H)."""
+        return hidden_states(self.model, batch, self.layout)
+
+    def scores_at(self, hidden_RLH: Tensor, batch: TreeBatch) -> Tensor:
+        """A decoder's score of every branch, at its last token, (B,), fp32 whatever autocast says."""
+        last_BH = hidden_RLH.flatten(0, 1)[batch.last_B]
+        with torch.autocast(last_BH.device.type, enabled=False):
+            return self.model.get_submodule("score")(last_BH.float()).squeeze(-1)
+
+    def scores(self, batch: TreeBatch) -> Tensor:
+        """The raw score of every branch in the batch's order, (B,)."""
+        if not self.is_encoder:
+            return self.scores_at(self.hidden(batch), batch)
+        logits_R1 = self.model(input_ids=batch.ids_RL, attention_mask=batch.is_token_RL.long()).logits
+        return logits_R1[batch.last_B // batch.ids_RL.shape[1], 0].float()
+
+    def lm_logits(self, hidden_NH: Tensor) -> Tensor:
+        """Next-token logits of a model built with ``keep_lm_head``, (N, V)."""
+        return lm_logits(self.model, hidden_NH, self.traits.head)
+
+    # -- scoring --------------------------------------------------------------------------------
+
+    def score_trees(self, trees: Sequence[PromptTree]) -> Tensor:
+        """Scores of all branches in the order of ``trees``, (B,), on the CPU."""
+        scores_B = torch.zeros(sum(len(t.branches) for t in trees))
+        with undisturbed(self.model):
+            for batch in micro_batches(trees, self.layout, SCORING_TOKENS):
+                scores_B[batch.caller_B] = self.scores(batch.to(self.model.device)).cpu()
+        return scores_B
+
+    @overload
+    def score(self, texts: str) -> float: ...  # type: ignore[overload-overlap]  # a str is a sequence of str
+
+    @overload
+    def score(self, texts: Sequence[str | Dialogue]) -> list[float]: ...
+
+    def score(self, texts: str | Sequence[str | Dialogue]) -> float | list[float]:
+        """The raw score of each text or dialogue; of one string, one number.
+
+        A string is scored as it is, with EOS at its end; a dialogue (messages, the last the assistant's) through the
+        model's chat template. What is longer than the model can read loses its start, a special first token kept.
+        """
+        if isinstance(texts, str):
+            return self.score([texts])[0]
+        plain = [i for i, text in enumerate(texts) if isinstance(text, str)]
+        spoken = [i for i, text in enumerate(texts) if not isinstance(text, str)]
+        trees = [self._tree_of_text(str(texts[i])) for i in plain]
+        dialogues = [_messages(texts[i], i) for i in spoken]
+        if dialogues:
+            trees += self._encoder().trees([d[:-1] for d in dialogues], [[d[-1].content] for d in dialogues]).trees
+        scores = self.score_trees([one for tree in trees for one in self._fitted(tree)]).tolist()
+        by_index = dict(zip(plain + spoken, scores, strict=True))
+        return [by_index[i] for i in range(len(texts))]
+
+    def score_responses(
+        self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Scores of several responses to each prompt, the prompt computed once where the layout allows."""
+        encoded = self._encoder().trees(prompts, responses)
+        left = iter(self.score_trees([one for tree in encoded.trees for one in self._fitted(tree)]).tolist())
+        return [[next(left) for _ in row] for row in responses]
+
+    def compare(self, a: str | Dialogue, b: str | Dialogue) -> Comparison:
+        """Which of two texts scores higher, with what confidence."""
+        score_a, score_b = self.score([a, b])
+        difference = score_a - score_b
+        return Comparison(
+            preference="a" if difference > 0 else "b" if difference < 0 else "tie",
+            confidence=float(torch.sigmoid(torch.tensor(abs(difference) / self.temperature, dtype=torch.float64))),
+            score_a=score_a,
+            score_b=score_b,
+            score_diff=difference,
+        )
+
+    def _encoder(self) -> ChatEncoder:
+        return ChatEncoder(self.tokenizer, kind="encoder" if self.is_encoder else "causal")
+
+    def _tree_of_text(self, text: str) -> PromptTree:
+        if not text.strip():
+            raise UserError("an empty text cannot be scored")
+        ids = list(self.tokenizer(text)["input_ids"])
+        if not self.is_encoder and ids[-1] != self.tokenizer.eos_token_id:
+            ids.append(self.tokenizer.eos_token_id)
+        ids = self._without_start(ids, self._longest())
+        return PromptTree(torch.tensor(ids[:1]), (Branch.response(ids[1:]),))
+
+    def _fitted(self, tree: PromptTree) -> list[PromptTree]:
+        """The tree, or one a branch where it is longer than the model can read: a score is its own, not its siblings'.
+
+        The trunk loses its start; a response too long by itself, what is before its end token.
+        """
+        limit = self._longest()
+        if len(tree.prompt_P) + max(len(b.ids_T) for b in tree.branches) <= limit:
+            return [tree]
+        fitted = []
+        for branch in tree.branches:
+            ids_T = branch.ids_T
+            if len(ids_T) >= limit:
+                ids_T = torch.cat([ids_T[: limit - 2], ids_T[-1:]])
+            prompt = self._without_start(tree.prompt_P.tolist(), limit - len(ids_T))
+            fitted.append(PromptTree(torch.tensor(prompt), (Branch.response(ids_T),)))
+        return fitted
+
+    def _without_start(self, ids: list[int], limit: int) -> list[int]:
+        if len(ids) <= limit:
+            return ids
+        first = ids[:1] if ids[0] in self.tokenizer.all_special_ids else []  # BOS or [CLS]
+        return (first + ids[len(ids) - limit + len(first) :])[-limit:]
+
+    def _longest(self) -> int:
+        settings = self.model.config.get_text_config().to_dict()
+        positions = settings.get("max_position_embeddings") or settings.get("n_positions") or 2**30
+        return min(self.tokenizer.model_max_length, positions)
+
+
+def compute_preference_loss(
+    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, temperature: float = 1.0
+) -> tuple[Tensor, dict[str, float]]:
+    """Mean over pairs of -log σ((chosen - rejected - margin) / temperature), nats, and what to log beside it.
+
+    ``chosen``, ``rejected``: scores (B,), reward units, as ``margin`` is. Equal scores count half for accuracy.
+    """
+    loss = bradley_terry(chosen / temperature, rejected / temperature, margin / temperature).mean()
+    difference = (chosen - rejected).detach()
+    metrics = {
+        "accuracy": float(((difference > 0).float() + 0.5 * (difference == 0).float()).mean()),
+        "margin": float(difference.mean()),
+        "reward/chosen": float(chosen.detach().mean()),
+        "reward/rejected": float(rejected.detach().mean()),
+    }
+    return loss, metrics
+
+
+def _traits(model: PreTrainedModel, causal: bool) -> ModelTraits:
+    return ModelTraits(check_layout(model) if causal else Layout.FLAT, Head())
+
+
+def _check_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Another tool pools by the pad token: say so where it would score another token than we do."""
+    pad = model.config.get_text_config().pad_token_id
+    if pad is None or pad == tokenizer.eos_token_id:
+        reward_build.log.warning(
+            '"%s": pad is %s, so transformers alone would score the token before the end; here the end is scored',
+            name,
+            "not set" if pad is None else "the same as EOS",
+        )
+
+
+def _messages(dialogue: Any, number: int) -> list[Message]:
+    messages = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in dialogue]
+    if len(messages) < 2 or messages[-1].role != "assistant":
+        roles = [m.role for m in messages]
+        raise UserError(f"dialogue {number}: expected at least two messages, the last the assistant's; found {roles}")
+    return messages
