@@ -1,0 +1,228 @@
+"""Two ways of decoding responses side by side, and how a model's way is chosen.
+
+``SlotDecoder``: rows of any lengths share a ``SlotCache``; prompts join and leave at any step. Exact where
+attention honours a given mask and given positions. ``EqualLengthDecoder``: transformers' own cache, rows
+that started together from prompts of one length, so nothing is padded; exact for every architecture.
+
+Both leave a prompt's last token to the first decoding step: a prefill then needs no logits, wherever
+prompts end, and every sampled token comes from the same place.
+
+R live rows, K columns attended, N prompts, L prompt length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from concordant.core.seeding import torch_stream
+from concordant.core.trees import Layout
+from concordant.engines.slot_cache import SlotCache
+from concordant.models.layout import REFUSALS, check_layout, narrow_window, undisturbed
+from concordant.models.tree_attention import FULL, SLIDING, backbone, layer_types, sliding_window
+
+PREFILL_TOKENS = 8192  # rows × length of one prefill; bounds its memory
+PREFILL_WASTE = 0.125  # padding a prefill may carry, as a share of its tokens; less would mean more, smaller calls
+TOLERANCE = 1e-4  # of the logits' spread; fp32 gives 1e-6, a wrong mask or position 1e-1
+
+
+class Decoder(Protocol):
+    """Rows are numbered from 0; what is admitted follows the live ones, ``copies`` rows a prompt."""
+
+    mixed_lengths: bool  # False: admit only when nothing is live, and only prompts of one length
+
+    def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None: ...
+
+    def step(self, last: Sequence[int]) -> Tensor:
+        """Feed each live row its last token (at first its prompt's); logits of the next one, (R, V)."""
+        ...
+
+    def drop(self, rows: Sequence[int]) -> list[int]:
+        """Remove finished rows; the old number of every row that is left, in its new order."""
+        ...
+
+
+class SlotDecoder:
+    """At most ``rows`` rows of at most ``columns`` tokens each, prompt included."""
+
+    mixed_lengths = True
+
+    def __init__(self, model: PreTrainedModel, rows: int, columns: int) -> None:
+        self.model = model
+        config = model.config.get_text_config()
+        self.window = sliding_window(config)
+        self.types = layer_types(config)
+        self.cache = SlotCache(_is_sliding(model), rows, columns, model.device)
+        self.column_C = torch.arange(columns, device=model.device)
+        self.lengths: list[int] = []  # tokens each live row has in the cache
+
+    def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
+        cursor = self.cache.cursor
+        for group in _prefill_groups([len(p) - 1 for p in prompts]):
+            length = max(len(prompts[i]) - 1 for i in group)
+            if length > 0:
+                ids_NL = torch.zeros((len(group), length), dtype=torch.int64)  # padding follows: none attends to it
+                for row, i in enumerate(group):
+                    ids_NL[row, : len(prompts[i]) - 1] = prompts[i][:-1]
+                cursor.prefill([copies[i] for i in group])
+                backbone(self.model)(
+                    input_ids=ids_NL.to(self.model.device),
+                    position_ids=self.column_C[:length].expand(len(group), -1),
+                    past_key_values=self.cache,
+                    use_cache=True,
+                )
+            self.lengths += [len(prompts[i]) - 1 for i in group for _ in range(copies[i])]
+            cursor.live = len(self.lengths)
+
+    def step(self, last: Sequence[int]) -> Tensor:
+        device = self.model.device
+        position_R = torch.tensor(self.lengths, device=device)
+        self.cache.cursor.decode(position_R, max(self.lengths))
+        out = self.model(
+            input_ids=torch.tensor(last, device=device)[:, None],
+            attention_mask=self._masks(position_R),
+            position_ids=position_R[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.lengths = [n + 1 for n in self.lengths]
+        return out.logits[:, -1]
+
+    def _masks(self, position_R: Tensor) -> Tensor | dict[str, Tensor]:
+        """What to add to attention scores, (R, 1, 1, K): one for all layers, or one a layer type."""
+        hidden_RK = self.column_C[: self.cache.cursor.span] > position_R[:, None]
+        if self.window is None or (self.types and SLIDING not in self.types):
+            return _additive(hidden_RK)
+        past_RK = self.column_C[: self.cache.cursor.span] <= position_R[:, None] - self.window
+        if self.types:
+            return {FULL: _additive(hidden_RK), SLIDING: _additive(hidden_RK | past_RK)}
+        return _additive(hidden_RK | past_RK)
+
+    def drop(self, rows: Sequence[int]) -> list[int]:
+        order = list(range(len(self.lengths)))
+        gone = set(rows)
+        left = len(order) - len(gone)
+        holes = [row for row in sorted(gone) if row < left]
+        movers = [row for row in range(left, len(order)) if row not in gone]
+        for hole, mover in zip(holes, movers, strict=True):
+            order[hole] = mover
+        if movers:
+            self.cache.move(movers, holes, max(self.lengths[row] for row in movers))
+        order = order[:left]
+        self.lengths = [self.lengths[row] for row in order]
+        self.cache.cursor.live = left
+        return order
+
+
+class EqualLengthDecoder:
+    """Rows of one length; the cache is the architecture's own and grows with them."""
+
+    mixed_lengths = False
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        accepted = inspect.signature(model.forward).parameters
+        self.cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"  # state-space models
+        self.cache = DynamicCache(config=model.config)
+        self.rows = 0
+
+    def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
+        self.cache = DynamicCache(config=self.model.config)
+        if len(prompts[0]) > 1:
+            ids_NL = torch.stack([p[:-1] for p in prompts]).to(self.model.device)
+            backbone(self.model)(input_ids=ids_NL, use_cache=True, **{self.cache_name: self.cache})
+            self._select([i for i, n in enumerate(copies) for _ in range(n)])
+        self.rows = sum(copies)
+
+    def step(self, last: Sequence[int]) -> Tensor:
+        ids_R1 = torch.tensor(last, device=self.model.device)[:, None]
+        out = self.model(input_ids=ids_R1, use_cache=True, **{self.cache_name: self.cache})
+        return out.logits[:, -1]
+
+    def drop(self, rows: Sequence[int]) -> list[int]:
+        gone = set(rows)
+        order = [row for row in range(self.rows) if row not in gone]
+        self._select(order)
+        self.rows = len(order)
+        return order
+
+    def _select(self, rows: Sequence[int]) -> None:
+        """Rows in another order, left out or repeated."""
+        if rows:
+            self.cache.reorder_cache(torch.tensor(rows, device=self.model.device))
+
+
+def _additive(hidden_RK: Tensor) -> Tensor:
+    mask_RK = torch.zeros(hidden_RK.shape, device=hidden_RK.device)
+    return mask_RK.masked_fill_(hidden_RK, -math.inf)[:, None, None]
+
+
+def _prefill_groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Neighbours in groups that share a forward pass: few padding tokens, bounded size."""
+    groups: list[list[int]] = []
+    longest = tokens = 0
+    for i, length in enumerate(lengths):
+        grown = max(longest, length)
+        rows = len(groups[-1]) + 1 if groups else 1
+        waste = rows * grown - tokens - length
+        if not groups or rows * grown > PREFILL_TOKENS or waste > PREFILL_WASTE * rows * grown + 64:
+            groups.append([])
+            grown, tokens = length, 0
+        groups[-1].append(i)
+        longest, tokens = grown, tokens + length
+    return groups
+
+
+# -- which of the two a model gets ------------------------------------------------------------------
+
+
+def slots_are_exact(model: PreTrainedModel) -> bool:
+    """True where ``SlotDecoder`` gives the logits of plain rows, proved by running both on random tokens."""
+    if check_layout(model) is not Layout.TREE or not _keeps_keys_and_values(model):
+        return False
+    try:
+        with undisturbed(model), narrow_window(model.config.get_text_config()):
+            return _slot_error(model) < TOLERANCE
+    except REFUSALS:
+        return False
+
+
+def _slot_error(model: PreTrainedModel) -> float:
+    """Largest difference to plain rows, in standard deviations of the logits; rows join, leave and move meanwhile."""
+    stream = torch_stream(0, "engines/decoding")
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+
+    def tokens(n: int) -> list[int]:
+        return torch.randint(0, vocabulary, (n,), generator=stream).tolist()
+
+    decoder = SlotDecoder(model, rows=5, columns=24)
+    rows: list[list[int]] = []
+    worst = 0.0
+    for joining, leaving in (([(15, 2), (9, 1), (4, 1)], [0, 2]), ([(11, 1), (1, 2)], [1])):
+        prompts = [tokens(length) for length, _ in joining]
+        decoder.admit([torch.tensor(p) for p in prompts], [copies for _, copies in joining])
+        rows += [list(p) for p, (_, copies) in zip(prompts, joining, strict=True) for _ in range(copies)]
+        for leave in ([], [], leaving, []):
+            rows = [rows[row] for row in decoder.drop(leave)]
+            logits_RV = decoder.step([row[-1] for row in rows])
+            for row, logits_V in zip(rows, logits_RV, strict=True):
+                plain_V = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0, -1]
+                worst = max(worst, float((logits_V - plain_V).abs().max() / plain_V.std()))
+                row += tokens(1)
+    return worst
+
+
+def _keeps_keys_and_values(model: PreTrainedModel) -> bool:
+    """False where a layer remembers anything else, or nothing (state-space layers, layers that share keys)."""
+    return all(type(x) in (DynamicLayer, DynamicSlidingWindowLayer) for x in DynamicCache(config=model.config).layers)
+
+
+def _is_sliding(model: PreTrainedModel) -> list[bool]:
+    return [type(x) is DynamicSlidingWindowLayer for x in DynamicCache(config=model.config).layers]

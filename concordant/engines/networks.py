@@ -1,0 +1,149 @@
+"""What a learner trains: a model and its heads behind one call that takes a ``TreeBatch``.
+
+R rows, L row length, H hidden size, N response tokens, B branches, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from concordant.core import logprobs
+from concordant.core.objective import BranchOutputs, Outputs
+from concordant.core.trees import Layout, TreeBatch
+from concordant.models.layout import lm_logits
+from concordant.models.load import Policy, save_policy
+from concordant.models.lora import active_adapter, adapter_names, copy_adapter
+from concordant.models.reward_model import RewardModel
+from concordant.models.scalar_head import Critic
+from concordant.models.tree_attention import hidden_states
+
+REFERENCE = "reference"  # the adapter that keeps a policy's start on a shared backbone
+
+
+class Network(nn.Module):
+    """One of policy, critic and reward model."""
+
+    layout: Layout
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def sampled(self) -> nn.Module:
+        """The model a generator samples from."""
+        raise TypeError(f"{type(self).__name__} generates nothing")
+
+    def forward(
+        self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
+    ) -> BranchOutputs:
+        raise NotImplementedError
+
+    def frozen(self) -> Network:
+        """The network as it is now, never to change."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def save(self, folder: Path, card: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class PolicyNetwork(Network):
+    """A causal language model. ``adapter`` names the LoRA adapter it runs with; None runs the base alone."""
+
+    def __init__(self, policy: Policy, adapter: str | None = None) -> None:
+        super().__init__()
+        self.policy = policy
+        self.model = policy.model
+        self.layout = policy.traits.layout
+        self.adapter = adapter
+        self.has_adapters = bool(adapter_names(policy.model))
+
+    def forward(
+        self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
+    ) -> BranchOutputs:
+        other = None
+        if want.kl:
+            assert isinstance(reference, PolicyNetwork)
+            with torch.no_grad():
+                other = (reference.predicting(batch), reference.logits)
+        return logprobs.of_tokens(
+            self.predicting(batch), batch.target_N, self.logits, self.vocabulary, want, temperature, other
+        )
+
+    def predicting(self, batch: TreeBatch) -> Tensor:
+        """Hidden states that predict the response tokens, (N, H)."""
+        return self._with_adapter(lambda: hidden_states(self.model, batch, self.layout)).flatten(0, 1)[batch.source_N]
+
+    def logits(self, hidden_CH: Tensor) -> Tensor:
+        return lm_logits(self.model, hidden_CH, self.policy.traits.head)
+
+    @property
+    def sampled(self) -> nn.Module:
+        return self.model
+
+    @property
+    def vocabulary(self) -> int:
+        return self.model.get_output_embeddings().weight.shape[0]
+
+    def frozen(self) -> Network:
+        """With LoRA the backbone is shared: the reference is a frozen copy of the adapter, no second model."""
+        if not self.has_adapters:
+            return super().frozen()
+        copy_adapter(self.model, "default", REFERENCE)
+        return PolicyNetwork(self.policy, REFERENCE)
+
+    def save(self, folder: Path, card: Mapping[str, Any]) -> None:
+        save_policy(self.policy, folder, dict(card))
+
+    def _with_adapter(self, run: Any) -> Tensor:
+        if not self.has_adapters:
+            return run()
+        with active_adapter(self.model, self.adapter or "default"):
+            return run()
+
+
+class CriticNetwork(Network):
+    """A backbone of its own and a head that says, before every response token, what reward is still to come."""
+
+    def __init__(self, critic: Critic) -> None:
+        super().__init__()
+        self.backbone, self.head, self.layout = critic.backbone, critic.head, critic.layout
+
+    def forward(
+        self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
+    ) -> BranchOutputs:
+        hidden_NH = hidden_states(self.backbone, batch, self.layout).flatten(0, 1)[batch.source_N]
+        return BranchOutputs(value_N=self.head(hidden_NH).squeeze(-1).float())
+
+
+class RewardNetwork(Network):
+    """A reward model. One built with ``keep_lm_head`` also gives log-probs, for a loss beside Bradley–Terry."""
+
+    def __init__(self, reward_model: RewardModel) -> None:
+        super().__init__()
+        self.reward_model = reward_model
+        self.model = reward_model.model
+        self.layout = reward_model.layout
+
+    def forward(
+        self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
+    ) -> BranchOutputs:
+        if not want.logprob:
+            return BranchOutputs(score_B=self.reward_model.scores(batch))
+        hidden_RLH = self.reward_model.hidden(batch)
+        head = self.reward_model.lm_logits
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        predicting_NH = hidden_RLH.flatten(0, 1)[batch.source_N]
+        out = logprobs.of_tokens(predicting_NH, batch.target_N, head, vocabulary, want, temperature)
+        out.score_B = self.reward_model.scores_at(hidden_RLH, batch)
+        return out
+
+    def save(self, folder: Path, card: Mapping[str, Any]) -> None:
+        self.reward_model.save(folder, card)

@@ -1,0 +1,33 @@
+"""Which device and which autocast dtype a model runs in."""
+
+from __future__ import annotations
+
+import torch
+
+from concordant.config.model import ModelConfig
+from concordant.core.errors import UserError
+
+
+def device_of(config: ModelConfig) -> torch.device:
+    """``auto`` takes the GPU where there is one."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("model.device is cuda, but PyTorch sees no GPU: use --model.device auto or cpu")
+    wanted = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def precision_of(config: ModelConfig, device: torch.device) -> torch.dtype | None:
+    """Autocast's dtype; None is fp32. ``auto`` takes bf16 only where the hardware multiplies in it.
+
+    A CPU without bf16 units emulates it, several times slower than fp32.
+    """
+    if config.precision == "fp32":
+        return None
+    if config.precision == "bf16":
+        return torch.bfloat16
+    has_units = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
+    return torch.bfloat16 if has_units else None
+
+
+def cpu_has_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,178 @@
+"""The sampler of this process: continuous batching over a preallocated cache, on one CPU or one GPU.
+
+Samples wait in a line, longest prompts first; as many as there are slots are decoded side by side, and
+a finished one's place is taken by the next in line. Tokens are the seed's, whatever the order.
+
+R live rows, V vocabulary, T tokens of one response.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from concordant.config.sampling import SamplingConfig
+from concordant.core.errors import UserError
+from concordant.engines.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
+from concordant.engines.protocol import Completion
+from concordant.engines.sampling import check_sampling, prompt_key, sample_tokens, uniforms
+from concordant.models.layout import undisturbed
+
+REFILL = 8  # the slots' part that is free before prompts join: a prefill of few costs nearly that of many
+
+
+@dataclass(slots=True)
+class _Sample:
+    """One response in the making."""
+
+    prompt: int  # index in the caller's list
+    number: int  # among the prompt's n
+    last: int  # the token fed next
+    uniform_T: list[float]
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class TorchGenerator:
+    """Samples from ``model``, which may be the very object a learner trains.
+
+    ``end_ids``: tokens that end a response (EOS, end of turn); the one sampled is part of it. ``precision`` is
+    autocast's dtype, None for the weights' own. ``version`` (optimizer steps taken) stamps every completion.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, end_ids: Sequence[int], version: int = 0, precision: torch.dtype | None = None
+    ) -> None:
+        self.model = model
+        self.end_ids = frozenset(end_ids)
+        self.version = version
+        self.precision = precision
+        self._slots_are_exact: bool | None = None  # not known before the first call
+
+    def generate(
+        self,
+        prompts: Sequence[Tensor],
+        sampling: SamplingConfig,
+        seed: int,
+        on_token: Callable[[int, int, int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """``sampling.n`` completions for each prompt (1-D int64 ids), in the order given.
+
+        A response's tokens depend on the seed, the prompt's ids, how many equal prompts came before and the
+        sample's number, not on slots or batch mates (up to ties that rounding decides). ``on_token(prompt,
+        sample, token_id)`` is called as each token is sampled. Raises ``UserError`` for an empty prompt, one too
+        long for the model's positions, or sampling settings out of range.
+        """
+        check_sampling(sampling)
+        self._check_prompts(prompts, sampling.max_new_tokens)
+        waiting = self._line_up(prompts, sampling, seed)
+        finished: dict[tuple[int, int], Completion] = {}
+        if waiting:
+            kind = self.model.device.type
+            autocast = torch.autocast(kind, self.precision) if self.precision else nullcontext()
+            with undisturbed(self.model):
+                decoder = self._decoder(prompts, sampling, len(waiting))
+                with autocast:
+                    self._decode(decoder, prompts, waiting, sampling, finished, on_token)
+        return [[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))]
+
+    def load_weights(self, weights: nn.Module | Mapping[str, Tensor], version: int) -> None:
+        """Sample from ``weights`` from now on: a model like ours or its state dict. The model we share costs nothing."""
+        if weights is not self.model:
+            state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+            self.model.load_state_dict(state)
+        self.version = version
+
+    def uses_slots(self) -> bool:
+        """Whether responses of different lengths are decoded together, which the architecture must allow."""
+        if self._slots_are_exact is None:
+            self._slots_are_exact = slots_are_exact(self.model)
+        return self._slots_are_exact
+
+    def _check_prompts(self, prompts: Sequence[Tensor], new_tokens: int) -> None:
+        limit = self.model.config.get_text_config().to_dict().get("max_position_embeddings")
+        limit = limit or self.model.config.get_text_config().to_dict().get("n_positions")
+        for i, prompt in enumerate(prompts):
+            if len(prompt) == 0:
+                raise UserError(f"prompt {i} is empty; a response needs at least one token to continue")
+            if limit and len(prompt) + new_tokens > limit:
+                raise UserError(
+                    f"prompt {i} has {len(prompt)} tokens, which with sampling.max_new_tokens = {new_tokens} is more "
+                    f"than the model's {limit} positions; shorten one of the two"
+                )
+
+    def _line_up(self, prompts: Sequence[Tensor], sampling: SamplingConfig, seed: int) -> deque[_Sample]:
+        """Longest prompts first: memory runs short early or never, and neighbours are of like length."""
+        seen: Counter[str] = Counter()
+        samples = []
+        for i, prompt in enumerate(prompts):
+            key = prompt_key(prompt)
+            for k in range(sampling.n):
+                draws = uniforms(seed, key, seen[key], k, sampling.max_new_tokens)
+                samples.append(_Sample(i, k, int(prompt[-1]), draws))
+            seen[key] += 1
+        return deque(sorted(samples, key=lambda s: -len(prompts[s.prompt])))
+
+    def _decoder(self, prompts: Sequence[Tensor], sampling: SamplingConfig, samples: int) -> Decoder:
+        if not self.uses_slots():
+            return EqualLengthDecoder(self.model)
+        columns = max(len(p) for p in prompts) - 1 + sampling.max_new_tokens
+        return SlotDecoder(self.model, min(sampling.slots, samples), columns)
+
+    def _decode(
+        self,
+        decoder: Decoder,
+        prompts: Sequence[Tensor],
+        waiting: deque[_Sample],
+        sampling: SamplingConfig,
+        finished: dict[tuple[int, int], Completion],
+        on_token: Callable[[int, int, int], None] | None,
+    ) -> None:
+        live: list[_Sample] = []
+        while waiting or live:
+            joining = _next_in_line(decoder, prompts, waiting, len(live), sampling.slots)
+            if joining:
+                groups = [list(g) for _, g in groupby(joining, key=lambda s: s.prompt)]
+                decoder.admit([prompts[g[0].prompt] for g in groups], [len(g) for g in groups])
+                live += joining
+            logits_RV = decoder.step([s.last for s in live])
+            uniform_R = torch.tensor([s.uniform_T[len(s.ids)] for s in live], dtype=torch.float64)
+            id_R, logprob_R = sample_tokens(logits_RV, uniform_R.to(logits_RV.device), sampling)
+            done = []
+            for row, (s, token, logprob) in enumerate(zip(live, id_R.tolist(), logprob_R.tolist(), strict=True)):
+                s.last = token
+                s.ids.append(token)
+                s.logprobs.append(logprob)
+                if on_token is not None:
+                    on_token(s.prompt, s.number, token)
+                if token in self.end_ids or len(s.ids) == sampling.max_new_tokens:
+                    finished[s.prompt, s.number] = self._completion(s)
+                    done.append(row)
+            if done:
+                live = [live[row] for row in decoder.drop(done)]
+
+    def _completion(self, s: _Sample) -> Completion:
+        reason = "stop" if s.last in self.end_ids else "length"
+        return Completion(torch.tensor(s.ids), torch.tensor(s.logprobs, dtype=torch.float32), reason, self.version)
+
+
+def _next_in_line(
+    decoder: Decoder, prompts: Sequence[Tensor], waiting: deque[_Sample], live: int, slots: int
+) -> list[_Sample]:
+    """Take from ``waiting`` those that join now."""
+    free = slots - live
+    if not waiting or (live and (not decoder.mixed_lengths or free < min(len(waiting), max(1, slots // REFILL)))):
+        return []
+    joining = [waiting.popleft()]
+    while waiting and len(joining) < free:
+        if not decoder.mixed_lengths and len(prompts[waiting[0].prompt]) != len(prompts[joining[0].prompt]):
+            break
+        joining.append(waiting.popleft())
+    return joining

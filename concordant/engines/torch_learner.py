@@ -1,0 +1,209 @@
+"""The learner of this process: one CPU or one GPU.
+
+Gradients are divided once, by the weights of all micro-batches together, so how a batch is cut into
+micro-batches, rows and chunks changes nothing but the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from concordant.config.train import TrainConfig
+from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
+from concordant.core.trees import PromptTree, TreeBatch, micro_batches
+from concordant.engines.networks import Network
+from concordant.engines.protocol import StepMetrics
+
+_FORWARD_FACTOR = 4  # without a backward pass nothing is kept, so a forward batch may be this much larger
+
+
+class TorchLearner:
+    """``precision`` is autocast's dtype, None for fp32; weights and optimizer are fp32 always."""
+
+    def __init__(
+        self,
+        network: Network,
+        config: TrainConfig,
+        precision: torch.dtype | None = None,
+        temperature: float = 1.0,
+        trainable: bool = True,
+    ) -> None:
+        self.network = network
+        self.config = config
+        self.precision = precision
+        self.temperature = temperature
+        self.version = 0
+        self._reference: TorchLearner | None = None
+        self.parameters = [p for p in network.parameters() if p.requires_grad] if trainable else []
+        self.optimizer = _adamw(self.parameters, config) if self.parameters else None
+
+    # -- numbers without gradient ---------------------------------------------------------------
+
+    @torch.no_grad()
+    def forward(self, trees: Sequence[PromptTree], want: Outputs) -> BranchOutputs:
+        tokens = sum(b.response_length for t in trees for b in t.branches)
+        branches = sum(len(t.branches) for t in trees)
+        columns: dict[str, Tensor] = {}
+        for batch in self._micro_batches(trees, self.config.micro_batch_tokens * _FORWARD_FACTOR):
+            out = self._outputs(batch, want)
+            for name in BranchOutputs.__slots__:
+                part = getattr(out, name)
+                if part is not None:
+                    of_token = name.endswith("_N")
+                    column = columns.setdefault(name, torch.zeros(tokens if of_token else branches))
+                    column[(batch.token_N if of_token else batch.caller_B).cpu()] = part.float().cpu()
+        return BranchOutputs(**columns)
+
+    @torch.no_grad()
+    def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
+        return self._run(trees, objective, self.config.micro_batch_tokens * _FORWARD_FACTOR)
+
+    # -- learning -------------------------------------------------------------------------------
+
+    def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
+        return self._run(trees, objective, self.config.micro_batch_tokens)
+
+    def _run(self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int) -> dict[str, float]:
+        batches = list(self._micro_batches(trees, max_tokens))
+        weights: defaultdict[str, float] = defaultdict(float)
+        for batch in batches:
+            for name, weight in objective.weights(batch).items():
+                weights[name] += weight
+        means = _Means()
+        for batch in batches:
+            evaluated = objective(self._outputs(batch, objective.want), batch)
+            parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}
+            loss = torch.stack([evaluated.terms[n].coefficient * part for n, part in parts.items()]).sum()
+            if loss.requires_grad:
+                loss.backward()
+            means.add({"loss": Metric(loss.detach(), 1.0, "sum")})
+            means.add({n: Metric(part.detach(), 1.0, "sum") for n, part in parts.items()})
+            means.add(evaluated.metrics)
+        return means.values()
+
+    def discard(self) -> None:
+        """Forget the gradient."""
+        for p in self.parameters:
+            p.grad = None
+
+    def step(self, learning_rate: float) -> StepMetrics:
+        if self.optimizer is None:
+            raise ValueError("a frozen learner has nothing to update")
+        limit = self.config.max_grad_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+        finite = math.isfinite(norm)
+        if finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+            self.version += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepMetrics(grad_norm=norm, skipped=not finite)
+
+    # -- the frozen start -----------------------------------------------------------------------
+
+    def reference(self) -> TorchLearner:
+        if self._reference is None:
+            self.set_reference(
+                TorchLearner(self.network.frozen(), self.config, self.precision, self.temperature, trainable=False)
+            )
+        assert self._reference is not None
+        return self._reference
+
+    def set_reference(self, reference: TorchLearner) -> None:
+        """Measure ``want.kl`` from ``reference`` instead of the weights as they were."""
+        self._reference = reference
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def weights(self) -> nn.Module:
+        """What a generator of this process samples from: the very model, so loading it costs nothing."""
+        return self.network.sampled
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Trained weights by name, no copy."""
+        trained = set(map(id, self.parameters))
+        return {name: p for name, p in self.network.named_parameters() if id(p) in trained}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self._trained().items()}
+
+    @torch.no_grad()
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        weights = self._trained()
+        for name, value in snapshot.items():
+            weights[name].copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        optimizer = self.optimizer.state_dict() if self.optimizer else {}
+        return {"version": self.version, "weights": self.snapshot(), "optimizer": optimizer}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.version = state["version"]
+        self.restore(state["weights"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
+        self.network.save(folder, dict(card or {}))
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _micro_batches(self, trees: Sequence[PromptTree], max_tokens: int) -> Iterator[TreeBatch]:
+        device = self.network.device
+        return (batch.to(device) for batch in micro_batches(trees, self.network.layout, max_tokens))
+
+    def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
+        reference = self.reference().network if want.kl else None
+        with self._autocast():
+            return self.network(batch, want, self.temperature, reference)
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        context = (
+            nullcontext()
+            if self.precision is None
+            else torch.autocast(self.network.device.type, dtype=self.precision)
+        )
+        with context:
+            yield
+
+
+class _Means:
+    """Metrics over micro-batches; one transfer from the device at the end."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Metric] = {}
+
+    def add(self, metrics: Mapping[str, Metric]) -> None:
+        for name, new in metrics.items():
+            old = self._sums.get(name)
+            if old is None:
+                self._sums[name] = Metric(new.sum, new.weight, new.reduce)
+            elif new.reduce == "max":
+                old.sum = torch.maximum(old.sum, new.sum)
+            else:
+                old.sum, old.weight = old.sum + new.sum, old.weight + new.weight
+
+    def values(self) -> dict[str, float]:
+        return {
+            name: float(m.sum) / float(m.weight) if m.reduce == "mean" and float(m.weight) else float(m.sum)
+            for name, m in self._sums.items()
+        }
+
+
+def _adamw(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW without decay on vectors (norms, biases): shrinking those regularises nothing."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
