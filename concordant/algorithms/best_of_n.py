@@ -1,0 +1,54 @@
+"""Best-of-n: the answer a reward likes most among n samples. No weight moves; what it costs is sampling.
+
+Stiennon et al. 2020, 2009.01325 §3; its KL from the policy is at most log n - (n-1)/n nats (Beirami et al. 2024,
+2401.01879).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from concordant.algorithms.rewards import Dialogue, Reward
+from concordant.algorithms.rollouts import Rollouts, score
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One prompt's n answers and their rewards."""
+
+    prompt: Dialogue
+    responses: list[str]
+    rewards: list[float]
+    lengths: list[int]  # tokens, end token included
+    ended: list[bool]
+
+    @property
+    def best_number(self) -> int:
+        """The first of the answers with the highest reward."""
+        return max(range(len(self.rewards)), key=self.rewards.__getitem__)
+
+    @property
+    def best(self) -> str:
+        return self.responses[self.best_number]
+
+    @property
+    def best_reward(self) -> float:
+        return max(self.rewards)
+
+    @property
+    def worst(self) -> str:
+        return self.responses[min(range(len(self.rewards)), key=self.rewards.__getitem__)]
+
+
+def choose(rollouts: Rollouts, reward: Reward) -> list[Choice]:
+    """One choice a prompt, in the rollouts' order."""
+    rewards = score(rollouts, reward).tolist()
+    lengths, ended = rollouts.length_B.tolist(), rollouts.ended_B.tolist()
+    choices, at = [], 0
+    for tree in rollouts.trees:
+        span = slice(at, at + len(tree.branches))
+        answers = rollouts.answers[span]
+        responses = [a.response for a in answers]
+        choices.append(Choice(answers[0].prompt, responses, rewards[span], lengths[span], ended[span]))
+        at = span.stop
+    return choices

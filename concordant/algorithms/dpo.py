@@ -1,0 +1,71 @@
+"""Direct preference optimisation: the policy is its own reward model, β·log π/π_ref.
+
+Rafailov et al. 2023, 2305.18290. The reference's log-probs are computed once, before the first step.
+
+P pairs of a batch, B branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from concordant.algorithms.pairs import ranked_right, sides
+from concordant.core.losses import PREFERENCE_LOSSES
+from concordant.core.masked import sum_by_branch
+from concordant.core.objective import BranchOutputs, Evaluated, Metric, Outputs, Term
+from concordant.core.trees import PromptTree, TreeBatch
+from concordant.engines.protocol import Learner
+
+
+@dataclass(frozen=True, slots=True)
+class DPOObjective:
+    """Mean over pairs of a loss of (log π/π_ref of chosen) - (log π/π_ref of rejected)."""
+
+    reference_B: Tensor  # nats, reference's log-prob of every branch of the caller's trees, summed over tokens
+    loss: str  # a name in PREFERENCE_LOSSES
+    beta: float  # reward per nat
+    label_smoothing: float = 0.0
+    want: Outputs = Outputs(logprob=True)
+
+    def weights(self, batch: TreeBatch) -> dict[str, float]:
+        return {self.loss: batch.branches // 2}
+
+    def __call__(self, out: BranchOutputs, batch: TreeBatch) -> Evaluated:
+        assert out.logprob_N is not None
+        variant = PREFERENCE_LOSSES[self.loss]
+        logprob_B = batch.sum_by_branch(out.logprob_N)
+        logratio_B = logprob_B - self.reference_B.to(logprob_B.device)[batch.caller_B]
+        if variant.length_mean:
+            logratio_B = logratio_B / batch.length_B
+        chosen_P, rejected_P, _ = sides(batch)
+        difference_P = logratio_B[chosen_P] - logratio_B[rejected_P]
+        loss_P = variant.of(difference_P, self.beta, self.label_smoothing)
+        reward_B, pairs = (self.beta * logratio_B).detach(), len(chosen_P)
+        return Evaluated(
+            {self.loss: Term(loss_P.sum())},
+            {
+                "rewards/chosen": Metric(reward_B[chosen_P].sum(), pairs),
+                "rewards/rejected": Metric(reward_B[rejected_P].sum(), pairs),
+                "rewards/margins": Metric((reward_B[chosen_P] - reward_B[rejected_P]).sum(), pairs),
+                "rewards/accuracies": Metric(ranked_right(difference_P.detach()), pairs),
+                "logps/chosen": Metric(logprob_B[chosen_P].detach().sum(), pairs),
+                "logps/rejected": Metric(logprob_B[rejected_P].detach().sum(), pairs),
+            },
+        )
+
+
+def reference_logprobs(reference: Learner, trees: Sequence[PromptTree]) -> Tensor:
+    """Summed log-prob of every branch, nats, shape (branches of all trees,), under the frozen start."""
+    out = reference.forward(trees, Outputs(logprob=True))
+    assert out.logprob_N is not None
+    length_B = torch.tensor([b.response_length for t in trees for b in t.branches])
+    return sum_by_branch(out.logprob_N, length_B)
+
+
+def branches_of(numbers: Sequence[int]) -> list[int]:
+    """Branch numbers of the pairs ``numbers``, chosen then rejected."""
+    return [branch for i in numbers for branch in (2 * i, 2 * i + 1)]

@@ -1,0 +1,31 @@
+"""Pairs as trees of two branches, the first the chosen response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from concordant.core.errors import UserError
+from concordant.core.trees import PromptTree, TreeBatch
+
+
+def check_pairs(trees: Sequence[PromptTree]) -> None:
+    if any(len(t.branches) != 2 for t in trees):
+        raise UserError("a preference objective needs trees of exactly two branches: chosen, rejected")
+
+
+def sides(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """(chosen_P, rejected_P, pair_P): each pair's branches in this batch, and its number in the caller's order.
+
+    Two branches a tree in the caller's order: chosen is the even one, by ``check_pairs``.
+    """
+    order_B = torch.argsort(batch.caller_B)
+    chosen_P, rejected_P = order_B[0::2], order_B[1::2]
+    return chosen_P, rejected_P, batch.tree_B[chosen_P].cpu()
+
+
+def ranked_right(difference_P: Tensor) -> Tensor:
+    """Pairs ranked as people did (difference above 0), ties half: a scalar count."""
+    return (difference_P > 0).float().sum() + 0.5 * (difference_P == 0).float().sum()

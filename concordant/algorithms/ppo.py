@@ -1,0 +1,275 @@
+"""Proximal policy optimisation from a reward, with a penalty for leaving the reference.
+
+Schulman et al. 2017, 1707.06347; for language models Ziegler et al. 2019, 1909.08593 and Ouyang et al. 2022,
+2203.02155. One step: sample answers, judge them, say how much better than expected each token was, and take a few
+clipped gradient steps. RLOO and GRPO are the same step with another advantage and no critic.
+
+N response tokens of all branches one after another, B branches (responses), in the order of the trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
+from concordant.algorithms.rewards import Reward
+from concordant.algorithms.rollouts import Rollouts, Sampler, score
+from concordant.algorithms.probe import SampleProbe
+from concordant.config.stages import PPOConfig
+from concordant.core import kl
+from concordant.core.advantages import ADVANTAGES, NEEDS_CRITIC, Returns
+from concordant.core.masked import whiten
+from concordant.core.objective import Outputs
+from concordant.core.running_stats import RunningStats
+from concordant.core.seeding import derive, python_stream
+from concordant.core.trees import PromptTree
+from concordant.data.loader import batch_of, steps_of
+from concordant.data.records import Prompt
+from concordant.engines.protocol import Learner
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """What the policy did, and how much better than expected that was."""
+
+    rollouts: Rollouts
+    old_logprob_N: Tensor  # nats, under the policy that sampled
+    reference_N: Tensor  # nats, under the reference
+    value_N: Tensor  # reward units, the critic's estimate before the token
+    advantage_N: Tensor  # reward units, whitened where asked
+    return_N: Tensor  # reward units, the critic's target
+    score_B: Tensor  # raw reward
+    shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
+
+    def part(self, trees: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
+        """The trees numbered ``trees``, and the numbers of their tokens."""
+        spans = self.rollouts.token_slice()
+        tokens = torch.cat([torch.arange(*spans[i]) for i in trees])
+        return [self.rollouts.trees[i] for i in trees], tokens
+
+
+class PPO:
+    """An algorithm for ``training.loop``; its steps are rollout steps."""
+
+    metric, greater_is_better = "eval/objective", True
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        actor: Learner,
+        critic: Learner | None,
+        reference: Learner,
+        sampler: Sampler,
+        reward: Reward,
+        prompts: Sequence[Prompt],
+        probe: SampleProbe | None = None,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config, self.actor, self.critic, self.reference = config, actor, critic, reference
+        self.sampler, self.reward, self.prompts = sampler, reward, prompts
+        self.probe, self.card = probe, dict(card or {})
+        self.needs_critic = config.advantage in NEEDS_CRITIC
+        self.controller = make_controller(config)
+        self.reward_stats = RunningStats()
+        train = config.train
+        self.total_steps = steps_of(len(prompts), train.batch_size, train.epochs, train.max_steps)
+
+    # -- one step -------------------------------------------------------------------------------
+
+    def step(self, step: int, learning_rate: float) -> dict[str, float]:
+        clock = _Clock()
+        rollouts = self.sample(step)
+        clock.lap("rollout")
+        experience = self.judge(rollouts)
+        clock.lap("judge")
+        metrics = self.describe(experience) | self.learn(experience, step, learning_rate)
+        clock.lap("learn")
+        # The controller sees the KL of this step's samples and sets the next step's weight.
+        self.controller.update(metrics["objective/kl"], len(rollouts.answers))
+        return metrics | clock.seconds
+
+    def sample(self, step: int) -> Rollouts:
+        numbers = batch_of(step, len(self.prompts), self.config.train.batch_size, self.config.seed)
+        self.sampler.generator.load_weights(self.actor.weights(), self.actor.version)
+        seed = derive(self.config.seed, "ppo/sample", step)
+        return self.sampler([self.prompts[i] for i in numbers], self.config.sampling, seed)
+
+    def judge(self, rollouts: Rollouts) -> Experience:
+        """Scores, log-probs, values, and from them every token's reward and advantage."""
+        config = self.config
+        if rollouts.version != self.actor.version:
+            raise RuntimeError(f"rollouts of version {rollouts.version}, the policy is at {self.actor.version}")
+        score_B = score(rollouts, self.reward)
+        shaped_B = self.shape(score_B, rollouts)
+        old_N = _wanted(self.actor.forward(rollouts.trees, Outputs(logprob=True)).logprob_N)
+        reference_N = _wanted(self.reference.forward(rollouts.trees, Outputs(logprob=True)).logprob_N)
+        value_N = torch.zeros_like(old_N)
+        if self.critic is not None:
+            value_N = _wanted(self.critic.forward(rollouts.trees, Outputs(value=True)).value_N)
+        reward_N = torch.zeros_like(old_N)
+        if config.kl.place == "reward":
+            reward_N -= self.controller.kl_coef * kl.k1(old_N, reference_N)
+        reward_N[rollouts.length_B.cumsum(0) - 1] += shaped_B  # on the last response token, EOS or not
+        returns = Returns(reward_N, value_N, rollouts.length_B, rollouts.group_B, config.gamma, config.lam)
+        advantage_N, return_N = ADVANTAGES[config.advantage](returns)
+        if config.whiten:
+            advantage_N = whiten(advantage_N)
+        return Experience(rollouts, old_N, reference_N, value_N, advantage_N, return_N, score_B, shaped_B)
+
+    def shape(self, score_B: Tensor, rollouts: Rollouts) -> Tensor:
+        """Raw scores to rewards: normalised, clipped, less the penalty for never ending."""
+        config = self.config
+        if config.reward_normalize == "running" or (config.reward_normalize == "start" and not self.reward_stats.count):
+            self.reward_stats.update(score_B)
+        shaped_B = score_B if config.reward_normalize == "none" else self.reward_stats.normalize(score_B)
+        if config.reward_clip:
+            shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
+        return shaped_B - config.missing_eos_penalty * (~rollouts.ended_B).float()
+
+    def learn(self, experience: Experience, step: int, learning_rate: float) -> dict[str, float]:
+        """Several passes over the step's rollouts, each in minibatches of whole prompts."""
+        config = self.config
+        warming = self.critic is not None and step < config.critic_warmup
+        critic_rate = learning_rate * (config.critic_learning_rate or config.train.learning_rate)
+        critic_rate /= config.train.learning_rate
+        seen: list[dict[str, float]] = []
+        for epoch in range(config.inner_epochs):
+            for numbers in self.minibatches(step, epoch):
+                trees, tokens_N = experience.part(numbers)
+                metrics: dict[str, float] = {}
+                if self.critic is not None:
+                    metrics |= self.critic.forward_backward(trees, self.value_objective(experience, tokens_N))
+                    metrics["value/grad_norm"] = self.critic.step(critic_rate).grad_norm
+                if not warming:
+                    metrics |= self.actor.forward_backward(trees, self.policy_objective(experience, tokens_N))
+                    if config.stop_kl and metrics["policy/approx_kl"] > config.stop_kl:
+                        self.actor.discard()
+                        return _mean([*seen, metrics]) | {"policy/stopped_early": 1.0}
+                    stepped = self.actor.step(learning_rate)
+                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
+                seen.append(metrics)
+        return _mean(seen)
+
+    def minibatches(self, step: int, epoch: int) -> list[list[int]]:
+        order = list(range(self.config.train.batch_size))
+        python_stream(self.config.seed, "ppo/minibatch", step, epoch).shuffle(order)
+        return [order[i :: self.config.minibatches] for i in range(self.config.minibatches)]
+
+    def policy_objective(self, experience: Experience, tokens_N: Tensor) -> PolicyObjective:
+        in_loss = self.config.kl.place == "loss"
+        return PolicyObjective(
+            experience.old_logprob_N[tokens_N],
+            experience.advantage_N[tokens_N],
+            experience.reference_N[tokens_N],
+            self.config.clip,
+            self.config.aggregation,
+            self.config.entropy_coefficient,
+            (self.config.kl.estimator or "k2") if in_loss else "",
+            self.controller.kl_coef if in_loss else 0.0,
+        )
+
+    def value_objective(self, experience: Experience, tokens_N: Tensor) -> ValueObjective:
+        return ValueObjective(
+            experience.value_N[tokens_N],
+            experience.return_N[tokens_N],
+            self.config.value_clip,
+            self.config.value_coefficient,
+        )
+
+    # -- what people look at --------------------------------------------------------------------
+
+    def describe(self, e: Experience) -> dict[str, float]:
+        """The step's samples in numbers; KL and entropy in nats a response."""
+        rollouts = e.rollouts
+        kl_B = rollouts.by_branch(kl.k1(e.old_logprob_N, e.reference_N))
+        metrics = {
+            "objective/kl": float(kl_B.mean()),
+            "objective/score": float(e.score_B.mean()),
+            "objective/score_std": float(e.score_B.std(correction=0)),
+            "objective/rlhf_reward": float((e.shaped_B - self.controller.kl_coef * kl_B).mean()),
+            "response/length": float(rollouts.length_B.float().mean()),
+            "response/eos_fraction": float(rollouts.ended_B.float().mean()),
+            "kl_coefficient": self.controller.kl_coef,
+            "tokens": float(sum(t.tokens for t in rollouts.trees)),
+            "samples": float(len(rollouts.answers)),
+            "policy_version": float(rollouts.version),
+        }
+        if self.needs_critic:
+            left = (e.return_N - e.value_N).var(correction=0) / e.return_N.var(correction=0).clamp_min(1e-12)
+            metrics["value/explained_variance"] = float(1 - left)
+        return metrics
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        if self.probe is None:
+            return {}
+        metrics = self.probe(step)
+        penalty = self.config.kl.coefficient * metrics["kl"] * (self.reward_stats.std if self.reward_stats.count else 1)
+        metrics["objective"] = metrics["reward"] - penalty  # raw reward units: what PPO maximises, held out
+        return {f"eval/{name}": value for name, value in metrics.items()}
+
+    def samples(self, step: int) -> list[dict[str, Any]]:
+        return self.probe.rows if self.probe else []
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def snapshot(self) -> Any:
+        return self.actor.snapshot()
+
+    def restore(self, snapshot: Any) -> None:
+        self.actor.restore(snapshot)
+
+    def export(self, folder: Path) -> None:
+        self.actor.export(folder, self.card)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "actor": self.actor.state_dict(),
+            "critic": self.critic.state_dict() if self.critic else {},
+            "kl_coef": self.controller.kl_coef,
+            "reward_stats": self.reward_stats.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.actor.load_state_dict(state["actor"])
+        if self.critic:
+            self.critic.load_state_dict(state["critic"])
+        self.controller.kl_coef = state["kl_coef"]
+        self.reward_stats = RunningStats(**{f.name: state["reward_stats"][f.name] for f in fields(RunningStats)})
+
+
+def make_controller(config: PPOConfig) -> kl.FixedKLController | kl.AdaptiveKLController:
+    if config.kl.controller == "adaptive":
+        return kl.AdaptiveKLController(config.kl.coefficient, config.kl.target, config.kl.horizon)
+    return kl.FixedKLController(config.kl.coefficient)
+
+
+class _Clock:
+    """Seconds of each phase, named for metrics.jsonl."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = perf_counter()
+        self.seconds[f"seconds/{phase}"] = now - self._last
+        self._last = now
+
+
+def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over the minibatches that have it; of a greatest value the greatest."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row[name] for row in rows if name in row] for name in names}
+    return {n: max(c) if n.endswith("/max") else sum(c) / len(c) for n, c in columns.items()}
+
+
+def _wanted(x_N: Tensor | None) -> Tensor:
+    assert x_N is not None
+    return x_N

@@ -1,0 +1,96 @@
+"""PPO's two objectives, for policy and critic.
+
+N response tokens of the caller's trees; a micro-batch takes those its ``token_N`` numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from concordant.core import kl
+from concordant.core.losses import clip_fraction, ppo_policy, ppo_value
+from concordant.core.masked import aggregate, aggregate_weight
+from concordant.core.objective import BranchOutputs, Evaluated, Metric, Outputs, Term
+from concordant.core.trees import TreeBatch
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyObjective:
+    """Clipped surrogate + coefficient · KL from the reference - coefficient · entropy."""
+
+    old_logprob_N: Tensor  # nats
+    advantage_N: Tensor
+    reference_N: Tensor  # nats
+    clip: float
+    aggregation: str
+    entropy_coefficient: float = 0.0  # subtracted, so a positive one raises entropy
+    kl_estimator: str = ""  # k2 | k3 | exact; empty: no KL in the loss
+    kl_coefficient: float = 0.0
+    want: Outputs = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "want", Outputs(logprob=True, entropy=True, kl=self.kl_estimator == "exact"))
+
+    def weights(self, batch: TreeBatch) -> dict[str, float]:
+        weight = aggregate_weight(len(batch.target_N), batch.branches, self.aggregation)
+        return {"policy/loss": weight, "policy/kl_loss": weight, "policy/entropy_bonus": weight}
+
+    def __call__(self, out: BranchOutputs, batch: TreeBatch) -> Evaluated:
+        logprob_N, entropy_N = out.logprob_N, out.entropy_N
+        assert logprob_N is not None and entropy_N is not None
+        old_N, advantage_N, reference_N = (
+            x_N[batch.token_N.cpu()].to(logprob_N.device)
+            for x_N in (self.old_logprob_N, self.advantage_N, self.reference_N)
+        )
+
+        def total(x_N: Tensor) -> Tensor:
+            return aggregate(x_N, batch.branch_N, batch.length_B, self.aggregation)
+
+        terms = {"policy/loss": Term(total(ppo_policy(logprob_N, old_N, advantage_N, self.clip)))}
+        if self.entropy_coefficient:
+            terms["policy/entropy_bonus"] = Term(total(entropy_N), -self.entropy_coefficient)
+        if self.kl_estimator:
+            kl_N = out.kl_N if self.kl_estimator == "exact" else kl.LOSS_ESTIMATORS[self.kl_estimator](logprob_N, reference_N)
+            assert kl_N is not None
+            terms["policy/kl_loss"] = Term(total(kl_N), self.kl_coefficient)
+        return Evaluated(terms, self._metrics(logprob_N.detach(), entropy_N.detach(), old_N, advantage_N, batch))
+
+    def _metrics(
+        self, logprob_N: Tensor, entropy_N: Tensor, old_N: Tensor, advantage_N: Tensor, batch: TreeBatch
+    ) -> dict[str, Metric]:
+        tokens, ratio_N = len(logprob_N), torch.exp(logprob_N - old_N)
+        return {
+            "policy/approx_kl": Metric(kl.k3(old_N, logprob_N).sum(), tokens),  # KL(old‖new) a token, never negative
+            "policy/clip_fraction": Metric(clip_fraction(logprob_N, old_N, advantage_N, self.clip).sum(), tokens),
+            "ratio/mean": Metric(ratio_N.sum(), tokens),
+            "ratio/max": Metric(ratio_N.max(), 1.0, "max"),
+            "objective/entropy": Metric(entropy_N.sum(), batch.branches),
+            "objective/entropy_per_token": Metric(entropy_N.sum(), tokens),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ValueObjective:
+    """Clipped squared error of the critic, mean over response tokens."""
+
+    old_value_N: Tensor  # reward units
+    return_N: Tensor  # reward units
+    clip: float
+    coefficient: float
+    want: Outputs = Outputs(value=True)
+
+    def weights(self, batch: TreeBatch) -> dict[str, float]:
+        return {"value/loss": len(batch.target_N)}
+
+    def __call__(self, out: BranchOutputs, batch: TreeBatch) -> Evaluated:
+        value_N = out.value_N
+        assert value_N is not None
+        old_N, return_N = (x_N[batch.token_N.cpu()].to(value_N.device) for x_N in (self.old_value_N, self.return_N))
+        clipped = ((value_N.detach() - old_N).abs() > self.clip).float().sum() if self.clip else value_N.new_zeros(())
+        return Evaluated(
+            {"value/loss": Term(ppo_value(value_N, old_N, return_N, self.clip).sum(), self.coefficient)},
+            {"value/clip_fraction": Metric(clipped, len(value_N))},
+        )

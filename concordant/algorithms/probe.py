@@ -1,0 +1,62 @@
+"""A look at the policy during training: held-out prompts answered, scored, and compared with the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from concordant.algorithms.rewards import Reward
+from concordant.algorithms.rollouts import Rollouts, Sampler, score
+from concordant.config.sampling import SamplingConfig
+from concordant.core import kl
+from concordant.core.objective import Outputs
+from concordant.core.seeding import derive
+from concordant.data.records import Message, Prompt
+from concordant.engines.protocol import Learner
+
+Gold = Callable[[Sequence[Message], str], float]  # the true quality, where it is known: evaluates, never trains
+
+
+@dataclass
+class SampleProbe:
+    """Called with the step; remembers the answers of its last call for samples.jsonl."""
+
+    learner: Learner
+    reference: Learner
+    sampler: Sampler
+    prompts: Sequence[Prompt]
+    sampling: SamplingConfig
+    seed: int
+    reward: Reward | None = None
+    gold: Gold | None = None
+    shown: int = 8  # answers kept for samples.jsonl
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        self.sampler.generator.load_weights(self.learner.weights(), self.learner.version)
+        # The same draws at every step: what moves between evaluations is the policy.
+        rollouts = self.sampler(self.prompts, replace(self.sampling, n=1), derive(self.seed, "probe"))
+        kl_B = _kl_of(rollouts, self.learner, self.reference)
+        columns: dict[str, list[float]] = {"kl": kl_B}
+        if self.reward is not None:
+            columns["reward"] = score(rollouts, self.reward).tolist()
+        if self.gold is not None:
+            columns["gold"] = [self.gold(a.prompt, a.response) for a in rollouts.answers]
+        self.rows = [
+            {"step": step, "prompt": [{"role": m.role, "content": m.content} for m in a.prompt], "response": a.response}
+            | {name: column[i] for name, column in columns.items()}
+            for i, a in enumerate(rollouts.answers[: self.shown])
+        ]
+        return {name: sum(column) / len(column) for name, column in columns.items()} | {
+            "length": float(rollouts.length_B.float().mean()),
+            "eos_fraction": float(rollouts.ended_B.float().mean()),
+        }
+
+
+def _kl_of(rollouts: Rollouts, learner: Learner, reference: Learner) -> list[float]:
+    """Sampled KL of every response, nats."""
+    policy = learner.forward(rollouts.trees, Outputs(logprob=True)).logprob_N
+    start = reference.forward(rollouts.trees, Outputs(logprob=True)).logprob_N
+    assert policy is not None and start is not None
+    return rollouts.by_branch(kl.k1(policy, start)).tolist()

@@ -1,0 +1,85 @@
+"""Answers sampled from a policy, scored, with every number PPO needs of them.
+
+N response tokens of all branches one after another, B branches (responses), in the order of the trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from concordant.algorithms.rewards import Answer, Reward
+from concordant.config.sampling import SamplingConfig
+from concordant.core.masked import branch_of_token, sum_by_branch
+from concordant.core.trees import Branch, PromptTree
+from concordant.data.chat import ChatEncoder
+from concordant.data.records import Prompt
+from concordant.engines.protocol import Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """Trees of sampled branches; a group (the responses of one prompt) is a tree."""
+
+    trees: list[PromptTree]
+    answers: list[Answer]  # B
+    sampler_logprob_N: Tensor  # nats, under the policy that sampled, temperature applied
+    ended_B: Tensor  # bool, True where an end token was sampled
+    length_B: Tensor  # int64 response tokens, end token included
+    group_B: Tensor  # int64 number of the tree
+    version: int  # optimizer steps the policy had taken when it sampled
+
+    def token_slice(self) -> list[tuple[int, int]]:
+        """First and past-the-last token of every tree."""
+        ends_B = self.length_B.cumsum(0).tolist()
+        spans, branch, start = [], 0, 0
+        for tree in self.trees:
+            branch += len(tree.branches)
+            spans.append((start, ends_B[branch - 1]))
+            start = ends_B[branch - 1]
+        return spans
+
+    def branch_of_token(self) -> Tensor:
+        return branch_of_token(self.length_B)
+
+    def by_branch(self, x_N: Tensor) -> Tensor:
+        """Sum over each response's tokens, (B,)."""
+        return sum_by_branch(x_N, self.length_B)
+
+
+class Sampler:
+    """From prompts to rollouts: one object for PPO, best-of-n, probes and evaluation."""
+
+    def __init__(self, generator: Generator, encoder: ChatEncoder) -> None:
+        self.generator, self.encoder = generator, encoder
+
+    def __call__(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Rollouts:
+        prompt_ids = self.encoder.prompts([p.messages for p in prompts])
+        groups = self.generator.generate(prompt_ids, sampling, seed)
+        flat = [completion for group in groups for completion in group]
+        trees = [
+            PromptTree(ids, tuple(Branch.response(c.ids_T) for c in group))
+            for ids, group in zip(prompt_ids, groups, strict=True)
+        ]
+        answers = [
+            Answer(prompt.messages, self.encoder.text(c.ids_T), c.finish_reason == "stop", prompt.extra)
+            for prompt, group in zip(prompts, groups, strict=True)
+            for c in group
+        ]
+        return Rollouts(
+            trees,
+            answers,
+            torch.cat([c.logprob_T for c in flat]),
+            torch.tensor([c.finish_reason == "stop" for c in flat]),
+            torch.tensor([len(c.ids_T) for c in flat]),
+            torch.tensor([g for g, group in enumerate(groups) for _ in group]),
+            flat[0].version,
+        )
+
+
+def score(rollouts: Rollouts, reward: Reward) -> Tensor:
+    """Raw reward of every response, (B,)."""
+    return torch.tensor(reward(rollouts.answers), dtype=torch.float32)

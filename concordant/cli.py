@@ -1,0 +1,133 @@
+"""The command line: ``concordant VERB --config FILE --a.b=c``. Nothing heavy is imported before a verb starts.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped early but resumable.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from concordant.core.errors import RunFailed, RunStopped, UserError, unknown_name
+from concordant.verbs import VERBS, call, verb_named
+
+DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 3
+
+_OTHER = {
+    "run": "run a pipeline of stages from a YAML file, or repeat a run from its config.yaml",
+    "demo": "the whole pipeline on the built-in toy world, in minutes on a laptop",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; all errors end here, with one line that says what to do."""
+    try:
+        return dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except UserError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return WRONG_USAGE
+    except RunStopped as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return STOPPED
+    except RunFailed as failure:
+        print(f"failed: {failure}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("failed: interrupted before there was anything to resume", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
+        return DONE
+    except Exception as bug:  # the last stop: a bug of ours, or of a library, still ends in a sentence
+        import traceback
+
+        traceback.print_exc()
+        text = str(bug).splitlines()
+        print(f"failed: {type(bug).__name__}: {text[0] if text else 'no message'} (details above)", file=sys.stderr)
+        return FAILED
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Finds the verb and does it."""
+    if not arguments:
+        print(overview(), file=sys.stderr)
+        return WRONG_USAGE
+    verb, *rest = arguments
+    if verb in ("-h", "--help", "help"):
+        print(overview())
+        return DONE
+    if verb == "--version":
+        from concordant.pipeline.fingerprint import package_version
+
+        print(package_version())
+        return DONE
+    if verb == "run":
+        return run_file(rest)
+    if verb == "demo":
+        from concordant.pipeline.command import demo_command
+
+        return demo_command(rest)
+    if verb not in VERBS:
+        raise unknown_name("verb", verb, [*VERBS, *_OTHER])
+    return run_verb(verb, rest)
+
+
+def run_verb(verb: str, arguments: Sequence[str]) -> int:
+    """One stage: parse, then do it or print what it would do."""
+    from concordant.config.parse import help_text, parse_command, to_mapping
+    from concordant.config.yaml_io import dump_yaml
+
+    entry = VERBS[verb]
+    config_class: type[Any] = entry.config_class()
+    if "-h" in arguments or "--help" in arguments:
+        print(help_text(verb, config_class, entry.summary))
+        return DONE
+    config, options = parse_command(verb, config_class, arguments)
+    if options.print_config:
+        print(dump_yaml(to_mapping(verb, config)), end="")
+        return DONE
+    result = call(verb, config)
+    if result is not None:
+        print(f"wrote {result}", file=sys.stderr)
+    return DONE
+
+
+def run_file(arguments: Sequence[str]) -> int:
+    """A pipeline, or one run's config.yaml: its verb again."""
+    from concordant.config.yaml_io import load_yaml
+    from concordant.pipeline.command import HELP, pipeline_command
+
+    if "-h" in arguments or "--help" in arguments:
+        print(HELP)
+        return DONE
+    if not arguments or arguments[0].startswith("--"):
+        raise UserError("run: give the file first: concordant run FILE.yaml --output DIR")
+    file, *rest = arguments
+    mapping = load_yaml(file)
+    if "stages" in mapping:
+        return pipeline_command(mapping, file, rest)
+    if "verb" not in mapping:
+        raise UserError(f'{file} has neither "stages" (a pipeline) nor "verb" (a run\'s config.yaml)')
+    verb_named(str(mapping["verb"]))
+    return run_verb(mapping["verb"], ["--config", file, *rest])
+
+
+def overview() -> str:
+    """The page of ``concordant --help``."""
+    width = max(map(len, [*VERBS, *_OTHER]))
+    summaries = {name: entry.summary for name, entry in VERBS.items()} | _OTHER
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
+    return "\n".join(
+        [
+            "usage: concordant VERB [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...]",
+            "",
+            "Turns human preferences into an aligned language model.",
+            "",
+            *lines,
+            "",
+            "concordant VERB --help lists a verb's keys; --print_config prints what they come to.",
+            "Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped early but resumable.",
+        ]
+    )

@@ -1,0 +1,79 @@
+"""What a report is made of, before it is Markdown or HTML.
+
+Every string in a block is plain text, as found: a page escapes all of it, so that nothing in a prompt,
+an answer or a name can become markup.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from concordant.data.records import Message
+
+# C0 and C1 controls but tab and newline, lone surrogates, and marks that turn the reading direction of what follows
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: str) -> str:
+    """``text`` with newlines as \\n and characters that no page may hold as U+FFFD."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    text: str
+    lead: bool = False  # True for the report's one-sentence result
+
+
+@dataclass(frozen=True, slots=True)
+class Bullets:
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    items: tuple[tuple[str, str], ...]  # term, meaning
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]  # the first cell names the row, the others are numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    file: str  # name in the report's folder
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    policy: str
+    text: str
+    figures: tuple[tuple[str, str], ...]  # name, number
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt with every policy's answer."""
+
+    number: int
+    prompt: tuple[Message, ...]
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    text: str
+
+
+Block = Heading | Paragraph | Bullets | Definitions | Table | Picture | Sample | Code

@@ -1,0 +1,220 @@
+"""Pictures of training: every run's curves, and proxy against gold.
+
+A line is the mean of neighbouring steps, its faint shadow the steps themselves; dots are held-out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from concordant.evaluation.curves import Curve, series, stage_of
+from concordant.evaluation.plot_style import SOFT, colours, save, short, styled, whole_steps
+from concordant.evaluation.records import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SMOOTH_FROM = 30  # points; shorter curves are drawn as they are
+COLUMNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One metric of one stage; "" is any stage."""
+
+    stage: str
+    key: str
+    title: str
+    unit: str
+    held_out: str = ""  # the key of the same thing on held-out data
+
+
+PANELS = (
+    Panel("sft", "loss", "SFT: loss", "nats a token", "eval/loss"),
+    Panel("reward", "loss", "Reward model: loss", "nats a pair", "eval/loss"),
+    Panel("reward", "accuracy", "Reward model: accuracy", "share of pairs", "eval/accuracy"),
+    Panel("dpo", "loss", "DPO: loss", "loss a pair", "eval/loss"),
+    Panel("dpo", "rewards/accuracies", "DPO: accuracy", "share of pairs", "eval/rewards/accuracies"),
+    Panel("dpo", "rewards/margins", "DPO: margin", "implicit reward", "eval/rewards/margins"),
+    Panel("dpo", "", "DPO: proxy reward", "the proxy's units", "eval/reward"),
+    Panel("dpo", "", "DPO: KL from the reference", "nats a response", "eval/kl"),
+    Panel("ppo", "objective/score", "PPO: proxy reward", "the proxy's units", "eval/reward"),
+    Panel("ppo", "objective/kl", "PPO: KL from the reference", "nats a response", "eval/kl"),
+    Panel("ppo", "objective/entropy", "PPO: entropy", "nats"),
+    Panel("ppo", "response/length", "PPO: answer length", "tokens"),
+    Panel("ppo", "response/eos_fraction", "PPO: answers that end", "share of answers"),
+    Panel("ppo", "policy/clip_fraction", "PPO: clipped ratios", "share of tokens"),
+    Panel("", "", "Gold on held-out prompts", "gold, 0 to 1", "eval/gold"),
+    Panel("", "", "Judge on held-out prompts", "the judge's units", "eval/judge"),
+)
+
+
+def training_curves(curves: Mapping[str, Curve], path: Path) -> Path | None:
+    """A panel for every metric that some run has; runs of one stage share its panels. None when there is none."""
+    stages = {name: stage_of(curve) for name, curve in curves.items()}
+    drawn = [(panel, runs) for panel in PANELS if (runs := _runs(panel, curves, stages))]
+    if not drawn:
+        return None
+    ink = colours(_by_stage(curves, stages))
+    ink = {name: ink[shown] for name, shown in zip(curves, _by_stage(curves, stages), strict=True)}
+    rows = math.ceil(len(drawn) / COLUMNS)
+    columns = min(COLUMNS, len(drawn))
+    with styled(4.6 * columns, 3.2 * rows + 0.5) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False)
+        cells = list(grid.flat)
+        for axes, (panel, runs) in zip(cells, drawn, strict=False):
+            _draw(axes, panel, {name: curves[name] for name in runs}, ink)
+        for axes in cells[len(drawn) :]:
+            axes.remove()
+        _key(figure)
+        return save(figure, path)
+
+
+def _by_stage(curves: Mapping[str, Curve], stages: Mapping[str, str]) -> list[str]:
+    """Names to colour by: a stage's only run has the stage's colour whatever it is called."""
+    alone = [stage for stage in stages.values() if list(stages.values()).count(stage) == 1]
+    return [stages[name] if stages[name] in alone and stages[name] not in curves else name for name in curves]
+
+
+def _runs(panel: Panel, curves: Mapping[str, Curve], stages: Mapping[str, str]) -> list[str]:
+    fit = [name for name in curves if panel.stage in ("", stages[name])]
+    return [name for name in fit if series(curves[name], panel.key)[0] or series(curves[name], panel.held_out)[0]]
+
+
+def _draw(axes: Axes, panel: Panel, runs: Mapping[str, Curve], ink: Mapping[str, str]) -> None:
+    handles = []
+    for name, curve in runs.items():
+        x, y = series(curve, panel.key)
+        if y:
+            smooth = _smooth(y)
+            if smooth is not y:
+                axes.plot(x, y, color=ink[name], alpha=0.25, linewidth=1)
+            handles += axes.plot(x, smooth, color=ink[name], marker="o" if len(y) == 1 else "")
+        held_x, held_y = series(curve, panel.held_out)
+        if held_y:
+            style = ":" if y else "-"
+            dots = axes.plot(
+                held_x, held_y, style, color=ink[name], linewidth=1.4, marker="o", markersize=6,
+                markeredgecolor="white", markeredgewidth=0.8, zorder=4,
+            )  # fmt: skip
+            handles += dots if not y else []
+    axes.set(title=panel.title, xlabel="step", ylabel=panel.unit)
+    whole_steps(axes)
+    axes.margins(y=0.12)
+    if len(runs) > 1 or not panel.stage:  # elsewhere the title names the only run
+        axes.legend(handles, [short(name).lstrip("_") for name in runs], fontsize=10)
+
+
+def _smooth(y: list[float]) -> list[float]:
+    """Centred running mean over a twentieth of the curve, fewer points at its ends."""
+    if len(y) < SMOOTH_FROM:
+        return y
+    half = max(1, len(y) // 40)
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    at = np.arange(len(y))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(y))
+    return list((total[high] - total[low]) / (high - low))
+
+
+def _key(figure: Figure) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=SOFT),
+        Line2D([], [], color=SOFT, alpha=0.35, linewidth=1),
+        Line2D([], [], color=SOFT, marker="o", markersize=6, linestyle=":", markeredgecolor="white"),
+    ]
+    labels = ["training, mean of neighbouring steps", "training, each step", "held-out"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=10, labelcolor=SOFT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """An evaluated policy: a diamond, hollow where its KL is a bound."""
+
+    name: str
+    kl: float
+    is_bound: bool
+    heights: tuple[float, float]  # proxy, truth
+
+
+def proxy_vs_gold(evaluation: Evaluation, curves: Mapping[str, Curve], path: Path) -> Path | None:
+    """Above the proxy, below gold (or the judge); left against KL, right over training.
+
+    Where the upper line goes on rising and the lower one does not, the proxy is over-optimised (Gao et al. 2023).
+    Policies below the baseline by the proxy are left out: nothing was optimised there. None when there are
+    neither two policies nor a run to show.
+    """
+    runs = {n: c for n, c in curves.items() if all(series(c, k)[1] for k in ("eval/kl", "eval/reward"))}
+    gold_known = any(a.gold is not None for a in evaluation.answers) or any(
+        series(c, "eval/gold")[1] for c in runs.values()
+    )
+    truth = "gold" if gold_known else "judge"
+    over_training = any(series(c, f"eval/{truth}")[1] for c in runs.values())
+    points = _points(evaluation, truth)
+    if not over_training and len(points) < 2:
+        return None
+    ink = colours(list(dict.fromkeys([*(p.name for p in points), *runs])))
+    columns = 2 if over_training else 1
+    with styled(5.4 * columns + 0.6, 7.4) as figure:
+        grid = figure.subplots(2, columns, sharex="col", sharey="row", squeeze=False)
+        for row, key in enumerate(("eval/reward", f"eval/{truth}")):
+            for axes, over in zip(grid[row], ("eval/kl", "step"), strict=False):
+                for name, curve in runs.items():
+                    axes.plot(*series(curve, key, over), color=ink[name], marker="o", markersize=4)
+            for p in points:
+                face = "white" if p.is_bound else ink[p.name]
+                grid[row][0].plot(
+                    p.kl, p.heights[row], "D", markersize=9, color=ink[p.name], markerfacecolor=face, markeredgewidth=2
+                )
+            grid[row][0].margins(x=0.08, y=0.12)
+        _name_axes(grid, truth)
+        _legend(figure, points, list(runs), ink)
+        return save(figure, path)
+
+
+def _points(evaluation: Evaluation, truth: str) -> list[_Point]:
+    """Every policy where KL, proxy and truth are known and the proxy is not below the baseline's."""
+    base = evaluation.policies[evaluation.baseline].reward_mean
+    found = []
+    for s in evaluation.policies.values():
+        quality = s.gold_mean if truth == "gold" else s.judge_mean
+        if s.kl is None or s.reward_mean is None or quality is None or base is None:
+            continue
+        if math.isfinite(s.kl) and s.reward_mean >= base:
+            found.append(_Point(s.name, s.kl, s.kl_is_bound, (s.reward_mean, quality)))
+    return found
+
+
+def _name_axes(grid: NDArray[Any], truth: str) -> None:
+    below = "Gold: what is true" if truth == "gold" else "Judge: what a scorer never trained on says"
+    grid[0][0].set(title="Proxy: what is trained on", ylabel="proxy reward, held-out mean")
+    grid[1][0].set(title=below, ylabel=f"{truth}, held-out mean", xlabel="KL from the reference, nats a response")
+    if len(grid[0]) > 1:
+        grid[1][1].set(xlabel="training step")
+        whole_steps(grid[1][1])
+
+
+def _legend(figure: Figure, points: Sequence[_Point], runs: Sequence[str], ink: Mapping[str, str]) -> None:
+    """A name once, whether it is a run's line, a policy's diamond or both."""
+    from matplotlib.lines import Line2D
+
+    bound = {p.name: p.is_bound for p in points}
+    handles, labels = [], []
+    for name, colour in ink.items():
+        handle = Line2D([], [], color=colour, marker="D" if name in bound else "o", linestyle="", markeredgewidth=2)
+        if name in runs:
+            handle.set_linestyle("-")
+        if bound.get(name):
+            handle.set_markerfacecolor("white")
+        handles.append(handle)
+        labels.append(short(name).lstrip("_") + (" (KL is a bound)" if bound.get(name) else ""))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))

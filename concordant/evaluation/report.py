@@ -1,0 +1,177 @@
+"""Write everything an evaluation says: report.json, report.md, report.html and the pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from concordant.evaluation import curve_plots, plots
+from concordant.evaluation.blocks import Picture
+from concordant.evaluation.contents import report_blocks
+from concordant.evaluation.curves import Curve
+from concordant.evaluation.html_page import render_html
+from concordant.evaluation.markdown_page import render_markdown
+from concordant.evaluation.records import Evaluation, Gain, PolicyScores, Survival
+from concordant.evaluation.reward_summary import RewardModelSummary
+
+LIBRARIES = ("concordant", "torch", "transformers", "numpy")
+
+CAPTIONS = {
+    "reward_comparison.png": (
+        "Histogram of every policy's answers, one row a policy, by each scorer.",
+        "How the answers to the held-out prompts are spread. Each row is one policy, its height scaled to its own"
+        " peak; the black line and the number are its mean, the dashed line the baseline's mean. The outermost half"
+        " percent of a policy's answers may stand in the end bins.",
+    ),
+    "proxy_vs_gold.png": (
+        "The proxy reward and the true quality against KL and over training.",
+        "The proxy above, what it stands for below; against the distance from the reference on the left, over"
+        " training on the right. Diamonds are the evaluated policies, hollow where the KL is a bound. Where the"
+        " upper line goes on rising and the lower one does not, the proxy is over-optimised.",
+    ),
+    "rlhf_training_curves.png": (
+        "Curves of every training run, one panel a metric.",
+        "Training of every stage. Lines are training batches, averaged over neighbouring steps; dots are held-out.",
+    ),
+    "reward_calibration.png": (
+        "The reward model's calibration, and its accuracy by length difference.",
+        "Left: of the pairs it is so sure about, how many it ranks as people did. Right: its accuracy where the"
+        " chosen answer is longer, as long, or shorter; a model that has learned length alone is right on one side.",
+    ),
+}
+
+
+def write_report(
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    reward_model: RewardModelSummary | None = None,
+    curves: Mapping[str, Curve] | None = None,
+    side_by_side: int = 8,
+    seed: int = 0,
+    title: str = "Evaluation",
+    command: str = "",
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write the report and its pictures into ``folder`` (made if missing); returns the path of report.html.
+
+    ``curves`` are training runs by name (see ``read_curve``); ``command`` repeats the evaluation; ``notes``
+    are paragraphs said after the result. A picture that no data is given for is not written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = [
+        plots.reward_comparison(evaluation, folder / "reward_comparison.png"),
+        curve_plots.proxy_vs_gold(evaluation, curves or {}, folder / "proxy_vs_gold.png"),
+        curve_plots.training_curves(curves or {}, folder / "rlhf_training_curves.png"),
+    ]
+    reward_picture = None
+    if reward_model is not None:
+        reward_picture = _picture(plots.reward_calibration(reward_model, folder / "reward_calibration.png"))
+    blocks = report_blocks(
+        evaluation,
+        reward_model=reward_model,
+        pictures=[_picture(path) for path in drawn if path is not None],
+        reward_picture=reward_picture,
+        side_by_side=side_by_side,
+        seed=seed,
+        command=command,
+        versions=versions(),
+        notes=notes,
+    )
+    numbers = json.dumps(report_numbers(evaluation, reward_model), indent=2, allow_nan=False)
+    (folder / "report.json").write_text(numbers + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(render_markdown(title, blocks), encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(render_html(title, blocks, folder), encoding="utf-8")
+    return page
+
+
+def _picture(path: Path) -> Picture:
+    alt, caption = CAPTIONS[path.name]
+    return Picture(path.name, alt, caption)
+
+
+def versions() -> dict[str, str]:
+    """What ran: Python and the libraries the numbers depend on, those that are installed."""
+    found = {"Python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def report_numbers(evaluation: Evaluation, reward_model: RewardModelSummary | None) -> dict[str, Any]:
+    """report.json: None (null) is "not known"."""
+    numbers = {
+        "policies": {name: _policy(scores) for name, scores in evaluation.policies.items()},
+        "reward_model": reward_model.as_json() if reward_model else {"accuracy": None, "bayes_accuracy": None},
+        "over_optimisation": {
+            name: {scorer: _survival(s) for scorer, s in by_scorer.items()}
+            for name, by_scorer in evaluation.survival.items()
+        },
+        "baseline": evaluation.baseline,
+        "win_rate_by": evaluation.decided_by,
+        "prompts": evaluation.prompts,
+        "bootstrap": evaluation.bootstrap,
+        "seed": evaluation.seed,
+        "versions": versions(),
+    }
+    return _finite(numbers)
+
+
+def _policy(s: PolicyScores) -> dict[str, Any]:
+    return {
+        "reward_mean": s.reward_mean,
+        "reward_std": s.reward_std,
+        "gold_mean": s.gold_mean,
+        "win_rate": s.win_rate,
+        "win_rate_low": s.win_interval.low if s.win_interval else None,
+        "win_rate_high": s.win_interval.high if s.win_interval else None,
+        "kl": s.kl,
+        "perplexity": s.perplexity,
+        "distinct_1": s.distinct_1,
+        "distinct_2": s.distinct_2,
+        "length_mean": s.length_mean,
+        "eos_fraction": s.eos_fraction,
+        "judge_mean": s.judge_mean,
+        "repetition": s.repetition,
+        "kl_is_bound": s.kl_is_bound,
+        "gain": _gain(s.gain) if s.gain else None,
+    }
+
+
+def _gain(gain: Gain) -> dict[str, float | None]:
+    interval = gain.interval
+    return {
+        "mean": gain.mean,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "baseline_deviations": gain.deviations,
+    }
+
+
+def _survival(survival: Survival) -> dict[str, Any]:
+    interval = survival.interval
+    return {
+        "proxy_gain": _gain(survival.proxy),
+        "gain": _gain(survival.other),
+        "survives": survival.ratio,
+        "survives_low": interval.low if interval else None,
+        "survives_high": interval.high if interval else None,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity (a perplexity can be one): they are "not known"."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

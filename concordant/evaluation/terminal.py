@@ -1,0 +1,79 @@
+"""The table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from concordant.evaluation.blocks import plain
+from concordant.evaluation.contents import headline, shown_columns, survival_line
+from concordant.evaluation.records import Evaluation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# What people decide by comes first: a terminal shows as many of these as it is wide, the report shows all.
+BY_IMPORTANCE = (
+    "gold",
+    "judge",
+    "win rate",
+    "reward",
+    "KL",
+    "length",
+    "ends",
+    "perplexity",
+    "distinct-2",
+    "repetition",
+)
+BETWEEN = 2  # characters between two columns
+
+
+def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
+    """The policies, the one-sentence result, and what survives of each gain.
+
+    Names are printed as text: no rich markup and no terminal control code in them works.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console()
+    rows = _rows(evaluation, console.width)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, BETWEEN, 0, 0), pad_edge=False, show_edge=False)
+    for i, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    console.print(Text(f"* baseline; {evaluation.prompts} held-out prompts, 95 % intervals over prompts", style="dim"))
+    console.print(Text(_line(headline(evaluation)), style="bold"))
+    for policy, by_scorer in evaluation.survival.items():
+        for scorer, survival in by_scorer.items():
+            console.print(Text("  " + _line(survival_line(policy, scorer, survival))))
+
+
+def _rows(evaluation: Evaluation, width: int) -> list[list[str]]:
+    """Header and one line a policy, with the most important columns that ``width`` characters have room for."""
+    names = [_line(name) + (" *" if name == evaluation.baseline else "") for name in evaluation.policies]
+    rows = [["policy"], *([name] for name in names)]
+    free = width - _widest(["policy", *names])
+    shown = shown_columns(evaluation)
+    for column in sorted((c for c in shown if c.name in BY_IMPORTANCE), key=lambda c: BY_IMPORTANCE.index(c.name)):
+        cells = [column.name, *(column.cell(s) for s in evaluation.policies.values())]
+        free -= _widest(cells) + BETWEEN
+        if free < 0:
+            break
+        for row, cell in zip(rows, cells, strict=True):
+            row.append(cell)
+    return rows
+
+
+def _widest(cells: Sequence[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(cell_len(cell) for cell in cells)
+
+
+def _line(text: str) -> str:
+    return plain(text).replace("\n", " ").replace("\t", " ")

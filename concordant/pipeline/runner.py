@@ -1,0 +1,156 @@
+"""Runs a plan: a stage whose inputs have not changed is kept, an interrupted one continues, any other starts afresh."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from concordant.config.yaml_io import dump_yaml
+from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.pipeline.fingerprint import fingerprint
+from concordant.pipeline.plan import Stage, check
+from concordant.training.lock import LOCK_FILE, FolderLock
+from concordant.training.progress import Display, current, duration, use
+from concordant.training.run_folder import write_text
+from concordant.verbs import call
+
+RECORD = "stage.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """``OUTPUT/<stage>/stage.json``: what the folder holds."""
+
+    fingerprint: str
+    verb: str
+    done: bool
+    seconds: float = 0.0
+    result: str = ""  # what the stage wrote, relative to its folder where it is inside
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    name: str
+    verb: str
+    outcome: str  # "ran", "continued" or "kept"
+    seconds: float  # that the stage took when it ran
+    folder: Path
+
+
+def run_pipeline(
+    stages: Sequence[Stage],
+    output: Path,
+    do: Callable[[str, Any], Path | None] = call,
+    display: Display | None = None,
+) -> list[StageReport]:
+    """Runs ``stages`` in order, each into ``output/<name>``; ``do(verb, config)`` does one and returns what it wrote.
+
+    Raises what a stage raises, its name put in front. Whatever was done before stays and is kept next time.
+    """
+    check(stages, output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(output)
+    except OSError as problem:
+        raise UserError(f"cannot write to {output}: {problem.strerror}") from None
+    try:
+        with use(display or current()) as shared:
+            write_text(
+                output / "pipeline.yaml", dump_yaml({"stages": {stage.name: stage.mapping() for stage in stages}})
+            )
+            prints: dict[str, str] = {}
+            reports = []
+            for number, stage in enumerate(stages, 1):
+                shared.prefix = f"[{number}/{len(stages)}]"
+                prints[stage.name] = fingerprint(stage.verb, stage.values, {need: prints[need] for need in stage.needs})
+                reports.append(_run_stage(stage, output, prints[stage.name], do, shared))
+            shared.prefix = ""
+            return reports
+    finally:
+        lock.release()
+
+
+def _run_stage(
+    stage: Stage, output: Path, now: str, do: Callable[[str, Any], Path | None], display: Display
+) -> StageReport:
+    folder = stage.folder(output)
+    record = _read(folder)
+    if record and record.done and record.fingerprint == now and (folder / record.result).exists():
+        display.message(f"{stage.name}: unchanged, kept")
+        return StageReport(stage.name, stage.verb, "kept", record.seconds, folder)
+    for need in stage.needs_model:
+        if not (output / need / "model").is_dir():
+            raise UserError(f"stage {stage.name}: stage {need} exports no model; for its folder write ${{{need}.run}}")
+    goes_on = record is not None and not record.done and record.fingerprint == now and "resume" in stage.values
+    if not goes_on:
+        _clear(folder, record)
+    spent = record.seconds if record and goes_on else 0.0
+    display.message(f"{display.prefix} {stage.name}: {stage.verb}{' continues' if goes_on else ''}")
+    started = time.monotonic()
+    _write(folder, Record(now, stage.verb, False, spent))
+    try:
+        result = do(stage.verb, stage.config(output, goes_on))
+    except (UserError, RunFailed, RunStopped) as problem:
+        _write(folder, Record(now, stage.verb, False, spent + time.monotonic() - started))
+        more = "; the same command goes on from here" if isinstance(problem, RunStopped) else ""
+        raise type(problem)(f"stage {stage.name}: {problem}{more}") from problem
+    seconds = spent + time.monotonic() - started
+    _write(folder, Record(now, stage.verb, True, seconds, _relative(result, folder)))
+    return StageReport(stage.name, stage.verb, "continued" if goes_on else "ran", seconds, folder)
+
+
+def _read(folder: Path) -> Record | None:
+    try:
+        return Record(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return Record("", "", False)  # damaged: ours, and of no known content
+
+
+def _write(folder: Path, record: Record) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / RECORD, json.dumps(asdict(record), indent=1) + "\n")
+
+
+def _clear(folder: Path, record: Record | None) -> None:
+    """Empty a stage's folder. One that no pipeline made is left alone."""
+    if not folder.exists():
+        return
+    if record is None and any(folder.iterdir()):
+        raise UserError(f"{folder} holds something that no pipeline wrote; remove it or choose another --output")
+    lock = FolderLock(folder)
+    try:
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK_FILE:
+                entry.unlink()
+    finally:
+        lock.release()
+
+
+def _relative(result: Path | None, folder: Path) -> str:
+    if result is None:
+        return ""
+    inside = result.is_relative_to(folder)
+    return str(result.relative_to(folder) if inside else result.resolve())
+
+
+def summary(reports: Sequence[StageReport]) -> Table:
+    """The table at the end: what was done, and how long it took."""
+    table = Table("stage", "verb", "", "time", "folder")
+    for report in reports:
+        time_taken = duration(report.seconds) if report.outcome != "kept" else ""
+        table.add_row(report.name, report.verb, report.outcome, time_taken, str(report.folder))
+    total = sum(report.seconds for report in reports if report.outcome != "kept")
+    table.add_section()
+    table.add_row("total", "", "", duration(total), "")
+    return table

@@ -1,0 +1,181 @@
+"""What stages share: from a config to records, a model on its device, an encoder, a sampler and a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from concordant.algorithms.probe import Gold, SampleProbe
+from concordant.algorithms.rewards import Reward
+from concordant.algorithms.rollouts import Sampler
+from concordant.config.data import DataConfig
+from concordant.config.model import ModelConfig
+from concordant.config.sampling import SamplingConfig
+from concordant.config.stages import RunConfig
+from concordant.config.train import TrainConfig
+from concordant.core.errors import UserError
+from concordant.core.trees import PromptTree
+from concordant.data.chat import ChatEncoder, Encoded, Limits
+from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
+from concordant.engines.networks import PolicyNetwork
+from concordant.engines.precision import device_of, precision_of
+from concordant.engines.protocol import Learner
+from concordant.engines.torch_generator import TorchGenerator
+from concordant.engines.torch_learner import TorchLearner
+from concordant.models.load import Policy, load_policy
+from concordant.training.loop import Algorithm, run_loop
+from concordant.training.progress import current
+from concordant.training.run_folder import RunFolder
+
+HELD_OUT_TREES = 512  # trees a training-time evaluation looks at: enough for a curve, cheap enough to draw one
+PROBE_PROMPTS = 96  # held-out prompts answered at each evaluation
+
+
+def message(text: str) -> None:
+    """A line for the person watching."""
+    current().message(text)
+
+
+def open_policy(config: ModelConfig, records: Iterable[Record], seed: int = 0) -> Policy:
+    """The policy on its device; a built-in model's tokenizer is trained on the text of ``records``."""
+    texts = all_texts(records) if config.name.startswith("builtin:") else None
+    policy = load_policy(config, texts, seed)
+    policy.model.to(device_of(config))
+    return policy
+
+
+def all_texts(records: Iterable[Record]) -> list[str]:
+    """Every message and answer of the records."""
+    texts: list[str] = []
+    for r in records:
+        match r:
+            case Pair():
+                texts += [*(m.content for m in r.prompt), r.chosen, r.rejected]
+            case Demonstration() | Prompt():
+                texts += [m.content for m in r.messages]
+            case Rating():
+                texts += [*(m.content for m in r.prompt), r.completion]
+    return texts
+
+
+def limits_of(data: DataConfig) -> Limits:
+    return Limits(data.max_prompt_tokens, data.max_response_tokens, data.too_long)
+
+
+def report_dropped(dropped: Mapping[str, int], what: str) -> None:
+    """Say what was left out, by reason; nothing is dropped silently."""
+    if any(dropped.values()):
+        message(f"{what}: left out " + ", ".join(f"{count} ({reason})" for reason, count in Counter(dropped).items()))
+
+
+def kept(encoded: Encoded, what: str) -> list[PromptTree]:
+    """The trees of an encoding that left something over."""
+    report_dropped(encoded.dropped, what)
+    if not encoded.trees:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in encoded.dropped.items()) or "it is empty"
+        raise UserError(f"{what}: nothing is left to work on ({reasons}); see data.max_prompt_tokens, data.too_long")
+    return encoded.trees
+
+
+def learner_of(policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float = 1.0) -> TorchLearner:
+    precision = precision_of(model, policy.model.device)
+    return TorchLearner(PolicyNetwork(policy), train, precision, temperature)
+
+
+def reference_of(learner: TorchLearner, folder: str, config: RunConfig) -> Learner:
+    """The frozen reference: the model in ``folder``, else the policy as it is now."""
+    if not folder:
+        return learner.reference()
+    policy = open_policy(ModelConfig(name=folder, device=config.model.device), [])
+    network = PolicyNetwork(policy).frozen()
+    other = TorchLearner(network, config.train, learner.precision, learner.temperature, trainable=False)
+    learner.set_reference(other)
+    return other
+
+
+def sampler_of(policy: Policy, encoder: ChatEncoder, model: ModelConfig) -> Sampler:
+    """Samples from the very weights the learner trains."""
+    ends = {*encoder.end_ids, *_generation_ends(policy)}
+    generator = TorchGenerator(policy.model, sorted(ends), precision=precision_of(model, policy.model.device))
+    return Sampler(generator, encoder)
+
+
+def _generation_ends(policy: Policy) -> list[int]:
+    """End tokens that the model's own generation config names."""
+    ids = policy.model.generation_config.eos_token_id if policy.model.generation_config else None
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
+
+
+def gold_of(data: DataConfig) -> Gold | None:
+    """The judge of toytalk, the one data set whose true quality is known."""
+    if not data.path.startswith("builtin:toytalk"):
+        return None
+    from concordant.data.toytalk import gold_score
+
+    return gold_score
+
+
+def probe_of(
+    config: RunConfig,
+    learner: Learner,
+    reference: Learner,
+    sampler: Sampler,
+    heldout: Sequence[Prompt],
+    sampling: SamplingConfig,
+    reward: Reward | None = None,
+) -> SampleProbe | None:
+    if not heldout:
+        return None
+    prompts = heldout[:PROBE_PROMPTS]
+    return SampleProbe(learner, reference, sampler, prompts, sampling, config.seed, reward, gold_of(config.data))
+
+
+def prompts_of(pairs: Sequence[Pair]) -> list[Prompt]:
+    """Each prompt once, in order."""
+    return [Prompt(messages) for messages in dict.fromkeys(p.prompt for p in pairs)]
+
+
+def card_of(config: RunConfig, verb: str) -> dict[str, Any]:
+    """The model card's facts: where it comes from and how it was trained."""
+    return {
+        "base_model": config.model.name,
+        "datasets": [config.data.path],
+        "tags": [verb],
+        "description": f"Trained by `concordant {verb}`. `config.yaml` in the run folder repeats the run.",
+        "training": {"verb": verb, "seed": config.seed, **asdict(config.train)},
+    }
+
+
+def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder) -> Path:
+    """The one loop, then a word on where the result is."""
+    set_threads(config.train)
+    result = run_loop(algorithm, config.train, folder, config.seed)
+    message(f"{folder.path.name}: {result.steps} steps; model in {result.model}")
+    return folder.path
+
+
+def set_threads(train: TrainConfig) -> None:
+    if train.threads:
+        torch.set_num_threads(train.threads)
+    # Gradients of nearly certain tokens are denormal, which a CPU multiplies a hundred times slower.
+    torch.set_flush_denormal(True)
+
+
+def opened(config: RunConfig, verb: str) -> RunFolder:
+    """The run folder, locked, with the resolved config in it."""
+    from concordant.config.parse import to_mapping
+
+    if not config.output:
+        raise UserError("no run folder: pass --output DIR")
+    folder = RunFolder(config.output, resume=config.resume == "auto")
+    folder.write_config(to_mapping(verb, config))
+    return folder
+
+
+def as_dict(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": m.role, "content": m.content} for m in messages]

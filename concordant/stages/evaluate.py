@@ -1,0 +1,200 @@
+"""``concordant evaluate``: any number of policies on the same held-out prompts, and a report."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from concordant.algorithms.best_of_n import Choice, choose
+from concordant.algorithms.rewards import Answer, Reward
+from concordant.algorithms.rollouts import Sampler
+from concordant.config.specs import best_of, named
+from concordant.config.stages import EvaluateConfig
+from concordant.config.train import TrainConfig
+from concordant.core import kl
+from concordant.core.errors import UserError, unknown_name
+from concordant.core.objective import Outputs
+from concordant.core.seeding import derive
+from concordant.core.trees import Branch, PromptTree
+from concordant.data.chat import ChatEncoder
+from concordant.data.records import Demonstration, Message, Pair, Prompt, Record
+from concordant.data.splits import Loaded, load_all, load_records
+from concordant.engines.torch_learner import TorchLearner
+from concordant.evaluation.compare import evaluate_policies
+from concordant.evaluation.curves import read_curve
+from concordant.evaluation.metrics import best_of_n_kl_bound
+from concordant.evaluation.records import PolicyAnswers
+from concordant.evaluation.report import write_report
+from concordant.evaluation.reward_summary import RewardModelSummary
+from concordant.evaluation.terminal import print_table
+from concordant.models.load import Policy
+from concordant.stages import common
+from concordant.stages.reward import judge
+from concordant.stages.rewarding import Rewards
+from concordant.training.progress import current
+
+PERPLEXITY_CHARACTERS = 200_000  # of a text file that are read
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What every policy is measured with."""
+
+    config: EvaluateConfig
+    prompts: Sequence[Prompt]
+    records: Sequence[Record]  # training text, for a built-in model's tokenizer
+    heldout: Sequence[Demonstration]  # good answers, for perplexity
+    reward: Reward | None
+    judge: Reward | None
+
+
+def evaluate(config: EvaluateConfig) -> Path:
+    """Sample, score and compare; writes report.md, report.html, report.json and pictures to ``output``."""
+    if not config.output:
+        raise UserError("no folder for the report: pass --output DIR")
+    policies = named(config.policies, "policies")
+    baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
+    reference_name = _known(config.reference or baseline, policies)
+    loaded = load_records(config.data, Prompt, config.seed)
+    rewards = Rewards(config.reward, config.model) if config.reward else None
+    judges = Rewards(config.judge, config.model) if config.judge else None
+    records = load_all(config.data, config.seed)
+    bench = _Bench(
+        config,
+        (loaded.test or loaded.train)[: config.max_prompts],
+        records.train,
+        _good_answers(records)[: common.HELD_OUT_TREES],
+        rewards.reward if rewards else None,
+        judges.reward if judges else None,
+    )
+    reference = _open(policies[reference_name], bench)
+    answers = []
+    with current().task("evaluate", len(policies)) as bar:
+        for number, (name, spec) in enumerate(policies.items()):
+            answers.append(_answers(name, spec, reference, bench))
+            bar.update(number + 1, {})
+    evaluation = evaluate_policies(answers, baseline, config.bootstrap, config.seed)
+    page = write_report(
+        evaluation,
+        Path(config.output),
+        reward_model=_reward_summary(rewards, records, config),
+        curves={name: read_curve(Path(folder)) for name, folder in named(config.runs, "runs").items()},
+        side_by_side=config.side_by_side,
+        seed=config.seed,
+        command=shlex.join(["concordant", *sys.argv[1:]]),
+    )
+    print_table(evaluation)
+    common.message(f"report: {page}")
+    return Path(config.output)
+
+
+def _known(name: str, policies: dict[str, str]) -> str:
+    if name not in policies:
+        raise unknown_name("policy", name, policies)
+    return name
+
+
+def _open(spec: str, bench: _Bench) -> Policy:
+    _, path = best_of(spec)
+    model = replace(bench.config.model, name=path)
+    return common.open_policy(model, bench.records, bench.config.seed)
+
+
+def _answers(name: str, spec: str, reference: Policy, bench: _Bench) -> PolicyAnswers:
+    """One policy's answers to the bench's prompts, and every number the report wants of them."""
+    config, n = bench.config, best_of(spec)[0]
+    policy = _open(spec, bench)
+    encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data), too_long="cut_prompt_start"))
+    sampler = common.sampler_of(policy, encoder, config.model)
+    trees, choices = _sample(sampler, n, bench)
+    answers = [Answer(c.prompt, c.best, c.ended[c.best_number], p.extra) for c, p in zip(choices, bench.prompts, strict=True)]
+    gold = common.gold_of(config.data)
+    is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
+    return PolicyAnswers(
+        name,
+        [a.prompt for a in answers],
+        [a.response for a in answers],
+        [c.lengths[c.best_number] for c in choices],
+        [a.ended for a in answers],
+        rewards=bench.reward(answers) if bench.reward else None,
+        gold=[gold(a.prompt, a.response) for a in answers] if gold else None,
+        judge=bench.judge(answers) if bench.judge else None,
+        kl=best_of_n_kl_bound(n) if n > 1 else _kl(policy, reference, trees, config) if is_comparable else None,
+        kl_is_bound=n > 1,
+        perplexity=None if n > 1 else _perplexity(policy, encoder, bench),
+    )
+
+
+def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[list[PromptTree], list[Choice]]:
+    if n > 1 and bench.reward is None:
+        raise UserError("best_of_n needs --reward: something has to say which answer is best")
+    # Every policy draws from the same streams: what differs between answers is the policy.
+    sampling = replace(bench.config.sampling, n=n)
+    rollouts = sampler(bench.prompts, sampling, derive(bench.config.seed, "evaluate"))
+    nothing: Reward = lambda answers: [0.0] * len(answers)  # noqa: E731
+    return rollouts.trees, choose(rollouts, bench.reward if n > 1 and bench.reward else nothing)
+
+
+def _learner(policy: Policy, config: EvaluateConfig) -> TorchLearner:
+    return common.learner_of(policy, config.model, TrainConfig(), config.sampling.temperature or 1.0)
+
+
+def _kl(policy: Policy, reference: Policy, trees: Sequence[PromptTree], config: EvaluateConfig) -> float:
+    """Sampled KL from the reference, nats a response."""
+    log_policy, log_reference = (
+        _learner(p, config).forward(trees, Outputs(logprob=True)).logprob_N for p in (policy, reference)
+    )
+    assert log_policy is not None and log_reference is not None
+    return float(kl.k1(log_policy, log_reference).sum()) / len(trees)
+
+
+def _perplexity(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> float | None:
+    """exp of the mean negative log-prob a token of held-out text: a file's, or good answers to held-out prompts."""
+    config = bench.config
+    if config.perplexity_text:
+        trees = _text_trees(policy, Path(config.perplexity_text))
+    else:
+        trees = encoder.demonstrations(bench.heldout).trees
+    if not trees:
+        return None
+    logprob_N = common.learner_of(policy, config.model, TrainConfig()).forward(trees, Outputs(logprob=True)).logprob_N
+    assert logprob_N is not None
+    return math.exp(min(-float(logprob_N.mean()), 50.0))
+
+
+def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
+    """The text in pieces of 256 tokens, each predicted from its first."""
+    if not path.is_file():
+        raise UserError(f"perplexity_text: no file {path}")
+    text = path.read_text(encoding="utf-8")[:PERPLEXITY_CHARACTERS]
+    ids = torch.tensor(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+    pieces = [piece for piece in ids.split(256) if len(piece) > 1]
+    return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
+
+
+def _good_answers(records: Loaded[Record]) -> list[Demonstration]:
+    found = []
+    for r in records.test:
+        if isinstance(r, Pair):
+            found.append(Demonstration((*r.prompt, Message("assistant", r.chosen)), len(r.prompt)))
+        elif isinstance(r, Demonstration):
+            found.append(r)
+    return found
+
+
+def _reward_summary(rewards: Rewards | None, records: Loaded[Record], config: EvaluateConfig) -> RewardModelSummary | None:
+    """The proxy on held-out pairs, where it is one model and there are pairs."""
+    pairs = [r for r in records.test if isinstance(r, Pair)]
+    if rewards is None or len(rewards.models) != 1 or not pairs:
+        return None
+    model = rewards.models[0]
+    encoder = ChatEncoder(model.tokenizer, common.limits_of(config.data), "encoder" if model.is_encoder else "causal")
+    encoded = encoder.pairs(pairs)
+    return judge(model, encoded.trees, [pairs[i] for i in encoded.record]) if encoded.trees else None
+

@@ -1,0 +1,31 @@
+"""``concordant prepare``: raw preferences to sft, rm and rl sets, with a data card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from concordant.config.stages import PrepareConfig
+from concordant.core.errors import UserError
+from concordant.data.card import CountTokens
+from concordant.data.prepare import prepare as prepare_data
+from concordant.models.load import load_tokenizer
+from concordant.models.locate import locate
+
+
+def prepare(config: PrepareConfig) -> Path:
+    prepare_data(config, _token_counter(config))
+    return Path(config.output)
+
+
+def _token_counter(config: PrepareConfig) -> CountTokens | None:
+    """Counts with the model's tokenizer where one is named; a built-in model has none before it has data."""
+    if not config.model.name:
+        return None
+    if config.model.name.startswith("builtin:"):
+        raise UserError("a built-in model's tokenizer is made from the data: name a model folder, or count words")
+    tokenizer = load_tokenizer(locate(config.model.name), config.model.trust_remote_code)
+
+    def count(texts: list[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+    return count

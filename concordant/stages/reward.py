@@ -1,0 +1,124 @@
+"""``concordant reward``: learn which answer people prefer; ``concordant score``: say it of other answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from concordant.algorithms.pairs import check_pairs
+from concordant.algorithms.reward import RewardObjective
+from concordant.algorithms.supervised import ObjectiveOf, Supervised
+from concordant.config.stages import RewardConfig, ScoreConfig
+from concordant.core.errors import UserError
+from concordant.core.seeding import python_stream
+from concordant.core.trees import PromptTree
+from concordant.data.chat import ChatEncoder, Encoded
+from concordant.data.records import Pair
+from concordant.data.splits import load_records
+from concordant.engines.networks import RewardNetwork
+from concordant.engines.precision import device_of, precision_of
+from concordant.engines.torch_learner import TorchLearner
+from concordant.evaluation.reward_summary import RewardModelSummary, summarise_reward_model
+from concordant.models.reward_model import RewardModel
+from concordant.stages import common
+from concordant.training.run_folder import write_text
+
+SUMMARY = "reward_model.json"  # in the run folder: what the report says of the reward model
+
+
+def reward(config: RewardConfig) -> Path:
+    """Train a reward model; keeps the best by a slice of train, reports on the held-out pairs. Returns the run folder."""
+    with common.opened(config, "reward") as folder:
+        loaded = load_records(config.data, Pair, config.seed)
+        texts = common.all_texts(loaded.train) if config.model.name.startswith("builtin:") else None
+        model = RewardModel.from_backbone(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
+        if model.is_encoder and config.lm_coefficient:
+            raise UserError("reward.lm_coefficient needs a causal language model; an encoder predicts no next token")
+        model.model.to(device_of(config.model))
+        encoder = ChatEncoder(model.tokenizer, common.limits_of(config.data), "encoder" if model.is_encoder else "causal")
+        train_pairs, validation_pairs = slice_off(loaded.train, config.validation_fraction, config.seed)
+        train = encoder.pairs(train_pairs)
+        check_pairs(common.kept(train, "training data"))
+        validation = encoder.pairs(validation_pairs)
+        precision = precision_of(config.model, model.model.device)
+        learner = TorchLearner(RewardNetwork(model), config.train, precision)
+        supervised = Supervised(
+            learner,
+            (train.trees, _objective(config, train, train_pairs)),
+            (validation.trees, _objective(config, validation, validation_pairs)),
+            config.train,
+            config.seed,
+            metric="eval/bradley_terry",
+            greater_is_better=False,
+            card=common.card_of(config, "reward"),
+        )
+        done = common.train(supervised, config, folder)
+        heldout = encoder.pairs(loaded.test)
+        if heldout.trees:
+            summary = judge(model, heldout.trees, [loaded.test[i] for i in heldout.record])
+            write_text(folder.path / SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
+            common.message(f"held-out accuracy {summary.accuracy:.3f} on {len(heldout.trees)} pairs")
+        return done
+
+
+def slice_off(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """The pairs without, and with, a seeded ``fraction`` of the distinct prompts; 0 slices nothing off."""
+    prompts = list(dict.fromkeys(p.prompt for p in pairs))
+    python_stream(seed, "reward/validation").shuffle(prompts)
+    taken = set(prompts[: round(len(prompts) * fraction)])
+    return [p for p in pairs if p.prompt not in taken], [p for p in pairs if p.prompt in taken]
+
+
+def judge(model: RewardModel, trees: Sequence[PromptTree], pairs: Sequence[Pair]) -> RewardModelSummary:
+    """Accuracy, calibration and accuracy by length difference on held-out pairs."""
+    score_P2 = model.score_trees(trees).view(-1, 2)
+    probability = [p.probability for p in pairs if p.probability is not None]
+    return summarise_reward_model(
+        score_P2[:, 0].tolist(),
+        score_P2[:, 1].tolist(),
+        [len(t.branches[0].ids_T) for t in trees],
+        [len(t.branches[1].ids_T) for t in trees],
+        probability if len(probability) == len(pairs) else None,
+    )
+
+
+def _objective(config: RewardConfig, encoded: Encoded, pairs: Sequence[Pair]) -> ObjectiveOf:
+    margin_P = torch.tensor([config.margin + (pairs[i].margin or 0.0) for i in encoded.record])
+
+    def of(numbers: Sequence[int]) -> RewardObjective:
+        return RewardObjective(
+            margin_P[list(numbers)],
+            config.temperature,
+            config.label_smoothing,
+            config.centering,
+            config.lm_coefficient,
+        )
+
+    return of
+
+
+def score(config: ScoreConfig) -> Path | None:
+    """Score both answers of every pair, or every answer, of the data; JSON lines to ``output`` or the terminal."""
+    from concordant.data.records import Demonstration
+    from concordant.data.splits import load_all
+
+    model = RewardModel.from_pretrained(config.model.name, config.model.trust_remote_code)
+    model.model.to(device_of(config.model))
+    rows: list[dict[str, object]] = []
+    loaded = load_all(config.data, seed=0)
+    for record in [*loaded.train, *loaded.test]:
+        if isinstance(record, Pair):
+            ((chosen, rejected),) = model.score_responses([record.prompt], [(record.chosen, record.rejected)])
+            rows.append({"prompt": common.as_dict(record.prompt), "chosen": chosen, "rejected": rejected})
+        elif isinstance(record, Demonstration):
+            (value,) = model.score([record.messages])
+            rows.append({"messages": common.as_dict(record.messages), "score": value})
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if not config.output:
+        print(text, end="")
+        return None
+    write_text(Path(config.output), text)
+    return Path(config.output)

@@ -1,0 +1,44 @@
+"""Reward models as rewards: text in, their own tokenizer, their own chat path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from concordant.algorithms.rewards import Answer, Reward, make_reward
+from concordant.config.model import ModelConfig
+from concordant.engines.precision import device_of
+from concordant.models.reward_model import RewardModel
+
+
+@dataclass(frozen=True)
+class ModelReward:
+    """Scores text, never the policy's ids: policy and reward model may have different tokenizers."""
+
+    model: RewardModel
+
+    def __call__(self, answers: Sequence[Answer]) -> list[float]:
+        # Answers to one prompt stand together: the prompt is computed once.
+        groups: list[list[Answer]] = []
+        for answer in answers:
+            if groups and groups[-1][0].prompt == answer.prompt:
+                groups[-1].append(answer)
+            else:
+                groups.append([answer])
+        scores = self.model.score_responses([g[0].prompt for g in groups], [[a.response for a in g] for g in groups])
+        return [s for group in scores for s in group]
+
+
+class Rewards:
+    """The reward a list of sources names, and the reward models among them."""
+
+    def __init__(self, sources: Sequence[str], model: ModelConfig) -> None:
+        self.models: list[RewardModel] = []
+        self._model = model
+        self.reward: Reward = make_reward(sources, self._load)
+
+    def _load(self, name: str) -> Reward:
+        made = RewardModel.from_pretrained(name, self._model.trust_remote_code)
+        made.model.to(device_of(self._model)).requires_grad_(False)
+        self.models.append(made)
+        return ModelReward(made)

@@ -1,0 +1,107 @@
+"""``generate``, ``chat`` and ``merge``: using a policy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
+from concordant.core.errors import UserError
+from concordant.core.seeding import derive
+from concordant.data.chat import ChatEncoder
+from concordant.data.records import Message, Prompt
+from concordant.data.splits import load_all
+from concordant.data.convert import prompt_of
+from concordant.models.load import load_policy, save_policy
+from concordant.models.lora import adapter_names
+from concordant.stages import common
+from concordant.training.run_folder import write_text
+
+
+def generate(config: GenerateConfig) -> Path | None:
+    """Answer one prompt, or the prompts of the data; JSON lines to ``output``, or text to the terminal."""
+    if bool(config.prompt) == bool(config.data.path):
+        raise UserError("generate answers either --prompt TEXT or the prompts of --data FILE: give one of the two")
+    prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
+    policy = common.open_policy(config.model, [], config.seed)
+    encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data), too_long="cut_prompt_start"))
+    sampler = common.sampler_of(policy, encoder, config.model)
+    rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
+    rows = [
+        {"prompt": common.as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers
+    ]
+    if config.output:
+        write_text(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return Path(config.output)
+    for answer in rollouts.answers:
+        print(answer.response if config.prompt else f"> {answer.prompt[-1].content}\n{answer.response}\n")
+    return None
+
+
+def _prompts(config: GenerateConfig) -> list[Prompt]:
+    loaded = load_all(config.data, config.seed)
+    return [Prompt(prompt_of(r)) for r in (*loaded.train, *loaded.test)]
+
+
+def chat(config: ChatConfig) -> None:
+    """Talk in the terminal, tokens shown as they are sampled. An empty line or Ctrl-D ends; /reset forgets."""
+    policy = common.open_policy(config.model, [], config.seed)
+    encoder = ChatEncoder(policy.tokenizer)
+    generator = common.sampler_of(policy, encoder, config.model).generator
+    start = [Message("system", config.system)] if config.system else []
+    messages = list(start)
+    print(f"Talking with {config.model.name}. /reset forgets, an empty line ends.")
+    turn = 0
+    while question := _ask():
+        if question == "/reset":
+            messages = list(start)
+            continue
+        messages.append(Message("user", question))
+        stream = _Stream(encoder)
+        generator.generate(
+            encoder.prompts([messages]), config.sampling, derive(config.seed, "chat", turn), stream.show
+        )
+        messages.append(Message("assistant", stream.finish()))
+        turn += 1
+
+
+def _ask() -> str:
+    try:
+        return input("\nyou: ").strip()
+    except (EOFError, KeyboardInterrupt):
+        return ""
+
+
+class _Stream:
+    """Prints a response as it grows; a character split over several tokens waits for its last."""
+
+    def __init__(self, encoder: ChatEncoder) -> None:
+        self.encoder = encoder
+        self.ids: list[int] = []
+        self.printed = ""
+        print("policy: ", end="", flush=True)
+
+    def show(self, prompt: int, sample: int, token: int) -> None:
+        self.ids.append(token)
+        text = self.encoder.text(self.ids)
+        if not text.endswith("\ufffd") and text.startswith(self.printed):
+            print(text[len(self.printed) :], end="", flush=True)
+            self.printed = text
+
+    def finish(self) -> str:
+        text = self.encoder.text(self.ids)
+        print(text[len(self.printed) :] if text.startswith(self.printed) else "", flush=True)
+        return text
+
+
+def merge(config: MergeConfig) -> Path:
+    """Write the base with the adapter in its weights: a plain model folder."""
+    if not config.output:
+        raise UserError("no folder for the merged model: pass --output DIR")
+    policy = load_policy(config.model)
+    if not adapter_names(policy.model):
+        raise UserError(f"{config.model.name} has no adapter to merge: pass --model.adapter FOLDER, or an adapter folder")
+    save_policy(policy, Path(config.output), {"base_model": config.model.name, "tags": ["merged"]})
+    common.message(f"merged model in {config.output}")
+    return Path(config.output)

@@ -1,0 +1,58 @@
+"""One process a folder. The kernel drops the lock when its process dies, so none can be stale."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from concordant.core.errors import UserError
+
+LOCK_FILE = ".lock"
+
+
+class FolderLock:
+    """Held from construction to ``release``. A second holder gets a UserError that names the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK_FILE
+        self._descriptor = _take(self.path)
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, (json.dumps(holder) + "\n").encode(), 0)
+
+    def release(self) -> None:
+        """Safe to call twice."""
+        if self._descriptor >= 0:
+            self.path.unlink(missing_ok=True)  # before the lock goes: whoever waits sees that the file is not the same
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _take(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UserError(
+                f"{path.parent} is in use by {_holder(path)}; wait for it or choose another --output"
+            ) from None
+        try:
+            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass  # released between open and flock: the file we hold is no longer in the folder
+        os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "another process"
+    return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"

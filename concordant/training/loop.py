@@ -1,0 +1,293 @@
+"""The only training loop: it steps, logs, evaluates, checkpoints, resumes, stops early, and knows no algorithm."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from concordant.config.train import TrainConfig
+from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.training import checkpoint
+from concordant.training.interrupt import StopRequest
+from concordant.training.progress import Display, current
+from concordant.training.run_folder import RunFolder
+from concordant.training.schedule import learning_rate
+from concordant.training.writers import TensorBoard, Trackers
+
+MAX_SKIPPED_IN_A_ROW = 5  # steps without a finite loss or gradient after which a run is not coming back
+
+
+class Algorithm(Protocol):
+    """What is trained. ``state_dict`` holds all that the next step depends on: weights, optimizers, data position."""
+
+    total_steps: int
+    metric: str  # held-out metric that picks the best weights, e.g. "eval/loss"
+    greater_is_better: bool
+
+    def step(self, step: int, learning_rate: float) -> dict[str, float]:
+        """One optimizer (PPO: rollout) step, the ``step``-th from 0. ``tokens`` and ``samples`` count this step's own;
+        ``skipped`` above 0 says that an update was left out because loss or gradient was not finite."""
+        ...
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Held-out metrics after ``step`` steps, named ``eval/…``; empty without held-out data."""
+        ...
+
+    def samples(self, step: int) -> list[dict[str, Any]]:
+        """Rows for samples.jsonl at an evaluation; may be empty."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the trained weights, as nested dicts of tensors."""
+        ...
+
+    def restore(self, snapshot: dict[str, Any]) -> None: ...
+
+    def export(self, folder: Path) -> None:
+        """Write the result into ``folder``, which exists and is empty."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Callback(Protocol):
+    """Watches a run (the doctor, a test). Raising RunStopped or RunFailed ends it."""
+
+    def start(self, algorithm: Algorithm, folder: RunFolder) -> None: ...
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """After every step, with its metrics and, where there was one, the evaluation's."""
+        ...
+
+    def end(self, result: LoopResult) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoopResult:
+    steps: int  # taken in all, before a resume too
+    model: Path  # what was exported
+    exported_step: int  # steps behind the exported weights: the best evaluation's with keep_best, else all
+    best_step: int | None  # of the best evaluation; None without held-out data
+    best_value: float | None  # of the metric that picks the best
+    stopped_early: bool
+    metrics: dict[str, float]  # of the last step, its evaluation's included; empty when a resume had nothing to do
+
+
+@dataclass(slots=True)
+class LoopState:
+    """What the loop itself remembers; part of every checkpoint."""
+
+    step: int = 0  # steps taken
+    tokens: float = 0
+    samples: float = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    stale_evaluations: int = 0  # since the best one
+    skipped_in_a_row: int = 0
+
+
+def run_loop(
+    algorithm: Algorithm, config: TrainConfig, folder: RunFolder, seed: int, callbacks: Sequence[Callback] = ()
+) -> LoopResult:
+    """Train to the end, export the best (or last) weights to ``folder/model``.
+
+    Raises RunStopped when a signal asked for it, a checkpoint having been saved, and RunFailed when nothing is finite.
+    """
+    return _Loop(algorithm, config, folder, seed, callbacks, current()).run()
+
+
+class _Loop:
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        config: TrainConfig,
+        folder: RunFolder,
+        seed: int,
+        callbacks: Sequence[Callback],
+        display: Display,
+    ) -> None:
+        self.algorithm, self.config, self.folder, self.seed = algorithm, config, folder, seed
+        self.callbacks, self.display = callbacks, display
+        self.total = algorithm.total_steps
+        self.state = LoopState()
+        self.best: dict[str, Any] | None = None  # weights of the best evaluation while later steps change them
+        self.saved_step = -1
+
+    def run(self) -> LoopResult:
+        if self.total < 1:
+            raise UserError("there is no step to train: the data gives no whole batch; lower train.batch_size")
+        if self.folder.resume:
+            self._resume()
+        makers = {"TensorBoard": lambda: TensorBoard(self.folder.tensorboard, self.state.step + 1)}
+        trackers = Trackers(makers if self.config.tensorboard else {}, self.display.message)
+        for callback in self.callbacks:
+            callback.start(self.algorithm, self.folder)
+        metrics: dict[str, float] = {}
+        try:
+            with (
+                StopRequest(self.display) as stop,
+                self.display.task(self.folder.name, self.total, self.state.step) as bar,
+            ):
+                while not self._finished:
+                    metrics = self._step(trackers)
+                    bar.update(self.state.step, metrics)
+                    if stop.requested and not self._finished:
+                        self._save()
+                        raise RunStopped(self._where("stopped on request; continue with --resume auto"))
+        finally:
+            trackers.close()
+        return self._finish(metrics)
+
+    @property
+    def _finished(self) -> bool:
+        return self.state.step >= self.total or self._out_of_patience
+
+    @property
+    def _out_of_patience(self) -> bool:
+        return 0 < self.config.early_stopping <= self.state.stale_evaluations
+
+    def _step(self, trackers: Trackers) -> dict[str, float]:
+        """Train, evaluate if it is time, write it down, save if it is time."""
+        state, rate = self.state, learning_rate(self.config, self.state.step, self.total)
+        started = time.perf_counter()
+        own = self.algorithm.step(state.step, rate)
+        seconds = time.perf_counter() - started
+        tokens, samples = own.pop("tokens", 0), own.pop("samples", 0)
+        state.step += 1
+        state.tokens += tokens
+        state.samples += samples
+        metrics = {
+            "step": state.step,
+            "tokens": state.tokens,
+            "samples": state.samples,
+            "learning_rate": rate,
+            **own,
+            "tokens_per_second": tokens / max(seconds, 1e-9),
+            "seconds/step": seconds,
+        }
+        evaluate = state.step == self.total or _due(state.step, self.config.evaluate_every)
+        if evaluate:
+            metrics |= self._evaluate()
+        if evaluate or _due(state.step, self.config.log_every):
+            self.folder.log_metrics(metrics)
+            trackers.log(state.step, metrics)
+        for callback in self.callbacks:
+            callback.step(state.step, metrics)
+        self._count_skipped(metrics)
+        if _due(state.step, self.config.save_every):
+            self._save_or_say()
+        return metrics
+
+    def _evaluate(self) -> dict[str, float]:
+        started = time.perf_counter()
+        metrics = self.algorithm.evaluate(self.state.step)
+        rows = self.algorithm.samples(self.state.step)
+        self.folder.log_samples({"step": self.state.step, **row} for row in rows)
+        if metrics:
+            better = self._is_better(metrics[self.algorithm.metric])
+            self._remember(metrics[self.algorithm.metric], better)
+            listed = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            self.display.message(self._where(f"{listed}{'  (best)' if better else ''}"))
+        return metrics | {"seconds/evaluate": time.perf_counter() - started}
+
+    def _is_better(self, value: float) -> bool:
+        """NaN is never better; a tie goes to the earlier."""
+        best = self.state.best_value
+        if math.isnan(value) or best is None:
+            return best is None and not math.isnan(value)
+        return value > best if self.algorithm.greater_is_better else value < best
+
+    def _remember(self, value: float, better: bool) -> None:
+        state = self.state
+        if not better:
+            state.stale_evaluations += 1
+            return
+        state.best_step, state.best_value, state.stale_evaluations = state.step, value, 0
+        # The last step's weights are in the model anyway.
+        self.best = self.algorithm.snapshot() if self.config.keep_best and state.step < self.total else None
+
+    def _count_skipped(self, metrics: Mapping[str, float]) -> None:
+        self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if metrics.get("skipped", 0) > 0 else 0
+        if self.state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            cure = "lower train.learning_rate, or set model.precision fp32 to rule out overflow"
+            count = self.state.skipped_in_a_row
+            raise RunFailed(self._where(f"loss or gradient was not finite {count} times in a row; {cure}"))
+
+    def _finish(self, metrics: dict[str, float]) -> LoopResult:
+        state, exported = self.state, self.state.step
+        if not metrics:
+            self.display.message(self._where("the run is complete; nothing left to train"))
+        if self.best is not None and state.best_step != state.step:
+            self.algorithm.restore(self.best)
+            exported = state.best_step or exported
+            self.display.message(self._where(f"kept the weights of step {state.best_step}, the best evaluation"))
+        result = LoopResult(
+            steps=state.step,
+            model=self.folder.publish("model", self.algorithm.export),
+            exported_step=exported,
+            best_step=state.best_step,
+            best_value=state.best_value,
+            stopped_early=state.step < self.total,
+            metrics=metrics,
+        )
+        for callback in self.callbacks:
+            callback.end(result)
+        return result
+
+    def _save(self) -> None:
+        if self.saved_step == self.state.step:
+            return
+        state = {
+            "loop": asdict(self.state),
+            "seed": self.seed,
+            "total_steps": self.total,
+            "offsets": self.folder.offsets(),
+            "best": self.best,
+            "algorithm": self.algorithm.state_dict(),
+        }
+        try:
+            checkpoint.save(self.folder.checkpoints, self.state.step, state, self.config.keep_last)
+        except OSError as problem:
+            raise RunFailed(
+                self._where(f"the checkpoint could not be saved ({problem}); older ones are kept")
+            ) from None
+        self.saved_step = self.state.step
+
+    def _save_or_say(self) -> None:
+        """A full disk costs the checkpoint, not the run."""
+        try:
+            self._save()
+        except RunFailed as problem:
+            self.display.message(str(problem))
+
+    def _resume(self) -> None:
+        path, problems = checkpoint.newest_valid(self.folder.checkpoints)
+        for problem in problems:
+            self.display.message(f"{problem}; falling back to an older checkpoint")
+        if path is None:
+            self.display.message(f"{self.folder.path}: no checkpoint to continue from; starting at step 0")
+            self.folder.rewind({})
+            return
+        saved = checkpoint.load(path)
+        for name, now in (("seed", self.seed), ("total_steps", self.total)):
+            if saved[name] != now:
+                raise UserError(f"{path} was saved with {name} {saved[name]}, this run has {now}; resume with the same")
+        self.state = LoopState(**saved["loop"])
+        self.best = saved["best"]
+        self.algorithm.load_state_dict(saved["algorithm"])
+        self.folder.rewind(saved["offsets"])
+        self.saved_step = self.state.step
+        self.display.message(self._where(f"continuing from {path}"))
+
+    def _where(self, text: str) -> str:
+        return f"{self.folder.name} step {self.state.step}/{self.total}: {text}"
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

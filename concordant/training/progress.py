@@ -1,0 +1,156 @@
+"""What a person sees while something runs: live bars on a terminal, a plain line every few seconds anywhere else.
+
+It goes to stderr, so that results can be piped. rich honours NO_COLOR. Stages share one display through ``current``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# metric -> the word for it beside the bar
+SHOWN = {
+    "loss": "loss",
+    "token_accuracy": "accuracy",
+    "accuracy": "accuracy",
+    "rewards/accuracies": "accuracy",
+    "objective/score": "reward",
+    "objective/kl": "KL",
+}
+
+
+class Display:
+    """Any number of tasks at once; live on a terminal from the first task to the last."""
+
+    def __init__(self, console: Console | None = None, seconds_between_lines: float = 5.0) -> None:
+        self.console = console or Console(stderr=True)
+        self.prefix = ""  # e.g. "[2/6] dpo": which stage of a pipeline this is
+        self.seconds_between_lines = seconds_between_lines
+        self.live: Progress | None = None
+        self._open_tasks = 0
+
+    def message(self, text: str) -> None:
+        """A line that stays, above the bars."""
+        console = self.live.console if self.live else self.console
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def task(self, name: str, total: int, done: int = 0) -> Task:
+        """Something of ``total`` steps, ``done`` of them before (a resumed run). A context manager."""
+        if self.console.is_terminal and self.live is None:
+            self.live = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[numbers]}", markup=False),
+                TimeRemainingColumn(),
+                console=self.console,
+                refresh_per_second=4,
+                transient=False,
+            )
+            self.live.start()
+        self._open_tasks += 1
+        return Task(self, " ".join(filter(None, [self.prefix, name])), total, done)
+
+    def task_closed(self) -> None:
+        self._open_tasks -= 1
+        if self._open_tasks == 0:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was; the next task starts afresh."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+class Task:
+    """One bar, or one series of plain lines."""
+
+    def __init__(self, display: Display, name: str, total: int, done: int) -> None:
+        self.display, self.name, self.total = display, name, total
+        self._started, self._first, self._done = time.monotonic(), done, done
+        self._last_line = float("-inf")
+        self._numbers = ""
+        self._closed = False
+        live = display.live
+        self._bar = None if live is None else live.add_task(name, total=total, completed=done, numbers="")
+
+    def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+        """``done`` of the total are done; ``metrics`` by their usual names, the known ones are shown."""
+        self._done = done
+        if metrics is not None:
+            self._numbers = numbers(metrics)
+        if self.display.live is not None and self._bar is not None:
+            self.display.live.update(self._bar, completed=done, numbers=self._numbers)
+        elif time.monotonic() - self._last_line >= self.display.seconds_between_lines:
+            self._line()
+
+    def advance(self, metrics: Mapping[str, float] | None = None) -> None:
+        self.update(self._done + 1, metrics)
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._bar is None and self._done > self._first:
+            self._line()
+        self.display.task_closed()
+
+    def __enter__(self) -> Task:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        elapsed, steps = self._last_line - self._started, self._done - self._first
+        if self._done >= self.total:
+            clock = f"took {duration(elapsed)}"
+        else:
+            clock = f"{duration(elapsed / steps * (self.total - self._done))} left" if steps else ""
+        self.display.message("  ".join(filter(None, [self.name, f"{self._done}/{self.total}", self._numbers, clock])))
+
+
+def numbers(metrics: Mapping[str, float]) -> str:
+    """``loss 0.693  KL 1.2``: the metrics of ``SHOWN`` that are there."""
+    return "  ".join(f"{word} {metrics[name]:.4g}" for name, word in SHOWN.items() if name in metrics)
+
+
+def duration(seconds: float) -> str:
+    """``42s``, ``3m07s`` or ``2h05m``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+_current: ContextVar[Display | None] = ContextVar("display", default=None)
+
+
+def current() -> Display:
+    """The display in use; the first call makes one."""
+    display = _current.get()
+    if display is None:
+        display = Display()
+        _current.set(display)
+    return display
+
+
+@contextmanager
+def use(display: Display) -> Iterator[Display]:
+    """Make ``display`` the current one for a while: a pipeline's stages, a test's captured console."""
+    token = _current.set(display)
+    try:
+        yield display
+    finally:
+        display.close()
+        _current.reset(token)

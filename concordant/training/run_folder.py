@@ -1,0 +1,168 @@
+"""The folder a run writes: the interface between training, the doctor, the report and the studio.
+
+    config.yaml  metrics.jsonl  samples.jsonl  events.jsonl  checkpoints/  model/  tensorboard/
+
+A whole file appears at once or not at all; a line of a ``.jsonl`` file is on disk when its call returns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from concordant.config.yaml_io import dump_yaml
+from concordant.core.errors import UserError
+from concordant.training.lock import FolderLock
+
+METRICS, SAMPLES, EVENTS = "metrics.jsonl", "samples.jsonl", "events.jsonl"
+_LOGS = (METRICS, SAMPLES, EVENTS)
+_RESULTS = ("model", "checkpoints", "tensorboard")
+
+
+class RunFolder:
+    """Makes and locks ``path``; a context manager that unlocks it.
+
+    A folder that already holds a run is refused, so that no result is lost to a repeated command; with ``resume`` it is
+    continued (``rewind`` then cuts the logs back to the checkpoint).
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
+        self.path, self.resume = Path(path), resume
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; expected a folder to write the run to")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self.path)
+        except OSError as problem:
+            raise UserError(f"cannot write to {self.path}: {problem.strerror}") from None
+        if not resume and self.holds_a_run:
+            self.close()
+            way_out = "continue it with --resume auto, remove it, or choose another --output"
+            raise UserError(f"{self.path} already holds a run; {way_out}")
+
+    @property
+    def holds_a_run(self) -> bool:
+        metrics = self.path / METRICS
+        return (metrics.exists() and metrics.stat().st_size > 0) or any((self.path / x).exists() for x in _RESULTS)
+
+    @property
+    def name(self) -> str:
+        """What progress lines call the run."""
+        return self.path.resolve().name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """``config``: the resolved mapping with its verb, as ``config.parse.to_mapping`` gives it."""
+        write_text(self.path / "config.yaml", dump_yaml(config))
+
+    def log_metrics(self, row: Mapping[str, Any]) -> None:
+        self._append(METRICS, [row])
+
+    def log_samples(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._append(SAMPLES, rows)
+
+    def log_event(self, event: Mapping[str, Any]) -> None:
+        self._append(EVENTS, [event])
+
+    def offsets(self) -> dict[str, int]:
+        """How long each log is, in bytes: part of a checkpoint."""
+        return {name: _size(self.path / name) for name in _LOGS}
+
+    def rewind(self, offsets: Mapping[str, int]) -> None:
+        """Forget what was logged after ``offsets`` was taken; a half-written last line goes too."""
+        for name in _LOGS:
+            if (self.path / name).exists():
+                os.truncate(self.path / name, min(_size(self.path / name), offsets.get(name, 0)))
+
+    def publish(self, name: str, write: Callable[[Path], None]) -> Path:
+        """Let ``write`` fill a new folder, then put it in the place of ``name``."""
+        return publish_folder(self.path / name, write)
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.writelines(json_line(row) for row in rows)
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One line of strict JSON. NaN and infinity, which JSON has no word for, become null."""
+    return json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` in one go: whoever reads sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def publish_folder(path: Path, write: Callable[[Path], None]) -> Path:
+    """Fill a new folder beside ``path`` with ``write`` and then rename it to ``path``, whose old contents go."""
+    temporary, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write(temporary)
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            sync_file(file)
+    if path.exists():
+        os.rename(path, old)
+    os.rename(temporary, path)
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+sync_folder = sync_file  # a rename is on disk when its folder is
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from concordant.core.errors import UserError
+from concordant.evaluation.reward_summary import summarise_reward_model
+
+
+def test_by_hand() -> None:
+    found = summarise_reward_model([2.0, 0.0, 1.0, 0.5], [1.0, 1.0, 1.0, 0.0], [5, 5, 3, 1], [3, 5, 5, 4])
+    assert found.accuracy == (1 + 0 + 0.5 + 1) / 4
+    assert {g.name: (g.pairs, g.accuracy) for g in found.by_length} == {
+        "longer": (1, 1.0),
+        "same": (1, 0.0),
+        "shorter": (2, 0.75),
+    }
+    assert found.longer_accuracy == (1 + 0.5 + 0 + 0) / 4
+    assert found.bayes_accuracy is None
+    # -log σ of 1, -1, 0 and 0.5
+    assert found.log_loss == pytest.approx((0.3133 + 1.3133 + 0.6931 + 0.4741) / 4, abs=1e-4)
+
+
+def test_seed_numbers_are_one_pair() -> None:
+    found = summarise_reward_model([0.73], [0.21], [1], [1])
+    assert found.bins[0].predicted == pytest.approx(0.627, abs=5e-4)
+    assert found.log_loss == pytest.approx(0.467, abs=5e-4)
+
+
+def test_calibration_by_hand() -> None:
+    # confidence 0.75 four times, right three times: perfectly calibrated, whichever side is called chosen
+    gap = math.log(3)
+    good = summarise_reward_model([gap, gap, gap, -gap], [0.0] * 4, [1] * 4, [1] * 4)
+    assert len(good.bins) == 1 and good.bins[0].pairs == 4
+    assert good.calibration_error == pytest.approx(0, abs=1e-9)
+    # as sure, and always right: 0.25 too modest; as sure and always wrong: 0.75 too sure
+    assert summarise_reward_model([gap] * 4, [0.0] * 4, [1] * 4, [1] * 4).calibration_error == pytest.approx(0.25)
+    assert summarise_reward_model([-gap] * 4, [0.0] * 4, [1] * 4, [1] * 4).calibration_error == pytest.approx(0.75)
+
+
+def test_labels_drawn_from_the_scores_are_calibrated() -> None:
+    stream = np.random.default_rng(0)
+    gap = stream.normal(size=20_000) * 2
+    p = 1 / (1 + np.exp(-gap))
+    signed = np.where(stream.random(len(gap)) < p, gap, -gap)
+    probability = np.where(signed == gap, p, 1 - p)
+    zeros = [0.0] * len(gap)
+    found = summarise_reward_model(list(signed), zeros, [1] * len(gap), [1] * len(gap), list(probability), bootstrap=50)
+    assert found.calibration_error < 0.01
+    assert sum(b.pairs for b in found.bins) == len(gap)
+    # the scores are the label's true model: nobody can do better
+    assert found.accuracy == pytest.approx(found.bayes_accuracy, abs=0.01)
+    sharper = summarise_reward_model(list(3 * signed), zeros, [1] * len(gap), [1] * len(gap), bootstrap=50)
+    assert sharper.calibration_error > 0.05
+    assert sharper.accuracy == found.accuracy
+
+
+def test_bayes_accuracy_takes_the_likelier_side() -> None:
+    found = summarise_reward_model([1.0, 1.0], [0.0, 0.0], [1, 1], [1, 1], [0.9, 0.2])
+    assert found.bayes_accuracy == pytest.approx(0.85)
+
+
+def test_extreme_scores_stay_finite() -> None:
+    found = summarise_reward_model([1e4, -1e4], [-1e4, 1e4], [1, 2], [2, 1])
+    assert found.log_loss == pytest.approx(1e4) and found.bins[-1].high == 1.0
+    assert found.accuracy == 0.5
+
+
+def test_wrong_use() -> None:
+    with pytest.raises(UserError, match="no held-out pair"):
+        summarise_reward_model([], [], [], [])
+    with pytest.raises(ValueError, match="different numbers of pairs"):
+        summarise_reward_model([1.0], [0.0], [1], [1], [0.5, 0.5])
+    with pytest.raises(ValueError, match="not finite"):
+        summarise_reward_model([math.nan], [0.0], [1], [1])

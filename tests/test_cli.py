@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from concordant import cli
+from concordant.cli import main
+from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.verbs import VERBS
+
+SFT = ["sft", "--data", "d.jsonl", "--model.name", "builtin:tiny", "--output", "runs/x"]
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """A stand-in for concordant.stages that remembers what it was asked to do."""
+    asked = []
+    module = types.ModuleType("concordant.stages")
+    for verb in VERBS.values():
+        setattr(module, verb.function, lambda config, name=verb.function: asked.append((name, config)))
+    monkeypatch.setitem(sys.modules, "concordant.stages", module)
+    return asked
+
+
+def python(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=os.environ | environment, timeout=50
+    )
+
+
+def test_help_answers_before_anyone_notices():
+    seconds = []
+    for _ in range(3):  # the fastest of three: the machine may be busy with something else
+        started = time.perf_counter()
+        done = python("-m", "concordant", "--help")
+        seconds.append(time.perf_counter() - started)
+    assert done.returncode == 0 and all(verb in done.stdout for verb in [*VERBS, "run", "demo"])
+    assert min(seconds) <= 0.5
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["ppo", "--help"], [*SFT, "--print_config"], ["demo", "--print_config"]]
+)
+def test_no_heavy_library_is_loaded_to_talk(arguments):
+    code = (
+        "import sys; from concordant.cli import main; code = main(sys.argv[1:]);"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules], code, file=sys.stderr)"
+    )
+    assert python("-c", code, *arguments).stderr.splitlines()[-1] == "[] 0"
+
+
+def test_every_verb_has_a_help_page(capsys):
+    for verb, entry in VERBS.items():
+        assert main([verb, "--help"]) == 0
+        page = capsys.readouterr().out
+        assert f"usage: concordant {verb} " in page and entry.summary in page
+    assert main(["run", "--help"]) == main(["demo", "--help"]) == 0
+
+
+def test_a_verb_gets_its_config(stages):
+    assert main([*SFT, "--seed=3"]) == 0
+    (name, config), *_ = stages
+    assert (name, config.seed, config.data.path) == ("sft", 3, "d.jsonl")
+
+
+def test_the_spellings_that_scripts_rely_on(stages):
+    for line in (
+        "prepare --data hh.jsonl --output out --max_samples 10 --seed 1",
+        "sft --model.name builtin:tiny --data builtin:toytalk --output o --train.max_steps 2",
+        "reward --model.name builtin:small --data d --output o --resume auto",
+        "dpo --model.name package:a/b --data d --output o",
+        "ppo --model.name m --data d --output o --reward runs/rm/model --reward my.module:length=0.5",
+        "best-of-n --model.name m --data d --output o --reward r",
+        "score --model.name rm --data d",
+        "evaluate --policies sft=a dpo=b best_of_n=best_of_n:4:a --data d --output o",
+        "generate --model.name m --prompt hello",
+        "chat --model.name m",
+        "merge --model.name m --model.adapter a --output o",
+    ):
+        assert main(line.split()) == 0, line
+    assert [name for name, _ in stages] == [VERBS[verb].function for verb in (
+        "prepare", "sft", "reward", "dpo", "ppo", "best-of-n", "score", "evaluate", "generate", "chat", "merge"
+    )]  # fmt: skip
+    assert stages[4][1].reward == ["runs/rm/model", "my.module:length=0.5"]
+
+
+def test_a_runs_config_repeats_the_run(stages, tmp_path, capsys):
+    main([*SFT, "--train.max_steps=7", "--print_config"])
+    (tmp_path / "config.yaml").write_text(capsys.readouterr().out)
+    assert main(["run", str(tmp_path / "config.yaml"), "--output", "elsewhere"]) == 0
+    (name, config), *_ = stages
+    assert (name, config.train.max_steps, config.output) == ("sft", 7, "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("no such file"), 2, "error: no such file\n"),
+        (RunStopped("at step 3"), 3, "stopped: at step 3\n"),
+        (RunFailed("all NaN"), 1, "failed: all NaN\n"),
+        (KeyboardInterrupt(), 1, "failed: interrupted before there was anything to resume\n"),
+    ],
+)
+def test_exit_codes_and_one_line_without_traceback(stages, monkeypatch, capsys, error, code, line):
+    def fail(config):
+        raise error
+
+    monkeypatch.setattr(sys.modules["concordant.stages"], "sft", fail)
+    assert main(SFT) == code
+    assert capsys.readouterr().err == line
+
+
+def test_a_bug_shows_its_traceback_and_ends_in_a_sentence(stages, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["concordant.stages"], "sft", lambda config: 1 / 0)
+    assert main(SFT) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert shown.splitlines()[-1] == "failed: ZeroDivisionError: division by zero (details above)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sfft"], 'unknown verb "sfft". Did you mean "sft"? Known: best-of-n'),
+        (["best_of_n"], 'Did you mean "best-of-n"?'),
+        (["sft", "--train.max_step=1"], 'unknown option "--train.max_step". Did you mean "--train.max_steps"?'),
+        (["sft", "--train.learning_rate=-1"], "train.learning_rate: expected a number in (0, ∞); given -1.0"),
+        (["sft"], "data.path is needed"),
+        (["run"], "run: give the file first"),
+        (["run", "nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
+    ],
+)
+def test_wrong_usage_exits_2_with_the_way_out(capsys, arguments, message):
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and message in shown and "Traceback" not in shown
+
+
+def test_no_arguments_show_the_verbs_and_exit_2(capsys):
+    assert main([]) == 2
+    assert "usage: concordant VERB" in capsys.readouterr().err
+
+
+def test_a_file_that_is_neither_pipeline_nor_run_is_refused(tmp_path, capsys):
+    (tmp_path / "x.yaml").write_text("seed: 1\n")
+    assert main(["run", str(tmp_path / "x.yaml")]) == 2
+    assert 'neither "stages"' in capsys.readouterr().err
+
+
+def test_a_config_with_a_tag_runs_nothing(tmp_path, capsys):
+    canary = tmp_path / "canary"
+    (tmp_path / "x.yaml").write_text(f'verb: !!python/object/apply:os.system ["touch {canary}"]\n')
+    assert main(["run", str(tmp_path / "x.yaml")]) == main([*SFT, "--config", str(tmp_path / "x.yaml")]) == 2
+    assert not canary.exists()
+    assert "is not plain YAML" in capsys.readouterr().err
+
+
+def test_the_exit_code_reaches_the_shell():
+    assert python("-m", "concordant", "sft", "--nonsense").returncode == 2
+    assert python("-m", "concordant").returncode == 2
+
+
+def test_the_docs_name_every_verb():
+    page = (Path(cli.__file__).parent.parent / "docs" / "cli.md").read_text()
+    assert all(f"`{verb}`" in page for verb in [*VERBS, "run", "demo"])

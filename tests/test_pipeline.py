@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import functools
+import io
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from concordant.cli import main
+from concordant.config.yaml_io import load_yaml, parse_yaml
+from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.pipeline import fingerprint as fingerprints
+from concordant.pipeline.plan import read_plan
+from concordant.pipeline.runner import run_pipeline, summary
+from concordant.training.progress import Display
+from concordant.verbs import VERBS
+
+FILE = """
+seed: 5
+data: {path: builtin:toytalk, max_prompt_tokens: 64}
+stages:
+  report: {verb: evaluate, policies: ["sft=${sft}", "bon=best_of_n:4:${sft}", "ppo=${ppo}"], runs: ["ppo=${ppo.run}"]}
+  ppo: {model: {name: "${sft}"}, reward: ["${judge}=0.5"], train: {max_steps: 3}}
+  judge: {verb: reward, model: "${sft}", train: {max_steps: 2}}
+  sft: {model: builtin:tiny, train: {max_steps: 1}}
+"""
+
+
+class Fake:
+    """Does every verb by writing a model folder, and remembers in which order and with what."""
+
+    def __init__(self):
+        self.done, self.error = [], {}
+
+    def __call__(self, verb, config):
+        name = Path(config.output).name
+        self.done.append(name)
+        self.configs = {**getattr(self, "configs", {}), name: config}
+        if name in self.error:
+            raise self.error.pop(name)
+        model = Path(config.output) / "model"
+        model.mkdir()
+        (model / "config.json").write_text(name)
+        return model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting_for_the_disk():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture
+def fake():
+    return Fake()
+
+
+@pytest.fixture
+def display():
+    return Display(Console(file=io.StringIO(), width=200))
+
+
+def said(display):
+    return display.console.file.getvalue()
+
+
+def plan(text=FILE, *options):
+    return read_plan(parse_yaml(text, "x.yaml"), "x.yaml", [(name, [value]) for name, value in options])
+
+
+def run(output, fake, display, text=FILE, *options):
+    fake.done = []
+    reports = run_pipeline(plan(text, *options), output, fake, display)
+    return {report.name: report.outcome for report in reports}
+
+
+def test_stages_run_after_those_they_name(tmp_path, fake, display):
+    run(tmp_path, fake, display)
+    assert fake.done == ["sft", "judge", "ppo", "report"]
+
+
+def test_names_become_paths(tmp_path, fake, display):
+    run(tmp_path, fake, display)
+    report, sft = fake.configs["report"], tmp_path / "sft" / "model"
+    assert report.policies == [f"sft={sft}", f"bon=best_of_n:4:{sft}", f"ppo={tmp_path}/ppo/model"]
+    assert report.runs == [f"ppo={tmp_path}/ppo"]
+    assert fake.configs["ppo"].reward == [f"{tmp_path}/judge/model=0.5"]
+    assert fake.configs["ppo"].output == str(tmp_path / "ppo")
+
+
+def test_shared_keys_reach_every_stage_and_a_stages_own_win(tmp_path, fake, display):
+    run(tmp_path, fake, display, FILE.replace("sft: {", "sft: {seed: 9, data: {max_prompt_tokens: 32}, "))
+    assert [fake.configs[name].seed for name in ("sft", "judge", "ppo", "report")] == [9, 5, 5, 5]
+    assert (fake.configs["sft"].data.path, fake.configs["sft"].data.max_prompt_tokens) == ("builtin:toytalk", 32)
+
+
+def test_options_replace_shared_keys_and_stages_keys(tmp_path, fake, display):
+    options = [("data", "d.jsonl"), ("seed", "7"), ("stages.ppo.train.max_steps", "11"), ("stages.judge.model", "m")]
+    run(tmp_path, fake, display, FILE, *options)
+    assert fake.configs["sft"].data.path == "d.jsonl" and fake.configs["sft"].data.max_prompt_tokens == 64
+    assert (fake.configs["sft"].seed, fake.configs["ppo"].train.max_steps) == (7, 11)
+    assert fake.configs["judge"].model.name == "m"
+
+
+def test_what_has_not_changed_is_kept(tmp_path, fake, display):
+    run(tmp_path, fake, display)
+    assert set(run(tmp_path, fake, display).values()) == {"kept"}
+    assert fake.done == []
+    assert "sft: unchanged, kept" in said(display)
+
+
+def test_a_change_runs_the_stage_and_what_follows_and_nothing_else(tmp_path, fake, display):
+    run(tmp_path, fake, display)
+    outcome = run(tmp_path, fake, display, FILE, ("stages.ppo.train.max_steps", "9"))
+    assert outcome == {"sft": "kept", "judge": "kept", "ppo": "ran", "report": "ran"}
+    outcome = run(tmp_path, fake, display, FILE, ("stages.sft.train.max_steps", "9"))
+    assert set(outcome.values()) == {"ran"}
+
+
+def test_changed_data_run_everything_again_and_a_touched_file_does_not(tmp_path, fake, display):
+    data, text = tmp_path / "d.jsonl", FILE.replace("builtin:toytalk", str(tmp_path / "d.jsonl"))
+    data.write_text("one")
+    run(tmp_path / "out", fake, display, text)
+    data.write_text("one")
+    assert set(run(tmp_path / "out", fake, display, text).values()) == {"kept"}
+    data.write_text("two")
+    assert set(run(tmp_path / "out", fake, display, text).values()) == {"ran"}
+
+
+def test_changed_code_runs_everything_again(tmp_path, fake, display, monkeypatch):
+    run(tmp_path, fake, display)
+    monkeypatch.setattr(fingerprints, "code_version", lambda: "newer")
+    assert set(run(tmp_path, fake, display).values()) == {"ran"}
+
+
+def test_a_lost_result_is_made_again(tmp_path, fake, display):
+    run(tmp_path, fake, display)
+    (tmp_path / "judge" / "model" / "config.json").unlink()
+    (tmp_path / "judge" / "model").rmdir()
+    assert run(tmp_path, fake, display) == {"sft": "kept", "judge": "ran", "ppo": "kept", "report": "kept"}
+
+
+def test_a_moved_output_folder_is_still_valid(tmp_path, fake, display):
+    run(tmp_path / "a", fake, display)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert set(run(tmp_path / "b", fake, display).values()) == {"kept"}
+
+
+def test_a_stopped_stage_goes_on_and_those_before_it_are_kept(tmp_path, fake, display):
+    fake.error["ppo"] = RunStopped("step 2/3")
+    with pytest.raises(RunStopped, match="stage ppo: step 2/3; the same command goes on from here"):
+        run(tmp_path, fake, display)
+    (tmp_path / "ppo" / "metrics.jsonl").write_text("kept for the resume")
+    outcome = run(tmp_path, fake, display)
+    assert outcome == {"sft": "kept", "judge": "kept", "ppo": "continued", "report": "ran"}
+    assert fake.configs["ppo"].resume == "auto" and fake.configs["sft"].resume == ""
+    assert (tmp_path / "ppo" / "metrics.jsonl").exists()
+
+
+def test_a_stopped_stage_whose_config_changed_starts_afresh(tmp_path, fake, display):
+    fake.error["ppo"] = RunStopped("")
+    with pytest.raises(RunStopped):
+        run(tmp_path, fake, display)
+    (tmp_path / "ppo" / "metrics.jsonl").write_text("old")
+    assert run(tmp_path, fake, display, FILE, ("stages.ppo.clip", "0.1"))["ppo"] == "ran"
+    assert fake.configs["ppo"].resume == ""
+    assert not (tmp_path / "ppo" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("kind", [UserError, RunFailed])
+def test_an_error_names_its_stage_and_what_was_done_stays(tmp_path, fake, display, kind):
+    fake.error["judge"] = kind("bad pairs")
+    with pytest.raises(kind, match="stage judge: bad pairs"):
+        run(tmp_path, fake, display)
+    assert run(tmp_path, fake, display)["sft"] == "kept"
+
+
+def test_a_folder_that_no_pipeline_wrote_is_left_alone(tmp_path, fake, display):
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="sft holds something that no pipeline wrote"):
+        run(tmp_path, fake, display)
+    assert (tmp_path / "sft" / "thesis.tex").exists()
+
+
+def test_the_resolved_pipeline_is_written_and_repeats_the_run(tmp_path, fake, display):
+    run(tmp_path, fake, display, FILE, ("seed", "8"))
+    again = read_plan(load_yaml(tmp_path / "pipeline.yaml"), "pipeline.yaml")
+    assert again == plan(FILE, ("seed", "8"))
+
+
+def test_all_stages_are_checked_before_the_first_runs(tmp_path, fake, display):
+    with pytest.raises(UserError, match=r"stage ppo: clip: expected a number in \(0, 1\); given 7.0"):
+        run(tmp_path, fake, display, FILE, ("stages.ppo.clip", "7"))
+    assert fake.done == []
+
+
+def test_a_stage_that_exports_no_model_cannot_stand_for_one(tmp_path, display):
+    with pytest.raises(UserError, match=r"stage judge: stage sft exports no model; for its folder write \$\{sft.run\}"):
+        run_pipeline(plan(), tmp_path, lambda verb, config: None, display)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("${judge}", "${jugde}"), 'stage ppo.*reward: unknown stage "jugde". Did you mean "judge"'),
+        (("${ppo.run}", "${ppo.folder}"), r"expected \$\{ppo\} or \$\{ppo.run\}, given \$\{ppo.folder\}"),
+        (("model: builtin:tiny", 'model: "${ppo}"'), "name one another in a circle: sft -> ppo -> sft"),
+        (("verb: reward", "verb: rewards"), 'stage judge: unknown verb "rewards". Did you mean "reward"'),
+        (("verb: reward, ", ""), 'stage judge needs "verb: NAME"'),
+        (("max_steps: 2", "max_step: 2"), 'stage judge.*"train.max_step". Did you mean "train.max_steps"'),
+        (("max_steps: 2", "max_steps: two"), 'stage judge.*train.max_steps: expected a whole number.*"two"'),
+        (("seed: 5", "sede: 5"), 'unknown key "sede". Did you mean "seed"'),
+        (("verb: reward,", "verb: chat,"), "chat writes no folder and cannot be a stage"),
+        (("sft: {model", "../sft: {model"), "cannot name a stage"),
+        (("verb: reward,", "verb: reward, output: elsewhere,"), "output is not a stage's to choose"),
+    ],
+)
+def test_mistakes_in_the_file(change, message):
+    with pytest.raises(UserError, match=message):
+        plan(FILE.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("stages.pop.clip", 'unknown stage "pop". Did you mean "ppo"'),
+        ("stages.ppo.clipp", 'unknown option "--clipp". Did you mean "--clip"'),
+        ("stages.ppo", "needs a key of the stage"),
+        ("sede", 'unknown option "sede". Did you mean "seed"'),
+    ],
+)
+def test_mistakes_in_options(option, message):
+    with pytest.raises(UserError, match=message):
+        plan(FILE, (option, "1"))
+
+
+def test_two_pipelines_cannot_share_an_output(tmp_path, display):
+    def second(verb, config):
+        with pytest.raises(UserError, match="is in use by process"):
+            run_pipeline(plan(), tmp_path, Fake(), display)
+        raise RunFailed("seen")
+
+    with pytest.raises(RunFailed, match="seen"):
+        run_pipeline(plan(), tmp_path, second, display)
+
+
+def test_the_summary_has_a_line_a_stage(tmp_path, fake, display):
+    display.console.print(summary(run_pipeline(plan(), tmp_path, fake, display)))
+    table = said(display)
+    assert all(name in table for name in ("sft", "judge", "ppo", "report", "total"))
+
+
+def test_the_demo_file_is_a_valid_pipeline(capsys):
+    assert main(["demo", "--print_config", "--seed", "4"]) == 0
+    stages = parse_yaml(capsys.readouterr().out, "demo")["stages"]
+    assert all(stage["seed"] == 4 for stage in stages.values())
+
+
+def test_run_on_the_command_line(tmp_path, fake, monkeypatch, capsys):
+    module = types.ModuleType("concordant.stages")
+    for verb, entry in VERBS.items():
+        setattr(module, entry.function, functools.partial(fake, verb))
+    monkeypatch.setitem(sys.modules, "concordant.stages", module)
+    (tmp_path / "x.yaml").write_text(FILE)
+    command = ["run", str(tmp_path / "x.yaml"), "--data", "d", "--output", str(tmp_path / "o"), "--resume", "auto"]
+    assert main(command) == 0
+    assert fake.configs["sft"].data.path == "d"
+    assert json.loads((tmp_path / "o" / "sft" / "stage.json").read_text())["done"] is True
+    fake.error["ppo"] = RunStopped("x")
+    assert main([*command, "--stages.ppo.clip=0.1"]) == 3
+    assert main(["run", str(tmp_path / "x.yaml")]) == 2
+    assert "output is needed; give --output DIR" in capsys.readouterr().err

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from concordant.config.train import TrainConfig
+from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.core.seeding import torch_stream
+from concordant.training import checkpoint
+from concordant.training.loop import MAX_SKIPPED_IN_A_ROW, LoopResult, run_loop
+from concordant.training.run_folder import RunFolder
+
+
+@dataclass
+class Walk:
+    """A weight that moves by seeded noise with momentum: any lost or repeated step changes its bits."""
+
+    total_steps: int = 6
+    evaluations: list[float] = field(default_factory=list)  # by evaluation; empty: no held-out data
+    greater_is_better: bool = False
+    skip_from: int = 10**9
+    signal_at: int = -1
+    metric: str = "eval/loss"
+
+    def __post_init__(self):
+        self.weight, self.momentum = torch.zeros(3), torch.zeros(3)
+        self.seen = 0
+        self.rates: list[float] = []
+
+    def step(self, step, learning_rate):
+        noise = torch.randn(3, generator=torch_stream(0, "walk", step))
+        self.momentum = 0.9 * self.momentum + noise
+        self.weight = self.weight + learning_rate * self.momentum
+        self.rates.append(learning_rate)
+        if step == self.signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        skipped = float(step >= self.skip_from)
+        return {"loss": float(self.weight.sum()), "grad_norm": 1.0, "tokens": 10, "samples": 2, "skipped": skipped}
+
+    def evaluate(self, step):
+        if not self.evaluations:
+            return {}
+        self.seen += 1
+        return {"eval/loss": self.evaluations[self.seen - 1]}
+
+    def samples(self, step):
+        return [{"prompt": "p", "response": "r"}] if self.evaluations else []
+
+    def snapshot(self):
+        return {"weight": self.weight.clone()}
+
+    def restore(self, snapshot):
+        self.weight = snapshot["weight"]
+
+    def export(self, folder):
+        (folder / "weight.json").write_text(json.dumps(self.weight.tolist()))
+
+    def state_dict(self):
+        return {"weight": self.weight, "momentum": self.momentum, "seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.weight, self.momentum, self.seen = state["weight"], state["momentum"], state["seen"]
+
+
+def config(**changes):
+    return TrainConfig(**{"learning_rate": 1.0, "tensorboard": False, **changes})
+
+
+def run(path, walk, resume=False, callbacks=(), **changes) -> LoopResult:
+    with RunFolder(path, resume=resume) as folder:
+        return run_loop(walk, config(**changes), folder, 0, callbacks)
+
+
+def rows(path, name="metrics.jsonl"):
+    return [json.loads(line) for line in (path / name).read_text().splitlines()]
+
+
+def exported(path):
+    return json.loads((path / "model" / "weight.json").read_text())
+
+
+def test_steps_are_counted_and_totals_run_on(tmp_path):
+    result = run(tmp_path, Walk())
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert [row["tokens"] for row in rows(tmp_path)] == [10, 20, 30, 40, 50, 60]
+    assert rows(tmp_path)[-1]["samples"] == 12
+    assert {"learning_rate", "loss", "grad_norm", "tokens_per_second", "seconds/step", "skipped"} <= rows(tmp_path)[
+        0
+    ].keys()
+    assert (result.steps, result.exported_step, result.stopped_early) == (6, 6, False)
+
+
+def test_log_every_thins_the_lines_and_keeps_evaluations(tmp_path):
+    run(tmp_path, Walk(evaluations=[1.0] * 9), log_every=4, evaluate_every=3)
+    assert [row["step"] for row in rows(tmp_path)] == [3, 4, 6]
+    assert [row["step"] for row in rows(tmp_path, "samples.jsonl")] == [3, 6]
+
+
+def test_the_schedule_reaches_the_algorithm(tmp_path):
+    walk = Walk(total_steps=4)
+    run(tmp_path, walk, schedule="linear", warmup_fraction=0.0)
+    assert walk.rates == [1.0, 0.75, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "greater_is_better", "best"),
+    [([3.0, 1.0, 2.0], False, 4), ([3.0, 1.0, 2.0], True, 2), ([1.0, 1.0, 1.0], False, 2), ([5.0, 4.0, 3.0], False, 6)],
+)
+def test_the_best_evaluation_is_exported(tmp_path, evaluations, greater_is_better, best):
+    result = run(tmp_path, Walk(evaluations=evaluations, greater_is_better=greater_is_better), evaluate_every=2)
+    shorter = Walk(total_steps=6)
+    with RunFolder(tmp_path / "plain") as folder:
+        run_loop(shorter, config(keep_best=False), folder, 0, [Until(best)])
+    assert (result.best_step, result.exported_step) == (best, best)
+    assert exported(tmp_path) == Until.weights
+
+
+class Until:
+    """Remembers the weights after a given step."""
+
+    weights: list[float] = []
+
+    def __init__(self, at):
+        self.at = at
+
+    def start(self, algorithm, folder):
+        self.algorithm = algorithm
+
+    def step(self, step, metrics):
+        if step == self.at:
+            Until.weights = self.algorithm.weight.tolist()
+
+    def end(self, result):
+        pass
+
+
+def test_without_keep_best_the_last_weights_are_exported(tmp_path):
+    walk = Walk(evaluations=[1.0, 2.0, 3.0])
+    result = run(tmp_path, walk, evaluate_every=2, keep_best=False)
+    assert exported(tmp_path) == walk.weight.tolist()
+    assert (result.best_step, result.exported_step) == (2, 6)
+
+
+def test_nan_is_never_the_best(tmp_path):
+    result = run(tmp_path, Walk(evaluations=[float("nan"), 2.0, float("nan")]), evaluate_every=2)
+    assert (result.best_step, result.best_value) == (4, 2.0)
+
+
+def test_early_stopping_counts_evaluations_without_improvement(tmp_path):
+    walk = Walk(total_steps=20, evaluations=[3.0, 1.0, 2.0, 2.0, 0.5])
+    result = run(tmp_path, walk, evaluate_every=2, early_stopping=2)
+    assert (result.steps, result.best_step, result.stopped_early) == (8, 4, True)
+
+
+def test_without_held_out_data_the_last_weights_are_exported(tmp_path):
+    walk = Walk()
+    result = run(tmp_path, walk, evaluate_every=2)
+    assert exported(tmp_path) == walk.weight.tolist()
+    assert result.best_step is None
+
+
+def test_a_run_of_nothing_but_nan_stops_with_a_cure(tmp_path):
+    with pytest.raises(RunFailed, match=f"not finite {MAX_SKIPPED_IN_A_ROW} times in a row; lower train.learning_rate"):
+        run(tmp_path, Walk(total_steps=50, skip_from=3))
+    assert rows(tmp_path)[-1]["step"] == 3 + MAX_SKIPPED_IN_A_ROW
+    assert rows(tmp_path)[-1]["skipped"] == 1
+
+
+def test_a_few_skipped_steps_do_not_stop_it(tmp_path):
+    assert run(tmp_path, Walk(total_steps=6, skip_from=2)).steps == 6
+
+
+def test_a_run_without_steps_says_so(tmp_path):
+    with pytest.raises(UserError, match="no step to train"):
+        run(tmp_path, Walk(total_steps=0))
+
+
+def timeless(path):
+    return [{k: v for k, v in row.items() if "second" not in k} for row in rows(path)]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path):
+    settings = {"evaluate_every": 2, "save_every": 1}
+    run(tmp_path / "whole", Walk(evaluations=[3.0, 1.0, 2.0]), **settings)
+    with pytest.raises(RunStopped, match="step 3/6: stopped on request; continue with --resume auto"):
+        run(tmp_path / "cut", Walk(evaluations=[3.0, 1.0, 2.0], signal_at=2), **settings)
+    assert not (tmp_path / "cut" / "model").exists()
+    run(tmp_path / "cut", Walk(evaluations=[3.0, 1.0, 2.0]), resume=True, **settings)
+    assert exported(tmp_path / "cut") == exported(tmp_path / "whole")
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+    assert rows(tmp_path / "cut", "samples.jsonl") == rows(tmp_path / "whole", "samples.jsonl")
+
+
+def test_the_best_weights_survive_a_resume(tmp_path):
+    with pytest.raises(RunStopped):
+        run(tmp_path, Walk(evaluations=[1.0, 2.0, 3.0], signal_at=2), evaluate_every=2)
+    result = run(tmp_path, Walk(evaluations=[1.0, 2.0, 3.0]), resume=True, evaluate_every=2)
+    assert (result.best_step, result.exported_step) == (2, 2)
+
+
+def test_a_damaged_checkpoint_falls_back_one_and_the_logs_follow(tmp_path):
+    with pytest.raises(RunStopped):
+        run(tmp_path, Walk(signal_at=3), save_every=1)
+    newest = checkpoint.newest_valid(tmp_path / "checkpoints")[0]
+    (newest / "state.safetensors").write_bytes(b"\0" * 10)
+    run(tmp_path, Walk(), resume=True, save_every=1)
+    run(tmp_path / "whole", Walk())
+    assert exported(tmp_path) == exported(tmp_path / "whole")
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resuming_a_finished_run_trains_nothing_and_says_so(tmp_path, capsys):
+    run(tmp_path, Walk(), save_every=6)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    result = run(tmp_path, Walk(), resume=True, save_every=6)
+    assert "the run is complete; nothing left to train" in capsys.readouterr().err
+    assert (result.steps, (tmp_path / "metrics.jsonl").read_text()) == (6, before)
+
+
+def test_resume_without_a_checkpoint_starts_again(tmp_path, capsys):
+    run(tmp_path, Walk())
+    run(tmp_path, Walk(), resume=True)
+    assert "no checkpoint to continue from; starting at step 0" in capsys.readouterr().err
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resume_with_another_length_is_refused(tmp_path):
+    run(tmp_path, Walk(), save_every=3)
+    with pytest.raises(UserError, match="saved with total_steps 6, this run has 8"):
+        run(tmp_path, Walk(total_steps=8), resume=True)
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    assert run(tmp_path, Walk(), save_every=2).steps == 6
+    assert "could not be saved" in capsys.readouterr().err
+
+
+def test_a_signal_at_the_last_step_lets_the_run_finish(tmp_path):
+    assert run(tmp_path, Walk(signal_at=5)).steps == 6
+    assert (tmp_path / "model").exists()
+
+
+def test_handlers_are_given_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    run(tmp_path, Walk())
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_callbacks_see_every_step_and_the_end(tmp_path):
+    class Watcher:
+        def __init__(self):
+            self.calls = []
+
+        def start(self, algorithm, folder):
+            self.calls.append(("start", folder.path.name))
+
+        def step(self, step, metrics):
+            self.calls.append((step, metrics["loss"] is not None))
+
+        def end(self, result):
+            self.calls.append(("end", result.steps))
+
+    watcher = Watcher()
+    run(tmp_path / "r", Walk(total_steps=3), callbacks=[watcher], log_every=100)
+    assert watcher.calls == [("start", "r"), (1, True), (2, True), (3, True), ("end", 3)]
+
+
+def test_a_tracker_that_cannot_write_does_not_stop_the_run(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").write_text("a file where the folder should be")
+    assert run(tmp_path / "run", Walk(), resume=True, tensorboard=True).steps == 6
+    assert "TensorBoard stopped" in capsys.readouterr().err
+
+
+TWICE = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[2])
+from test_loop import Walk, run
+class Slow(Walk):
+    def step(self, step, learning_rate):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+run(sys.argv[1], Slow())
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    arguments = [sys.executable, "-c", TWICE, str(tmp_path / "run"), os.path.dirname(__file__)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert "finishing this step, then saving; once more to end at once" in done.stderr

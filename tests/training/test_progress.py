@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from concordant.training.progress import Display, current, duration, numbers, use
+
+
+def lines(seconds_between_lines=0.0, **options):
+    stream = io.StringIO()
+    return Display(Console(file=stream, width=200, **options), seconds_between_lines), stream
+
+
+def test_plain_lines_when_not_a_terminal():
+    display, stream = lines()
+    with display.task("sft", 4) as bar:
+        bar.update(1, {"loss": 0.6931, "objective/kl": 1.5, "other": 3.0})
+    first = stream.getvalue().splitlines()[0]
+    assert first.startswith("sft  1/4  loss 0.6931  KL 1.5  0s left")
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_plain_lines_come_every_few_seconds_and_the_last_one_always():
+    display, stream = lines(seconds_between_lines=60.0)
+    with display.task("sft", 100) as bar:
+        for step in range(1, 101):
+            bar.update(step)
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["1/100", "100/100"]
+
+
+def test_live_bars_on_a_terminal_stop_with_the_last_task():
+    display, stream = lines(force_terminal=True)
+    with display.task("outer", 2) as outer, display.task("inner [x]", 2) as inner:
+        inner.update(1, {"loss": 0.5})
+        outer.update(1)
+        assert display.live is not None
+    assert display.live is None
+    assert "inner [x]" in stream.getvalue() and "loss 0.5" in stream.getvalue()
+    with display.task("again", 1) as bar:
+        bar.advance()
+    assert "again" in stream.getvalue()
+
+
+def test_no_color_is_honoured(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    display, stream = lines(force_terminal=True, color_system="truecolor")
+    with display.task("sft", 2) as bar:
+        bar.update(1, {"loss": 0.5})
+    assert "\x1b[3" not in stream.getvalue()  # 30-37 and 38;5 are colours
+
+
+def test_markup_in_a_message_is_text():
+    display, stream = lines()
+    display.message("[red]reward[/red] of <img onerror=1>")
+    assert stream.getvalue() == "[red]reward[/red] of <img onerror=1>\n"
+
+
+def test_stages_share_the_display_in_use():
+    display, stream = lines()
+    with use(display):
+        assert current() is display
+        current().prefix = "[2/3]"
+        with current().task("dpo", 1) as bar:
+            bar.advance()
+    assert stream.getvalue().startswith("[2/3] dpo  1/1")
+    assert current() is not display
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0s"), (59.4, "59s"), (59.6, "1m00s"), (187, "3m07s"), (7500, "2h05m")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_only_known_numbers_are_shown():
+    assert numbers({"loss": 0.123456, "secret": 1.0}) == "loss 0.1235"

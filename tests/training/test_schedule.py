@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from concordant.config.train import TrainConfig
+from concordant.core.errors import UserError
+from concordant.training.schedule import SCHEDULES, learning_rate
+
+
+def rates(schedule, total, warmup_fraction):
+    config = TrainConfig(learning_rate=8.0, schedule=schedule, warmup_fraction=warmup_fraction)
+    return [learning_rate(config, step, total) for step in range(total)]
+
+
+def test_linear_without_warmup_loses_an_equal_part_every_step():
+    assert rates("linear", 4, 0.0) == [8.0, 6.0, 4.0, 2.0]
+
+
+def test_warmup_climbs_in_equal_parts_to_the_full_rate():
+    # 8 steps, 2 of warm-up: 4, 8, then 8 · (6, 5, 4, 3, 2, 1)/7
+    assert rates("linear", 8, 0.25) == pytest.approx([4, 8, *(8 * k / 7 for k in (6, 5, 4, 3, 2, 1))])
+
+
+def test_cosine_is_half_way_in_the_middle():
+    # (1 + cos(π·k/4)) / 2 for k = 0..3: 1, 0.8536, 0.5, 0.1464
+    assert rates("cosine", 4, 0.0) == pytest.approx([8.0, 6.8284271, 4.0, 1.1715729])
+
+
+def test_constant_stays():
+    assert rates("constant", 4, 0.5) == [4.0, 8.0, 8.0, 8.0]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("total", [1, 2, 7, 100])
+def test_no_step_is_spent_on_nothing_and_the_peak_is_the_rate_asked_for(schedule, warmup, total):
+    series = rates(schedule, total, warmup)
+    assert min(series) > 0
+    assert max(series) == 8.0
+
+
+def test_an_unknown_schedule_names_the_nearest():
+    with pytest.raises(UserError, match='unknown schedule "cosin". Did you mean "cosine"'):
+        learning_rate(TrainConfig(schedule="cosin"), 0, 1)
