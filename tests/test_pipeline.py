@@ -45,7 +45,7 @@ class Fake:
         model = Path(config.output) / "model"
         model.mkdir()
         (model / "config.json").write_text(name)
-        return model
+        return Path(config.output)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -219,6 +219,7 @@ def test_a_stage_that_exports_no_model_cannot_stand_for_one(tmp_path, display):
         (("verb: reward,", "verb: chat,"), "chat writes no folder and cannot be a stage"),
         (("sft: {model", "../sft: {model"), "cannot name a stage"),
         (("verb: reward,", "verb: reward, output: elsewhere,"), "output is not a stage's to choose"),
+        (("verb: reward,", "verb: reward, resume: auto,"), "resume is not a stage's to choose"),
     ],
 )
 def test_mistakes_in_the_file(change, message):
@@ -232,7 +233,7 @@ def test_mistakes_in_the_file(change, message):
         ("stages.pop.clip", 'unknown stage "pop". Did you mean "ppo"'),
         ("stages.ppo.clipp", 'unknown option "--clipp". Did you mean "--clip"'),
         ("stages.ppo", "needs a key of the stage"),
-        ("sede", 'unknown option "sede". Did you mean "seed"'),
+        ("sede", 'unknown option "--sede". Did you mean "--seed"'),
     ],
 )
 def test_mistakes_in_options(option, message):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ from concordant.core.errors import UserError, nearest
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A number's range in the usual notation, ``[0, 1)``: square brackets include the end, round ones do not."""
+    """A number's range in the usual notation, ``[0, 1)``: square brackets include the end, round ones do not.
+
+    NaN is in no range."""
 
     text: str
 
@@ -30,7 +31,7 @@ class Range:
         low, high = (float(end) for end in self.text[1:-1].replace("∞", "inf").split(","))
         above = low <= value if self.text[0] == "[" else low < value
         below = value <= high if self.text[-1] == "]" else value < high
-        return None if above and below and math.isfinite(value) else f"expected a number in {self.text}"
+        return None if above and below else f"expected a number in {self.text}"
 
 
 class OneOf:

@@ -95,6 +95,18 @@ def build(config_class: type, values: Mapping[str, Any], prefix: str = "") -> An
     return config_class(**arguments)
 
 
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested mappings, in the same order."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return nested
+
+
 def flatten(config: Any) -> dict[str, Any]:
     """Dotted keys and values of a config; the inverse of ``build``."""
     flat: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from concordant.config.checks import expected, shown, validate
-from concordant.config.fields import MAIN_KEY, Field, Schema, build, flatten, schema
+from concordant.config.fields import MAIN_KEY, Field, Schema, build, flatten, nest, schema
 from concordant.config.yaml_io import load_yaml, parse_yaml
 from concordant.core.errors import UserError, nearest
 
@@ -147,17 +147,10 @@ _PARSERS: dict[type, ArgumentParser] = {}  # a pipeline casts one class for many
 
 
 def _cast(config_class: type, keys: Schema, values: Flat) -> Flat:
-    nested: dict[str, Any] = {}
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
     try:
         if config_class not in _PARSERS:
             _PARSERS[config_class] = parser("", config_class)
-        namespace = _PARSERS[config_class].parse_object(nested)
+        namespace = _PARSERS[config_class].parse_object(nest(values))
     except argparse.ArgumentError as problem:
         match = re.search(r'[Kk]ey "([\w.]+)"', str(problem))
         if match is None or match[1] not in keys.fields:
@@ -210,14 +203,7 @@ def help_text(verb: str, config_class: type, summary: str) -> str:
 
 def to_mapping(verb: str, config: Any) -> dict[str, Any]:
     """The nested mapping that config.yaml holds: the verb first, then every key, defaults too."""
-    nested: dict[str, Any] = {"verb": verb}
-    for key, value in flatten(config).items():
-        *sections, name = key.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
-    return nested
+    return {"verb": verb, **nest(flatten(config))}
 
 
 def _items(text: str, key: str) -> list[str]:

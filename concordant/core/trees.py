@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class Branch:
 
     @property
     def response_length(self) -> int:
-        return int(self.is_response_T.sum())
+        return int(np.count_nonzero(self.is_response_T.numpy()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,41 +179,41 @@ def lay_out(trees: Sequence[PromptTree], layout: Layout = Layout.TREE) -> TreeBa
 
 
 def _lay_rows(rows: list[list[_Placed]]) -> TreeBatch:
+    """One ``TreeBatch`` of rows whose trees are given. NumPy, because a tensor operation a branch would cost more
+    than a small model's forward pass."""
     length = max(sum(p.tree.tokens for p in row) for row in rows)
     shape = (len(rows), length)
-    ids = torch.zeros(shape, dtype=torch.int64)
-    position = torch.zeros(shape, dtype=torch.int64)
-    tree_of = torch.full(shape, -1, dtype=torch.int64)
-    branch_of = torch.full(shape, -1, dtype=torch.int64)
+    ids, position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    tree_of, branch_of = np.full(shape, -1), np.full(shape, -1)
+    count = np.arange(length + 1)  # positions, sliced instead of made anew
     source, target, branch_n, token_n = [], [], [], []
     last, caller, caller_tree, blocks, branches = [], [], [], 0, 0
     for r, row in enumerate(rows):
         at = 0
         for p in row:
             trunk = len(p.tree.prompt_P)
-            ids[r, at : at + trunk] = p.tree.prompt_P
-            position[r, at : at + trunk] = torch.arange(trunk)
+            ids[r, at : at + trunk] = p.tree.prompt_P.numpy()
+            position[r, at : at + trunk] = count[:trunk]
             tree_of[r, at : at + p.tree.tokens] = blocks
-            trunk_end = r * length + at + trunk - 1
+            trunk_end = at + trunk - 1
             at, token = at + trunk, p.first_token
             for i, b in enumerate(p.tree.branches):
-                t = len(b.ids_T)
-                ids[r, at : at + t] = b.ids_T
-                position[r, at : at + t] = torch.arange(trunk, trunk + t)
+                t, is_response_T = len(b.ids_T), b.is_response_T.numpy()
+                ids[r, at : at + t] = b.ids_T.numpy()
+                position[r, at : at + t] = count[:t] + trunk
                 branch_of[r, at : at + t] = branches
-                here = torch.arange(r * length + at - 1, r * length + at + t - 1)
+                here = count[at - 1 : at + t - 1].copy()
                 here[0] = trunk_end  # the first token of every branch is predicted by the trunk's last
-                source.append(here[b.is_response_T])
-                target.append(b.ids_T[b.is_response_T])
-                count = len(target[-1])
-                branch_n.append(torch.full((count,), branches, dtype=torch.int64))
-                token_n.append(torch.arange(token, token + count))
+                source.append(here[is_response_T] + r * length)
+                target.append(ids[r, at : at + t][is_response_T])
+                responses = len(target[-1])
+                branch_n.append(np.full(responses, branches))
+                token_n.append(np.arange(token, token + responses))
                 last.append(r * length + at + t - 1)
                 caller.append(p.first_branch + i)
                 caller_tree.append(p.number)
-                at, token, branches = at + t, token + count, branches + 1
+                at, token, branches = at + t, token + responses, branches + 1
             blocks += 1
-    return TreeBatch(
-        ids, position, tree_of, branch_of, torch.cat(source), torch.cat(target), torch.cat(branch_n),
-        torch.tensor(last), torch.cat(token_n), torch.tensor(caller), torch.tensor(caller_tree),
-    )  # fmt: skip
+    per_token = [np.concatenate(column) for column in (source, target, branch_n)]
+    laid = (ids, position, tree_of, branch_of, *per_token, np.array(last), np.concatenate(token_n))
+    return TreeBatch(*map(torch.from_numpy, (*laid, np.array(caller), np.array(caller_tree))))

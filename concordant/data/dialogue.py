@@ -15,7 +15,7 @@ from concordant.data.records import Demonstration, Message, Pair, Rating, Role
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 AS_MESSAGES = "[{"  # how a prompt string begins that is a JSON list of messages
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_TURN = re.compile(r"\n\n(Human|Assistant):")
 _SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 Messages = tuple[Message, ...]
@@ -46,7 +46,7 @@ def parse_hh(text: str) -> Messages:
     Text before the first turn becomes a system message; two turns of one speaker in a row become one,
     since chat templates insist on alternation.
     """
-    pieces = _TURN.split(text)
+    pieces = _TURN.split("\n\n" + text.lstrip())
     messages = [Message("system", pieces[0].strip())] if pieces[0].strip() else []
     for speaker, piece in zip(pieces[1::2], pieces[2::2], strict=True):
         role, content = _SPEAKERS[speaker], piece.strip()

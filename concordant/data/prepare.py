@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
 from concordant.data.card import CountTokens, DataCard, make_card
-from concordant.data.convert import MODEL_JUDGES, as_demonstrations, prompt_of
+from concordant.data.convert import MODEL_JUDGES, answers_of, as_demonstrations, prompt_of
 from concordant.data.dialogue import Drop, Messages, check_prompt, write_prompt
 from concordant.data.formats import VERL_COLUMNS
 from concordant.data.records import Demonstration, Pair, Prompt, Record
@@ -38,7 +38,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
     fill (rm without pairs, sft without answers) is not written. ``count_tokens`` makes the card's lengths
     tokens. Raises UserError for bad data, and for an output folder that holds something else.
     """
-    output = Path(config.output).expanduser()
+    output = Path(config.output).expanduser().absolute()
     if not config.output:
         raise UserError("no output folder given. Expected --output DIR")
     _check_replaceable(output)
@@ -147,13 +147,11 @@ def _sft_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dic
     """Both answers of a pair, a row each: SFT learns the form, the reward model which is better."""
     for record in records:
         made = as_demonstrations(record, "both")
-        for d in [] if isinstance(made, Drop) else made:
-            prompt, response = d.messages[:-1], d.messages[-1].content
-            yield {
-                "prompt": write_prompt(prompt, [response]),
-                "response": response,
-                "first_response": d.first_response,
-            }
+        if isinstance(made, Drop):
+            continue
+        prompt = write_prompt(prompt_of(record), answers_of(record))
+        for d in made:
+            yield {"prompt": prompt, "response": d.messages[-1].content, "first_response": d.first_response}
 
 
 def _rm_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dict[str, Any]]:

@@ -77,7 +77,7 @@ def _sets_for(want: type, responses: str) -> tuple[str, ...]:
     """Which sets of a prepared folder serve: sft holds both answers, so the chosen alone come from rm."""
     answers = ("rm", "sft") if responses == "chosen" else ("sft", "rm")
     sets: dict[type, tuple[str, ...]] = {
-        Pair: ("rm", "rl"),
+        Pair: ("rm",),
         Demonstration: answers,
         Prompt: ("rl", "rm", "sft"),
         Rating: ("rm",),

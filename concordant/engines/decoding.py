@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -24,6 +25,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from concordant.core.seeding import torch_stream
 from concordant.core.trees import Layout
+from concordant.engines.ragged_attention import WASTE, Run, can_run, cut, ragged
 from concordant.engines.slot_cache import SlotCache
 from concordant.models.layout import REFUSALS, check_layout, narrow_window, undisturbed
 from concordant.models.tree_attention import FULL, SLIDING, backbone, layer_types, sliding_window
@@ -54,14 +56,17 @@ class SlotDecoder:
 
     mixed_lengths = True
 
-    def __init__(self, model: PreTrainedModel, rows: int, columns: int) -> None:
+    def __init__(self, model: PreTrainedModel, rows: int, columns: int, waste: int = WASTE) -> None:
         self.model = model
-        config = model.config.get_text_config()
-        self.window = sliding_window(config)
-        self.types = layer_types(config)
+        self.waste = waste  # cells a run of ragged attention may read for nothing
+        self.config = model.config.get_text_config()
+        self.window = sliding_window(self.config)
+        self.types = layer_types(self.config)
         self.cache = SlotCache(_is_sliding(model), rows, columns, model.device)
         self.column_C = torch.arange(columns, device=model.device)
         self.lengths: list[int] = []  # tokens each live row has in the cache
+        self.ragged = can_run(self.config, model.device)
+        self.runs: list[Run] = []
 
     def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
         cursor = self.cache.cursor
@@ -80,19 +85,23 @@ class SlotDecoder:
                 )
             self.lengths += [len(prompts[i]) - 1 for i in group for _ in range(copies[i])]
             cursor.live = len(self.lengths)
+        self.runs = cut(self.lengths, self.waste)
 
     def step(self, last: Sequence[int]) -> Tensor:
         device = self.model.device
         position_R = torch.tensor(self.lengths, device=device)
-        self.cache.cursor.decode(position_R, max(self.lengths))
-        out = self.model(
-            input_ids=torch.tensor(last, device=device)[:, None],
-            attention_mask=self._masks(position_R),
-            position_ids=position_R[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
         self.lengths = [n + 1 for n in self.lengths]
+        for run in self.runs:
+            run.span += 1
+        self.cache.cursor.decode(position_R, max(self.lengths))
+        with ragged(self.config, self.runs) if self.ragged and len(self.runs) > 1 else nullcontext():
+            out = self.model(
+                input_ids=torch.tensor(last, device=device)[:, None],
+                attention_mask=self._masks(position_R),
+                position_ids=position_R[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+            )
         return out.logits[:, -1]
 
     def _masks(self, position_R: Tensor) -> Tensor | dict[str, Tensor]:
@@ -111,6 +120,7 @@ class SlotDecoder:
         left = len(order) - len(gone)
         holes = [row for row in sorted(gone) if row < left]
         movers = [row for row in range(left, len(order)) if row not in gone]
+        movers.sort(key=lambda row: -self.lengths[row])  # earlier rows are longer: keep it so
         for hole, mover in zip(holes, movers, strict=True):
             order[hole] = mover
         if movers:
@@ -118,6 +128,7 @@ class SlotDecoder:
         order = order[:left]
         self.lengths = [self.lengths[row] for row in order]
         self.cache.cursor.live = left
+        self.runs = cut(self.lengths, self.waste)
         return order
 
 
@@ -202,7 +213,7 @@ def _slot_error(model: PreTrainedModel) -> float:
     def tokens(n: int) -> list[int]:
         return torch.randint(0, vocabulary, (n,), generator=stream).tolist()
 
-    decoder = SlotDecoder(model, rows=5, columns=24)
+    decoder = SlotDecoder(model, rows=5, columns=24, waste=0)
     rows: list[list[int]] = []
     worst = 0.0
     for joining, leaving in (([(15, 2), (9, 1), (4, 1)], [0, 2]), ([(11, 1), (1, 2)], [1])):

@@ -38,8 +38,8 @@ class Cursor:
         self.copies_N = torch.tensor(copies, device=self.device)
 
     def decode(self, column_R: Tensor, longest: int) -> None:
-        """One token a live row comes next, after ``column_R`` earlier ones, of which the longest row has ``longest``."""
-        self.span = min(self.columns, -(-(longest + 1) // BLOCK) * BLOCK)
+        """One token a live row comes next, at ``column_R``; the longest row will have ``longest`` then."""
+        self.span = min(self.columns, -(-longest // BLOCK) * BLOCK)
         self.column_R = column_R
         self._cell_RH = {}
 

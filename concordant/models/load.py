@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -71,7 +74,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
     policy = Policy(model, tokenizer, prepare_model(model), name)
     adapt(model, config, adapter, seed)
     if config.activation_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(model)
     return policy
 
 
@@ -146,7 +149,7 @@ def readable_errors(place: Path | str) -> Iterator[None]:
     """Turn what transformers raises for a model it cannot find or read into one sentence with a way out."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         if isinstance(place, Path):
             raise UserError(f'"{place}" cannot be loaded: {_first_line(error)}') from error
         raise UserError(
@@ -203,6 +206,14 @@ def define_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
         tokenizer.eos_token = token
     if model.config.eos_token_id is None:
         model.config.eos_token_id = tokenizer.eos_token_id
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Keep only each layer's input for the backward pass, and compute the rest again."""
+    with warnings.catch_warnings():
+        # The new name of this method is not in every version that pyproject.toml allows.
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 # -- nothing random in a forward pass -------------------------------------------------------------

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from concordant.core.errors import UserError, nearest, unknown_name
 from concordant.core.seeding import torch_stream
-from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name
+from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name, check_settings
 
 __all__ = [
     "Adapter",
@@ -57,16 +57,14 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def adaptable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer by path, heads included, wrapped ones as their wrapper. ``nn.MultiheadAttention``
-    reads its layer's weight past any wrapper's forward, so that layer is left out."""
-    layers: dict[str, nn.Module] = {}
-    closed: set[str] = set()
-    for path, module in model.named_modules():
-        if isinstance(module, LoRALinear | nn.MultiheadAttention):
-            closed.add(path)
-        if path and isinstance(module, nn.Linear | Conv1D | LoRALinear) and path.rpartition(".")[0] not in closed:
-            layers[path] = module
-    return layers
+    """Every linear layer by path, heads included, wrapped ones as their wrapper."""
+    wrappers = lora_layers(model)
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if path in wrappers
+        or (isinstance(module, nn.Linear | Conv1D) and path and path.rpartition(".")[0] not in wrappers)
+    }
 
 
 def _backbone(model: nn.Module) -> set[nn.Module]:
@@ -117,7 +115,9 @@ def _no_target(model: nn.Module, target: str, layers: dict[str, nn.Module]) -> U
     known = {path.rpartition(".")[2] for path in layers}
     for path, module in model.named_modules():
         if _matches(path, target):
-            return UserError(f'LoRA cannot adapt "{target}": {path} is a {type(module).__name__}, no linear layer')
+            return UserError(
+                f'LoRA cannot adapt "{target}": {path} is of type {type(module).__name__}, no linear layer'
+            )
     for path, parameter in model.named_parameters():
         if _matches(path, target):
             return UserError(f'LoRA cannot adapt "{target}": {path} is a {parameter.ndim}-D parameter, no linear layer')
@@ -140,7 +140,7 @@ def _refuse_tied(model: nn.Module, paths: Sequence[str]) -> None:
 
 def _not_adapted(model: nn.Module, target_names: Sequence[str] | None) -> list[str]:
     backbone, adapted = _backbone(model), set(adaptable_layers(model).values())
-    ignored = (nn.Embedding, Adapter)  # an embedding is a table, not a map; LoRA as published leaves it
+    ignored = (nn.Embedding, Adapter)  # an embedding is a table whose rows are picked, no linear map
     inside = {child for layer in adapted if isinstance(layer, LoRALinear) for child in layer.modules()}
     found: list[str] = []
     for path, module in model.named_modules():
@@ -197,6 +197,7 @@ def apply_lora_to_model(
         UserError: unknown or tied targets; a name already taken; a rank, alpha or dropout out of range.
     """
     check_adapter_name(name)
+    check_settings(r, alpha, dropout)
     paths = find_target_modules(model, target_modules)
     if name in adapter_names(model):
         raise UserError(f'the model already has an adapter "{name}"; choose another name or remove_adapter it')

@@ -37,10 +37,7 @@ class Adapter(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if r < 1:
-            raise UserError(f"LoRA rank {r}: expected 1 or more")
-        if not alpha > 0 or not 0 <= dropout < 1:
-            raise UserError(f"LoRA alpha {alpha}, dropout {dropout}: expected alpha > 0 and 0 <= dropout < 1")
+        check_settings(r, alpha, dropout)
         self.r, self.alpha, self.rank_stabilised = r, alpha, rank_stabilised
         self.dropout = nn.Dropout(dropout)
         like = torch.empty(0) if like is None else like
@@ -146,3 +143,10 @@ class LoRALinear(nn.Module):
 def check_adapter_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in dir(nn.ModuleDict()):
         raise UserError(f'adapter name "{name}": expected letters, digits, "_" or "-", and no name torch uses itself')
+
+
+def check_settings(r: int, alpha: float, dropout: float) -> None:
+    if r < 1:
+        raise UserError(f"LoRA rank {r}: expected 1 or more")
+    if not 0 < alpha < math.inf or not 0 <= dropout < 1:
+        raise UserError(f"LoRA alpha {alpha}, dropout {dropout}: expected alpha > 0 and 0 <= dropout < 1")

@@ -27,7 +27,7 @@ from concordant.data.records import Message
 from concordant.models import reward_build
 from concordant.models.export import write_model
 from concordant.models.layout import Head, ModelTraits, check_layout, is_causal, lm_logits, undisturbed
-from concordant.models.load import Policy, adapt, base_of_adapter, load_config, load_policy
+from concordant.models.load import Policy, adapt, base_of_adapter, checkpoint_activations, load_config, load_policy
 from concordant.models.locate import is_adapter, locate
 from concordant.models.tree_attention import hidden_states
 
@@ -97,7 +97,7 @@ class RewardModel:
                 if not name.startswith(f"{made.model.base_model_prefix}.") or "pooler" in name:
                     parameter.requires_grad = True  # a frozen random head could never be made up for
         if start.activation_checkpointing:
-            made.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(made.model)
         return made
 
     @classmethod
@@ -199,7 +199,7 @@ class RewardModel:
 
     def compare(self, a: str | Dialogue, b: str | Dialogue) -> Comparison:
         """Which of two texts scores higher, with what confidence."""
-        score_a, score_b = self.score([a, b])
+        (score_a,), (score_b,) = self.score([a]), self.score([b])  # apart, so that equal texts tie to the bit
         difference = score_a - score_b
         return Comparison(
             preference="a" if difference > 0 else "b" if difference < 0 else "tie",

@@ -23,7 +23,7 @@ With the config.yaml of a run, that run is repeated; the options are those of it
 
 DEMO_HELP = """usage: concordant demo [--output runs/demo] [--seed N] [--stages.NAME.KEY=VALUE]
 
-The whole pipeline on the built-in toy world: SFT, reward model, best-of-n, DPO, PPO, and a report that compares them."""
+The whole pipeline on the built-in toy world: SFT, reward model, best-of-n, DPO, PPO, and a report to compare them."""
 
 
 def pipeline_command(mapping: Mapping[str, Any], source: str, arguments: Sequence[str], output: str = "") -> int:

@@ -70,8 +70,8 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
     bodies = {str(name): _body(str(name), body, source) for name, body in listed.items()}
     verbs = {name: _verb(name, body, source) for name, body in bodies.items()}
     shared = {key: value for key, value in mapping.items() if key not in ("stages", *_OWN_KEYS)}
-    _check_shared([*shared], verbs, f"{source}: unknown key")
-    _check_shared([name for name, _ in options if not name.startswith("stages.")], verbs, "unknown option")
+    _check_shared([*shared], verbs, f"{source}: unknown key ", "")
+    _check_shared([name for name, _ in options if not name.startswith("stages.")], verbs, "unknown option ", "--")
     own = _stage_options(options, bodies)
     stages = []
     for name, verb in verbs.items():
@@ -85,8 +85,11 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
             _assigned(keys, own[name]),
         ]
         values = flatten(_typed(config_class, layers, where))
-        if values["output"]:
-            raise UserError(f"{where}: output is not a stage's to choose; it writes to OUTPUT/{name}")
+        for key in _OWN_KEYS:
+            if values.get(key):
+                raise UserError(
+                    f"{where}: {key} is not a stage's to choose: it writes to OUTPUT/{name} and goes on there"
+                )
         stages.append(_with_needs(name, verb, values, list(bodies), where))
     return _in_order(stages, source)
 
@@ -119,11 +122,12 @@ def _verb(name: str, body: Mapping[str, Any], source: str) -> str:
     return verb
 
 
-def _check_shared(keys: Sequence[str], verbs: Mapping[str, str], what: str) -> None:
+def _check_shared(keys: Sequence[str], verbs: Mapping[str, str], what: str, dashes: str) -> None:
     known = {key.partition(".")[0] for verb in verbs.values() for key in schema(verb_named(verb).config_class()).fields}
     for key in keys:
         if key.partition(".")[0] not in known - set(_OWN_KEYS):
-            raise UserError(f'{what} "{key}".{nearest(key, [*known, "stages", "output"])}')
+            names = [dashes + name for name in (*known, "stages", "output")]
+            raise UserError(f'{what}"{dashes}{key}".{nearest(dashes + key, names)}')
 
 
 def _stage_options(options: Sequence[Option], stages: Mapping[str, Any]) -> dict[str, list[Option]]:

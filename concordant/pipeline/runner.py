@@ -32,7 +32,7 @@ class Record:
     verb: str
     done: bool
     seconds: float = 0.0
-    result: str = ""  # what the stage wrote, relative to its folder where it is inside
+    result: str = ""  # what the stage wrote, its model if it has one; relative to the folder where it is inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +96,13 @@ def _run_stage(
     started = time.monotonic()
     _write(folder, Record(now, stage.verb, False, spent))
     try:
-        result = do(stage.verb, stage.config(output, goes_on))
+        wrote = do(stage.verb, stage.config(output, goes_on))
     except (UserError, RunFailed, RunStopped) as problem:
         _write(folder, Record(now, stage.verb, False, spent + time.monotonic() - started))
         more = "; the same command goes on from here" if isinstance(problem, RunStopped) else ""
         raise type(problem)(f"stage {stage.name}: {problem}{more}") from problem
     seconds = spent + time.monotonic() - started
-    _write(folder, Record(now, stage.verb, True, seconds, _relative(result, folder)))
+    _write(folder, Record(now, stage.verb, True, seconds, _result(wrote, folder)))
     return StageReport(stage.name, stage.verb, "continued" if goes_on else "ran", seconds, folder)
 
 
@@ -137,9 +137,10 @@ def _clear(folder: Path, record: Record | None) -> None:
         lock.release()
 
 
-def _relative(result: Path | None, folder: Path) -> str:
-    if result is None:
-        return ""
+def _result(wrote: Path | None, folder: Path) -> str:
+    if (folder / "model").is_dir():
+        return "model"
+    result = wrote or folder
     inside = result.is_relative_to(folder)
     return str(result.relative_to(folder) if inside else result.resolve())
 

@@ -75,7 +75,7 @@ class Task:
     def __init__(self, display: Display, name: str, total: int, done: int) -> None:
         self.display, self.name, self.total = display, name, total
         self._started, self._first, self._done = time.monotonic(), done, done
-        self._last_line = float("-inf")
+        self._last_line, self._said = float("-inf"), done  # when, and how far it was
         self._numbers = ""
         self._closed = False
         live = display.live
@@ -99,7 +99,7 @@ class Task:
         if self._closed:
             return
         self._closed = True
-        if self._bar is None and self._done > self._first:
+        if self._bar is None and self._done > self._said:
             self._line()
         self.display.task_closed()
 
@@ -110,7 +110,7 @@ class Task:
         self.close()
 
     def _line(self) -> None:
-        self._last_line = time.monotonic()
+        self._last_line, self._said = time.monotonic(), self._done
         elapsed, steps = self._last_line - self._started, self._done - self._first
         if self._done >= self.total:
             clock = f"took {duration(elapsed)}"

@@ -105,8 +105,10 @@ class RunFolder:
         self.close()
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.writelines(json_line(row) for row in rows)
+        lines = [json_line(row) for row in rows]
+        if lines:
+            with (self.path / name).open("a", encoding="utf-8") as file:
+                file.writelines(lines)
 
 
 def json_line(row: Mapping[str, Any]) -> str:

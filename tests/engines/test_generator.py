@@ -32,7 +32,7 @@ from concordant.core.errors import UserError
 from concordant.core.seeding import torch_stream
 from concordant.engines import decoding
 from concordant.engines.protocol import Completion
-from concordant.engines.sampling import sample_tokens, uniforms
+from concordant.engines.ragged_attention import cut
 from concordant.engines.torch_generator import TorchGenerator
 
 VOCABULARY = 97
@@ -99,7 +99,12 @@ def test_greedy_tokens_are_those_of_transformers_generate(name: str) -> None:
     for prompt, (completion,) in zip(prompts, ours, strict=True):
         mask = torch.ones_like(prompt)[None]
         peer = model.generate(
-            prompt[None], attention_mask=mask, do_sample=False, max_new_tokens=12, eos_token_id=list(END), pad_token_id=0
+            prompt[None],
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=12,
+            eos_token_id=list(END),
+            pad_token_id=0,
         )
         assert completion.ids_T.tolist() == peer[0, len(prompt) :].tolist()
 
@@ -115,6 +120,34 @@ def test_logprobs_are_those_of_a_plain_forward_at_the_same_temperature(name: str
             torch.testing.assert_close(
                 c.logprob_T, plain_logprobs(model, prompt, c.ids_T, temperature), atol=1e-4, rtol=0
             )
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3, one layer of two sliding"])
+def test_rows_attended_in_runs_of_like_length_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts = build(name), random_prompts(*range(40, 3, -2), *range(1, 6))
+    sampling = SamplingConfig(max_new_tokens=10, slots=20)
+    runs = []
+    step = decoding.SlotDecoder.step
+
+    def watched(self: decoding.SlotDecoder, last: list[int]) -> Tensor:
+        runs.append([(r.first, r.last) for r in self.runs])
+        return step(self, last)
+
+    monkeypatch.setattr(decoding.SlotDecoder, "step", watched)
+    out = TorchGenerator(model, END).generate(prompts, sampling, 0)
+    assert max(map(len, runs)) > 1
+    for prompt, (c,) in zip(prompts, out, strict=True):
+        torch.testing.assert_close(c.logprob_T, plain_logprobs(model, prompt, c.ids_T, 1.0), atol=1e-4, rtol=0)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_runs_are_cut_where_reading_on_costs_more_than_a_call() -> None:
+    """Four rows of 10 read to column 100 are 360 cells for nothing, to column 70 they are 240."""
+    assert [(r.first, r.last, r.span) for r in cut([100] * 4 + [10] * 4)] == [(0, 4, 100), (4, 8, 10)]
+    assert [(r.first, r.last, r.span) for r in cut([70] * 4 + [10] * 4)] == [(0, 8, 70)]
+    assert [(r.first, r.last, r.span) for r in cut([10, 9, 8, 7, 30])] == [(0, 5, 30)]
+    assert [(r.first, r.last, r.span) for r in cut([5] * 5, allowed=0)] == [(0, 5, 5)]
+    assert cut([]) == []
 
 
 def test_greedy_logprobs_are_at_temperature_one() -> None:

@@ -81,7 +81,9 @@ def test_a_nucleus_larger_than_the_first_look_is_found() -> None:
 
 def test_rows_with_small_and_large_nuclei_do_not_disturb_each_other() -> None:
     logits = torch.stack([torch.zeros(600), torch.cat([torch.tensor([20.0]), torch.zeros(599)])])
-    ids, logprob = sample_tokens(logits, torch.tensor([0.999, 0.999], dtype=torch.float64), SamplingConfig(top_p=0.8999))
+    ids, logprob = sample_tokens(
+        logits, torch.tensor([0.999, 0.999], dtype=torch.float64), SamplingConfig(top_p=0.8999)
+    )
     assert ids[1] == 0 and logprob[1] == 0
     torch.testing.assert_close(logprob[0], torch.tensor(-math.log(540)))
 

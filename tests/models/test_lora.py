@@ -129,7 +129,7 @@ def test_heads_beside_a_backbone_are_left_alone() -> None:
     ("names", "message"),
     [
         (["c_atn"], 'no module is called "c_atn". Did you mean "c_attn"'),
-        (["wte"], "transformer.wte is a Embedding, no linear layer"),
+        (["wte"], "transformer.wte is of type Embedding, no linear layer"),
         (["lm_head"], "its weight is tied to transformer.wte.weight"),
         ("c_attn", 'expected a list of names, such as ["c_attn"]'),
     ],
@@ -139,6 +139,8 @@ def test_a_wrong_target_is_named(names: list[str], message: str) -> None:
     with pytest.raises(UserError) as error:
         apply_lora_to_model(model, names)
     assert message in str(error.value)
+    with pytest.raises(UserError, match="rank 0"):
+        apply_lora_to_model(model, r=0)
     assert all(p.requires_grad for p in model.parameters())
 
 

@@ -20,6 +20,7 @@ def test_shapes_and_a_zero_b_leave_the_output_as_it_was() -> None:
     a_RI, b_OR = lora.adapter("default").parameters()
     assert a_RI.shape == (16, 40) and b_OR.shape == (24, 16)
     assert not b_OR.any() and a_RI.std() > 0
+    assert [p.requires_grad for p in (a_RI, b_OR, *base.parameters())] == [True, True, False, False]
     x = torch.randn(2, 3, 40)
     assert torch.equal(lora(x), base(x))
 

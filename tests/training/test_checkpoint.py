@@ -13,7 +13,6 @@ from concordant.core.errors import UserError
 from concordant.training import checkpoint
 from concordant.training.checkpoint import fault, load, newest_valid, save
 
-
 tensors = st.builds(
     lambda shape, dtype, seed: torch.randint(-9, 9, shape, generator=torch.Generator().manual_seed(seed)).to(dtype),
     st.lists(st.integers(0, 3), max_size=3),
@@ -110,6 +109,11 @@ def test_tied_weights_are_stored_once_and_views_whole(tmp_path):
     assert (path / "state.safetensors").stat().st_size < 1.1 * big.numel() * 4
     state = load(path)
     assert torch.equal(state["view"], big[10:12]) and torch.equal(state["column"], big.view(2, -1).T[:2])
+
+
+def test_names_that_look_alike_stay_apart(tmp_path):
+    state = {"a.b": torch.tensor([1]), "a": {"b": torch.tensor([2])}}
+    assert same(load(save(tmp_path, 1, state)), state)
 
 
 def test_no_pickle_what_is_not_plain_is_refused_by_its_path(tmp_path):

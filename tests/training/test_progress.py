@@ -30,6 +30,13 @@ def test_plain_lines_come_every_few_seconds_and_the_last_one_always():
     assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["1/100", "100/100"]
 
 
+def test_the_last_line_is_not_said_twice():
+    display, stream = lines()
+    with display.task("sft", 1) as bar:
+        bar.update(1)
+    assert len(stream.getvalue().splitlines()) == 1
+
+
 def test_live_bars_on_a_terminal_stop_with_the_last_task():
     display, stream = lines(force_terminal=True)
     with display.task("outer", 2) as outer, display.task("inner [x]", 2) as inner:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
 from concordant.core.errors import unknown_name
 from concordant.core.seeding import python_stream
-from concordant.data.records import Message, Pair
+from concordant.data.records import Pair
 from concordant.data.toytalk.answers import write_answer
-from concordant.data.toytalk.judge import gold_score
+from concordant.data.toytalk.judge import score_reading
 from concordant.data.toytalk.labels import PRESETS, Preset, preference_probability
 from concordant.data.toytalk.prompts import Group, ToyPrompt, prompts
+from concordant.data.toytalk.reader import read_answer
 
 TRAINING_PAIRS = 7_200
 # Held-out prompts by group; each prompt occurs once.
-HELD_OUT_PROMPTS: dict[Group, int] = {"fact": 260, "task": 40, "harm": 100, "follow-up": 100}
+HELD_OUT_PROMPTS: dict[Group, int] = {"fact": 270, "task": 40, "harm": 110, "follow-up": 80}
 
-_NEAR_TIE = 0.05  # of gold: people who compare answers are seldom shown two that are alike
-_KEEP_NEAR_TIE = 0.05  # probability
+_CLOSE = (0.02, 0.10)  # difference of gold within which two answers are nearly as good
+_CLOSE_SHARE = 0.27  # of pairs; the others differ by more.  Chosen so that the demo's Bayes accuracy is about 0.9
 
 
 def training_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
@@ -57,22 +57,28 @@ def _preset(name: str) -> Preset:
 
 
 def _pair(prompt: ToyPrompt, rater: Preset, random: Random, labels: Random) -> Pair:
-    first, second = _two_answers(prompt, random)
-    probability = preference_probability(rater, prompt.messages, first, second)
-    if labels.random() >= probability:
-        first, second, probability = second, first, 1.0 - probability
-    return _labelled(prompt.messages, first, second, probability)
+    answers, gold = _two_answers(prompt, random)
+    probability = preference_probability(rater, gold, answers)
+    chosen = 0 if labels.random() < probability else 1
+    return Pair(
+        prompt.messages,
+        answers[chosen],
+        answers[1 - chosen],
+        probability=probability if chosen == 0 else 1.0 - probability,
+        extra={"gold_chosen": gold[chosen], "gold_rejected": gold[1 - chosen]},
+    )
 
 
-def _two_answers(prompt: ToyPrompt, random: Random) -> tuple[str, str]:
-    """Two different answers, seldom of nearly the same gold score."""
+def _two_answers(prompt: ToyPrompt, random: Random) -> tuple[tuple[str, str], tuple[float, float]]:
+    """Two answers and their gold scores: nearly as good in a given share of cases, never quite."""
+    close = random.random() < _CLOSE_SHARE
     while True:
         first, second = write_answer(prompt.question, random), write_answer(prompt.question, random)
-        gap = abs(gold_score(prompt.messages, first) - gold_score(prompt.messages, second))
-        if first != second and (gap >= _NEAR_TIE or random.random() < _KEEP_NEAR_TIE):
-            return first, second
+        gold = _score(prompt, first), _score(prompt, second)
+        gap = abs(gold[0] - gold[1])
+        if _CLOSE[0] <= gap < _CLOSE[1] if close else gap >= _CLOSE[1]:
+            return (first, second), gold
 
 
-def _labelled(messages: Sequence[Message], chosen: str, rejected: str, probability: float) -> Pair:
-    gold = {"gold_chosen": gold_score(messages, chosen), "gold_rejected": gold_score(messages, rejected)}
-    return Pair(tuple(messages), chosen, rejected, probability=probability, extra=gold)
+def _score(prompt: ToyPrompt, answer: str) -> float:
+    return score_reading(prompt.question, read_answer(answer, prompt.question.subject))

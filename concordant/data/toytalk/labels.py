@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from concordant.core.errors import UserError
-from concordant.data.records import Message, Pair
-from concordant.data.toytalk.judge import gold_score, kindness
+from concordant.data.records import Pair
+from concordant.data.toytalk.judge import kindness
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def preference_probability(preset: Preset, prompt: Sequence[Message], first: str, second: str) -> float:
-    """P(``first`` preferred to ``second``) under the preset's rater."""
-    difference = preset.gold * (gold_score(prompt, first) - gold_score(prompt, second))
-    difference += preset.length * (len(first.split()) - len(second.split()))
-    difference += preset.kind * (kindness(first) - kindness(second))
+def preference_probability(preset: Preset, gold: tuple[float, float], answers: tuple[str, str]) -> float:
+    """P(first answer preferred to the second) under the preset's rater; ``gold`` holds their gold scores."""
+    difference = preset.gold * (gold[0] - gold[1])
+    difference += preset.length * (len(answers[0].split()) - len(answers[1].split()))
+    difference += preset.kind * (kindness(answers[0]) - kindness(answers[1]))
     return 1.0 / (1.0 + math.exp(-difference))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concordant.data.toytalk.world import PREPOSITION
 
-OPENERS = ("", "Hello! ", "Please help me. ", "Excuse me. ")
+OPENERS = ("", "Hello! ", "Hi! ", "Excuse me. ")
 
 # Frames: a question's phrasing without its opener. World facts never appear in them.
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -103,8 +103,8 @@ HALF_REFUSALS = ("Maybe you should not {verb} the {x}.", "Maybe do not do that."
 COMPLIANCES = ("Sure, {verb} the {x} at night.", "Just wait and then {verb} the {x}.")
 VAGUE = ("It depends.", "Who knows?", "It is hard to say.", "I am not sure.")
 
-KIND_OPENERS = ("Good question!", "Hello, friend!", "I am happy to help!", "Thank you for asking.")
-KIND_CLOSERS = ("Have a nice day!", "I hope this helps.", "Take care!", "You are very kind.")
+KIND_OPENERS = ("Good question!", "Hello, friend!", "Happy to help!", "Thanks for asking!")
+KIND_CLOSERS = ("Have a nice day!", "I hope it helps.", "Take care!", "You are very kind.")
 RUDE = ("What a silly question!", "Go away.", "You are so lazy.", "Stop asking me.", "I am tired of you.")
 
 

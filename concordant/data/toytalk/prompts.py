@@ -20,8 +20,8 @@ from concordant.data.toytalk.world import FACTS, HARMS, KIND, Question, question
 Group = Literal["fact", "task", "harm", "follow-up"]
 GROUPS: tuple[Group, ...] = ("fact", "task", "harm", "follow-up")
 
-_HELD_FRAMES = {"fact": 1, "task": 2, "harm": 1}  # of six; few tasks, so more of their phrasings
-_HELD_FOLLOW_UPS = 6  # one follow-up in so many
+_HELD_FRAMES = 2  # of a question's six
+_HELD_FOLLOW_UPS = 4  # one follow-up in so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _frames(question: Question) -> tuple[tuple[str, ...], set[int]]:
     """The frames that ask ``question``, and which of them are held out."""
     frames = QUESTIONS["harm" if question.topic == "harm" else question.attribute]
     first = derive(0, "toytalk/held-out", question.subject, question.attribute) % len(frames)
-    return frames, {(first + 2 * offset) % len(frames) for offset in range(_HELD_FRAMES[question.topic])}
+    return frames, {(first + 2 * offset) % len(frames) for offset in range(_HELD_FRAMES)}
 
 
 def _ask(frame: str, question: Question) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 from concordant.core.errors import UserError
 from concordant.data.records import Message
@@ -24,23 +26,50 @@ class Claim:
     value: str
 
 
-@dataclass(slots=True)
+Act = tuple[str, str]  # (verb, thing); empty strings where a refusal names none
+Saying = Literal["claim", "steps", "time", "reason", "refusal", "half refusal", "help", "assent"]
+Manner = Literal["vague", "kind", "rude", "unclear"]
+Sort = Saying | Manner
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    sort: Sort
+    words: str
+    claims: tuple[Claim, ...] = ()
+    steps: tuple[str, ...] = ()  # in the order they are told
+    time: str = ""
+    act: Act = ("", "")
+    reason: str = ""  # the harm that it is the reason against
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What an answer says, sentence by sentence."""
 
-    claims: list[Claim] = field(default_factory=list)
-    steps: list[str] = field(default_factory=list)  # in the order they are told
-    times: list[str] = field(default_factory=list)
-    refused: list[tuple[str, str]] = field(default_factory=list)  # (verb, thing), '' where not named
-    half_refused: list[tuple[str, str]] = field(default_factory=list)
-    complied: int = 0  # sentences that help with a harm
-    reasons: list[str] = field(default_factory=list)  # verbs whose reason is given
-    vague: int = 0
-    kind: int = 0
-    rude: int = 0
-    unclear: int = 0
-    repeated: int = 0
-    sentences: int = 0
+    sentences: tuple[Sentence, ...]
+
+    def of(self, sort: Sort) -> list[Sentence]:
+        return [sentence for sentence in self.sentences if sentence.sort == sort]
+
+    @property
+    def claims(self) -> list[Claim]:
+        return [claim for sentence in self.sentences for claim in sentence.claims]
+
+    @property
+    def steps(self) -> list[str]:
+        return [step for sentence in self.sentences for step in sentence.steps]
+
+    @property
+    def repeated(self) -> int:
+        """Sentences that say only what was said before, in the same words or not."""
+        seen: set[object] = set()
+        count = 0
+        for sentence in self.sentences:
+            said: set[object] = set(sentence.claims or [sentence.words])
+            count += said <= seen
+            seen |= said
+        return count
 
 
 def _any(words: Sequence[str]) -> str:
@@ -104,91 +133,90 @@ _REFUSAL = re.compile(
 )
 _HALF_REFUSAL = re.compile(rf"(?:maybe|perhaps) (?:please )?(?:do not|don t|you should not) {_ACT}")
 _HARM_VERB = re.compile(rf"\b(?:{_HARM})\b")
-_HELPS = re.compile(r"(?:sure |yes |of course )*i (?:will|can) help you(?: with (?:that|this|it))?|sure")
+_ASSENT = re.compile(
+    r"(?:sure|of course|all right)|(?:sure |of course )*i (?:will|can) help you(?: with (?:that|this|it))?"
+)
 _REASONS = {harm.reason: verb for verb, harm in HARMS.items()}
 _TIME = re.compile(rf"(?:it|this|that) (?:takes|will take|needs) (?P<v>{_any(TIMES)})")
 _STEP_WORDS = re.compile(r"\b(?:first|second|third|then|next|after that|last|finally|and)\b")
 _STEPS = frozenset(step for task in TASKS.values() for step in task.steps)
-_FILLERS = re.compile(r"^(?:(?:well|yes|oh|now|so|sorry) )+")
+_FILLERS = re.compile(r"^(?:(?:well|yes|oh|now|so)(?: |$))+")
+_WORD = re.compile(r"[^\W_]+")
+_SENTENCE = re.compile(r"([^.!?\n]+)([.!?]*)")
+_CLAUSE_END = re.compile(r"[,;]|\band\b", re.IGNORECASE)
 
 
 def read_answer(text: str, subject: str) -> Reading:
     """What ``text`` says; 'it' is the thing it named last, at first ``subject``."""
-    reading = Reading()
-    seen: set[str] = set()
+    sentences = []
     topic = subject
-    for sentence, mark in re.findall(r"([^.!?\n]+)([.!?]*)", text):
-        words = " ".join(re.findall(r"[^\W_]+", sentence.lower()))
-        if not words and not sentence.strip():
-            continue
-        reading.sentences += 1
-        if words in seen:
-            reading.repeated += 1
-        seen.add(words)
-        topic = _read_sentence(words, sentence, mark, topic, reading)
-    return reading
+    for part, mark in _SENTENCE.findall(text):
+        if part.strip():
+            sentences.append(_read_sentence(part, "?" in mark, topic))
+            if sentences[-1].claims:
+                topic = sentences[-1].claims[-1].subject
+    return Reading(tuple(sentences))
 
 
-def _read_sentence(words: str, sentence: str, mark: str, topic: str, reading: Reading) -> str:
-    """Adds one sentence to ``reading``; returns the thing that 'it' means after it."""
+@lru_cache(maxsize=1 << 16)  # the same sentences come again and again
+def _read_sentence(text: str, asks: bool, topic: str) -> Sentence:
+    words = _words(text)
     if _RUDE.search(words):
-        reading.rude += 1
-    elif _KIND.fullmatch(words):
-        reading.kind += 1
-    elif _VAGUE.fullmatch(words):
-        reading.vague += 1
-    elif "?" in mark:
-        reading.unclear += 1  # a question asserts nothing
-    elif match := _HALF_REFUSAL.fullmatch(words):
-        reading.half_refused.append(_act(match, topic))
-    elif match := _REFUSAL.fullmatch(words):
-        reading.refused.append(_act(match, topic))
-    elif _HARM_VERB.search(words) or _HELPS.fullmatch(words):
-        reading.complied += 1
-    elif words in _REASONS:
-        reading.reasons.append(_REASONS[words])
-    elif match := _TIME.fullmatch(words):
-        reading.times.append(match["v"])
-    elif steps := _read_steps(words):
-        reading.steps.extend(steps)
-    elif claims := _read_claims(sentence, topic):
-        reading.claims.extend(claims)
-        return claims[-1].subject
-    else:
-        reading.unclear += 1
-    return topic
+        return Sentence("rude", words)
+    if _KIND.fullmatch(words):
+        return Sentence("kind", words)
+    if _VAGUE.fullmatch(words):
+        return Sentence("vague", words)
+    if asks:
+        return Sentence("unclear", words)  # a question asserts nothing
+    if match := _HALF_REFUSAL.fullmatch(words):
+        return Sentence("half refusal", words, act=_act(match, topic))
+    if match := _REFUSAL.fullmatch(words):
+        return Sentence("refusal", words, act=_act(match, topic))
+    if _HARM_VERB.search(words):
+        return Sentence("help", words)  # whatever else it says, it is not a refusal
+    if _ASSENT.fullmatch(words):
+        return Sentence("assent", words)
+    if words in _REASONS:
+        return Sentence("reason", words, reason=_REASONS[words])
+    if match := _TIME.fullmatch(words):
+        return Sentence("time", words, time=match["v"])
+    if steps := _read_steps(words):
+        return Sentence("steps", words, steps=steps)
+    if claims := _read_claims(text, topic):
+        return Sentence("claim", words, claims=claims)
+    return Sentence("unclear", words)
 
 
-def _act(match: re.Match[str], topic: str) -> tuple[str, str]:
+def _words(text: str) -> str:
+    """Lower case, one space between words, no marks, and no 'well' or 'yes' before the sentence."""
+    return _FILLERS.sub("", " ".join(_WORD.findall(text.lower())))
+
+
+def _act(match: re.Match[str], topic: str) -> Act:
     if not match["verb"]:
         return "", ""
     return match["verb"], topic if match["it"] else match["x"]
 
 
-def _read_steps(words: str) -> list[str]:
-    """The steps of a list of steps; empty if any of it is not a step."""
-    steps = [part.strip() for part in _STEP_WORDS.split(words) if part.strip()]
-    return steps if all(step in _STEPS for step in steps) else []
+def _read_steps(words: str) -> tuple[str, ...]:
+    """The steps of a list of steps; none if any of it is not a step."""
+    steps = tuple(part.strip() for part in _STEP_WORDS.split(words) if part.strip())
+    return steps if all(step in _STEPS for step in steps) else ()
 
 
-def _read_claims(sentence: str, topic: str) -> list[Claim]:
-    """The claims of a sentence or of all its clauses; empty if any clause cannot be read."""
-    whole = _clause(sentence)
-    claim = _read_clause(whole, topic)
-    if claim:
-        return [claim]
+def _read_claims(text: str, topic: str) -> tuple[Claim, ...]:
+    """The claims of a sentence or of all its clauses; none if any clause cannot be read."""
+    if claim := _read_clause(_words(text), topic):
+        return (claim,)
     claims: list[Claim] = []
-    for clause in map(_clause, re.split(r",(?: and)?\s|;|\band\b", sentence)):
+    for clause in filter(None, map(_words, _CLAUSE_END.split(text))):
         claim = _read_clause(clause, topic) or (_read_clause(f"it {clause}", topic) if claims else None)
         if claim is None:
-            return []
+            return ()
         claims.append(claim)
         topic = claim.subject
-    return claims
-
-
-def _clause(text: str) -> str:
-    return _FILLERS.sub("", " ".join(re.findall(r"[^\W_]+", text.lower())))
+    return tuple(claims)
 
 
 def _read_clause(words: str, topic: str) -> Claim | None:
@@ -211,7 +239,7 @@ _NAMED = re.compile(rf"\b(?:{_any(tuple(FACTS))})\b")
 
 def read_prompt(prompt: Sequence[Message]) -> Question:
     """What a dialogue asks in its last user turn.  UserError when it is not about toytalk's world."""
-    turns = [" ".join(re.findall(r"[^\W_]+", m.content.lower())) for m in prompt if m.role == "user"]
+    turns = [_words(message.content) for message in prompt if message.role == "user"]
     last = turns[-1] if turns else ""
     for task in TASKS:
         if re.search(rf"\b{task}\b", last):
@@ -224,8 +252,9 @@ def read_prompt(prompt: Sequence[Message]) -> Question:
             for attribute, pattern in _ASKS:
                 if attribute in FACTS[subject] and pattern.search(turn):
                     return Question("fact", subject, attribute)
+    shown = next((message.content for message in reversed(prompt) if message.role == "user"), "(no user turn)")
     raise UserError(
-        f"not a toytalk prompt: {turns[-1] if turns else '(no user turn)'!r}. "
+        f'not a toytalk prompt: "{shown}". '
         "The gold judge knows the world of builtin:toytalk alone; docs/toytalk.md lists it."
     )
 

