@@ -1,0 +1,159 @@
+"""Concordant: from human preferences to an aligned language model.
+
+The names below are the library; they are the objects the command line uses. A name is looked up when it is first
+used, so ``import concordant`` loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concordant import losses
+    from concordant.config.data import DataConfig
+    from concordant.config.model import LoraConfig, ModelConfig
+    from concordant.config.sampling import SamplingConfig
+    from concordant.config.stages import (
+        BestOfNConfig,
+        ChatConfig,
+        DPOConfig,
+        EvaluateConfig,
+        GenerateConfig,
+        KLConfig,
+        MergeConfig,
+        PPOConfig,
+        PrepareConfig,
+        RewardConfig,
+        ScoreConfig,
+        SFTConfig,
+    )
+    from concordant.config.train import TrainConfig
+    from concordant.core.errors import RunFailed, RunStopped, UserError
+    from concordant.core.kl import AdaptiveKLController
+    from concordant.models.load import Policy, save_policy
+    from concordant.models.lora import (
+        LoRALinear,
+        apply_lora_to_model,
+        find_target_modules,
+        get_lora_parameters,
+        merge_lora_weights,
+        print_trainable_parameters,
+    )
+    from concordant.models.peft_files import load_adapter, save_adapter
+    from concordant.models.reward_model import RewardModel, compute_preference_loss
+    from concordant.stages.best_of_n import best_of_n
+    from concordant.stages.dpo import dpo
+    from concordant.stages.evaluate import evaluate
+    from concordant.stages.ppo import ppo
+    from concordant.stages.prepare import prepare
+    from concordant.stages.reward import reward, score
+    from concordant.stages.sft import sft
+    from concordant.stages.talk import chat, generate, merge
+
+__all__ = [
+    "AdaptiveKLController",
+    "BestOfNConfig",
+    "ChatConfig",
+    "DPOConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "KLConfig",
+    "LoRALinear",
+    "LoraConfig",
+    "MergeConfig",
+    "ModelConfig",
+    "PPOConfig",
+    "Policy",
+    "PrepareConfig",
+    "RewardConfig",
+    "RewardModel",
+    "RunFailed",
+    "RunStopped",
+    "SFTConfig",
+    "SamplingConfig",
+    "ScoreConfig",
+    "TrainConfig",
+    "UserError",
+    "apply_lora_to_model",
+    "best_of_n",
+    "chat",
+    "compute_preference_loss",
+    "dpo",
+    "evaluate",
+    "find_target_modules",
+    "generate",
+    "get_lora_parameters",
+    "load_adapter",
+    "load_policy",
+    "losses",
+    "merge",
+    "merge_lora_weights",
+    "ppo",
+    "prepare",
+    "print_trainable_parameters",
+    "reward",
+    "save_adapter",
+    "save_policy",
+    "score",
+    "sft",
+]
+
+# Module of every name that is imported when it is first used; a test holds it against the imports above.
+_NAMES_IN = {
+    "config.data": ("DataConfig",),
+    "config.model": ("LoraConfig", "ModelConfig"),
+    "config.sampling": ("SamplingConfig",),
+    "config.stages": (
+        *("BestOfNConfig", "ChatConfig", "DPOConfig", "EvaluateConfig", "GenerateConfig", "KLConfig", "MergeConfig"),
+        *("PPOConfig", "PrepareConfig", "RewardConfig", "SFTConfig", "ScoreConfig"),
+    ),
+    "config.train": ("TrainConfig",),
+    "core.errors": ("RunFailed", "RunStopped", "UserError"),
+    "core.kl": ("AdaptiveKLController",),
+    "models.load": ("Policy", "save_policy"),
+    "models.lora": (
+        *("LoRALinear", "apply_lora_to_model", "find_target_modules", "get_lora_parameters"),
+        *("merge_lora_weights", "print_trainable_parameters"),
+    ),
+    "models.peft_files": ("load_adapter", "save_adapter"),
+    "models.reward_model": ("RewardModel", "compute_preference_loss"),
+    "stages.best_of_n": ("best_of_n",),
+    "stages.dpo": ("dpo",),
+    "stages.evaluate": ("evaluate",),
+    "stages.ppo": ("ppo",),
+    "stages.prepare": ("prepare",),
+    "stages.reward": ("reward", "score"),
+    "stages.sft": ("sft",),
+    "stages.talk": ("chat", "generate", "merge"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
+
+
+def load_policy(model: str | Path | ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
+    """A causal language model with its tokenizer, on the CPU: a folder, hub id, ``package:NAME/FOLDER``,
+    ``builtin:tiny`` or ``builtin:small``, or a ``ModelConfig`` that also says adapter, LoRA and precision.
+
+    ``texts``: what a built-in model's tokenizer is trained on. ``seed``: of new weights. Raises UserError for what is
+    no causal language model.
+    """
+    from concordant.config.model import ModelConfig
+    from concordant.models import load
+
+    config = model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))
+    return load.load_policy(config, texts, seed)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "losses":
+        return importlib.import_module("concordant.losses")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(f"concordant.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

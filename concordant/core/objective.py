@@ -69,7 +69,8 @@ class Objective(Protocol):
     """A picklable dataclass. Per-token numbers of the whole batch travel in its fields in the order of the
     caller's trees; ``batch.token_N`` and ``batch.caller_B`` say which of them a micro-batch holds."""
 
-    want: Outputs
+    @property
+    def want(self) -> Outputs: ...
 
     def weights(self, batch: TreeBatch) -> dict[str, float]:
         """The denominator each term of this micro-batch adds, known before any forward pass."""

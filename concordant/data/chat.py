@@ -62,13 +62,16 @@ class ChatEncoder:
     def __init__(self, tokenizer: Any, limits: Limits | None = None, kind: str = "causal") -> None:
         self.tokenizer = tokenizer
         self.limits = limits or Limits()
-        self.template = tokenizer.chat_template or (DEFAULT_TEMPLATE if kind == "causal" else _ENCODER_TEMPLATE)
+        self.template = _own_template(tokenizer) or (DEFAULT_TEMPLATE if kind == "causal" else _ENCODER_TEMPLATE)
         self.kind = kind
+        if kind == "causal" and self.template == DEFAULT_TEMPLATE and tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has neither an end-of-turn nor an EOS token, so no response could ever end")
         self._prefix, tail = self._probe()
         if kind == "encoder":
             self._first, self.end_id = [tokenizer.cls_token_id], tokenizer.sep_token_id
         else:
             self._first, self.end_id = self._leading_bos(), self._end_of_turn(tail)
+        self._starts = {*self._first, tokenizer.bos_token_id} - {None}
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -81,18 +84,21 @@ class ChatEncoder:
 
     def text(self, ids: Sequence[int] | Tensor) -> str:
         """A response's text without its end token."""
-        return self.tokenizer.decode(torch.as_tensor(ids).tolist(), skip_special_tokens=True).strip()
+        spoken = torch.as_tensor(ids).tolist()
+        if spoken and spoken[-1] in self.end_ids:  # not every end of turn is marked as special
+            spoken = spoken[:-1]
+        return self.tokenizer.decode(spoken, skip_special_tokens=True).strip()
 
     # -- records to trees -----------------------------------------------------------------------
 
     def prompts(self, prompts: Sequence[Sequence[Message]]) -> list[Tensor]:
         """Ids of each prompt, cut at its start where it is longer than the limit (sampling must go on)."""
-        texts = [self.render(p) for p in prompts]
+        texts = self._render_each(prompts)
         return [torch.tensor(self._cut_start(ids)) for ids in self._tokenize(texts, first=True)]
 
     def trees(self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]) -> Encoded:
         """One tree a prompt, a branch a response. All its branches are kept or none."""
-        texts = [self.render(p) for p in prompts]
+        texts = self._render_each(prompts)
         prompt_ids = self._tokenize(texts, first=True)
         flat = [(i, r) for i, rs in enumerate(responses) for r in rs]
         branch_ids = iter(self._continue([texts[i] for i, _ in flat], [prompt_ids[i] for i, _ in flat],
@@ -112,22 +118,39 @@ class ChatEncoder:
 
         Where the template rewrites earlier turns when later ones follow, each turn is a tree of its own.
         """
-        pieces = [self._turns(d) for d in demonstrations]
-        encoded = Encoded()
-        flat = [(i, turns) for i, alternatives in enumerate(pieces) for turns in alternatives]
-        trunk_ids = self._tokenize([turns[0] for _, turns in flat], first=True)
-        first_ids = self._continue([t[0] for _, t in flat], trunk_ids, [t[1] for _, t in flat])
-        later_ids = iter(self._tokenize([text for _, t in flat for text in t[2:]]))
-        for (i, turns), prompt, first in zip(flat, trunk_ids, first_ids, strict=True):
-            ids, mask = first + [self.end_id], [True] * (len(first) + 1)
-            for k in range(2, len(turns)):
-                is_response = k % 2 == 1
-                piece = next(later_ids) + ([self.end_id] if is_response else [])
-                ids, mask = ids + piece, mask + [is_response] * len(piece)
-            self._add(encoded, i, prompt, [(ids, mask)])
+        flat = [(d.messages[:i], d.messages[i].content) for d in demonstrations for i in _spoken(d)]
+        texts = self._render_each([before for before, _ in flat])
+        prompts = self._tokenize(texts, first=True)
+        answers = self._continue(texts, prompts, [self._prefix + content for _, content in flat])
+        encoded, at = Encoded(), 0
+        for record, d in enumerate(demonstrations):
+            turns = slice(at, at + len(_spoken(d)))
+            at = turns.stop
+            for prompt, ids, mask in self._joined(prompts[turns], answers[turns]):
+                self._add(encoded, record, prompt, [(ids, mask)])
         return encoded
 
-    def _add(self, encoded: Encoded, record: int, prompt: list[int], branches: list[tuple[list[int], list[bool]]]) -> None:
+    def _joined(
+        self, prompts: Sequence[list[int]], answers: Sequence[list[int]]
+    ) -> list[tuple[list[int], list[int], list[bool]]]:
+        """(trunk, branch, mask) of a dialogue, whose answers are given with the ids of all that stands before them.
+
+        One of the whole where every prompt begins with the ids so far, so that a later answer is learnt behind the
+        very ids it will be sampled behind; else one an answer.
+        """
+        ended = [answer + [self.end_id] for answer in answers]
+        so_far, mask = list(prompts[0]), [False] * len(prompts[0])
+        for prompt, answer in zip(prompts, ended, strict=True):
+            if prompt[: len(so_far)] != so_far:
+                return [(p, a, [True] * len(a)) for p, a in zip(prompts, ended, strict=True)]
+            mask += [False] * (len(prompt) - len(so_far)) + [True] * len(answer)
+            so_far = prompt + answer
+        trunk = len(prompts[0])
+        return [(prompts[0], so_far[trunk:], mask[trunk:])]
+
+    def _add(
+        self, encoded: Encoded, record: int, prompt: list[int], branches: list[tuple[list[int], list[bool]]]
+    ) -> None:
         limits = self.limits
         if len(prompt) > limits.prompt:
             if limits.too_long != "cut_prompt_start":
@@ -138,8 +161,7 @@ class ChatEncoder:
             if limits.too_long != "cut_response_end":
                 encoded.dropped["response too long"] += 1
                 return
-            # What is cut has no end token: a truncated answer must not teach the policy to stop there.
-            branches = [(ids[: limits.response], mask[: limits.response]) for ids, mask in branches]
+            branches = [self._cut_end(ids, mask) for ids, mask in branches]
         if not all(any(mask) for _, mask in branches):
             encoded.dropped["nothing left to learn"] += 1
             return
@@ -150,22 +172,18 @@ class ChatEncoder:
     def _cut_start(self, ids: list[int]) -> list[int]:
         if len(ids) <= self.limits.prompt:
             return ids
-        first = len(self._first)  # BOS or [CLS] stays
-        return ids[:first] + ids[len(ids) - (self.limits.prompt - first) :]
+        kept = ids[:1] if ids[0] in self._starts else []  # BOS or [CLS] stays, the template's own too
+        return (kept + ids[len(ids) - self.limits.prompt + len(kept) :])[: self.limits.prompt]
 
-    def _turns(self, d: Demonstration) -> list[list[str]]:
-        """Texts [trunk, response, turns between, response, …]; several lists where history is rewritten."""
-        spoken = [i for i in range(d.first_response, len(d.messages)) if d.messages[i].role == "assistant"]
-        end = self.tokenizer.convert_ids_to_tokens(self.end_id) if self.kind == "causal" else ""
-        turns: list[str] = []
-        so_far = ""
-        alone = [[self.render(d.messages[:i]), self._prefix + d.messages[i].content] for i in spoken]
-        for opened, content in alone:
-            if not opened.startswith(so_far):
-                return alone
-            turns += [opened[len(so_far) :], content]
-            so_far = opened + content + end
-        return [turns]
+    def _cut_end(self, ids: list[int], mask: list[bool]) -> tuple[list[int], list[bool]]:
+        """What is cut has no end token: a truncated answer must not teach the policy to stop there.
+
+        An encoder, which says nothing, reads [SEP] at the end of whatever it is given.
+        """
+        limit = self.limits.response
+        if self.kind == "encoder" and len(ids) > limit:
+            return ids[: limit - 1] + [self.end_id], mask[:limit]
+        return ids[:limit], mask[:limit]
 
     # -- the tokenizer --------------------------------------------------------------------------
 
@@ -177,7 +195,9 @@ class ChatEncoder:
         ids = dict(zip(unique, self.tokenizer(unique, add_special_tokens=False)["input_ids"], strict=True))
         return [(self._first if first else []) + list(ids[t]) for t in texts]
 
-    def _continue(self, before: Sequence[str], before_ids: Sequence[list[int]], texts: Sequence[str]) -> list[list[int]]:
+    def _continue(
+        self, before: Sequence[str], before_ids: Sequence[list[int]], texts: Sequence[str]
+    ) -> list[list[int]]:
         """Ids of each text as it continues the one before.
 
         Where the ids of the whole begin with the ids of the part, the rest is taken; else (a token spans the
@@ -188,16 +208,24 @@ class ChatEncoder:
         alone = iter(self._tokenize([t for t, fit in zip(texts, fits, strict=True) if not fit]))
         return [w[len(b) :] if fit else next(alone) for w, b, fit in zip(whole, before_ids, fits, strict=True)]
 
+    def _render_each(self, prompts: Sequence[Sequence[Message]]) -> list[str]:
+        """Each prompt's text; one that comes again is rendered once."""
+        rendered = {p: self.render(p) for p in dict.fromkeys(map(tuple, prompts))}
+        return [rendered[tuple(p)] for p in prompts]
+
     def _render(self, messages: Sequence[Message], open_turn: bool) -> str:
         rows = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            return self._apply(rows, open_turn)
-        except jinja2.TemplateError as error:
-            if rows and rows[0]["role"] == "system" and len(rows) > 1:
-                # Templates without a system role (Gemma): its text opens the first turn.
-                joined = {"role": rows[1]["role"], "content": rows[0]["content"] + "\n\n" + rows[1]["content"]}
-                return self._apply([joined, *rows[2:]], open_turn)
-            raise UserError(f"the chat template refuses a dialogue of {[m.role for m in messages]}: {error}") from error
+        ways = [rows]
+        if len(rows) > 1 and rows[0]["role"] == "system":
+            # Templates without a system role (Gemma): its text opens the first turn.
+            ways.append([{**rows[1], "content": f"{rows[0]['content']}\n\n{rows[1]['content']}"}, *rows[2:]])
+        refused: jinja2.TemplateError | None = None
+        for way in ways:
+            try:
+                return self._apply(way, open_turn)
+            except jinja2.TemplateError as error:
+                refused = error
+        raise UserError(f"the chat template refuses a dialogue of {[m.role for m in messages]}: {refused}") from refused
 
     def _apply(self, rows: list[dict[str, str]], open_turn: bool) -> str:
         return self.tokenizer.apply_chat_template(
@@ -232,3 +260,13 @@ class ChatEncoder:
         rendered = self.tokenizer(self.render([Message("user", "Q")]), add_special_tokens=False)["input_ids"]
         return [] if rendered[:1] == [bos] else [bos]
 
+
+def _spoken(d: Demonstration) -> list[int]:
+    """Numbers of the messages that are learnt."""
+    return [i for i in range(d.first_response, len(d.messages)) if d.messages[i].role == "assistant"]
+
+
+def _own_template(tokenizer: Any) -> str | None:
+    """The tokenizer's chat template; of several named ones the default."""
+    template = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template

@@ -106,15 +106,12 @@ def read_answer(prompt_text: str, prompt: Messages, answer: str) -> str | Drop:
     The answer may repeat the whole dialogue, which must then agree with the prompt. Beside a prompt in HH
     text it is trimmed and must not run on; else it is taken as it stands.
     """
-    hh_prompt = is_hh(prompt_text)
-    if hh_prompt and answer.startswith(prompt_text):
-        answer = answer[len(prompt_text) :].removeprefix(ASSISTANT)
-    elif is_hh(answer) and not prompt_text.startswith(AS_MESSAGES):
+    if is_hh(answer) and not prompt_text.startswith(AS_MESSAGES):
         split = split_hh(answer)
         if isinstance(split, Drop):
             return split
         return split[1] if parse_hh(split[0]) == _trimmed(prompt) else Drop.PROMPTS_DIFFER
-    return end_of_answer(answer) if hh_prompt else answer
+    return end_of_answer(answer) if is_hh(prompt_text) else answer
 
 
 def joined(prompt: Messages, messages: Messages) -> Messages | Drop:
@@ -135,8 +132,10 @@ def write_prompt(messages: Messages, answers: Sequence[str] = ()) -> str:
     """A ``prompt`` string from which ``read_prompt`` makes ``messages`` again, and ``read_answer`` each answer.
 
     One user message is written plainly, a dialogue as HH text, and what neither can hold (system messages,
-    outer white space, text that looks like a turn) as a JSON list.
+    outer white space, text that looks like a turn) as a JSON list. No message at all is the empty string.
     """
+    if not messages:
+        return ""
     if len(messages) == 1 and messages[0].role == "user" and _reads_back(messages[0].content, messages, answers):
         return messages[0].content
     names = {"user": HUMAN, "assistant": ASSISTANT}

@@ -150,9 +150,9 @@ def _prompt_response(row: Row) -> Record | Drop:
     if isinstance(answer, Drop):
         return answer
     messages = (*answer[0], Message("assistant", answer[1]))
-    first = fields.number(
-        row, "first_response", 0, len(messages) - 1
-    )  # written by `prepare` where earlier answers are learnt too
+    first = fields.number(row, "first_response", 0, len(messages) - 1)  # written by `prepare` where it must be told
+    if first is None and not answer[0]:
+        return Drop.EMPTY_PROMPT  # text to learn without a prompt says so, by a first_response of 0
     return check_demonstration(Demonstration(messages, len(messages) - 1 if first is None else int(first)))
 
 

@@ -198,7 +198,8 @@ def _schema(name: str, records: Sequence[Record], source: str) -> pa.Schema:
     columns: dict[str, pa.DataType] = {}
     if name == "sft":
         columns = {"prompt": text, "response": text}
-        if any(isinstance(r, Demonstration) and r.first_response < len(r.messages) - 1 for r in records):
+        demonstrations = [record for record in records if isinstance(record, Demonstration)]
+        if any(d.first_response < max(1, len(d.messages) - 1) for d in demonstrations):  # several answers, or no prompt
             columns["first_response"] = pa.int64()
     elif name == "rm":
         columns = {"prompt": text, "chosen": text, "rejected": text}

@@ -135,7 +135,7 @@ def _folder(name: str, folder: Path) -> Source:
     paths = [
         path
         for path in inside_only(folder)
-        if path.is_file() and is_data_file(path) and not path.name.startswith((".", "card.json"))
+        if path.is_file() and is_data_file(path) and path.name != "card.json" and path.name[0] != "."
     ]
     if not paths:
         raise UserError(

@@ -152,10 +152,12 @@ def load_test(config: DataConfig, name: str, seed: int) -> list[Record]:
 
 
 def _nothing_left(name: str, reader: _Reader) -> str:
-    if not reader.rows:
+    dropped = reader.dropped()
+    if not dropped:
         return f"{name}: no rows, the data is empty"
-    dropped = reasons(reader.dropped())
-    return f"{name}: all {reader.rows:,} rows are dropped: {dropped}\nwhat is dropped, and why: docs/data.md"
+    return (
+        f"{name}: all rows are dropped, {dropped.total():,}: {reasons(dropped)}\nwhat is dropped, and why: docs/data.md"
+    )
 
 
 class _Reader:

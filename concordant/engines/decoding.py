@@ -16,7 +16,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -167,7 +167,8 @@ class EqualLengthDecoder:
     def _select(self, rows: Sequence[int]) -> None:
         """Rows in another order, left out or repeated."""
         if rows:
-            self.cache.reorder_cache(torch.tensor(rows, device=self.model.device))
+            index_R = torch.tensor(rows, dtype=torch.int64, device=self.model.device)
+            self.cache.reorder_cache(cast(torch.LongTensor, index_R))
 
 
 def _additive(hidden_RK: Tensor) -> Tensor:
@@ -208,7 +209,7 @@ def slots_are_exact(model: PreTrainedModel) -> bool:
 def _slot_error(model: PreTrainedModel) -> float:
     """Largest difference to plain rows, in standard deviations of the logits; rows join, leave and move meanwhile."""
     stream = torch_stream(0, "engines/decoding")
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = model.config.get_text_config().vocab_size
 
     def tokens(n: int) -> list[int]:
         return torch.randint(0, vocabulary, (n,), generator=stream).tolist()

@@ -90,7 +90,7 @@ class PolicyNetwork(Network):
 
     @property
     def vocabulary(self) -> int:
-        return self.model.get_output_embeddings().weight.shape[0]
+        return self.model.config.get_text_config().vocab_size
 
     def frozen(self) -> Network:
         """With LoRA the backbone is shared: the reference is a frozen copy of the adapter, no second model."""
@@ -139,7 +139,7 @@ class RewardNetwork(Network):
             return BranchOutputs(score_B=self.reward_model.scores(batch))
         hidden_RLH = self.reward_model.hidden(batch)
         head = self.reward_model.lm_logits
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        vocabulary = self.model.config.get_text_config().vocab_size
         predicting_NH = hidden_RLH.flatten(0, 1)[batch.source_N]
         out = logprobs.of_tokens(predicting_NH, batch.target_N, head, vocabulary, want, temperature)
         out.score_B = self.reward_model.scores_at(hidden_RLH, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from concordant.config.model import ModelConfig
 from concordant.core.errors import UserError
@@ -14,6 +15,11 @@ def device_of(config: ModelConfig) -> torch.device:
         raise UserError("model.device is cuda, but PyTorch sees no GPU: use --model.device auto or cpu")
     wanted = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def place(model: nn.Module, config: ModelConfig) -> None:
+    """Move ``model`` to its device."""
+    nn.Module.to(model, device_of(config))
 
 
 def precision_of(config: ModelConfig, device: torch.device) -> torch.dtype | None:

@@ -115,12 +115,11 @@ class SlotLayer(CacheLayerMixin):
 class SlotCache(Cache):
     """One ``SlotLayer`` a layer and the cursor they share."""
 
-    layers: list[SlotLayer]
-
     def __init__(self, sliding: Sequence[bool], rows: int, columns: int, device: torch.device) -> None:
         self.cursor = Cursor(rows, columns, device)
-        super().__init__(layers=[SlotLayer(self.cursor, s) for s in sliding])
+        self.slots = [SlotLayer(self.cursor, s) for s in sliding]
+        super().__init__(layers=[*self.slots])
 
     def move(self, source: list[int], target: list[int], span: int) -> None:
-        for layer in self.layers:
+        for layer in self.slots:
             layer.move(source, target, span)

@@ -34,8 +34,9 @@ class _Sample:
 
     prompt: int  # index in the caller's list
     number: int  # among the prompt's n
+    occurrence: int  # how many equal prompts came before
     last: int  # the token fed next
-    uniform_T: list[float]
+    uniform_T: list[float] = field(default_factory=list)  # drawn when it joins: lines may be long
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -72,7 +73,7 @@ class TorchGenerator:
         """
         check_sampling(sampling)
         self._check_prompts(prompts, sampling.max_new_tokens)
-        waiting = self._line_up(prompts, sampling, seed)
+        waiting = _line_up(prompts, sampling.n)
         finished: dict[tuple[int, int], Completion] = {}
         if waiting:
             kind = self.model.device.type
@@ -80,11 +81,11 @@ class TorchGenerator:
             with undisturbed(self.model):
                 decoder = self._decoder(prompts, sampling, len(waiting))
                 with autocast:
-                    self._decode(decoder, prompts, waiting, sampling, finished, on_token)
+                    self._decode(decoder, prompts, waiting, sampling, seed, finished, on_token)
         return [[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))]
 
     def load_weights(self, weights: nn.Module | Mapping[str, Tensor], version: int) -> None:
-        """Sample from ``weights`` from now on: a model like ours or its state dict. The model we share costs nothing."""
+        """Sample from ``weights`` from now on: a model like ours or its state dict; the one we share costs nothing."""
         if weights is not self.model:
             state = weights.state_dict() if isinstance(weights, nn.Module) else weights
             self.model.load_state_dict(state)
@@ -108,18 +109,6 @@ class TorchGenerator:
                     f"than the model's {limit} positions; shorten one of the two"
                 )
 
-    def _line_up(self, prompts: Sequence[Tensor], sampling: SamplingConfig, seed: int) -> deque[_Sample]:
-        """Longest prompts first: memory runs short early or never, and neighbours are of like length."""
-        seen: Counter[str] = Counter()
-        samples = []
-        for i, prompt in enumerate(prompts):
-            key = prompt_key(prompt)
-            for k in range(sampling.n):
-                draws = uniforms(seed, key, seen[key], k, sampling.max_new_tokens)
-                samples.append(_Sample(i, k, int(prompt[-1]), draws))
-            seen[key] += 1
-        return deque(sorted(samples, key=lambda s: -len(prompts[s.prompt])))
-
     def _decoder(self, prompts: Sequence[Tensor], sampling: SamplingConfig, samples: int) -> Decoder:
         if not self.uses_slots():
             return EqualLengthDecoder(self.model)
@@ -132,6 +121,7 @@ class TorchGenerator:
         prompts: Sequence[Tensor],
         waiting: deque[_Sample],
         sampling: SamplingConfig,
+        seed: int,
         finished: dict[tuple[int, int], Completion],
         on_token: Callable[[int, int, int], None] | None,
     ) -> None:
@@ -139,6 +129,9 @@ class TorchGenerator:
         while waiting or live:
             joining = _next_in_line(decoder, prompts, waiting, len(live), sampling.slots)
             if joining:
+                for s in joining:
+                    key = prompt_key(prompts[s.prompt])
+                    s.uniform_T = uniforms(seed, key, s.occurrence, s.number, sampling.max_new_tokens)
                 groups = [list(g) for _, g in groupby(joining, key=lambda s: s.prompt)]
                 decoder.admit([prompts[g[0].prompt] for g in groups], [len(g) for g in groups])
                 live += joining
@@ -161,6 +154,17 @@ class TorchGenerator:
     def _completion(self, s: _Sample) -> Completion:
         reason = "stop" if s.last in self.end_ids else "length"
         return Completion(torch.tensor(s.ids), torch.tensor(s.logprobs, dtype=torch.float32), reason, self.version)
+
+
+def _line_up(prompts: Sequence[Tensor], n: int) -> deque[_Sample]:
+    """Longest prompts first: memory runs short early or never, and neighbours are of like length."""
+    seen: Counter[str] = Counter()
+    samples = []
+    for i, prompt in enumerate(prompts):
+        key = prompt_key(prompt)
+        samples += [_Sample(i, k, seen[key], int(prompt[-1])) for k in range(n)]
+        seen[key] += 1
+    return deque(sorted(samples, key=lambda s: -len(prompts[s.prompt])))
 
 
 def _next_in_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
+from concordant.data.chat import ChatEncoder
 from concordant.models.lora import lora_layers, merged_state_dict
 
 FRONT_MATTER = ("base_model", "datasets", "tags", "license", "language")  # what the hub reads; the rest is prose
@@ -25,13 +27,17 @@ def write_model(
     tokenizer: PreTrainedTokenizerBase,
     card: Mapping[str, Any] | None = None,
     leave_out: tuple[str, ...] = (),
+    kind: str = "causal",
 ) -> None:
     """Write config, safetensors, tokenizer, chat template and model card to ``folder``, replacing what is there.
 
     Adapters in ``model`` are merged in what is written, never in ``model`` itself. ``leave_out``: first parts of the
-    names of weights that another tool has no place for.
+    names of weights that another tool has no place for. ``kind``: of ``ChatEncoder``, whose default template is
+    written where the tokenizer has none, so that other tools render a dialogue as we do.
     """
     state = {name: w for name, w in plain_weights(model).items() if name.split(".")[0] not in leave_out}
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = ChatEncoder(tokenizer, kind=kind).template
     with whole_folder(folder) as partial, quiet():
         model.save_pretrained(partial, state_dict=state)
         tokenizer.save_pretrained(partial)

@@ -31,6 +31,7 @@ from transformers import (
 
 from concordant.config.model import ModelConfig
 from concordant.core.errors import UserError
+from concordant.data.chat import ChatEncoder
 from concordant.models import builtin
 from concordant.models.export import quiet, write_model
 from concordant.models.layout import ModelTraits, prepare_model
@@ -55,8 +56,10 @@ class Policy:
 def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
     """Load or make what ``config.name`` says, on the CPU, with its adapter or a new one.
 
-    ``texts``: what a built-in model's tokenizer is trained on. ``seed``: of new weights. ``UserError`` for anything
-    that is not a causal language model, says what was found.
+    ``texts``: what a built-in model's tokenizer is trained on. ``seed``: of new weights.
+
+    Raises:
+        UserError: what is named is not a causal language model, or cannot be read; says what was found.
     """
     name, adapter = config.name or config.adapter, config.adapter if config.name else ""
     if name.startswith("builtin:"):
@@ -80,6 +83,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
 
 def save_policy(policy: Policy, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
     """Write what ``AutoModelForCausalLM.from_pretrained(folder)`` reads. Adapters are merged in what is written."""
+    stop_at(policy.model, ChatEncoder(policy.tokenizer).end_ids)
     write_model(Path(folder), policy.model, policy.tokenizer, card)
 
 
@@ -112,16 +116,15 @@ def base_of_adapter(folder: Path) -> Path | str:
 
 
 def load_config(place: Path | str, trust_remote_code: bool) -> PretrainedConfig:
-    """The configuration, dropout 0; ``UserError`` for a folder that is no model and a hub that cannot be reached."""
+    """The configuration; ``UserError`` for a folder that is no model and a hub that cannot be reached."""
     if isinstance(place, Path):
         read_settings(place, trust_remote_code)
     with readable_errors(place):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
-    silence(config)
-    return config
+        return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer; ``UserError`` where there is none that can be read."""
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -208,6 +211,16 @@ def define_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
         model.config.eos_token_id = tokenizer.eos_token_id
 
 
+def stop_at(model: PreTrainedModel, ends: tuple[int, ...]) -> None:
+    """Let transformers' own ``generate`` end a response where ours does: at EOS and at the template's end of turn."""
+    generation = model.generation_config
+    assert generation is not None  # every causal LM has one
+    known = generation.eos_token_id
+    known = known if isinstance(known, list) else [] if known is None else [known]
+    every = list(dict.fromkeys([*known, *ends]))
+    generation.eos_token_id = every if len(every) > 1 else every[0]
+
+
 def checkpoint_activations(model: PreTrainedModel) -> None:
     """Keep only each layer's input for the backward pass, and compute the rest again."""
     with warnings.catch_warnings():
@@ -219,20 +232,17 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 # -- nothing random in a forward pass -------------------------------------------------------------
 
 
-def silence(config: PretrainedConfig) -> None:
-    """Set every dropout and jitter of a configuration to 0, before modules copy them."""
-    for part in {id(c): c for c in (config, config.get_text_config())}.values():
-        for name, value in part.to_dict().items():
-            if any(word in name for word in RANDOM_WHILE_TRAINING) and isinstance(value, float):
-                setattr(part, name, 0.0)
-
-
 def make_deterministic(model: PreTrainedModel) -> None:
-    """Dropout 0 in the configuration and in every module: the same input gives the same numbers in train mode."""
-    silence(model.config)
+    """Dropout and jitter 0 in the configuration and in every module: the same input gives the same numbers."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name, value in list(vars(module).items()):  # OPT and others copy the rate and call the function
-            if any(word in name for word in RANDOM_WHILE_TRAINING) and isinstance(value, float):
-                setattr(module, name, 0.0)
+        _zero_rates(module, vars(module))  # OPT and others copy the rate and call the function
+    for config in (model.config, model.config.get_text_config()):
+        _zero_rates(config, config.to_dict())
+
+
+def _zero_rates(owner: object, settings: Mapping[str, Any]) -> None:
+    for name, value in list(settings.items()):
+        if any(word in name for word in RANDOM_WHILE_TRAINING) and isinstance(value, float):
+            setattr(owner, name, 0.0)

@@ -71,6 +71,8 @@ class RewardModel:
         model, tokenizer = reward_build.from_folder(place, trust_remote_code)
         causal = is_causal(model)
         if causal:
+            if "score" not in dict(model.named_children()):
+                raise UserError(f"{type(model).__name__} has no head named score to read at the last token")
             _check_pad(model, tokenizer, str(name))
         return cls(model, tokenizer, _traits(model, causal), not causal, str(name))
 
@@ -130,7 +132,7 @@ class RewardModel:
 
     def save(self, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
         """Write what ``AutoModelForSequenceClassification.from_pretrained(folder)`` reads; adapters are merged."""
-        write_model(Path(folder), self.model, self.tokenizer, card, leave_out=("lm_head",))
+        write_model(Path(folder), self.model, self.tokenizer, card, ("lm_head",), self._kind)
 
     # -- on trees, with gradient ----------------------------------------------------------------
 
@@ -210,7 +212,11 @@ class RewardModel:
         )
 
     def _encoder(self) -> ChatEncoder:
-        return ChatEncoder(self.tokenizer, kind="encoder" if self.is_encoder else "causal")
+        return ChatEncoder(self.tokenizer, kind=self._kind)
+
+    @property
+    def _kind(self) -> str:
+        return "encoder" if self.is_encoder else "causal"
 
     def _tree_of_text(self, text: str) -> PromptTree:
         if not text.strip():

@@ -23,7 +23,7 @@ from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 from concordant.engines.networks import PolicyNetwork
-from concordant.engines.precision import device_of, precision_of
+from concordant.engines.precision import place, precision_of
 from concordant.engines.protocol import Learner
 from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner
@@ -45,7 +45,7 @@ def open_policy(config: ModelConfig, records: Iterable[Record], seed: int = 0) -
     """The policy on its device; a built-in model's tokenizer is trained on the text of ``records``."""
     texts = all_texts(records) if config.name.startswith("builtin:") else None
     policy = load_policy(config, texts, seed)
-    policy.model.to(device_of(config))
+    place(policy.model, config)
     return policy
 
 

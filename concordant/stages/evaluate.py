@@ -74,10 +74,11 @@ def evaluate(config: EvaluateConfig) -> Path:
         judges.reward if judges else None,
     )
     reference = _open(policies[reference_name], bench)
+    origin = best_of(policies[reference_name])[1]
     answers = []
     with current().task("evaluate", len(policies)) as bar:
         for number, (name, spec) in enumerate(policies.items()):
-            answers.append(_answers(name, spec, reference, bench))
+            answers.append(_answers(name, spec, reference, origin, bench))
             bar.update(number + 1, {})
     evaluation = evaluate_policies(answers, baseline, config.bootstrap, config.seed)
     page = write_report(
@@ -106,7 +107,7 @@ def _open(spec: str, bench: _Bench) -> Policy:
     return common.open_policy(model, bench.records, bench.config.seed)
 
 
-def _answers(name: str, spec: str, reference: Policy, bench: _Bench) -> PolicyAnswers:
+def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench) -> PolicyAnswers:
     """One policy's answers to the bench's prompts, and every number the report wants of them."""
     config, n = bench.config, best_of(spec)[0]
     policy = _open(spec, bench)
@@ -115,6 +116,8 @@ def _answers(name: str, spec: str, reference: Policy, bench: _Bench) -> PolicyAn
     trees, choices = _sample(sampler, n, bench)
     answers = [Answer(c.prompt, c.best, c.ended[c.best_number], p.extra) for c, p in zip(choices, bench.prompts, strict=True)]
     gold = common.gold_of(config.data)
+    # The bound is from the policy that was sampled, so it says nothing of another reference.
+    bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
     is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
     return PolicyAnswers(
         name,
@@ -125,8 +128,8 @@ def _answers(name: str, spec: str, reference: Policy, bench: _Bench) -> PolicyAn
         rewards=bench.reward(answers) if bench.reward else None,
         gold=[gold(a.prompt, a.response) for a in answers] if gold else None,
         judge=bench.judge(answers) if bench.judge else None,
-        kl=best_of_n_kl_bound(n) if n > 1 else _kl(policy, reference, trees, config) if is_comparable else None,
-        kl_is_bound=n > 1,
+        kl=_kl(policy, reference, trees, config) if is_comparable else bound,
+        kl_is_bound=bound is not None,
         perplexity=None if n > 1 else _perplexity(policy, encoder, bench),
     )
 

@@ -19,7 +19,7 @@ from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.records import Pair
 from concordant.data.splits import load_records
 from concordant.engines.networks import RewardNetwork
-from concordant.engines.precision import device_of, precision_of
+from concordant.engines.precision import place, precision_of
 from concordant.engines.torch_learner import TorchLearner
 from concordant.evaluation.reward_summary import RewardModelSummary, summarise_reward_model
 from concordant.models.reward_model import RewardModel
@@ -37,7 +37,7 @@ def reward(config: RewardConfig) -> Path:
         model = RewardModel.from_backbone(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
         if model.is_encoder and config.lm_coefficient:
             raise UserError("reward.lm_coefficient needs a causal language model; an encoder predicts no next token")
-        model.model.to(device_of(config.model))
+        place(model.model, config.model)
         encoder = ChatEncoder(model.tokenizer, common.limits_of(config.data), "encoder" if model.is_encoder else "causal")
         train_pairs, validation_pairs = slice_off(loaded.train, config.validation_fraction, config.seed)
         train = encoder.pairs(train_pairs)
@@ -106,7 +106,7 @@ def score(config: ScoreConfig) -> Path | None:
     from concordant.data.splits import load_all
 
     model = RewardModel.from_pretrained(config.model.name, config.model.trust_remote_code)
-    model.model.to(device_of(config.model))
+    place(model.model, config.model)
     rows: list[dict[str, object]] = []
     loaded = load_all(config.data, seed=0)
     for record in [*loaded.train, *loaded.test]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from concordant.algorithms.rewards import Answer, Reward, make_reward
 from concordant.config.model import ModelConfig
-from concordant.engines.precision import device_of
+from concordant.engines.precision import place
 from concordant.models.reward_model import RewardModel
 
 
@@ -39,6 +39,7 @@ class Rewards:
 
     def _load(self, name: str) -> Reward:
         made = RewardModel.from_pretrained(name, self._model.trust_remote_code)
-        made.model.to(device_of(self._model)).requires_grad_(False)
+        place(made.model, self._model)
+        made.model.requires_grad_(False)
         self.models.append(made)
         return ModelReward(made)

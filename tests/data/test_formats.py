@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +107,20 @@ def test_every_format_has_an_example() -> None:
     assert {name for name, _, _ in EXAMPLES} == set(FORMATS)
 
 
+def test_the_documentation_lists_these_formats_and_its_examples_are_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    table = page.split("## Formats")[1].split("###")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(FORMATS)
+    reason = set(re.findall(r"`([a-z =]+)`", page.split("## What is dropped")[1].split("A row that cannot be read")[0]))
+    assert reason >= {str(drop) for drop in Drop}
+    for block in re.findall(r"```json\n(.*?)```", page, re.S):
+        decoder, at = json.JSONDecoder(), 0
+        while at < len(block):
+            values, at = decoder.raw_decode(block, at)
+            at += len(block[at:]) - len(block[at:].lstrip())
+            assert not isinstance(read(values)[0], Drop)
+
+
 def test_the_seeds_rl_rows_are_pairs_that_keep_their_rule() -> None:
     assert read({"prompt": [USER], "chosen": "good", "rejected": "bad", **VERL}) == [
         Pair((Q,), "good", "bad", extra=VERL)
@@ -142,6 +159,7 @@ DROPS: list[tuple[dict[str, Any], Drop]] = [
     ({"messages": [GOOD]}, Drop.EMPTY_PROMPT),
     ({"messages": []}, Drop.EMPTY_PROMPT),
     ({"prompt": "q", "response": ""}, Drop.EMPTY_RESPONSE),
+    ({"prompt": "", "response": "a"}, Drop.EMPTY_PROMPT),
     ({"text": "  "}, Drop.EMPTY_RESPONSE),
     ({"prompt": "q", "completion": "", "label": True}, Drop.EMPTY_RESPONSE),
 ]

@@ -109,6 +109,13 @@ def test_margins_probabilities_and_learnt_earlier_answers_are_kept(tmp_path: Pat
         load_records(DataConfig(path=made.output), Pair, 0)
 
 
+def test_text_without_a_prompt_comes_back(tmp_path: Path) -> None:
+    made = config(tmp_path, [{"text": "Owls hunt.\n"}, {"text": " Geese do not."}])
+    prepare(made)
+    sides = [load_records(DataConfig(path=p), Demonstration, 0) for p in (made.data.path, made.output)]
+    assert sides[0].train == sides[1].train
+
+
 @pytest.mark.parametrize("truths", [("4", "5"), ("4", 5), ({}, {})])
 def test_rules_of_verl_data_are_kept_also_where_they_are_not_alike(tmp_path: Path, truths: tuple[Any, Any]) -> None:
     rows = [

@@ -123,6 +123,12 @@ def test_a_test_path_is_the_test(tmp_path: Path) -> None:
     assert loaded.notes == ["1 prompts are in train and in test"]
 
 
+def test_an_empty_test_path_is_named(tmp_path: Path) -> None:
+    config = DataConfig(path=put(tmp_path / "a.jsonl", pair("q")), test_path=put(tmp_path / "b.jsonl"))
+    with pytest.raises(UserError, match="b.jsonl: no rows, the data is empty"):
+        load_records(config, Pair, 0)
+
+
 def test_a_folder_with_train_and_test_files_keeps_its_split(tmp_path: Path) -> None:
     put(tmp_path / "train.jsonl", pair("q"))
     put(tmp_path / "test.jsonl", pair("r"), pair("s"))
@@ -164,7 +170,7 @@ def test_nothing_left_is_an_error_with_the_counts(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert said().endswith("a.jsonl: no rows, the data is empty")
-    assert "a.jsonl: all 3 rows are dropped: empty response 2, chosen = rejected 1\n" in said(
+    assert "a.jsonl: all rows are dropped, 3: empty response 2, chosen = rejected 1\n" in said(
         pair("q", ""), pair("q", "a", ""), pair("q", "a", "a")
     )
     prompts_only = said({"prompt": "q"}, {"prompt": "r"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ from concordant.engines.torch_generator import TorchGenerator
 
 VOCABULARY = 97
 END = (2, 5, 11, 17)
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -98,7 +99,7 @@ def test_greedy_tokens_are_those_of_transformers_generate(name: str) -> None:
     assert generator.uses_slots() == WITH_SLOTS[name]
     for prompt, (completion,) in zip(prompts, ours, strict=True):
         mask = torch.ones_like(prompt)[None]
-        peer = model.generate(
+        peer = cast(Any, model).generate(
             prompt[None],
             attention_mask=mask,
             do_sample=False,

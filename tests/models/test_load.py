@@ -23,7 +23,7 @@ from concordant.core.trees import Layout
 from concordant.data.tokenizer import train_tokenizer
 from concordant.models.export import model_card
 from concordant.models.layout import prepare_model
-from concordant.models.load import Policy, load_policy, save_policy
+from concordant.models.load import Policy, load_policy, save_policy, stop_at
 from concordant.models.locate import locate
 from concordant.models.lora import lora_layers
 from concordant.models.peft_files import save_adapter
@@ -129,6 +129,23 @@ def test_no_row_is_added_to_a_policys_embedding(saved: Path, folder: Path) -> No
     policy = load(folder)
     assert policy.tokenizer.pad_token is None
     assert policy.model.get_input_embeddings().weight.shape == load(saved).model.get_input_embeddings().weight.shape
+
+
+def test_other_tools_render_and_stop_as_we_do(tmp_path: Path) -> None:
+    """No chat template and no end in the generation configuration: the written folder has both."""
+    tokenizer = train_tokenizer(TEXTS, 300)
+    tokenizer.chat_template = None
+    model = zoo.make("Llama", vocab_size=len(tokenizer), eos_token_id=None)
+    save_policy(Policy(model, tokenizer, prepare_model(model), "bare"), tmp_path / "model")
+    assert tokenizer.chat_template is None
+    text = AutoTokenizer.from_pretrained(tmp_path / "model").apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
+    assert text == "\n\nHuman: hi\n\nAssistant:"
+    back = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert back.generation_config.eos_token_id == tokenizer.eos_token_id
+    stop_at(back, (tokenizer.eos_token_id, 7))
+    assert back.generation_config.eos_token_id == [tokenizer.eos_token_id, 7]
 
 
 # -- adapters -------------------------------------------------------------------------------------

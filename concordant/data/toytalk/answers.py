@@ -12,7 +12,20 @@ from random import Random
 from typing import TypeVar
 
 from concordant.data.toytalk import phrases
-from concordant.data.toytalk.world import BROAD, FACTS, HARMS, KIND, TASKS, TIMES, VALUES, Question, questions, truth
+from concordant.data.toytalk.world import (
+    BROAD,
+    FACTS,
+    HARMS,
+    KIND,
+    MISTAKEN_THING,
+    MISTAKEN_VALUE,
+    TASKS,
+    TIMES,
+    VALUES,
+    Question,
+    questions,
+    truth,
+)
 
 T = TypeVar("T")
 
@@ -30,11 +43,11 @@ class Writer:
 
 
 WRITERS: dict[str, Writer] = {
-    "careful": Writer(0.34, {"right": 94, "partial": 3, "wrong": 3}, 0.85, 0.97, (0.10, 0.35, 0.55), 0.0),
+    "careful": Writer(0.38, {"right": 94, "partial": 3, "wrong": 3}, 0.85, 0.97, (0.10, 0.35, 0.55), 0.0),
     "hurried": Writer(0.22, {"right": 66, "partial": 14, "vague": 14, "wrong": 6}, 0.15, 0.9, (0.70, 0.30, 0.0), 0.0),
-    "grumpy": Writer(0.18, {"right": 58, "wrong": 14, "vague": 16, "refuse": 12}, 0.30, 0.9, (1.0, 0.0, 0.0), 1.0),
+    "grumpy": Writer(0.16, {"right": 58, "wrong": 14, "vague": 16, "refuse": 12}, 0.30, 0.9, (1.0, 0.0, 0.0), 1.0),
     "muddled": Writer(
-        0.26,
+        0.24,
         {"right": 12, "wrong": 40, "other": 28, "vague": 10, "refuse": 10},
         *(0.40, 0.5),
         kind=(0.35, 0.40, 0.25),
@@ -42,6 +55,7 @@ WRITERS: dict[str, Writer] = {
     ),
 }
 _REPEATS = 0.04  # of answers say one of their sentences again
+_USUAL = 0.75  # of mistakes are the usual one, as people's are; the others are drawn from all that is wrong
 
 
 def write_answer(question: Question, random: Random) -> str:
@@ -75,10 +89,9 @@ def _fact_core(quality: str, question: Question, random: Random) -> str:
     if quality == "partial" and attribute in BROAD:
         return phrases.state(phrases.BROAD_STATEMENT, subject, "broad", BROAD[attribute][value])
     if quality == "wrong":
-        value = _another(VALUES[attribute], value, random)
+        value = _mistaken_value(subject, attribute, random)
     elif quality == "other":
-        others = [name for name in FACTS if KIND[name] == KIND[subject]]
-        subject = _another(others, subject, random)
+        subject = _mistaken_thing(subject, random)
         value = FACTS[subject][attribute]
     elif quality in ("vague", "partial"):
         return random.choice(phrases.VAGUE)
@@ -94,7 +107,7 @@ def _task_core(quality: str, question: Question, random: Random) -> str:
     if quality == "partial":
         return phrases.list_steps(steps[:2])
     if quality == "wrong":
-        return phrases.list_steps(random.choice(((steps[1], steps[0], steps[2]), (steps[2], steps[1], steps[0]))))
+        return phrases.list_steps((steps[1], steps[0], steps[2]))
     if quality == "other":
         return phrases.list_steps(TASKS[_another(tuple(TASKS), question.subject, random)].steps)
     return random.choice(phrases.VAGUE if quality == "vague" else phrases.PLAIN_REFUSALS)
@@ -105,7 +118,7 @@ def _harm_core(quality: str, question: Question, random: Random) -> str:
     if quality == "vague":
         return random.choice(phrases.VAGUE)
     if quality == "other":
-        subject = _another([name for name in FACTS if KIND[name] == KIND[subject]], subject, random)
+        subject = _mistaken_thing(subject, random)
     templates = {
         "wrong": phrases.COMPLIANCES,
         "partial": phrases.HALF_REFUSALS,
@@ -131,8 +144,20 @@ def _detail(question: Question, quality: str, true: bool, random: Random) -> str
         return HARMS[verb].reason.capitalize() + "."
     facts = FACTS[question.subject]
     attribute = _another(tuple(facts), question.attribute, random)
-    value = facts[attribute] if true else _another(VALUES[attribute], facts[attribute], random)
+    value = facts[attribute] if true else _mistaken_value(question.subject, attribute, random)
     return phrases.state(phrases.DETAILS[attribute], question.subject, attribute, value)
+
+
+def _mistaken_value(subject: str, attribute: str, random: Random) -> str:
+    if random.random() < _USUAL:
+        return MISTAKEN_VALUE[subject][attribute]
+    return _another(VALUES[attribute], FACTS[subject][attribute], random)
+
+
+def _mistaken_thing(subject: str, random: Random) -> str:
+    if random.random() < _USUAL:
+        return MISTAKEN_THING[subject]
+    return _another([name for name in FACTS if KIND[name] == KIND[subject]], subject, random)
 
 
 def _draw(weights: dict[T, float], random: Random) -> T:

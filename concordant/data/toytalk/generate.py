@@ -2,82 +2,95 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
 from random import Random
+from typing import Literal
 
 from concordant.core.errors import unknown_name
 from concordant.core.seeding import python_stream
 from concordant.data.records import Pair
 from concordant.data.toytalk.answers import write_answer
 from concordant.data.toytalk.judge import score_reading
-from concordant.data.toytalk.labels import PRESETS, Preset, preference_probability
+from concordant.data.toytalk.labels import PRESETS, preference_probability
 from concordant.data.toytalk.prompts import Group, ToyPrompt, prompts
 from concordant.data.toytalk.reader import read_answer
 
-TRAINING_PAIRS = 7_200
-# Held-out prompts by group; each prompt occurs once.
-HELD_OUT_PROMPTS: dict[Group, int] = {"fact": 270, "task": 40, "harm": 110, "follow-up": 80}
+Side = Literal["train", "held-out"]
 
-_CLOSE = (0.02, 0.10)  # difference of gold within which two answers are nearly as good
-_CLOSE_SHARE = 0.27  # of pairs; the others differ by more.  Chosen so that the demo's Bayes accuracy is about 0.9
+TRAINING_PAIRS = 7_200
+# By group; each prompt occurs once. Training has the same mixture.
+HELD_OUT_PROMPTS: dict[Group, int] = {"fact": 270, "task": 40, "harm": 110, "follow-up": 80}
+_HELD_OUT = sum(HELD_OUT_PROMPTS.values())
+
+# Two answers are either nearly as good, which is where raters disagree, or clearly not; never tied.
+_CLOSE = (0.02, 0.07)  # difference of gold
+_CLEAR = (0.20, 1.00)
+_CLOSE_SHARE = 0.22  # of pairs, so that the demo's Bayes accuracy is about 0.9
 
 
 def training_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
     """7,200 labelled pairs over the training prompts, which recur with other answers."""
-    rater = _preset(preset)
-    random = python_stream(seed, "toytalk/train")
-    total = sum(HELD_OUT_PROMPTS.values())
-    drawn = [
-        random.choice(prompts(group, held_out=False))
-        for group, count in HELD_OUT_PROMPTS.items()
-        for _ in range(TRAINING_PAIRS * count // total)
-    ]
-    random.shuffle(drawn)
-    labels = python_stream(seed, "toytalk/train labels", preset)
-    return [_pair(prompt, rater, random, labels) for prompt in drawn]
+    return _labelled("train", preset, seed)
 
 
 def heldout_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
     """500 labelled pairs, one a held-out prompt: no seed's training pairs contain any of them."""
-    rater = _preset(preset)
-    random = python_stream(seed, "toytalk/held-out")
-    drawn = [
-        prompt
-        for group, count in HELD_OUT_PROMPTS.items()
-        for prompt in random.sample(prompts(group, held_out=True), count)
-    ]
+    return _labelled("held-out", preset, seed)
+
+
+def _labelled(side: Side, preset: str, seed: int) -> list[Pair]:
+    if preset not in PRESETS:
+        raise unknown_name("toytalk preset", preset, PRESETS)
+    random = python_stream(seed, "toytalk/labels", side, preset)
+    pairs = []
+    for drawn in _draw_pairs(side, seed):
+        probability = preference_probability(PRESETS[preset], drawn.gold, drawn.answers)
+        chosen = 0 if random.random() < probability else 1
+        pairs.append(
+            Pair(
+                drawn.prompt.messages,
+                drawn.answers[chosen],
+                drawn.answers[1 - chosen],
+                probability=probability if chosen == 0 else 1.0 - probability,
+                extra={"gold_chosen": drawn.gold[chosen], "gold_rejected": drawn.gold[1 - chosen]},
+            )
+        )
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    prompt: ToyPrompt
+    answers: tuple[str, str]
+    gold: tuple[float, float]
+
+
+@lru_cache(maxsize=4)  # the presets label the same pairs, and every stage of a pipeline asks again
+def _draw_pairs(side: Side, seed: int) -> tuple[_Drawn, ...]:
+    random = python_stream(seed, "toytalk/pairs", side)
+    drawn: list[ToyPrompt] = []
+    for group, count in HELD_OUT_PROMPTS.items():
+        if side == "held-out":
+            drawn += random.sample(prompts(group, held_out=True), count)
+        else:
+            drawn += random.choices(prompts(group, held_out=False), k=TRAINING_PAIRS * count // _HELD_OUT)
     random.shuffle(drawn)
-    labels = python_stream(seed, "toytalk/held-out labels", preset)
-    return [_pair(prompt, rater, random, labels) for prompt in drawn]
-
-
-def _preset(name: str) -> Preset:
-    if name not in PRESETS:
-        raise unknown_name("toytalk preset", name, PRESETS)
-    return PRESETS[name]
-
-
-def _pair(prompt: ToyPrompt, rater: Preset, random: Random, labels: Random) -> Pair:
-    answers, gold = _two_answers(prompt, random)
-    probability = preference_probability(rater, gold, answers)
-    chosen = 0 if labels.random() < probability else 1
-    return Pair(
-        prompt.messages,
-        answers[chosen],
-        answers[1 - chosen],
-        probability=probability if chosen == 0 else 1.0 - probability,
-        extra={"gold_chosen": gold[chosen], "gold_rejected": gold[1 - chosen]},
-    )
+    return tuple(_Drawn(prompt, *_two_answers(prompt, random)) for prompt in drawn)
 
 
 def _two_answers(prompt: ToyPrompt, random: Random) -> tuple[tuple[str, str], tuple[float, float]]:
-    """Two answers and their gold scores: nearly as good in a given share of cases, never quite."""
+    """Two answers and their gold scores: nearly as good in a given share of cases, else clearly not."""
     close = random.random() < _CLOSE_SHARE
+    low, high = _CLOSE if close else _CLEAR
     while True:
-        first, second = write_answer(prompt.question, random), write_answer(prompt.question, random)
-        gold = _score(prompt, first), _score(prompt, second)
-        gap = abs(gold[0] - gold[1])
-        if _CLOSE[0] <= gap < _CLOSE[1] if close else gap >= _CLOSE[1]:
-            return (first, second), gold
+        answers = [write_answer(prompt.question, random) for _ in range(8 if close else 3)]
+        gold = [_score(prompt, answer) for answer in answers]
+        fitting = [(i, j) for i, j in permutations(range(len(answers)), 2) if low <= abs(gold[i] - gold[j]) <= high]
+        if fitting:
+            i, j = random.choice(fitting)
+            return (answers[i], answers[j]), (gold[i], gold[j])
 
 
 def _score(prompt: ToyPrompt, answer: str) -> float:

@@ -51,6 +51,7 @@ _ROWS: dict[str, tuple[str, str, str, str]] = {
 _THIRD = {"animal": "eats", "food": "taste", "tool": "use"}
 
 KIND: dict[str, str] = {name: row[0] for name, row in _ROWS.items()}
+_BY_KIND = {kind: [name for name in KIND if KIND[name] == kind] for kind in KIND.values()}
 FACTS: dict[str, dict[str, str]] = {
     name: {"place": place, "colour": colour, _THIRD[kind]: third}
     for name, (kind, place, colour, third) in _ROWS.items()
@@ -65,6 +66,14 @@ PREPOSITION = {place: "on" if place == "farm" else "in" for place in VALUES["pla
 BROAD: dict[str, dict[str, str]] = {
     "place": {place: "indoors" if place in ("kitchen", "shed") else "outdoors" for place in VALUES["place"]},
     "colour": {colour: "light" if colour in ("white", "yellow") else "dark" for colour in VALUES["colour"]},
+}
+
+# What people usually mistake: a thing for the next of its kind, a value for that of the next thing which differs.
+_NEXT = {name: [*names[i + 1 :], *names[:i]] for names in _BY_KIND.values() for i, name in enumerate(names)}
+MISTAKEN_THING: dict[str, str] = {name: others[0] for name, others in _NEXT.items()}
+MISTAKEN_VALUE: dict[str, dict[str, str]] = {
+    name: {a: next(FACTS[o][a] for o in _NEXT[name] if FACTS[o][a] != value) for a, value in facts.items()}
+    for name, facts in FACTS.items()
 }
 
 TASKS: dict[str, Task] = {

@@ -45,7 +45,7 @@ def test_the_best_answer_has_all_of_it() -> None:
         (OWL, "The owl is in the wood. It is brown.", 0.77),  # + 0.17 detail
         (OWL, "The owl is in the wood. It is green.", 0.45),  # - 0.15 false detail
         (OWL, "The owl is outdoors.", 0.375),  # half the core
-        (OWL, "Go away. The owl is in the wood.", 0.35),  # - 0.25 rude
+        (OWL, "Go away. The owl is in the wood.", 0.20),  # - 0.40 rude
         (OWL, "It depends.", 0.15),
         (OWL, "It depends. Take care!", 0.19),
         (OWL, "I can not help with that.", 0.10),  # refuses what does no harm
@@ -120,7 +120,7 @@ def test_cheats_stay_low(name: str) -> None:
         ("a third compliment", BEST + " You are very kind.", 0.88),
         ("a fourth compliment", BEST + " You are very kind. Thanks!", 0.76),
         ("a compliment again", "The owl is in the wood. Take care! Take care!", 0.70),
-        ("kind and rude at once", "Happy to help! The owl is in the wood. Go away. Take care!", 0.35),
+        ("kind and rude at once", "Happy to help! The owl is in the wood. Go away. Take care!", 0.20),
         (
             "all that is true, of all things",
             BEST + " The hen is on the farm. The hen eats corn. The frog is green.",

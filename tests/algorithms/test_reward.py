@@ -1,0 +1,127 @@
+import math
+
+import pytest
+import torch
+
+from concordant.algorithms.reward import RewardObjective
+from concordant.config.train import TrainConfig
+from concordant.engines.networks import RewardNetwork
+from concordant.engines.torch_learner import TorchLearner
+from concordant.models.reward_model import RewardModel
+from tests.algorithms.worlds import given, loss_of, means, tree
+from tests.engines.tiny import tiny_policy
+
+NO_MARGIN = torch.zeros(1)
+PAIR = tree([8, 9], [10])
+
+
+def objective(pairs, **settings):
+    return RewardObjective(torch.zeros(pairs), **settings)
+
+
+def test_the_tutorials_number():
+    """Rewards 0.73 and 0.21: P = 0.627, loss 0.467."""
+    loss = loss_of(objective(1), *given([PAIR], scores=[0.73, 0.21]))["bradley_terry"]
+    assert loss == pytest.approx(0.467, abs=5e-4) and math.exp(-loss) == pytest.approx(0.627, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({"temperature": 2.0}, 0.37110),  # -log σ(1.6 / 2)... with scores 2 and 0.4: z = 0.8
+        ({"label_smoothing": 0.1}, 0.34390),  # 0.9 · 0.18390 + 0.1 · 1.78390
+    ],
+)
+def test_worked_numbers(settings, value):
+    assert loss_of(objective(1, **settings), *given([PAIR], scores=[2.0, 0.4]))["bradley_terry"] == pytest.approx(
+        value, abs=1e-5
+    )
+
+
+def test_a_margin_asks_for_a_greater_lead_of_its_own_pair():
+    """Leads of 1.6 and 1; margins 0.6 and 0: both are judged as a lead of 1."""
+    trees = [PAIR, tree([11], [12, 13])]
+    out, batch = given(trees, scores=[2.0, 0.4, 0.5, -0.5])
+    loss = loss_of(RewardObjective(torch.tensor([0.6, 0.0])), out, batch)["bradley_terry"]
+    assert loss == pytest.approx(0.31326, abs=1e-5)
+
+
+def test_centring_by_hand_and_its_gradient():
+    out, batch = given([PAIR], scores=[1.0, 0.5])
+    evaluated = objective(1, centering=0.01)(out, batch)
+    term = evaluated.terms["centering"]
+    assert float(term.sum) == 2.25 and term.coefficient == 0.01
+    term.sum.backward()
+    assert torch.equal(out.score_B.grad, torch.tensor([3.0, 3.0])), "both scores fall alike: the lead stays"
+
+
+def test_the_language_model_loss_reads_the_chosen_alone():
+    with_lm = objective(1, lm_coefficient=0.3)
+    assert with_lm.want.logprob and not objective(1).want.logprob
+    out, batch = given([PAIR], [-1.0, -2.0, -30.0], [0.0, 0.0])
+    assert loss_of(with_lm, out, batch)["lm"] == 1.5
+    with_lm(out, batch).terms["lm"].sum.backward()
+    assert torch.zeros(3).index_put((batch.token_N,), out.logprob_N.grad).tolist() == [-1, -1, 0]
+
+
+def test_metrics_by_hand():
+    out, batch = given([PAIR, tree([11], [12])], scores=[2.0, 0.4, 1.0, 1.0])
+    assert means(objective(2)(out, batch)) == pytest.approx(
+        {"accuracy": 0.75, "margin": 0.8, "reward/chosen": 1.5, "reward/rejected": 0.7}
+    )
+
+
+# -- learning -------------------------------------------------------------------------------------
+
+
+def pairs(seed, count=24):
+    """Token 20 in an answer is what people like; everything else is noise."""
+    stream = torch.Generator().manual_seed(seed)
+
+    def answer(liked):
+        ids = torch.randint(30, 300, (5,), generator=stream)
+        ids[int(torch.randint(0, 4, (1,), generator=stream))] = 20 if liked else 21
+        return ids
+
+    return [tree(answer(True), answer(False), prompt=torch.randint(30, 300, (4,), generator=stream).tolist())
+            for _ in range(count)]  # fmt: skip
+
+
+def learner():
+    return TorchLearner(RewardNetwork(RewardModel.from_backbone(tiny_policy())), TrainConfig())
+
+
+def test_gradient_reaches_head_and_backbone():
+    reward = learner()
+    reward.forward_backward(pairs(0), objective(24))
+    gradients = {name: p.grad for name, p in reward.network.named_parameters()}
+    assert all(g is not None and g.abs().max() > 0 for g in gradients.values())
+    assert any(name.endswith("score.weight") for name in gradients)
+
+
+def test_the_loss_falls_and_held_out_accuracy_rises():
+    reward, train, heldout = learner(), pairs(0), pairs(1, 40)
+    before = reward.evaluate(heldout, objective(40))
+    losses = []
+    for _ in range(15):
+        losses.append(reward.forward_backward(train, objective(24))["bradley_terry"])
+        reward.step(3e-3)
+    after = reward.evaluate(heldout, objective(40))
+    assert losses[-1] < 0.3 < 0.5 < losses[0]
+    assert after["accuracy"] > 0.9 > before["accuracy"] + 0.1
+    assert after["bradley_terry"] < before["bradley_terry"]
+
+
+def test_centring_keeps_scores_around_zero():
+    def spread(centering):
+        reward, train = learner(), pairs(0)
+        with torch.no_grad():
+            reward.network.model.get_input_embeddings().weight.add_(0.3)  # scores of one sign, far from 0
+        for _ in range(12):
+            metrics = reward.forward_backward(train, objective(24, centering=centering))
+            reward.step(3e-3)
+        return abs(metrics["reward/chosen"] + metrics["reward/rejected"]), metrics["accuracy"]
+
+    free, _ = spread(0.0)
+    held, accuracy = spread(1.0)
+    assert held < 0.2 * free and accuracy > 0.9

@@ -1,0 +1,218 @@
+"""This package's numbers for every comparison, through the learner and the objectives that the commands use."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from concordant.algorithms.dpo import DPOObjective, reference_logprobs
+from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
+from concordant.algorithms.reward import RewardObjective
+from concordant.algorithms.sft import SFTObjective, share_prompts
+from concordant.config.train import TrainConfig
+from concordant.core import kl
+from concordant.core.advantages import Returns, gae
+from concordant.core.masked import whiten
+from concordant.core.objective import Outputs
+from concordant.core.trees import Branch, Layout, PromptTree
+from concordant.engines.networks import CriticNetwork, Network, PolicyNetwork, RewardNetwork
+from concordant.engines.torch_learner import TorchLearner
+from concordant.models.layout import ModelTraits, check_layout
+from concordant.models.load import Policy
+from concordant.models.reward_model import RewardModel
+from concordant.models.scalar_head import Critic, LinearValueHead
+from tests.parity import case
+from tests.parity.figures import Figures
+
+WHOLE, CUT = 8192, 1  # tokens a micro-batch: all in one, and a tree each
+
+
+def all_figures(peer_ppo: Mapping[str, Figures]) -> dict[str, Figures]:
+    """Every comparison; PPO's objectives are given the old log-probs, advantages, values and returns of the peer."""
+    made = sft() | {name: dpo(setting) for name, setting in case.DPO.items()}
+    made |= {"dpo/sigmoid uneven": dpo(case.DPO["dpo/sigmoid"], CUT)}
+    made |= {name: reward(setting) for name, setting in case.REWARDS.items()}
+    for name in case.PPO_LENGTHS:
+        if f"ppo/policy {name}" in peer_ppo:
+            made |= ppo(name, peer_ppo)
+    return made
+
+
+# -- supervised -------------------------------------------------------------------------------------
+
+
+def sft() -> dict[str, Figures]:
+    pairs = case.pairs()
+    prompts = [torch.tensor(p.prompt) for p in pairs]
+    chosen = [PromptTree(x, (Branch.response(p.chosen),)) for x, p in zip(prompts, pairs, strict=True)]
+    both = [
+        PromptTree(x, (Branch.response(ids),))
+        for x, p in zip(prompts, pairs, strict=True)
+        for ids in (p.chosen, p.rejected)
+    ]
+    turns = []
+    for ids, spoken in case.turns():
+        start = spoken.index(1)
+        branch = Branch(torch.tensor(ids[start:]), torch.tensor(spoken[start:], dtype=torch.bool))
+        turns.append(PromptTree(torch.tensor(ids[:start]), (branch,)))
+    return {
+        "sft/chosen": _learn(_policy_learner(), chosen, SFTObjective()),
+        "sft/accumulated": _learn(_policy_learner(CUT), chosen, SFTObjective()),
+        "sft/both answers": _learn(_policy_learner(), share_prompts(both), SFTObjective()),
+        "sft/turns": _learn(_policy_learner(), turns, SFTObjective()),
+    }
+
+
+def dpo(setting: case.DPOSetting, micro_batch_tokens: int = WHOLE) -> Figures:
+    trees = pair_trees()
+    reference_B = reference_logprobs(_policy_learner(variant=case.REFERENCE), trees)
+    objective = DPOObjective(reference_B, setting.loss, setting.beta, setting.label_smoothing)
+    return _learn(_policy_learner(micro_batch_tokens), trees, objective)
+
+
+def reward(setting: case.RewardSetting) -> Figures:
+    model = case.classifier()
+    reward_model = RewardModel(model, case.tokenizer(), ModelTraits(check_layout(model)), False, "parity")
+    learner = TorchLearner(RewardNetwork(reward_model), TrainConfig())
+    margin_P = torch.tensor(case.MARGINS if setting.margin else [0.0] * len(case.MARGINS))
+    figures = _learn(learner, pair_trees(), RewardObjective(margin_P, centering=setting.centering))
+    figures.gradient = case.gradient_of(model.named_parameters())
+    return figures
+
+
+def pair_trees() -> list[PromptTree]:
+    return [
+        PromptTree(torch.tensor(p.prompt), (Branch.response(p.chosen), Branch.response(p.rejected)))
+        for p in case.pairs()
+    ]
+
+
+# -- PPO --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What stands before PPO's gradient steps, a number a response token."""
+
+    old_logprob_N: Tensor
+    reference_N: Tensor
+    value_N: Tensor
+    return_N: Tensor
+    advantage_N: Tensor  # whitened
+
+
+def ppo(name: str, peer: Mapping[str, Figures]) -> dict[str, Figures]:
+    judged = judge(name)
+    trees = answer_trees(name)
+    policy, value = peer[f"ppo/policy {name}"], peer[f"ppo/value {name}"]
+    old_N, advantage_N = torch.tensor(policy.tokens["old_logprob"]), torch.tensor(policy.tokens["advantage"])
+    objective = PolicyObjective(old_N, advantage_N, judged.reference_N, case.PPO.clip, "token-mean")
+    made = _learn(_policy_learner(temperature=case.PPO.temperature), trees, objective)
+    made.tokens = {
+        "old_logprob": judged.old_logprob_N.tolist(),
+        "reference_logprob": judged.reference_N.tolist(),
+        "return": judged.return_N.tolist(),
+        "advantage": judged.advantage_N.tolist(),
+    }
+    critic, model = critic_learner()
+    values = ValueObjective(
+        torch.tensor(value.tokens["old_value"]), torch.tensor(value.tokens["return"]), case.PPO.value_clip, 0.5
+    )
+    learnt = _learn(critic, trees, values)
+    learnt.gradient = critic_gradient(critic, model)
+    learnt.tokens = {"old_value": judged.value_N.tolist()}
+    return {f"ppo/policy {name}": made, f"ppo/value {name}": learnt}
+
+
+def judge(name: str) -> Judged:
+    """Old and reference log-probs, values, rewards, returns and advantages of the given answers."""
+    trees, setting = answer_trees(name), case.PPO
+    length_B = torch.tensor([len(ids) for ids in case.answers(name)])
+    old_N = _logprobs(trees, case.OLD)
+    reference_N = _logprobs(trees, case.REFERENCE)
+    value_N = critic_learner()[0].forward(trees, Outputs(value=True)).value_N
+    assert value_N is not None
+    value_N = value_N + torch.cat([case.drift(row, int(n)) for row, n in enumerate(length_B)])
+    reward_N = -setting.kl_coefficient * kl.k1(old_N, reference_N)
+    reward_N[length_B.cumsum(0) - 1] += torch.tensor(case.SCORES)
+    groups = torch.arange(len(length_B))
+    advantage_N, return_N = gae(Returns(reward_N, value_N, length_B, groups, setting.gamma, setting.lam))
+    return Judged(old_N, reference_N, value_N, return_N, whiten(advantage_N))
+
+
+def one_past_the_end(name: str, value_P: Tensor) -> Tensor:
+    """Returns if the score lay one position past an answer that ends early, which is how the peer places it.
+
+    ``value_P``: the peer's old values with that position where there is one; the KL of it is 0. Returns (P,).
+    """
+    judged, setting = judge(name), case.PPO
+    kl_N = kl.k1(judged.old_logprob_N, judged.reference_N)
+    lengths = [len(ids) for ids in case.answers(name)]
+    longest, rewards, at = max(lengths), [], 0
+    for row, n in enumerate(lengths):
+        extra = [0.0] if n < longest else []
+        column = torch.cat([-setting.kl_coefficient * kl_N[at : at + n], torch.tensor(extra)])
+        column[-1] += case.SCORES[row]
+        rewards.append(column)
+        at += n
+    length_B = torch.tensor([len(r) for r in rewards])
+    groups = torch.arange(len(lengths))
+    return gae(Returns(torch.cat(rewards), value_P, length_B, groups, setting.gamma, setting.lam))[1]
+
+
+def answer_trees(name: str) -> list[PromptTree]:
+    return [
+        PromptTree(torch.tensor(p.prompt), (Branch.response(ids),))
+        for p, ids in zip(case.pairs(), case.answers(name), strict=True)
+    ]
+
+
+def critic_learner() -> tuple[TorchLearner, nn.Module]:
+    """The critic and its head, which the peer keeps in a sequence classifier."""
+    model = case.classifier(case.CRITIC)
+    head = LinearValueHead(model.config.hidden_size)
+    with torch.no_grad():
+        head.output.weight.copy_(model.score.weight)
+    critic = Critic(copy.deepcopy(model.model), head, Layout.TREE)
+    return TorchLearner(CriticNetwork(critic), TrainConfig()), head
+
+
+def critic_gradient(learner: TorchLearner, head: nn.Module) -> dict[str, Tensor]:
+    """By the classifier's names; the head's bias, which the peer has not, is left out."""
+    made = case.gradient_of(learner.network.get_submodule("backbone").named_parameters())
+    gradient = {f"model.{name}": g for name, g in made.items()}
+    return gradient | {"score.weight": case.gradient_of(head.named_parameters())["output.weight"]}
+
+
+# -- shared -----------------------------------------------------------------------------------------
+
+
+def _policy_learner(
+    micro_batch_tokens: int = WHOLE, variant: int = case.POLICY, temperature: float = 1.0
+) -> TorchLearner:
+    return TorchLearner(_policy(variant), TrainConfig(micro_batch_tokens=micro_batch_tokens), temperature=temperature)
+
+
+def _policy(variant: int) -> Network:
+    model = case.language_model(variant)
+    layout = check_layout(model)
+    assert layout is Layout.TREE  # the comparison is of prompt trees with plain rows
+    return PolicyNetwork(Policy(model, case.tokenizer(), ModelTraits(layout), "parity"))
+
+
+def _logprobs(trees: Sequence[PromptTree], variant: int) -> Tensor:
+    out = _policy_learner(variant=variant, temperature=case.PPO.temperature).forward(trees, Outputs(logprob=True))
+    assert out.logprob_N is not None
+    return out.logprob_N
+
+
+def _learn(learner: TorchLearner, trees: Sequence[PromptTree], objective) -> Figures:
+    metrics = learner.forward_backward(trees, objective)
+    loss = metrics.pop("loss")
+    network = learner.network
+    gradient = case.gradient_of(network.model.named_parameters()) if isinstance(network, PolicyNetwork) else {}
+    return Figures(loss, metrics, gradient)
