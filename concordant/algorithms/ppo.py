@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
+from concordant.algorithms.probe import SampleProbe
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler, score
-from concordant.algorithms.probe import SampleProbe
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
 from concordant.core.advantages import ADVANTAGES, NEEDS_CRITIC, Returns

@@ -53,7 +53,11 @@ class PolicyObjective:
         if self.entropy_coefficient:
             terms["policy/entropy_bonus"] = Term(total(entropy_N), -self.entropy_coefficient)
         if self.kl_estimator:
-            kl_N = out.kl_N if self.kl_estimator == "exact" else kl.LOSS_ESTIMATORS[self.kl_estimator](logprob_N, reference_N)
+            kl_N = (
+                out.kl_N
+                if self.kl_estimator == "exact"
+                else kl.LOSS_ESTIMATORS[self.kl_estimator](logprob_N, reference_N)
+            )
             assert kl_N is not None
             terms["policy/kl_loss"] = Term(total(kl_N), self.kl_coefficient)
         return Evaluated(terms, self._metrics(logprob_N.detach(), entropy_N.detach(), old_N, advantage_N, batch))

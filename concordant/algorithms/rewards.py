@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,14 +43,17 @@ class FunctionReward:
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
         parameters = inspect.signature(self.function).parameters
+        taken = list(parameters)[:2]  # prompt and response, which a column of that name does not replace
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        scores = []
+        scores: list[float] = []
         for a in answers:
-            offered = {**a.extra, "ended": a.ended}
+            offered = {k: v for k, v in {**a.extra, "ended": a.ended}.items() if k not in taken}
             keywords = offered if takes_all else {k: v for k, v in offered.items() if k in parameters}
             score = self.function(a.prompt, a.response, **keywords)
-            if not isinstance(score, (int, float)) or score != score:
-                raise UserError(f"reward {self.name} returned {score!r} for {a.response!r}: a finite number is expected")
+            if not isinstance(score, Real) or not math.isfinite(score):
+                raise UserError(
+                    f"reward {self.name} returned {score!r} for {a.response!r}: a finite number is expected"
+                )
             scores.append(float(score))
         return scores
 
@@ -67,7 +73,9 @@ def _truth(extra: dict[str, Any]) -> str:
     truth = nested.get("ground_truth") if isinstance(nested, dict) else None
     truth = extra.get("ground_truth", extra.get("answer")) if truth is None else truth
     if truth is None:
-        raise UserError(f"a rule needs ground_truth beside the prompt; found columns: {sorted(extra) or 'none'}")
+        raise UserError(
+            f"a rule needs ground_truth beside the prompt; found columns: {sorted({*extra} - {'ended'}) or 'none'}"
+        )
     return str(truth).strip()
 
 
@@ -105,12 +113,15 @@ def make_reward(sources: Sequence[str], load_model: Callable[[str], Reward]) -> 
 
 def _split_weight(source: str) -> tuple[str, float]:
     name, equals, weight = source.rpartition("=")
-    if not equals:
+    if not equals or Path(source).exists():
         return source, 1.0
     try:
-        return name, float(weight)
+        number = float(weight)
     except ValueError:
-        raise UserError(f'reward "{source}": expected SOURCE=WEIGHT with a number, found "{weight}"') from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f'reward "{source}": expected SOURCE=WEIGHT with a number, found "{weight}"')
+    return name, number
 
 
 def _one(name: str, load_model: Callable[[str], Reward]) -> Reward:
@@ -126,6 +137,9 @@ def _one(name: str, load_model: Callable[[str], Reward]) -> Reward:
 
 
 def _import(module: str, function: str) -> Callable[..., float]:
+    here = str(Path.cwd())
+    if here not in sys.path:  # as `python -m` does: the module may lie beside where the command is typed
+        sys.path.append(here)
     try:
         found = vars(importlib.import_module(module)).get(function)
     except ImportError as error:

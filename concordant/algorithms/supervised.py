@@ -58,10 +58,10 @@ class Supervised:
         }
 
     def evaluate(self, step: int) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        if self.heldout:
-            numbers = range(len(self.heldout))
-            metrics |= self.finish(self.learner.evaluate(self.heldout, self.heldout_objective(numbers)))
+        if not self.heldout:
+            return {}
+        numbers = range(len(self.heldout))
+        metrics = self.finish(self.learner.evaluate(self.heldout, self.heldout_objective(numbers)))
         if self.probe:
             metrics |= self.probe(step)
         return {f"eval/{name}": value for name, value in metrics.items()}

@@ -18,6 +18,10 @@ import torch
 from torch import Tensor
 
 
+# Tokens of a row that short trees share: attention is dense within a row, so much longer ones cost more than padding.
+ROW_TOKENS = 128
+
+
 @dataclass(frozen=True, slots=True)
 class Branch:
     """One continuation of a trunk. Multi-turn dialogues have user turns inside a branch."""
@@ -139,15 +143,16 @@ def _place(trees: Sequence[PromptTree]) -> list[_Placed]:
 
 
 def micro_batches(
-    trees: Sequence[PromptTree], layout: Layout, max_tokens: int, row_tokens: int = 128
+    trees: Sequence[PromptTree], layout: Layout, max_tokens: int, row_tokens: int = ROW_TOKENS
 ) -> list[TreeBatch]:
     """Lay ``trees`` in batches of at most ``max_tokens`` (rows × length), one whole tree at least.
 
     Trees are taken longest first, so that the batch that needs most memory comes first and rows of a
     batch are of like length. With ``Layout.TREE`` short trees share a row of up to ``row_tokens``
-    tokens; a longer tree has a row of its own. A flat row holds one branch.
+    tokens; a longer tree has a row of its own, and every tree where ``row_tokens`` is 0. A flat row holds one branch.
     """
     units = [p.blocks(layout) for p in _place(trees)]
+    shares_rows = layout is Layout.TREE and row_tokens > 0
     units.sort(key=lambda unit: (-max(p.tree.tokens for p in unit), unit[0].number))
     batches: list[list[list[_Placed]]] = []
     rows: list[list[_Placed]] = []
@@ -155,7 +160,7 @@ def micro_batches(
     length = 0
     for unit in units:
         size = max(p.tree.tokens for p in unit)
-        fit = next((i for i, left in enumerate(free) if left >= size), None) if layout is Layout.TREE else None
+        fit = next((i for i, left in enumerate(free) if left >= size), None) if shares_rows else None
         if fit is not None:
             rows[fit] += unit
             free[fit] -= size
@@ -164,7 +169,7 @@ def micro_batches(
             batches.append(rows)
             rows, free = [], []
         if not rows:
-            length = max(size, min(row_tokens, max_tokens)) if layout is Layout.TREE else size
+            length = max(size, min(row_tokens, max_tokens)) if shares_rows else size
         rows += [[p] for p in unit]
         free += [length - p.tree.tokens for p in unit]
     if rows:

@@ -40,6 +40,7 @@ class Limits:
 
     prompt: int = 2**30
     response: int = 2**30
+    total: int = 2**30  # of both together: what the model can read
     too_long: str = "drop"
 
 
@@ -94,7 +95,7 @@ class ChatEncoder:
     def prompts(self, prompts: Sequence[Sequence[Message]]) -> list[Tensor]:
         """Ids of each prompt, cut at its start where it is longer than the limit (sampling must go on)."""
         texts = self._render_each(prompts)
-        return [torch.tensor(self._cut_start(ids)) for ids in self._tokenize(texts, first=True)]
+        return [torch.tensor(self._cut_start(ids, self.limits.prompt)) for ids in self._tokenize(texts, first=True)]
 
     def trees(self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]) -> Encoded:
         """One tree a prompt, a branch a response. All its branches are kept or none."""
@@ -156,12 +157,18 @@ class ChatEncoder:
             if limits.too_long != "cut_prompt_start":
                 encoded.dropped["prompt too long"] += 1
                 return
-            prompt = self._cut_start(prompt)
+            prompt = self._cut_start(prompt, limits.prompt)
         if max(len(ids) for ids, _ in branches) > limits.response:
             if limits.too_long != "cut_response_end":
                 encoded.dropped["response too long"] += 1
                 return
             branches = [self._cut_end(ids, mask) for ids, mask in branches]
+        room = limits.total - max(len(ids) for ids, _ in branches)
+        if len(prompt) > room:
+            if limits.too_long != "cut_prompt_start" or room < 1:
+                encoded.dropped["longer than the model reads"] += 1
+                return
+            prompt = self._cut_start(prompt, room)
         if not all(any(mask) for _, mask in branches):
             encoded.dropped["nothing left to learn"] += 1
             return
@@ -169,11 +176,11 @@ class ChatEncoder:
         encoded.trees.append(PromptTree(torch.tensor(prompt), made))
         encoded.record.append(record)
 
-    def _cut_start(self, ids: list[int]) -> list[int]:
-        if len(ids) <= self.limits.prompt:
+    def _cut_start(self, ids: list[int], limit: int) -> list[int]:
+        if len(ids) <= limit:
             return ids
         kept = ids[:1] if ids[0] in self._starts else []  # BOS or [CLS] stays, the template's own too
-        return (kept + ids[len(ids) - self.limits.prompt + len(kept) :])[: self.limits.prompt]
+        return (kept + ids[len(ids) - limit + len(kept) :])[:limit]
 
     def _cut_end(self, ids: list[int], mask: list[bool]) -> tuple[list[int], list[bool]]:
         """What is cut has no end token: a truncated answer must not teach the policy to stop there.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from concordant.config.train import TrainConfig
 from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
-from concordant.core.trees import PromptTree, TreeBatch, micro_batches
+from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch, micro_batches
 from concordant.engines.networks import Network
 from concordant.engines.protocol import StepMetrics
 
@@ -26,7 +26,10 @@ _FORWARD_FACTOR = 4  # without a backward pass nothing is kept, so a forward bat
 
 
 class TorchLearner:
-    """``precision`` is autocast's dtype, None for fp32; weights and optimizer are fp32 always."""
+    """``precision`` is autocast's dtype, None for fp32; weights and optimizer are fp32 always.
+
+    ``row_tokens``: trees share rows of so many tokens; 0 gives each a row of its own.
+    """
 
     def __init__(
         self,
@@ -35,11 +38,13 @@ class TorchLearner:
         precision: torch.dtype | None = None,
         temperature: float = 1.0,
         trainable: bool = True,
+        row_tokens: int = ROW_TOKENS,
     ) -> None:
         self.network = network
         self.config = config
         self.precision = precision
         self.temperature = temperature
+        self.row_tokens = row_tokens
         self.version = 0
         self._reference: TorchLearner | None = None
         self.parameters = [p for p in network.parameters() if p.requires_grad] if trainable else []
@@ -53,7 +58,8 @@ class TorchLearner:
         branches = sum(len(t.branches) for t in trees)
         columns: dict[str, Tensor] = {}
         for batch in self._micro_batches(trees, self.config.micro_batch_tokens * _FORWARD_FACTOR):
-            out = self._outputs(batch, want)
+            with self._still():
+                out = self._outputs(batch, want)
             for name in BranchOutputs.__slots__:
                 part = getattr(out, name)
                 if part is not None:
@@ -64,7 +70,8 @@ class TorchLearner:
 
     @torch.no_grad()
     def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
-        return self._run(trees, objective, self.config.micro_batch_tokens * _FORWARD_FACTOR)
+        with self._still():
+            return self._run(trees, objective, self.config.micro_batch_tokens * _FORWARD_FACTOR)
 
     # -- learning -------------------------------------------------------------------------------
 
@@ -159,12 +166,21 @@ class TorchLearner:
 
     def _micro_batches(self, trees: Sequence[PromptTree], max_tokens: int) -> Iterator[TreeBatch]:
         device = self.network.device
-        return (batch.to(device) for batch in micro_batches(trees, self.network.layout, max_tokens))
+        return (batch.to(device) for batch in micro_batches(trees, self.network.layout, max_tokens, self.row_tokens))
 
     def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
         reference = self.reference().network if want.kl else None
         with self._autocast():
             return self.network(batch, want, self.temperature, reference)
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """No dropout (LoRA's), so that two calls give the same numbers."""
+        self.network.eval()
+        try:
+            yield
+        finally:
+            self.network.train()
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(vocabulary=1_024, hidden=192, layers=4, heads=4, mlp=512),  # 1.9 M parameters at a vocabulary of 600
+    "tiny": Size(vocabulary=1_024, hidden=192, layers=3, heads=4, mlp=512),  # 1.5 M parameters at a vocabulary of 800
     "small": Size(vocabulary=4_096, hidden=320, layers=8, heads=5, mlp=768),  # 10.5 M
 }
 

@@ -69,6 +69,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder beside ``folder`` to write into; it takes the name only when everything in it has been written."""
     folder = Path(folder)
     partial, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "old"))
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)  # killed between the two renames below
     for left_over in (partial, old):
         shutil.rmtree(left_over, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -1,8 +1,13 @@
-"""One function a verb: each takes its config dataclass and does the whole stage. Torch is imported when one is called."""
+"""One function a verb: each takes its config dataclass and does the whole stage.
+
+Torch is imported when a function is first asked for.
+"""
 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 _MODULE = {
@@ -26,3 +31,14 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULE[name]}"), name)
+
+
+class _Stages(ModuleType):
+    """Importing a submodule makes it an attribute of its package: here ``stages.sft`` stays the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _MODULE and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Stages

@@ -28,7 +28,7 @@ def best_of_n(config: BestOfNConfig) -> Path:
         raise UserError("no folder for the answers: pass --output DIR")
     loaded = load_records(config.data, Prompt, config.seed)
     policy = common.open_policy(config.model, loaded.train, config.seed)
-    encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data))
+    encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
     sampler = common.sampler_of(policy, encoder, config.model)
     reward = Rewards(config.reward, config.model).reward
     prompts = loaded.test if config.split == "test" else loaded.train

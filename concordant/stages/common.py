@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,22 @@ from concordant.algorithms.probe import Gold, SampleProbe
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.data import DataConfig
-from concordant.config.model import ModelConfig
+from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import RunConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
-from concordant.core.trees import PromptTree
+from concordant.core.trees import ROW_TOKENS, PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
+from concordant.data.splits import load_all
 from concordant.engines.networks import PolicyNetwork
 from concordant.engines.precision import place, precision_of
 from concordant.engines.protocol import Learner
 from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner
 from concordant.models.load import Policy, load_policy
+from concordant.models.reward_model import RewardModel
 from concordant.training.loop import Algorithm, run_loop
 from concordant.training.progress import current
 from concordant.training.run_folder import RunFolder
@@ -63,8 +65,18 @@ def all_texts(records: Iterable[Record]) -> list[str]:
     return texts
 
 
-def limits_of(data: DataConfig) -> Limits:
-    return Limits(data.max_prompt_tokens, data.max_response_tokens, data.too_long)
+def in_file_order(data: DataConfig) -> list[Record]:
+    """Every record as the data has it, held-out ones too, for verbs that learn nothing."""
+    loaded = load_all(replace(data, test_fraction=0.0), seed=0)
+    return [*loaded.train, *loaded.test]
+
+
+def limits_of(data: DataConfig, model: Policy | RewardModel) -> Limits:
+    """The data's limits, and what ``model`` has positions for."""
+    settings = model.model.config.get_text_config().to_dict()
+    positions = settings.get("max_position_embeddings") or settings.get("n_positions") or 2**30
+    total = min(positions, model.tokenizer.model_max_length)
+    return Limits(data.max_prompt_tokens, data.max_response_tokens, total, data.too_long)
 
 
 def report_dropped(dropped: Mapping[str, int], what: str) -> None:
@@ -82,16 +94,31 @@ def kept(encoded: Encoded, what: str) -> list[PromptTree]:
     return encoded.trees
 
 
-def learner_of(policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float = 1.0) -> TorchLearner:
+def heldout(encoded: Encoded) -> list[PromptTree]:
+    """The trees that evaluations during training look at."""
+    report_dropped(encoded.dropped, "held-out data")
+    return encoded.trees[:HELD_OUT_TREES]
+
+
+def learner_of(
+    policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float = 1.0, row_tokens: int = ROW_TOKENS
+) -> TorchLearner:
     precision = precision_of(model, policy.model.device)
-    return TorchLearner(PolicyNetwork(policy), train, precision, temperature)
+    return TorchLearner(PolicyNetwork(policy), train, precision, temperature, row_tokens=row_tokens)
 
 
 def reference_of(learner: TorchLearner, folder: str, config: RunConfig) -> Learner:
     """The frozen reference: the model in ``folder``, else the policy as it is now."""
     if not folder:
         return learner.reference()
-    policy = open_policy(ModelConfig(name=folder, device=config.model.device), [])
+    assert isinstance(learner.network, PolicyNetwork)
+    policy = open_policy(replace(config.model, name=folder, adapter="", lora=LoraConfig()), [])
+    theirs, ours = policy.tokenizer.get_vocab(), learner.network.policy.tokenizer.get_vocab()
+    if theirs != ours:
+        raise UserError(
+            f"reference {folder}: its tokenizer is another ({len(theirs)} tokens, the policy's has {len(ours)}); "
+            "KL is measured token by token, so both must read the same ids"
+        )
     network = PolicyNetwork(policy).frozen()
     other = TorchLearner(network, config.train, learner.precision, learner.temperature, trainable=False)
     learner.set_reference(other)

@@ -21,10 +21,11 @@ def dpo(config: DPOConfig) -> Path:
     """Train a policy on preference pairs; returns the run folder."""
     with common.opened(config, "dpo") as folder:
         loaded = load_records(config.data, Pair, config.seed)
+        common.message(loaded.summary("pairs"))
         policy = common.open_policy(config.model, loaded.train, config.seed)
-        encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data))
+        encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         train = common.kept(encoder.pairs(loaded.train), "training data")
-        heldout = encoder.pairs(loaded.test).trees[: common.HELD_OUT_TREES]
+        heldout = common.heldout(encoder.pairs(loaded.test))
         learner = common.learner_of(policy, config.model, config.train)
         reference = common.reference_of(learner, config.reference, config)
         common.message(f"reference log-probs of {len(train) + len(heldout)} pairs, once")

@@ -48,7 +48,7 @@ class _Bench:
 
     config: EvaluateConfig
     prompts: Sequence[Prompt]
-    records: Sequence[Record]  # training text, for a built-in model's tokenizer
+    records: Sequence[Record]  # what SFT would read: a built-in model here is the one SFT started from
     heldout: Sequence[Demonstration]  # good answers, for perplexity
     reward: Reward | None
     judge: Reward | None
@@ -68,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     bench = _Bench(
         config,
         (loaded.test or loaded.train)[: config.max_prompts],
-        records.train,
+        load_records(config.data, Demonstration, config.seed).train,
         _good_answers(records)[: common.HELD_OUT_TREES],
         rewards.reward if rewards else None,
         judges.reward if judges else None,
@@ -111,10 +111,12 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
     """One policy's answers to the bench's prompts, and every number the report wants of them."""
     config, n = bench.config, best_of(spec)[0]
     policy = _open(spec, bench)
-    encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data), too_long="cut_prompt_start"))
+    encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
     sampler = common.sampler_of(policy, encoder, config.model)
     trees, choices = _sample(sampler, n, bench)
-    answers = [Answer(c.prompt, c.best, c.ended[c.best_number], p.extra) for c, p in zip(choices, bench.prompts, strict=True)]
+    answers = [
+        Answer(c.prompt, c.best, c.ended[c.best_number], p.extra) for c, p in zip(choices, bench.prompts, strict=True)
+    ]
     gold = common.gold_of(config.data)
     # The bound is from the policy that was sampled, so it says nothing of another reference.
     bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
@@ -191,13 +193,16 @@ def _good_answers(records: Loaded[Record]) -> list[Demonstration]:
     return found
 
 
-def _reward_summary(rewards: Rewards | None, records: Loaded[Record], config: EvaluateConfig) -> RewardModelSummary | None:
+def _reward_summary(
+    rewards: Rewards | None, records: Loaded[Record], config: EvaluateConfig
+) -> RewardModelSummary | None:
     """The proxy on held-out pairs, where it is one model and there are pairs."""
     pairs = [r for r in records.test if isinstance(r, Pair)]
     if rewards is None or len(rewards.models) != 1 or not pairs:
         return None
     model = rewards.models[0]
-    encoder = ChatEncoder(model.tokenizer, common.limits_of(config.data), "encoder" if model.is_encoder else "causal")
+    encoder = ChatEncoder(
+        model.tokenizer, common.limits_of(config.data, model), "encoder" if model.is_encoder else "causal"
+    )
     encoded = encoder.pairs(pairs)
     return judge(model, encoded.trees, [pairs[i] for i in encoded.record]) if encoded.trees else None
-

@@ -25,8 +25,11 @@ def ppo(config: PPOConfig) -> Path:
     """Train a policy with PPO, RLOO or GRPO; returns the run folder."""
     with common.opened(config, "ppo") as folder:
         loaded = load_records(config.data, Prompt, config.seed)
+        common.message(loaded.summary("prompts"))
         policy = common.open_policy(config.model, loaded.train, config.seed)
-        encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data), too_long="cut_prompt_start"))
+        encoder = ChatEncoder(
+            policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start")
+        )
         rewards = Rewards(config.reward, config.model)
         actor = common.learner_of(policy, config.model, config.train, config.sampling.temperature)
         reference = common.reference_of(actor, config.reference, config)

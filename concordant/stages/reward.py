@@ -16,6 +16,7 @@ from concordant.core.errors import UserError
 from concordant.core.seeding import python_stream
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded
+from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair
 from concordant.data.splits import load_records
 from concordant.engines.networks import RewardNetwork
@@ -33,12 +34,15 @@ def reward(config: RewardConfig) -> Path:
     """Train a reward model; keeps the best by a slice of train, reports on the held-out pairs. Returns the run folder."""
     with common.opened(config, "reward") as folder:
         loaded = load_records(config.data, Pair, config.seed)
+        common.message(loaded.summary("pairs"))
         texts = common.all_texts(loaded.train) if config.model.name.startswith("builtin:") else None
         model = RewardModel.from_backbone(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
         if model.is_encoder and config.lm_coefficient:
             raise UserError("reward.lm_coefficient needs a causal language model; an encoder predicts no next token")
         place(model.model, config.model)
-        encoder = ChatEncoder(model.tokenizer, common.limits_of(config.data), "encoder" if model.is_encoder else "causal")
+        encoder = ChatEncoder(
+            model.tokenizer, common.limits_of(config.data, model), "encoder" if model.is_encoder else "causal"
+        )
         train_pairs, validation_pairs = slice_off(loaded.train, config.validation_fraction, config.seed)
         train = encoder.pairs(train_pairs)
         check_pairs(common.kept(train, "training data"))
@@ -57,6 +61,7 @@ def reward(config: RewardConfig) -> Path:
         )
         done = common.train(supervised, config, folder)
         heldout = encoder.pairs(loaded.test)
+        common.report_dropped(heldout.dropped, "held-out pairs")
         if heldout.trees:
             summary = judge(model, heldout.trees, [loaded.test[i] for i in heldout.record])
             write_text(folder.path / SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
@@ -101,21 +106,23 @@ def _objective(config: RewardConfig, encoded: Encoded, pairs: Sequence[Pair]) ->
 
 
 def score(config: ScoreConfig) -> Path | None:
-    """Score both answers of every pair, or every answer, of the data; JSON lines to ``output`` or the terminal."""
-    from concordant.data.records import Demonstration
-    from concordant.data.splits import load_all
+    """Score both answers of every pair, or every answer, of the data; JSON lines to ``output`` or the terminal.
 
+    A line a record, in the data's order: its prompt, and ``chosen`` and ``rejected``, or ``score``.
+    """
     model = RewardModel.from_pretrained(config.model.name, config.model.trust_remote_code)
     place(model.model, config.model)
-    rows: list[dict[str, object]] = []
-    loaded = load_all(config.data, seed=0)
-    for record in [*loaded.train, *loaded.test]:
-        if isinstance(record, Pair):
-            ((chosen, rejected),) = model.score_responses([record.prompt], [(record.chosen, record.rejected)])
-            rows.append({"prompt": common.as_dict(record.prompt), "chosen": chosen, "rejected": rejected})
-        elif isinstance(record, Demonstration):
-            (value,) = model.score([record.messages])
-            rows.append({"messages": common.as_dict(record.messages), "score": value})
+    records = common.in_file_order(config.data)
+    answered = [record for record in records if answers_of(record)]
+    common.report_dropped({"prompts without an answer": len(records) - len(answered)}, "score")
+    if not answered:
+        raise UserError(f"{config.data.path}: no answer to score; expected pairs, dialogues or rated answers")
+    scores = model.score_responses([prompt_of(r) for r in answered], [answers_of(r) for r in answered])
+    rows = [
+        {"prompt": common.as_dict(prompt_of(record))}
+        | dict(zip(("chosen", "rejected") if isinstance(record, Pair) else ("score",), values, strict=True))
+        for record, values in zip(answered, scores, strict=True)
+    ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if not config.output:
         print(text, end="")

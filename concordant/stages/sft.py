@@ -7,6 +7,8 @@ from pathlib import Path
 from concordant.algorithms import sft as algorithm
 from concordant.algorithms.supervised import Supervised
 from concordant.config.stages import SFTConfig
+from concordant.core.trees import Layout
+from concordant.core.trees import ROW_TOKENS
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Demonstration
 from concordant.data.splits import load_records
@@ -17,11 +19,15 @@ def sft(config: SFTConfig) -> Path:
     """Fine-tune a causal LM on demonstrations, or on the answers of pairs; returns the run folder."""
     with common.opened(config, "sft") as folder:
         loaded = load_records(config.data, Demonstration, config.seed, config.responses)
+        common.message(loaded.summary("dialogues"))
         policy = common.open_policy(config.model, loaded.train, config.seed)
-        encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data))
+        encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         train = common.kept(encoder.demonstrations(loaded.train), "training data")
-        heldout = encoder.demonstrations(loaded.test).trees[: common.HELD_OUT_TREES]
-        learner = common.learner_of(policy, config.model, config.train)
+        heldout = common.heldout(encoder.demonstrations(loaded.test))
+        row_tokens = ROW_TOKENS if config.packing else 0
+        learner = common.learner_of(policy, config.model, config.train, row_tokens=row_tokens)
+        if not config.packing:
+            learner.network.layout = Layout.FLAT  # the same numbers, a row a dialogue
         supervised = Supervised(
             learner,
             (algorithm.share_prompts(train), lambda _: algorithm.SFTObjective()),

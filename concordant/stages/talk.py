@@ -10,9 +10,8 @@ from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive
 from concordant.data.chat import ChatEncoder
-from concordant.data.records import Message, Prompt
-from concordant.data.splits import load_all
 from concordant.data.convert import prompt_of
+from concordant.data.records import Message, Prompt
 from concordant.models.load import load_policy, save_policy
 from concordant.models.lora import adapter_names
 from concordant.stages import common
@@ -25,12 +24,10 @@ def generate(config: GenerateConfig) -> Path | None:
         raise UserError("generate answers either --prompt TEXT or the prompts of --data FILE: give one of the two")
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
     policy = common.open_policy(config.model, [], config.seed)
-    encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data), too_long="cut_prompt_start"))
+    encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
     sampler = common.sampler_of(policy, encoder, config.model)
     rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
-    rows = [
-        {"prompt": common.as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers
-    ]
+    rows = [{"prompt": common.as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers]
     if config.output:
         write_text(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         return Path(config.output)
@@ -40,8 +37,7 @@ def generate(config: GenerateConfig) -> Path | None:
 
 
 def _prompts(config: GenerateConfig) -> list[Prompt]:
-    loaded = load_all(config.data, config.seed)
-    return [Prompt(prompt_of(r)) for r in (*loaded.train, *loaded.test)]
+    return [Prompt(prompt_of(r)) for r in common.in_file_order(config.data)]
 
 
 def chat(config: ChatConfig) -> None:
@@ -59,9 +55,7 @@ def chat(config: ChatConfig) -> None:
             continue
         messages.append(Message("user", question))
         stream = _Stream(encoder)
-        generator.generate(
-            encoder.prompts([messages]), config.sampling, derive(config.seed, "chat", turn), stream.show
-        )
+        generator.generate(encoder.prompts([messages]), config.sampling, derive(config.seed, "chat", turn), stream.show)
         messages.append(Message("assistant", stream.finish()))
         turn += 1
 
@@ -101,7 +95,9 @@ def merge(config: MergeConfig) -> Path:
         raise UserError("no folder for the merged model: pass --output DIR")
     policy = load_policy(config.model)
     if not adapter_names(policy.model):
-        raise UserError(f"{config.model.name} has no adapter to merge: pass --model.adapter FOLDER, or an adapter folder")
+        raise UserError(
+            f"{config.model.name} has no adapter to merge: pass --model.adapter FOLDER, or an adapter folder"
+        )
     save_policy(policy, Path(config.output), {"base_model": config.model.name, "tags": ["merged"]})
     common.message(f"merged model in {config.output}")
     return Path(config.output)

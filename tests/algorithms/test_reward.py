@@ -5,6 +5,7 @@ import torch
 
 from concordant.algorithms.reward import RewardObjective
 from concordant.config.train import TrainConfig
+from concordant.core.trees import lay_out
 from concordant.engines.networks import RewardNetwork
 from concordant.engines.torch_learner import TorchLearner
 from concordant.models.reward_model import RewardModel
@@ -28,7 +29,7 @@ def test_the_tutorials_number():
 @pytest.mark.parametrize(
     ("settings", "value"),
     [
-        ({"temperature": 2.0}, 0.37110),  # -log σ(1.6 / 2)... with scores 2 and 0.4: z = 0.8
+        ({"temperature": 2.0}, 0.37110),  # scores 2 and 0.4: -log σ(1.6 / 2)
         ({"label_smoothing": 0.1}, 0.34390),  # 0.9 · 0.18390 + 0.1 · 1.78390
     ],
 )
@@ -115,9 +116,11 @@ def test_the_loss_falls_and_held_out_accuracy_rises():
 def test_centring_keeps_scores_around_zero():
     def spread(centering):
         reward, train = learner(), pairs(0)
-        with torch.no_grad():
-            reward.network.model.get_input_embeddings().weight.add_(0.3)  # scores of one sign, far from 0
-        for _ in range(12):
+        model = reward.network.reward_model
+        with torch.no_grad():  # a head that likes everything: scores far from 0
+            hidden_BH = model.hidden(lay_out(train)).flatten(0, 1)[lay_out(train).last_B]
+            model.model.get_submodule("score").weight.copy_(2 * torch.nn.functional.normalize(hidden_BH.mean(0), dim=0))
+        for _ in range(15):
             metrics = reward.forward_backward(train, objective(24, centering=centering))
             reward.step(3e-3)
         return abs(metrics["reward/chosen"] + metrics["reward/rejected"]), metrics["accuracy"]

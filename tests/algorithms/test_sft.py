@@ -71,7 +71,7 @@ def test_after_learning_an_answer_the_model_says_it_and_stops(pad):
     said = ["the fox is brown", "in a tree"]
     rows = [Demonstration((*q, Message("assistant", a)), 1) for q, a in zip(questions, said, strict=True)]
     trees, policy_learner = encoder.demonstrations(rows).trees, learner(policy)
-    for _ in range(30):
+    for _ in range(45):
         metrics = policy_learner.forward_backward(trees, SFTObjective())
         policy_learner.step(5e-3)
     assert metrics["nll"] < 0.05 and metrics["token_accuracy"] == 1

@@ -83,7 +83,11 @@ def written(*groups, version=0):
     lengths = torch.tensor([len(ids) for ids, _ in flat])
     return Rollouts(
         [tree(*[ids for ids, _ in group], prompt=(5 + g, 6, 7)) for g, group in enumerate(groups)],
-        [Answer(PROMPTS[g].messages, f"{g} {ids}", ended, {}) for g, group in enumerate(groups) for ids, ended in group],
+        [
+            Answer(PROMPTS[g].messages, f"{g} {ids}", ended, {})
+            for g, group in enumerate(groups)
+            for ids, ended in group
+        ],
         torch.zeros(int(lengths.sum())),
         torch.tensor([ended for _, ended in flat]),
         lengths,

@@ -79,3 +79,8 @@ def test_local_numbers_of_branches():
     for batch in batches:
         (local,) = batch.local(chosen).tolist()
         assert int(batch.caller_B[local]) % 2 == 0
+
+
+def test_without_packing_every_tree_has_its_own_row():
+    batch = micro_batches(make([(9, [3]), (2, [1]), (1, [1])]), Layout.TREE, 10**6, row_tokens=0)[0]
+    assert batch.ids_RL.shape == (3, 12)

@@ -88,13 +88,13 @@ def test_rows_with_small_and_large_nuclei_do_not_disturb_each_other() -> None:
     torch.testing.assert_close(logprob[0], torch.tensor(-math.log(540)))
 
 
-@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
-def test_the_ends_of_the_unit_interval_give_possible_tokens(uniform: float) -> None:
-    """Tokens of probability 0 at both ends and around every chunk are never drawn."""
-    logits = torch.full((300,), -math.inf)
-    logits[[1, 126, 130, 257]] = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    ids, logprob = sample_tokens(logits[None], torch.tensor([uniform], dtype=torch.float64), SamplingConfig())
-    assert ids.item() == (1 if uniform == 0 else 257)
+@pytest.mark.parametrize("possible", [[1, 126, 130, 257], [130, 257], [299]])
+def test_the_ends_of_the_unit_interval_give_possible_tokens(possible: list[int]) -> None:
+    """Tokens of probability 0 at both ends, around every chunk and filling the first chunk are never drawn."""
+    logits = torch.full((2, 300), -math.inf)
+    logits[:, possible] = torch.linspace(0.1, 0.4, len(possible))
+    ids, logprob = sample_tokens(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), SamplingConfig())
+    assert ids.tolist() == [possible[0], possible[-1]]
     assert torch.isfinite(logprob).all()
 
 

@@ -21,7 +21,7 @@ from concordant.config.model import LoraConfig, ModelConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import Layout
 from concordant.data.tokenizer import train_tokenizer
-from concordant.models.export import model_card
+from concordant.models.export import model_card, whole_folder
 from concordant.models.layout import prepare_model
 from concordant.models.load import Policy, load_policy, save_policy, stop_at
 from concordant.models.locate import locate
@@ -209,6 +209,23 @@ def test_a_save_replaces_the_folder_whole(tiny: Policy, folder: Path) -> None:
     save_policy(tiny, folder)
     assert not (folder / "left_over.safetensors").exists()
     assert os.listdir(folder.parent) == [folder.name]
+
+
+def test_a_kill_between_the_renames_loses_nothing(tiny: Policy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (folder / "model.safetensors").read_bytes()
+    rename = os.rename
+
+    def killed(source: Path, target: Path) -> None:
+        rename(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "rename", killed)
+        save_policy(tiny, folder)
+    assert not folder.exists()
+    with pytest.raises(OSError, match="full"), whole_folder(folder):
+        raise OSError("full")
+    assert (folder / "model.safetensors").read_bytes() == before
 
 
 def test_the_model_card_has_what_the_hub_reads() -> None:

@@ -148,16 +148,18 @@ def language_model(variant: int = POLICY) -> LlamaForCausalLM:
 
 def classifier(variant: int = REWARD) -> LlamaForSequenceClassification:
     """A reward model, or the critic as a peer keeps it."""
-    model = LlamaForSequenceClassification(_config(num_labels=1))
+    config = _config()
+    config.num_labels = 1
+    model = LlamaForSequenceClassification(config)
     _fill(model, variant)
     return model.train()
 
 
-def _config(**more: int) -> LlamaConfig:
+def _config() -> LlamaConfig:
     return LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=128, tie_word_embeddings=False, attention_dropout=0.0,
-        bos_token_id=None, eos_token_id=EOS, pad_token_id=PAD, **more,
+        bos_token_id=None, eos_token_id=EOS, pad_token_id=PAD,
     )  # fmt: skip
 
 

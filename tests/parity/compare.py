@@ -1,7 +1,7 @@
 """Our numbers beside the peers': a table, and exit code 1 where they are apart.
 
 ``python -m tests.parity.compare TRL_FOLDER PPO_FOLDER|- [--write-goldens]``. A row that is *known* differs for a reason
-that docs/parity.md gives; each has a row beside it that is equal once the reason is taken into account.
+that docs/parity.md gives; those of losses and gradients have a row beside them that is equal once the reason is put in.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from pathlib import Path
 
 import torch
 
-from tests.parity import case, ours, peer_files
-from tests.parity.figures import Figures, gradient_error, norm, relative, vector_error
+from tests.parity import case, explained, ours, peer_files
+from tests.parity.figures import Figures, gradient_error, norm, relative, sketch_error, sketch_norm, vector_error
 
 TOLERANCE = 1e-4  # of a loss or metric, of a gradient's norm, of a vector's norm
 GOLDENS = Path(__file__).parent / "goldens"
 TRAINERS_GOLDEN, PPO_GOLDEN = GOLDENS / "trl-trainers.json", GOLDENS / "trl-ppo.json"
-METRICS = {  # TRL's reward of IPO is of summed log-ratios, ours of the means that its loss compares
-    "dpo/ipo": ("logps/chosen", "logps/rejected"),
-}
+METRICS = {"dpo/ipo": ("logps/chosen", "logps/rejected", "rewards/margins")}  # where not all of TRL's
+KNOWN = ("dpo/ipo: rewards/margins",)
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ def whole(name: str, mine: Figures, theirs: Figures) -> list[Row]:
     ]
     for metric in METRICS.get(name, theirs.metrics):
         a, b = mine.metrics[metric], theirs.metrics[metric]
-        table.append(Row(f"{name}: {metric}", a, b, relative(a, b)))
+        what = f"{name}: {metric}"
+        table.append(Row(what, a, b, relative(a, b), what in KNOWN))
     return table
 
 
@@ -85,11 +85,14 @@ def smoothing(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
 
 def uneven(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
     """TRL's DPO and reward losses are means of micro-batches' means, so the last, smaller one weighs more."""
-    return [gradient_row("dpo/sigmoid in 4 + 2 pairs: gradient", made["dpo/sigmoid uneven"], peer["dpo/sigmoid uneven"], True)]
+    theirs, what = peer["dpo/sigmoid uneven"], "dpo/sigmoid in 4 + 2 pairs: gradient"
+    return [
+        gradient_row(what, made["dpo/sigmoid uneven"], theirs, known=True),
+        gradient_row(f"{what}, mean of means", explained.dpo_mean_of_means((4, 2)), theirs),
+    ]
 
 
 def ppo(name: str, made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
-    full = name == "full"
     policy, their_policy = made[f"ppo/policy {name}"], peer[f"ppo/policy {name}"]
     value, their_value = made[f"ppo/value {name}"], peer[f"ppo/value {name}"]
     table = [
@@ -97,29 +100,59 @@ def ppo(name: str, made: dict[str, Figures], peer: dict[str, Figures]) -> list[R
         for column in ("old_logprob", "reference_logprob")
     ]
     table.append(token_row(f"ppo {name}: old values", value.tokens["old_value"], their_value.tokens["old_value"]))
-    advantage, theirs = policy.tokens["advantage"], their_policy.tokens["advantage"]
-    table.append(token_row(f"ppo {name}: returns (GAE)", policy.tokens["return"], their_policy.tokens["return"], not full))
-    if full:
-        table.append(token_row("ppo full: whitened advantages", advantage, theirs, known=True))
-        bessel = math.sqrt((len(advantage) - 1) / len(advantage))
-        table.append(token_row("ppo full: the same by n - 1", [a * bessel for a in advantage], theirs))
-    else:
-        past = peer["ppo/past the end short"].tokens
-        explained = ours.one_past_the_end(name, torch.tensor(past["old_value"])).tolist()
-        table.append(token_row("ppo short: returns, score one past the end", explained, past["return"]))
     table += whole(f"ppo {name}: policy", policy, Figures(their_policy.loss, {}, their_policy.gradient))
-    value_error = relative(value.loss, their_value.loss)
-    table.append(Row(f"ppo {name}: value: loss", value.loss, their_value.loss, value_error, known=not full))
-    table.append(gradient_row(f"ppo {name}: value: gradient", value, their_value, known=not full))
-    micro = peer.get(f"ppo/policy {name}, TRL's micro-batches of 2")
-    if micro:
-        table.append(gradient_row(f"ppo {name}: policy in micro-batches: gradient", policy, micro, known=True))
+    if name == "full":
+        table += ppo_full(policy, their_policy) + whole(
+            "ppo full: value", value, Figures(their_value.loss, {}, their_value.gradient)
+        )
+    else:
+        table += ppo_short(policy, value, peer)
     return table
+
+
+def ppo_full(policy: Figures, theirs: Figures) -> list[Row]:
+    """Returns, and advantages whitened by n where TRL divides by n - 1."""
+    mine = policy.tokens["advantage"]
+    bessel = math.sqrt((len(mine) - 1) / len(mine))
+    return [
+        token_row("ppo full: returns (GAE)", policy.tokens["return"], theirs.tokens["return"]),
+        token_row("ppo full: whitened advantages", mine, theirs.tokens["advantage"], known=True),
+        token_row("ppo full: the same by n - 1", [a * bessel for a in mine], theirs.tokens["advantage"]),
+    ]
+
+
+def ppo_short(policy: Figures, value: Figures, peer: dict[str, Figures]) -> list[Row]:
+    """Of an answer that ends early TRL's score and values reach one position past its end."""
+    past, theirs = peer["ppo/past the end short"].tokens, peer["ppo/value short"]
+    their_returns = peer["ppo/policy short"].tokens["return"]
+    returns = explained.returns_past_the_end("short", torch.tensor(past["old_value"])).tolist()
+    values = explained.values_past_the_end("short", past)
+    micro = peer["ppo/policy short, micro-batches of 2"]
+    means = explained.policy_mean_of_means("short", peer["ppo/policy short"].tokens, micro.tokens["rows"])
+    return [
+        token_row("ppo short: returns (GAE)", policy.tokens["return"], their_returns, known=True),
+        token_row("ppo short: returns, one past the end", returns, past["return"]),
+        Row("ppo short: value: loss", value.loss, theirs.loss, relative(value.loss, theirs.loss), known=True),
+        gradient_row("ppo short: value: gradient", value, theirs, known=True),
+        *whole("ppo short: value, one past the end", values, Figures(theirs.loss, {}, theirs.gradient)),
+        gradient_row("ppo short: policy in micro-batches: gradient", policy, micro, known=True),
+        gradient_row("ppo short: policy in micro-batches, mean of means: gradient", means, micro),
+    ]
 
 
 def token_row(what: str, mine: list[float], theirs: list[float], known: bool = False) -> Row:
     """Vectors are shown by their norms."""
     return Row(what, math.hypot(*mine), math.hypot(*theirs), vector_error(mine, theirs), known)
+
+
+def goldens(golden: Path, peer: dict[str, Figures]) -> list[Row]:
+    """The gradients that TRL gave when the committed goldens were written."""
+    return [
+        Row(f"golden {name}", norm(peer[name].gradient), sketch_norm(row["gradient"]), error)
+        for name, row in peer_files.read_golden(golden)[1].items()
+        if "gradient" in row
+        for error in [sketch_error(peer[name].gradient, row["gradient"])]
+    ]
 
 
 def show(table: list[Row]) -> None:
@@ -137,12 +170,13 @@ def main(trainers: Path, ppo_folder: Path | None, write_goldens: bool) -> int:
         print("PPO's peer:", ", ".join(f"{name} {number}" for name, number in versions.items()))
         peer |= more
     table = rows(ours.all_figures(peer), peer)
+    for folder, golden in ((trainers, TRAINERS_GOLDEN), (ppo_folder, PPO_GOLDEN)):
+        if folder and write_goldens:
+            shutil.copy(folder / peer_files.FIGURES, golden)
+            print(f"wrote {golden}")
+        elif folder:
+            table += goldens(golden, peer)
     show(table)
-    if write_goldens:
-        shutil.copy(trainers / peer_files.FIGURES, TRAINERS_GOLDEN)
-        if ppo_folder:
-            shutil.copy(ppo_folder / peer_files.FIGURES, PPO_GOLDEN)
-        print(f"wrote {GOLDENS}")
     off = [row for row in table if not row.passed]
     known = sum(row.verdict == "known" for row in table)
     print(f"{len(table)} comparisons: {len(table) - len(off) - known} equal, {known} known to differ, {len(off)} off")

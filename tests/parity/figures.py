@@ -1,7 +1,7 @@
 """What one side says of one comparison, and how far two sides are apart.
 
 A gradient travels whole between two processes, and as a sketch in a committed golden: for each parameter its norm and
-its product with three vectors of ±1 made by a formula. An error of norm e moves such a product by about e.
+its product with two vectors of ±1 made by a formula. An error of norm e moves such a product by about e.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-PROBES = 3
+PROBES = 2
 Sketch = dict[str, list[float]]
 
 
@@ -29,7 +29,7 @@ class Figures:
 
 
 def relative(ours: float, peer: float) -> float:
-    """|ours - peer| / max(|peer|, 0.1): a loss near 0 is a sum of terms of size 1, and so exact to fp32's 1e-7 of those."""
+    """|ours - peer| / max(|peer|, 0.1): what is near 0 is a sum of terms of size 1, exact to fp32's 1e-7 of those."""
     return abs(ours - peer) / max(abs(peer), 0.1)
 
 
@@ -54,7 +54,7 @@ def norm(gradient: Mapping[str, Tensor]) -> float:
 
 
 def sketch(gradient: Mapping[str, Tensor]) -> Sketch:
-    """For each parameter [norm, three products]."""
+    """For each parameter [norm, the products]."""
     made = {}
     for name, g in sorted(gradient.items()):
         flat = g.double().flatten()
@@ -68,8 +68,12 @@ def sketch_error(gradient: Mapping[str, Tensor], peer: Sketch) -> float:
     ours = sketch(gradient)
     if set(ours) != set(peer):
         return math.inf
-    total = math.sqrt(sum(row[0] ** 2 for row in peer.values()))
-    return max(abs(a - b) for n in peer for a, b in zip(ours[n], peer[n], strict=True)) / total
+    return max(abs(a - b) for n in peer for a, b in zip(ours[n], peer[n], strict=True)) / sketch_norm(peer)
+
+
+def sketch_norm(of: Sketch) -> float:
+    """The norm of the gradient that was sketched."""
+    return math.sqrt(sum(row[0] ** 2 for row in of.values()))
 
 
 def _signs(size: int, probe: int) -> Tensor:
@@ -77,7 +81,7 @@ def _signs(size: int, probe: int) -> Tensor:
 
 
 def as_golden(figures: Mapping[str, Figures]) -> dict[str, Any]:
-    """For JSON: nine digits, gradients as sketches."""
+    """For JSON: eight digits, gradients as sketches."""
     rows: dict[str, Any] = {}
     for name, f in figures.items():
         row: dict[str, Any] = {} if math.isnan(f.loss) else {"loss": _short(f.loss)}
@@ -90,11 +94,11 @@ def as_golden(figures: Mapping[str, Figures]) -> dict[str, Any]:
 
 
 def _short(x: float) -> float:
-    return float(f"{x:.9g}")
+    return float(f"{x:.8g}")
 
 
 def save_gradients(figures: Mapping[str, Figures], path: Path) -> None:
-    save_file({f"{name}|{p}": g.contiguous() for name, f in figures.items() for p, g in f.gradient.items()}, path)
+    save_file({f"{name}|{p}": g.clone() for name, f in figures.items() for p, g in f.gradient.items()}, path)
 
 
 def load_gradients(path: Path) -> dict[str, dict[str, Tensor]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import LlamaForSequenceClassification
 
 from concordant.algorithms.dpo import DPOObjective, reference_logprobs
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
@@ -17,7 +17,7 @@ from concordant.config.train import TrainConfig
 from concordant.core import kl
 from concordant.core.advantages import Returns, gae
 from concordant.core.masked import whiten
-from concordant.core.objective import Outputs
+from concordant.core.objective import Objective, Outputs
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.networks import CriticNetwork, Network, PolicyNetwork, RewardNetwork
 from concordant.engines.torch_learner import TorchLearner
@@ -60,18 +60,18 @@ def sft() -> dict[str, Figures]:
         branch = Branch(torch.tensor(ids[start:]), torch.tensor(spoken[start:], dtype=torch.bool))
         turns.append(PromptTree(torch.tensor(ids[:start]), (branch,)))
     return {
-        "sft/chosen": _learn(_policy_learner(), chosen, SFTObjective()),
-        "sft/accumulated": _learn(_policy_learner(CUT), chosen, SFTObjective()),
-        "sft/both answers": _learn(_policy_learner(), share_prompts(both), SFTObjective()),
-        "sft/turns": _learn(_policy_learner(), turns, SFTObjective()),
+        "sft/chosen": learn(policy_learner(), chosen, SFTObjective()),
+        "sft/accumulated": learn(policy_learner(CUT), chosen, SFTObjective()),
+        "sft/both answers": learn(policy_learner(), share_prompts(both), SFTObjective()),
+        "sft/turns": learn(policy_learner(), turns, SFTObjective()),
     }
 
 
 def dpo(setting: case.DPOSetting, micro_batch_tokens: int = WHOLE) -> Figures:
     trees = pair_trees()
-    reference_B = reference_logprobs(_policy_learner(variant=case.REFERENCE), trees)
+    reference_B = reference_logprobs(policy_learner(variant=case.REFERENCE), trees)
     objective = DPOObjective(reference_B, setting.loss, setting.beta, setting.label_smoothing)
-    return _learn(_policy_learner(micro_batch_tokens), trees, objective)
+    return learn(policy_learner(micro_batch_tokens), trees, objective)
 
 
 def reward(setting: case.RewardSetting) -> Figures:
@@ -79,7 +79,7 @@ def reward(setting: case.RewardSetting) -> Figures:
     reward_model = RewardModel(model, case.tokenizer(), ModelTraits(check_layout(model)), False, "parity")
     learner = TorchLearner(RewardNetwork(reward_model), TrainConfig())
     margin_P = torch.tensor(case.MARGINS if setting.margin else [0.0] * len(case.MARGINS))
-    figures = _learn(learner, pair_trees(), RewardObjective(margin_P, centering=setting.centering))
+    figures = learn(learner, pair_trees(), RewardObjective(margin_P, centering=setting.centering))
     figures.gradient = case.gradient_of(model.named_parameters())
     return figures
 
@@ -96,7 +96,7 @@ def pair_trees() -> list[PromptTree]:
 
 @dataclass(frozen=True)
 class Judged:
-    """What stands before PPO's gradient steps, a number a response token."""
+    """What PPO knows before its gradient steps, a number a response token."""
 
     old_logprob_N: Tensor
     reference_N: Tensor
@@ -111,21 +111,32 @@ def ppo(name: str, peer: Mapping[str, Figures]) -> dict[str, Figures]:
     policy, value = peer[f"ppo/policy {name}"], peer[f"ppo/value {name}"]
     old_N, advantage_N = torch.tensor(policy.tokens["old_logprob"]), torch.tensor(policy.tokens["advantage"])
     objective = PolicyObjective(old_N, advantage_N, judged.reference_N, case.PPO.clip, "token-mean")
-    made = _learn(_policy_learner(temperature=case.PPO.temperature), trees, objective)
+    made = learn(policy_learner(temperature=case.PPO.temperature), trees, objective)
     made.tokens = {
         "old_logprob": judged.old_logprob_N.tolist(),
         "reference_logprob": judged.reference_N.tolist(),
         "return": judged.return_N.tolist(),
         "advantage": judged.advantage_N.tolist(),
     }
-    critic, model = critic_learner()
-    values = ValueObjective(
-        torch.tensor(value.tokens["old_value"]), torch.tensor(value.tokens["return"]), case.PPO.value_clip, 0.5
-    )
-    learnt = _learn(critic, trees, values)
-    learnt.gradient = critic_gradient(critic, model)
+    learnt = learn_values(trees, value.tokens)
     learnt.tokens = {"old_value": judged.value_N.tolist()}
     return {f"ppo/policy {name}": made, f"ppo/value {name}": learnt}
+
+
+def learn_values(trees: Sequence[PromptTree], given: Mapping[str, list[float]]) -> Figures:
+    """The critic's loss and gradient for given old values and returns, by the names of the peer's classifier.
+
+    The head's bias, which the peer has not, is left out.
+    """
+    model = case.classifier(case.CRITIC)
+    learner = critic_learner(model)
+    old_value_N, return_N = torch.tensor(given["old_value"]), torch.tensor(given["return"])
+    made = learn(learner, trees, ValueObjective(old_value_N, return_N, case.PPO.value_clip, coefficient=0.5))
+    network = learner.network
+    assert isinstance(network, CriticNetwork)
+    backbone, head = (case.gradient_of(part.named_parameters()) for part in (network.backbone, network.head))
+    made.gradient = {f"model.{n}": g for n, g in backbone.items()} | {"score.weight": head["output.weight"]}
+    return made
 
 
 def judge(name: str) -> Judged:
@@ -134,7 +145,7 @@ def judge(name: str) -> Judged:
     length_B = torch.tensor([len(ids) for ids in case.answers(name)])
     old_N = _logprobs(trees, case.OLD)
     reference_N = _logprobs(trees, case.REFERENCE)
-    value_N = critic_learner()[0].forward(trees, Outputs(value=True)).value_N
+    value_N = critic_learner(case.classifier(case.CRITIC)).forward(trees, Outputs(value=True)).value_N
     assert value_N is not None
     value_N = value_N + torch.cat([case.drift(row, int(n)) for row, n in enumerate(length_B)])
     reward_N = -setting.kl_coefficient * kl.k1(old_N, reference_N)
@@ -144,26 +155,6 @@ def judge(name: str) -> Judged:
     return Judged(old_N, reference_N, value_N, return_N, whiten(advantage_N))
 
 
-def one_past_the_end(name: str, value_P: Tensor) -> Tensor:
-    """Returns if the score lay one position past an answer that ends early, which is how the peer places it.
-
-    ``value_P``: the peer's old values with that position where there is one; the KL of it is 0. Returns (P,).
-    """
-    judged, setting = judge(name), case.PPO
-    kl_N = kl.k1(judged.old_logprob_N, judged.reference_N)
-    lengths = [len(ids) for ids in case.answers(name)]
-    longest, rewards, at = max(lengths), [], 0
-    for row, n in enumerate(lengths):
-        extra = [0.0] if n < longest else []
-        column = torch.cat([-setting.kl_coefficient * kl_N[at : at + n], torch.tensor(extra)])
-        column[-1] += case.SCORES[row]
-        rewards.append(column)
-        at += n
-    length_B = torch.tensor([len(r) for r in rewards])
-    groups = torch.arange(len(lengths))
-    return gae(Returns(torch.cat(rewards), value_P, length_B, groups, setting.gamma, setting.lam))[1]
-
-
 def answer_trees(name: str) -> list[PromptTree]:
     return [
         PromptTree(torch.tensor(p.prompt), (Branch.response(ids),))
@@ -171,27 +162,18 @@ def answer_trees(name: str) -> list[PromptTree]:
     ]
 
 
-def critic_learner() -> tuple[TorchLearner, nn.Module]:
-    """The critic and its head, which the peer keeps in a sequence classifier."""
-    model = case.classifier(case.CRITIC)
+def critic_learner(model: LlamaForSequenceClassification) -> TorchLearner:
+    """Our critic of the peer's, which is a sequence classifier: its backbone, and its head without a bias."""
     head = LinearValueHead(model.config.hidden_size)
     with torch.no_grad():
         head.output.weight.copy_(model.score.weight)
-    critic = Critic(copy.deepcopy(model.model), head, Layout.TREE)
-    return TorchLearner(CriticNetwork(critic), TrainConfig()), head
-
-
-def critic_gradient(learner: TorchLearner, head: nn.Module) -> dict[str, Tensor]:
-    """By the classifier's names; the head's bias, which the peer has not, is left out."""
-    made = case.gradient_of(learner.network.get_submodule("backbone").named_parameters())
-    gradient = {f"model.{name}": g for name, g in made.items()}
-    return gradient | {"score.weight": case.gradient_of(head.named_parameters())["output.weight"]}
+    return TorchLearner(CriticNetwork(Critic(model.model, head, check_layout(model))), TrainConfig())
 
 
 # -- shared -----------------------------------------------------------------------------------------
 
 
-def _policy_learner(
+def policy_learner(
     micro_batch_tokens: int = WHOLE, variant: int = case.POLICY, temperature: float = 1.0
 ) -> TorchLearner:
     return TorchLearner(_policy(variant), TrainConfig(micro_batch_tokens=micro_batch_tokens), temperature=temperature)
@@ -205,12 +187,12 @@ def _policy(variant: int) -> Network:
 
 
 def _logprobs(trees: Sequence[PromptTree], variant: int) -> Tensor:
-    out = _policy_learner(variant=variant, temperature=case.PPO.temperature).forward(trees, Outputs(logprob=True))
+    out = policy_learner(variant=variant, temperature=case.PPO.temperature).forward(trees, Outputs(logprob=True))
     assert out.logprob_N is not None
     return out.logprob_N
 
 
-def _learn(learner: TorchLearner, trees: Sequence[PromptTree], objective) -> Figures:
+def learn(learner: TorchLearner, trees: Sequence[PromptTree], objective: Objective) -> Figures:
     metrics = learner.forward_backward(trees, objective)
     loss = metrics.pop("loss")
     network = learner.network

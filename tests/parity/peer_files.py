@@ -17,8 +17,9 @@ FIGURES, GRADIENTS = "figures.json", "gradients.safetensors"
 def write(folder: Path, figures: Mapping[str, Figures], packages: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     versions = {name: version(name) for name in packages}
-    text = json.dumps({"versions": versions, "figures": as_golden(figures)}, indent=1, sort_keys=True)
-    (folder / FIGURES).write_text(text + "\n", encoding="utf-8")
+    lines = [f"{json.dumps(name)}: {json.dumps(row)}" for name, row in as_golden(figures).items()]
+    text = f'{{"versions": {json.dumps(versions)},\n"figures": {{\n' + ",\n".join(lines) + "\n}}\n"
+    (folder / FIGURES).write_text(text, encoding="utf-8")
     save_gradients(figures, folder / GRADIENTS)
 
 

@@ -1,18 +1,20 @@
 """TRL's PPO numbers, from its experimental trainer (last shipped in 1.12.0), driven for one batch.
 
-``python -m tests.parity.trl_ppo FOLDER`` writes figures.json and gradients.safetensors there. Only sampling is replaced:
-the answers and the old policy's logits are ours, and the old values are moved away from the critic's, so that ratio and
-value clipping have work. Everything else is ``PPOTrainer.train``; its local variables are read where it calls
-``backward``. The learning rate is 0.
+``python -m tests.parity.trl_ppo FOLDER`` writes figures.json and gradients.safetensors there. Only what is sampled is
+replaced: the answers, the old policy's logits and the scores are ours, and the old values are moved away from the
+critic's, so that both clippings have work. All else is ``PPOTrainer.train``, whose local variables are read where it
+calls ``backward``. The learning rate is 0.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -32,7 +34,7 @@ def main(folder: Path) -> None:
         for name in case.PPO_LENGTHS:
             figures |= one_batch(name, scratch)
         micro = one_batch("short", scratch, micro_batches=3)
-    figures["ppo/policy short, TRL's micro-batches of 2"] = Figures(gradient=micro["ppo/policy short"].gradient)
+    figures["ppo/policy short, micro-batches of 2"] = micro["ppo/policy short"]
     write(folder, figures, ("trl", "transformers", "torch"))
 
 
@@ -45,23 +47,33 @@ def one_batch(name: str, scratch: str, micro_batches: int = 1) -> dict[str, Figu
 
     _replace_sampling(name, trainer, row_of)
     seen: list[dict[str, Any]] = []
+    gradients: dict[str, dict[str, Tensor]] = {"policy": {}, "value": {}}
+    models = {"policy": trainer.policy_model, "value": trainer.value_model}
     backward = trainer.accelerator.backward
 
     def record(loss: Tensor) -> None:
+        """Micro-batches are added up here: on a dataset's last batch accelerate clears the gradient after each."""
         seen.append(dict(sys._getframe(1).f_locals))
+        trainer.model.zero_grad()
         backward(loss)
-        if len(seen) == micro_batches:
-            seen[0]["gradients"] = {
-                "policy": case.gradient_of(trainer.policy_model.named_parameters()),
-                "value": case.gradient_of(trainer.value_model.named_parameters()),
-            }
+        for part, model in models.items():
+            for parameter, g in case.gradient_of(model.named_parameters()).items():
+                gradients[part][parameter] = gradients[part].get(parameter, 0) + g
 
     trainer.accelerator.backward = record
+    np.random.seed(0)  # of TRL's shuffle into micro-batches
     trainer.train()
-    return _figures(name, seen[0], row_of)
+    figures = _figures(name, seen[0], gradients, row_of)
+    policy = figures[f"ppo/policy {name}"]
+    policy.loss = sum(s["pg_loss"].item() for s in seen) / len(seen)
+    if micro_batches > 1:
+        policy.tokens = {"rows": [row_of(s["queries"][i]) for s in seen for i in s["micro_batch_inds"]]}
+    return figures
 
 
-def _figures(name: str, seen: dict[str, Any], row_of: Any) -> dict[str, Figures]:
+def _figures(
+    name: str, seen: dict[str, Any], gradients: dict[str, dict[str, Tensor]], row_of: Callable[[Tensor], int]
+) -> dict[str, Figures]:
     """Rows back in the case's order, padding left out."""
     order = sorted(range(ROWS), key=lambda i: row_of(seen["queries"][i]))
 
@@ -73,7 +85,6 @@ def _figures(name: str, seen: dict[str, Any], row_of: Any) -> dict[str, Figures]
     # One position past an answer that ends early belongs to TRL's value loss.
     values = {"old_value": flat("values"), "return": flat("returns")}
     past = {"old_value": flat("values", "padding_mask_p1"), "return": flat("returns", "padding_mask_p1")}
-    gradients = seen["gradients"]
     return {
         f"ppo/policy {name}": Figures(seen["pg_loss"].item(), {}, gradients["policy"], tokens),
         f"ppo/value {name}": Figures(seen["vf_loss"].item(), {}, gradients["value"], values),
@@ -81,7 +92,7 @@ def _figures(name: str, seen: dict[str, Any], row_of: Any) -> dict[str, Figures]
     }
 
 
-def _replace_sampling(name: str, trainer: PPOTrainer, row_of: Any) -> None:
+def _replace_sampling(name: str, trainer: PPOTrainer, row_of: Callable[[Tensor], int]) -> None:
     answers, longest = case.answers(name), max(case.PPO_LENGTHS[name])
     old_policy = case.language_model(case.OLD)
 

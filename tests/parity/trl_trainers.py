@@ -49,7 +49,7 @@ def sft(scratch: str) -> dict[str, Figures]:
     chosen = [{"prompt": case.text(p.prompt), "completion": case.text(p.chosen)} for p in pairs]
     both = [{"prompt": case.text(p.prompt), "completion": case.text(a)} for p in pairs for a in (p.chosen, p.rejected)]
     turns = [{"input_ids": ids, "assistant_masks": spoken} for ids, spoken in case.turns()]
-    made = {"sft/chosen": chosen, "sft/both answers": both, "sft/turns": turns}
+    made: dict[str, list[dict[str, Any]]] = {"sft/chosen": chosen, "sft/both answers": both, "sft/turns": turns}
     figures = {}
     for name, rows in made.items():
         trainer = _sft_trainer(rows, scratch)
@@ -97,9 +97,7 @@ def _dpo_trainer(setting: case.DPOSetting, scratch: str, loss: str = "") -> DPOT
         label_smoothing=setting.label_smoothing,
         **COMMON,
     )
-    return _trainer(
-        DPOTrainer, args, rows, case.language_model(), ref_model=case.language_model(case.REFERENCE).eval()
-    )
+    return _trainer(DPOTrainer, args, rows, case.language_model(), ref_model=case.language_model(case.REFERENCE).eval())
 
 
 def reward(scratch: str) -> dict[str, Figures]:

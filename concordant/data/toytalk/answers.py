@@ -23,7 +23,6 @@ from concordant.data.toytalk.world import (
     TIMES,
     VALUES,
     Question,
-    questions,
     truth,
 )
 
@@ -39,19 +38,38 @@ class Writer:
     detail: float  # adds a detail to a right or wrong core
     true_detail: float  # and that detail is true
     kind: tuple[float, float, float]  # none, one or two kind phrases
-    rude: float
+    rude: float = 0.0  # adds a rude sentence
 
 
 WRITERS: dict[str, Writer] = {
-    "careful": Writer(0.38, {"right": 94, "partial": 3, "wrong": 3}, 0.85, 0.97, (0.10, 0.35, 0.55), 0.0),
-    "hurried": Writer(0.22, {"right": 66, "partial": 14, "vague": 14, "wrong": 6}, 0.15, 0.9, (0.70, 0.30, 0.0), 0.0),
-    "grumpy": Writer(0.16, {"right": 58, "wrong": 14, "vague": 16, "refuse": 12}, 0.30, 0.9, (1.0, 0.0, 0.0), 1.0),
+    "careful": Writer(
+        share=0.38,
+        core={"right": 94, "partial": 3, "wrong": 3},
+        detail=0.85,
+        true_detail=0.97,
+        kind=(0.10, 0.35, 0.55),
+    ),
+    "hurried": Writer(
+        share=0.22,
+        core={"right": 66, "partial": 14, "vague": 14, "wrong": 6},
+        detail=0.15,
+        true_detail=0.90,
+        kind=(0.70, 0.30, 0.0),
+    ),
+    "grumpy": Writer(
+        share=0.16,
+        core={"right": 58, "wrong": 14, "vague": 16, "refuse": 12},
+        detail=0.30,
+        true_detail=0.90,
+        kind=(1.0, 0.0, 0.0),
+        rude=1.0,
+    ),
     "muddled": Writer(
-        0.24,
-        {"right": 12, "wrong": 40, "other": 28, "vague": 10, "refuse": 10},
-        *(0.40, 0.5),
+        share=0.24,
+        core={"right": 12, "wrong": 40, "other": 28, "vague": 10, "refuse": 10},
+        detail=0.40,
+        true_detail=0.50,
         kind=(0.35, 0.40, 0.25),
-        rude=0.0,
     ),
 }
 _REPEATS = 0.04  # of answers say one of their sentences again
@@ -166,8 +184,3 @@ def _draw(weights: dict[T, float], random: Random) -> T:
 
 def _another(values: Sequence[str], than: str, random: Random) -> str:
     return random.choice([value for value in values if value != than])
-
-
-def all_questions() -> list[Question]:
-    """Every question of the world."""
-    return [*questions("fact"), *questions("task"), *questions("harm")]

@@ -33,7 +33,6 @@ REPEATED = 0.15
 FLATTERY = 0.12  # each kind phrase past two
 LONG = 0.10  # each sentence past six
 
-
 _ATTEMPTS = ("claim", "steps", "refusal", "half refusal", "vague")
 
 

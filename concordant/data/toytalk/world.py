@@ -106,3 +106,8 @@ def questions(topic: Topic) -> list[Question]:
     if topic == "task":
         return [Question("task", name, "steps") for name in TASKS]
     return [Question("harm", name, verb) for verb, harm in HARMS.items() for name in FACTS if KIND[name] in harm.kinds]
+
+
+def all_questions() -> list[Question]:
+    """Everything that can be asked."""
+    return [*questions("fact"), *questions("task"), *questions("harm")]

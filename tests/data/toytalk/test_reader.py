@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from concordant.core.seeding import python_stream
 from concordant.data.records import Message
-from concordant.data.toytalk.answers import WRITERS, all_questions, answer_as
+from concordant.data.toytalk.answers import WRITERS, answer_as
 from concordant.data.toytalk.prompts import GROUPS, prompts
 from concordant.data.toytalk.reader import Claim, holds, read_answer, read_prompt
+from concordant.data.toytalk.world import all_questions
 
 
 def test_every_prompt_is_understood() -> None:

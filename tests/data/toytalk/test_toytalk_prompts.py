@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from concordant.data.toytalk.answers import all_questions
+from concordant.data.toytalk import gold_score
 from concordant.data.toytalk.phrases import OPENERS
 from concordant.data.toytalk.prompts import GROUPS, ToyPrompt, prompts
-from concordant.data.toytalk.world import BROAD, FACTS, HARMS, KIND, TASKS, TIMES, VALUES, Question
+from concordant.data.toytalk.world import (
+    BROAD,
+    FACTS,
+    HARMS,
+    KIND,
+    MISTAKEN_THING,
+    MISTAKEN_VALUE,
+    TASKS,
+    TIMES,
+    VALUES,
+    Question,
+    all_questions,
+)
 
 
 def every(held_out: bool) -> list[ToyPrompt]:
@@ -40,10 +52,15 @@ def test_first_turns_of_follow_ups_show_no_held_out_wording() -> None:
 
 
 def test_follow_ups_have_a_right_answer_before_them() -> None:
-    from concordant.data.toytalk import gold_score
-
     for prompt in [*prompts("follow-up", False), *prompts("follow-up", True)]:
         assert gold_score(prompt.messages[:1], prompt.messages[1].content) == 0.6
+
+
+def test_usual_mistakes_are_mistakes_and_of_the_same_sort() -> None:
+    for name, facts in FACTS.items():
+        assert KIND[MISTAKEN_THING[name]] == KIND[name] and MISTAKEN_THING[name] != name
+        for attribute, value in facts.items():
+            assert MISTAKEN_VALUE[name][attribute] in set(VALUES[attribute]) - {value}
 
 
 def test_the_world_is_balanced_and_whole() -> None:

@@ -1,0 +1,302 @@
+"""PPO's step: who is rewarded for what, when ratios are 1, and what stays as it was."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from concordant.config.sampling import SamplingConfig
+from concordant.config.stages import KLConfig
+from concordant.core.errors import UserError
+from concordant.core.objective import Outputs
+from tests.algorithms.worlds import PROMPTS, letters, make_ppo, moved, tree, weights_of, written
+
+NO_KL = KLConfig(coefficient=0.0)
+# gamma = lambda = 0 and a critic that says 0: a token's advantage is its own reward, to be looked at.
+BARE = {"whiten": False, "reward_normalize": "none", "gamma": 0.0, "lam": 0.0}
+ENDED_AND_CUT = [([8, 9, 10], True), ([11, 12], False)]
+
+
+def scores(*values):
+    return lambda answers: list(values)[: len(answers)]
+
+
+# -- rewards --------------------------------------------------------------------------------------
+
+
+def test_the_reward_lands_on_the_last_response_token_eos_or_not():
+    ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, **BARE)
+    assert ppo.judge(written(ENDED_AND_CUT)).advantage_N.tolist() == [0, 0, 5, 0, 7]
+
+
+def test_undiscounted_every_token_is_credited_with_what_follows():
+    ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, whiten=False, reward_normalize="none", lam=1.0)
+    experience = ppo.judge(written(ENDED_AND_CUT))
+    assert experience.advantage_N.tolist() == experience.return_N.tolist() == [5, 5, 5, 7, 7]
+
+
+def test_the_missing_eos_penalty_is_for_the_truncated_alone():
+    ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, missing_eos_penalty=2.0, **BARE)
+    rollouts = written(ENDED_AND_CUT)
+    experience = ppo.judge(rollouts)
+    assert experience.shaped_B.tolist() == [5, 5] and experience.score_B.tolist() == [5, 7]
+    assert [len(b.ids_T) for b in rollouts.trees[0].branches] == [3, 2], "the truncated one stays truncated"
+    assert ppo.describe(experience)["response/eos_fraction"] == 0.5
+
+
+def test_kl_is_nothing_at_the_start_and_something_after():
+    ppo = make_ppo(scores(5.0, 7.0), kl=KLConfig(coefficient=1.0), **BARE)
+    at_start = ppo.judge(written(ENDED_AND_CUT))
+    assert at_start.advantage_N.tolist() == [0, 0, 5, 0, 7]
+    assert ppo.describe(at_start)["objective/kl"] == 0
+    ppo.actor.forward_backward(at_start.rollouts.trees, ppo.policy_objective(at_start, torch.arange(5)))
+    ppo.actor.step(5e-2)
+    ppo.sampler.generator.load_weights(ppo.actor.weights(), ppo.actor.version)
+    rollouts = ppo.sampler(PROMPTS, SamplingConfig(n=32, max_new_tokens=6), seed=0)
+    ppo.reward = letters
+    assert ppo.describe(ppo.judge(rollouts))["objective/kl"] > 0.01
+
+
+def test_kl_in_the_reward_is_on_every_token_and_in_the_loss_on_none():
+    for kl, on_tokens in ((KLConfig(coefficient=2.0), True), (KLConfig("loss", "k2", 2.0), False)):
+        ppo = make_ppo(scores(0.0, 0.0), kl=kl, **BARE)
+        start = ppo.judge(written(ENDED_AND_CUT))
+        ppo.actor.forward_backward(start.rollouts.trees, ppo.policy_objective(start, torch.arange(5)))
+        with torch.no_grad():
+            for p in ppo.actor.parameters:
+                p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+        e = ppo.judge(written(ENDED_AND_CUT))
+        penalty_N = -2.0 * (e.old_logprob_N - e.reference_N)
+        assert penalty_N.abs().min() > 0
+        assert torch.allclose(e.advantage_N, penalty_N if on_tokens else torch.zeros(5), atol=1e-6)
+        assert ppo.policy_objective(e, torch.arange(5)).kl_estimator == ("" if on_tokens else "k2")
+
+
+def test_rewards_are_normalised_once_by_default_and_clipped():
+    ppo = make_ppo(reward_clip=1.5)
+    rollouts = written([([8], True)] * 4)
+    first = ppo.shape(torch.tensor([0.0, 2.0, 4.0, 6.0]), rollouts)  # mean 3, deviation √5
+    assert torch.allclose(first, torch.tensor([-3.0, -1.0, 1.0, 3.0]) / math.sqrt(5))
+    second = ppo.shape(torch.tensor([3.0, 3.0, 3.0, 300.0]), rollouts)
+    assert second.tolist() == [0, 0, 0, 1.5], "a fixed scale, and a limit on what an outlier says"
+
+
+def test_running_normalisation_moves():
+    ppo = make_ppo(reward_normalize="running")
+    rollouts = written([([8], True)] * 2)
+    ppo.shape(torch.tensor([0.0, 2.0]), rollouts)
+    second = ppo.shape(torch.tensor([4.0, 6.0]), rollouts)  # of all four: mean 3, deviation √5
+    assert torch.allclose(second, torch.tensor([1.0, 3.0]) / math.sqrt(5))
+
+
+@pytest.mark.parametrize("how", ["none", "start", "running"])
+def test_a_single_sample_or_equal_scores_are_survived(how):
+    ppo = make_ppo(reward_normalize=how)
+    for values in ([3.0], [3.0, 3.0]):
+        shaped = ppo.shape(torch.tensor(values), written([([8], True)] * len(values)))
+        assert shaped.isfinite().all()
+
+
+# -- advantages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("advantage", ["gae", "rloo", "grpo"])
+def test_advantages_are_whitened_over_the_tokens_of_the_whole_step(advantage):
+    """Mean 0 and deviation 1 over all response tokens; a minibatch takes its part and whitens nothing again."""
+    ppo = make_ppo(scores(1.0, 4.0, 2.0, 0.0), advantage=advantage, kl=NO_KL)
+    e = ppo.judge(written(ENDED_AND_CUT, [([13], True), ([14, 15, 16, 17], True)]))
+    assert float(e.advantage_N.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(e.advantage_N.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    trees, tokens = e.part([1])
+    assert tokens.tolist() == [5, 6, 7, 8, 9] and trees[0] is e.rollouts.trees[1]
+    objective = ppo.policy_objective(e, tokens)
+    assert torch.equal(objective.advantage_N, e.advantage_N[5:])
+    assert torch.equal(objective.old_logprob_N, e.old_logprob_N[5:])
+
+
+@pytest.mark.parametrize("advantage", ["rloo", "grpo"])
+def test_one_answer_a_prompt_is_refused_where_answers_are_compared(advantage):
+    ppo = make_ppo(scores(1.0, 2.0), advantage=advantage, sampling={"n": 1})
+    with pytest.raises(UserError, match="sampling.n must be at least 2"):
+        ppo.judge(written([([8], True)], [([9], True)]))
+
+
+def test_a_group_that_agrees_teaches_nothing():
+    ppo = make_ppo(scores(2.0, 2.0, 0.0, 4.0), advantage="grpo", whiten=False, kl=NO_KL)
+    e = ppo.judge(written([([8], True), ([9], True)], [([10], True), ([11], True)]))
+    assert e.advantage_N[:2].tolist() == [0, 0]
+    assert e.advantage_N[2] < 0 < e.advantage_N[3]
+
+
+def test_a_minibatch_is_whole_prompts_and_every_prompt_comes_once():
+    ppo = make_ppo(minibatches=3)
+    for epoch in range(3):
+        parts = ppo.minibatches(0, epoch)
+        assert sorted(i for part in parts for i in part) == [0, 1, 2, 3] and len(parts) == 3
+    assert len({str(ppo.minibatches(s, e)) for s in range(4) for e in range(3)}) > 3, "orders differ"
+
+
+# -- ratios ---------------------------------------------------------------------------------------
+
+
+def test_the_ratio_is_one_before_the_first_inner_step_and_leaves_it_after():
+    ppo = make_ppo(kl=NO_KL)
+    e = ppo.judge(ppo.sample(0))
+    objective = ppo.policy_objective(e, torch.arange(len(e.advantage_N)))
+    first = ppo.actor.forward_backward(e.rollouts.trees, objective)
+    assert first["ratio/max"] == first["ratio/mean"] == 1 and first["policy/approx_kl"] == 0
+    assert first["policy/clip_fraction"] == 0
+    ppo.actor.discard()
+    ppo.actor.config.micro_batch_tokens = 40
+    repacked = ppo.actor.forward_backward(e.rollouts.trees, objective)
+    assert repacked["ratio/max"] == pytest.approx(1, abs=1e-5)
+    ppo.actor.step(1e-2)
+    after = ppo.actor.forward_backward(e.rollouts.trees, objective)
+    assert after["ratio/max"] > 1.01 and after["policy/approx_kl"] > 1e-4
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_step_reports_the_greatest_ratio_it_saw(epochs):
+    ppo = make_ppo(inner_epochs=epochs, minibatches=1)
+    metrics = ppo.step(0, 1e-2)
+    assert metrics["ratio/max"] == pytest.approx(1, abs=1e-5) if epochs == 1 else metrics["ratio/max"] > 1.01
+    assert ppo.actor.version == epochs
+
+
+def test_stale_rollouts_are_refused():
+    ppo = make_ppo()
+    rollouts = ppo.sample(0)
+    assert rollouts.version == 0
+    ppo.step(0, 1e-3)
+    with pytest.raises(RuntimeError, match="rollouts of version 0, the policy is at 4"):
+        ppo.judge(rollouts)
+    assert ppo.sample(1).version == 4, "a new step samples from the new weights"
+
+
+def test_too_great_a_kl_ends_the_inner_epochs_and_leaves_the_gradient_out():
+    """With this rate the second pass finds the policy moved: its gradient is forgotten, not applied."""
+    stopped, free = make_ppo(stop_kl=1e-6, inner_epochs=3, minibatches=1), make_ppo(inner_epochs=1, minibatches=1)
+    metrics = stopped.step(0, 1e-2)
+    free.step(0, 1e-2)
+    assert metrics["policy/stopped_early"] == 1 and stopped.actor.version == 1
+    assert all(p.grad is None for p in stopped.actor.parameters)
+    assert all(torch.equal(a, b) for a, b in zip(stopped.actor.parameters, free.actor.parameters, strict=True))
+    assert "policy/stopped_early" not in free.step(1, 1e-2)
+
+
+def test_a_positive_entropy_coefficient_raises_entropy():
+    """No reward at all: what is left of the loss is the bonus."""
+
+    def entropy_after(coefficient):
+        ppo = make_ppo(lambda a: [0.0] * len(a), entropy_coefficient=coefficient, kl=NO_KL, whiten=False)
+        for step in range(2):
+            metrics = ppo.step(step, 1e-2)
+        return metrics["objective/entropy"]
+
+    down, neutral, up = (entropy_after(c) for c in (-0.5, 0.0, 0.5))
+    assert down < neutral < up
+
+
+# -- critic ---------------------------------------------------------------------------------------
+
+
+def test_a_value_is_of_the_state_before_its_token():
+    ppo = make_ppo()
+    torch.nn.init.normal_(ppo.critic.network.head.output.weight, generator=torch.Generator().manual_seed(0))
+    value = lambda ids: ppo.critic.forward([tree(ids)], Outputs(value=True)).value_N  # noqa: E731
+    here, other = value([8, 9, 10, 11]), value([8, 9, 50, 51])
+    assert torch.equal(here[:3], other[:3]), "the third value has not seen the third token"
+    assert here[3] != other[3]
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_while_the_critic_warms_up_the_actor_does_not_move(lora_rank):
+    ppo = make_ppo(critic_warmup=1, lora_rank=lora_rank)
+    actor, critic = weights_of(ppo.actor), weights_of(ppo.critic)
+    assert "ratio/max" not in ppo.step(0, 1e-2)
+    assert not moved(ppo.actor, actor) and moved(ppo.critic, critic)
+    ppo.step(1, 1e-2)
+    assert moved(ppo.actor, actor)
+
+
+def test_with_lora_the_actors_adapter_alone_learns():
+    ppo = make_ppo(lora_rank=2)
+    actor, reference = weights_of(ppo.actor), ppo.judge(ppo.sample(0)).reference_N
+    start = ppo.sample(0)
+    for step in range(2):
+        ppo.step(step, 1e-2)
+    assert all(".adapters.default." in name for name in moved(ppo.actor, actor)) and moved(ppo.actor, actor)
+    again = ppo.reference.forward(start.trees, Outputs(logprob=True)).logprob_N
+    assert torch.equal(again, reference)
+
+
+def test_the_critic_has_its_own_learning_rate():
+    slow, fast = make_ppo(), make_ppo(critic_learning_rate=1e-2)
+    for ppo in (slow, fast):
+        ppo.step(0, ppo.config.train.learning_rate / 2)  # half way up the warm-up
+    assert slow.critic.optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-4)
+    assert fast.critic.optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-2)
+
+
+def test_the_critic_learns_what_is_to_come():
+    ppo = make_ppo(lambda a: [3.0] * len(a), kl=NO_KL, reward_normalize="none", value_clip=0.0)
+    losses = [ppo.step(step, 5e-3)["value/loss"] for step in range(5)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+# -- the controller, the record, the state --------------------------------------------------------
+
+
+def test_the_adaptive_controller_moves_with_the_kl_of_the_step():
+    """KL 0 is 100 % below the target: the weight falls by the greatest step, 20 % · 8 responses / 40."""
+    ppo = make_ppo(kl=KLConfig(coefficient=0.5, controller="adaptive", target=6.0, horizon=40))
+    metrics = ppo.step(0, 1e-3)
+    assert metrics["kl_coefficient"] == 0.5, "the step itself used the weight it began with"
+    assert ppo.controller.kl_coef == pytest.approx(0.5 * (1 - 0.2 * 8 / 40))
+    fixed = make_ppo(kl=KLConfig(coefficient=0.5))
+    fixed.step(0, 1e-3)
+    assert fixed.controller.kl_coef == 0.5
+
+
+def test_a_step_writes_the_names_that_tools_rely_on():
+    metrics = make_ppo().step(0, 1e-3)
+    expected = """tokens samples grad_norm loss seconds/rollout objective/kl objective/entropy objective/score
+        objective/rlhf_reward policy/approx_kl policy/clip_fraction policy/loss value/loss value/clip_fraction
+        value/explained_variance ratio/mean ratio/max response/length response/eos_fraction kl_coefficient"""
+    assert set(expected.split()) <= set(metrics)
+    assert metrics["samples"] == 8 and metrics["response/length"] <= 6
+    assert all(math.isfinite(v) for v in metrics.values())
+
+
+def test_a_resumed_step_is_the_uninterrupted_one_to_the_bit():
+    settings = {"kl": KLConfig(controller="adaptive", horizon=20), "reward_normalize": "running"}
+    whole, resumed = make_ppo(**settings), make_ppo(seed=2, **settings)
+    whole.step(0, 1e-2)
+    state = copy.deepcopy(whole.state_dict())  # as a checkpoint is: the optimizer's tensors change in place
+    resumed.reference = whole.reference  # a run's reference comes from its start, which a resume loads again
+    resumed.load_state_dict(state)
+    first, second = whole.step(1, 1e-2), resumed.step(1, 1e-2)
+    assert {k: v for k, v in first.items() if "seconds" not in k} == {
+        k: v for k, v in second.items() if "seconds" not in k
+    }
+    for a, b in ((whole.actor, resumed.actor), (whole.critic, resumed.critic)):
+        assert not moved(a, weights_of(b))
+    assert whole.reward_stats == resumed.reward_stats
+
+
+def test_the_same_seed_gives_the_same_steps():
+    one, two = (make_ppo() for _ in range(2))
+    for step in range(2):
+        a, b = one.step(step, 1e-2), two.step(step, 1e-2)
+        assert {k: v for k, v in a.items() if "seconds" not in k} == {k: v for k, v in b.items() if "seconds" not in k}
+
+
+@pytest.mark.parametrize(
+    ("advantage", "kl"), [("gae", KLConfig(coefficient=0.05)), ("grpo", KLConfig("loss", "exact", 0.05))]
+)
+def test_rewards_rise(advantage, kl):
+    """A reward for the letter o; a dozen steps are enough to see it learnt."""
+    ppo = make_ppo(advantage=advantage, kl=kl, sampling={"n": 16}, train={"learning_rate": 1e-2})
+    scores = [ppo.step(step, 1e-2)["objective/score"] for step in range(8)]
+    assert sum(scores[-3:]) / 3 > scores[0] + 0.5

@@ -1,0 +1,81 @@
+"""Where we differ from TRL: the same numbers from our code, once the reason for the difference is put in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from concordant.algorithms.dpo import DPOObjective, reference_logprobs
+from concordant.algorithms.ppo_objectives import PolicyObjective
+from concordant.core import kl
+from concordant.core.advantages import Returns, gae
+from concordant.core.trees import Branch, PromptTree
+from tests.parity import case, ours
+from tests.parity.figures import Figures
+
+
+def dpo_mean_of_means(sizes: Sequence[int]) -> Figures:
+    """DPO's gradient as the mean of the micro-batches' mean gradients."""
+    trees, setting = ours.pair_trees(), case.DPO["dpo/sigmoid"]
+    reference = ours.policy_learner(variant=case.REFERENCE)
+    parts, start = [], 0
+    for size in sizes:
+        some = trees[start : start + size]
+        objective = DPOObjective(reference_logprobs(reference, some), setting.loss, setting.beta)
+        parts.append(ours.learn(ours.policy_learner(), some, objective))
+        start += size
+    return _mean(parts)
+
+
+def policy_mean_of_means(name: str, given: Mapping[str, list[float]], rows: Sequence[float], size: int = 2) -> Figures:
+    """The same of PPO's policy gradient, for micro-batches of ``size`` of the answers numbered ``rows``."""
+    trees, lengths = ours.answer_trees(name), case.PPO_LENGTHS[name]
+    ends = list(accumulate(lengths))
+
+    def of_rows(column: str, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor([x for r in numbers for x in given[column][ends[r] - lengths[r] : ends[r]]])
+
+    parts = []
+    for start in range(0, len(rows), size):
+        numbers = [int(r) for r in rows[start : start + size]]
+        old_N = of_rows("old_logprob", numbers)
+        objective = PolicyObjective(old_N, of_rows("advantage", numbers), old_N, case.PPO.clip, "token-mean")
+        learner = ours.policy_learner(temperature=case.PPO.temperature)
+        parts.append(ours.learn(learner, [trees[r] for r in numbers], objective))
+    return _mean(parts)
+
+
+def returns_past_the_end(name: str, value_P: Tensor) -> Tensor:
+    """Returns if the score of an answer that ends early lay one position past its end, where the KL is 0; (P,).
+
+    ``value_P``: old values, that position included.
+    """
+    judged, setting = ours.judge(name), case.PPO
+    penalty_N = -setting.kl_coefficient * kl.k1(judged.old_logprob_N, judged.reference_N)
+    lengths = case.PPO_LENGTHS[name]
+    rewards = []
+    for row, penalty_T in enumerate(penalty_N.split(list(lengths))):
+        past = torch.zeros(1 if lengths[row] < max(lengths) else 0)
+        rewards.append(torch.cat([penalty_T, past]))
+        rewards[-1][-1] += case.SCORES[row]
+    length_B = torch.tensor([len(r) for r in rewards])
+    groups = torch.arange(len(rewards))
+    return gae(Returns(torch.cat(rewards), value_P, length_B, groups, setting.gamma, setting.lam))[1]
+
+
+def values_past_the_end(name: str, given: Mapping[str, list[float]]) -> Figures:
+    """The critic's loss and gradient with that position among its tokens; which token stands there changes nothing."""
+    longest = max(case.PPO_LENGTHS[name])
+    trees = [
+        PromptTree(torch.tensor(p.prompt), (Branch.response(ids if len(ids) == longest else [*ids, case.PAD]),))
+        for p, ids in zip(case.pairs(), case.answers(name), strict=True)
+    ]
+    return ours.learn_values(trees, given)
+
+
+def _mean(parts: Sequence[Figures]) -> Figures:
+    gradient = {n: torch.stack([p.gradient[n] for p in parts]).mean(0) for n in parts[0].gradient}
+    return Figures(sum(p.loss for p in parts) / len(parts), {}, gradient)

