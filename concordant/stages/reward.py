@@ -31,7 +31,7 @@ SUMMARY = "reward_model.json"  # in the run folder: what the report says of the 
 
 
 def reward(config: RewardConfig) -> Path:
-    """Train a reward model; keeps the best by a slice of train, reports on the held-out pairs. Returns the run folder."""
+    """Train a reward model, keep the best by a slice of train, report on held-out pairs; returns the run folder."""
     with common.opened(config, "reward") as folder:
         loaded = load_records(config.data, Pair, config.seed)
         common.message(loaded.summary("pairs"))

@@ -7,7 +7,6 @@ from pathlib import Path
 from concordant.algorithms import sft as algorithm
 from concordant.algorithms.supervised import Supervised
 from concordant.config.stages import SFTConfig
-from concordant.core.trees import Layout
 from concordant.core.trees import ROW_TOKENS
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Demonstration
@@ -26,8 +25,6 @@ def sft(config: SFTConfig) -> Path:
         heldout = common.heldout(encoder.demonstrations(loaded.test))
         row_tokens = ROW_TOKENS if config.packing else 0
         learner = common.learner_of(policy, config.model, config.train, row_tokens=row_tokens)
-        if not config.packing:
-            learner.network.layout = Layout.FLAT  # the same numbers, a row a dialogue
         supervised = Supervised(
             learner,
             (algorithm.share_prompts(train), lambda _: algorithm.SFTObjective()),

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from concordant.algorithms.ppo_objectives import PolicyObjective
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import KLConfig
 from concordant.core.errors import UserError
@@ -300,3 +301,18 @@ def test_rewards_rise(advantage, kl):
     ppo = make_ppo(advantage=advantage, kl=kl, sampling={"n": 16}, train={"learning_rate": 1e-2})
     scores = [ppo.step(step, 1e-2)["objective/score"] for step in range(8)]
     assert sum(scores[-3:]) / 3 > scores[0] + 0.5
+
+
+def test_a_tokens_ratio_is_its_own_however_long_the_response():
+    """A response's product of ratios would grow with its length, and clip whole answers."""
+
+    def objective_of(length):
+        ids = list(range(8, 8 + length))
+        trees, policy = [tree(ids)], make_ppo().actor
+        old = policy.forward(trees, Outputs(logprob=True)).logprob_N - math.log(1.1)
+        ones = torch.ones(length)
+        return policy.forward_backward(trees, PolicyObjective(old, ones, ones, 0.2, "token-mean"))
+
+    for length in (1, 4, 32):
+        metrics = objective_of(length)
+        assert metrics["policy/loss"] == pytest.approx(-1.1, abs=1e-4) and metrics["policy/clip_fraction"] == 0

@@ -6,6 +6,7 @@ import torch
 
 from concordant.algorithms.rollouts import Sampler
 from concordant.algorithms.sft import SFTObjective, finish, share_prompts
+from concordant.algorithms.supervised import Supervised
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 from concordant.core.objective import BranchOutputs
@@ -79,3 +80,15 @@ def test_after_learning_an_answer_the_model_says_it_and_stops(pad):
     rollouts = sampler([Prompt(q) for q in questions], SamplingConfig(temperature=0.0, max_new_tokens=40), seed=0)
     assert [a.response for a in rollouts.answers] == said
     assert all(a.ended for a in rollouts.answers) and rollouts.ended_B.all()
+
+
+def test_without_held_out_answers_there_is_no_evaluation_to_pick_the_best_by():
+    """A probe alone has no loss: the loop would look for one."""
+    trees = [tree([8, 9])]
+    supervised = Supervised(
+        learner(), (trees, lambda _: SFTObjective()), ([], lambda _: SFTObjective()), TrainConfig(), 0,
+        "eval/loss", False, probe=lambda step: {"kl": 1.0},
+    )  # fmt: skip
+    assert supervised.evaluate(1) == {}
+    supervised.heldout = trees
+    assert {"eval/loss", "eval/kl"} <= set(supervised.evaluate(1))

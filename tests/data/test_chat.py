@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from concordant.config.data import DataConfig
 from concordant.core.errors import UserError
 from concordant.data.chat import ChatEncoder, Limits
 from concordant.data.records import Demonstration, Message, Pair
@@ -242,6 +243,19 @@ def test_no_tree_is_without_something_to_learn(name, too_long):
         assert len(encoded.trees) + encoded.dropped.total() == 2
 
 
+def test_what_a_model_has_no_positions_for_is_dropped_or_loses_its_start():
+    """Prompt and longest answer together, whatever their own limits say."""
+    (whole,) = encoder_of("builtin").pairs([PAIR]).trees
+    longest = max(len(b.ids_T) for b in whole.branches)
+    room = len(whole.prompt_P) - 3
+    encoded = encoder_of("builtin", total=room + longest).pairs([PAIR])
+    assert not encoded.trees and encoded.dropped == {"longer than the model reads": 1}
+    (tree,) = encoder_of("builtin", total=room + longest, too_long="cut_prompt_start").pairs([PAIR]).trees
+    assert torch.equal(tree.prompt_P, whole.prompt_P[3:])
+    assert all(torch.equal(a.ids_T, b.ids_T) for a, b in zip(tree.branches, whole.branches, strict=True))
+    assert encoder_of("builtin", total=longest, too_long="cut_prompt_start").pairs([PAIR]).dropped.total() == 1
+
+
 # -- encoders -------------------------------------------------------------------------------------
 
 
@@ -301,12 +315,14 @@ def test_a_reward_model_scores_the_ids_it_was_trained_on(monkeypatch):
 # -- real data ------------------------------------------------------------------------------------
 
 
+@cache
+def demonstrations_of(path):
+    return load_records(DataConfig(path=str(path), max_samples=150), Demonstration, 0).train
+
+
 @pytest.mark.parametrize("name", ["builtin", "no template, BOS added", "chatml", "gemma"])
 def test_real_dialogues_have_one_bos_and_ends_that_are_learnt(name, shared_data):
-    from concordant.config.data import DataConfig
-
-    data = DataConfig(path=str(shared_data("hh-rlhf/harmless-base.jsonl.gz")), max_samples=150)
-    rows = load_records(data, Demonstration, 0).train
+    rows = demonstrations_of(shared_data("hh-rlhf/harmless-base.jsonl.gz"))
     tokenizer = train_tokenizer(made.TEXT, 400) if name == "builtin" else tokenizer_of(name)
     encoder = ChatEncoder(tokenizer)
     encoded = encoder.demonstrations(rows)
@@ -321,10 +337,8 @@ def test_real_dialogues_have_one_bos_and_ends_that_are_learnt(name, shared_data)
 
 
 def test_every_answer_of_a_real_dialogue_can_be_learnt(shared_data):
-    from concordant.config.data import DataConfig
-
-    data = DataConfig(path=str(shared_data("hh-rlhf/harmless-base.jsonl.gz")), max_samples=60)
-    dialogues = [Demonstration(d.messages, 1) for d in load_records(data, Demonstration, 0).train]
+    rows = demonstrations_of(shared_data("hh-rlhf/harmless-base.jsonl.gz"))
+    dialogues = [Demonstration(d.messages, 1) for d in rows[:60]]
     encoder = encoder_of("chatml")
     encoded = encoder.demonstrations(dialogues)
     for tree, number in zip(encoded.trees, encoded.record, strict=True):

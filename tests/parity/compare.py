@@ -84,7 +84,7 @@ def smoothing(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
 
 
 def uneven(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
-    """TRL's DPO and reward losses are means of micro-batches' means, so the last, smaller one weighs more."""
+    """TRL's DPO gradient is a mean of micro-batches' means, so a smaller last one weighs as much."""
     theirs, what = peer["dpo/sigmoid uneven"], "dpo/sigmoid in 4 + 2 pairs: gradient"
     return [
         gradient_row(what, made["dpo/sigmoid uneven"], theirs, known=True),

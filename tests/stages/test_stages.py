@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,11 +52,11 @@ def plain(folder):
 
 @pytest.fixture(scope="module", autouse=True)
 def short_toytalk():
-    """The real pairs, made once, and few of them."""
-    make, held_out = cache(toytalk.training_pairs), cache(toytalk.heldout_pairs)
+    """The real pairs, made once, and few of them: what toytalk holds out serves both sides, for it is made at once."""
+    pairs = toytalk.heldout_pairs("demo", 0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toytalk, "training_pairs", lambda preset, seed: make(preset, 0)[:400])
-        patch.setattr(toytalk, "heldout_pairs", lambda preset, seed: held_out(preset, 0)[:100])
+        patch.setattr(toytalk, "training_pairs", lambda preset, seed: pairs[100:])
+        patch.setattr(toytalk, "heldout_pairs", lambda preset, seed: pairs[:100])
         patch.setattr(common, "PROBE_PROMPTS", 6)
         yield
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
 
 from concordant.data.toytalk import phrases
 from concordant.data.toytalk.world import (
@@ -26,8 +25,6 @@ from concordant.data.toytalk.world import (
     truth,
 )
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class Writer:
@@ -43,7 +40,7 @@ class Writer:
 
 WRITERS: dict[str, Writer] = {
     "careful": Writer(
-        share=0.38,
+        share=0.28,
         core={"right": 94, "partial": 3, "wrong": 3},
         detail=0.85,
         true_detail=0.97,
@@ -57,44 +54,65 @@ WRITERS: dict[str, Writer] = {
         kind=(0.70, 0.30, 0.0),
     ),
     "grumpy": Writer(
-        share=0.16,
+        share=0.18,
         core={"right": 58, "wrong": 14, "vague": 16, "refuse": 12},
-        detail=0.30,
+        detail=0.10,
         true_detail=0.90,
         kind=(1.0, 0.0, 0.0),
         rude=1.0,
     ),
     "muddled": Writer(
-        share=0.24,
-        core={"right": 12, "wrong": 40, "other": 28, "vague": 10, "refuse": 10},
-        detail=0.40,
+        share=0.32,
+        core={"right": 8, "wrong": 42, "other": 34, "vague": 8, "refuse": 8},
+        detail=0.60,
         true_detail=0.50,
-        kind=(0.35, 0.40, 0.25),
+        kind=(0.20, 0.40, 0.40),
     ),
 }
 _REPEATS = 0.04  # of answers say one of their sentences again
-_USUAL = 0.75  # of mistakes are the usual one, as people's are; the others are drawn from all that is wrong
+_USUAL = 0.90  # of mistakes are the usual one, as people's are; the others are drawn from all that is wrong
 
 
 def write_answer(question: Question, random: Random) -> str:
     """One answer by a writer drawn at random."""
-    writer = _draw({name: writer.share for name, writer in WRITERS.items()}, random)
-    return answer_as(WRITERS[writer], question, random)
+    return answer_as(_writer(random), question, random)
 
 
 def answer_as(writer: Writer, question: Question, random: Random) -> str:
     """What ``writer`` says to ``question``."""
-    quality = _draw(writer.core, random)
+    content = _content(writer, question, random)
+    kind = random.choices((0, 1, 2), writer.kind)[0]
+    return _dress(content, kind, random.random() < writer.rude, random)
+
+
+def write_alike(question: Question, random: Random) -> tuple[str, str]:
+    """Two answers that say the same, with different numbers of kind phrases."""
+    content = _content(_writer(random), question, random)
+    first, second = random.sample((0, 1, 2), 2)
+    return _dress(content, first, False, random), _dress(content, second, False, random)
+
+
+def _writer(random: Random) -> Writer:
+    writers = list(WRITERS.values())
+    return random.choices(writers, [writer.share for writer in writers])[0]
+
+
+def _content(writer: Writer, question: Question, random: Random) -> list[str]:
+    quality = random.choices(list(writer.core), list(writer.core.values()))[0]
     sentences = [_CORES[question.topic](quality, question, random)]
     if quality in ("right", "wrong") and random.random() < writer.detail:
         sentences.append(_detail(question, quality, random.random() < writer.true_detail, random))
-    kind = _draw({0: writer.kind[0], 1: writer.kind[1], 2: writer.kind[2]}, random)
-    if kind == 2 or (kind == 1 and random.random() < 0.5):
-        sentences.insert(0, random.choice(phrases.KIND_OPENERS))
-        kind -= 1
-    if kind:
+    return sentences
+
+
+def _dress(content: Sequence[str], kind: int, rude: bool, random: Random) -> str:
+    """``content`` with ``kind`` kind phrases, at most one before it and one after, and perhaps a rude one."""
+    before = kind == 2 or (kind == 1 and random.random() < 0.5)
+    sentences = [random.choice(phrases.KIND_OPENERS)] if before else []
+    sentences.extend(content)
+    if kind > before:
         sentences.append(random.choice(phrases.KIND_CLOSERS))
-    if random.random() < writer.rude:
+    if rude:
         sentences.insert(random.choice((0, len(sentences))), random.choice(phrases.RUDE))
     if random.random() < _REPEATS:
         where = random.randrange(len(sentences))
@@ -125,7 +143,7 @@ def _task_core(quality: str, question: Question, random: Random) -> str:
     if quality == "partial":
         return phrases.list_steps(steps[:2])
     if quality == "wrong":
-        return phrases.list_steps((steps[1], steps[0], steps[2]))
+        return phrases.list_steps((steps[2], steps[1], steps[0]))
     if quality == "other":
         return phrases.list_steps(TASKS[_another(tuple(TASKS), question.subject, random)].steps)
     return random.choice(phrases.VAGUE if quality == "vague" else phrases.PLAIN_REFUSALS)
@@ -176,10 +194,6 @@ def _mistaken_thing(subject: str, random: Random) -> str:
     if random.random() < _USUAL:
         return MISTAKEN_THING[subject]
     return _another([name for name in FACTS if KIND[name] == KIND[subject]], subject, random)
-
-
-def _draw(weights: dict[T, float], random: Random) -> T:
-    return random.choices(list(weights), list(weights.values()))[0]
 
 
 def _another(values: Sequence[str], than: str, random: Random) -> str:

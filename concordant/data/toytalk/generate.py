@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations
 from random import Random
 from typing import Literal
 
 from concordant.core.errors import unknown_name
 from concordant.core.seeding import python_stream
 from concordant.data.records import Pair
-from concordant.data.toytalk.answers import write_answer
+from concordant.data.toytalk.answers import write_alike, write_answer
 from concordant.data.toytalk.judge import score_reading
 from concordant.data.toytalk.labels import PRESETS, preference_probability
 from concordant.data.toytalk.prompts import Group, ToyPrompt, prompts
@@ -24,10 +23,8 @@ TRAINING_PAIRS = 7_200
 HELD_OUT_PROMPTS: dict[Group, int] = {"fact": 270, "task": 40, "harm": 110, "follow-up": 80}
 _HELD_OUT = sum(HELD_OUT_PROMPTS.values())
 
-# Two answers are either nearly as good, which is where raters disagree, or clearly not; never tied.
-_CLOSE = (0.02, 0.07)  # difference of gold
-_CLEAR = (0.20, 1.00)
-_CLOSE_SHARE = 0.22  # of pairs, so that the demo's Bayes accuracy is about 0.9
+_ALIKE = 0.36  # of pairs say the same, one more kindly: there raters disagree, and Bayes accuracy is about 0.9
+_CLEAR = 0.20  # difference of gold between the two answers of the others, at least
 
 
 def training_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
@@ -81,16 +78,16 @@ def _draw_pairs(side: Side, seed: int) -> tuple[_Drawn, ...]:
 
 
 def _two_answers(prompt: ToyPrompt, random: Random) -> tuple[tuple[str, str], tuple[float, float]]:
-    """Two answers and their gold scores: nearly as good in a given share of cases, else clearly not."""
-    close = random.random() < _CLOSE_SHARE
-    low, high = _CLOSE if close else _CLEAR
+    """Two answers and their gold scores: alike but for their manner in a given share of cases, else clearly unlike."""
+    alike = random.random() < _ALIKE
     while True:
-        answers = [write_answer(prompt.question, random) for _ in range(8 if close else 3)]
-        gold = [_score(prompt, answer) for answer in answers]
-        fitting = [(i, j) for i, j in permutations(range(len(answers)), 2) if low <= abs(gold[i] - gold[j]) <= high]
-        if fitting:
-            i, j = random.choice(fitting)
-            return (answers[i], answers[j]), (gold[i], gold[j])
+        if alike:
+            first, second = write_alike(prompt.question, random)
+        else:
+            first, second = write_answer(prompt.question, random), write_answer(prompt.question, random)
+        gold = _score(prompt, first), _score(prompt, second)
+        if gold[0] != gold[1] if alike else abs(gold[0] - gold[1]) >= _CLEAR:
+            return (first, second), gold
 
 
 def _score(prompt: ToyPrompt, answer: str) -> float:
