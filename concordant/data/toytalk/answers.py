@@ -40,32 +40,32 @@ class Writer:
 
 WRITERS: dict[str, Writer] = {
     "careful": Writer(
-        share=0.28,
-        core={"right": 94, "partial": 3, "wrong": 3},
+        share=0.27,
+        core={"right": 95, "partial": 3, "wrong": 2},
         detail=0.85,
-        true_detail=0.97,
+        true_detail=0.98,
         kind=(0.10, 0.35, 0.55),
     ),
     "hurried": Writer(
-        share=0.22,
-        core={"right": 66, "partial": 14, "vague": 14, "wrong": 6},
+        share=0.27,
+        core={"right": 62, "partial": 18, "vague": 20},
         detail=0.15,
-        true_detail=0.90,
+        true_detail=0.95,
         kind=(0.70, 0.30, 0.0),
     ),
     "grumpy": Writer(
-        share=0.18,
-        core={"right": 58, "wrong": 14, "vague": 16, "refuse": 12},
+        share=0.27,
+        core={"right": 45, "wrong": 10, "vague": 30, "refuse": 15},
         detail=0.10,
         true_detail=0.90,
         kind=(1.0, 0.0, 0.0),
         rude=1.0,
     ),
     "muddled": Writer(
-        share=0.32,
-        core={"right": 8, "wrong": 42, "other": 34, "vague": 8, "refuse": 8},
+        share=0.19,
+        core={"wrong": 40, "other": 30, "vague": 15, "refuse": 15},
         detail=0.60,
-        true_detail=0.50,
+        true_detail=0.15,
         kind=(0.20, 0.40, 0.40),
     ),
 }

