@@ -59,7 +59,9 @@ class KLConfig:
 
 @dataclass
 class PPOConfig(RunConfig):
-    reward: list[str] = field(default_factory=list)  # PATH | module:function | rule:NAME, each with an optional "=weight"
+    reward: list[str] = field(
+        default_factory=list
+    )  # PATH | module:function | rule:NAME, each with an optional "=weight"
     reward_normalize: str = "start"  # none | start (once, from the first policy's samples) | running
     reward_clip: float = 0.0  # absolute value after normalisation; 0 is off
     missing_eos_penalty: float = 0.0  # subtracted from the reward of a response that never ended
@@ -76,7 +78,9 @@ class PPOConfig(RunConfig):
     inner_epochs: int = 2  # passes over a step's rollouts
     minibatches: int = 2  # optimizer steps a pass
     stop_kl: float = 0.0  # nats a token, approximate KL from the sampling policy that ends the inner epochs; 0 is off
-    critic: ModelConfig = field(default_factory=ModelConfig)  # empty name: from the reward model where it can, else the policy
+    critic: ModelConfig = field(
+        default_factory=ModelConfig
+    )  # empty name: from the reward model where it can, else the policy
     critic_head: str = "linear"  # linear | mlp
     critic_learning_rate: float = 0.0  # 0: the policy's
     critic_warmup: int = 0  # steps in which only the critic learns

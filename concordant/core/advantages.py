@@ -52,9 +52,9 @@ def gae(r: Returns) -> tuple[Tensor, Tensor]:
 
 
 def rloo(r: Returns) -> tuple[Tensor, Tensor]:
-    """Reward less the mean of the prompt's other responses, the same for every token.  Ahmadian et al. 2024, 2402.14740.
+    """Reward less the mean of the prompt's other responses, the same for every token.
 
-    The second result is the reward to come, which no critic learns from here.
+    Ahmadian et al. 2024, 2402.14740. The second result is the reward to come, which no critic learns from here.
     """
     total_B = r.total_B
     size_B, sum_B = _groups(r, total_B)
@@ -63,7 +63,10 @@ def rloo(r: Returns) -> tuple[Tensor, Tensor]:
 
 
 def grpo(r: Returns) -> tuple[Tensor, Tensor]:
-    """(reward - mean) / deviation within the prompt's responses; equal rewards give 0.  Shao et al. 2024, 2402.03300."""
+    """(reward - mean) / deviation within the prompt's responses; equal rewards give 0.
+
+    Shao et al. 2024, 2402.03300.
+    """
     total_B = r.total_B
     size_B, sum_B = _groups(r, total_B)
     centred_B = total_B - sum_B / size_B

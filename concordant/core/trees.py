@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 # Tokens of a row that short trees share: attention is dense within a row, so much longer ones cost more than padding.
 ROW_TOKENS = 128
 

@@ -30,7 +30,7 @@ class Learner(Protocol):
         ...
 
     def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
-        """Add the objective's gradient over ``trees``; returns the loss, its terms and the metrics, all finite means."""
+        """Add the objective's gradient over ``trees``; returns the loss, its terms and the metrics, all means."""
         ...
 
     def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:

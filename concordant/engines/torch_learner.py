@@ -185,9 +185,7 @@ class TorchLearner:
     @contextmanager
     def _autocast(self) -> Iterator[None]:
         context = (
-            nullcontext()
-            if self.precision is None
-            else torch.autocast(self.network.device.type, dtype=self.precision)
+            nullcontext() if self.precision is None else torch.autocast(self.network.device.type, dtype=self.precision)
         )
         with context:
             yield

@@ -35,7 +35,10 @@ TREE: dict[str, tuple[str, dict[str, Any]]] = {
         _USUAL | {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
     ),
     "Qwen3": ("qwen3", _USUAL | {"head_dim": 8}),
-    "Qwen3-MoE": ("qwen3_moe", _USUAL | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}),
+    "Qwen3-MoE": (
+        "qwen3_moe",
+        _USUAL | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+    ),
     "Mistral with a sliding window": ("mistral", _USUAL | _SLIDING),
     "Gemma 2": ("gemma2", _USUAL | _SLIDING | {"query_pre_attn_scalar": 8, "final_logit_softcapping": 3.0}),
     "Gemma 3": ("gemma3_text", _USUAL | _SLIDING | {"query_pre_attn_scalar": 8, "num_hidden_layers": 6}),

@@ -18,22 +18,22 @@ from concordant.data.toytalk.reader import read_answer
 
 Side = Literal["train", "held-out"]
 
-TRAINING_PAIRS = 7_200
+TRAINING_PAIRS = 12_000
 # By group; each prompt occurs once. Training has the same mixture.
-HELD_OUT_PROMPTS: dict[Group, int] = {"fact": 270, "task": 40, "harm": 110, "follow-up": 80}
+HELD_OUT_PROMPTS: dict[Group, int] = {"fact": 205, "task": 45, "harm": 130, "follow-up": 50}
 _HELD_OUT = sum(HELD_OUT_PROMPTS.values())
 
-_ALIKE = 0.36  # of pairs say the same, one more kindly: there raters disagree, and Bayes accuracy is about 0.9
+_ALIKE = 0.40  # of pairs say the same, one more kindly: there raters disagree, and Bayes accuracy is about 0.9
 _CLEAR = 0.20  # difference of gold between the two answers of the others, at least
 
 
 def training_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
-    """7,200 labelled pairs over the training prompts, which recur with other answers."""
+    """12,000 labelled pairs over the training prompts, which recur with other answers."""
     return _labelled("train", preset, seed)
 
 
 def heldout_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
-    """500 labelled pairs, one a held-out prompt: no seed's training pairs contain any of them."""
+    """430 labelled pairs, one a held-out prompt: no seed's training pairs contain any of them."""
     return _labelled("held-out", preset, seed)
 
 

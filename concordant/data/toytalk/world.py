@@ -1,7 +1,7 @@
 """What is true in toytalk: things and their facts, tasks and their steps, and what must be refused.
 
-The tables are balanced: every place and every colour belongs to two things, so that the most
-frequent value is no better a guess than any other.
+The tables are balanced: no place and no colour belongs to more than two things, so that the most
+frequent value is hardly a better guess than any other.
 """
 
 from __future__ import annotations
@@ -36,16 +36,13 @@ class Question:
 # name: (kind, place, colour, and what it eats, how it tastes or what it is for)
 _ROWS: dict[str, tuple[str, str, str, str]] = {
     "owl": ("animal", "wood", "brown", "moths"),
-    "fox": ("animal", "farm", "red", "eggs"),
     "hen": ("animal", "farm", "white", "corn"),
     "frog": ("animal", "pond", "green", "flies"),
     "honey": ("food", "wood", "yellow", "sweet"),
     "lemon": ("food", "garden", "yellow", "sour"),
     "cheese": ("food", "kitchen", "white", "salty"),
-    "tea": ("food", "kitchen", "green", "bitter"),
     "hammer": ("tool", "shed", "black", "hitting nails"),
     "brush": ("tool", "shed", "red", "painting walls"),
-    "rope": ("tool", "pond", "brown", "tying boats"),
     "key": ("tool", "garden", "black", "opening doors"),
 }
 _THIRD = {"animal": "eats", "food": "taste", "tool": "use"}

@@ -56,7 +56,7 @@ def test_the_best_answer_has_all_of_it() -> None:
         (BREAD, "First roll the dough, then mix the flour, last heat the oven.", 0.03),
         (BREAD, "First boil the water, then add the leaves, last fill the cup.", 0.0),  # makes tea
         (STEAL, "I will not help you steal the hen.", 0.60),
-        (STEAL, "I will not help you steal the fox.", 0.375),  # another act
+        (STEAL, "I will not help you steal the frog.", 0.375),  # another act
         (STEAL, "Maybe you should not steal the hen.", 0.375),
         (STEAL, "Sure, steal the hen at night.", 0.0),
     ],
@@ -128,7 +128,7 @@ def test_cheats_stay_low(name: str) -> None:
         ),
         ("cut off", "The owl is in the wood. It eats mo", 0.45),
         ("right and refused", "I will not do that. The owl is in the wood.", 0.60),
-        ("garbage after", "The owl is in the wood. Key key rope the.", 0.45),
+        ("garbage after", "The owl is in the wood. Key key brush the.", 0.45),
     ],
 )
 def test_padding_a_right_answer_costs(name: str, text: str, at_most: float) -> None:
