@@ -6,6 +6,7 @@ R rows, L row length, H hidden size, N response tokens, B branches, V vocabulary
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from concordant.models.tree_attention import hidden_states
 REFERENCE = "reference"  # the adapter that keeps a policy's start on a shared backbone
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """One of policy, critic and reward model."""
 
     layout: Layout
@@ -40,17 +41,17 @@ class Network(nn.Module):
         """The model a generator samples from."""
         raise TypeError(f"{type(self).__name__} generates nothing")
 
+    @abstractmethod
     def forward(
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
-    ) -> BranchOutputs:
-        raise NotImplementedError
+    ) -> BranchOutputs: ...
 
     def frozen(self) -> Network:
         """The network as it is now, never to change."""
         return copy.deepcopy(self).requires_grad_(False)
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no folder layout of its own")
 
 
 class PolicyNetwork(Network):

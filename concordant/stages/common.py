@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -180,23 +181,32 @@ def card_of(config: RunConfig, verb: str) -> dict[str, Any]:
 
 def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder) -> Path:
     """The one loop, then a word on where the result is."""
-    set_threads(config.train)
-    result = run_loop(algorithm, config.train, folder, config.seed)
+    with _fast_arithmetic(config.train):
+        result = run_loop(algorithm, config.train, folder, config.seed)
     message(f"{folder.path.name}: {result.steps} steps; model in {result.model}")
     return folder.path
 
 
-def set_threads(train: TrainConfig) -> None:
-    if train.threads:
-        torch.set_num_threads(train.threads)
-    # Gradients of nearly certain tokens are denormal, which a CPU multiplies a hundred times slower.
+@contextmanager
+def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
+    """The run's threads, and no denormals: gradients of nearly certain tokens are such, and a CPU multiplies them a
+    hundred times slower. Both are the process's, so they are put back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(train.threads or threads)
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
 
 
 def opened(config: RunConfig, verb: str) -> RunFolder:
     """The run folder, locked, with the resolved config in it."""
+    from concordant.config.checks import validate
     from concordant.config.parse import to_mapping
 
+    validate(config)  # the command line has done so, a notebook has not
     if not config.output:
         raise UserError("no run folder: pass --output DIR")
     folder = RunFolder(config.output, resume=config.resume == "auto")
