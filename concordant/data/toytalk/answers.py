@@ -64,9 +64,9 @@ WRITERS: dict[str, Writer] = {
     "muddled": Writer(
         share=0.19,
         core={"wrong": 40, "other": 30, "vague": 15, "refuse": 15},
-        detail=0.60,
+        detail=0.85,
         true_detail=0.15,
-        kind=(0.20, 0.40, 0.40),
+        kind=(0.05, 0.35, 0.60),
     ),
 }
 _REPEATS = 0.04  # of answers say one of their sentences again
