@@ -13,7 +13,7 @@ from torch import Tensor
 
 from concordant.algorithms.rewards import Answer, Reward
 from concordant.config.sampling import SamplingConfig
-from concordant.core.masked import branch_of_token, sum_by_branch
+from concordant.core.masked import sum_by_branch
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
@@ -41,9 +41,6 @@ class Rollouts:
             spans.append((start, ends_B[branch - 1]))
             start = ends_B[branch - 1]
         return spans
-
-    def branch_of_token(self) -> Tensor:
-        return branch_of_token(self.length_B)
 
     def by_branch(self, x_N: Tensor) -> Tensor:
         """Sum over each response's tokens, (B,)."""

@@ -99,13 +99,6 @@ class TreeBatch:
         """Sum of per-token numbers over each branch's response tokens, shape (B,)."""
         return torch.zeros(self.branches, dtype=x_N.dtype, device=x_N.device).index_add(0, self.branch_N, x_N)
 
-    def local(self, caller_X: Tensor) -> Tensor:
-        """Numbers in this batch of the branches ``caller_X`` (caller's order), for those it holds, in their order."""
-        number = torch.full((int(max(caller_X.max(), self.caller_B.max())) + 1,), -1, dtype=torch.int64)
-        number[self.caller_B.cpu()] = torch.arange(self.branches)
-        local_X = number[caller_X]
-        return local_X[local_X >= 0].to(self.caller_B.device)
-
     def to(self, device: torch.device | str) -> TreeBatch:
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 

@@ -24,6 +24,7 @@ from concordant.engines.decoding import Decoder, EqualLengthDecoder, SlotDecoder
 from concordant.engines.protocol import Completion
 from concordant.engines.sampling import check_sampling, prompt_key, sample_tokens, uniforms
 from concordant.models.layout import undisturbed
+from concordant.models.tree_attention import positions
 
 REFILL = 8  # the slots' part that is free before prompts join: a prefill of few costs nearly that of many
 
@@ -98,12 +99,11 @@ class TorchGenerator:
         return self._slots_are_exact
 
     def _check_prompts(self, prompts: Sequence[Tensor], new_tokens: int) -> None:
-        limit = self.model.config.get_text_config().to_dict().get("max_position_embeddings")
-        limit = limit or self.model.config.get_text_config().to_dict().get("n_positions")
+        limit = positions(self.model)
         for i, prompt in enumerate(prompts):
             if len(prompt) == 0:
                 raise UserError(f"prompt {i} is empty; a response needs at least one token to continue")
-            if limit and len(prompt) + new_tokens > limit:
+            if len(prompt) + new_tokens > limit:
                 raise UserError(
                     f"prompt {i} has {len(prompt)} tokens, which with sampling.max_new_tokens = {new_tokens} is more "
                     f"than the model's {limit} positions; shorten one of the two"

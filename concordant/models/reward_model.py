@@ -29,7 +29,7 @@ from concordant.models.export import write_model
 from concordant.models.layout import Head, ModelTraits, check_layout, is_causal, lm_logits, undisturbed
 from concordant.models.load import Policy, adapt, base_of_adapter, checkpoint_activations, load_config, load_policy
 from concordant.models.locate import is_adapter, locate
-from concordant.models.tree_attention import hidden_states
+from concordant.models.tree_attention import hidden_states, positions
 
 Dialogue = Sequence[Message | Mapping[str, str]]
 SCORING_TOKENS = 8192  # rows × length of a scoring batch
@@ -251,9 +251,7 @@ class RewardModel:
         return (first + ids[len(ids) - limit + len(first) :])[-limit:]
 
     def _longest(self) -> int:
-        settings = self.model.config.get_text_config().to_dict()
-        positions = settings.get("max_position_embeddings") or settings.get("n_positions") or 2**30
-        return min(self.tokenizer.model_max_length, positions)
+        return min(self.tokenizer.model_max_length, positions(self.model))
 
 
 def compute_preference_loss(

@@ -88,6 +88,12 @@ def sliding_window(config: PretrainedConfig) -> int | None:
     return config.to_dict().get("sliding_window")
 
 
+def positions(model: PreTrainedModel) -> int:
+    """Tokens of a dialogue the model has positions for; practically no limit where it states none."""
+    settings = model.config.get_text_config().to_dict()
+    return settings.get("max_position_embeddings") or settings.get("n_positions") or 2**30
+
+
 def _as_taken(config: PretrainedConfig, seen_RLL: Tensor) -> Tensor:
     seen = seen_RLL[:, None]
     if config._attn_implementation != "eager":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from concordant.data.splits import load_records
 from concordant.stages import common
 from concordant.stages.rewarding import Rewards
 from concordant.training.progress import current
-from concordant.training.run_folder import write_text
+from concordant.training.run_folder import json_lines, write_text
 
 PROMPTS_AT_ONCE = 64
 
@@ -57,6 +56,6 @@ def _write(folder: Path, choices: Sequence[Choice]) -> Path:
         answers = [{"response": r, "reward": s} for r, s in zip(c.responses, c.rewards, strict=True)]
         rows["samples"].append({"prompt": prompt, "answers": answers})
     for name, lines in rows.items():
-        write_text(folder / f"{name}.jsonl", "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines))
+        write_text(folder / f"{name}.jsonl", json_lines(lines))
     common.message(f"{len(choices)} prompts answered; {folder}/sft.jsonl, pairs.jsonl, samples.jsonl")
     return folder

@@ -31,6 +31,7 @@ from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner
 from concordant.models.load import Policy, load_policy
 from concordant.models.reward_model import RewardModel
+from concordant.models.tree_attention import positions
 from concordant.training.loop import Algorithm, run_loop
 from concordant.training.progress import current
 from concordant.training.run_folder import RunFolder
@@ -74,9 +75,7 @@ def in_file_order(data: DataConfig) -> list[Record]:
 
 def limits_of(data: DataConfig, model: Policy | RewardModel) -> Limits:
     """The data's limits, and what ``model`` has positions for."""
-    settings = model.model.config.get_text_config().to_dict()
-    positions = settings.get("max_position_embeddings") or settings.get("n_positions") or 2**30
-    total = min(positions, model.tokenizer.model_max_length)
+    total = min(positions(model.model), model.tokenizer.model_max_length)
     return Limits(data.max_prompt_tokens, data.max_response_tokens, total, data.too_long)
 
 

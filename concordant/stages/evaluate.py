@@ -23,7 +23,9 @@ from concordant.core.objective import Outputs
 from concordant.core.seeding import derive
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
-from concordant.data.records import Demonstration, Message, Pair, Prompt, Record
+from concordant.data.convert import as_demonstrations
+from concordant.data.dialogue import Drop
+from concordant.data.records import Demonstration, Pair, Prompt, Record
 from concordant.data.splits import Loaded, load_all, load_records
 from concordant.engines.torch_learner import TorchLearner
 from concordant.evaluation.compare import evaluate_policies
@@ -68,8 +70,8 @@ def evaluate(config: EvaluateConfig) -> Path:
     bench = _Bench(
         config,
         (loaded.test or loaded.train)[: config.max_prompts],
-        load_records(config.data, Demonstration, config.seed).train,
-        _good_answers(records)[: common.HELD_OUT_TREES],
+        _demonstrations(records.train, "both"),
+        _demonstrations(records.test, "chosen")[: common.HELD_OUT_TREES],
         rewards.reward if rewards else None,
         judges.reward if judges else None,
     )
@@ -183,14 +185,10 @@ def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
     return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
 
 
-def _good_answers(records: Loaded[Record]) -> list[Demonstration]:
-    found = []
-    for r in records.test:
-        if isinstance(r, Pair):
-            found.append(Demonstration((*r.prompt, Message("assistant", r.chosen)), len(r.prompt)))
-        elif isinstance(r, Demonstration):
-            found.append(r)
-    return found
+def _demonstrations(records: Sequence[Record], responses: str) -> list[Demonstration]:
+    """The answers among the records; none where they are prompts alone."""
+    made = [as_demonstrations(record, responses) for record in records]
+    return [d for found in made if not isinstance(found, Drop) for d in found]
 
 
 def _reward_summary(

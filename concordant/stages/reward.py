@@ -25,7 +25,7 @@ from concordant.engines.torch_learner import TorchLearner
 from concordant.evaluation.reward_summary import RewardModelSummary, summarise_reward_model
 from concordant.models.reward_model import RewardModel
 from concordant.stages import common
-from concordant.training.run_folder import write_text
+from concordant.training.run_folder import json_lines, write_text
 
 SUMMARY = "reward_model.json"  # in the run folder: what the report says of the reward model
 
@@ -123,7 +123,7 @@ def score(config: ScoreConfig) -> Path | None:
         | dict(zip(("chosen", "rejected") if isinstance(record, Pair) else ("score",), values, strict=True))
         for record, values in zip(answered, scores, strict=True)
     ]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = json_lines(rows)
     if not config.output:
         print(text, end="")
         return None

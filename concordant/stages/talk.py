@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from concordant.data.records import Message, Prompt
 from concordant.models.load import load_policy, save_policy
 from concordant.models.lora import adapter_names
 from concordant.stages import common
-from concordant.training.run_folder import write_text
+from concordant.training.run_folder import json_lines, write_text
 
 
 def generate(config: GenerateConfig) -> Path | None:
@@ -29,7 +28,7 @@ def generate(config: GenerateConfig) -> Path | None:
     rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
     rows = [{"prompt": common.as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers]
     if config.output:
-        write_text(Path(config.output), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(Path(config.output), json_lines(rows))
         return Path(config.output)
     for answer in rollouts.answers:
         print(answer.response if config.prompt else f"> {answer.prompt[-1].content}\n{answer.response}\n")

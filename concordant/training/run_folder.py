@@ -116,6 +116,10 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(map(json_line, rows))
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None

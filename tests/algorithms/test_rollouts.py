@@ -21,7 +21,6 @@ def sampler_of(policy, end_ids=None, version=0):
 def test_tokens_of_trees_and_branches_by_hand():
     rollouts = written([([8, 9], True), ([10], True)], [([11, 12, 13], True)])
     assert rollouts.token_slice() == [(0, 3), (3, 6)]
-    assert rollouts.branch_of_token().tolist() == [0, 0, 1, 2, 2, 2]
     assert rollouts.by_branch(torch.arange(6.0)).tolist() == [1.0, 2.0, 12.0]
     assert score(rollouts, lambda answers: [1.0, 2.0, 3.0]).tolist() == [1.0, 2.0, 3.0]
 

@@ -72,15 +72,6 @@ def test_user_turns_inside_a_branch_are_no_response_tokens():
     assert batch.source_N.tolist() == [1, 4]
 
 
-def test_local_numbers_of_branches():
-    batches = micro_batches(make([(2, [3, 1]), (5, [2, 2])]), Layout.TREE, 8)
-    assert len(batches) == 2
-    chosen = torch.tensor([0, 2])
-    for batch in batches:
-        (local,) = batch.local(chosen).tolist()
-        assert int(batch.caller_B[local]) % 2 == 0
-
-
 def test_without_packing_every_tree_has_its_own_row():
     batch = micro_batches(make([(9, [3]), (2, [1]), (1, [1])]), Layout.TREE, 10**6, row_tokens=0)[0]
     assert batch.ids_RL.shape == (3, 12)
