@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from concordant.core.trees import Layout, TreeBatch
+from concordant.models import packed_attention
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # transformers' names of layer types
 
@@ -29,8 +30,27 @@ def hidden_states(model: PreTrainedModel, batch: TreeBatch, layout: Layout) -> T
     """
     if layout is Layout.FLAT:
         return run_backbone(model, batch.ids_RL, attention_mask=batch.is_token_RL.long())
+    if packed_attention.can_run(model):
+        return _without_padding(model, batch)
     mask = attention_mask(model.config, batch)
     return run_backbone(model, batch.ids_RL, attention_mask=mask, position_ids=batch.position_RL)
+
+
+def _without_padding(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
+    """All trees in one row of T tokens, each attended alone, and back to where ``batch`` has them; 0 elsewhere."""
+    rows, length = batch.ids_RL.shape
+    at_T = batch.is_token_RL.flatten().nonzero().squeeze(1)
+    tree_T, branch_T = batch.tree_RL.flatten()[at_T], batch.branch_RL.flatten()[at_T]
+    with packed_attention.attending(model, packed_attention.cut(tree_T.tolist(), branch_T.tolist())) as mask:
+        hidden_TH = run_backbone(
+            model,
+            batch.ids_RL.flatten()[at_T][None],
+            attention_mask=mask,
+            position_ids=batch.position_RL.flatten()[at_T][None],
+        )[0]
+    if len(at_T) < rows * length:
+        hidden_TH = hidden_TH.new_zeros(rows * length, hidden_TH.shape[1]).index_copy(0, at_T, hidden_TH)
+    return hidden_TH.view(rows, length, -1)
 
 
 def run_backbone(model: PreTrainedModel, ids_RL: Tensor, **inputs: Any) -> Tensor:
