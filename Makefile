@@ -32,5 +32,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]"
 	touch $@
 
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ONLY)
+
 clean:
-	rm -rf $(VENV) .venv-parity runs build *.egg-info
+	rm -rf $(VENV) .venv-parity bench/.material runs build *.egg-info

@@ -1,0 +1,73 @@
+"""Taking turns: one comparison from its first process to the record of every turn."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.comparisons import Comparison
+from bench.turns import ROOT, Side
+
+LOGS = ROOT / "bench" / ".material" / "logs"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whose Python runs TRL, what is looked up first there, and with which settings it runs."""
+
+    python: Path
+    path: tuple[Path, ...] = ()
+    variants: tuple[str, ...] = ("fastest", "defaults")
+
+
+def compare(
+    comparison: Comparison, material: Path, threads: int, runs: int, peer: Peer | None, device: str = "cpu"
+) -> dict[str, Any]:
+    """One warm-up turn each, then ``runs`` turns, ours and the peer's variants by turns; ours alone without a peer."""
+    settings: dict[str, Any] = {
+        "material": str(material), "work": comparison.work, "model": comparison.model, "batch": comparison.batch,
+        "batches": runs + 1, "precision": comparison.precision, "samples": comparison.samples, "threads": threads,
+        "device": device, "new_tokens": comparison.new_tokens, "longest_prompt": comparison.longest_prompt,
+    }  # fmt: skip
+    began = machine()
+    print(f"{comparison.name}: {comparison.title}, {comparison.model}, {comparison.precision}", flush=True)
+    sides = [Side("ours", Path(sys.executable), "bench.ours", settings, [], LOGS / "ours.log")]
+    try:
+        for variant in peer.variants if peer else ():
+            log, module = LOGS / f"{variant}.log", f"bench.{'trl_ppo' if comparison.work == 'ppo' else 'trl_trainers'}"
+            sides.append(Side(f"TRL, {variant}", peer.python, module, settings | {"variant": variant}, peer.path, log))
+        turns: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
+        for run in range(runs + 1):
+            for side in sides:
+                turn = side.turn()
+                turns[side.name].append(turn)
+                print(f"  {run or 'warm-up'} {side.name} {turn['seconds']:.2f} s", flush=True)
+    finally:
+        for side in sides:
+            side.close()
+    return {
+        "comparison": {name: getattr(comparison, name) for name in Comparison.__slots__},
+        "threads": threads,
+        "machine": began | {"load_after": os.getloadavg()[0]},
+        "facts": {side.name: side.facts for side in sides},
+        "turns": turns,  # the first of each is the warm-up
+    }
+
+
+def machine() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "load_before": os.getloadavg()[0],
+    }
