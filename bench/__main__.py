@@ -9,16 +9,14 @@ processes that take turns; what each turn gave goes to bench/results/NAME.json, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bench.comparisons import COMPARISONS
-from bench.drive import Peer, compare
+from bench.drive import Peer, compare, save
 from bench.table import write_table
 from bench.turns import ROOT
 from tests.parity.run import PPO_FOLDER, PYTHON, install, install_ppo
@@ -74,10 +72,6 @@ def has_bf16() -> bool:
     from concordant.engines.precision import cpu_has_bf16
 
     return cpu_has_bf16()
-
-
-def save(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ class Comparison:
     title: str
     work: str  # sft | reward | dpo | ppo
     model: str  # a folder of bench.material
-    aim: float  # times faster than the peer's fastest settings
+    aim: float  # times faster than the peer's fastest settings; 0: none given
     memory_aim: float = 0.0  # share of the peer's peak; 0: none given
     batch: int = 8  # pairs; PPO: rollouts
     samples: int = 1  # PPO: answers a prompt
@@ -47,4 +47,14 @@ COMPARISONS = [
     Comparison("gpt2-sft", "SFT step", "sft", "gpt2", aim=1.5, runs=3, efficiency_aim=0.55),
     Comparison("gpt2-ppo", "PPO step, 64 rollouts", "ppo", "gpt2", aim=1.8, batch=64, runs=2),
 ]
-MODELS = {"llama": "Llama 13.8 M", "gpt2": "GPT-2 124 M"}
+MODELS = {
+    "llama": "Llama 13.8 M",
+    "gpt2": "GPT-2 124 M",
+    "qwen-0.5b": "Qwen2.5-0.5B's shape",
+    "qwen-1.5b": "Qwen2.5-1.5B's shape",
+}
+GPU_COMPARISONS = [
+    replace(c, name=f"{model}-{c.name}", model=model, precision="bf16", aim=0.0, memory_aim=0.0)
+    for model in ("qwen-0.5b", "qwen-1.5b")
+    for c in _LLAMA
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -34,7 +35,7 @@ def compare(
         "batches": runs + 1, "precision": comparison.precision, "samples": comparison.samples, "threads": threads,
         "device": device, "new_tokens": comparison.new_tokens, "longest_prompt": comparison.longest_prompt,
     }  # fmt: skip
-    began = machine()
+    others = Others()
     print(f"{comparison.name}: {comparison.title}, {comparison.model}, {comparison.precision}", flush=True)
     sides = [Side("ours", Path(sys.executable), "bench.ours", settings, [], LOGS / "ours.log")]
     try:
@@ -53,7 +54,7 @@ def compare(
     return {
         "comparison": {name: getattr(comparison, name) for name in Comparison.__slots__},
         "threads": threads,
-        "machine": began | {"load_after": os.getloadavg()[0]},
+        "machine": machine() | {"other_cores": others.cores()},
         "facts": {side.name: side.facts for side in sides},
         "turns": turns,  # the first of each is the warm-up
     }
@@ -69,5 +70,30 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "load_before": os.getloadavg()[0],
     }
+
+
+class Others:
+    """How many cores' worth of work processes other than ours did since this was made; 0 where /proc/stat is not."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    def cores(self) -> float:
+        wall, busy, own = (now - then for now, then in zip(self._now(), self._start, strict=True))
+        return max(0.0, busy - own) / max(wall, 1e-9)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds: on the wall, of all processes, of this one and the children it has waited for."""
+        stat = Path("/proc/stat")
+        busy = 0.0
+        if stat.is_file():
+            user, nice, system, _, _, interrupt, soft, *_ = map(int, stat.read_text(encoding="ascii").split()[1:9])
+            busy = (user + nice + system + interrupt + soft) / os.sysconf("SC_CLK_TCK")
+        own = os.times()
+        return time.perf_counter(), busy, own.user + own.system + own.children_user + own.children_system
+
+
+def save(path: Path, record: dict[str, Any]) -> None:
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,29 +1,30 @@
 """Sampling: ours against ``transformers.generate``, same weights, prompts, limit, distribution and threads.
 
-    python bench/generation.py [--runs 5] [--prompts 64] [--new-tokens 128] [--threads N] [--bf16] [--tiny]
+    python -m bench.generation [--runs 5] [--prompts 64] [--new-tokens 128] [--threads N] [--bf16] [--model NAME]
 
 Both sides alternate, after a warm-up each; a line a side and workload gives the median of the ratios of
-neighbouring runs with their least and greatest. Results go to bench/results/generation[-…].json and .md.
+neighbouring runs with their least and greatest. Models: "small" (13.8 M), "tiny" (1.4 M), or a folder with a
+config.json, which gets random weights. Results go to bench/results/generation[-…].json and .md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
+from bench.sides import memory_mib, now
 from concordant.config.sampling import SamplingConfig
 from concordant.core.seeding import torch_stream
 from concordant.engines.torch_generator import TorchGenerator
@@ -60,10 +61,11 @@ class Workload:
     """Random weights sample almost evenly, so one id in ``MEAN_LENGTH`` as an end token gives that mean length."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        config = TINY if args.tiny else SMALL
-        with torch.random.fork_rng():
+        self.device = "cuda" if args.gpu else "cpu"
+        config = _config(args.model)
+        with torch.random.fork_rng(), torch.device(self.device):
             torch.manual_seed(0)
-            self.model = LlamaForCausalLM(config).eval()
+            self.model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         self.prompts = prompts_like_hh(args.prompts, config.vocab_size)
         self.new_tokens = args.new_tokens
         self.precision = torch.bfloat16 if args.bf16 else None
@@ -86,10 +88,15 @@ class Workload:
         stop = {"eos_token_id": list(ends), "pad_token_id": 0} if ends else {"eos_token_id": None, "pad_token_id": 0}
 
         def run() -> int:
-            with torch.no_grad(), torch.autocast("cpu", self.precision, enabled=self.precision is not None):
+            with torch.no_grad(), torch.autocast(self.device, self.precision, enabled=self.precision is not None):
                 out = self.model.generate(
-                    ids, attention_mask=mask, do_sample=True, max_new_tokens=self.new_tokens, **stop, **settings
-                )
+                    ids.to(self.device),
+                    attention_mask=mask.to(self.device),
+                    do_sample=True,
+                    max_new_tokens=self.new_tokens,
+                    **stop,
+                    **settings,
+                ).cpu()
             ended = torch.isin(out[:, longest:], torch.tensor(list(ends), dtype=torch.int64))
             after_end = ended.cumsum(1) - ended.long() > 0
             return int((~after_end).sum())
@@ -107,9 +114,9 @@ class Workload:
 
 def timed(side: Side) -> float:
     """Tokens a second."""
-    start = time.perf_counter()
+    start = now()
     tokens = side()
-    return tokens / (time.perf_counter() - start)
+    return tokens / (now() - start)
 
 
 def compare(sides: dict[str, Side], runs: int) -> dict[str, list[float]]:
@@ -124,7 +131,7 @@ def compare(sides: dict[str, Side], runs: int) -> dict[str, list[float]]:
 
 def peak_memory(name: str, arguments: list[str]) -> float:
     """MiB a process needs that does nothing but this side, once."""
-    command = [sys.executable, __file__, *arguments, "--only", name]
+    command = [sys.executable, "-m", "bench.generation", *arguments, "--only", name]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -147,21 +154,31 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--threads", type=int, default=0, help="0 is PyTorch's choice")
     parser.add_argument("--bf16", action="store_true", help="autocast on both sides")
-    parser.add_argument("--tiny", action="store_true", help="1.4 M parameters instead of 13.8 M")
+    parser.add_argument("--model", default="small", help="small, tiny or a folder")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="one small run, to see that it runs")
     parser.add_argument("--only", default="", help="run this side once and print the process's peak memory, MiB")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.quick:
+        args.runs, args.prompts, args.new_tokens = 1, 4, 8
+    return args
+
+
+def _config(model: str) -> PretrainedConfig:
+    return {"small": SMALL, "tiny": TINY}.get(model) or AutoConfig.from_pretrained(model)
 
 
 def main(arguments: list[str]) -> None:
     args = parse(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
+    load = os.getloadavg()[0]
     workload = Workload(args)
     works = {"every response to the limit": range(0), f"ends after {MEAN_LENGTH} on average": workload.ending}
     if args.only:
         workload.sides(range(0))[args.only]()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(memory_mib())
         return
     results = {work: compare(workload.sides(ends), args.runs) for work, ends in works.items()}
     memory = {side: peak_memory(side, arguments) for side in workload.sides(range(0))}
@@ -170,14 +187,16 @@ def main(arguments: list[str]) -> None:
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "load_before": load,
         "settings": {k: v for k, v in vars(args).items() if k not in ("only", "output")},
         "tokens_per_second": results,
         "peak_mib": memory,
     }
     args.output.mkdir(parents=True, exist_ok=True)
-    name = "generation" + ("-tiny" if args.tiny else "") + ("-bf16" if args.bf16 else "")
+    name = "generation" + ("" if args.model == "small" else f"-{Path(args.model).name}") + ("-bf16" * args.bf16)
     (args.output / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (args.output / f"{name}.md").write_text(text)
+    head = f"Llama 13.8 M, {args.prompts} prompts of mixed length, at most {args.new_tokens} new tokens; aim 3×.\n\n"
+    (args.output / f"{name}.md").write_text(head + text if args.model == "small" else text)
     print(text)
 
 

@@ -16,18 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench import material
 from bench.ours import gemm_rate, step_flops
 from concordant.algorithms.sft import SFTObjective
+from concordant.config.model import ModelConfig
 from concordant.config.train import TrainConfig
 from concordant.core.seeding import torch_stream
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.networks import PolicyNetwork
 from concordant.engines.torch_learner import TorchLearner
-from concordant.models.layout import prepare_model
-from concordant.models.load import Policy
+from concordant.models.load import load_policy
 
 SHAPES = [(prompt, 128, 2) for prompt in (64, 256, 1024, 2048)]
 SHAPES += [(512, response, 2) for response in (32, 128, 512)]
@@ -52,8 +51,8 @@ class Point:
 class Bench:
     def __init__(self, runs: int) -> None:
         folder = material.make() / "llama"
-        self.model = AutoModelForCausalLM.from_pretrained(folder).train()
-        policy = Policy(self.model, AutoTokenizer.from_pretrained(folder), prepare_model(self.model), "bench")
+        policy = load_policy(ModelConfig(name=str(folder)))
+        self.model = policy.model
         self.network, self.runs = PolicyNetwork(policy), runs
         self.learner = TorchLearner(self.network, TrainConfig(micro_batch_tokens=LIMIT))
         self.stream = torch_stream(0, "bench/growth")

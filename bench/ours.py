@@ -26,6 +26,7 @@ from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.rewards import Answer
 from concordant.algorithms.rollouts import Sampler
 from concordant.algorithms.sft import SFTObjective
+from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import KLConfig, PPOConfig
 from concordant.config.train import TrainConfig
@@ -37,7 +38,7 @@ from concordant.engines.networks import CriticNetwork, PolicyNetwork, RewardNetw
 from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner
 from concordant.models.layout import ModelTraits, check_layout, prepare_model
-from concordant.models.load import Policy
+from concordant.models.load import Policy, load_policy
 from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import build_critic
 
@@ -58,14 +59,20 @@ class OurSide:
         self.facts: dict[str, Any] = {}
 
     def policy(self) -> Policy:
-        model = weights(AutoModelForCausalLM, self.folder / self.model, self.device).train()
+        folder = self.folder / self.model
+        if self.device == "cpu":
+            return load_policy(ModelConfig(name=str(folder)))
+        model = weights(AutoModelForCausalLM, folder, self.device).train()
         return Policy(model, self.tokenizer(), prepare_model(model), self.model)
 
     def tokenizer(self) -> Any:
         return AutoTokenizer.from_pretrained(self.folder / self.model)
 
     def reward_model(self) -> RewardModel:
-        model = weights(AutoModelForSequenceClassification, self.folder / f"{self.model}-reward", self.device).train()
+        folder = self.folder / f"{self.model}-reward"
+        if self.device == "cpu":
+            return RewardModel.from_pretrained(folder)
+        model = weights(AutoModelForSequenceClassification, folder, self.device).train()
         return RewardModel(model, self.tokenizer(), ModelTraits(check_layout(model)), False, "bench")
 
     def trees(self) -> list[PromptTree]:
@@ -100,7 +107,6 @@ class OurSide:
         start = now()
         reference_B = reference_logprobs(learner.reference(), self.trees())
         self.facts["reference_seconds"] = (now() - start) / self.batches  # a batch
-        learner._reference = None  # as a stage does that has its log-probs: the second model goes
 
         def objective(number: int) -> DPOObjective:
             first = number * self.batch

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ from bench.ratios import agree, ratio
 TOLERANCE = 1e-3  # of the loss, first steps; what is sampled differs by more
 SAMPLED_TOLERANCE = 0.02
 FIRST_STEPS = 3
-BUSY = 0.5  # load of other processes above which a measurement is marked
+FASTEST, DEFAULTS = "TRL, fastest", "TRL, defaults"
+BUSY = 0.1  # cores of other processes' work above which a measurement is marked
 
 
-def write_table(folder: Path) -> None:
-    records = {c.name: _read(folder / f"{c.name}.json") for c in COMPARISONS}
-    lines = ["# Results", "", *_machine(records), "", *_comparisons(records)]
+def write_table(folder: Path, comparisons: Sequence[Comparison] = COMPARISONS) -> None:
+    records = {c.name: _read(folder / f"{c.name}.json") for c in comparisons}
+    lines = ["# Results", "", *_machine(records), "", *_table(comparisons, records)]
     for extra in ("generation", "growth", "prepare"):
         part = folder / f"{extra}.md"
         if part.is_file():
@@ -39,86 +42,100 @@ def _machine(records: dict[str, dict[str, Any] | None]) -> list[str]:
     return [f"{machine['cpu']}, {run[0]['threads']} threads. Python {machine['python']}, {names}."]
 
 
-def _comparisons(records: dict[str, dict[str, Any] | None]) -> list[str]:
+def _table(comparisons: Sequence[Comparison], records: dict[str, dict[str, Any] | None]) -> list[str]:
     lines = [
         "| work | model | | ours, s | TRL fastest, s | ratio | aim | to defaults | memory | aim | loss |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     notes = []
-    for c in COMPARISONS:
+    for c in comparisons:
         record = records[c.name]
         if record is None:
             continue
         head = f"| {c.title} | {MODELS[c.model]} | {c.precision} |"
+        aim = f"{c.aim:g}×" if c.aim else ""
         if "skipped" in record:
-            lines.append(f"{head} not run: {record['skipped']} | | | {c.aim:g}× | | | | |")
+            lines.append(f"{head} not run: {record['skipped']} | | | {aim} | | | | |")
             continue
-        lines.append(head + _measured(c, record))
+        lines.append(head + _measured(c, record, aim))
         notes += [f"- {c.title}, {MODELS[c.model]}, {c.precision}: {note}" for note in _notes(c, record)]
     return [*lines, "", *notes]
 
 
-def _measured(c: Comparison, record: dict[str, Any]) -> str:
-    ours, fastest, defaults = (seconds(record, side) for side in ("ours", "TRL, fastest", "TRL, defaults"))
+def _measured(c: Comparison, record: dict[str, Any], aim: str) -> str:
+    """The cells of a row behind its name; a side that did not run has none."""
+    ours = seconds(record, "ours")
+    peers = [seconds(record, side) for side in (FASTEST, DEFAULTS)]
     peak = {side: turns[-1]["peak_mib"] for side, turns in record["turns"].items()}
-    least = min(value for side, value in peak.items() if side != "ours")
+    memory = f"{peak.pop('ours'):,.0f} MiB"
+    if peak:
+        memory += f", {record['turns']['ours'][-1]['peak_mib'] / min(peak.values()):.2f}×"
     memory_aim = f"≤ {c.memory_aim:g}×" if c.memory_aim else ""
-    return (
-        f" {_middle(ours):.2f} | {_middle(fastest):.2f} | {ratio(fastest, ours)} | {c.aim:g}× | {ratio(defaults, ours)}"
-        f" | {peak['ours']:,.0f} MiB, {peak['ours'] / least:.2f}× | {memory_aim} | {_losses(c, record)} |"
-    )
+    times = [f"{statistics.median(side):.2f}" if side else "" for side in (ours, peers[0])]
+    ratios = [str(ratio(side, ours)) if side else "" for side in peers]
+    losses = _losses(c, record) if peers[0] else ""
+    return " " + " | ".join([*times, ratios[0], aim, ratios[1], memory, memory_aim, losses]) + " |"
 
 
 def seconds(record: dict[str, Any], side: str) -> list[float]:
-    """Of each turn after the warm-up."""
-    return [turn["seconds"] for turn in record["turns"][side][1:]]
-
-
-def _middle(values: list[float]) -> float:
-    return ratio(values, [1.0] * len(values)).median
+    """Of each turn after the warm-up; none for a side that did not run."""
+    return [turn["seconds"] for turn in record["turns"].get(side, [])[1:]]
 
 
 def _losses(c: Comparison, record: dict[str, Any]) -> str:
     """The first steps' of ours and of the peer, and whether they agree; of PPO the entropy, for answers are sampled."""
     name, tolerance = ("entropy", SAMPLED_TOLERANCE) if c.work == "ppo" else ("loss", TOLERANCE)
-    ours, theirs = ([t[name] for t in record["turns"][side][:FIRST_STEPS]] for side in ("ours", "TRL, fastest"))
+    ours, theirs = ([t[name] for t in record["turns"][side][:FIRST_STEPS]] for side in ("ours", FASTEST))
     verdict = "" if agree(ours, theirs, tolerance) else "**apart** "
     pairs = ", ".join(f"{a:.4f}/{b:.4f}" for a, b in zip(ours, theirs, strict=True))
     return f"{verdict}{name + ' ' if c.work == 'ppo' else ''}{pairs}"
 
 
 def _notes(c: Comparison, record: dict[str, Any]) -> list[str]:
-    notes = []
     facts, turns = record["facts"], record["turns"]
-    if "reference_seconds" in facts["ours"]:
-        ours, theirs = facts["ours"]["reference_seconds"], facts["TRL, fastest"]["reference_seconds"]
-        with_it = ratio(
-            [s + theirs for s in seconds(record, "TRL, fastest")], [s + ours for s in seconds(record, "ours")]
-        )
-        defaults = ratio(seconds(record, "TRL, defaults"), [s + ours for s in seconds(record, "ours")])
-        notes.append(
-            f"the reference's log-probs, once: {ours:.2f} s a batch, TRL {theirs:.2f} s. With one epoch's share of "
-            f"them a step is {with_it} faster than TRL's fastest and {defaults} faster than its defaults"
-        )
-    if c.efficiency_aim:
-        shares = [t["flops"] / t["seconds"] / t["gemm_flops"] for t in turns["ours"][1:]]
-        rates = [t["gemm_flops"] / 1e9 for t in turns["ours"][1:]]
-        made = ratio(shares, [1.0] * len(shares))
-        notes.append(
-            f"{100 * made.median:.0f} % ({100 * made.least:.0f}–{100 * made.greatest:.0f}) of the machine's own GEMM "
-            f"rate, {min(rates):.0f}–{max(rates):.0f} GFLOP/s in the same run; aim {100 * c.efficiency_aim:.0f} %"
-        )
+    notes = []
+    if "reference_seconds" in facts["ours"] and FASTEST in facts:
+        notes.append(_reference_note(record))
+    if "flops" in turns["ours"][0] and (c.efficiency_aim or c.precision == "bf16"):
+        notes.append(_efficiency_note(c, turns["ours"][1:]))
     if c.work == "ppo":
         notes.append(_ppo_note(turns))
-    load = max(record["machine"]["load_before"], 0.0)
-    if load > BUSY:
-        notes.append(f"measured while other processes ran (load {load:.1f} before it began)")
+    short = len(turns["ours"]) - 1
+    if short < c.runs:
+        notes.append(f"{short} run{'s' if short > 1 else ''} after the warm-up, not {c.runs}")
+    asked = record["comparison"]["batch"]
+    if asked != c.batch:
+        notes.append(f"a batch of {asked}, not {c.batch}")
+    if record["machine"]["other_cores"] > BUSY:
+        notes.append(f"measured while other processes kept {record['machine']['other_cores']:.1f} cores busy")
     return notes
+
+
+def _reference_note(record: dict[str, Any]) -> str:
+    """What the reference's log-probs cost, and the ratios when each step is charged for its pairs'."""
+    once, theirs = (record["facts"][side]["reference_seconds"] for side in ("ours", FASTEST))
+    ours = [s + once for s in seconds(record, "ours")]
+    note = f"the reference's log-probs, once: {once:.2f} s a batch, TRL {theirs:.2f} s. With one epoch's share of them "
+    note += f"a step is {ratio([s + theirs for s in seconds(record, FASTEST)], ours)} faster than TRL's fastest"
+    defaults = seconds(record, DEFAULTS)
+    return note + (f" and {ratio(defaults, ours)} faster than its defaults" if defaults else "")
+
+
+def _efficiency_note(c: Comparison, turns: Sequence[dict[str, Any]]) -> str:
+    shares = [100 * t["flops"] / t["seconds"] / t["gemm_flops"] for t in turns]
+    rates = [t["gemm_flops"] / 1e9 for t in turns]
+    tokens = statistics.median(t["tokens"] / t["seconds"] for t in turns)
+    aim = f"; aim {100 * c.efficiency_aim:.0f} %" if c.efficiency_aim else ""
+    return (
+        f"{statistics.median(shares):.0f} % ({min(shares):.0f}–{max(shares):.0f}) of the machine's own GEMM rate, "
+        f"{min(rates):,.0f}–{max(rates):,.0f} GFLOP/s in the same run{aim}; {tokens:,.0f} tree tokens/s"
+    )
 
 
 def _ppo_note(turns: dict[str, list[dict[str, Any]]]) -> str:
     phases = turns["ours"][-1]["phases"]
     parts = ", ".join(f"{name.removeprefix('seconds/')} {spent:.1f} s" for name, spent in phases.items())
-    value = [f"{turns[side][0]['value_loss']:.4f}" for side in ("ours", "TRL, fastest")]
-    score = [f"{turns[side][0]['score']:.3f}" for side in ("ours", "TRL, fastest")]
-    return f"ours spends {parts}; first step's value loss {'/'.join(value)}, mean score {'/'.join(score)}"
+    sides = [side for side in ("ours", FASTEST) if side in turns]
+    value = "/".join(f"{turns[side][0]['value_loss']:.4f}" for side in sides)
+    score = "/".join(f"{turns[side][0]['score']:.3f}" for side in sides)
+    return f"ours spends {parts}; first step's value loss {value}, mean score {score}"

@@ -55,6 +55,11 @@ def test_no_heavy_library_is_loaded_to_talk(arguments):
     assert python("-c", code, *arguments).stderr.splitlines()[-1] == "[] 0"
 
 
+def test_preparing_data_waits_for_no_torch():
+    code = "import sys; import concordant.stages.prepare; print('torch' in sys.modules)"
+    assert python("-c", code).stdout == "False\n"
+
+
 def test_every_verb_has_a_help_page(capsys):
     for verb, entry in VERBS.items():
         assert main([verb, "--help"]) == 0

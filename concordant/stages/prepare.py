@@ -8,8 +8,6 @@ from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
 from concordant.data.card import CountTokens
 from concordant.data.prepare import prepare as prepare_data
-from concordant.models.load import load_tokenizer
-from concordant.models.locate import locate
 
 
 def prepare(config: PrepareConfig) -> Path:
@@ -23,6 +21,9 @@ def _token_counter(config: PrepareConfig) -> CountTokens | None:
         return None
     if config.model.name.startswith("builtin:"):
         raise UserError("a built-in model's tokenizer is made from the data: name a model folder, or count words")
+    from concordant.models.load import load_tokenizer  # with torch: seconds that counting words need not wait for
+    from concordant.models.locate import locate
+
     tokenizer = load_tokenizer(locate(config.model.name), config.model.trust_remote_code)
 
     def count(texts: list[str]) -> list[int]:

@@ -60,8 +60,8 @@ def test_the_table_says_what_was_measured(tmp_path):
         for side, of in seconds.items()
     }
     facts = {side: {"reference_seconds": 1.0} for side in seconds}
-    machine = {"cpu": "a CPU", "python": "3", "load_before": 0.0}
-    record = {"threads": 2, "machine": machine, "facts": facts, "turns": turns}
+    machine = {"cpu": "a CPU", "python": "3", "other_cores": 0.01}
+    record = {"comparison": {"batch": 8}, "threads": 2, "machine": machine, "facts": facts, "turns": turns}
     (tmp_path / "dpo.json").write_text(json.dumps(record))
     (tmp_path / "sft-bf16.json").write_text(json.dumps({"skipped": "no bf16 units"}))
     write_table(tmp_path)
@@ -72,3 +72,20 @@ def test_the_table_says_what_was_measured(tmp_path):
     assert "**apart** 0.6931/0.7500" in text
     assert "not run: no bf16 units" in text
     assert "4.00× (3.00–5.00) faster than TRL's fastest" in text, "with the reference's share on both sides"
+    assert "2 runs after the warm-up, not 5" in text
+
+
+def test_a_side_that_did_not_run_leaves_its_cells_empty(tmp_path):
+    turn = {"seconds": 2.0, "loss": 0.7, "peak_mib": 300.0}
+    record = {
+        "comparison": {"batch": 8},
+        "threads": 2,
+        "machine": {"cpu": "a CPU", "python": "3", "other_cores": 1.2},
+        "facts": {"ours": {}},
+        "turns": {"ours": [turn, turn]},
+    }
+    (tmp_path / "reward.json").write_text(json.dumps(record))
+    write_table(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "| 2.00 |  |  | 2× |  | 300 MiB | ≤ 0.6× |  |" in text
+    assert "other processes kept 1.2 cores busy" in text

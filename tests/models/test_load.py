@@ -113,6 +113,15 @@ def test_dropout_is_off_and_train_mode_on(folder: Path) -> None:
     assert torch.equal(model(IDS).logits, model(IDS).logits)
 
 
+def test_gpt2s_activation_is_one_operation_and_the_same_function(folder: Path) -> None:
+    config = GPT2Config(vocab_size=320, n_embd=16, n_layer=2, n_head=2, eos_token_id=1, bos_token_id=1)
+    plain = GPT2LMHeadModel(config).eval()
+    plain.save_pretrained(folder)
+    model = load(folder).model
+    assert [type(block.mlp.act) for block in model.transformer.h] == [torch.nn.GELU] * 2
+    assert torch.allclose(model(IDS).logits, plain(IDS).logits, atol=1e-6)
+
+
 def test_activation_checkpointing_changes_no_gradient(saved: Path) -> None:
     gradients = []
     for on in (False, True):

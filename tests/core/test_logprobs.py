@@ -1,0 +1,70 @@
+"""Log-probs, entropies and their gradients in chunks and blocks, against the plain formula in double precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from concordant.core import logprobs
+from concordant.core.objective import Outputs
+
+N, H, V = 7, 5, 11
+WANT = Outputs(logprob=True, entropy=True, top=True)
+
+
+def case() -> tuple[Tensor, Tensor, Tensor]:
+    stream = torch.Generator().manual_seed(3)
+    hidden_NH, weight_VH = torch.randn(N, H, generator=stream), torch.randn(V, H, generator=stream)
+    return hidden_NH.requires_grad_(), weight_VH.requires_grad_(), torch.randint(0, V, (N,), generator=stream)
+
+
+def plain(hidden_NH: Tensor, weight_VH: Tensor, target_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    log_p_NV = ((hidden_NH.double() @ weight_VH.double().T) / temperature).log_softmax(-1)
+    return log_p_NV.gather(1, target_N[:, None])[:, 0], -(log_p_NV.exp() * log_p_NV).sum(-1)
+
+
+@pytest.mark.parametrize("chunk, kept", [(2**24, 2**26), (3 * V, 2**26), (3 * V, 0)], ids=["one", "chunks", "again"])
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, -0.3)], ids=["log-prob", "entropy", "both"])
+def test_numbers_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, kept: int, weights: tuple[float, float]
+) -> None:
+    """Whatever is cut and wherever, with blocks of two rows, at a temperature."""
+    for name, value in {"CHUNK_ELEMENTS": chunk, "KEPT_ELEMENTS": kept, "BLOCK_ELEMENTS": 2 * V}.items():
+        monkeypatch.setattr(logprobs, name, value)
+    mine, theirs = case(), case()
+    out = logprobs.of_tokens(mine[0], mine[2], lambda h: h @ mine[1].T, V, WANT, temperature=0.7)
+    assert out.logprob_N is not None and out.entropy_N is not None and out.top_N is not None
+    logprob_N, entropy_N = plain(*theirs, temperature=0.7)
+    assert torch.allclose(out.logprob_N.double(), logprob_N, atol=1e-5)
+    assert torch.allclose(out.entropy_N.double(), entropy_N, atol=1e-5)
+    order_N = torch.linspace(-1, 1, N)  # another factor for every token
+    (order_N * (weights[0] * out.logprob_N + weights[1] * out.entropy_N)).sum().backward()
+    (order_N * (weights[0] * logprob_N + weights[1] * entropy_N)).sum().backward()
+    for a, b in zip(mine[:2], theirs[:2], strict=True):
+        assert a.grad is not None and b.grad is not None
+        assert torch.allclose(a.grad, b.grad, atol=1e-5)
+
+
+def test_top_is_the_most_likely_token() -> None:
+    hidden_NH, weight_VH, _ = case()
+    best_N = (hidden_NH @ weight_VH.T).argmax(-1)
+    for target_N, expected in ((best_N, 1.0), ((best_N + 1) % V, 0.0)):
+        out = logprobs.of_tokens(hidden_NH, target_N, lambda h: h @ weight_VH.T, V, WANT)
+        assert out.top_N is not None
+        assert out.top_N.tolist() == [expected] * N
+
+
+def test_far_logits_stay_finite() -> None:
+    """One token 2e4 above the rest: log-prob 0, entropy 0, and of another token -2e4."""
+    logits_NV = torch.zeros(2, V)
+    logits_NV[:, 4] = 2e4
+    out = logprobs.of_tokens(logits_NV, torch.tensor([4, 5]), lambda h: h, V, WANT)
+    assert out.logprob_N is not None and out.entropy_N is not None
+    assert out.logprob_N.tolist() == [0.0, -2e4]
+    assert out.entropy_N.tolist() == [0.0, 0.0]
+
+
+def test_nothing_wanted_of_no_tokens() -> None:
+    out = logprobs.of_tokens(torch.zeros(0, V), torch.zeros(0, dtype=torch.int64), lambda h: h, V, WANT)
+    assert out.logprob_N is not None and len(out.logprob_N) == 0

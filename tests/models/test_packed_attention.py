@@ -1,0 +1,104 @@
+"""Trees attended piece by piece: the same numbers as with a mask over everything, and no more work than they need."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import zoo
+from torch import Tensor
+
+from concordant.core.trees import Branch, Layout, PromptTree, lay_out
+from concordant.models import packed_attention
+from concordant.models.load import checkpoint_activations
+from concordant.models.packed_attention import JOINT, can_run, cut
+from concordant.models.tree_attention import hidden_states
+
+
+def trees(*shapes: tuple[int, ...]) -> list[PromptTree]:
+    """Trunk, then branches, in tokens."""
+    return [
+        PromptTree(
+            zoo.tokens(trunk, seed), tuple(Branch.response(zoo.tokens(n, seed + i)) for i, n in enumerate(branches))
+        )
+        for seed, (trunk, *branches) in enumerate(shapes)
+    ]
+
+
+def pieces_of(*shapes: tuple[int, ...]) -> list[packed_attention.Piece]:
+    tree_T, branch_T, branch = [], [], 0
+    for number, (trunk, *branches) in enumerate(shapes):
+        tree_T += [number] * (trunk + sum(branches))
+        branch_T += [-1] * trunk
+        for length in branches:
+            branch_T += [branch] * length
+            branch += 1
+    return cut(tree_T, branch_T)
+
+
+LARGE = (JOINT + 2, 9, 3, JOINT, 4)  # branches that share a call, one that fills its own, one that is left
+SHAPES = [(3, 2, 4), (5, 1), LARGE, (4, 6), (90, 30, 30), (JOINT + 7, 5)]
+
+
+def test_pieces_by_hand() -> None:
+    """Small trees share a piece; of a large one trunk and first branch are plain, others look back at the trunk."""
+    small, large, third = pieces_of((2, 1, 2), (1, 1), (JOINT, 3, 2))
+    o, x = 0.0, -torch.inf
+    assert small.mask_QK is not None
+    assert small.mask_QK.tolist() == [
+        [o, x, x, x, x, x, x],
+        [o, o, x, x, x, x, x],
+        [o, o, o, x, x, x, x],
+        [o, o, x, o, x, x, x],
+        [o, o, x, o, o, x, x],
+        [x, x, x, x, x, o, x],
+        [x, x, x, x, x, o, o],
+    ]
+    assert (large.tokens, large.trunk, large.mask_QK) == (JOINT + 3, 0, None)
+    assert (third.tokens, third.trunk) == (2, JOINT)
+    assert third.mask_QK is not None
+    assert third.mask_QK[:, JOINT - 1 :].tolist() == [[o, o, x], [o, o, o]]
+
+
+def test_every_token_is_in_one_piece_and_work_follows_the_trees() -> None:
+    assert sum(p.tokens for p in pieces_of(*SHAPES)) == sum(map(sum, SHAPES))
+
+    def cells(count: int) -> int:
+        return sum(p.tokens * (p.tokens + p.trunk) for p in pieces_of(*[(150, 20, 30)] * count))
+
+    assert cells(16) == 16 * cells(1), "a mask over the row would be 256 times one tree's"
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "Qwen3-MoE"])
+def test_the_same_numbers_and_gradients_as_with_one_mask(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = zoo.make(name, max_position_embeddings=512, n_positions=512).eval()
+    batch = lay_out(trees(*SHAPES))
+    direction = torch.randn(model.get_input_embeddings().weight.shape[1], generator=torch.Generator().manual_seed(0))
+
+    def run() -> tuple[Tensor, Tensor]:
+        hidden = hidden_states(model, batch, Layout.TREE)[batch.is_token_RL]
+        model.zero_grad()
+        (hidden * direction).sum().backward()
+        return hidden.detach(), model.get_input_embeddings().weight.grad.clone()
+
+    assert can_run(model)
+    packed = run()
+    monkeypatch.setattr(packed_attention, "can_run", lambda model: False)
+    for mine, masked in zip(packed, run(), strict=True):
+        assert torch.allclose(mine, masked, atol=2e-5 * float(masked.abs().max()))
+
+
+def test_no_number_where_there_is_no_token() -> None:
+    model = zoo.make("Llama", max_position_embeddings=512).eval()
+    batch = lay_out(trees(LARGE, (JOINT, 4)))
+    with torch.no_grad():
+        hidden = hidden_states(model, batch, Layout.TREE)
+    assert not batch.is_token_RL.all()
+    assert hidden[~batch.is_token_RL].abs().max() == 0
+
+
+def test_where_it_cannot_run_masked_rows_are_used() -> None:
+    assert not can_run(zoo.make("Gemma 3")), "windows need a mask of their own"
+    assert not can_run(zoo.make("GPT-J")), "eager attention takes no other function"
+    model = zoo.make("Llama")
+    checkpoint_activations(model)
+    assert not can_run(model), "what is computed again in the backward pass no longer knows the pieces"
