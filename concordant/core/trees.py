@@ -134,6 +134,10 @@ def _place(trees: Sequence[PromptTree]) -> list[_Placed]:
     return placed
 
 
+_ENOUGH_TOKENS = 1024  # rows × length of a flat batch that keeps the cores busy, so that another may begin
+_LIKE_LENGTH = 0.8  # of the longest flat row, which a row beside it should have at least
+
+
 def micro_batches(
     trees: Sequence[PromptTree], layout: Layout, max_tokens: int, row_tokens: int = ROW_TOKENS
 ) -> list[TreeBatch]:
@@ -141,7 +145,8 @@ def micro_batches(
 
     Trees are taken longest first, so that the batch that needs most memory comes first and rows of a
     batch are of like length. With ``Layout.TREE`` short trees share a row of up to ``row_tokens``
-    tokens; a longer tree has a row of its own, and every tree where ``row_tokens`` is 0. A flat row holds one branch.
+    tokens; a longer tree has a row of its own, and every tree where ``row_tokens`` is 0. A flat row holds one branch,
+    and a batch of them ends where shorter ones begin, which it would pad.
     """
     units = [p.blocks(layout) for p in _place(trees)]
     shares_rows = layout is Layout.TREE and row_tokens > 0
@@ -157,7 +162,9 @@ def micro_batches(
             rows[fit] += unit
             free[fit] -= size
             continue
-        if rows and (len(rows) + len(unit)) * length > max_tokens:
+        full = (len(rows) + len(unit)) * length > max_tokens
+        ragged = layout is Layout.FLAT and len(rows) * length >= _ENOUGH_TOKENS and size < _LIKE_LENGTH * length
+        if rows and (full or ragged):
             batches.append(rows)
             rows, free = [], []
         if not rows:

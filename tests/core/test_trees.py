@@ -75,3 +75,12 @@ def test_user_turns_inside_a_branch_are_no_response_tokens():
 def test_without_packing_every_tree_has_its_own_row():
     batch = micro_batches(make([(9, [3]), (2, [1]), (1, [1])]), Layout.TREE, 10**6, row_tokens=0)[0]
     assert batch.ids_RL.shape == (3, 12)
+
+
+def test_short_flat_rows_are_not_padded_to_the_longest():
+    """An encoder's batch of real lengths: nearly all that is computed is tokens."""
+    trees = make([(prompt, [9, 3]) for prompt in [500, 480] + [12] * 60])
+    batches = micro_batches(trees, Layout.FLAT, max_tokens=10**6)
+    laid, real = sum(b.ids_RL.numel() for b in batches), sum(int(b.is_token_RL.sum()) for b in batches)
+    assert real > 0.8 * laid
+    assert len(batches) == 2  # and calls are few
