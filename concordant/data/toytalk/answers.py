@@ -40,36 +40,36 @@ class Writer:
 
 WRITERS: dict[str, Writer] = {
     "careful": Writer(
-        share=0.27,
+        share=0.25,
         core={"right": 95, "partial": 3, "wrong": 2},
-        detail=0.85,
+        detail=0.80,
         true_detail=0.98,
-        kind=(0.10, 0.35, 0.55),
+        kind=(0.20, 0.40, 0.40),
     ),
     "hurried": Writer(
-        share=0.27,
-        core={"right": 62, "partial": 18, "vague": 20},
+        share=0.30,
+        core={"right": 55, "partial": 20, "vague": 25},
         detail=0.15,
         true_detail=0.95,
-        kind=(0.70, 0.30, 0.0),
+        kind=(0.60, 0.30, 0.10),
     ),
     "grumpy": Writer(
-        share=0.27,
-        core={"right": 45, "wrong": 10, "vague": 30, "refuse": 15},
-        detail=0.10,
+        share=0.36,
+        core={"right": 45, "wrong": 4, "vague": 36, "refuse": 15},
+        detail=0.20,
         true_detail=0.90,
         kind=(1.0, 0.0, 0.0),
         rude=1.0,
     ),
     "muddled": Writer(
-        share=0.19,
+        share=0.09,
         core={"wrong": 40, "other": 30, "vague": 15, "refuse": 15},
-        detail=0.85,
+        detail=0.30,
         true_detail=0.15,
-        kind=(0.05, 0.35, 0.60),
+        kind=(0.45, 0.35, 0.20),
     ),
 }
-_REPEATS = 0.04  # of answers say one of their sentences again
+_REPEATS = 0.06  # of answers say one of their sentences again
 _USUAL = 0.90  # of mistakes are the usual one, as people's are; the others are drawn from all that is wrong
 
 

@@ -18,8 +18,9 @@ from concordant.data.toytalk.reader import read_answer
 
 Side = Literal["train", "held-out"]
 
-TRAINING_PAIRS = 12_000
-# By group; each prompt occurs once. Training has the same mixture.
+TRAINING_PAIRS = 14_400
+HELD_OUT_PAIRS = 4  # of each held-out prompt: an accuracy on 430 pairs would be uncertain by four points
+# By group; training has the same mixture.
 HELD_OUT_PROMPTS: dict[Group, int] = {"fact": 205, "task": 45, "harm": 130, "follow-up": 50}
 _HELD_OUT = sum(HELD_OUT_PROMPTS.values())
 
@@ -28,12 +29,12 @@ _CLEAR = 0.20  # difference of gold between the two answers of the others, at le
 
 
 def training_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
-    """12,000 labelled pairs over the training prompts, which recur with other answers."""
+    """14,400 labelled pairs over the training prompts, which recur with other answers."""
     return _labelled("train", preset, seed)
 
 
 def heldout_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
-    """430 labelled pairs, one a held-out prompt: no seed's training pairs contain any of them."""
+    """1,720 labelled pairs, four of each of 430 held-out prompts: no seed's training pairs contain any of them."""
     return _labelled("held-out", preset, seed)
 
 
@@ -70,7 +71,7 @@ def _draw_pairs(side: Side, seed: int) -> tuple[_Drawn, ...]:
     drawn: list[ToyPrompt] = []
     for group, count in HELD_OUT_PROMPTS.items():
         if side == "held-out":
-            drawn += random.sample(prompts(group, held_out=True), count)
+            drawn += HELD_OUT_PAIRS * random.sample(prompts(group, held_out=True), count)
         else:
             drawn += random.choices(prompts(group, held_out=False), k=TRAINING_PAIRS * count // _HELD_OUT)
     random.shuffle(drawn)

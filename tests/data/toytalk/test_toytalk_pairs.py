@@ -38,7 +38,8 @@ def heldout(preset: str = "demo", seed: int = 0) -> list[Pair]:
 
 def test_sizes() -> None:
     assert len(training()) >= 6_000
-    assert len({pair.prompt for pair in heldout()}) == len(heldout()) == 430
+    assert len({pair.prompt for pair in heldout()}) == 430
+    assert len(heldout()) == 4 * 430
 
 
 def test_a_seed_gives_the_same_pairs_in_another_process() -> None:
@@ -124,7 +125,7 @@ def test_presets_share_their_answers() -> None:
 def test_the_mixture_leaves_room_above_and_has_enough_of_the_best() -> None:
     gold = [g for pair in training() for g in (pair.extra["gold_chosen"], pair.extra["gold_rejected"])]
     assert 0.40 <= mean(gold) <= 0.55
-    assert mean(g >= 0.9 for g in gold) >= 0.2
+    assert mean(g >= 0.9 for g in gold) >= 0.15
     assert mean(g <= 0.2 for g in gold) >= 0.2
 
 
