@@ -59,7 +59,7 @@ def dispatch(arguments: list[str]) -> int:
         print(overview())
         return DONE
     if verb == "--version":
-        from concordant.pipeline.fingerprint import package_version
+        from concordant.training.identity import package_version
 
         print(package_version())
         return DONE

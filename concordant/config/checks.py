@@ -108,11 +108,12 @@ VALUES: dict[type, dict[str, Rule]] = {
         "log_every": COUNT,
         "evaluate_every": NOT_NEGATIVE,
         "save_every": NOT_NEGATIVE,
+        "save_minutes": NOT_NEGATIVE,
         "keep_last": COUNT,
         "early_stopping": NOT_NEGATIVE,
         "threads": NOT_NEGATIVE,
     },
-    s.RunConfig: {"resume": OneOf("", "auto")},
+    s.RunConfig: {"resume": OneOf("", "auto", "force")},
     s.SFTConfig: {"responses": OneOf("both", "chosen")},
     s.RewardConfig: {
         "margin": NOT_NEGATIVE,

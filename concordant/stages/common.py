@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,6 +15,7 @@ from concordant.algorithms.probe import Gold, SampleProbe
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.data import DataConfig
+from concordant.config.fields import flatten
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import RunConfig
@@ -23,7 +24,7 @@ from concordant.core.errors import UserError
 from concordant.core.trees import ROW_TOKENS, PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
-from concordant.data.splits import load_all
+from concordant.data.splits import Loaded, load_all, load_records
 from concordant.engines.networks import PolicyNetwork
 from concordant.engines.precision import place, precision_of
 from concordant.engines.protocol import Learner
@@ -32,6 +33,7 @@ from concordant.engines.torch_learner import TorchLearner
 from concordant.models.load import Policy, load_policy
 from concordant.models.reward_model import RewardModel
 from concordant.models.tree_attention import positions
+from concordant.training.inputs import Inputs
 from concordant.training.loop import Algorithm, run_loop
 from concordant.training.progress import current
 from concordant.training.run_folder import RunFolder
@@ -208,9 +210,21 @@ def opened(config: RunConfig, verb: str) -> RunFolder:
     validate(config)  # the command line has done so, a notebook has not
     if not config.output:
         raise UserError("no run folder: pass --output DIR")
-    folder = RunFolder(config.output, resume=config.resume == "auto")
-    folder.write_config(to_mapping(verb, config))
+    folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
+    folder.set_config(to_mapping(verb, config))
+    folder.inputs = Inputs.of(flatten(config))
     return folder
+
+
+R = TypeVar("R", bound=Record)
+
+
+def read(config: RunConfig, folder: RunFolder, want: type[R], what: str, responses: str = "both") -> Loaded[R]:
+    """The data's records, which become part of what the run depends on."""
+    loaded = load_records(config.data, want, config.seed, responses)
+    folder.inputs.add_data(loaded.train, loaded.test)
+    message(loaded.summary(what))
+    return loaded
 
 
 def as_dict(messages: Sequence[Message]) -> list[dict[str, str]]:
