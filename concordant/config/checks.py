@@ -154,7 +154,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "critic_learning_rate": NOT_NEGATIVE,
         "critic_warmup": NOT_NEGATIVE,
     },
-    s.BestOfNConfig: {"split": OneOf("train", "test")},
+    s.BestOfNConfig: {"split": OneOf("train", "test"), "resume": OneOf("", "auto", "force")},
     s.EvaluateConfig: {
         "policies": NAMED_PATH,
         "runs": NAMED_PATH,

@@ -18,7 +18,7 @@ from concordant.config.data import DataConfig
 from concordant.config.fields import flatten
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
-from concordant.config.stages import RunConfig
+from concordant.config.stages import BestOfNConfig, RunConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import ROW_TOKENS, PromptTree
@@ -202,7 +202,7 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def opened(config: RunConfig, verb: str) -> RunFolder:
+def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     """The run folder, locked, with the resolved config in it."""
     from concordant.config.checks import validate
     from concordant.config.parse import to_mapping
@@ -219,7 +219,9 @@ def opened(config: RunConfig, verb: str) -> RunFolder:
 R = TypeVar("R", bound=Record)
 
 
-def read(config: RunConfig, folder: RunFolder, want: type[R], what: str, responses: str = "both") -> Loaded[R]:
+def read(
+    config: RunConfig | BestOfNConfig, folder: RunFolder, want: type[R], what: str, responses: str = "both"
+) -> Loaded[R]:
     """The data's records, which become part of what the run depends on."""
     loaded = load_records(config.data, want, config.seed, responses)
     folder.inputs.add_data(loaded.train, loaded.test)

@@ -16,7 +16,7 @@ from concordant.config.train import TrainConfig
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.core.seeding import generators_put_back, reseed
 from concordant.training import checkpoint
-from concordant.training.inputs import Inputs, environment, refused, rounded
+from concordant.training.inputs import Inputs, environment
 from concordant.training.interrupt import StopRequest
 from concordant.training.progress import Display, current
 from concordant.training.run_folder import RunFolder
@@ -132,8 +132,8 @@ class _Loop:
         self.state = LoopState()
         self.best: dict[str, Any] | None = None  # weights of the best evaluation while later steps change them
         self.saver = Saver(folder.checkpoints, config)
-        settings = {**folder.inputs.settings, "seed": seed, "total_steps": self.total}
-        self.inputs = Inputs(settings, folder.inputs.contents, environment(torch.get_num_threads()))
+        folder.inputs.settings |= {"seed": seed, "total_steps": self.total}
+        folder.inputs.environment = environment(torch.get_num_threads())
 
     def run(self) -> LoopResult:
         with generators_put_back():
@@ -301,7 +301,7 @@ class _Loop:
                 "best": self.best,
                 "algorithm": self.algorithm.state_dict(),
             }
-            self.saver.save(self.state.step, state, self.inputs.as_json())
+            self.saver.save(self.state.step, state, self.folder.inputs.as_json())
         except OSError as problem:
             raise RunFailed(
                 self._where(f"the checkpoint could not be saved ({problem}); older ones are kept")
@@ -322,14 +322,7 @@ class _Loop:
             self.display.message(f"{self.folder.path}: no checkpoint to continue from; starting at step 0")
             self.folder.rewind({})
             return
-        before = Inputs.from_json(checkpoint.about(path))
-        changes = refused(before, self.inputs)
-        if changes and not self.folder.may_differ:
-            listed = "\n  ".join(changes)
-            raise UserError(
-                f"{path} is of a run with other settings:\n  {listed}\n"
-                "put them back, or go on with the new ones by --resume force"
-            )
+        changes = self.folder.changes_since(Inputs.from_json(checkpoint.about(path)), str(path))
         saved = checkpoint.load(path)
         self.state = LoopState(**saved["loop"])
         self.best = saved["best"]
@@ -337,15 +330,8 @@ class _Loop:
         self.folder.rewind(saved["offsets"])
         self.saver.loaded(self.state.step)
         self.display.message(self._where(f"continuing from {path}"))
-        self._note("forced", "goes on with other settings", changes)
-        self._note("rounding", "same settings, but results may differ in the last bits", rounded(before, self.inputs))
-
-    def _note(self, kind: str, meaning: str, changes: Sequence[str]) -> None:
-        """What is not as it was, for whoever watches and in events.jsonl."""
-        if changes:
-            self.display.message(self._where(f"{meaning}: {'; '.join(changes)}"))
-            event = {"kind": "resume", "step": self.state.step, "change": kind, "changes": list(changes)}
-            self.folder.log_event(event)
+        for line in self.folder.note(changes):
+            self.display.message(self._where(line))
 
     def _where(self, text: str) -> str:
         return f"{self.folder.name} step {self.state.step}/{self.total}: {text}"

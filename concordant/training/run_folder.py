@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 
 from concordant.config.yaml_io import dump_yaml
-from concordant.core.errors import RunFailed, UserError
-from concordant.training.inputs import Inputs
+from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.training.inputs import Inputs, refused, rounded
 from concordant.training.lock import FolderLock
 
 METRICS, SAMPLES, EVENTS = "metrics.jsonl", "samples.jsonl", "events.jsonl"
@@ -84,6 +84,22 @@ class RunFolder:
         if self.config:
             write_text(self.path / CONFIG, dump_yaml(self.config))
 
+    def changes_since(self, before: Inputs, source: str) -> dict[str, list[str]]:
+        """What is different now, by what it means. UserError where it makes another run, unless that was asked for."""
+        other = refused(before, self.inputs)
+        if other and not self.may_differ:
+            listed = "\n  ".join(other)
+            way_out = "put them back, or go on with the new ones by --resume force"
+            raise UserError(f"{source} is of a run with other settings:\n  {listed}\n{way_out}")
+        found = {"goes on with other settings": other, "the last bits may differ": rounded(before, self.inputs)}
+        return {meaning: changes for meaning, changes in found.items() if changes}
+
+    def note(self, changes: Mapping[str, list[str]]) -> list[str]:
+        """Put ``changes_since`` into events.jsonl; returns a line for each meaning."""
+        for meaning, lines in changes.items():
+            self.log_event({"kind": "resume", "meaning": meaning, "changes": lines})
+        return [f"{meaning}: {'; '.join(lines)}" for meaning, lines in changes.items()]
+
     def log_metrics(self, row: Mapping[str, Any]) -> None:
         self._append(METRICS, [row])
 
@@ -118,6 +134,9 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+        if kind is KeyboardInterrupt:  # outside the loop, which saves first
+            way_on = "continue with --resume auto" if self.holds_a_run else "the same command starts again"
+            raise RunStopped(f"{self.path}: interrupted; {way_on}") from None
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         lines = [json_line(row) for row in rows]

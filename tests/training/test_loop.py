@@ -173,12 +173,15 @@ def test_without_held_out_data_the_last_weights_are_exported(tmp_path):
 def test_a_run_of_nothing_but_nan_stops_with_a_cure(tmp_path):
     with pytest.raises(RunFailed, match=f"not finite {MAX_SKIPPED_IN_A_ROW} times in a row; .*; lower train.learning"):
         run(tmp_path, Walk(total_steps=50, skip=lambda step: step >= 3))
+    bad = checkpoint.load(tmp_path / "bad_batch" / f"step-{3 + MAX_SKIPPED_IN_A_ROW:06d}")
+    assert bad["batch"]["ids"] == [1, 2] and bad["metrics"]["skipped"] == 1
     assert rows(tmp_path)[-1]["step"] == 3 + MAX_SKIPPED_IN_A_ROW
     assert rows(tmp_path)[-1]["skipped"] == 1
 
 
-def test_skipped_steps_that_are_not_in_a_row_do_not_stop_it(tmp_path):
+def test_skipped_steps_that_are_not_in_a_row_do_not_stop_it_and_are_counted(tmp_path, capsys):
     assert run(tmp_path, Walk(total_steps=20, skip=lambda step: step % MAX_SKIPPED_IN_A_ROW != 0)).steps == 20
+    assert "step 20/20: 16 steps left an update out: loss or gradient not finite" in capsys.readouterr().err
 
 
 def test_a_run_without_steps_says_so(tmp_path):
