@@ -92,7 +92,7 @@ class TorchLearner:
 
         def undo() -> None:
             for p, gradient in zip(self.parameters, before, strict=True):
-                p.grad = gradient
+                p.grad = None if gradient is None else gradient.clone()  # the next try adds to it in place
 
         metrics = self._within_memory(
             "computing the gradient", lambda tokens: self._run(trees, objective, tokens), undo

@@ -10,18 +10,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_HASHED_BYTES = 64 * 2**20  # larger files are told apart by size and time: hashing a 10 GB model takes a minute
+_HASHED_BYTES = 64 * 2**20  # more is told apart by size and time: hashing a 10 GB model takes a minute
 _ENTRIES = 10_000  # files of a folder that are looked at
 
 
 def identity(path: Path) -> Any:
     """What tells the contents of a file or folder from another's."""
-    if path.is_dir():
-        entries = sorted(entry for entry in path.rglob("*") if entry.is_file())[:_ENTRIES]
-        return [[str(entry.relative_to(path)), _stamp(entry)] for entry in entries]
-    if path.stat().st_size > _HASHED_BYTES:
-        return _stamp(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    if not path.is_dir():
+        return _content(path) if path.stat().st_size <= _HASHED_BYTES else _stamp(path)
+    entries = sorted(entry for entry in path.rglob("*") if entry.is_file())[:_ENTRIES]
+    is_small = sum(entry.stat().st_size for entry in entries) <= _HASHED_BYTES
+    return [[str(entry.relative_to(path)), _content(entry) if is_small else _stamp(entry)] for entry in entries]
 
 
 def paths_in(value: Any) -> Iterator[str]:
@@ -48,6 +47,10 @@ def package_version() -> str:
         return metadata.version("concordant")
     except metadata.PackageNotFoundError:  # run from a source tree that was never installed
         return "source"
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _stamp(path: Path) -> list[int]:

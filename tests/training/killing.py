@@ -204,8 +204,12 @@ seed: 3
 data: {path: WORLD/pairs.jsonl, max_response_tokens: 16}
 stages:
   sft: {model: {name: WORLD/model, device: cpu, precision: fp32}}
-  best: {verb: best-of-n, model: {name: "${sft}", device: cpu, precision: fp32}, reward: ["killing:noisy_length"]}
-  dpo: {model: {name: "${sft}", device: cpu, precision: fp32}}
+  best:
+    verb: best-of-n
+    model: {name: "${sft}", device: cpu, precision: fp32}
+    reward: ["killing:noisy_length"]
+    sampling: {n: 2, max_new_tokens: 6}
+  judge: {verb: reward, model: {name: "${sft}", device: cpu, precision: fp32}}
 """
 
 
@@ -233,10 +237,10 @@ def _make_world(folder: Path) -> None:
 
 TRAINERS: dict[str, list[str]] = {
     "sft": ["--model.lora.rank=4", "--model.lora.dropout=0.2"],
-    "reward": ["--validation_fraction=0.3"],
+    "reward": ["--validation_fraction=0.3", "--train.learning_rate=0.1"],  # its best weights are not the last
     "dpo": ["--data.max_response_tokens=16"],
     "ppo": [REWARD, "--kl.controller=adaptive", "--kl.horizon=20", "--reward_normalize=running",
-            "--sampling.max_new_tokens=6"],
+            "--sampling.max_new_tokens=6", "--train.learning_rate=0.1"],
 }  # fmt: skip
 
 
