@@ -92,12 +92,12 @@ class Chaos:
     def all(self, kills: int) -> None:
         for name in NAMES:
             self.undisturbed(name)
-        points = {name: ["instant"] if name == "best-of-n" else [*POINTS, *["instant"] * len(POINTS)] for name in NAMES}
         while self.kills.total() < kills:
             for name in NAMES:
-                # Points least tried come first, so that each is tried with each trainer.
-                order = sorted(points[name], key=lambda point: (self.kills[name, point], self.random.random()))
-                trial = self.trial(name, order[:1] + self.random.choices(points[name], k=KILLS_A_RUN - 1))
+                places = [*POINTS, "instant"] if name != "best-of-n" else ["instant"]
+                # Where it was killed least comes first, so that every point is tried with every trainer.
+                order = sorted(places, key=lambda place: (self.kills[name, place], self.random.random()))
+                trial = self.trial(name, [*order[: KILLS_A_RUN - 1], *["instant"] * KILLS_A_RUN][:KILLS_A_RUN])
                 print(
                     f"{self.kills.total():4d} kills  {name:10s} {' '.join(trial.kills):32s} {verdict(trial)}",
                     flush=True,

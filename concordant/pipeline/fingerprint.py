@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from concordant.training.identity import code_version, identity, paths_in
-
-_NOT_INPUTS = ("output", "resume")
+from concordant.training.inputs import HARMLESS, ROUNDING
 
 
 def fingerprint(verb: str, values: Mapping[str, Any], needs: Mapping[str, str]) -> str:
@@ -19,7 +18,7 @@ def fingerprint(verb: str, values: Mapping[str, Any], needs: Mapping[str, str]) 
     ``values`` by dotted key, references as ``${name}`` so that a moved output folder changes nothing; ``needs``: the
     fingerprint of every stage it names.
     """
-    inputs = {key: value for key, value in values.items() if key not in _NOT_INPUTS}
+    inputs = {key: value for key, value in values.items() if key not in HARMLESS | ROUNDING}
     paths = {text for value in inputs.values() for text in paths_in(value)}
     files = {text: identity(Path(text)) for text in sorted(paths)}
     content = {"verb": verb, "values": inputs, "needs": dict(needs), "files": files, "code": code_version()}

@@ -25,6 +25,7 @@ from concordant.core.trees import ROW_TOKENS, PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records
+from concordant.engines.memory import enough_memory
 from concordant.engines.networks import PolicyNetwork
 from concordant.engines.precision import place, precision_of
 from concordant.engines.protocol import Learner
@@ -50,8 +51,9 @@ def message(text: str) -> None:
 def open_policy(config: ModelConfig, records: Iterable[Record], seed: int = 0) -> Policy:
     """The policy on its device; a built-in model's tokenizer is trained on the text of ``records``."""
     texts = all_texts(records) if config.name.startswith("builtin:") else None
-    policy = load_policy(config, texts, seed)
-    place(policy.model, config)
+    with enough_memory(f"loading {config.name}", "take a smaller model"):
+        policy = load_policy(config, texts, seed)
+        place(policy.model, config)
     return policy
 
 

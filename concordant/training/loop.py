@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from concordant.config.train import TrainConfig
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.core.seeding import generators_put_back, reseed
+from concordant.engines.memory import enough_memory
 from concordant.training import checkpoint
 from concordant.training.inputs import Inputs, environment
 from concordant.training.interrupt import StopRequest
@@ -24,6 +25,7 @@ from concordant.training.saver import Saver
 from concordant.training.schedule import learning_rate
 from concordant.training.writers import TensorBoard, Trackers
 
+_LESS_MEMORY = "lower train.micro_batch_tokens, sampling.slots or train.batch_size"
 MAX_SKIPPED_IN_A_ROW = 5  # steps without a finite loss or gradient after which a run is not coming back
 
 
@@ -184,7 +186,8 @@ class _Loop:
         state, rate = self.state, learning_rate(self.config, self.state.step, self.total)
         reseed(self.seed, "loop/step", state.step)
         started = time.perf_counter()
-        own = self.algorithm.step(state.step, rate)
+        with enough_memory(f"taking step {state.step + 1}", _LESS_MEMORY):
+            own = self.algorithm.step(state.step, rate)
         seconds = time.perf_counter() - started
         tokens, samples = own.pop("tokens", 0), own.pop("samples", 0)
         state.step += 1
@@ -215,7 +218,8 @@ class _Loop:
     def _evaluate(self) -> dict[str, float]:
         reseed(self.seed, "loop/evaluate", self.state.step)
         started = time.perf_counter()
-        metrics = self.algorithm.evaluate(self.state.step)
+        with enough_memory("evaluating", _LESS_MEMORY):
+            metrics = self.algorithm.evaluate(self.state.step)
         rows = self.algorithm.samples(self.state.step)
         self.folder.log_samples({"step": self.state.step, **row} for row in rows)
         if metrics:

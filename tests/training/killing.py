@@ -235,8 +235,10 @@ def _make_world(folder: Path) -> None:
     save_policy(load_policy(ModelConfig(name="builtin:tiny", device="cpu"), texts, 0), folder / "model", {})
 
 
+# SFT draws dropout, has several micro-batches a step, and its last steps are in the second epoch.
 TRAINERS: dict[str, list[str]] = {
-    "sft": ["--model.lora.rank=4", "--model.lora.dropout=0.2"],
+    "sft": ["--model.lora.rank=4", "--model.lora.dropout=0.2", "--train.batch_size=16",
+            "--train.micro_batch_tokens=256"],
     "reward": ["--validation_fraction=0.3", "--train.learning_rate=0.1"],  # its best weights are not the last
     "dpo": ["--data.max_response_tokens=16"],
     "ppo": [REWARD, "--kl.controller=adaptive", "--kl.horizon=20", "--reward_normalize=running",
