@@ -97,13 +97,17 @@ class TorchLearner:
         metrics = self._within_memory(
             "computing the gradient", lambda tokens: self._run(trees, objective, tokens), undo
         )
-        self._is_finite &= math.isfinite(metrics["loss"])
-        return metrics
+        self._is_finite &= math.isfinite(metrics.get("loss", 0.0))
+        return metrics | ({"micro_batch_tokens": float(self._micro_batch_tokens)} if self.halvings else {})
+
+    @property
+    def _micro_batch_tokens(self) -> int:
+        return self.config.micro_batch_tokens >> self.halvings
 
     def _within_memory(self, phase: str, run: Callable[[int], T], undo: Callable[[], None] = lambda: None) -> T:
         """``run(micro_batch_tokens)``; where memory runs out, and it is allowed, again with half as many."""
         while True:
-            tokens = self.config.micro_batch_tokens >> self.halvings
+            tokens = self._micro_batch_tokens
             try:
                 with enough_memory(phase, f"lower train.micro_batch_tokens (now {tokens})"):
                     return run(tokens)

@@ -11,6 +11,7 @@ import torch
 
 from concordant.algorithms.best_of_n import Choice, choose
 from concordant.config.stages import BestOfNConfig
+from concordant.core.errors import UserError
 from concordant.core.seeding import derive, generators_put_back, reseed
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message, Prompt
@@ -54,7 +55,9 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
     folder.inputs.environment = environment(torch.get_num_threads())
     made_from, samples = folder.path / INPUTS, folder.path / SAMPLES
     changes: dict[str, list[str]] = {}
-    if samples.exists() and made_from.exists():
+    if samples.exists() and not made_from.exists():
+        raise UserError(f"{samples} was made from nobody knows what ({INPUTS} is missing); remove it")
+    if samples.exists():
         before = Inputs.from_json(json.loads(made_from.read_text(encoding="utf-8")))
         changes = folder.changes_since(before, str(samples))
     write_text(made_from, json.dumps(folder.inputs.as_json(), indent=1) + "\n")

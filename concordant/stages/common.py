@@ -39,6 +39,8 @@ from concordant.training.loop import Algorithm, run_loop
 from concordant.training.progress import current
 from concordant.training.run_folder import RunFolder
 
+R = TypeVar("R", bound=Record)
+
 HELD_OUT_TREES = 512  # trees a training-time evaluation looks at: enough for a curve, cheap enough to draw one
 PROBE_PROMPTS = 96  # held-out prompts answered at each evaluation
 
@@ -216,9 +218,6 @@ def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     folder.set_config(to_mapping(verb, config))
     folder.inputs = Inputs.of(flatten(config))
     return folder
-
-
-R = TypeVar("R", bound=Record)
 
 
 def read(

@@ -101,7 +101,7 @@ def load(path: Path) -> dict[str, Any]:
     return _decode(json.loads((path / _VALUES).read_text(encoding="utf-8")), tensors)
 
 
-def about(path: Path) -> dict[str, Any]:
+def read_about(path: Path) -> dict[str, Any]:
     """What ``save`` was told the state came from; of a checkpoint without fault."""
     return json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["about"]
 

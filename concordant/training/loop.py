@@ -257,13 +257,13 @@ class _Loop:
             what = f"loss or gradient was not finite {state.skipped_in_a_row} times in a row"
             raise RunFailed(self._where(f"{what}; the last batch is in {self._dump(metrics)}; {cure}"))
 
-    def _dump(self, metrics: Mapping[str, float]) -> Path:
-        """The batch of the last step and its metrics, in a checkpoint's form."""
+    def _dump(self, metrics: Mapping[str, float]) -> str:
+        """Where the batch of the last step and its metrics are now, in a checkpoint's form."""
         found = {"metrics": dict(metrics), "batch": self.algorithm.last_batch()}
         try:
-            return checkpoint.save(self.folder.path / "bad_batch", self.state.step, found)
+            return str(checkpoint.save(self.folder.path / "bad_batch", self.state.step, found))
         except OSError as problem:
-            return Path(f"(not written: {problem})")
+            return f"no file ({problem})"
 
     def _finish(self, metrics: dict[str, float]) -> LoopResult:
         state, exported = self.state, self.state.step
@@ -326,7 +326,7 @@ class _Loop:
             self.display.message(f"{self.folder.path}: no checkpoint to continue from; starting at step 0")
             self.folder.rewind({})
             return
-        changes = self.folder.changes_since(Inputs.from_json(checkpoint.about(path)), str(path))
+        changes = self.folder.changes_since(Inputs.from_json(checkpoint.read_about(path)), str(path))
         saved = checkpoint.load(path)
         self.state = LoopState(**saved["loop"])
         self.best = saved["best"]

@@ -186,9 +186,8 @@ def publish_folder(path: Path, write: Callable[[Path], None]) -> Path:
         shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir(parents=True)
     write(temporary)
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            sync_file(file)
+    for entry in (*temporary.rglob("*"), temporary):
+        sync_file(entry)
     if path.exists():
         os.rename(path, old)
     os.rename(temporary, path)

@@ -166,6 +166,16 @@ def test_force_goes_on_and_leaves_a_note(run, place, half):
     assert "learning_rate: 0.5" in (half / "config.yaml").read_text()
 
 
+def test_best_of_n_refuses_what_is_not_its_own_and_knows_when_it_is_done(run, place, whole):
+    before, output = whole("best-of-n"), place / "whole-best-of-n"
+    command = command_of("best-of-n", place / "world", output, resume=True)
+    ended = run(*command, "--sampling.n=3")
+    assert ended.code == 2 and "\n  sampling.n: 2 -> 3\n" in ended.said
+    ended = run(*command)
+    assert ended.code == 0 and "18 of 18 prompts are answered already" in ended.said
+    assert differences(before, results(output)) == []
+
+
 def test_one_folder_one_process(run, place, whole):
     whole("sft")
     with RunFolder(place / "whole-sft", resume=True):
@@ -190,6 +200,14 @@ def test_a_signal_ends_cleanly_wherever_it_comes(run, place, whole, number, name
     assert (ended.code, "Traceback" in ended.said) == (3, False), ended.said
     assert said in ended.said
     assert_ends_alike(run, place, name, output, whole)
+
+
+def test_a_signal_to_a_verb_that_keeps_nothing_says_that_it_starts_again(run, place):
+    command = ["evaluate", f"--policies=a={place}/world/model", f"--data={place}/world/pairs.jsonl", "--output"]
+    kill = Kill(call="concordant.stages.evaluate._sample", signal=signal.SIGTERM)
+    ended = run(*command, place / "report", kill=kill)
+    assert ended.code == 3 and "Traceback" not in ended.said
+    assert "stopped: interrupted; nothing is half-written, the same command starts again" in ended.said
 
 
 def test_a_signal_in_a_stages_last_step_stops_the_pipeline_after_it(run, place, whole):
