@@ -119,7 +119,7 @@ def _do(command: Command) -> None:
     """In the child; does not return."""
     code = 1
     try:
-        log = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        log = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
