@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from concordant.core.errors import RunFailed, RunStopped, UserError, unknown_name
+from concordant.training.interrupt import interruptible
 from concordant.verbs import VERBS, call, verb_named
 
 DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 3
@@ -24,7 +25,8 @@ _OTHER = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; all errors end here, with one line that says what to do."""
     try:
-        return dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        with interruptible():
+            return dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return WRONG_USAGE
@@ -35,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"failed: {failure}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("failed: interrupted before there was anything to resume", file=sys.stderr)
-        return FAILED
+        print("stopped: interrupted; nothing is half-written, the same command starts again", file=sys.stderr)
+        return STOPPED
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
         return DONE
@@ -59,7 +61,7 @@ def dispatch(arguments: list[str]) -> int:
         print(overview())
         return DONE
     if verb == "--version":
-        from concordant.pipeline.fingerprint import package_version
+        from concordant.training.identity import package_version
 
         print(package_version())
         return DONE

@@ -109,7 +109,7 @@ def test_a_runs_config_repeats_the_run(stages, tmp_path, capsys):
         (UserError("no such file"), 2, "error: no such file\n"),
         (RunStopped("at step 3"), 3, "stopped: at step 3\n"),
         (RunFailed("all NaN"), 1, "failed: all NaN\n"),
-        (KeyboardInterrupt(), 1, "failed: interrupted before there was anything to resume\n"),
+        (KeyboardInterrupt(), 3, "stopped: interrupted; nothing is half-written, the same command starts again\n"),
     ],
 )
 def test_exit_codes_and_one_line_without_traceback(stages, monkeypatch, capsys, error, code, line):

@@ -14,6 +14,7 @@ from concordant.cli import main
 from concordant.config.yaml_io import load_yaml, parse_yaml
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.pipeline import fingerprint as fingerprints
+from concordant.pipeline import runner
 from concordant.pipeline.plan import read_plan
 from concordant.pipeline.runner import run_pipeline, summary
 from concordant.training.progress import Display
@@ -160,6 +161,35 @@ def test_a_stopped_stage_goes_on_and_those_before_it_are_kept(tmp_path, fake, di
     assert outcome == {"sft": "kept", "judge": "kept", "ppo": "continued", "report": "ran"}
     assert fake.configs["ppo"].resume == "auto" and fake.configs["sft"].resume == ""
     assert (tmp_path / "ppo" / "metrics.jsonl").exists()
+
+
+def test_less_memory_or_more_checkpoints_are_no_change(tmp_path, fake, display):
+    fake.error["ppo"] = RunFailed("out of memory")
+    with pytest.raises(RunFailed):
+        run(tmp_path, fake, display)
+    options = [("train.micro_batch_tokens", "512"), ("train.save_every", "7")]
+    outcome = run(tmp_path, fake, display, FILE, *options)
+    assert outcome == {"sft": "kept", "judge": "kept", "ppo": "continued", "report": "ran"}
+    assert fake.configs["ppo"].train.micro_batch_tokens == 512
+
+
+def test_what_a_kill_leaves_of_a_folder_is_known_for_ours(tmp_path, fake, display, monkeypatch):
+    """Killed before the first record is whole, and while an old result is cleared away."""
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / ".stage.json.tmp").write_text("{")
+    run(tmp_path, fake, display)
+    for name in ("a", "z"):
+        (tmp_path / "sft" / name).write_text("older")
+
+    def dies(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.shutil, "rmtree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, fake, display, FILE, ("stages.sft.train.max_steps", "9"))
+    outcome = run(tmp_path, fake, display, FILE, ("stages.sft.train.max_steps", "9"))
+    assert outcome["sft"] == "ran" and not (tmp_path / "sft" / "z").exists()
 
 
 def test_a_stopped_stage_whose_config_changed_starts_afresh(tmp_path, fake, display):

@@ -10,7 +10,7 @@ N response tokens of all branches one after another, B branches (responses), in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -78,6 +78,7 @@ class PPO:
         self.needs_critic = config.advantage in NEEDS_CRITIC
         self.controller = make_controller(config)
         self.reward_stats = RunningStats()
+        self.last: Experience | None = None  # of the last step
         train = config.train
         self.total_steps = steps_of(len(prompts), train.batch_size, train.epochs, train.max_steps)
 
@@ -87,7 +88,7 @@ class PPO:
         clock = _Clock()
         rollouts = self.sample(step)
         clock.lap("rollout")
-        experience = self.judge(rollouts)
+        experience = self.last = self.judge(rollouts)
         clock.lap("judge")
         metrics = self.describe(experience) | self.learn(experience, step, learning_rate)
         clock.lap("learn")
@@ -146,14 +147,16 @@ class PPO:
                 metrics: dict[str, float] = {}
                 if self.critic is not None:
                     metrics |= self.critic.forward_backward(trees, self.value_objective(experience, tokens_N))
-                    metrics["value/grad_norm"] = self.critic.step(critic_rate).grad_norm
+                    stepped = self.critic.step(critic_rate)
+                    metrics |= {"value/grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
                 if not warming:
                     metrics |= self.actor.forward_backward(trees, self.policy_objective(experience, tokens_N))
                     if config.stop_kl and metrics["policy/approx_kl"] > config.stop_kl:
                         self.actor.discard()
                         return _mean([*seen, metrics]) | {"policy/stopped_early": 1.0}
                     stepped = self.actor.step(learning_rate)
-                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
+                    skipped = max(metrics.get("skipped", 0.0), float(stepped.skipped))
+                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": skipped}
                 seen.append(metrics)
         return _mean(seen)
 
@@ -227,6 +230,14 @@ class PPO:
 
     def export(self, folder: Path) -> None:
         self.actor.export(folder, self.card)
+
+    def last_batch(self) -> dict[str, Any]:
+        e = self.last
+        if e is None:
+            return {}
+        numbers = {f.name: getattr(e, f.name) for f in fields(e) if f.name != "rollouts"}
+        responses = [a.response for a in e.rollouts.answers]
+        return {"trees": [asdict(tree) for tree in e.rollouts.trees], "responses": responses, **numbers}
 
     def state_dict(self) -> dict[str, Any]:
         return {

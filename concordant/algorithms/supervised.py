@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,11 @@ class Supervised:
         self.card = dict(card or {})
         self.probe, self.finish = probe, finish
         self.total_steps = steps_of(len(self.trees), config.batch_size, config.epochs, config.max_steps)
+        self.last: list[int] = []  # numbers of the examples of the last step
 
     def step(self, step: int, learning_rate: float) -> dict[str, float]:
         numbers = batch_of(step, len(self.trees), self.config.batch_size, self.seed)
-        trees = [self.trees[i] for i in numbers]
+        self.last, trees = numbers, [self.trees[i] for i in numbers]
         metrics = self.learner.forward_backward(trees, self.objective(numbers))
         stepped = self.learner.step(learning_rate)
         return self.finish(metrics) | {
@@ -77,6 +79,9 @@ class Supervised:
 
     def export(self, folder: Path) -> None:
         self.learner.export(folder, self.card)
+
+    def last_batch(self) -> dict[str, Any]:
+        return {"examples": self.last, "trees": [asdict(self.trees[i]) for i in self.last]}
 
     def state_dict(self) -> dict[str, Any]:
         return {"learner": self.learner.state_dict()}

@@ -108,11 +108,12 @@ VALUES: dict[type, dict[str, Rule]] = {
         "log_every": COUNT,
         "evaluate_every": NOT_NEGATIVE,
         "save_every": NOT_NEGATIVE,
+        "save_minutes": NOT_NEGATIVE,
         "keep_last": COUNT,
         "early_stopping": NOT_NEGATIVE,
         "threads": NOT_NEGATIVE,
     },
-    s.RunConfig: {"resume": OneOf("", "auto")},
+    s.RunConfig: {"resume": OneOf("", "auto", "force")},
     s.SFTConfig: {"responses": OneOf("both", "chosen")},
     s.RewardConfig: {
         "margin": NOT_NEGATIVE,
@@ -153,7 +154,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "critic_learning_rate": NOT_NEGATIVE,
         "critic_warmup": NOT_NEGATIVE,
     },
-    s.BestOfNConfig: {"split": OneOf("train", "test")},
+    s.BestOfNConfig: {"split": OneOf("train", "test"), "resume": OneOf("", "auto", "force")},
     s.EvaluateConfig: {
         "policies": NAMED_PATH,
         "runs": NAMED_PATH,

@@ -16,7 +16,7 @@ class RunConfig:
 
     output: str = ""  # run folder
     seed: int = 0  # of every random draw
-    resume: str = ""  # "auto": continue from the newest valid checkpoint
+    resume: str = ""  # "auto": continue from the newest valid checkpoint; "force": even with other settings or data
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -93,6 +93,7 @@ class PPOConfig(RunConfig):
 class BestOfNConfig:
     output: str = ""
     seed: int = 0
+    resume: str = ""  # "auto": continue after the prompts answered already; "force": even with other settings or data
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     reward: list[str] = field(default_factory=list)

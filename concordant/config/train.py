@@ -11,6 +11,7 @@ class TrainConfig:
     epochs: float = 1.0  # passes over the training data
     batch_size: int = 32  # prompts a step
     micro_batch_tokens: int = 8192  # tokens (rows × length) a forward pass; lower it when memory is short
+    halve_on_oom: bool = False  # out of memory: halve micro_batch_tokens and do the step again, same gradient
     learning_rate: float = 1e-4
     schedule: str = "linear"  # linear | cosine | constant
     warmup_fraction: float = 0.05  # share of steps that raise the rate from 0
@@ -20,7 +21,8 @@ class TrainConfig:
     max_grad_norm: float = 1.0  # 0 is off
     log_every: int = 1  # steps
     evaluate_every: int = 0  # steps; 0: at the end only
-    save_every: int = 0  # steps between checkpoints; 0: none
+    save_every: int = 0  # steps between checkpoints; 0: by the clock alone
+    save_minutes: float = 1.0  # between checkpoints, longer where saving would take over 4 % of the time; 0: by steps
     keep_last: int = 2  # checkpoints kept
     early_stopping: int = 0  # evaluations without improvement before stopping; 0 is off
     keep_best: bool = True  # export the best evaluation's weights rather than the last

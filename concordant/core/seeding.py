@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,3 +30,33 @@ def torch_stream(seed: int, *names: str | int, device: str = "cpu") -> torch.Gen
     import torch
 
     return torch.Generator(device=device).manual_seed(derive(seed, *names))
+
+
+def reseed(seed: int, *names: str | int) -> None:
+    """Start the process's own generators (Python's, NumPy's, PyTorch's on every device) at the stream ``names``.
+
+    For draws nobody can hand a generator to: dropout, a reward function of the user's. Done before every step, it
+    makes them the step's too, so a checkpoint needs none of their states.
+    """
+    import numpy as np
+    import torch
+
+    derived = derive(seed, *names)
+    random.seed(derived)
+    np.random.seed(derived % 2**32)
+    torch.manual_seed(derived)
+
+
+@contextmanager
+def generators_put_back() -> Iterator[None]:
+    """The process's own generators are afterwards as they were before: a notebook has draws of its own."""
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from concordant.config.sampling import SamplingConfig
 from concordant.core.errors import UserError
 from concordant.engines.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
+from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Completion
 from concordant.engines.sampling import check_sampling, prompt_key, sample_tokens, uniforms
 from concordant.models.layout import undisturbed
@@ -79,7 +80,8 @@ class TorchGenerator:
         if waiting:
             kind = self.model.device.type
             autocast = torch.autocast(kind, self.precision) if self.precision else nullcontext()
-            with undisturbed(self.model):
+            cure = f"lower sampling.slots (now {sampling.slots}) or sampling.max_new_tokens"
+            with undisturbed(self.model), enough_memory("sampling", cure):
                 decoder = self._decoder(prompts, sampling, len(waiting))
                 with autocast:
                     self._decode(decoder, prompts, waiting, sampling, seed, finished, on_token)

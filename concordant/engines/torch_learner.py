@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from concordant.config.train import TrainConfig
+from concordant.core.errors import RunFailed
 from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
 from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch, micro_batches
+from concordant.engines.memory import enough_memory, is_out_of_memory
 from concordant.engines.networks import Network
 from concordant.engines.protocol import StepMetrics
 
+T = TypeVar("T")
 _FORWARD_FACTOR = 4  # without a backward pass nothing is kept, so a forward batch may be this much larger
 
 
@@ -46,6 +49,8 @@ class TorchLearner:
         self.temperature = temperature
         self.row_tokens = row_tokens
         self.version = 0
+        self.halvings = 0  # of micro_batch_tokens, where memory ran out
+        self._is_finite = True  # the losses whose gradient is being gathered
         self._reference: TorchLearner | None = None
         self.parameters = [p for p in network.parameters() if p.requires_grad] if trainable else []
         self.optimizer = _adamw(self.parameters, config) if self.parameters else None
@@ -56,27 +61,61 @@ class TorchLearner:
     def forward(self, trees: Sequence[PromptTree], want: Outputs) -> BranchOutputs:
         tokens = sum(b.response_length for t in trees for b in t.branches)
         branches = sum(len(t.branches) for t in trees)
-        columns: dict[str, Tensor] = {}
-        for batch in self._micro_batches(trees, self.config.micro_batch_tokens * _FORWARD_FACTOR):
-            with self._still():
-                out = self._outputs(batch, want)
-            for name in BranchOutputs.__slots__:
-                part = getattr(out, name)
-                if part is not None:
-                    of_token = name.endswith("_N")
-                    column = columns.setdefault(name, torch.zeros(tokens if of_token else branches))
-                    column[(batch.token_N if of_token else batch.caller_B).cpu()] = part.float().cpu()
-        return BranchOutputs(**columns)
+
+        def run(max_tokens: int) -> BranchOutputs:
+            columns: dict[str, Tensor] = {}
+            for batch in self._micro_batches(trees, max_tokens * _FORWARD_FACTOR):
+                with self._still():
+                    out = self._outputs(batch, want)
+                for name in BranchOutputs.__slots__:
+                    part = getattr(out, name)
+                    if part is not None:
+                        of_token = name.endswith("_N")
+                        column = columns.setdefault(name, torch.zeros(tokens if of_token else branches))
+                        column[(batch.token_N if of_token else batch.caller_B).cpu()] = part.float().cpu()
+            return BranchOutputs(**columns)
+
+        return self._within_memory("computing log-probs, values or scores", run)
 
     @torch.no_grad()
     def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
         with self._still():
-            return self._run(trees, objective, self.config.micro_batch_tokens * _FORWARD_FACTOR)
+            return self._within_memory(
+                "evaluating", lambda tokens: self._run(trees, objective, tokens * _FORWARD_FACTOR)
+            )
 
     # -- learning -------------------------------------------------------------------------------
 
     def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
-        return self._run(trees, objective, self.config.micro_batch_tokens)
+        # What an earlier call of this step has added, for a try that ends half-way; mostly nothing.
+        before = [p.grad.clone() if p.grad is not None and self.config.halve_on_oom else None for p in self.parameters]
+
+        def undo() -> None:
+            for p, gradient in zip(self.parameters, before, strict=True):
+                p.grad = None if gradient is None else gradient.clone()  # the next try adds to it in place
+
+        metrics = self._within_memory(
+            "computing the gradient", lambda tokens: self._run(trees, objective, tokens), undo
+        )
+        self._is_finite &= math.isfinite(metrics.get("loss", 0.0))
+        return metrics | ({"micro_batch_tokens": float(self._micro_batch_tokens)} if self.halvings else {})
+
+    @property
+    def _micro_batch_tokens(self) -> int:
+        return self.config.micro_batch_tokens >> self.halvings
+
+    def _within_memory(self, phase: str, run: Callable[[int], T], undo: Callable[[], None] = lambda: None) -> T:
+        """``run(micro_batch_tokens)``; where memory runs out, and it is allowed, again with half as many."""
+        while True:
+            tokens = self._micro_batch_tokens
+            try:
+                with enough_memory(phase, f"lower train.micro_batch_tokens (now {tokens})"):
+                    return run(tokens)
+            except RunFailed as problem:
+                if not self.config.halve_on_oom or tokens < 2 or not is_out_of_memory(problem.__cause__):
+                    raise
+            undo()
+            self.halvings += 1
 
     def _run(self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int) -> dict[str, float]:
         batches = list(self._micro_batches(trees, max_tokens))
@@ -98,6 +137,7 @@ class TorchLearner:
 
     def discard(self) -> None:
         """Forget the gradient."""
+        self._is_finite = True
         for p in self.parameters:
             p.grad = None
 
@@ -106,13 +146,14 @@ class TorchLearner:
             raise ValueError("a frozen learner has nothing to update")
         limit = self.config.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
-        finite = math.isfinite(norm)
+        finite = math.isfinite(norm) and self._is_finite
         if finite:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
-            self.optimizer.step()
+            with enough_memory("updating the weights", "train an adapter (model.lora.rank) or a smaller model"):
+                self.optimizer.step()
             self.version += 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self.discard()
         return StepMetrics(grad_norm=norm, skipped=not finite)
 
     # -- the frozen start -----------------------------------------------------------------------
@@ -150,11 +191,13 @@ class TorchLearner:
             weights[name].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
+        """The live tensors, no copy: the next step changes them."""
         optimizer = self.optimizer.state_dict() if self.optimizer else {}
-        return {"version": self.version, "weights": self.snapshot(), "optimizer": optimizer}
+        weights = {name: p.detach() for name, p in self._trained().items()}
+        return {"version": self.version, "halvings": self.halvings, "weights": weights, "optimizer": optimizer}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.version = state["version"]
+        self.version, self.halvings = state["version"], state["halvings"]
         self.restore(state["weights"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_HASHED_BYTES = 64 * 2**20  # larger files are told apart by size and time: hashing a 10 GB model takes a minute
-_ENTRIES = 10_000  # files of a folder that are looked at
-_NOT_INPUTS = ("output", "resume")
+from concordant.training.identity import code_version, identity, paths_in
+from concordant.training.inputs import HARMLESS, ROUNDING
 
 
 def fingerprint(verb: str, values: Mapping[str, Any], needs: Mapping[str, str]) -> str:
@@ -22,49 +18,8 @@ def fingerprint(verb: str, values: Mapping[str, Any], needs: Mapping[str, str]) 
     ``values`` by dotted key, references as ``${name}`` so that a moved output folder changes nothing; ``needs``: the
     fingerprint of every stage it names.
     """
-    inputs = {key: value for key, value in values.items() if key not in _NOT_INPUTS}
-    files = {text: identity(Path(text)) for text in sorted(_paths(inputs))}
+    inputs = {key: value for key, value in values.items() if key not in HARMLESS | ROUNDING}
+    paths = {text for value in inputs.values() for text in paths_in(value)}
+    files = {text: identity(Path(text)) for text in sorted(paths)}
     content = {"verb": verb, "values": inputs, "needs": dict(needs), "files": files, "code": code_version()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def identity(path: Path) -> Any:
-    """What tells the contents of a file or folder from another's."""
-    if path.is_dir():
-        entries = sorted(entry for entry in path.rglob("*") if entry.is_file())[:_ENTRIES]
-        return [[str(entry.relative_to(path)), _stamp(entry)] for entry in entries]
-    if path.stat().st_size > _HASHED_BYTES:
-        return _stamp(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@functools.cache
-def code_version() -> str:
-    """The package's version and a hash of its source: a result of older code is not kept."""
-    root = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    return f"{package_version()} {digest.hexdigest()}"
-
-
-def package_version() -> str:
-    try:
-        return metadata.version("concordant")
-    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
-        return "source"
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _paths(values: Mapping[str, Any]) -> Iterator[str]:
-    """The texts, or their parts in ``name=PATH``, ``PATH=weight`` and ``best_of_n:4:PATH``, that are on disk."""
-    for value in values.values():
-        for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
-            head, _, tail = text.partition("=")
-            for candidate in {text, head, tail, tail.split(":", 2)[-1]}:
-                if candidate and "${" not in candidate and os.path.exists(candidate):  # False for over-long text
-                    yield candidate

@@ -16,12 +16,14 @@ from concordant.config.yaml_io import dump_yaml
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.pipeline.fingerprint import fingerprint
 from concordant.pipeline.plan import Stage, check
+from concordant.training.interrupt import late_request
 from concordant.training.lock import LOCK_FILE, FolderLock
 from concordant.training.progress import Display, current, duration, use
 from concordant.training.run_folder import write_text
 from concordant.verbs import call
 
 RECORD = "stage.json"
+_OURS = (LOCK_FILE, f".{RECORD}.tmp")  # what a kill may leave where there is no record yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +98,23 @@ def _run_stage(
     started = time.monotonic()
     _write(folder, Record(now, stage.verb, False, spent))
     try:
-        wrote = do(stage.verb, stage.config(output, goes_on))
+        wrote = _uninterrupted(do, stage.verb, stage.config(output, goes_on))
     except (UserError, RunFailed, RunStopped) as problem:
         _write(folder, Record(now, stage.verb, False, spent + time.monotonic() - started))
         more = "; the same command goes on from here" if isinstance(problem, RunStopped) else ""
         raise type(problem)(f"stage {stage.name}: {problem}{more}") from problem
     seconds = spent + time.monotonic() - started
     _write(folder, Record(now, stage.verb, True, seconds, _result(wrote, folder)))
+    if late_request():
+        raise RunStopped(f"stage {stage.name} is done; the same command goes on from here")
     return StageReport(stage.name, stage.verb, "continued" if goes_on else "ran", seconds, folder)
+
+
+def _uninterrupted(do: Callable[[str, Any], Path | None], verb: str, config: Any) -> Path | None:
+    try:
+        return do(verb, config)
+    except KeyboardInterrupt:  # of a verb that has nothing to resume
+        raise RunStopped("interrupted") from None
 
 
 def _read(folder: Path) -> Record | None:
@@ -124,11 +135,12 @@ def _clear(folder: Path, record: Record | None) -> None:
     """Empty a stage's folder. One that no pipeline made is left alone."""
     if not folder.exists():
         return
-    if record is None and any(folder.iterdir()):
+    if record is None and any(entry.name not in _OURS for entry in folder.iterdir()):
         raise UserError(f"{folder} holds something that no pipeline wrote; remove it or choose another --output")
     lock = FolderLock(folder)
     try:
-        for entry in folder.iterdir():
+        # The record goes last: until then a kill leaves a folder that is known for ours.
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == RECORD):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             elif entry.name != LOCK_FILE:

@@ -2,60 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from concordant.algorithms.best_of_n import Choice, choose
 from concordant.config.stages import BestOfNConfig
 from concordant.core.errors import UserError
-from concordant.core.seeding import derive
+from concordant.core.seeding import derive, generators_put_back, reseed
 from concordant.data.chat import ChatEncoder
-from concordant.data.records import Prompt
-from concordant.data.splits import load_records
+from concordant.data.records import Message, Prompt
 from concordant.stages import common
 from concordant.stages.rewarding import Rewards
+from concordant.training.inputs import Inputs, environment
 from concordant.training.progress import current
-from concordant.training.run_folder import json_lines, write_text
+from concordant.training.run_folder import SAMPLES, RunFolder, json_lines, write_text
 
 PROMPTS_AT_ONCE = 64
+INPUTS = "inputs.json"  # in the output folder: what the answers depend on
 
 
 def best_of_n(config: BestOfNConfig) -> Path:
     """Writes ``sft.jsonl`` (prompt and best answer: rejection sampling), ``pairs.jsonl`` (best and worst) and
-    ``samples.jsonl`` (every answer with its reward) to the output folder, which it returns."""
-    if not config.output:
-        raise UserError("no folder for the answers: pass --output DIR")
-    loaded = load_records(config.data, Prompt, config.seed)
-    policy = common.open_policy(config.model, loaded.train, config.seed)
-    encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
-    sampler = common.sampler_of(policy, encoder, config.model)
-    reward = Rewards(config.reward, config.model).reward
-    prompts = loaded.test if config.split == "test" else loaded.train
-    choices: list[Choice] = []
-    with current().task("best-of-n", len(prompts)) as bar:
-        for number, part in enumerate(_parts(prompts)):
-            rollouts = sampler(part, config.sampling, derive(config.seed, "best_of_n", number))
-            choices += choose(rollouts, reward)
-            mean = sum(c.best_reward for c in choices) / len(choices)
-            bar.update(len(choices), {"objective/score": mean})
-    return _write(Path(config.output), choices)
+    ``samples.jsonl`` (every answer with its reward) to the output folder, which it returns. ``samples.jsonl`` grows as
+    it goes, and a command that was cut short continues after its last whole part."""
+    with common.opened(config, "best-of-n") as folder, generators_put_back():
+        loaded = common.read(config, folder, Prompt, "prompts")
+        policy = common.open_policy(config.model, loaded.train, config.seed)
+        encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
+        sampler = common.sampler_of(policy, encoder, config.model)
+        reward = Rewards(config.reward, config.model).reward
+        prompts = loaded.test if config.split == "test" else loaded.train
+        choices = _earlier(folder, len(prompts))
+        with current().task("best-of-n", len(prompts), len(choices)) as bar:
+            for start in range(len(choices), len(prompts), PROMPTS_AT_ONCE):
+                number = start // PROMPTS_AT_ONCE
+                reseed(config.seed, "best_of_n/reward", number)
+                part = prompts[start : start + PROMPTS_AT_ONCE]
+                new = choose(sampler(part, config.sampling, derive(config.seed, "best_of_n", number)), reward)
+                folder.log_samples(map(_row, new))
+                choices += new
+                mean = sum(c.best_reward for c in choices) / len(choices)
+                bar.update(len(choices), {"objective/score": mean})
+        return _write(folder.path, choices)
 
 
-def _parts(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
-    return (prompts[at : at + PROMPTS_AT_ONCE] for at in range(0, len(prompts), PROMPTS_AT_ONCE))
+def _earlier(folder: RunFolder, total: int) -> list[Choice]:
+    """The whole parts that a command which was cut short has left; the rest of the file goes."""
+    folder.inputs.environment = environment(torch.get_num_threads())
+    made_from, samples = folder.path / INPUTS, folder.path / SAMPLES
+    changes: dict[str, list[str]] = {}
+    if samples.exists() and not made_from.exists():
+        raise UserError(f"{samples} was made from nobody knows what ({INPUTS} is missing); remove it")
+    if samples.exists():
+        before = Inputs.from_json(json.loads(made_from.read_text(encoding="utf-8")))
+        changes = folder.changes_since(before, str(samples))
+    write_text(made_from, json.dumps(folder.inputs.as_json(), indent=1) + "\n")
+    folder.write_config()
+    lines = samples.read_bytes().splitlines(keepends=True) if samples.exists() else []
+    whole = [line for line in lines if line.endswith(b"\n")]
+    if len(whole) < total:
+        whole = whole[: len(whole) // PROMPTS_AT_ONCE * PROMPTS_AT_ONCE]
+    if whole:
+        common.message(f"best-of-n: {len(whole)} of {total} prompts are answered already")
+    folder.rewind({SAMPLES: sum(map(len, whole))})
+    for line in folder.note(changes):
+        common.message(f"best-of-n: {line}")
+    return [_choice(json.loads(line)) for line in whole]
+
+
+def _row(c: Choice) -> dict[str, Any]:
+    columns = zip(c.responses, c.rewards, c.lengths, c.ended, strict=True)
+    answers = [{"response": r, "reward": s, "tokens": n, "ended": e} for r, s, n, e in columns]
+    return {"prompt": common.as_dict(c.prompt), "answers": answers}
+
+
+def _choice(row: dict[str, Any]) -> Choice:
+    columns = ([answer[name] for answer in row["answers"]] for name in ("response", "reward", "tokens", "ended"))
+    return Choice(tuple(Message(**m) for m in row["prompt"]), *columns)
 
 
 def _write(folder: Path, choices: Sequence[Choice]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict[str, object]]] = {"sft": [], "pairs": [], "samples": []}
+    best, pairs = [], []
     for c in choices:
         prompt = common.as_dict(c.prompt)
-        rows["sft"].append({"prompt": prompt, "response": c.best})
+        best.append({"prompt": prompt, "response": c.best})
         if c.best != c.worst:  # n equal answers prefer nothing
-            rows["pairs"].append({"prompt": prompt, "chosen": c.best, "rejected": c.worst})
-        answers = [{"response": r, "reward": s} for r, s in zip(c.responses, c.rewards, strict=True)]
-        rows["samples"].append({"prompt": prompt, "answers": answers})
-    for name, lines in rows.items():
-        write_text(folder / f"{name}.jsonl", json_lines(lines))
+            pairs.append({"prompt": prompt, "chosen": c.best, "rejected": c.worst})
+    write_text(folder / "sft.jsonl", json_lines(best))
+    write_text(folder / "pairs.jsonl", json_lines(pairs))
     common.message(f"{len(choices)} prompts answered; {folder}/sft.jsonl, pairs.jsonl, samples.jsonl")
     return folder

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,15 +15,17 @@ from concordant.algorithms.probe import Gold, SampleProbe
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.data import DataConfig
+from concordant.config.fields import flatten
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
-from concordant.config.stages import RunConfig
+from concordant.config.stages import BestOfNConfig, RunConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import ROW_TOKENS, PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
-from concordant.data.splits import load_all
+from concordant.data.splits import Loaded, load_all, load_records
+from concordant.engines.memory import enough_memory
 from concordant.engines.networks import PolicyNetwork
 from concordant.engines.precision import place, precision_of
 from concordant.engines.protocol import Learner
@@ -32,9 +34,12 @@ from concordant.engines.torch_learner import TorchLearner
 from concordant.models.load import Policy, load_policy
 from concordant.models.reward_model import RewardModel
 from concordant.models.tree_attention import positions
+from concordant.training.inputs import Inputs
 from concordant.training.loop import Algorithm, run_loop
 from concordant.training.progress import current
 from concordant.training.run_folder import RunFolder
+
+R = TypeVar("R", bound=Record)
 
 HELD_OUT_TREES = 512  # trees a training-time evaluation looks at: enough for a curve, cheap enough to draw one
 PROBE_PROMPTS = 96  # held-out prompts answered at each evaluation
@@ -48,8 +53,9 @@ def message(text: str) -> None:
 def open_policy(config: ModelConfig, records: Iterable[Record], seed: int = 0) -> Policy:
     """The policy on its device; a built-in model's tokenizer is trained on the text of ``records``."""
     texts = all_texts(records) if config.name.startswith("builtin:") else None
-    policy = load_policy(config, texts, seed)
-    place(policy.model, config)
+    with enough_memory(f"loading {config.name}", "take a smaller model"):
+        policy = load_policy(config, texts, seed)
+        place(policy.model, config)
     return policy
 
 
@@ -200,7 +206,7 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def opened(config: RunConfig, verb: str) -> RunFolder:
+def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     """The run folder, locked, with the resolved config in it."""
     from concordant.config.checks import validate
     from concordant.config.parse import to_mapping
@@ -208,9 +214,20 @@ def opened(config: RunConfig, verb: str) -> RunFolder:
     validate(config)  # the command line has done so, a notebook has not
     if not config.output:
         raise UserError("no run folder: pass --output DIR")
-    folder = RunFolder(config.output, resume=config.resume == "auto")
-    folder.write_config(to_mapping(verb, config))
+    folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
+    folder.set_config(to_mapping(verb, config))
+    folder.inputs = Inputs.of(flatten(config))
     return folder
+
+
+def read(
+    config: RunConfig | BestOfNConfig, folder: RunFolder, want: type[R], what: str, responses: str = "both"
+) -> Loaded[R]:
+    """The data's records, which become part of what the run depends on."""
+    loaded = load_records(config.data, want, config.seed, responses)
+    folder.inputs.add_data(loaded.train, loaded.test)
+    message(loaded.summary(what))
+    return loaded
 
 
 def as_dict(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -12,7 +12,6 @@ from concordant.config.stages import DPOConfig
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Pair
-from concordant.data.splits import load_records
 from concordant.engines.protocol import Learner
 from concordant.stages import common
 
@@ -20,8 +19,7 @@ from concordant.stages import common
 def dpo(config: DPOConfig) -> Path:
     """Train a policy on preference pairs; returns the run folder."""
     with common.opened(config, "dpo") as folder:
-        loaded = load_records(config.data, Pair, config.seed)
-        common.message(loaded.summary("pairs"))
+        loaded = common.read(config, folder, Pair, "pairs")
         policy = common.open_policy(config.model, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         train = common.kept(encoder.pairs(loaded.train), "training data")

@@ -10,7 +10,6 @@ from concordant.config.stages import PPOConfig
 from concordant.core.advantages import NEEDS_CRITIC
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
-from concordant.data.splits import load_records
 from concordant.engines.networks import CriticNetwork
 from concordant.engines.precision import precision_of
 from concordant.engines.torch_learner import TorchLearner
@@ -24,8 +23,7 @@ from concordant.stages.rewarding import Rewards
 def ppo(config: PPOConfig) -> Path:
     """Train a policy with PPO, RLOO or GRPO; returns the run folder."""
     with common.opened(config, "ppo") as folder:
-        loaded = load_records(config.data, Prompt, config.seed)
-        common.message(loaded.summary("prompts"))
+        loaded = common.read(config, folder, Prompt, "prompts")
         policy = common.open_policy(config.model, loaded.train, config.seed)
         encoder = ChatEncoder(
             policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start")

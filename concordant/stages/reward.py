@@ -18,7 +18,6 @@ from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair
-from concordant.data.splits import load_records
 from concordant.engines.networks import RewardNetwork
 from concordant.engines.precision import place, precision_of
 from concordant.engines.torch_learner import TorchLearner
@@ -33,8 +32,7 @@ SUMMARY = "reward_model.json"  # in the run folder: what the report says of the 
 def reward(config: RewardConfig) -> Path:
     """Train a reward model, keep the best by a slice of train, report on held-out pairs; returns the run folder."""
     with common.opened(config, "reward") as folder:
-        loaded = load_records(config.data, Pair, config.seed)
-        common.message(loaded.summary("pairs"))
+        loaded = common.read(config, folder, Pair, "pairs")
         texts = common.all_texts(loaded.train) if config.model.name.startswith("builtin:") else None
         model = RewardModel.from_backbone(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
         if model.is_encoder and config.lm_coefficient:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from concordant.algorithms.rewards import Answer, Reward, make_reward
 from concordant.config.model import ModelConfig
+from concordant.engines.memory import enough_memory
 from concordant.engines.precision import place
 from concordant.models.reward_model import RewardModel
 
@@ -25,7 +26,9 @@ class ModelReward:
                 groups[-1].append(answer)
             else:
                 groups.append([answer])
-        scores = self.model.score_responses([g[0].prompt for g in groups], [[a.response for a in g] for g in groups])
+        with enough_memory("scoring answers", "shorten them (sampling.max_new_tokens) or take a smaller reward model"):
+            prompts, responses = [g[0].prompt for g in groups], [[a.response for a in g] for g in groups]
+            scores = self.model.score_responses(prompts, responses)
         return [s for group in scores for s in group]
 
 

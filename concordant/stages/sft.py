@@ -10,15 +10,13 @@ from concordant.config.stages import SFTConfig
 from concordant.core.trees import ROW_TOKENS
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Demonstration
-from concordant.data.splits import load_records
 from concordant.stages import common
 
 
 def sft(config: SFTConfig) -> Path:
     """Fine-tune a causal LM on demonstrations, or on the answers of pairs; returns the run folder."""
     with common.opened(config, "sft") as folder:
-        loaded = load_records(config.data, Demonstration, config.seed, config.responses)
-        common.message(loaded.summary("dialogues"))
+        loaded = common.read(config, folder, Demonstration, "dialogues", config.responses)
         policy = common.open_policy(config.model, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         train = common.kept(encoder.demonstrations(loaded.train), "training data")

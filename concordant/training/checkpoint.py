@@ -3,6 +3,7 @@
     checkpoints/step-000100/{state.safetensors, state.json, manifest.json}
 
 A save writes to a temporary folder on the same file system, syncs it, renames it; only then do old ones go. No pickle.
+The manifest also says what the state came from (``about``), to be read without reading the state.
 """
 
 from __future__ import annotations
@@ -23,35 +24,49 @@ from torch import Tensor
 from concordant.core.errors import UserError
 from concordant.training.run_folder import sync_file, sync_folder
 
-FORMAT = 1
+FORMAT = 2
 _TENSORS, _VALUES, _MANIFEST = "state.safetensors", "state.json", "manifest.json"
 _NAME = re.compile(r"step-(\d{6,})")
 _TAGS = ("$tensor", "$tuple", "$items")  # how JSON says what it has no word for
+POINTS = ("begun", "tensors", "values", "manifest", "synced", "renamed", "hidden", "pruned")
 
 
-def save(folder: Path, step: int, state: Mapping[str, Any], keep_last: int = 2) -> Path:
+def at(point: str) -> None:
+    """One of ``POINTS`` of a save has been reached: a process may die here, and tests see to it that it does."""
+
+
+def save(
+    folder: Path, step: int, state: Mapping[str, Any], keep_last: int = 2, about: Mapping[str, Any] | None = None
+) -> Path:
     """Write ``state`` (nested dicts, lists, tuples of tensors and plain values) as ``folder/step-…``; prune older ones.
 
-    Raises OSError when the disk is full; what was there before is then still there.
+    Tensors are not copied: nothing may change them meanwhile. Raises OSError when the disk is full; what was there
+    before is then still there.
     """
     final = folder / f"step-{step:06d}"
     temporary = folder / f".{final.name}.tmp"
     _remove_leftovers(folder)
     temporary.mkdir(parents=True)
+    at("begun")
     try:
         packer = _Packer()
         values = packer.encode(state, "state")
         save_file(packer.tensors, temporary / _TENSORS)
+        at("tensors")
         (temporary / _VALUES).write_text(json.dumps(values), encoding="utf-8")
+        at("values")
         files = {name: _identity(temporary / name) for name in (_TENSORS, _VALUES)}
-        (temporary / _MANIFEST).write_text(_render_manifest(step, files), encoding="utf-8")
+        (temporary / _MANIFEST).write_text(_render_manifest(step, files, about or {}), encoding="utf-8")
+        at("manifest")
         for name in (_TENSORS, _VALUES, _MANIFEST):
             sync_file(temporary / name)
         sync_folder(temporary)
+        at("synced")
         if final.exists():  # the same step again, after a resume that fell back
             shutil.rmtree(final)
         os.rename(temporary, final)
         sync_folder(folder)
+        at("renamed")
     except (OSError, SafetensorError, TypeError) as problem:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(problem, SafetensorError):  # its words for a full disk
@@ -60,7 +75,9 @@ def save(folder: Path, step: int, state: Mapping[str, Any], keep_last: int = 2) 
     for old in _all(folder)[keep_last:]:
         doomed = old.with_name(f".{old.name}.tmp")  # out of sight first: a kill in between leaves no half checkpoint
         os.rename(old, doomed)
+        at("hidden")
         shutil.rmtree(doomed)
+        at("pruned")
     return final
 
 
@@ -84,13 +101,20 @@ def load(path: Path) -> dict[str, Any]:
     return _decode(json.loads((path / _VALUES).read_text(encoding="utf-8")), tensors)
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """What ``save`` was told the state came from; of a checkpoint without fault."""
+    return json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["about"]
+
+
 def fault(path: Path) -> str | None:
     """What is wrong with the checkpoint at ``path``, naming the file; None when all hashes hold."""
     manifest = path / _MANIFEST
     try:
         text = manifest.read_text(encoding="utf-8")
         content = json.loads(text)
-        if text != _render_manifest(content["step"], content["files"]) or set(content["files"]) != {_TENSORS, _VALUES}:
+        if content["format"] != FORMAT:
+            return f"{manifest} is of format {content['format']}; this version reads {FORMAT}"
+        if text != _render_manifest(content["step"], content["files"], content["about"]):
             return f"{manifest} is damaged"
         for name, written in content["files"].items():
             if _identity(path / name) != written:
@@ -126,9 +150,9 @@ def _identity(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "sha256": digest}
 
 
-def _render_manifest(step: int, files: Mapping[str, Any]) -> str:
+def _render_manifest(step: int, files: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """The manifest's only valid text: it carries a hash of itself."""
-    body: dict[str, Any] = {"format": FORMAT, "step": step, "files": files}
+    body: dict[str, Any] = {"format": FORMAT, "step": step, "files": files, "about": about}
     body["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return json.dumps(body, sort_keys=True, indent=1) + "\n"
 

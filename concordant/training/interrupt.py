@@ -1,16 +1,21 @@
-"""Ctrl-C and SIGTERM: the first asks the loop to finish its step and save, the second ends the process at once."""
+"""Ctrl-C and SIGTERM. In the training loop the first asks to finish the step and save; elsewhere it ends what is being
+done, cleanly. The second ends the process at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from concordant.training.progress import Display
+if TYPE_CHECKING:
+    from concordant.training.progress import Display
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_late = False  # a request came in a loop's last step: the handlers are the process's, so this is too
 
 
 class StopRequest:
@@ -22,13 +27,14 @@ class StopRequest:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # Python gives signals to no other thread
-            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        self._before = _handle_with(self._handle)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        global _late
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        _late = self.requested and kind is None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
@@ -36,3 +42,36 @@ class StopRequest:
             os._exit(1)
         self.requested = True
         os.write(2, b"\nfinishing this step, then saving; once more to end at once\n")  # print is not re-entrant
+
+
+def late_request() -> bool:
+    """Whether the last loop was asked to stop when there was nothing left to stop; asking forgets it."""
+    global _late
+    was, _late = _late, False
+    return was
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """The first signal raises KeyboardInterrupt, SIGTERM too; the second ends the process at once."""
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if seen:
+            os._exit(1)
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = _handle_with(handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handle_with(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
+    """The handlers there were; none are set outside the main thread, to which alone Python gives signals."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in _SIGNALS}

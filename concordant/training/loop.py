@@ -9,20 +9,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from safetensors import SafetensorError
+
 from concordant.config.train import TrainConfig
 from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.core.seeding import generators_put_back, reseed
+from concordant.engines.memory import enough_memory
 from concordant.training import checkpoint
+from concordant.training.inputs import Inputs, environment
 from concordant.training.interrupt import StopRequest
 from concordant.training.progress import Display, current
 from concordant.training.run_folder import RunFolder
+from concordant.training.saver import Saver
 from concordant.training.schedule import learning_rate
 from concordant.training.writers import TensorBoard, Trackers
 
+_LESS_MEMORY = "lower train.micro_batch_tokens, sampling.slots or train.batch_size"
 MAX_SKIPPED_IN_A_ROW = 5  # steps without a finite loss or gradient after which a run is not coming back
 
 
 class Algorithm(Protocol):
-    """What is trained. ``state_dict`` holds all that the next step depends on: weights, optimizers, data position."""
+    """What is trained. ``state_dict`` holds all that the next step depends on: weights, optimizers, statistics. Random
+    draws come from named streams, or from the process's own generators, which the loop reseeds before each step."""
 
     total_steps: int
     metric: str  # held-out metric that picks the best weights, e.g. "eval/loss"
@@ -51,7 +60,13 @@ class Algorithm(Protocol):
         """Write the result into ``folder``, which exists and is empty."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def last_batch(self) -> dict[str, Any]:
+        """What the last step learnt from, as nested dicts and lists of tensors and plain values, for a post-mortem."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors may be the live ones: they are written, or copied, before the next step."""
+        ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
@@ -89,6 +104,7 @@ class LoopState:
     best_step: int | None = None
     best_value: float | None = None
     stale_evaluations: int = 0  # since the best one
+    skipped: int = 0  # steps with an update left out
     skipped_in_a_row: int = 0
 
 
@@ -117,13 +133,24 @@ class _Loop:
         self.total = algorithm.total_steps
         self.state = LoopState()
         self.best: dict[str, Any] | None = None  # weights of the best evaluation while later steps change them
-        self.saved_step = -1
+        self.saver = Saver(folder.checkpoints, config)
+        folder.inputs.settings |= {"seed": seed, "total_steps": self.total}
+        folder.inputs.environment = environment(torch.get_num_threads())
 
     def run(self) -> LoopResult:
+        with generators_put_back():
+            return self._run()
+
+    def _run(self) -> LoopResult:
         if self.total < 1:
             raise UserError("there is no step to train: the data gives no whole batch; lower train.batch_size")
+        with_best = self.config.keep_best and self.config.evaluate_every > 0
+        little_room = self.saver.check_room(self.algorithm.state_dict(), with_best)
+        if little_room:
+            self.display.message(self._where(little_room))
         if self.folder.resume:
             self._resume()
+            self.folder.write_config()
         makers = {"TensorBoard": lambda: TensorBoard(self.folder.tensorboard, self.state.step + 1)}
         trackers = Trackers(makers if self.config.tensorboard else {}, self.display.message)
         for callback in self.callbacks:
@@ -140,6 +167,8 @@ class _Loop:
                     if stop.requested and not self._finished:
                         self._save()
                         raise RunStopped(self._where("stopped on request; continue with --resume auto"))
+                if self.saver.is_on:  # so that a run that is done says so, and its result can be written again
+                    self._save_or_say()
         finally:
             trackers.close()
         return self._finish(metrics)
@@ -155,8 +184,10 @@ class _Loop:
     def _step(self, trackers: Trackers) -> dict[str, float]:
         """Train, evaluate if it is time, write it down, save if it is time."""
         state, rate = self.state, learning_rate(self.config, self.state.step, self.total)
+        reseed(self.seed, "loop/step", state.step)
         started = time.perf_counter()
-        own = self.algorithm.step(state.step, rate)
+        with enough_memory(f"taking step {state.step + 1}", _LESS_MEMORY):
+            own = self.algorithm.step(state.step, rate)
         seconds = time.perf_counter() - started
         tokens, samples = own.pop("tokens", 0), own.pop("samples", 0)
         state.step += 1
@@ -180,13 +211,15 @@ class _Loop:
         for callback in self.callbacks:
             callback.step(state.step, metrics)
         self._count_skipped(metrics)
-        if _due(state.step, self.config.save_every):
+        if self.saver.due(state.step):
             self._save_or_say()
         return metrics
 
     def _evaluate(self) -> dict[str, float]:
+        reseed(self.seed, "loop/evaluate", self.state.step)
         started = time.perf_counter()
-        metrics = self.algorithm.evaluate(self.state.step)
+        with enough_memory("evaluating", _LESS_MEMORY):
+            metrics = self.algorithm.evaluate(self.state.step)
         rows = self.algorithm.samples(self.state.step)
         self.folder.log_samples({"step": self.state.step, **row} for row in rows)
         if metrics:
@@ -213,23 +246,38 @@ class _Loop:
         self.best = self.algorithm.snapshot() if self.config.keep_best and state.step < self.total else None
 
     def _count_skipped(self, metrics: Mapping[str, float]) -> None:
-        self.state.skipped_in_a_row = self.state.skipped_in_a_row + 1 if metrics.get("skipped", 0) > 0 else 0
-        if self.state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        state = self.state
+        if not metrics.get("skipped", 0) > 0:
+            state.skipped_in_a_row = 0
+            return
+        state.skipped += 1
+        state.skipped_in_a_row += 1
+        if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             cure = "lower train.learning_rate, or set model.precision fp32 to rule out overflow"
-            count = self.state.skipped_in_a_row
-            raise RunFailed(self._where(f"loss or gradient was not finite {count} times in a row; {cure}"))
+            what = f"loss or gradient was not finite {state.skipped_in_a_row} times in a row"
+            raise RunFailed(self._where(f"{what}; the last batch is in {self._dump(metrics)}; {cure}"))
+
+    def _dump(self, metrics: Mapping[str, float]) -> str:
+        """Where the batch of the last step and its metrics are now, in a checkpoint's form."""
+        found = {"metrics": dict(metrics), "batch": self.algorithm.last_batch()}
+        try:
+            return str(checkpoint.save(self.folder.path / "bad_batch", self.state.step, found))
+        except OSError as problem:
+            return f"no file ({problem})"
 
     def _finish(self, metrics: dict[str, float]) -> LoopResult:
         state, exported = self.state, self.state.step
         if not metrics:
             self.display.message(self._where("the run is complete; nothing left to train"))
+        if state.skipped:
+            self.display.message(self._where(f"{state.skipped} steps left an update out: loss or gradient not finite"))
         if self.best is not None and state.best_step != state.step:
             self.algorithm.restore(self.best)
             exported = state.best_step or exported
             self.display.message(self._where(f"kept the weights of step {state.best_step}, the best evaluation"))
         result = LoopResult(
             steps=state.step,
-            model=self.folder.publish("model", self.algorithm.export),
+            model=self._export(),
             exported_step=exported,
             best_step=state.best_step,
             best_value=state.best_value,
@@ -240,24 +288,28 @@ class _Loop:
             callback.end(result)
         return result
 
-    def _save(self) -> None:
-        if self.saved_step == self.state.step:
-            return
-        state = {
-            "loop": asdict(self.state),
-            "seed": self.seed,
-            "total_steps": self.total,
-            "offsets": self.folder.offsets(),
-            "best": self.best,
-            "algorithm": self.algorithm.state_dict(),
-        }
+    def _export(self) -> Path:
         try:
-            checkpoint.save(self.folder.checkpoints, self.state.step, state, self.config.keep_last)
+            return self.folder.publish("model", self.algorithm.export)
+        except (OSError, SafetensorError) as problem:  # the latter is safetensors' word for a full disk
+            way_out = "with room for it, --resume auto writes it" if self.saver.has(self.state.step) else "make room"
+            raise RunFailed(self._where(f"the model could not be written ({problem}); {way_out}")) from None
+
+    def _save(self) -> None:
+        if self.saver.has(self.state.step):
+            return
+        try:
+            state = {
+                "loop": asdict(self.state),
+                "offsets": self.folder.offsets(),
+                "best": self.best,
+                "algorithm": self.algorithm.state_dict(),
+            }
+            self.saver.save(self.state.step, state, self.folder.inputs.as_json())
         except OSError as problem:
             raise RunFailed(
                 self._where(f"the checkpoint could not be saved ({problem}); older ones are kept")
             ) from None
-        self.saved_step = self.state.step
 
     def _save_or_say(self) -> None:
         """A full disk costs the checkpoint, not the run."""
@@ -274,16 +326,16 @@ class _Loop:
             self.display.message(f"{self.folder.path}: no checkpoint to continue from; starting at step 0")
             self.folder.rewind({})
             return
+        changes = self.folder.changes_since(Inputs.from_json(checkpoint.read_about(path)), str(path))
         saved = checkpoint.load(path)
-        for name, now in (("seed", self.seed), ("total_steps", self.total)):
-            if saved[name] != now:
-                raise UserError(f"{path} was saved with {name} {saved[name]}, this run has {now}; resume with the same")
         self.state = LoopState(**saved["loop"])
         self.best = saved["best"]
         self.algorithm.load_state_dict(saved["algorithm"])
         self.folder.rewind(saved["offsets"])
-        self.saved_step = self.state.step
+        self.saver.loaded(self.state.step)
         self.display.message(self._where(f"continuing from {path}"))
+        for line in self.folder.note(changes):
+            self.display.message(self._where(line))
 
     def _where(self, text: str) -> str:
         return f"{self.folder.name} step {self.state.step}/{self.total}: {text}"

@@ -17,10 +17,12 @@ from types import TracebackType
 from typing import Any
 
 from concordant.config.yaml_io import dump_yaml
-from concordant.core.errors import UserError
+from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.training.inputs import Inputs, refused, rounded
 from concordant.training.lock import FolderLock
 
 METRICS, SAMPLES, EVENTS = "metrics.jsonl", "samples.jsonl", "events.jsonl"
+CONFIG = "config.yaml"
 _LOGS = (METRICS, SAMPLES, EVENTS)
 _RESULTS = ("model", "checkpoints", "tensorboard")
 
@@ -29,11 +31,14 @@ class RunFolder:
     """Makes and locks ``path``; a context manager that unlocks it.
 
     A folder that already holds a run is refused, so that no result is lost to a repeated command; with ``resume`` it is
-    continued (``rewind`` then cuts the logs back to the checkpoint).
+    continued (``rewind`` then cuts the logs back to the checkpoint), with ``may_differ`` even where the run's
+    ``inputs`` have changed.
     """
 
-    def __init__(self, path: str | Path, resume: bool = False) -> None:
-        self.path, self.resume = Path(path), resume
+    def __init__(self, path: str | Path, resume: bool = False, may_differ: bool = False) -> None:
+        self.path, self.resume, self.may_differ = Path(path), resume, may_differ
+        self.inputs = Inputs()
+        self.config: Mapping[str, Any] = {}
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; expected a folder to write the run to")
         try:
@@ -48,8 +53,8 @@ class RunFolder:
 
     @property
     def holds_a_run(self) -> bool:
-        metrics = self.path / METRICS
-        return (metrics.exists() and metrics.stat().st_size > 0) or any((self.path / x).exists() for x in _RESULTS)
+        logged = any(_size(self.path / name) > 0 for name in (METRICS, SAMPLES))
+        return logged or any((self.path / x).exists() for x in _RESULTS)
 
     @property
     def name(self) -> str:
@@ -68,9 +73,32 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """``config``: the resolved mapping with its verb, as ``config.parse.to_mapping`` gives it."""
-        write_text(self.path / "config.yaml", dump_yaml(config))
+    def set_config(self, config: Mapping[str, Any]) -> None:
+        """``config``: the resolved mapping with its verb, as ``config.parse.to_mapping`` gives it. Written at once for
+        a new run; a run that goes on writes it once it knows that it may (``write_config``)."""
+        self.config = config
+        if not (self.path / CONFIG).exists() or not self.resume:
+            self.write_config()
+
+    def write_config(self) -> None:
+        if self.config:
+            write_text(self.path / CONFIG, dump_yaml(self.config))
+
+    def changes_since(self, before: Inputs, source: str) -> dict[str, list[str]]:
+        """What is different now, by what it means. UserError where it makes another run, unless that was asked for."""
+        other = refused(before, self.inputs)
+        if other and not self.may_differ:
+            listed = "\n  ".join(other)
+            way_out = "put them back, or go on with the new ones by --resume force"
+            raise UserError(f"{source} is of a run with other settings:\n  {listed}\n{way_out}")
+        found = {"goes on with other settings": other, "the last bits may differ": rounded(before, self.inputs)}
+        return {meaning: changes for meaning, changes in found.items() if changes}
+
+    def note(self, changes: Mapping[str, list[str]]) -> list[str]:
+        """Put ``changes_since`` into events.jsonl; returns a line for each meaning."""
+        for meaning, lines in changes.items():
+            self.log_event({"kind": "resume", "meaning": meaning, "changes": lines})
+        return [f"{meaning}: {'; '.join(lines)}" for meaning, lines in changes.items()]
 
     def log_metrics(self, row: Mapping[str, Any]) -> None:
         self._append(METRICS, [row])
@@ -82,7 +110,10 @@ class RunFolder:
         self._append(EVENTS, [event])
 
     def offsets(self) -> dict[str, int]:
-        """How long each log is, in bytes: part of a checkpoint."""
+        """How long each log is, in bytes: part of a checkpoint. So much of it is then safe on disk."""
+        for name in _LOGS:
+            if (self.path / name).exists():
+                sync_file(self.path / name)
         return {name: _size(self.path / name) for name in _LOGS}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
@@ -103,12 +134,19 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+        if kind is KeyboardInterrupt:  # outside the loop, which saves first
+            way_on = "continue with --resume auto" if self.holds_a_run else "the same command starts again"
+            raise RunStopped(f"{self.path}: interrupted; {way_on}") from None
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         lines = [json_line(row) for row in rows]
-        if lines:
-            with (self.path / name).open("a", encoding="utf-8") as file:
-                file.writelines(lines)
+        try:
+            if lines:
+                with (self.path / name).open("a", encoding="utf-8") as file:
+                    file.writelines(lines)
+        except OSError as problem:
+            way_out = "make room there and go on with --resume auto"
+            raise RunFailed(f"cannot write {self.path / name}: {problem.strerror}; {way_out}") from None
 
 
 def json_line(row: Mapping[str, Any]) -> str:
@@ -148,9 +186,8 @@ def publish_folder(path: Path, write: Callable[[Path], None]) -> Path:
         shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir(parents=True)
     write(temporary)
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            sync_file(file)
+    for entry in (*temporary.rglob("*"), temporary):
+        sync_file(entry)
     if path.exists():
         os.rename(path, old)
     os.rename(temporary, path)

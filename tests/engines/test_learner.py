@@ -10,7 +10,7 @@ from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.sft import SFTObjective
 from concordant.config.train import TrainConfig
-from concordant.core.objective import Outputs
+from concordant.core.objective import Outputs, Term
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 from concordant.engines.networks import CriticNetwork, PolicyNetwork, RewardNetwork
 from concordant.engines.torch_learner import TorchLearner
@@ -192,6 +192,28 @@ def test_state_comes_back_to_the_same_next_step():
         learner.forward_backward(trees[::-1], SFTObjective())
         learner.step(1e-3)
     assert fingerprint(one) == fingerprint(resumed)
+
+
+class NotANumber(SFTObjective):
+    """A loss that is not finite beside a gradient that is."""
+
+    def __call__(self, out, batch):
+        evaluated = super().__call__(out, batch)
+        evaluated.terms["constant"] = Term(torch.tensor(float("nan")))
+        return evaluated
+
+    def weights(self, batch):
+        return {**super().weights(batch), "constant": 1.0}
+
+
+def test_a_loss_that_is_not_finite_leaves_the_weights_alone_once():
+    trees = pairs()
+    learner = policy_learner(trees)
+    before = fingerprint(learner)
+    learner.forward_backward(trees, NotANumber())
+    assert learner.step(1e-3).skipped and fingerprint(learner) == before
+    learner.forward_backward(trees, SFTObjective())
+    assert not learner.step(1e-3).skipped and fingerprint(learner) != before
 
 
 def test_padding_is_never_read():

@@ -63,6 +63,9 @@ class Walk:
     def export(self, folder):
         (folder / "weight.json").write_text(json.dumps(self.weight.tolist()))
 
+    def last_batch(self):
+        return {"ids": [1, 2], "weight": self.weight}
+
     def state_dict(self):
         return {"weight": self.weight, "momentum": self.momentum, "seen": self.seen}
 
@@ -168,14 +171,17 @@ def test_without_held_out_data_the_last_weights_are_exported(tmp_path):
 
 
 def test_a_run_of_nothing_but_nan_stops_with_a_cure(tmp_path):
-    with pytest.raises(RunFailed, match=f"not finite {MAX_SKIPPED_IN_A_ROW} times in a row; lower train.learning_rate"):
+    with pytest.raises(RunFailed, match=f"not finite {MAX_SKIPPED_IN_A_ROW} times in a row; .*; lower train.learning"):
         run(tmp_path, Walk(total_steps=50, skip=lambda step: step >= 3))
+    bad = checkpoint.load(tmp_path / "bad_batch" / f"step-{3 + MAX_SKIPPED_IN_A_ROW:06d}")
+    assert bad["batch"]["ids"] == [1, 2] and bad["metrics"]["skipped"] == 1
     assert rows(tmp_path)[-1]["step"] == 3 + MAX_SKIPPED_IN_A_ROW
     assert rows(tmp_path)[-1]["skipped"] == 1
 
 
-def test_skipped_steps_that_are_not_in_a_row_do_not_stop_it(tmp_path):
+def test_skipped_steps_that_are_not_in_a_row_do_not_stop_it_and_are_counted(tmp_path, capsys):
     assert run(tmp_path, Walk(total_steps=20, skip=lambda step: step % MAX_SKIPPED_IN_A_ROW != 0)).steps == 20
+    assert "step 20/20: 16 steps left an update out: loss or gradient not finite" in capsys.readouterr().err
 
 
 def test_a_run_without_steps_says_so(tmp_path):
@@ -226,7 +232,7 @@ def test_resuming_a_finished_run_trains_nothing_and_says_so(tmp_path, capsys):
 
 
 def test_resume_without_a_checkpoint_starts_again(tmp_path, capsys):
-    run(tmp_path, Walk())
+    run(tmp_path, Walk(), save_minutes=0)
     run(tmp_path, Walk(), resume=True)
     assert "no checkpoint to continue from; starting at step 0" in capsys.readouterr().err
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
@@ -234,7 +240,7 @@ def test_resume_without_a_checkpoint_starts_again(tmp_path, capsys):
 
 def test_resume_with_another_length_is_refused(tmp_path):
     run(tmp_path, Walk(), save_every=3)
-    with pytest.raises(UserError, match="saved with total_steps 6, this run has 8"):
+    with pytest.raises(UserError, match="step-000006 is of a run with other settings:\n  total_steps: 6 -> 8\n"):
         run(tmp_path, Walk(total_steps=8), resume=True)
 
 

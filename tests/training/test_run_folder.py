@@ -65,7 +65,7 @@ def test_nan_becomes_null_so_that_every_json_reader_can_go_on(tmp_path):
 def test_config_is_plain_yaml(tmp_path):
     config = {"verb": "sft", "seed": 3, "train": {"learning_rate": 1e-5}}
     with RunFolder(tmp_path) as folder:
-        folder.write_config(config)
+        folder.set_config(config)
     assert load_yaml(tmp_path / "config.yaml") == config
 
 
@@ -80,7 +80,7 @@ def test_a_folder_with_a_run_is_refused_and_untouched(tmp_path):
 
 def test_a_run_that_failed_before_its_first_step_is_no_obstacle(tmp_path):
     with RunFolder(tmp_path) as folder:
-        folder.write_config({"verb": "sft"})
+        folder.set_config({"verb": "sft"})
     RunFolder(tmp_path).close()
 
 

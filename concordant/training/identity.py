@@ -1,0 +1,58 @@
+"""What tells one set of inputs from another: files by content, code by version and source."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_HASHED_BYTES = 64 * 2**20  # more is told apart by size and time: hashing a 10 GB model takes a minute
+_ENTRIES = 10_000  # files of a folder that are looked at
+
+
+def identity(path: Path) -> Any:
+    """What tells the contents of a file or folder from another's."""
+    if not path.is_dir():
+        return _content(path) if path.stat().st_size <= _HASHED_BYTES else _stamp(path)
+    entries = sorted(entry for entry in path.rglob("*") if entry.is_file())[:_ENTRIES]
+    is_small = sum(entry.stat().st_size for entry in entries) <= _HASHED_BYTES
+    return [[str(entry.relative_to(path)), _content(entry) if is_small else _stamp(entry)] for entry in entries]
+
+
+def paths_in(value: Any) -> Iterator[str]:
+    """The texts, or their parts in ``name=PATH``, ``PATH=weight`` and ``best_of_n:4:PATH``, that are on disk."""
+    for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
+        head, _, tail = text.partition("=")
+        for candidate in {text, head, tail, tail.split(":", 2)[-1]}:
+            if candidate and "${" not in candidate and os.path.exists(candidate):  # False for over-long text
+                yield candidate
+
+
+@functools.cache
+def code_version() -> str:
+    """The package's version and a hash of its source: a result of older code is not kept."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return f"{package_version()} {digest.hexdigest()}"
+
+
+def package_version() -> str:
+    try:
+        return metadata.version("concordant")
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return "source"
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

@@ -1,0 +1,134 @@
+"""What a run's numbers depend on, kept in every checkpoint, and what has changed when the run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from concordant.config.checks import shown
+from concordant.training.identity import code_version, identity, paths_in
+
+DATA = "data"  # the records themselves, beside the keys that say where they come from
+
+# Keys that change no number of the run.
+HARMLESS = {
+    "output", "resume", "train.log_every", "train.save_every", "train.save_minutes", "train.keep_last",
+    "train.tensorboard",
+}  # fmt: skip
+# Keys that change nothing but how sums are rounded: the same mathematics, perhaps other bits.
+ROUNDING = {
+    "packing", "sampling.slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
+    "model.device", "model.activation_checkpointing", "critic.device", "critic.activation_checkpointing",
+}  # fmt: skip
+# Keys that choose the records: compared by the records they lead to.
+CHOOSE_DATA = {
+    f"data.{key}" for key in ("path", "test_path", "format", "skip_bad_rows", "max_samples", "test_fraction")
+}
+
+
+@dataclass
+class Inputs:
+    """Settings by dotted key, and under the same key a hash where a file's or the data's content says more."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Inputs:
+        """From a config's values by dotted key; files and folders that they name are looked at."""
+        contents = {}
+        for key, value in settings.items():
+            paths = set(paths_in(value)) if key not in HARMLESS | CHOOSE_DATA else set()
+            if paths:  # the same files elsewhere are the same input
+                text = json.dumps(value)
+                for path in sorted(paths, key=len, reverse=True):  # a path may begin with another
+                    text = text.replace(path, _hash(json.dumps(identity(Path(path)))))
+                contents[key] = _hash(text)
+        return cls(dict(settings), contents)
+
+    def add_data(self, train: Sequence[Any], heldout: Sequence[Any]) -> None:
+        """The records, in their order, as they were read."""
+        self.settings[DATA] = f"{len(train):,} records, {len(heldout):,} held out"
+        self.contents[DATA] = records_hash([train, heldout])
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Inputs:
+        return cls(**saved)
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Where the bits come from beside the inputs: libraries, threads, kind of machine."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "concordant": " ".join(part[:12] for part in code_version().split()),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
+        "threads": threads,
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "accelerator": torch.cuda.get_device_name() if cuda else "",
+    }
+
+
+def refused(before: Inputs, now: Inputs) -> list[str]:
+    """Changes that make it another run, a line each: ``key: old -> new``."""
+    moved = before.contents.get(DATA) != now.contents.get(DATA)
+    keys = [key for key in {**before.settings, **now.settings} if key not in HARMLESS | ROUNDING]
+    lines = []
+    for key in keys:
+        old, new = _compared(before, key), _compared(now, key)
+        if old != new and (moved or key not in CHOOSE_DATA):
+            same_words = before.settings.get(key) == now.settings.get(key)
+            lines.append(_line(key, before.settings, now.settings) + (" (other content)" if same_words else ""))
+    return lines
+
+
+def rounded(before: Inputs, now: Inputs) -> list[str]:
+    """Changes after which the same run may have other bits."""
+    keys = sorted(ROUNDING & {*before.settings, *now.settings})
+    settings = [_line(key, before.settings, now.settings) for key in keys if _differs(key, before, now)]
+    names = {**before.environment, **now.environment}
+    around = [
+        _line(name, before.environment, now.environment)
+        for name in names
+        if before.environment.get(name) != now.environment.get(name)
+    ]
+    return settings + around
+
+
+def records_hash(sides: Iterable[Sequence[Any]]) -> str:
+    """A hash of records, which are frozen dataclasses of text and numbers, and of where each side ends."""
+    digest = hashlib.sha256()
+    for side in sides:
+        for record in side:
+            digest.update(repr(record).encode("utf-8", "surrogatepass") + b"\n")
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _compared(inputs: Inputs, key: str) -> Any:
+    return inputs.contents.get(key, inputs.settings.get(key))
+
+
+def _differs(key: str, before: Inputs, now: Inputs) -> bool:
+    return before.settings.get(key) != now.settings.get(key)
+
+
+def _line(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    old, new = (shown(values[key]) if key in values else "nothing" for values in (before, now))
+    return f"{key}: {old} -> {new}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

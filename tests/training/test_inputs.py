@@ -1,0 +1,76 @@
+"""What makes a resumed run another one, what may change its last bits, and what is nobody's business."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from concordant.config.fields import schema
+from concordant.config.stages import BestOfNConfig, DPOConfig, PPOConfig, RewardConfig, SFTConfig
+from concordant.training.inputs import CHOOSE_DATA, HARMLESS, ROUNDING, Inputs, refused, rounded
+
+
+def inputs(**settings):
+    return Inputs.of({key.replace("__", "."): value for key, value in settings.items()})
+
+
+def test_a_changed_number_is_named_with_both_values():
+    assert refused(inputs(beta=0.1, seed=0), inputs(beta=0.5, seed=0)) == ["beta: 0.1 -> 0.5"]
+
+
+def test_a_key_that_is_new_or_gone_is_named():
+    assert refused(inputs(a=1), inputs(b="x")) == ["a: 1 -> nothing", 'b: nothing -> "x"']
+
+
+@pytest.mark.parametrize("key", sorted(HARMLESS))
+def test_what_changes_no_number_is_not_mentioned(key):
+    before, now = Inputs.of({key: 1}), Inputs.of({key: 2})
+    assert refused(before, now) == rounded(before, now) == []
+
+
+@pytest.mark.parametrize("key", sorted(ROUNDING))
+def test_what_changes_only_rounding_is_said_and_allowed(key):
+    before, now = Inputs.of({key: 1}), Inputs.of({key: 2})
+    assert (refused(before, now), rounded(before, now)) == ([], [f"{key}: 1 -> 2"])
+
+
+def test_every_key_of_the_lists_exists():
+    known = {key for c in (SFTConfig, RewardConfig, DPOConfig, PPOConfig, BestOfNConfig) for key in schema(c).fields}
+    assert known >= HARMLESS | ROUNDING | CHOOSE_DATA
+
+
+def test_other_libraries_or_threads_are_said():
+    before, now = inputs(), inputs()
+    before.environment, now.environment = {"torch": "2.11", "threads": 1}, {"torch": "2.13", "threads": 1}
+    assert (refused(before, now), rounded(before, now)) == ([], ['torch: "2.11" -> "2.13"'])
+
+
+def test_the_same_files_elsewhere_are_the_same_and_changed_ones_are_not(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    (first / "model").write_text("weights")
+    shutil.copytree(first, second, copy_function=shutil.copyfile)  # times are not copied
+    before = inputs(reward=[f"{first}=0.5"])
+    assert refused(before, inputs(reward=[f"{second}=0.5"])) == []
+    assert refused(before, inputs(reward=[f"{second}=0.7"])) != []
+    (first / "model").write_text("other weights")
+    assert refused(before, inputs(reward=[f"{first}=0.5"]))[0].endswith(" (other content)")
+
+
+def test_keys_that_choose_data_count_only_when_the_records_differ():
+    before, same, other = inputs(data__path="a"), inputs(data__path="b"), inputs(data__path="b")
+    before.add_data(["one", "two"], ["three"])
+    same.add_data(["one", "two"], ["three"])
+    other.add_data(["one"], ["two", "three"])
+    assert refused(before, same) == []
+    assert refused(before, other) == [
+        'data.path: "a" -> "b"',
+        'data: "2 records, 1 held out" -> "1 records, 2 held out"',
+    ]
+
+
+def test_they_survive_the_manifest():
+    before = inputs(a=1, b=["x"])
+    before.add_data(["r"], [])
+    assert Inputs.from_json(before.as_json()) == before
