@@ -13,6 +13,7 @@ from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Pair
 from concordant.data.splits import load_records
+from concordant.doctor.preflight import Subject
 from concordant.engines.protocol import Learner
 from concordant.stages import common
 
@@ -24,7 +25,8 @@ def dpo(config: DPOConfig) -> Path:
         common.message(loaded.summary("pairs"))
         policy = common.open_policy(config.model, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
-        train = common.kept(encoder.pairs(loaded.train), "training data")
+        encoded = encoder.pairs(loaded.train)
+        train = common.kept(encoded, "training data")
         heldout = common.heldout(encoder.pairs(loaded.test))
         learner = common.learner_of(policy, config.model, config.train)
         reference = common.reference_of(learner, config.reference, config)
@@ -48,7 +50,7 @@ def dpo(config: DPOConfig) -> Path:
                 sampling,
             ),
         )
-        return common.train(supervised, config, folder)
+        return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))
 
 
 def _objective(config: DPOConfig, reference: Learner, trees: Sequence[PromptTree]) -> ObjectiveOf:

@@ -11,6 +11,7 @@ from concordant.core.trees import ROW_TOKENS
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Demonstration
 from concordant.data.splits import load_records
+from concordant.doctor.preflight import Subject
 from concordant.stages import common
 
 
@@ -21,7 +22,8 @@ def sft(config: SFTConfig) -> Path:
         common.message(loaded.summary("dialogues"))
         policy = common.open_policy(config.model, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
-        train = common.kept(encoder.demonstrations(loaded.train), "training data")
+        encoded = encoder.demonstrations(loaded.train)
+        train = common.kept(encoded, "training data")
         heldout = common.heldout(encoder.demonstrations(loaded.test))
         row_tokens = ROW_TOKENS if config.packing else 0
         learner = common.learner_of(policy, config.model, config.train, row_tokens=row_tokens)
@@ -36,4 +38,4 @@ def sft(config: SFTConfig) -> Path:
             card=common.card_of(config, "sft"),
             finish=algorithm.finish,
         )
-        return common.train(supervised, config, folder)
+        return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))
