@@ -97,7 +97,7 @@ def untouched(learner: TorchLearner) -> Iterator[None]:
 
 
 def longest(trees: Sequence[PromptTree], learner: TorchLearner, batch_size: int) -> list[int]:
-    """Numbers of the trees that fill the largest micro-batch a run can meet, one batch at most."""
+    """Numbers of the longest trees, as many as fill a micro-batch, one batch at most: more would only be more of them."""
 
     def size(number: int) -> int:
         tree = trees[number]
