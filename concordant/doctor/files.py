@@ -92,12 +92,14 @@ def diagnose_model(name: str) -> Diagnosis:
         if need > free:
             facts["not loaded"] = f"needs {gigabytes(need)} of memory, {gigabytes(free)} are free"
             return Diagnosis(facts, [])
+        if broken := weights_not_finite(folder):
+            return Diagnosis(facts, [broken])
         model = _LOADERS[kind](name)
         encoder = ChatEncoder(model.tokenizer, kind="encoder" if _reads_both_ways(model) else "causal")
     except UserError as problem:
         return Diagnosis(facts, [model_unreadable(problem)])
     facts |= _model_facts(model, encoder)
-    found = [weights_not_finite(model), pad_is_end(model), template_turns(encoder, []), flat_layout(model)]
+    found = [pad_is_end(model), template_turns(encoder, []), flat_layout(model)]
     if isinstance(model, Policy):
         found += [end_not_in_generation_config(model, encoder), no_chat_template(model)]
     return Diagnosis(facts, [finding for finding in found if finding is not None])
@@ -172,8 +174,12 @@ def model_unreadable(problem: UserError) -> Finding:
     )
 
 
-def weights_not_finite(model: Policy | RewardModel) -> Finding | None:
-    broken = [name for name, p in model.model.named_parameters() if not bool(torch.isfinite(p).all())]
+def weights_not_finite(folder: Path) -> Finding | None:
+    """Asked of the files, a tensor at a time: a model with NaN in it fails its load checks for stranger reasons."""
+    broken = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            broken += [key for key in file.keys() if not bool(torch.isfinite(file.get_tensor(key)).all())]  # noqa: SIM118
     if not broken:
         return None
     return Finding(

@@ -97,7 +97,7 @@ def untouched(learner: TorchLearner) -> Iterator[None]:
 
 
 def longest(trees: Sequence[PromptTree], learner: TorchLearner, batch_size: int) -> list[int]:
-    """Numbers of the longest trees, as many as fill a micro-batch, one batch at most: more would only be more of them."""
+    """Numbers of the longest trees, as many as fill a micro-batch, one batch at most."""
 
     def size(number: int) -> int:
         tree = trees[number]

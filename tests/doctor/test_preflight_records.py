@@ -44,7 +44,9 @@ def test_healthy_records_say_nothing():
 
 def test_rows_of_no_use_are_named_by_reason():
     finding = only(found(HEALTHY, dropped=Counter({Drop.EQUAL: 30})))
-    assert finding.rule == "dropped_rows" and "30 of 100 rows" in finding.seen and "chosen = rejected 30" in finding.seen
+    assert (
+        finding.rule == "dropped_rows" and "30 of 100 rows" in finding.seen and "chosen = rejected 30" in finding.seen
+    )
 
 
 def test_a_file_joined_twice():
