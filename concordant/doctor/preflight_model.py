@@ -230,6 +230,8 @@ def start_of_dpo(learner: TorchLearner, trees: Sequence[PromptTree], objective: 
         f"before the first step the {objective.loss} loss is {loss:.4f} (ln 2 = 0.6931 but for ipo), reward accuracy "
         f"{percent(accuracy)}, and policy and reference differ by up to {off:.2g} nats a token"
     )
+    if off <= rounding(learner):
+        return [_reference_is_not_the_start(seen, off, f"the {objective.loss} loss itself: equal policies give ln 2")]
     return [_reference_is_not_the_start(seen, off)]
 
 
@@ -242,13 +244,17 @@ def start_kl(trees: Sequence[PromptTree], actor: TorchLearner, reference: Learne
     return [_reference_is_not_the_start(seen, off)]
 
 
-def _reference_is_not_the_start(seen: str, off: float) -> Finding:
+def _reference_is_not_the_start(
+    seen: str,
+    off: float,
+    cause: str = "another model stands as reference, its log-probs were computed for other tokens, or dropout was on",
+) -> Finding:
     return Finding(
         "reference_not_start",
         "error",
         seen,
         "KL and DPO's rewards are then measured from somewhere else than where the policy begins.",
-        "another model stands as reference, its log-probs were computed for other tokens, or dropout was on",
+        cause,
         "Leave --reference empty: the policy as it starts is the reference",
         numbers={"nats_per_token": off},
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import softplus
 
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.reward import RewardObjective
@@ -12,6 +13,7 @@ from concordant.algorithms.sft import SFTObjective
 from concordant.algorithms.supervised import Supervised
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
+from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
 from concordant.core.trees import micro_batches
 from concordant.doctor import preflight_memory, preflight_model
 from concordant.doctor.preflight_model import check_ppo, check_supervised, gradients, longest, untouched
@@ -193,11 +195,22 @@ def test_dpo_with_a_reference_that_is_not_the_start(loss):
     assert check_supervised(algorithm, has_own_reference=True) == []
 
 
-def test_dpo_with_reference_log_probs_of_other_pairs():
-    """Their mean is right, so the mean reward is 0: only pair by pair it shows."""
+def test_dpo_with_errors_that_cancel_in_the_mean():
+    """Chosen a nat too high, rejected a nat too low, by turns: only branch by branch it shows."""
     learner = learner_of()
-    shifted = reference_logprobs(learner.reference(), PAIRS).roll(2)
-    assert only(check_supervised(dpo(learner, shifted), has_own_reference=False)).rule == "reference_not_start"
+    wrong_B = reference_logprobs(learner.reference(), PAIRS) + torch.tensor([1.0, -1.0, -1.0, 1.0]).repeat(20)
+    assert only(check_supervised(dpo(learner, wrong_B, "ipo"), has_own_reference=False)).rule == "reference_not_start"
+
+
+def test_dpo_with_a_loss_that_is_not_ln_2_for_equal_policies(monkeypatch):
+    """Label smoothing as (1-ε)·loss + ε/2, as a tutorial has it: the loss starts at 0.9·0.6931 + 0.05."""
+    wrong = PreferenceLoss(lambda x_P, beta, e: (1 - e) * softplus(-beta * x_P) + e * 0.5, length_mean=False)
+    monkeypatch.setitem(PREFERENCE_LOSSES, "sigmoid", wrong)
+    learner = learner_of()
+    reference_B = reference_logprobs(learner.reference(), PAIRS)
+    smoothed = supervised(learner, lambda numbers: DPOObjective(reference_B[branches_of(numbers)], "sigmoid", 0.5, 0.1))
+    finding = only(check_supervised(smoothed, has_own_reference=False))
+    assert "0.6738" in finding.seen and "loss itself" in finding.cause
 
 
 def test_ppo_with_a_reference_that_is_not_the_start():
