@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from concordant.algorithms.ppo import PPO
 from concordant.algorithms.supervised import Supervised
@@ -15,7 +15,7 @@ from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import prompt_of
 from concordant.data.records import Pair
 from concordant.data.splits import Loaded
-from concordant.doctor.finding import Finding, at_least
+from concordant.doctor.finding import Finding, Severity, at_least
 from concordant.doctor.preflight_memory import disk_space
 from concordant.doctor.preflight_model import check_ppo, check_supervised
 from concordant.doctor.preflight_records import check_records
@@ -46,7 +46,7 @@ class Preflight:
     def start(self, algorithm: Algorithm, folder: RunFolder) -> None:
         """Raises RunStopped where ``doctor.stop_on`` asks for it, everything having been said."""
         learners = _learners(algorithm)
-        if not learners or learners[0].version:  # a resumed run was looked at when it began
+        if not learners or any(learner.version for learner in learners):  # a resumed run was looked at when it began
             return
         encoded = self.subject.encoded or _prompts_alone(self.subject)
         current().message(preview(self.subject.encoder, encoded.trees, _names(self.subject)))
@@ -55,7 +55,7 @@ class Preflight:
             folder.log_event(finding.as_event())
             current().message(finding_text(finding))
         stop_on = self.config.doctor.stop_on
-        if stop_on and findings and at_least(findings[0].severity, stop_on):  # type: ignore[arg-type]
+        if stop_on and findings and at_least(findings[0].severity, cast(Severity, stop_on)):
             raise RunStopped(
                 f"{folder.name}: stopped by doctor.stop_on {stop_on} ({findings[0].rule}) before its first step: "
                 "apply the cure and start anew"

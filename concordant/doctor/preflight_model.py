@@ -31,8 +31,8 @@ from concordant.doctor.preflight_records import percent
 from concordant.engines.protocol import Learner
 from concordant.engines.torch_learner import TorchLearner
 
-LOOKED_AT = 64  # pairs whose accuracy is measured: 50 % ± 6 % of them is chance
-LUCK = 0.25  # accuracy below which chance alone hardly falls: four deviations
+LOOKED_AT = 64  # pairs whose accuracy is measured
+OPPOSITE, SURE = 0.25, 0.8  # accuracy below and loss above which a reward model knows the opposite of the labels
 SAMPLED = (4, 16)  # prompts and tokens the sampler is tried with
 # Nats a token that rounding may make: in fp32, and in bf16, whose logits have three digits.
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
@@ -278,20 +278,22 @@ def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None
 
 
 def labels_at_start(learner: TorchLearner, trees: Sequence[PromptTree], objective: Objective) -> list[Finding]:
-    """A new head ranks by chance; one that ranks nearly all pairs wrongly has met swapped labels."""
-    accuracy = learner.evaluate(trees, objective)["accuracy"]
-    if accuracy >= LUCK or len(trees) < LOOKED_AT // 2:
+    """A model that is sure of the opposite of the labels has met swapped ones. A new head may rank few pairs right by
+    its luck, since answers have much in common, but it is sure of nothing: its loss is near ln 2."""
+    metrics = learner.evaluate(trees, objective)
+    accuracy, loss = metrics["accuracy"], metrics["bradley_terry"]
+    if accuracy >= OPPOSITE or loss < SURE or len(trees) < LOOKED_AT // 2:
         return []
     return [
         Finding(
             "labels_swapped",
             "warning",
-            f"before the first step {percent(accuracy)} of {len(trees)} pairs are ranked right; chance is 50 %",
-            "A model that knows nothing should not know the opposite.",
-            "a trained reward model meets data whose chosen and rejected are swapped, or the two differ in something "
-            "that even a new head sees, such as length",
+            f"before the first step {percent(accuracy)} of {len(trees)} pairs are ranked right (chance: 50 %), "
+            f"and the loss is {loss:.2f} (chance: 0.69)",
+            "The model would unlearn what it knows and learn to prefer what people dislike.",
+            "a trained reward model meets data whose chosen and rejected are swapped, or people of another mind",
             "Read three pairs of the preview; if they are swapped, exchange the columns chosen and rejected",
-            numbers={"accuracy": accuracy},
+            numbers={"accuracy": accuracy, "loss": loss},
         )
     ]
 

@@ -257,6 +257,7 @@ def test_a_reward_model_that_knows_the_opposite():
     assert check_supervised(reward(learner), has_own_reference=False) == []
     finding = only(check_supervised(reward(learner, flip=-1.0), has_own_reference=False))
     assert (finding.rule, finding.severity) == ("labels_swapped", "warning") and finding.numbers["accuracy"] < 0.25
+    assert check_supervised(reward(learner, flip=-0.01), has_own_reference=False) == [], "a new head is sure of nothing"
 
 
 def test_what_the_run_would_refuse_is_refused():
