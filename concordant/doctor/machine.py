@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from packaging.requirements import Requirement
 
-import concordant
 from concordant.doctor.finding import Diagnosis, Finding
 from concordant.doctor.preflight_memory import gigabytes, total_memory
 from concordant.engines.precision import cpu_has_bf16
@@ -234,7 +233,7 @@ def unmet_requirements(distribution: str = "concordant") -> list[str]:
 
 def other_than_tested(constraints: Path | None = None) -> list[str]:
     """``name version (tested)`` for each library installed in another version than the source tree's constraints."""
-    file = constraints or Path(concordant.__file__).resolve().parents[1] / "constraints.txt"
+    file = constraints or Path(__file__).resolve().parents[2] / "constraints.txt"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     installed = {name: _version(name) for name in pinned}
