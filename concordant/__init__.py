@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from concordant import losses
     from concordant.config.data import DataConfig
+    from concordant.config.doctor import DoctorConfig
     from concordant.config.model import LoraConfig, ModelConfig
     from concordant.config.sampling import SamplingConfig
     from concordant.config.stages import (
         BestOfNConfig,
         ChatConfig,
+        DiagnoseConfig,
         DPOConfig,
         EvaluateConfig,
         GenerateConfig,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from concordant.models.peft_files import load_adapter, save_adapter
     from concordant.models.reward_model import RewardModel, compute_preference_loss
     from concordant.stages.best_of_n import best_of_n
+    from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
     from concordant.stages.evaluate import evaluate
     from concordant.stages.ppo import ppo
@@ -59,6 +62,8 @@ __all__ = [
     "ChatConfig",
     "DPOConfig",
     "DataConfig",
+    "DiagnoseConfig",
+    "DoctorConfig",
     "EvaluateConfig",
     "GenerateConfig",
     "KLConfig",
@@ -82,6 +87,7 @@ __all__ = [
     "best_of_n",
     "chat",
     "compute_preference_loss",
+    "diagnose",
     "dpo",
     "evaluate",
     "find_target_modules",
@@ -105,11 +111,12 @@ __all__ = [
 # Module of every name that is imported when it is first used; a test holds it against the imports above.
 _NAMES_IN = {
     "config.data": ("DataConfig",),
+    "config.doctor": ("DoctorConfig",),
     "config.model": ("LoraConfig", "ModelConfig"),
     "config.sampling": ("SamplingConfig",),
     "config.stages": (
-        *("BestOfNConfig", "ChatConfig", "DPOConfig", "EvaluateConfig", "GenerateConfig", "KLConfig", "MergeConfig"),
-        *("PPOConfig", "PrepareConfig", "RewardConfig", "SFTConfig", "ScoreConfig"),
+        *("BestOfNConfig", "ChatConfig", "DPOConfig", "DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
+        *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "RewardConfig", "SFTConfig", "ScoreConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
@@ -122,6 +129,7 @@ _NAMES_IN = {
     "models.peft_files": ("load_adapter", "save_adapter"),
     "models.reward_model": ("RewardModel", "compute_preference_loss"),
     "stages.best_of_n": ("best_of_n",),
+    "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),
     "stages.evaluate": ("evaluate",),
     "stages.ppo": ("ppo",),

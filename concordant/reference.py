@@ -27,6 +27,7 @@ _COMMON = {
     "model": ("which model", "sft"),
     "train": ("how it is trained", "sft"),
     "sampling": ("how answers are sampled", "generate"),
+    "doctor": ("what is looked for before and during a run", "sft"),
 }
 
 

@@ -35,6 +35,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb("EvaluateConfig", "evaluate", "compare policies on the same held-out prompts; writes a report"),
     "generate": Verb("GenerateConfig", "generate", "answer prompts"),
     "chat": Verb("ChatConfig", "chat", "talk with a policy in the terminal"),
+    "doctor": Verb("DiagnoseConfig", "diagnose", "say what ails a run, data, a model or this machine, and the cure"),
     "merge": Verb("MergeConfig", "merge", "merge a LoRA adapter into its base model"),
 }
 

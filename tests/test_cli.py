@@ -87,12 +87,15 @@ def test_the_spellings_that_scripts_rely_on(stages):
         "generate --model.name m --prompt hello",
         "chat --model.name m",
         "merge --model.name m --model.adapter a --output o",
+        "doctor runs/ppo --json",
     ):
         assert main(line.split()) == 0, line
     assert [name for name, _ in stages] == [VERBS[verb].function for verb in (
-        "prepare", "sft", "reward", "dpo", "ppo", "best-of-n", "score", "evaluate", "generate", "chat", "merge"
+        "prepare", "sft", "reward", "dpo", "ppo", "best-of-n", "score", "evaluate", "generate", "chat", "merge",
+        "doctor",
     )]  # fmt: skip
     assert stages[4][1].reward == ["runs/rm/model", "my.module:length=0.5"]
+    assert stages[-1][1].target == "runs/ppo" and stages[-1][1].json
 
 
 def test_a_runs_config_repeats_the_run(stages, tmp_path, capsys):

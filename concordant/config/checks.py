@@ -12,6 +12,7 @@ from typing import Any
 
 from concordant.config import stages as s
 from concordant.config.data import DataConfig
+from concordant.config.doctor import DoctorConfig
 from concordant.config.fields import flatten, schema
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
@@ -113,6 +114,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "early_stopping": NOT_NEGATIVE,
         "threads": NOT_NEGATIVE,
     },
+    DoctorConfig: {"stop_on": OneOf("", "warning", "error")},
     s.RunConfig: {"resume": OneOf("", "auto", "force")},
     s.SFTConfig: {"responses": OneOf("both", "chosen")},
     s.RewardConfig: {

@@ -16,9 +16,10 @@ from typing import Any
 
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
+from concordant.config.stages import DiagnoseConfig
 
-# `--data FILE` and `data: FILE` mean the section's main key
-MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name"}
+# `--data FILE` and `data: FILE` mean the section's main key; of a verb it is what a bare first argument means
+MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name", DiagnoseConfig: "target"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ def parse_command(verb: str, config_class: type[Config], arguments: Sequence[str
 def read_options(config_class: type, arguments: Sequence[str], command: str) -> Options:
     """What a verb's command line says, by dotted key."""
     keys, options = schema(config_class), Options()
+    if config_class in MAIN_KEY and arguments and not arguments[0].startswith("--"):
+        arguments = [f"--{MAIN_KEY[config_class]}={arguments[0]}", *arguments[1:]]
     for name, values in split_options(arguments, command):
         if name == "print_config" and not values:
             options.print_config = True
@@ -195,7 +197,10 @@ def describe(known: Field) -> str:
 def help_text(verb: str, config_class: type, summary: str) -> str:
     """The page of ``concordant VERB --help``."""
     page = parser(verb, config_class, summary)
-    page.usage = f"concordant {verb} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] [--print_config]"
+    bare = f" [{MAIN_KEY[config_class].upper()}]" if config_class in MAIN_KEY else ""
+    page.usage = (
+        f"concordant {verb}{bare} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] [--print_config]"
+    )
     page.add_argument("--config", metavar="FILE", help="YAML to start from; options on the command line win")
     page.add_argument("--print_config", action="store_true", help="print the resolved config as YAML and stop")
     return str(page.format_help())

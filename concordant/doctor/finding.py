@@ -40,3 +40,11 @@ class Finding:
 def at_least(severity: Severity, floor: Severity) -> bool:
     """Whether ``severity`` is as grave as ``floor`` or graver."""
     return SEVERITIES.index(severity) >= SEVERITIES.index(floor)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was looked at, in words, and what is wrong with it."""
+
+    facts: Mapping[str, str]
+    findings: list[Finding]

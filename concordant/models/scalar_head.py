@@ -17,7 +17,7 @@ from concordant.core.errors import unknown_name
 from concordant.core.seeding import derive
 from concordant.core.trees import Layout
 from concordant.models.layout import ModelTraits
-from concordant.models.lora import lora_layers
+from concordant.models.lora import adapter_names, lora_layers, remove_adapter
 from concordant.models.tree_attention import backbone
 
 
@@ -80,7 +80,11 @@ def build_critic(start: Started, kind: str = "linear", seed: int = 0) -> Critic:
         raise unknown_name("critic head", kind, VALUE_HEADS)
     body = copy.deepcopy(backbone(start.model))
     assert isinstance(body, PreTrainedModel)
-    adapted = bool(lora_layers(body))
+    active = {layer.active for layer in lora_layers(body).values()}
+    for name in adapter_names(body):
+        if name not in active:  # the reference's: it would be trained, and serve nothing
+            remove_adapter(body, name)
+    adapted = bool(adapter_names(body))
     for name, parameter in body.named_parameters():
         parameter.requires_grad = not adapted or "lora_" in name
     with torch.random.fork_rng():

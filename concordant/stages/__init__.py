@@ -22,6 +22,7 @@ _MODULE = {
     "generate": "talk",
     "chat": "talk",
     "merge": "talk",
+    "diagnose": "doctor",
 }
 
 __all__ = list(_MODULE)

@@ -25,6 +25,7 @@ from concordant.core.trees import ROW_TOKENS, PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records
+from concordant.doctor.preflight import Preflight, Subject
 from concordant.engines.memory import enough_memory
 from concordant.engines.networks import PolicyNetwork
 from concordant.engines.precision import place, precision_of
@@ -184,10 +185,11 @@ def card_of(config: RunConfig, verb: str) -> dict[str, Any]:
     }
 
 
-def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder) -> Path:
-    """The one loop, then a word on where the result is."""
+def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: Subject) -> Path:
+    """The one loop, the doctor looking first, then a word on where the result is."""
+    callbacks = [Preflight(config, subject)] if config.doctor.preflight else []
     with _fast_arithmetic(config.train):
-        result = run_loop(algorithm, config.train, folder, config.seed)
+        result = run_loop(algorithm, config.train, folder, config.seed, callbacks)
     message(f"{folder.path.name}: {result.steps} steps; model in {result.model}")
     return folder.path
 

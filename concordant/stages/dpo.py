@@ -12,6 +12,7 @@ from concordant.config.stages import DPOConfig
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Pair
+from concordant.doctor.preflight import Subject
 from concordant.engines.protocol import Learner
 from concordant.stages import common
 
@@ -22,7 +23,8 @@ def dpo(config: DPOConfig) -> Path:
         loaded = common.read(config, folder, Pair, "pairs")
         policy = common.open_policy(config.model, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
-        train = common.kept(encoder.pairs(loaded.train), "training data")
+        encoded = encoder.pairs(loaded.train)
+        train = common.kept(encoded, "training data")
         heldout = common.heldout(encoder.pairs(loaded.test))
         learner = common.learner_of(policy, config.model, config.train)
         reference = common.reference_of(learner, config.reference, config)
@@ -46,7 +48,7 @@ def dpo(config: DPOConfig) -> Path:
                 sampling,
             ),
         )
-        return common.train(supervised, config, folder)
+        return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))
 
 
 def _objective(config: DPOConfig, reference: Learner, trees: Sequence[PromptTree]) -> ObjectiveOf:

@@ -10,6 +10,7 @@ from concordant.config.stages import PPOConfig
 from concordant.core.advantages import NEEDS_CRITIC
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
+from concordant.doctor.preflight import Subject
 from concordant.engines.networks import CriticNetwork
 from concordant.engines.precision import precision_of
 from concordant.engines.torch_learner import TorchLearner
@@ -43,7 +44,7 @@ def ppo(config: PPOConfig) -> Path:
             common.probe_of(config, actor, reference, sampler, loaded.test, config.sampling, rewards.reward),
             common.card_of(config, "ppo"),
         )
-        return common.train(algorithm, config, folder)
+        return common.train(algorithm, config, folder, Subject(loaded, encoder))
 
 
 def _critic(config: PPOConfig, policy: Policy, rewards: Rewards) -> TorchLearner:

@@ -18,6 +18,7 @@ from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair
+from concordant.doctor.preflight import Subject
 from concordant.engines.networks import RewardNetwork
 from concordant.engines.precision import place, precision_of
 from concordant.engines.torch_learner import TorchLearner
@@ -57,7 +58,7 @@ def reward(config: RewardConfig) -> Path:
             greater_is_better=False,
             card=common.card_of(config, "reward"),
         )
-        done = common.train(supervised, config, folder)
+        done = common.train(supervised, config, folder, Subject(loaded, encoder, train))
         heldout = encoder.pairs(loaded.test)
         common.report_dropped(heldout.dropped, "held-out pairs")
         if heldout.trees:

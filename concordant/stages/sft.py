@@ -10,6 +10,7 @@ from concordant.config.stages import SFTConfig
 from concordant.core.trees import ROW_TOKENS
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Demonstration
+from concordant.doctor.preflight import Subject
 from concordant.stages import common
 
 
@@ -19,7 +20,8 @@ def sft(config: SFTConfig) -> Path:
         loaded = common.read(config, folder, Demonstration, "dialogues", config.responses)
         policy = common.open_policy(config.model, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
-        train = common.kept(encoder.demonstrations(loaded.train), "training data")
+        encoded = encoder.demonstrations(loaded.train)
+        train = common.kept(encoded, "training data")
         heldout = common.heldout(encoder.demonstrations(loaded.test))
         row_tokens = ROW_TOKENS if config.packing else 0
         learner = common.learner_of(policy, config.model, config.train, row_tokens=row_tokens)
@@ -34,4 +36,4 @@ def sft(config: SFTConfig) -> Path:
             card=common.card_of(config, "sft"),
             finish=algorithm.finish,
         )
-        return common.train(supervised, config, folder)
+        return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))

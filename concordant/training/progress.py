@@ -13,6 +13,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 # metric -> the word for it beside the bar
 SHOWN = {
@@ -35,8 +36,8 @@ class Display:
         self.live: Progress | None = None
         self._open_tasks = 0
 
-    def message(self, text: str) -> None:
-        """A line that stays, above the bars."""
+    def message(self, text: str | Text) -> None:
+        """What stays, above the bars; only rich's ``Text`` brings colours."""
         console = self.live.console if self.live else self.console
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -30,7 +30,7 @@ from concordant.data.tokenizer import train_tokenizer
 from concordant.models.layout import prepare_model
 from concordant.models.load import Policy, save_policy
 from concordant.models.locate import locate
-from concordant.models.lora import lora_layers
+from concordant.models.lora import adapter_names, apply_lora_to_model, copy_adapter, lora_layers
 from concordant.models.peft_files import save_adapter
 from concordant.models.reward_model import RewardModel, compute_preference_loss
 from concordant.models.scalar_head import VALUE_HEADS, build_critic
@@ -386,6 +386,15 @@ def test_a_critic_from_a_frozen_reward_model_trains() -> None:
     critic = build_critic(made)
     assert all(p.requires_grad for p in (*critic.backbone.parameters(), *critic.head.parameters()))
     assert not any(p.requires_grad for p in made.model.parameters())
+
+
+def test_a_critic_takes_the_active_adapter_and_not_the_references() -> None:
+    policy = policy_of("Llama")
+    apply_lora_to_model(policy.model, r=2)
+    copy_adapter(policy.model, "default", "reference")
+    body = build_critic(policy).backbone
+    assert adapter_names(body) == ["default"] and adapter_names(policy.model) == ["default", "reference"]
+    assert all(p.requires_grad == ("lora_" in name) for name, p in body.named_parameters())
 
 
 def test_an_unknown_value_head_is_named() -> None:

@@ -46,3 +46,8 @@ def learner_of(policy):
 def dialogues(tokenizer, count=5):
     pairs = toytalk.heldout_pairs("demo", 0)[:count]
     return ChatEncoder(tokenizer).pairs(pairs).trees
+
+
+def letters(prompt, response):
+    """A reward: how often the response says "o"."""
+    return float(response.count("o"))

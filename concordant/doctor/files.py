@@ -1,0 +1,281 @@
+"""``concordant doctor TARGET``: data, a model folder, a run, without training anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from concordant.config.data import DataConfig
+from concordant.config.model import ModelConfig
+from concordant.core.errors import UserError
+from concordant.core.trees import Layout
+from concordant.data.card import DataCard, make_card
+from concordant.data.chat import ChatEncoder
+from concordant.data.dialogue import Drop
+from concordant.data.splits import Loaded, load_all, reasons
+from concordant.doctor.finding import Diagnosis, Finding
+from concordant.doctor.machine import available_memory
+from concordant.doctor.preflight_memory import BYTES, gigabytes
+from concordant.doctor.preflight_records import check_records
+from concordant.doctor.preflight_tokens import template_turns
+from concordant.models.load import Policy, load_config, load_policy
+from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate
+from concordant.models.peft_config import PeftConfig
+from concordant.models.reward_build import is_encoder_config
+from concordant.models.reward_model import RewardModel
+from concordant.training.run_folder import EVENTS, METRICS
+
+# -- data -----------------------------------------------------------------------------------------
+
+
+def diagnose_data(name: str) -> Diagnosis:
+    """The data card's numbers, and what is wrong with the records. ``UserError`` for what is no data at all."""
+    loaded = load_all(DataConfig(path=name, skip_bad_rows=True), seed=0)
+    card = make_card(
+        loaded.train,
+        loaded.test,
+        source=name,
+        seed=0,
+        rows_read=loaded.rows_read,
+        formats=loaded.formats,
+        dropped=loaded.dropped,
+    )
+    bad = bad_rows(loaded)
+    return Diagnosis(_card_facts(card), [*([bad] if bad else []), *check_records(loaded, card)])
+
+
+def _card_facts(card: DataCard) -> dict[str, str]:
+    facts = {"data": card.headline()}
+    for title, (head, *rows) in card.sections():
+        for name, *cells in rows:
+            words = [f"{column} {cell}".removeprefix("found ") for column, cell in zip(head[1:], cells, strict=True)]
+            facts[f"{title}: {name}".lower()] = ", ".join(words)
+    return facts
+
+
+def bad_rows(loaded: Loaded[Any]) -> Finding | None:
+    """Rows that cannot be read at all; the first of them stops a run."""
+    bad = loaded.dropped.copy()
+    for reason in Drop:
+        del bad[reason]
+    if not bad:
+        return None
+    return Finding(
+        "bad_rows",
+        "error",
+        f"{bad.total():,} of {loaded.rows_read:,} rows cannot be read: {reasons(bad)}",
+        "A run stops at the first of them.",
+        "a file cut short, edited by hand, or joined from several",
+        "Mend the rows (a run names file and line of the first), or leave them out: --data.skip_bad_rows true",
+        numbers={"rows": bad.total()},
+    )
+
+
+# -- a model folder -------------------------------------------------------------------------------
+
+
+def diagnose_model(name: str) -> Diagnosis:
+    """What kind of model it is, whether its files are whole, and whether its tokens are as training needs them."""
+    folder = locate(name)
+    assert isinstance(folder, Path)
+    facts: dict[str, str] = {"model": str(folder)}
+    try:
+        kind, facts["kind"] = _kind(folder)
+        weights = sum(read_headers(folder).values())
+        facts["weights"] = f"{weights:,}, whole in every file"
+        need, free = BYTES * weights, available_memory()
+        if need > free:
+            facts["not loaded"] = f"needs {gigabytes(need)} of memory, {gigabytes(free)} are free"
+            return Diagnosis(facts, [])
+        if broken := weights_not_finite(folder):
+            return Diagnosis(facts, [broken])
+        model = _LOADERS[kind](name)
+        encoder = ChatEncoder(model.tokenizer, kind="encoder" if _reads_both_ways(model) else "causal")
+    except UserError as problem:
+        return Diagnosis(facts, [model_unreadable(problem)])
+    facts |= _model_facts(model, encoder)
+    found = [pad_is_end(model), template_turns(encoder, []), flat_layout(model)]
+    if isinstance(model, Policy):
+        found += [end_not_in_generation_config(model, encoder), no_chat_template(model)]
+    return Diagnosis(facts, [finding for finding in found if finding is not None])
+
+
+_LOADERS: dict[str, Callable[[str], Policy | RewardModel]] = {
+    "policy": lambda name: load_policy(ModelConfig(name=name)),
+    "reward model": RewardModel.from_pretrained,
+    "encoder": lambda name: RewardModel.from_backbone(ModelConfig(name=name)),
+}
+
+
+def _kind(folder: Path) -> tuple[str, str]:
+    """Which loader reads the folder, and its kind in words. ``UserError`` for what is no model, or not safe to read."""
+    if is_adapter(folder) and not (folder / "config.json").is_file():
+        adapter = PeftConfig.read(folder / ADAPTER_CONFIG)
+        of = "reward model" if adapter.task_type == "SEQ_CLS" else "policy"
+        return of, f"adapter ({adapter.task_type}) of {adapter.base_name}"
+    config = load_config(folder, trust_remote_code=False)
+    made_for = ", ".join(config.architectures or ["an unnamed architecture"])
+    if "ForSequenceClassification" in made_for:
+        return "reward model", f"reward model, {made_for}"
+    if is_encoder_config(config):
+        return "encoder", f"encoder to start a reward model from, {made_for}"
+    return "policy", f"policy, {made_for}"
+
+
+def read_headers(folder: Path) -> dict[str, int]:
+    """Numbers of each tensor in the folder's safetensors, whose headers fit their files. No tensor is read."""
+    sizes: dict[str, int] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 (no mapping)
+                    sizes[key] = int(torch.Size(file.get_slice(key).get_shape()).numel())
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
+    for index in folder.glob("*.safetensors.index.json"):
+        lost = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})) - set(sizes)
+        if lost:
+            raise UserError(f"{index} names {len(lost)} tensors that no file here has: {', '.join(sorted(lost)[:3])}")
+    if not sizes:
+        raise UserError(f"{folder} holds no *.safetensors")
+    return sizes
+
+
+def _reads_both_ways(model: Policy | RewardModel) -> bool:
+    return isinstance(model, RewardModel) and model.is_encoder
+
+
+def _model_facts(model: Policy | RewardModel, encoder: ChatEncoder) -> dict[str, str]:
+    tokenizer = model.tokenizer
+    shared = "a prompt is computed once for all its answers"
+    return {
+        "layout": f"{model.traits.layout} ({shared if model.traits.layout is Layout.TREE else 'a row an answer'})",
+        "vocabulary": f"{len(tokenizer):,} tokens",
+        "ends a response": ", ".join(map(str, tokenizer.convert_ids_to_tokens(list(encoder.end_ids)))),
+        "pad": str(tokenizer.pad_token),
+        "chat template": "its own" if tokenizer.chat_template else "none: docs/data.md's default is used",
+    }
+
+
+def model_unreadable(problem: UserError) -> Finding:
+    return Finding(
+        "model_unreadable",
+        "error",
+        str(problem),
+        "No stage can start from it, and other tools may read something else.",
+        "a copy or download that was cut short, a missing part, or a folder of another kind",
+        "Copy or export it again; train a reward model with `concordant reward`, merge an adapter with "
+        "`concordant merge`",
+    )
+
+
+def weights_not_finite(folder: Path) -> Finding | None:
+    """Asked of the files, a tensor at a time: a model with NaN in it fails its load checks for stranger reasons."""
+    broken = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            broken += [key for key in file.keys() if not bool(torch.isfinite(file.get_tensor(key)).all())]  # noqa: SIM118
+    if not broken:
+        return None
+    return Finding(
+        "not_finite",
+        "error",
+        f"{len(broken)} tensors hold NaN or infinity: {', '.join(broken[:3])}",
+        "Every answer and every score is then NaN.",
+        "the run that made it diverged, or the file was converted in too low a precision",
+        "Export an earlier checkpoint, or train again with half the --train.learning_rate",
+        numbers={"tensors": len(broken)},
+    )
+
+
+def pad_is_end(model: Policy | RewardModel) -> Finding | None:
+    """Harmless here, where masks are made from turns; not in other tools."""
+    pad, end = model.tokenizer.pad_token_id, model.tokenizer.eos_token_id
+    if pad is not None and pad != end:
+        return None
+    is_reward = isinstance(model, RewardModel)
+    return Finding(
+        "pad_is_end",
+        "warning" if is_reward else "info",
+        f"the pad token is {'not set' if pad is None else f'the end token, {model.tokenizer.eos_token}'}",
+        "transformers pools a reward at the rightmost token that is not padding: it would score the token before the "
+        "end."
+        if is_reward
+        else "Tools that mask padding by its id mask the end token too, and the model never learns to stop.",
+        "GPT-2 and Llama tokenizers come without a pad token, and EOS is often put in its place",
+        "Train it again with `concordant reward`, which adds a pad token"
+        if is_reward
+        else "Nothing for Concordant; for other tools give the tokenizer a pad token of its own",
+    )
+
+
+def end_not_in_generation_config(policy: Policy, encoder: ChatEncoder) -> Finding | None:
+    generation = policy.model.generation_config
+    known = generation.eos_token_id if generation else None
+    if encoder.end_id in (known if isinstance(known, list) else [known]):
+        return None
+    end = policy.tokenizer.convert_ids_to_tokens(encoder.end_id)
+    return Finding(
+        "end_not_in_generation_config",
+        "warning",
+        f'the chat template ends a turn with "{end}" ({encoder.end_id}), generation_config.json stops at {known}',
+        "Other tools go on after the answer and let the model talk to itself.",
+        "the folder was made by a tool that knows the tokenizer's EOS alone",
+        f"Add {encoder.end_id} to eos_token_id in generation_config.json; what Concordant exports has it",
+        numbers={"end": encoder.end_id},
+    )
+
+
+def no_chat_template(policy: Policy) -> Finding | None:
+    if policy.tokenizer.chat_template:
+        return None
+    return Finding(
+        "no_chat_template",
+        "info",
+        "the tokenizer has no chat template; Human: and Assistant: turns are used, as in HH-RLHF",
+        "A model trained on another form of dialogue answers worse in this one.",
+        "a base model, or a folder copied without chat_template.jinja",
+        "Put the model's own chat_template.jinja into the folder; a base model needs none before SFT",
+    )
+
+
+def flat_layout(model: Policy | RewardModel) -> Finding | None:
+    if model.traits.layout is Layout.TREE or _reads_both_ways(model):
+        return None
+    return Finding(
+        "flat_layout",
+        "info",
+        "prompt trees are not exact for this architecture, so every answer has a row with its own prompt",
+        "Results are the same; a step takes up to twice the time.",
+        "positions or masks that are given are not honoured (ALiBi, state-space layers, dynamic RoPE)",
+        "Nothing, or a model that docs/models.md lists as tree",
+    )
+
+
+# -- a run ----------------------------------------------------------------------------------------
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / METRICS).is_file() or (folder / EVENTS).is_file()
+
+
+def diagnose_run(folder: Path) -> Diagnosis:
+    """What preflight found when it began, and what the live rules say of its metrics today."""
+    from concordant.doctor.replay import diagnose
+
+    findings = [*preflight_findings(folder), *(diagnose(folder) if (folder / METRICS).is_file() else [])]
+    return Diagnosis({"run": str(folder)}, findings)
+
+
+def preflight_findings(folder: Path) -> Iterator[Finding]:
+    """Those in events.jsonl from before the first step, which metrics cannot show again."""
+    path = folder / EVENTS
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []  # a kill may cut the last
+    for event in map(json.loads, lines):
+        if event.get("kind") == "finding" and event.get("step") is None:
+            yield Finding.from_event(event)

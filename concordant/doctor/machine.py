@@ -1,0 +1,258 @@
+"""``concordant doctor`` without a target: what this machine has, how fast it multiplies, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from packaging.requirements import Requirement
+
+from concordant.doctor.finding import Diagnosis, Finding
+from concordant.doctor.preflight_memory import gigabytes, total_memory
+from concordant.engines.precision import cpu_has_bf16
+from concordant.training.disk import disk_free
+
+SIZE = 768  # rows and columns of the matrices that are multiplied: 0.9 GFLOP, past the caches' flattery
+TRIES = 4
+SLOW = 5.0  # fp32 GFLOPS a thread that any CPU of the last ten years exceeds several times
+LITTLE_MEMORY, LITTLE_DISK = 2 * 2**30, 2 * 2**30  # bytes: the smallest runs need so much
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")  # whose versions are worth a line
+
+
+def diagnose_machine(folder: Path = Path(".")) -> Diagnosis:
+    """``folder``: where runs would be written."""
+    threads, usable = torch.get_num_threads(), usable_cores()
+    speed, half = gemm_speed(torch.float32), gemm_speed(torch.bfloat16)
+    free_memory, free_disk = available_memory(), disk_free(folder)
+    facts = {
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "cores": f"{usable:g} usable of {os.cpu_count()}, PyTorch uses {threads} threads",
+        "memory": f"{gigabytes(free_memory)} available of {gigabytes(total_memory())}",
+        "disk": f"{gigabytes(free_disk)} free at {folder.absolute()}",
+        "arithmetic": f"fp32 {speed:.0f} GFLOPS, bf16 {half:.0f} GFLOPS ({_units()})",
+        "GPU": _gpu(),
+        "libraries": ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES),
+    }
+    found = [
+        too_many_threads(threads, usable),
+        slow_arithmetic(speed, threads),
+        slow_bf16(speed, half),
+        little_memory(free_memory),
+        little_disk(free_disk, folder),
+        gpu_not_seen(),
+        *versions(),
+    ]
+    return Diagnosis(facts, [finding for finding in found if finding is not None])
+
+
+# -- what there is --------------------------------------------------------------------------------
+
+
+def usable_cores() -> float:
+    """Cores this process may use: its affinity, or its container's share of time."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        time_allowed, _, period = quota.read_text().partition(" ")
+        if time_allowed != "max":
+            cores = min(cores, int(time_allowed) / int(period))
+    return cores
+
+
+def available_memory() -> int:
+    """Bytes that could be had now without swapping."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return min(total_memory(), int(fields["MemAvailable"].split()[0]) * 1024)
+    return total_memory()
+
+
+def gemm_speed(dtype: torch.dtype) -> float:
+    """GFLOPS of a matrix product on the CPU, the best of a few: another process may be busy."""
+    a, best = torch.ones(SIZE, SIZE, dtype=dtype), float("inf")
+    for _ in range(TRIES):
+        started = time.perf_counter()
+        torch.mm(a, a)
+        best = min(best, time.perf_counter() - started)
+    return 2 * SIZE**3 / best / 1e9
+
+
+def _units() -> str:
+    amx = "AMX" if torch.cpu._is_amx_tile_supported() else "bf16 units" if cpu_has_bf16() else "no bf16 units"
+    return f"{'MKL' if torch.backends.mkl.is_available() else 'no MKL'}, {amx}"
+
+
+def _gpu() -> str:
+    if not torch.cuda.is_available():
+        return "none that PyTorch sees"
+    properties = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return ", ".join(f"{p.name} {gigabytes(p.total_memory)}" for p in properties)
+
+
+# -- what is wrong with it ------------------------------------------------------------------------
+
+
+def too_many_threads(threads: int, usable: float) -> Finding | None:
+    if threads <= max(1.0, usable):
+        return None
+    return Finding(
+        "too_many_threads",
+        "warning",
+        f"PyTorch uses {threads} threads on {usable:g} cores",
+        "Threads that wait for one another's core make every step several times slower.",
+        "a container or a batch system grants fewer cores than the machine has",
+        f"Set --train.threads {max(1, int(usable))}, or OMP_NUM_THREADS={max(1, int(usable))}",
+        numbers={"threads": threads, "cores": usable},
+    )
+
+
+def slow_arithmetic(speed: float, threads: int) -> Finding | None:
+    """``speed``: fp32 GFLOPS."""
+    if speed >= SLOW * threads:
+        return None
+    return Finding(
+        "slow_arithmetic",
+        "warning",
+        f"matrices are multiplied at {speed:.1f} GFLOPS with {threads} threads",
+        "Training is nearly all matrix products, and takes so much longer.",
+        "the machine is busy with something else, or PyTorch was built without a fast BLAS",
+        "See what else runs; install PyTorch's own wheel, which brings MKL or OpenBLAS",
+        numbers={"gflops": speed, "threads": threads},
+    )
+
+
+def slow_bf16(speed: float, half: float) -> Finding | None:
+    """Both in GFLOPS; ``model.precision auto`` believes the processor's word, this measures."""
+    if not cpu_has_bf16() or half >= speed or torch.cuda.is_available():
+        return None
+    return Finding(
+        "slow_bf16",
+        "warning",
+        f"the processor says it has bf16 units, yet multiplies at {half:.0f} GFLOPS in bf16 and {speed:.0f} in fp32",
+        "model.precision auto takes bf16 here, which is slower and less exact.",
+        "a virtual machine that hides the units, or a build of PyTorch that does not use them",
+        "Set --model.precision fp32",
+        numbers={"fp32": speed, "bf16": half},
+    )
+
+
+def little_memory(free: int) -> Finding | None:
+    if free >= LITTLE_MEMORY:
+        return None
+    return Finding(
+        "memory",
+        "warning",
+        f"{gigabytes(free)} of memory are available",
+        "Even a small model needs 16 bytes a trained weight, and activations.",
+        "something else holds the memory, or the container has little",
+        "End what holds it; or set --train.micro_batch_tokens 2048 and --model.lora.rank 16",
+        numbers={"free": free},
+    )
+
+
+def little_disk(free: int, folder: Path) -> Finding | None:
+    if free >= LITTLE_DISK:
+        return None
+    return Finding(
+        "disk",
+        "warning",
+        f"{gigabytes(free)} are free at {folder.absolute()}",
+        "A checkpoint that does not fit is lost; a model that does not fit is the run's result lost.",
+        "a full disk or a small quota",
+        "Set --output on another disk, and --train.keep_last 1",
+        numbers={"free": free},
+    )
+
+
+def gpu_not_seen() -> Finding | None:
+    if torch.cuda.is_available() or not (Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi")):
+        return None
+    cause = (
+        "PyTorch was installed for CPUs only"
+        if torch.version.cuda is None
+        else f"the driver is older than CUDA {torch.version.cuda} needs, or CUDA_VISIBLE_DEVICES hides the GPU"
+    )
+    return Finding(
+        "gpu_not_seen",
+        "warning",
+        f"there is an NVIDIA driver, and PyTorch {torch.__version__} sees no GPU",
+        "Runs take the CPU, tens of times slower.",
+        cause,
+        "Install PyTorch's wheel for the driver's CUDA version, or unset CUDA_VISIBLE_DEVICES",
+    )
+
+
+def versions() -> list[Finding]:
+    """Libraries too old to work, and libraries other than those the tests were run with."""
+    found, unmet, other = [], unmet_requirements(), other_than_tested()
+    if unmet:
+        found.append(
+            Finding(
+                "versions",
+                "error",
+                f"requirements are not met: {'; '.join(unmet)}",
+                "Names are missing or mean something else: errors, or other numbers.",
+                "another package pinned an older version in this environment",
+                "Give the project an environment of its own: `make test` makes .venv",
+                numbers={"unmet": len(unmet)},
+            )
+        )
+    if other:
+        found.append(
+            Finding(
+                "versions",
+                "info",
+                f"{len(other)} libraries are other than those tested with: {', '.join(other[:4])}",
+                "Results may differ in their last bits, rarely in more.",
+                "newer versions were installed without constraints.txt",
+                "pip install -c constraints.txt -e . for the very numbers of the docs",
+                numbers={"other": len(other)},
+            )
+        )
+    return found
+
+
+def unmet_requirements(distribution: str = "concordant") -> list[str]:
+    """``torch 2.4.0, needs >=2.11`` for each that the package asks for and does not find."""
+    unmet = []
+    for text in _requires(distribution):
+        need = Requirement(text)
+        if need.marker and not need.marker.evaluate({"extra": ""}):
+            continue
+        have = _version(need.name)
+        if have is None or not need.specifier.contains(have, prereleases=True):
+            unmet.append(f"{need.name} {have or 'is missing'}, needs {need.specifier}")
+    return unmet
+
+
+def other_than_tested(constraints: Path | None = None) -> list[str]:
+    """``name version (tested)`` for each library installed in another version than the source tree's constraints."""
+    file = constraints or Path(__file__).resolve().parents[2] / "constraints.txt"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    installed = {name: _version(name) for name in pinned}
+    return [
+        f"{name} {have} ({pinned[name]})"
+        for name, have in installed.items()
+        if have is not None and have.partition("+")[0] != pinned[name]
+    ]
+
+
+def _requires(distribution: str) -> list[str]:
+    try:
+        return metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return []
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

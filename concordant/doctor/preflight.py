@@ -1,0 +1,106 @@
+"""Preflight: what can be known before the first step, in a second or two. It changes no number of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from concordant.algorithms.ppo import PPO
+from concordant.algorithms.supervised import Supervised
+from concordant.config.stages import DPOConfig, PPOConfig, RunConfig
+from concordant.core.errors import RunStopped
+from concordant.core.trees import PromptTree
+from concordant.data.chat import ChatEncoder, Encoded
+from concordant.data.convert import prompt_of
+from concordant.data.records import Pair
+from concordant.data.splits import Loaded
+from concordant.doctor.finding import Finding, Severity, at_least
+from concordant.doctor.preflight_memory import disk_space
+from concordant.doctor.preflight_model import check_ppo, check_supervised
+from concordant.doctor.preflight_records import check_records
+from concordant.doctor.preflight_tokens import LOOKED_AT, check_tokens, spread
+from concordant.doctor.preview import preview
+from concordant.doctor.render import by_gravity, finding_text
+from concordant.engines.torch_learner import TorchLearner
+from concordant.training.loop import Algorithm, LoopResult
+from concordant.training.progress import current
+from concordant.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a stage learns from, as it has it in hand before it trains."""
+
+    loaded: Loaded[Any]
+    encoder: ChatEncoder
+    encoded: Encoded | None = None  # of ``loaded.train``, or the most of it; None for prompts that await answers
+
+
+class Preflight:
+    """A callback of the loop: looks once, when a run starts from its first step."""
+
+    def __init__(self, config: RunConfig, subject: Subject) -> None:
+        self.config, self.subject = config, subject
+
+    def start(self, algorithm: Algorithm, folder: RunFolder) -> None:
+        """Raises RunStopped where ``doctor.stop_on`` asks for it, everything having been said."""
+        learners = _learners(algorithm)
+        if not learners or any(learner.version for learner in learners):  # a resumed run was looked at when it began
+            return
+        encoded = self.subject.encoded or _prompts_alone(self.subject)
+        current().message(preview(self.subject.encoder, encoded.trees, _names(self.subject)))
+        findings = by_gravity(self._findings(algorithm, learners, encoded, folder))
+        for finding in findings:
+            folder.log_event(finding.as_event())
+            current().message(finding_text(finding))
+        stop_on = self.config.doctor.stop_on
+        if stop_on and findings and at_least(findings[0].severity, cast(Severity, stop_on)):
+            raise RunStopped(
+                f"{folder.name}: stopped by doctor.stop_on {stop_on} ({findings[0].rule}) before its first step: "
+                "apply the cure and start anew"
+            )
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing: the live rules' business."""
+
+    def end(self, result: LoopResult) -> None:
+        """Nothing."""
+
+    def _findings(
+        self, algorithm: Algorithm, learners: Sequence[TorchLearner], encoded: Encoded, folder: RunFolder
+    ) -> list[Finding]:
+        config, subject = self.config, self.subject
+        has_own_reference = isinstance(config, DPOConfig | PPOConfig) and bool(config.reference)
+        found = check_records(subject.loaded)
+        found += check_tokens(subject.encoder, encoded, subject.loaded.train)
+        if isinstance(algorithm, Supervised):
+            found += check_supervised(algorithm, has_own_reference)
+        elif isinstance(algorithm, PPO):
+            found += check_ppo(algorithm, has_own_reference)
+        trained = sum(p.numel() for learner in learners for p in learner.parameters)
+        exported = sum(p.numel() for p in learners[0].network.parameters())
+        disk = disk_space(folder.path, trained, exported, config.train)
+        return [*found, disk] if disk else found
+
+
+def _learners(algorithm: Algorithm) -> list[TorchLearner]:
+    """Whom the algorithm trains, the one it exports first."""
+    if isinstance(algorithm, Supervised):
+        learners = [algorithm.learner]
+    elif isinstance(algorithm, PPO):
+        learners = [algorithm.actor, *([algorithm.critic] if algorithm.critic else [])]
+    else:
+        learners = []
+    return [learner for learner in learners if isinstance(learner, TorchLearner)]
+
+
+def _names(subject: Subject) -> tuple[str, ...]:
+    """What a tree's branches are."""
+    return ("chosen", "rejected") if isinstance(subject.loaded.train[0], Pair) else ("response",)
+
+
+def _prompts_alone(subject: Subject) -> Encoded:
+    """Trees of a trunk each, for what looks at prompts."""
+    some = spread(subject.loaded.train, LOOKED_AT)
+    return Encoded([PromptTree(ids, ()) for ids in subject.encoder.prompts([prompt_of(r) for r in some])])

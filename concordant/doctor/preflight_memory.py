@@ -1,0 +1,98 @@
+"""Whether the longest batch, the optimizer and the files of a run fit in."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from concordant.config.train import TrainConfig
+from concordant.core.trees import PromptTree
+from concordant.doctor.finding import Finding
+from concordant.engines.torch_learner import TorchLearner
+from concordant.training.disk import BYTES, disk_free, disk_need
+
+FULL = 0.9  # share of memory or disk that leaves no room for what is not counted
+
+
+def is_out_of_memory(problem: RuntimeError) -> bool:
+    """A GPU's own error, or what PyTorch says on a CPU."""
+    return isinstance(problem, torch.OutOfMemoryError) or "can't allocate memory" in str(problem)
+
+
+def out_of_memory(learner: TorchLearner, trees: Sequence[PromptTree]) -> Finding:
+    """The longest batch did not fit: said now, and not an hour into the run."""
+    if learner.network.device.type == "cuda":
+        torch.cuda.empty_cache()
+    limit, tokens = learner.config.micro_batch_tokens, max(t.tokens for t in trees)
+    return Finding(
+        "memory",
+        "error",
+        f"the longest batch (trees of up to {tokens:,} tokens, {limit:,} tokens a forward pass) does not fit in memory",
+        "The run would end the first time that such a batch comes.",
+        "activations grow with the tokens of a forward pass; gradients and Adam's moments with the trained weights",
+        f"Set --train.micro_batch_tokens {max(tokens, limit // 2)} (the gradient stays the same), then "
+        "--model.activation_checkpointing true, then --model.lora.rank 16",
+        numbers={"micro_batch_tokens": limit, "longest": tokens},
+    )
+
+
+def nearly_out_of_memory(learner: TorchLearner) -> Finding | None:
+    """After a trial step: its peak, and Adam's two moments that are still to come, against what there is."""
+    device = learner.network.device
+    moments = 2 * BYTES * sum(p.numel() for p in learner.parameters)
+    if device.type == "cuda":
+        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+    else:
+        peak, total = peak_of_process(), total_memory()
+    if peak + moments <= FULL * total:
+        return None
+    return Finding(
+        "memory",
+        "warning",
+        f"the longest batch took {gigabytes(peak)}, the optimizer will take {gigabytes(moments)} more, and there are "
+        f"{gigabytes(total)}",
+        "The run may end for lack of memory at its first step or at its longest batch.",
+        "activations grow with the tokens of a forward pass; gradients and Adam's moments with the trained weights",
+        f"Set --train.micro_batch_tokens {learner.config.micro_batch_tokens // 2} (the gradient stays the same), then "
+        "--model.lora.rank 16",
+        numbers={"peak": peak, "moments": moments, "total": total},
+    )
+
+
+def disk_space(path: Path, trained: int, exported: int, train: TrainConfig) -> Finding | None:
+    """``trained``, ``exported``: numbers of weights."""
+    need, free = disk_need(trained, exported, train), disk_free(path)
+    if need <= FULL * free:
+        return None
+    return Finding(
+        "disk",
+        "error" if need > free else "warning",
+        f"checkpoints and the model need {gigabytes(need)}, and {gigabytes(free)} are free at {path}",
+        "A checkpoint that does not fit is lost; a model that does not fit is the run's result lost.",
+        f"a checkpoint holds every trained weight with Adam's moments; {train.keep_last} are kept while one is written",
+        "Set --train.keep_last 1, or --output on another disk; --train.save_every 0 saves none but when asked to stop",
+        numbers={"need": need, "free": free},
+    )
+
+
+def gigabytes(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def peak_of_process() -> int:
+    """Bytes this process had in memory at most."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def total_memory() -> int:
+    """Bytes this process may use: the machine's, or its container's."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return machine if text == "max" else min(machine, int(text))

@@ -1,0 +1,361 @@
+"""What the very learner, objective and sampler of a stage show before its first step.
+
+Nothing of the run moves: no weight, no gradient, no stream of random numbers, no module's mode.
+
+N response tokens, B branches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from concordant.algorithms.dpo import DPOObjective
+from concordant.algorithms.ppo import PPO, Experience
+from concordant.algorithms.reward import RewardObjective
+from concordant.algorithms.rollouts import Rollouts
+from concordant.algorithms.supervised import Supervised
+from concordant.core.masked import sum_by_branch
+from concordant.core.objective import Objective, Outputs
+from concordant.core.seeding import derive, torch_stream
+from concordant.core.trees import Branch, Layout, PromptTree
+from concordant.data.records import Prompt
+from concordant.doctor.finding import Finding
+from concordant.doctor.preflight_memory import is_out_of_memory, nearly_out_of_memory, out_of_memory
+from concordant.doctor.preflight_records import percent
+from concordant.engines.protocol import Learner
+from concordant.engines.torch_learner import TorchLearner
+
+LOOKED_AT = 64  # pairs whose accuracy is measured
+OPPOSITE, SURE = 0.25, 0.8  # accuracy below and loss above which a reward model knows the opposite of the labels
+SAMPLED = (4, 16)  # prompts and tokens the sampler is tried with
+# Nats a token that rounding may make: in fp32, and in bf16, whose logits have three digits.
+ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+
+
+def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Finding]:
+    """SFT, reward model, DPO: one step on the longest batch, and what must hold before the first.
+
+    ``has_own_reference``: DPO from a reference that is not its start, which then differs from it rightly.
+    """
+    learner, trees = algorithm.learner, algorithm.trees
+    if not isinstance(learner, TorchLearner):
+        return []
+    found: list[Finding] = []
+    with untouched(learner):
+        numbers = longest(trees, learner, algorithm.config.batch_size)
+        found += trial_step(learner, [trees[i] for i in numbers], algorithm.objective(numbers))
+        objective = algorithm.objective(numbers)
+        if isinstance(objective, DPOObjective) and not has_own_reference:
+            found += start_of_dpo(learner, [trees[i] for i in numbers], objective)
+        if isinstance(objective, RewardObjective):
+            some = range(0, len(trees), -(-len(trees) // LOOKED_AT))
+            found += labels_at_start(learner, [trees[i] for i in some], algorithm.objective(some))
+    return found
+
+
+def check_ppo(algorithm: PPO, has_own_reference: bool) -> list[Finding]:
+    """The sampler, the reference and the ratio against the learner, and one step on the longest batch."""
+    actor, critic = algorithm.actor, algorithm.critic
+    if not isinstance(actor, TorchLearner):
+        return []
+    found: list[Finding] = []
+    with untouched(actor):
+        rollouts = sample(algorithm)
+        found += sampler_differs(rollouts, actor, algorithm.config.allow_truncated_sampling)
+        if not has_own_reference:
+            found += start_kl(rollouts.trees, actor, algorithm.reference)
+        trees, experience = imagined(algorithm, actor)
+        tokens_N = torch.arange(len(experience.value_N))
+        found += trial_step(actor, trees, algorithm.policy_objective(experience, tokens_N), what="policy")
+        if isinstance(critic, TorchLearner):
+            with untouched(critic):
+                found += trial_step(critic, trees, algorithm.value_objective(experience, tokens_N), what="critic")
+    return found
+
+
+@contextmanager
+def untouched(learner: TorchLearner) -> Iterator[None]:
+    """Afterwards there is no gradient, and global random state and every module's mode are as they were."""
+    resting = [module for module in learner.network.modules() if not module.training]
+    device = learner.network.device
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        learner.network.zero_grad(set_to_none=True)
+        for module in resting:
+            module.training = False
+
+
+# -- the longest batch, and whom its gradient reaches ---------------------------------------------
+
+
+def longest(trees: Sequence[PromptTree], learner: TorchLearner, batch_size: int) -> list[int]:
+    """Numbers of the longest trees, as many as fill a micro-batch, one batch at most."""
+
+    def size(number: int) -> int:
+        tree = trees[number]
+        return tree.tokens if learner.network.layout is Layout.TREE else tree.flat_tokens
+
+    order = sorted(range(len(trees)), key=size, reverse=True)
+    fill = learner.config.micro_batch_tokens // max(1, size(order[0])) + 1
+    return order[: min(batch_size, fill)]
+
+
+def trial_step(
+    learner: TorchLearner, trees: Sequence[PromptTree], objective: Objective, what: str = "model"
+) -> list[Finding]:
+    """Forward and backward on ``trees``: does it fit in memory, is the ratio 1, and where does the gradient go?"""
+    try:
+        metrics = learner.forward_backward(trees, objective)
+    except RuntimeError as problem:
+        if not is_out_of_memory(problem):
+            raise
+        return [out_of_memory(learner, trees)]
+    found = [nearly_out_of_memory(learner), dropout_on(metrics, rounding(learner)), *gradients(learner, what)]
+    return [finding for finding in found if finding is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """Names of tensors, by what the gradient did."""
+
+    missing: list[str]  # trained, and no gradient came
+    strange: list[str]  # not trained, and a gradient came
+    all_zero: bool
+    not_finite: list[str]
+
+
+def _reached(network: nn.Module, trained: Sequence[Tensor]) -> _Reached:
+    ours = set(map(id, trained))
+    named = list(network.named_parameters())
+    with_gradient = [(name, p.grad) for name, p in named if p.grad is not None and id(p) in ours]
+    return _Reached(
+        missing=[name for name, p in named if id(p) in ours and p.grad is None],
+        strange=[name for name, p in named if id(p) not in ours and p.grad is not None],
+        all_zero=not any(bool(g.any()) for _, g in with_gradient),
+        not_finite=[name for name, g in with_gradient if not bool(torch.isfinite(g).all())],
+    )
+
+
+def gradients(learner: TorchLearner, what: str = "model") -> list[Finding]:
+    """After a backward pass: every trained tensor has a gradient, no other has one, and it is a number."""
+    reached = _reached(learner.network, learner.parameters)
+    found = []
+    if reached.missing or reached.all_zero:
+        n, total = len(reached.missing), len(learner.parameters)
+        found.append(
+            Finding(
+                "gradient_missing",
+                "error" if reached.all_zero else "warning",
+                f"the gradient of the {what} is 0 everywhere"
+                if reached.all_zero
+                else f"no gradient reaches {n} of {total} trained tensors of the {what}: {_some(reached.missing)}",
+                "What the gradient does not reach is never learnt.",
+                "the loss does not depend on them: a part of the model that text does not use, a detached head, or a "
+                "batch without anything to learn",
+                "Freeze what is not meant to learn and train adapters on the rest: --model.lora.rank 16"
+                if n
+                else "See whether the masks in the preview are right; set --data.max_response_tokens high enough",
+                numbers={"tensors": n, "trained": total},
+            )
+        )
+    if reached.strange:
+        found.append(
+            Finding(
+                "gradient_frozen",
+                "error",
+                f"a gradient reaches {len(reached.strange)} tensors of the {what} that no optimizer moves: "
+                f"{_some(reached.strange)}",
+                "Their gradient is never used or cleared, costs memory and falsifies clipping; what is frozen may be "
+                "the reference.",
+                "requires_grad was set after the learner was made",
+                "Set requires_grad before the learner is made, or leave those tensors frozen: --model.lora.rank 16 "
+                "freezes all but the adapter",
+                numbers={"tensors": len(reached.strange)},
+            )
+        )
+    if reached.not_finite:
+        found.append(
+            Finding(
+                "not_finite",
+                "error",
+                f"the first gradient of the {what} is not finite in {len(reached.not_finite)} tensors: "
+                f"{_some(reached.not_finite)}",
+                "Nothing is learnt from such a step; five in a row end the run.",
+                "overflow in low precision, or a model folder with NaN in it",
+                "Set --model.precision fp32; if that changes nothing, fetch the model again",
+                numbers={"tensors": len(reached.not_finite)},
+            )
+        )
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+# -- what holds before the first step -------------------------------------------------------------
+
+
+def rounding(learner: TorchLearner) -> float:
+    """Nats a token that two passes over the same tokens may differ by."""
+    return ROUNDING[learner.precision or torch.float32]
+
+
+def logprobs(learner: Learner, trees: Sequence[PromptTree]) -> Tensor:
+    logprob_N = learner.forward(trees, Outputs(logprob=True)).logprob_N
+    assert logprob_N is not None
+    return logprob_N
+
+
+def start_of_dpo(learner: TorchLearner, trees: Sequence[PromptTree], objective: DPOObjective) -> list[Finding]:
+    """Policy = reference, so every log-ratio is 0 and the sigmoid loss is ln 2."""
+    length_B = torch.tensor([b.response_length for t in trees for b in t.branches])
+    logratio_B = sum_by_branch(logprobs(learner, trees), length_B) - objective.reference_B
+    off = float((logratio_B.abs() / length_B).max())
+    metrics = learner.evaluate(trees, objective)
+    loss, accuracy = metrics["loss"], metrics["rewards/accuracies"]
+    slack = 1e-4 + objective.beta * rounding(learner) * float(length_B.max())  # what rounding may do to a margin
+    is_ln2 = objective.loss == "ipo" or abs(loss - math.log(2)) <= slack
+    if off <= rounding(learner) and is_ln2:
+        return []
+    seen = (
+        f"before the first step the {objective.loss} loss is {loss:.4f} (ln 2 = 0.6931 but for ipo), reward accuracy "
+        f"{percent(accuracy)}, and policy and reference differ by up to {off:.2g} nats a token"
+    )
+    if off <= rounding(learner):
+        return [_reference_is_not_the_start(seen, off, f"the {objective.loss} loss itself: equal policies give ln 2")]
+    return [_reference_is_not_the_start(seen, off)]
+
+
+def start_kl(trees: Sequence[PromptTree], actor: TorchLearner, reference: Learner) -> list[Finding]:
+    """The reference is the policy's start, so their KL is 0."""
+    off = float((logprobs(actor, trees) - logprobs(reference, trees)).abs().max())
+    if off <= rounding(actor):
+        return []
+    seen = f"before the first step policy and reference differ by up to {off:.2g} nats a token; expected 0"
+    return [_reference_is_not_the_start(seen, off)]
+
+
+def _reference_is_not_the_start(
+    seen: str,
+    off: float,
+    cause: str = "another model stands as reference, its log-probs were computed for other tokens, or dropout was on",
+) -> Finding:
+    return Finding(
+        "reference_not_start",
+        "error",
+        seen,
+        "KL and DPO's rewards are then measured from somewhere else than where the policy begins.",
+        cause,
+        "Leave --reference empty: the policy as it starts is the reference",
+        numbers={"nats_per_token": off},
+    )
+
+
+def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None:
+    """PPO's probability ratio under the weights that sampled."""
+    mean, most = metrics.get("ratio/mean", 1.0), metrics.get("ratio/max", 1.0)
+    if abs(mean - 1) <= tolerance and abs(most - 1) <= 10 * tolerance:
+        return None
+    return Finding(
+        "dropout_on",
+        "error",
+        f"with the weights that sampled, the probability ratio is {mean:.4f} on average and {most:.4f} at most; "
+        "expected 1",
+        "PPO then clips, and corrects for, a step that was never made.",
+        "dropout that is on while learning (an adapter's)",
+        "Set --model.lora.dropout 0, and --model.precision fp32 to rule out rounding",
+        numbers={"mean": mean, "max": most},
+    )
+
+
+def labels_at_start(learner: TorchLearner, trees: Sequence[PromptTree], objective: Objective) -> list[Finding]:
+    """A model that is sure of the opposite of the labels has met swapped ones. A new head may rank few pairs right by
+    its luck, since answers have much in common, but it is sure of nothing: its loss is near ln 2."""
+    metrics = learner.evaluate(trees, objective)
+    accuracy, loss = metrics["accuracy"], metrics["bradley_terry"]
+    if accuracy >= OPPOSITE or loss < SURE or len(trees) < LOOKED_AT // 2:
+        return []
+    return [
+        Finding(
+            "labels_swapped",
+            "warning",
+            f"before the first step {percent(accuracy)} of {len(trees)} pairs are ranked right (chance: 50 %), "
+            f"and the loss is {loss:.2f} (chance: 0.69)",
+            "The model would unlearn what it knows and learn to prefer what people dislike.",
+            "a trained reward model meets data whose chosen and rejected are swapped, or people of another mind",
+            "Read three pairs of the preview; if they are swapped, exchange the columns chosen and rejected",
+            numbers={"accuracy": accuracy, "loss": loss},
+        )
+    ]
+
+
+# -- PPO ------------------------------------------------------------------------------------------
+
+
+def sample(algorithm: PPO) -> Rollouts:
+    """A handful of short answers, from a stream of the doctor's own."""
+    prompts, tokens = SAMPLED
+    sampling = algorithm.config.sampling
+    short = replace(sampling, n=1, max_new_tokens=min(tokens, sampling.max_new_tokens))
+    algorithm.sampler.generator.load_weights(algorithm.actor.weights(), algorithm.actor.version)
+    return algorithm.sampler(algorithm.prompts[:prompts], short, derive(algorithm.config.seed, "doctor/sampler"))
+
+
+def sampler_differs(rollouts: Rollouts, actor: TorchLearner, is_known: bool = False) -> list[Finding]:
+    """What the sampler says a token's log-probability was, and what the learner says of the same token.
+
+    ``is_known``: top-p or top-k was accepted by name, so a difference is expected.
+    """
+    difference_N = (logprobs(actor, rollouts.trees) - rollouts.sampler_logprob_N).abs()
+    mean, most = float(difference_N.mean()), float(difference_N.max())
+    if mean <= rounding(actor):
+        return []
+    return [
+        Finding(
+            "sampler_differs",
+            "warning" if is_known else "error",
+            f"sampler and learner differ by {mean:.2g} nats a token on average, {most:.2g} at most, "
+            f"over {len(difference_N)} tokens",
+            "Ratios, KL and advantages are those of answers that this policy did not give.",
+            "the sampler's temperature is not the learner's, top-p or top-k renormalises, or its weights are stale",
+            "Set --sampling.top_p 1 --sampling.top_k 0, one sampling.temperature for both, --model.precision fp32",
+            numbers={"mean": mean, "max": most},
+        )
+    ]
+
+
+def imagined(algorithm: PPO, actor: TorchLearner) -> tuple[list[PromptTree], Experience]:
+    """A minibatch as long as one can be: the longest prompts, each answer at its limit, made of random tokens."""
+    config, stream = algorithm.config, torch_stream(algorithm.config.seed, "doctor/longest")
+    sampling, vocabulary = config.sampling, len(algorithm.sampler.encoder.tokenizer)
+    candidates = sorted(algorithm.prompts, key=_characters, reverse=True)[: config.train.batch_size]
+
+    prompt_ids = algorithm.sampler.encoder.prompts([p.messages for p in candidates])
+    room = algorithm.sampler.encoder.limits.total - max(map(len, prompt_ids))
+    tokens = max(1, min(sampling.max_new_tokens, room))
+
+    def answer() -> Branch:
+        return Branch.response(torch.randint(0, vocabulary, (tokens,), generator=stream))
+
+    trees = [PromptTree(ids, tuple(answer() for _ in range(sampling.n))) for ids in prompt_ids]
+    trees = [trees[i] for i in longest(trees, actor, max(1, config.train.batch_size // config.minibatches))]
+    old_N = logprobs(actor, trees)
+    ones_N, branches = torch.ones_like(old_N), len(trees) * sampling.n
+    length_B = torch.full((branches,), tokens)
+    group_B = torch.arange(len(trees)).repeat_interleave(sampling.n)
+    rollouts = Rollouts(trees, [], old_N, torch.zeros(branches, dtype=torch.bool), length_B, group_B, actor.version)
+    zeros_B = torch.zeros(branches)
+    return trees, Experience(rollouts, old_N, old_N, 0 * ones_N, ones_N, ones_N, zeros_B, zeros_B)
+
+
+def _characters(prompt: Prompt) -> int:
+    return sum(len(message.content) for message in prompt.messages)

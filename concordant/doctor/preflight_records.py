@@ -1,0 +1,185 @@
+"""What the records show by themselves, before any tokenizer: for a data file and for the data of a run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from concordant.data.card import KINDS, DataCard, make_card
+from concordant.data.convert import prompt_of
+from concordant.data.dialogue import Messages
+from concordant.data.records import Pair
+from concordant.data.splits import Loaded, reasons
+from concordant.doctor.finding import Finding
+
+LOOKED_AT = 20_000  # rows of a side that the card counts: half a second
+DROPPED = 0.1  # share of rows of no use that is worth a word
+REPEATED = 0.2  # share of rows that repeat an earlier one; a small world's good answers are few
+FEW = 50  # pairs below which a share of them says little
+LONGER_WINS = (0.65, 0.8)  # accuracy of "prefer the longer": worth knowing, and worth a warning
+NOISY = 0.25  # share of labels that point the other way; people agree with one another in 70–77 %
+
+
+def check_records(loaded: Loaded[Any], card: DataCard | None = None) -> list[Finding]:
+    """``card``: of the same records, where there is one already."""
+    card = card or make_card(
+        loaded.train[:LOOKED_AT], loaded.test[:LOOKED_AT], source="", seed=0, rows_read=loaded.rows_read
+    )
+    pairs = [record for record in loaded.train if isinstance(record, Pair)]
+    found = [
+        dropped_rows(loaded),
+        data_repeated(card),
+        leaking_prompts(loaded),
+        chosen_is_longer(card),
+        labels(pairs),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def dropped_rows(loaded: Loaded[Any]) -> Finding | None:
+    """Rows that were read and could not be used."""
+    share = loaded.dropped.total() / max(1, loaded.rows_read)
+    if share <= DROPPED:
+        return None
+    return Finding(
+        "dropped_rows",
+        "warning",
+        f"{loaded.dropped.total():,} of {loaded.rows_read:,} rows ({percent(share)}) are of no use: "
+        f"{reasons(loaded.dropped)}",
+        "What is left may be something else than you meant to train on.",
+        f"the rows are written otherwise than was recognised ({', '.join(loaded.formats)}), or lack answers",
+        "Look at one that was dropped; name the format with --data.format NAME (docs/data.md lists them)",
+        numbers={"share": share, "rows": loaded.dropped.total()},
+    )
+
+
+def data_repeated(card: DataCard) -> Finding | None:
+    """Rows whose prompt and answers an earlier row has."""
+    rows = sum(card.rows.values())
+    share = card.duplicate_rows / max(1, rows)
+    if share <= REPEATED:
+        return None
+    return Finding(
+        "data_repeated",
+        "warning",
+        f"{card.duplicate_rows:,} of {rows:,} rows ({percent(share)}) repeat an earlier row word for word",
+        "They count several times in the loss and are learnt by heart.",
+        "a file joined twice, or few distinct answers",
+        f"Remove the repeats, or make fewer passes: --train.epochs {1 - share:.2g} sees as many rows as are distinct",
+        numbers={"share": share, "rows": card.duplicate_rows},
+    )
+
+
+def leaking_prompts(loaded: Loaded[Any]) -> Finding | None:
+    """Held-out prompts that are in the training data, letter case and spacing aside."""
+    known = {_letters(prompt_of(record)) for record in loaded.train}
+    heldout = {prompt_of(record) for record in loaded.test}
+    shared = {prompt for prompt in heldout if _letters(prompt) in known}
+    if not shared:
+        return None
+    share = len(shared) / len(heldout)
+    exact = len(heldout & {prompt_of(record) for record in loaded.train})
+    return Finding(
+        "leaking_prompts",
+        "error" if share > 0.01 else "warning",
+        f"{len(shared):,} of {len(heldout):,} held-out prompts ({percent(share)}) are in the training data too"
+        + (f", {exact:,} of them word for word" if exact < len(shared) else ""),
+        "Held-out numbers then measure memory, and early stopping and the best checkpoint are picked by it.",
+        "the data brings a split of its own that overlaps"
+        if exact
+        else "the split is by prompt, and these differ in letter case or spacing only",
+        "Put all rows in one file and let `concordant prepare --data FILE --output DIR` split by prompt"
+        if exact
+        else "Write such prompts alike before `concordant prepare` splits them",
+        numbers={"share": share, "prompts": len(shared)},
+    )
+
+
+def _letters(prompt: Messages) -> tuple[str, ...]:
+    return tuple(" ".join(message.content.split()).casefold() for message in prompt)
+
+
+def chosen_is_longer(card: DataCard) -> Finding | None:
+    """How far length alone explains the labels."""
+    (low, high), longer_wins, pairs = LONGER_WINS, card.longer_preferred, card.kinds.get(KINDS[Pair], 0)
+    if longer_wins is None or pairs < FEW or max(longer_wins, 1 - longer_wins) < low:
+        return None
+    longer = longer_wins > 0.5
+    accuracy = longer_wins if longer else 1 - longer_wins
+    return Finding(
+        "chosen_is_longer",
+        "warning" if accuracy >= high or not longer else "info",
+        f'"always prefer the {"longer" if longer else "shorter"}" is right in {percent(accuracy)} of {pairs:,} pairs',
+        "A reward model may learn length and no more, and a policy then learns to fill the page."
+        if longer
+        else "People seldom prefer the shorter so clearly: chosen and rejected may be swapped.",
+        "raters took length for thoroughness" if longer else "columns exchanged, or a cost read as a score",
+        f"Trust a reward model only above {percent(accuracy)} on held-out pairs; for DPO, --loss ipo compares means "
+        "over tokens"
+        if longer
+        else "Read ten pairs; if they are swapped, exchange the columns chosen and rejected",
+        numbers={"accuracy": accuracy, "longer_preferred": longer_wins},
+    )
+
+
+def labels(pairs: Sequence[Pair]) -> Finding | None:
+    """Labels that point the other way: by the data's own margins or probabilities, else by pairs asked twice."""
+    known = list(_known_to_be_wrong(pairs))
+    if len(known) >= FEW:
+        share, how = sum(known) / len(known), "by the data's own margin or probability"
+    else:
+        votes = _noise_of_repeated(pairs)
+        if votes is None:
+            return None
+        share, how = votes, "judging by pairs that were asked more than once"
+    if share > 0.5:
+        return Finding(
+            "labels_swapped",
+            "error",
+            f"in {percent(share)} of the pairs the rejected answer is the better one, {how}",
+            "The model would learn to prefer what people dislike.",
+            "the columns chosen and rejected are exchanged, or a cost was read as a score",
+            "Exchange the columns chosen and rejected, or the sign of margin",
+            numbers={"share": share},
+        )
+    if share <= NOISY:
+        return None
+    smoothing = min(share, 0.45)
+    return Finding(
+        "label_noise",
+        "warning",
+        f"{percent(share)} of the labels point the other way, {how}",
+        f"No model can rank more than {percent(1 - share)} of such pairs right, and a confident loss learns the noise.",
+        "raters disagree, or answers that hardly differ were compared",
+        f"--label_smoothing {smoothing:.2f} (reward, dpo) says so to the loss; or leave out pairs with a small margin",
+        numbers={"share": share},
+    )
+
+
+def _known_to_be_wrong(pairs: Iterable[Pair]) -> Iterator[bool]:
+    for pair in pairs:
+        if pair.probability is not None:
+            yield pair.probability < 0.5
+        elif pair.margin is not None:
+            yield pair.margin < 0
+
+
+def _noise_of_repeated(pairs: Iterable[Pair]) -> float | None:
+    """Share of flipped labels ε, from how often two votes on one pair disagree: that is 2ε(1-ε). None for few votes."""
+    votes: defaultdict[tuple[Messages, frozenset[str]], Counter[str]] = defaultdict(Counter)
+    for pair in pairs:
+        votes[pair.prompt, frozenset((pair.chosen, pair.rejected))][pair.chosen] += 1
+    compared = disagreed = 0
+    for count in votes.values():
+        total = count.total()
+        compared += total * (total - 1) // 2
+        disagreed += math.prod(count.values()) if len(count) == 2 else 0
+    if compared < FEW:
+        return None
+    return (1 - math.sqrt(max(0.0, 1 - 2 * disagreed / compared))) / 2

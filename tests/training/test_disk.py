@@ -1,0 +1,46 @@
+"""The estimate against what a run really writes, and the finding that it becomes."""
+
+from collections import namedtuple
+
+import pytest
+import torch
+
+from concordant.config.train import TrainConfig
+from concordant.doctor.preflight_memory import disk_space
+from concordant.training import checkpoint, disk
+from concordant.training.disk import LOGS, disk_free, disk_need
+
+
+def size_of(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_checkpoints_take_what_was_estimated(tmp_path, keep_best):
+    weights, train = torch.ones(500, 1000), TrainConfig(save_every=1, keep_last=2, keep_best=keep_best)
+    state = {"weights": weights, "optimizer": [weights.clone(), weights.clone()]}
+    state["best"] = weights.clone() if keep_best else None
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, state, train.keep_last)
+    most = size_of(tmp_path) * 3 / 2  # the third is whole before the first goes
+    assert disk_need(weights.numel(), 0, train) - LOGS == pytest.approx(most, rel=0.01)
+
+
+def test_what_is_exported_is_counted_once():
+    train = TrainConfig()
+    assert disk_need(0, 1000, train) - disk_need(0, 0, train) == 4000
+
+
+def test_free_space_is_asked_where_the_folder_will_be(tmp_path):
+    assert disk_free(tmp_path / "not" / "yet") == pytest.approx(disk_free(tmp_path), rel=0.01)
+
+
+@pytest.mark.parametrize(("free", "severity"), [(1.5, None), (1.05, "warning"), (0.9, "error")])
+def test_a_disk_too_small_is_known_before_the_run(monkeypatch, tmp_path, free, severity):
+    train = TrainConfig(save_every=10)
+    have = int(free * disk_need(10**6, 10**6, train))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage(have, 0, have))
+    finding = disk_space(tmp_path, 10**6, 10**6, train)
+    assert (finding and finding.severity) == severity
+    assert finding is None or "--train.keep_last 1" in finding.cure
