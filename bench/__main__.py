@@ -56,7 +56,9 @@ def main(arguments: Sequence[str]) -> int:
         write_table(output)
     for script in (s for s in SCRIPTS if s in wanted):
         command = [sys.executable, "-m", f"bench.{script}", "--threads", str(args.threads), "--output", str(output)]
-        subprocess.run(command + (["--quick"] if args.quick else []), check=True, cwd=ROOT)
+        command += ["--quick"] if args.quick else []
+        command += ["--runs", str(args.runs)] if args.runs and script != "prepare" else []
+        subprocess.run(command, check=True, cwd=ROOT)
         write_table(output)
     print((output / "README.md").read_text(encoding="utf-8"))
     return 0

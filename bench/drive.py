@@ -14,6 +14,7 @@ from typing import Any
 from bench.comparisons import Comparison
 from bench.turns import ROOT, Side
 
+BUSY = 0.1  # cores of other processes' work above which a measurement is marked
 LOGS = ROOT / "bench" / ".material" / "logs"
 
 
@@ -83,6 +84,10 @@ class Others:
         wall, busy, own = (now - then for now, then in zip(self._now(), self._start, strict=True))
         return max(0.0, busy - own) / max(wall, 1e-9)
 
+    def note(self) -> str:
+        """A sentence where they did more than a system at rest does, else nothing."""
+        return busy_note(self.cores())
+
     @staticmethod
     def _now() -> tuple[float, float, float]:
         """Seconds: on the wall, of all processes, of this one and the children it has waited for."""
@@ -93,6 +98,10 @@ class Others:
             busy = (user + nice + system + interrupt + soft) / os.sysconf("SC_CLK_TCK")
         own = os.times()
         return time.perf_counter(), busy, own.user + own.system + own.children_user + own.children_system
+
+
+def busy_note(cores: float) -> str:
+    return f"measured while other processes kept {cores:.1f} cores busy" if cores > BUSY else ""
 
 
 def save(path: Path, record: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
+from bench.drive import Others
 from bench.sides import memory_mib, now
 from concordant.config.sampling import SamplingConfig
 from concordant.core.seeding import torch_stream
@@ -173,7 +173,7 @@ def main(arguments: list[str]) -> None:
     args = parse(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
-    load = os.getloadavg()[0]
+    others = Others()
     workload = Workload(args)
     works = {"every response to the limit": range(0), f"ends after {MEAN_LENGTH} on average": workload.ending}
     if args.only:
@@ -182,12 +182,13 @@ def main(arguments: list[str]) -> None:
         return
     results = {work: compare(workload.sides(ends), args.runs) for work, ends in works.items()}
     memory = {side: peak_memory(side, arguments) for side in workload.sides(range(0))}
-    text = table(results, memory)
+    busy = others.note()
+    text = table(results, memory) + (f"\nThis was {busy}.\n" if busy else "")
     record = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "load_before": load,
+        "busy": busy,
         "settings": {k: v for k, v in vars(args).items() if k not in ("only", "output")},
         "tokens_per_second": results,
         "peak_mib": memory,

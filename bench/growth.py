@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from bench import material
+from bench.drive import Others
 from bench.ours import gemm_rate, step_flops
 from concordant.algorithms.sft import SFTObjective
 from concordant.config.model import ModelConfig
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str]) -> None:
     args = parser.parse_args(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
+    others = Others()
     bench = Bench(1 if args.quick else args.runs)
     shapes = [(32, 16, 2)] if args.quick else list(dict.fromkeys(SHAPES))
     alone = [bench.point(*shape) for shape in shapes]
@@ -120,6 +122,8 @@ def main(arguments: Sequence[str]) -> None:
         "",
         *table(together, gemm),
     ]
+    busy = others.note()
+    text += ["", f"This was {busy}."] if busy else []
     (args.output / "growth.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import material
+from bench.drive import Others
 from bench.turns import ROOT, peak_mib
 from concordant.data.dialogue import write_prompt
 
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         command(["prepare", "--data", str(args.child), "--output", str(args.output)])
         print(peak_mib())
         return
+    others = Others()
     made: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for count in (1_000, 2_000) if args.quick else ROWS:
@@ -85,6 +87,8 @@ def main(arguments: Sequence[str]) -> None:
         lines.append(f"| {count:,} | {run['seconds']:.1f} | {each:.3f} | {run['peak_mib']:,.0f} |")
     shown = f"{statistics.median(waited):.2f} s ({min(waited):.2f}–{max(waited):.2f})"
     lines += ["", f"`concordant --help`: {shown}. {AIMS[0].upper()}{AIMS[1:]}."]
+    busy = others.note()
+    lines += ["", f"This was {busy}."] if busy else []
     (args.output / "prepare.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

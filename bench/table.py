@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.comparisons import COMPARISONS, MODELS, Comparison
+from bench.drive import busy_note
 from bench.ratios import agree, ratio
 
 TOLERANCE = 1e-3  # of the loss, first steps; what is sampled differs by more
 SAMPLED_TOLERANCE = 0.02
 FIRST_STEPS = 3
 FASTEST, DEFAULTS = "TRL, fastest", "TRL, defaults"
-BUSY = 0.1  # cores of other processes' work above which a measurement is marked
 
 
 def write_table(folder: Path, comparisons: Sequence[Comparison] = COMPARISONS) -> None:
@@ -106,9 +106,7 @@ def _notes(c: Comparison, record: dict[str, Any]) -> list[str]:
     asked = record["comparison"]["batch"]
     if asked != c.batch:
         notes.append(f"a batch of {asked}, not {c.batch}")
-    if record["machine"]["other_cores"] > BUSY:
-        notes.append(f"measured while other processes kept {record['machine']['other_cores']:.1f} cores busy")
-    return notes
+    return [*notes, *filter(None, [busy_note(record["machine"]["other_cores"])])]
 
 
 def _reference_note(record: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Log-probability, entropy and exact KL of response tokens from hidden states, in chunks.
 
-Logits of shape (tokens, vocabulary) never exist for the whole batch: a chunk's are made, reduced and, where a
-gradient is wanted, made again in the backward pass.
+A chunk's logits are made and reduced. Where a gradient is wanted they are kept for the backward pass, if all chunks'
+take no more than 256 MiB in fp32; else every chunk's are made again there.
 
 N response tokens, C tokens of a chunk, H hidden size, V vocabulary.
 """
