@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from concordant.algorithms import evidence
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.probe import SampleProbe
 from concordant.algorithms.rewards import Reward
@@ -29,7 +30,7 @@ from concordant.core.masked import whiten
 from concordant.core.objective import Outputs
 from concordant.core.running_stats import RunningStats
 from concordant.core.seeding import derive, python_stream
-from concordant.core.trees import PromptTree
+from concordant.core.trees import Branch, PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Learner
@@ -90,6 +91,7 @@ class PPO:
         experience = self.judge(rollouts)
         clock.lap("judge")
         metrics = self.describe(experience) | self.learn(experience, step, learning_rate)
+        metrics["epoch"] = (step + 1) * self.config.train.batch_size / len(self.prompts)
         clock.lap("learn")
         # The controller sees the KL of this step's samples and sets the next step's weight.
         self.controller.update(metrics["objective/kl"], len(rollouts.answers))
@@ -146,14 +148,19 @@ class PPO:
                 metrics: dict[str, float] = {}
                 if self.critic is not None:
                     metrics |= self.critic.forward_backward(trees, self.value_objective(experience, tokens_N))
-                    metrics["value/grad_norm"] = self.critic.step(critic_rate).grad_norm
+                    stepped = self.critic.step(critic_rate)
+                    metrics["value/grad_norm"] = stepped.grad_norm
+                    metrics |= {f"value/{name}": moved for name, moved in stepped.motion.items()}
                 if not warming:
                     metrics |= self.actor.forward_backward(trees, self.policy_objective(experience, tokens_N))
+                    shift = metrics.pop("ratio/shift")
+                    if not seen:  # before any update of this step: policy and sampler are the same
+                        metrics["ratio/start"] = shift
                     if config.stop_kl and metrics["policy/approx_kl"] > config.stop_kl:
                         self.actor.discard()
                         return _mean([*seen, metrics]) | {"policy/stopped_early": 1.0}
                     stepped = self.actor.step(learning_rate)
-                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
+                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped), **stepped.motion}
                 seen.append(metrics)
         return _mean(seen)
 
@@ -200,11 +207,22 @@ class PPO:
             "tokens": float(sum(t.tokens for t in rollouts.trees)),
             "samples": float(len(rollouts.answers)),
             "policy_version": float(rollouts.version),
-        }
+            "objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
+            "reference/logprob": self.reference_check(),
+        } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
+        if self.probe is not None and self.probe.gold is not None:
+            gold_B = torch.tensor([self.probe.gold(a.prompt, a.response) for a in rollouts.answers])
+            metrics["objective/gold"] = float(gold_B.mean())
+            metrics["reward/gold_correlation"] = evidence.correlation(e.score_B, gold_B)
         if self.needs_critic:
             left = (e.return_N - e.value_N).var(correction=0) / e.return_N.var(correction=0).clamp_min(1e-12)
             metrics["value/explained_variance"] = float(1 - left)
         return metrics
+
+    def reference_check(self) -> float:
+        """Log-prob a token that the reference gives to fixed tokens, nats: a frozen one never changes its mind."""
+        tree = PromptTree(torch.tensor([0]), (Branch.response([1, 2, 3]),))
+        return float(_wanted(self.reference.forward([tree], Outputs(logprob=True)).logprob_N).mean())
 
     def evaluate(self, step: int) -> dict[str, float]:
         if self.probe is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from concordant.algorithms import evidence
 from concordant.algorithms.probe import SampleProbe
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Objective
@@ -21,6 +22,7 @@ class Supervised:
 
     ``train`` and ``heldout`` are trees with their objective; ``metric`` names the held-out number that picks the
     best weights. ``probe`` samples answers at evaluation steps; ``finish`` turns means into derived metrics.
+    ``end_ids`` are the tokens that end a response; ``pairs``: trees are chosen and rejected.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class Supervised:
         card: Mapping[str, Any] | None = None,
         probe: SampleProbe | None = None,
         finish: Callable[[dict[str, float]], dict[str, float]] = dict,
+        end_ids: Collection[int] = (),
+        pairs: bool = False,
     ) -> None:
         self.learner = learner
         self.trees, self.objective = train
@@ -43,6 +47,7 @@ class Supervised:
         self.metric, self.greater_is_better = metric, greater_is_better
         self.card = dict(card or {})
         self.probe, self.finish = probe, finish
+        self.end_ids, self.pairs = end_ids, pairs
         self.total_steps = steps_of(len(self.trees), config.batch_size, config.epochs, config.max_steps)
 
     def step(self, step: int, learning_rate: float) -> dict[str, float]:
@@ -50,12 +55,11 @@ class Supervised:
         trees = [self.trees[i] for i in numbers]
         metrics = self.learner.forward_backward(trees, self.objective(numbers))
         stepped = self.learner.step(learning_rate)
-        return self.finish(metrics) | {
-            "grad_norm": stepped.grad_norm,
-            "skipped": float(stepped.skipped),
-            "tokens": float(sum(t.tokens for t in trees)),
-            "samples": float(len(trees)),
-        }
+        epoch = (step + 1) * self.config.batch_size / len(self.trees)
+        counted = {"epoch": epoch, "tokens": float(sum(t.tokens for t in trees)), "samples": float(len(trees))}
+        measured = {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped), **stepped.motion}
+        seen = evidence.of_trees(trees, self.end_ids) | (evidence.of_pairs(trees) if self.pairs else {})
+        return self.finish(metrics) | measured | seen | counted
 
     def evaluate(self, step: int) -> dict[str, float]:
         if not self.heldout:

@@ -12,6 +12,7 @@ from typing import Any
 
 from concordant.config import stages as s
 from concordant.config.data import DataConfig
+from concordant.config.doctor import DoctorConfig
 from concordant.config.fields import flatten, schema
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
@@ -80,6 +81,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "max_response_tokens": COUNT,
         "too_long": OneOf("drop", "cut_prompt_start", "cut_response_end"),
     },
+    DoctorConfig: {"stop_on": OneOf("", "warning", "error")},
     LoraConfig: {"rank": NOT_NEGATIVE, "alpha": POSITIVE, "dropout": Range("[0, 1)")},
     ModelConfig: {
         "precision": OneOf("auto", "fp32", "bf16"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from concordant.config.data import DataConfig
+from concordant.config.doctor import DoctorConfig
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
@@ -20,6 +21,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    doctor: DoctorConfig = field(default_factory=DoctorConfig)
 
 
 @dataclass

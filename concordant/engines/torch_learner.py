@@ -21,6 +21,7 @@ from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
 from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch, micro_batches
 from concordant.engines.networks import Network
 from concordant.engines.protocol import StepMetrics
+from concordant.engines.weight_motion import WeightMotion
 
 _FORWARD_FACTOR = 4  # without a backward pass nothing is kept, so a forward batch may be this much larger
 
@@ -49,6 +50,7 @@ class TorchLearner:
         self._reference: TorchLearner | None = None
         self.parameters = [p for p in network.parameters() if p.requires_grad] if trainable else []
         self.optimizer = _adamw(self.parameters, config) if self.parameters else None
+        self.motion = WeightMotion(network.named_parameters()) if self.parameters else None
 
     # -- numbers without gradient ---------------------------------------------------------------
 
@@ -102,18 +104,20 @@ class TorchLearner:
             p.grad = None
 
     def step(self, learning_rate: float) -> StepMetrics:
-        if self.optimizer is None:
+        if self.optimizer is None or self.motion is None:
             raise ValueError("a frozen learner has nothing to update")
         limit = self.config.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
-        finite = math.isfinite(norm)
+        finite, motion = math.isfinite(norm), {}
         if finite:
+            before = self.motion.before()
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
             self.version += 1
+            motion = self.motion.after(before)
         self.optimizer.zero_grad(set_to_none=True)
-        return StepMetrics(grad_norm=norm, skipped=not finite)
+        return StepMetrics(grad_norm=norm, skipped=not finite, motion=motion)
 
     # -- the frozen start -----------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from concordant.core.trees import ROW_TOKENS, PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 from concordant.data.splits import load_all
+from concordant.doctor.callback import Doctor
 from concordant.engines.networks import PolicyNetwork
 from concordant.engines.precision import place, precision_of
 from concordant.engines.protocol import Learner
@@ -181,7 +182,8 @@ def card_of(config: RunConfig, verb: str) -> dict[str, Any]:
 def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder) -> Path:
     """The one loop, then a word on where the result is."""
     with _fast_arithmetic(config.train):
-        result = run_loop(algorithm, config.train, folder, config.seed)
+        doctor = Doctor(config.doctor, config.train.log_every)
+        result = run_loop(algorithm, config.train, folder, config.seed, [doctor])
     message(f"{folder.path.name}: {result.steps} steps; model in {result.model}")
     return folder.path
 

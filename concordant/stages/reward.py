@@ -58,6 +58,8 @@ def reward(config: RewardConfig) -> Path:
             metric="eval/bradley_terry",
             greater_is_better=False,
             card=common.card_of(config, "reward"),
+            end_ids=encoder.end_ids,
+            pairs=True,
         )
         done = common.train(supervised, config, folder)
         heldout = encoder.pairs(loaded.test)
