@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -86,6 +87,12 @@ def _after_end(rollouts: Rollouts) -> float:
     first = [torch.isin(ids_T, ends).nonzero() for ids_T in branches]
     behind = [len(ids_T) - 1 - int(at[0]) for ids_T, at in zip(branches, first, strict=True) if len(at)]
     return sum(behind) / sum(len(ids_T) for ids_T in branches)
+
+
+def agreement(columns_P: Sequence[Sequence[float]]) -> float:
+    """Mean correlation of the parts of a reward over the same answers, two parts at a time."""
+    pairs = list(combinations([torch.tensor(column) for column in columns_P], 2))
+    return sum(correlation(a, b) for a, b in pairs) / len(pairs)
 
 
 def correlation(x_B: Tensor, y_B: Tensor) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor
 from concordant.algorithms import evidence
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.probe import SampleProbe
-from concordant.algorithms.rewards import Reward
+from concordant.algorithms.rewards import Reward, WeightedSum
 from concordant.algorithms.rollouts import Rollouts, Sampler, score
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
@@ -48,6 +48,7 @@ class Experience:
     return_N: Tensor  # reward units, the critic's target
     score_B: Tensor  # raw reward
     shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
+    agreement: float | None  # correlation between the parts of a reward of several
 
     def part(self, trees: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees numbered ``trees``, and the numbers of their tokens."""
@@ -72,7 +73,9 @@ class PPO:
         prompts: Sequence[Prompt],
         probe: SampleProbe | None = None,
         card: Mapping[str, Any] | None = None,
+        reward_range: tuple[float, float] | None = None,
     ) -> None:
+        self.reward_range = reward_range  # mean and deviation of the scores of answers the reward was tested on
         self.config, self.actor, self.critic, self.reference = config, actor, critic, reference
         self.sampler, self.reward, self.prompts = sampler, reward, prompts
         self.probe, self.card = probe, dict(card or {})
@@ -108,7 +111,7 @@ class PPO:
         config = self.config
         if rollouts.version != self.actor.version:
             raise RuntimeError(f"rollouts of version {rollouts.version}, the policy is at {self.actor.version}")
-        score_B = score(rollouts, self.reward)
+        score_B, agreement = self.score(rollouts)
         shaped_B = self.shape(score_B, rollouts)
         old_N = _wanted(self.actor.forward(rollouts.trees, Outputs(logprob=True)).logprob_N)
         reference_N = _wanted(self.reference.forward(rollouts.trees, Outputs(logprob=True)).logprob_N)
@@ -123,7 +126,14 @@ class PPO:
         advantage_N, return_N = ADVANTAGES[config.advantage](returns)
         if config.whiten:
             advantage_N = whiten(advantage_N)
-        return Experience(rollouts, old_N, reference_N, value_N, advantage_N, return_N, score_B, shaped_B)
+        return Experience(rollouts, old_N, reference_N, value_N, advantage_N, return_N, score_B, shaped_B, agreement)
+
+    def score(self, rollouts: Rollouts) -> tuple[Tensor, float | None]:
+        """Raw rewards, and how far the parts of a reward of several agree."""
+        if not isinstance(self.reward, WeightedSum) or len(self.reward.parts) < 2:
+            return score(rollouts, self.reward), None
+        columns = self.reward.columns(rollouts.answers)
+        return torch.tensor(self.reward.total(columns), dtype=torch.float32), evidence.agreement(columns)
 
     def shape(self, score_B: Tensor, rollouts: Rollouts) -> Tensor:
         """Raw scores to rewards: normalised, clipped, less the penalty for never ending."""
@@ -210,6 +220,10 @@ class PPO:
             "objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
             "reference/logprob": self.reference_check(),
         } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
+        if e.agreement is not None:
+            metrics["reward/agreement"] = e.agreement
+        if self.reward_range is not None:
+            metrics["reward/z"] = (metrics["objective/score"] - self.reward_range[0]) / self.reward_range[1]
         if self.probe is not None and self.probe.gold is not None:
             gold_B = torch.tensor([self.probe.gold(a.prompt, a.response) for a in rollouts.answers])
             metrics["objective/gold"] = float(gold_B.mean())

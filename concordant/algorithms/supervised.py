@@ -66,6 +66,7 @@ class Supervised:
             return {}
         numbers = range(len(self.heldout))
         metrics = self.finish(self.learner.evaluate(self.heldout, self.heldout_objective(numbers)))
+        metrics["samples"] = float(len(numbers))
         if self.probe:
             metrics |= self.probe(step)
         return {f"eval/{name}": value for name, value in metrics.items()}

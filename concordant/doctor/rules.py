@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from concordant.doctor.rules_data import RULES_DATA
 from concordant.doctor.rules_learning import RULES_LEARNING
-from concordant.doctor.rules_pairs import RULES_PAIRS
+from concordant.doctor.rules_pairs import RULES_PAIRS, RULES_REFERENCE
 from concordant.doctor.rules_reward import RULES_CRITIC, RULES_REWARD
 from concordant.doctor.rules_sampling import RULES_POLICY, RULES_SAMPLING
 
-RULES = (*RULES_DATA, *RULES_SAMPLING, *RULES_PAIRS, *RULES_LEARNING, *RULES_REWARD, *RULES_POLICY, *RULES_CRITIC)
+RULES = (
+    *RULES_DATA,
+    *RULES_SAMPLING,
+    *RULES_REFERENCE,
+    *RULES_LEARNING,
+    *RULES_PAIRS,
+    *RULES_REWARD,
+    *RULES_POLICY,
+    *RULES_CRITIC,
+)

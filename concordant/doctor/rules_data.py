@@ -117,11 +117,11 @@ def chosen_is_longer(h: History) -> Sign | None:
 
 def labels_swapped(h: History) -> Sign | None:
     name = "rewards/accuracies" if h.stage == "dpo" else "accuracy"
-    train, heldout = h.now(name, 8), h.latest(f"eval/{name}")
-    if train is None or heldout is None:
+    train, heldout, pairs = h.now(name, 8), h.latest(f"eval/{name}"), h.latest("eval/samples")
+    if train is None or heldout is None or not pairs:
         return None
     numbers = {"train": train, "heldout": heldout}
-    if heldout < 0.42 and train > 0.53:
+    if heldout < min(0.42, 0.5 - 1 / pairs**0.5) and train > 0.53:  # two standard errors of a coin
         return Sign(
             "error",
             f"accuracy is {train:.2f} in training and {heldout:.2f}, below chance, on held-out pairs",

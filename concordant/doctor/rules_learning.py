@@ -10,14 +10,16 @@ from concordant.doctor.rule import ALL, Rule, Sign
 GIVEN = ("sft", "reward", "dpo")
 CHANCE = math.log(2)  # nats: the pair loss of a coin
 LARGE_UPDATE = 3e-3  # of the weights' norm in a step; pretrained models are tuned with 1e-5 to 1e-3
+BREAKING_UPDATE = 0.05  # in one step: little is left of what a trained start knew
 SMALL_PATH = 0.03  # of the weights' norm over the whole run
 
 
 def part_frozen(h: History) -> Sign | None:
     for prefix, whose in (("", "model"), ("value/", "critic")):
-        still, head = h.now(f"{prefix}update/still", 4), h.now(f"{prefix}update/head", 4)
-        if still is None:
+        seen_still, head = h.values(f"{prefix}update/still", 4), h.now(f"{prefix}update/head", 4)
+        if len(seen_still) < 4:
             continue
+        still = min(seen_still)
         grad = h.now(f"{prefix}grad_norm", 4) or 0.0
         numbers = {"still": still, "grad_norm": grad}
         if still > 0.99:
@@ -55,14 +57,16 @@ def learning_rate_too_high(h: History) -> Sign | None:
 
 def _out_of_hand(h: History) -> str:
     """How the loss or the policy got away, or ''."""
-    if not math.isfinite(h.latest("loss") or 0.0) and h.rows > 2:
-        return "the loss is no longer finite"
+    losses = h.values("loss")
+    if not math.isfinite(losses[-1]):
+        before = [x for x in losses if math.isfinite(x)]
+        rose = len(before) > 2 and before[-1] > 1.5 * min(before) + 0.5
+        return "the loss rose and is no longer finite" if rose else ""
     if h.stage == "ppo":
         kl, clip = h.now("policy/approx_kl", 3), h.now("policy/clip_fraction", 3)
         if kl is None or clip is None:
             return ""
         return f"one step's updates move the policy by {kl:.2g} nats a token, {clip:.0%} clipped" if kl > 0.1 else ""
-    losses = h.values("loss")
     means = [sum(losses[i : i + 4]) / 4 for i in range(max(0, len(losses) - 120), len(losses) - 3)]
     if len(means) < 2:
         return ""
@@ -72,7 +76,8 @@ def _out_of_hand(h: History) -> str:
     pair = h.now("bradley_terry", 5) if h.stage == "reward" else h.now("loss", 5)
     if pair is None or h.setting("loss", "sigmoid") != "sigmoid":
         return ""
-    return f"the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}" if pair > CHANCE + 0.2 else ""
+    broken = h.rows >= 16 and max(h.values("update/ratio", 60)) > BREAKING_UPDATE and pair > CHANCE - 0.05
+    return f"the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}" if broken or pair > CHANCE + 0.2 else ""
 
 
 def not_finite(h: History) -> Sign | None:

@@ -107,11 +107,13 @@ def chosen_logprob_falls(h: History) -> Sign | None:
     )
 
 
-RULES_PAIRS = (
+RULES_REFERENCE = (
     Rule("dpo_reference_is_policy", ("dpo",), "The gradient pulls nowhere that the loss could see.",
          dpo_reference_is_policy),
     Rule("reference_not_start", ("dpo", "ppo"), "KL and margins are measured from a place the policy never was.",
          reference_not_start),
+)  # fmt: skip
+RULES_PAIRS = (
     Rule("beta_too_small", ("dpo",), "The policy drifts without bound, and sentences break.", beta_too_small),
     Rule("labels_random", ("reward", "dpo"), "A reward learnt from noise is noise.", labels_random),
     Rule("chosen_logprob_falls", ("dpo",), "A policy that finds its own good answers unlikely says something else.",
