@@ -1,8 +1,8 @@
 """How good the doctor's diagnoses are: sick runs with one planted fault each, and healthy ones, on toytalk.
 
-    python -m bench.doctor [--set tune|measure] [--sick 108] [--healthy 100] [--only TEXT] [--folder DIR]
+    python -m bench.doctor [--set tune|measure] [--sick 104] [--healthy 100] [--only TEXT] [--folder DIR] [--run-only]
 
-Prints a line a run, the confusion table and shares with 95 % bounds (Wilson). With --set measure the numbers go to
+Runs are made once and kept in --folder, so that a changed rule is measured on the same ones. Prints a line a run, the confusion table and shares with 95 % bounds (Wilson). With --set measure the numbers go to
 bench/results/doctor.json and docs/doctor/measured.md. Faults are in bench/doctor_faults.py, whose two lists share none;
 the rules were made with TUNE.
 """
@@ -28,9 +28,10 @@ from concordant.config.checks import validate
 from concordant.config.fields import build, flatten
 from concordant.config.stages import RunConfig
 from concordant.core.errors import RunFailed
-from concordant.doctor.finding import Finding, at_least
-from concordant.doctor.replay import diagnose, rows
+from concordant.doctor.finding import at_least
+from concordant.doctor.replay import diagnose
 
+DONE = "done"  # in a run folder: its seconds
 SEEDS = {"tune": 1_000, "measure": 5_000}  # the first seed of each set
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,7 +58,10 @@ class Result:
         return self.grave[0][0] if self.grave else "nothing"
 
 
-def run(stage: str, seed: int, fault: Fault | None, world: World, folder: Path) -> Result:
+def run(stage: str, seed: int, fault: Fault | None, world: World, folder: Path) -> float:
+    """Make the run in ``folder``, unless it is there from before; seconds it took. Its model is not kept."""
+    if (folder / DONE).is_file():
+        return float((folder / DONE).read_text())
     shutil.rmtree(folder, ignore_errors=True)
     config = healthy(stage, seed, world, folder)
     if fault is not None:
@@ -69,19 +73,20 @@ def run(stage: str, seed: int, fault: Fault | None, world: World, folder: Path) 
             STAGES[stage](config)
         except RunFailed:
             pass  # the loop gave up on a run that was not finite
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    (folder / DONE).write_text(f"{seconds:.2f}")
+    return seconds
+
+
+def look(stage: str, seed: int, fault: Fault | None, folder: Path, seconds: float) -> Result:
+    """What the doctor says of the run in ``folder``."""
     found = diagnose(folder)
-    said = _said(folder)
-    assert {f.rule for f in found} == {f.rule for f in said}, "live and replayed findings differ"
-    grave = [f.rule for f in said if at_least(f.severity, "warning")]
-    return Result(
-        stage, seed, fault.kind if fault else "healthy", fault.variant if fault else "", fault.expect if fault else (),
-        tuple((f.rule, f.severity, f.step or 0) for f in found), grave[0] if grave else "nothing",
-        round(time.perf_counter() - started, 2),
-    )  # fmt: skip
-
-
-def _said(folder: Path) -> list[Finding]:
-    return [Finding.from_event(e) for e in rows(folder / "events.jsonl") if e.get("kind") == "finding"]
+    grave = [f for f in found if at_least(f.severity, "warning")]
+    earliest = min(grave, key=lambda f: f.step or 0).rule if grave else "nothing"
+    planted = (fault.kind, fault.variant, fault.expect) if fault else ("healthy", "", ())
+    said = tuple((f.rule, f.severity, f.step or 0) for f in found)
+    return Result(stage, seed, *planted, said, earliest, round(seconds, 2))
 
 
 def changed(config: RunConfig, change: Mapping[str, Any]) -> RunConfig:
@@ -175,23 +180,24 @@ Runs of large models were not measured.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=("tune", "measure"), default="tune")
-    parser.add_argument("--sick", type=int, default=0, help="sick runs; 0: each fault of the set once")
-    parser.add_argument("--healthy", type=int, default=0)
+    parser.add_argument("--sick", type=int, default=104)
+    parser.add_argument("--healthy", type=int, default=100)
     parser.add_argument("--only", default="", help="faults whose name contains this")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "bench-doctor")
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--start", type=int, default=0, help="number of the first run")
-    parser.add_argument("--keep", action="store_true", help="keep the run folders")
+    parser.add_argument("--run-only", action="store_true", help="make the runs and look at none")
     given = parser.parse_args()
     faults = [f for f in (TUNE if given.set == "tune" else MEASURE) if given.only in f.name]
     world, results = World(given.folder / "world"), list[Result]()
     with small_world(world.folder):
         world.make()
-        planned = plan(faults, given.sick or (len(faults) if faults and not given.healthy else given.sick),
-                       given.healthy, given.first_seed or SEEDS[given.set])  # fmt: skip
-        for number, (stage, seed, fault) in list(enumerate(planned))[given.start :]:
-            folder = given.folder / given.set / (str(number) if given.keep else "run")
-            result = run(stage, seed, fault, world, folder)
+        planned = plan(faults, given.sick, given.healthy, SEEDS[given.set])
+        for stage, seed, fault in planned:
+            folder = given.folder / given.set / f"{stage}-{seed}"
+            seconds = run(stage, seed, fault, world, folder)
+            if given.run_only:
+                print(f"{seconds:5.1f}s {folder.name}", flush=True)
+                continue
+            result = look(stage, seed, fault, folder, seconds)
             results.append(result)
             mark = "ok  " if (result.named in result.expect if result.expect else not result.grave) else "MISS"
             what = fault.name if fault else f"{stage}: healthy"

@@ -124,7 +124,7 @@ TUNE = (
     Fault("critic frozen", "all of it", "ppo", FROZEN, p.frozen(everything, "CriticNetwork"), {"advantage": "gae"}),
     Fault("critic taught wrong", "shuffled", "ppo", ("value_explains_nothing",), p.values(lambda x: x[torch.randperm(len(x))]), {"advantage": "gae"}),
     Fault("advantages reversed", "all", "ppo", ("reward_falls",), p.advantages(torch.neg), {"train.learning_rate": 8e-4}),
-    Fault("reward model misread", "no prompt, no spaces", "ppo", ("reward_out_of_range",), p.reward_reads(lambda a: replace(a, response=a.response.replace(" ", "").upper()))),
+    Fault("reward model misread", "no prompt, no spaces", "ppo", ("reward_misread",), p.reward_reads(lambda a: replace(a, response=a.response.replace(" ", "").upper()))),
 )  # fmt: skip
 
 MEASURE = (
@@ -173,7 +173,7 @@ MEASURE = (
     Fault("dropout on", "LoRA's 0.2", "ppo", DROPOUT, change={"model.lora.rank": 8, "model.lora.dropout": 0.2, "train.learning_rate": 3e-3}),
     Fault("padding counted", "two padding tokens", "ppo", ("tokens_after_end",), p.after_end(2, repeat=False)),
     Fault("KL off", "0.001", "ppo", ("kl_penalty_off",), change={"kl.coefficient": 0.001, "train.learning_rate": 1.5e-3}),
-    Fault("too many inner steps", "8 × 4", "ppo", ("too_many_inner_steps",), change={"inner_epochs": 8, "minibatches": 4, "train.learning_rate": 8e-4}),
+    Fault("too many inner steps", "8 × 4", "ppo", ("too_many_inner_steps",), change={"inner_epochs": 8, "minibatches": 4, "train.learning_rate": 8e-4, "train.max_steps": 10}),
     Fault("clip too narrow", "0.01", "ppo", ("clip_fraction_high",), change={"clip": 0.01, "inner_epochs": 2, "minibatches": 2, "train.learning_rate": 1e-3}),
     Fault("entropy coefficient", "+1", "ppo", ("entropy_explodes",), change={"entropy_coefficient": 1.0, "train.learning_rate": 1e-3}),
     Fault("entropy coefficient", "-1", "ppo", ("entropy_collapse",), change={"entropy_coefficient": -1.0, "train.learning_rate": 8e-4}),
@@ -185,9 +185,10 @@ MEASURE = (
     Fault("repetition-loving reward", "words", "ppo", ("repetition_hacking", "length_hacking"), change=reward("repeated_words")),
     Fault("flattery-loving reward", "kind phrases", "ppo", ("phrase_hacking", "proxy_over_gold", "length_hacking", "repetition_hacking"), change=reward("kind_words")),
     Fault("never ends", "limit of 10 tokens", "ppo", ("never_ends",), change={"sampling.max_new_tokens": 10}),
-    Fault("never ends", "paid for going on", "ppo", ("never_ends", "length_hacking"), change=reward("goes_on")),
+    Fault("never ends", "paid for going on", "ppo", ("stops_ending", "length_hacking"), change=reward("goes_on")),
     Fault("critic taught wrong", "returns reversed", "ppo", ("value_explains_nothing",), p.values(torch.neg), {"advantage": "gae"}),
     Fault("critic taught wrong", "rate / 1000", "ppo", ("value_explains_nothing",), change={"advantage": "gae", "critic_learning_rate": 4e-7}),
     Fault("advantages reversed", "sign of the loss", "ppo", ("reward_falls",), p.loss_is(lambda x, n: -x), {"advantage": "rloo", "train.learning_rate": 8e-4}),
+    Fault("reward model misread", "without its prompt's words", "ppo", ("reward_misread",), p.reward_reads(lambda a: replace(a, prompt=(replace(a.prompt[-1], content="x"),), response=a.response[::-1]))),
     Fault("answers under other prompts", "all", "dpo", ("labels_random", "loss_not_falling"), lambda: p.mismatched()),
 )  # fmt: skip

@@ -55,7 +55,7 @@ def _dpo(draw: Random, size: str, world: World, shared: dict) -> DPOConfig:
     rate = _rate(draw, 2e-4) * (5 if rank else 1)
     return DPOConfig(
         **shared, model=model(world.sft(size), rank), beta=draw.choice((0.1, 0.3, 0.5)),
-        train=train(max_steps=50, batch_size=16, learning_rate=rate, evaluate_every=16),
+        train=train(max_steps=48, batch_size=16, learning_rate=rate, evaluate_every=16),
     )  # fmt: skip
 
 

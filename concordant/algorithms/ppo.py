@@ -223,7 +223,9 @@ class PPO:
         if e.agreement is not None:
             metrics["reward/agreement"] = e.agreement
         if self.reward_range is not None:
-            metrics["reward/z"] = (metrics["objective/score"] - self.reward_range[0]) / self.reward_range[1]
+            mean, deviation = self.reward_range
+            metrics["reward/z"] = (metrics["objective/score"] - mean) / deviation
+            metrics["reward/spread"] = metrics["objective/score_std"] / deviation
         if self.probe is not None and self.probe.gold is not None:
             gold_B = torch.tensor([self.probe.gold(a.prompt, a.response) for a in rollouts.answers])
             metrics["objective/gold"] = float(gold_B.mean())

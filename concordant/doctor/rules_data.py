@@ -129,8 +129,8 @@ def labels_swapped(h: History) -> Sign | None:
             "Swap the columns of the wrong one; see `concordant doctor DATA` for both",
             numbers,
         )
-    gold = h.values("eval/gold")
-    if heldout > 0.6 and len(gold) > 1 and gold[-1] < gold[0] - 0.05 and gold[-1] == min(gold):
+    gold, kl = h.values("eval/gold"), h.latest("eval/kl") or 0.0  # a policy far away says bad things anyway
+    if heldout > 0.6 and kl < 20 and len(gold) > 1 and gold[-1] < gold[0] - 0.05 and gold[-1] == min(gold):
         return Sign(
             "error",
             f"held-out accuracy is {heldout:.2f}, and the true quality of answers fell from {gold[0]:.2f} "

@@ -10,12 +10,12 @@ ROWS = 5
 
 
 def reward_constant(h: History) -> Sign | None:
-    spread = h.now("objective/score_std", 3)
+    spread = h.start("objective/score_std", 3)  # later it may also mean that all answers are the same
     if spread is None or spread > 1e-6:
         return None
     return Sign(
         "error",
-        "every answer of three steps got the same reward",
+        "every answer of the first three steps got the same reward",
         "the reward does not read the answer, or a rule matches never or always",
         "Score two answers by hand with `concordant score`; check the rule's ground_truth column",
         {"score_std": spread},
@@ -23,12 +23,12 @@ def reward_constant(h: History) -> Sign | None:
 
 
 def reward_reversed(h: History) -> Sign | None:
-    agreement, gold = h.now("reward/gold_correlation", 8), h.change("objective/gold", ROWS)
-    if agreement is None or gold is None or agreement > -0.15:
+    agreement, gold = h.start("reward/gold_correlation", 6), h.change("objective/gold", ROWS)
+    if agreement is None or gold is None or agreement > -0.2:
         return None
     return Sign(
         "error",
-        f"reward and true quality correlate at {agreement:.2f}; quality went from {gold.before:.2f} "
+        f"reward and true quality correlate at {agreement:.2f} at first; quality went from {gold.before:.2f} "
         f"to {gold.after:.2f}",
         "the reward's sign is reversed, or its model learnt from swapped labels",
         "Give the reward the weight 1, not -1; check the reward model's held-out accuracy",
@@ -131,35 +131,53 @@ def reward_out_of_range(h: History) -> Sign | None:
     if z is None or abs(z) < 3:
         return None
     start = h.start("reward/z", 1) or 0.0
-    at_once = abs(start) >= 2.5
     return Sign(
         "warning",
-        f"answers score {z:+.1f} standard deviations from those the reward model was tested on"
-        f"{', from the start' if at_once else f', {start:+.1f} at the start'}",
-        "the reward model is given text unlike its training's: another template, or no prompt"
-        if at_once
-        else "the policy has left what the reward model knows",
-        "Score the reward model's own test pairs with the same call and compare"
-        if at_once
-        else "Raise kl.coefficient threefold, or train the reward model on these answers",
+        f"answers score {z:+.1f} standard deviations from those the reward model was tested on, {start:+.1f} at first",
+        "the policy has left what the reward model knows",
+        "Raise kl.coefficient threefold, or train the reward model on these answers",
         {"z": z, "start": start},
     )
 
 
-def never_ends(h: History) -> Sign | None:
-    ends, start = h.now("response/eos_fraction", 4), h.start("response/eos_fraction", 2)
-    if ends is None or start is None or ends > 0.5:
+def reward_misread(h: History) -> Sign | None:
+    """What the start says is unlike what the reward model was tested on, and no policy is to blame for that yet."""
+    z, spread = h.start("reward/z", 3), h.start("reward/spread", 3)
+    if z is None or spread is None or (abs(z) < 1.5 and 0.35 < spread < 3):
         return None
-    limit = h.setting("sampling.max_new_tokens", 0)
-    numbers = {"start": start, "now": ends}
-    if start - ends > 0.2:
-        return Sign("warning", f"answers that end fell from {start:.0%} to {ends:.0%}", "the reward pays for going on",
-                    "Set missing_eos_penalty 1, or raise kl.coefficient threefold", numbers)  # fmt: skip
-    if start > 0.05:
-        return Sign("warning", f"{ends:.0%} of the answers end within {limit} tokens", "the limit is too short",
-                    f"Set sampling.max_new_tokens {2 * int(limit)}", numbers)  # fmt: skip
-    return Sign("error", f"{ends:.0%} of the answers end, from the start", "the start never learnt the end token",
-                "Train SFT on answers with their end token learnt (data/end_learnt 1)", numbers)  # fmt: skip
+    return Sign(
+        "warning",
+        f"the first answers score {z:+.1f} standard deviations from those the reward model was tested on, "
+        f"with {spread:.2f} of their spread",
+        "the reward model is given text unlike its training's: another template, no prompt, other spaces",
+        "Score the reward model's own test pairs with the same call and compare",
+        {"z": z, "spread": spread},
+    )
+
+
+def never_ends(h: History) -> Sign | None:
+    """From the start; ``stops_ending`` is what training does."""
+    ends, limit = h.start("response/eos_fraction", 2), h.setting("sampling.max_new_tokens", 0)
+    if ends is None or ends > 0.5:
+        return None
+    if ends > 0.05:
+        return Sign("warning", f"{ends:.0%} of the first answers end within {limit} tokens", "the limit is too short",
+                    f"Set sampling.max_new_tokens {2 * int(limit)}", {"ends": ends})  # fmt: skip
+    return Sign("error", f"{ends:.0%} of the first answers end", "the policy's start never learnt the end token",
+                "Train SFT on answers with their end token learnt (data/end_learnt 1)", {"ends": ends})  # fmt: skip
+
+
+def stops_ending(h: History) -> Sign | None:
+    ends, start = h.now("response/eos_fraction", 4), h.start("response/eos_fraction", 2)
+    if ends is None or start is None or ends > 0.5 or start < ends + 0.2:
+        return None
+    return Sign(
+        "warning",
+        f"answers that end fell from {start:.0%} to {ends:.0%}",
+        "the reward pays for going on, or updates break the policy",
+        "Set missing_eos_penalty 1, or raise kl.coefficient threefold",
+        {"start": start, "now": ends},
+    )
 
 
 def value_explains_nothing(h: History) -> Sign | None:
@@ -178,9 +196,8 @@ def value_explains_nothing(h: History) -> Sign | None:
 
 
 def reward_falls(h: History) -> Sign | None:
-    score = h.change("objective/score", 8)
-    spread = h.start("objective/score_std", 8)
-    if score is None or not spread or score.z > -4 or score.by > -0.3 * spread:
+    score, spread = h.change("objective/score", ROWS), h.start("objective/score_std", ROWS)
+    if score is None or not spread or score.z > -3.5 or score.by > -0.4 * spread:
         return None
     return Sign(
         "warning",
@@ -192,8 +209,12 @@ def reward_falls(h: History) -> Sign | None:
 
 
 RULES_REWARD = (
+    Rule("never_ends", PPO, "Cut answers are scored as if they were whole, and cost the most.", never_ends),
     Rule("reward_constant", PPO, "Equal rewards make every advantage 0: nothing is learnt.", reward_constant),
+    Rule("reward_misread", PPO, "What the reward says of such text is a guess.", reward_misread),
     Rule("reward_reversed", PPO, "The policy learns to be bad, and the reward rises.", reward_reversed),
+)
+RULES_HACKING = (
     Rule("length_hacking", PPO, "Answers grow, not improve.", length_hacking),
     Rule("repetition_hacking", PPO, "Answers repeat themselves for pay.", repetition_hacking),
     Rule("phrase_hacking", PPO, "Every answer ends up saying the same.", phrase_hacking),
@@ -201,10 +222,10 @@ RULES_REWARD = (
     Rule("proxy_over_gold", PPO, "A higher reward is no longer a better answer.", proxy_over_gold),
     Rule("reward_out_of_range", PPO, "A reward model is a guess outside of what it was trained on.",
          reward_out_of_range),
-    Rule("never_ends", PPO, "Cut answers are scored as if they were whole, and cost the most.", never_ends),
+    Rule("reward_falls", PPO, "The run makes the policy worse by its own measure.", reward_falls),
+    Rule("stops_ending", PPO, "Cut answers are scored as if they were whole, and cost the most.", stops_ending),
 )  # fmt: skip
 RULES_CRITIC = (
     Rule("value_explains_nothing", PPO, "Without a critic that knows something advantages are mostly noise.",
          value_explains_nothing),
-    Rule("reward_falls", PPO, "The run makes the policy worse by its own measure.", reward_falls, is_symptom=True),
 )  # fmt: skip

@@ -104,10 +104,10 @@ def too_many_inner_steps(h: History) -> Sign | None:
 
 def clip_fraction_high(h: History) -> Sign | None:
     clip, update = h.now("policy/clip_fraction", 4), h.now("update/ratio", 4)
-    if clip is None or update is None or clip < 0.4:
-        return None
     width = h.setting("clip", 0.2)
     narrow = width < 0.05
+    if clip is None or update is None or clip < (0.08 if narrow else 0.4):
+        return None
     return Sign(
         "warning",
         f"{clip:.0%} of the tokens are clipped; healthy is below 30 %",
@@ -181,9 +181,10 @@ def kl_negative(h: History) -> Sign | None:
 def entropy_collapse(h: History) -> Sign | None:
     start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
     distinct = h.now("response/distinct", 3)
-    if start is None or now is None or distinct is None or h.rows < 5 or now > 0.3 * start:
-        return None
     bonus = h.setting("entropy_coefficient", 0.0)
+    limit = 0.6 if bonus < 0 else 0.3
+    if start is None or now is None or distinct is None or h.rows < 5 or now > limit * start:
+        return None
     return Sign(
         "warning",
         f"entropy fell from {start:.2f} to {now:.2f} nats a token; {distinct:.0%} of a step's answers differ",
@@ -220,9 +221,11 @@ RULES_SAMPLING = (
     Rule("too_many_inner_steps", PPO, "Late passes learn from answers the policy would no longer give.",
          too_many_inner_steps),
 )  # fmt: skip
-RULES_POLICY = (
+RULES_WEIGHTS = (
     Rule("entropy_explodes", PPO, "Answers turn into noise.", entropy_explodes),
     Rule("kl_penalty_off", PPO, "The policy leaves the region where its reward means anything.", kl_penalty_off),
+)
+RULES_POLICY = (
     Rule("clip_fraction_high", PPO, "Most of the gradient is thrown away.", clip_fraction_high),
     Rule("entropy_collapse", PPO, "A policy that always says the same cannot find anything better.", entropy_collapse),
     Rule("kl_explodes", PPO, "The policy has forgotten how to write.", kl_explodes),
