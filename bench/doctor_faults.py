@@ -5,6 +5,8 @@ TUNE has not at all, and other seeds.
 ``expect`` lists the rules that name the cause rightly.
 """
 
+# ruff: noqa: E501  a fault a line
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

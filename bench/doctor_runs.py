@@ -16,7 +16,7 @@ from concordant.core.seeding import python_stream
 STAGES: dict[str, Callable[..., Path]] = {
     "sft": stages.sft, "reward": stages.reward, "dpo": stages.dpo, "ppo": stages.ppo
 }  # fmt: skip
-NEW_TOKENS = 56
+NEW_TOKENS = 48
 
 
 def healthy(stage: str, seed: int, world: World, output: Path) -> RunConfig:
@@ -37,7 +37,7 @@ def _sft(draw: Random, size: str, world: World, shared: dict) -> SFTConfig:
     schedule = draw.choice(("linear", "cosine", "constant"))
     return SFTConfig(
         **shared, model=model(start, rank), responses=draw.choice(("both", "chosen")),
-        train=train(max_steps=45, batch_size=16, learning_rate=rate, schedule=schedule, evaluate_every=15),
+        train=train(max_steps=42, batch_size=12, learning_rate=rate, schedule=schedule, evaluate_every=15),
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def _reward(draw: Random, size: str, world: World, shared: dict) -> RewardConfig
     rate = _rate(draw, 1e-3) * (3 if rank else 1)
     return RewardConfig(
         **shared, model=model(world.sft(size), rank), lm_coefficient=draw.choice((0.0, 0.0, 0.3)),
-        train=train(max_steps=60, batch_size=16, learning_rate=rate, evaluate_every=20),
+        train=train(max_steps=48, batch_size=16, learning_rate=rate, evaluate_every=16),
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def _dpo(draw: Random, size: str, world: World, shared: dict) -> DPOConfig:
     rate = _rate(draw, 2e-4) * (5 if rank else 1)
     return DPOConfig(
         **shared, model=model(world.sft(size), rank), beta=draw.choice((0.1, 0.3, 0.5)),
-        train=train(max_steps=48, batch_size=16, learning_rate=rate, evaluate_every=16),
+        train=train(max_steps=40, batch_size=16, learning_rate=rate, evaluate_every=13),
     )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def _ppo(draw: Random, size: str, world: World, shared: dict) -> PPOConfig:
         **shared, model=model(world.sft(size)), reward=[str(world.reward(size))], advantage=advantage,
         inner_epochs=draw.choice((1, 2)), minibatches=draw.choice((1, 2)),
         kl=KLConfig(coefficient=draw.choice((0.05, 0.1, 0.15))),
-        train=train(max_steps=22, batch_size=6, learning_rate=_rate(draw, 4e-4)),
+        train=train(max_steps=20, batch_size=6, learning_rate=_rate(draw, 4e-4)),
         sampling=SamplingConfig(n=4, max_new_tokens=NEW_TOKENS, temperature=draw.choice((1.0, 1.0, 0.8)), slots=64),
     )  # fmt: skip
 

@@ -130,7 +130,7 @@ def labels_swapped(h: History) -> Sign | None:
             numbers,
         )
     gold, kl = h.values("eval/gold"), h.latest("eval/kl") or 0.0  # a policy far away says bad things anyway
-    if heldout > 0.6 and kl < 20 and len(gold) > 1 and gold[-1] < gold[0] - 0.05 and gold[-1] == min(gold):
+    if heldout > 0.6 and kl < 20 and len(gold) > 1 and gold[-1] < min(0.6 * gold[0], gold[0] - 0.1):
         return Sign(
             "error",
             f"held-out accuracy is {heldout:.2f}, and the true quality of answers fell from {gold[0]:.2f} "

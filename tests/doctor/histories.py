@@ -20,8 +20,8 @@ def falling(start, end):
 
 HEALTHY = {
     "sft": {**LEARNS, **DATA, "loss": falling(4.0, 1.0), "token_accuracy": falling(0.3, 0.7)},
-    "reward": {**LEARNS, **PAIRS, "update/head": 1e-2, "loss": falling(0.69, 0.45), "bradley_terry": falling(0.69, 0.45),
-               "accuracy": falling(0.5, 0.8)},
+    "reward": {**LEARNS, **PAIRS, "update/head": 1e-2, "loss": falling(0.69, 0.45),
+               "bradley_terry": falling(0.69, 0.45), "accuracy": falling(0.5, 0.8)},
     "dpo": {**LEARNS, **PAIRS, "loss": falling(0.693, 0.5), "rewards/margins": falling(0.0, 0.6),
             "rewards/chosen": falling(0.0, 0.2), "rewards/accuracies": falling(0.5, 0.75),
             "logps/chosen": falling(-40.0, -40.5), "logps/rejected": falling(-42.0, -48.0)},

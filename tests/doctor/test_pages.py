@@ -1,4 +1,4 @@
-"""Every finding of a run has a page that says what was seen, why it matters, the causes, the cure and what is healthy."""
+"""Every finding of a run has a page: what was seen, why it matters, the causes, the cure, what is healthy."""
 
 from pathlib import Path
 
