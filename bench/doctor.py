@@ -69,9 +69,8 @@ def run(stage: str, seed: int, fault: Fault | None, world: World, folder: Path) 
         config = changed(config, fault.change)
     validate(config)
     started = time.perf_counter()
-    with fault.plant() if fault else nullcontext():
-        with suppress(RunFailed):  # the loop gives up on a run that is not finite
-            STAGES[stage](config)
+    with fault.plant() if fault else nullcontext(), suppress(RunFailed):  # the loop gives up where nothing is finite
+        STAGES[stage](config)
     seconds = time.perf_counter() - started
     shutil.rmtree(folder / "model", ignore_errors=True)
     (folder / DONE).write_text(f"{seconds:.2f}")

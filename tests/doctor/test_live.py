@@ -100,6 +100,7 @@ def test_stop_on_saves_the_step_and_stops(tmp_path, stop_on, stops):
         return
     with pytest.raises(RunStopped, match=r"stopped by doctor.stop_on .*part_frozen.*--resume auto"):
         train(folder, FROZEN, stop_on)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000008"]
     assert train(folder, FROZEN, stop_on, resume=True).steps == 12  # whoever resumes has read it: it is not said again
     assert [e["rule"] for e in events(folder)] == ["part_frozen"]
 
