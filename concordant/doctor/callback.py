@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from concordant.config.doctor import DoctorConfig
 from concordant.core.errors import RunStopped
 from concordant.doctor.finding import Finding, Severity, at_least
 from concordant.doctor.monitor import Monitor, as_line
 from concordant.doctor.replay import monitor_of, rows
-from concordant.training.loop import LoopResult
+from concordant.training.loop import Algorithm, LoopResult
 from concordant.training.progress import current
 from concordant.training.run_folder import METRICS, RunFolder
 
@@ -27,7 +27,7 @@ class Doctor:
         self.folder: RunFolder | None = None
         self.monitor = Monitor({})
 
-    def start(self, algorithm: Any, folder: RunFolder) -> None:
+    def start(self, algorithm: Algorithm, folder: RunFolder) -> None:
         """Learn the run's settings, and of a resumed run what it logged before."""
         self.folder, self.monitor = folder, monitor_of(folder.path)
         for row in rows(folder.path / METRICS):

@@ -63,8 +63,19 @@ class History:
             place = place[name]
         return place
 
-    def has(self, name: str) -> bool:
-        return name in self._columns
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done; 1 where neither the steps nor the epochs tell."""
+        steps, epochs = self.setting("train.max_steps", 0), self.setting("train.epochs", 0)
+        if steps:
+            return self.step / float(steps)
+        return (self.latest("epoch") or 0.0) / float(epochs) if epochs else 1.0
+
+    @property
+    def is_at_full_rate(self) -> bool:
+        """Neither warming up nor nearly at the end of a schedule: what a learning rate does can be told."""
+        full = self.setting("train.learning_rate")
+        return not full or (self.latest("learning_rate") or 0.0) >= 0.3 * float(full)
 
     def values(self, name: str, last: int = 0) -> list[float]:
         """Every value of ``name`` in order, or the ``last`` of them."""

@@ -77,7 +77,7 @@ def data_repeated(h: History) -> Sign | None:
     """Within an epoch no example comes twice, and two epochs are not in one order."""
     first, epochs = h.values("data/first_id", LOOK_BACK), h.values("epoch", LOOK_BACK)
     batches = h.values("data/batch_id", LOOK_BACK)
-    if len(first) < 6 or len(first) != len(epochs):
+    if len(first) < 6 or len(first) != len(epochs) or epochs[-1] - epochs[-2] > 0.5:  # a batch that is the data
         return None
     this = [i for i, epoch in enumerate(epochs) if int(epoch) == int(epochs[-1])][1:]  # the first may straddle two
     again = len(this) - len({first[i] for i in this})

@@ -11,10 +11,14 @@ GIVEN = ("sft", "reward", "dpo")
 CHANCE = math.log(2)  # nats: the pair loss of a coin
 LARGE_UPDATE = 3e-3  # of the weights' norm in a step; pretrained models are tuned with 1e-5 to 1e-3
 BREAKING_UPDATE = 0.05  # in one step: little is left of what a trained start knew
+STILL = 0.25  # of the tensors; norms alone, whose weights of 1 swallow tiny updates, are fewer
+EARLY = 0.25  # of a run: before it nothing has had its time
 SMALL_PATH = 0.03  # of the weights' norm over the whole run
 
 
 def part_frozen(h: History) -> Sign | None:
+    if not h.is_at_full_rate:  # a tiny rate moves nothing that fp32 could see
+        return None
     for prefix, whose in (("", "model"), ("value/", "critic")):
         seen_still, head = h.values(f"{prefix}update/still", 4), h.now(f"{prefix}update/head", 4)
         if len(seen_still) < 4:
@@ -27,7 +31,7 @@ def part_frozen(h: History) -> Sign | None:
             return _frozen(f"no weight of the {whose} moves; the gradient's norm is {grad:.2g}", cause, numbers)
         if head == 0:
             return _frozen(f"the {whose}'s head does not move, the rest does", "the head is frozen", numbers)
-        if still > 0.2:
+        if still > STILL:
             seen = f"{still:.0%} of the {whose}'s weight tensors do not move"
             return _frozen(seen, "they are frozen or missing from the optimizer", numbers)
     return None
@@ -99,7 +103,7 @@ def not_finite(h: History) -> Sign | None:
 
 
 def learning_rate_too_low(h: History) -> Sign | None:
-    if h.rows < 20:
+    if h.rows < 20 or h.progress < EARLY or not h.is_at_full_rate:
         return None
     inner = int(h.setting("inner_epochs", 1)) * int(h.setting("minibatches", 1))
     path = sum(x for x in h.values("update/ratio") if math.isfinite(x)) * inner
@@ -153,7 +157,7 @@ def overfitting(h: History) -> Sign | None:
 def loss_not_falling(h: History) -> Sign | None:
     name = "bradley_terry" if h.stage == "reward" else "loss"
     change = h.change(name, 12)
-    if change is None or h.rows < 40 or change.z < -1 or change.by < -0.01 * abs(change.before):
+    if change is None or h.rows < 40 or h.progress < EARLY or change.z < -1 or change.by < -0.01 * abs(change.before):
         return None
     return Sign(
         "info" if h.stage == "sft" and change.by < 0.1 else "warning",

@@ -42,7 +42,7 @@ def tokens_after_end(h: History) -> Sign | None:
 
 
 def sampler_differs(h: History) -> Sign | None:
-    first = h.at("rollout/logprob_gap", 1)
+    first = h.start("rollout/logprob_gap", 1)
     gap = h.now("rollout/logprob_gap", 2)
     if first is None or gap is None or min(first, gap) < _tolerance(h):
         return None
@@ -60,7 +60,7 @@ def sampler_differs(h: History) -> Sign | None:
 
 
 def stale_rollouts(h: History) -> Sign | None:
-    first, gap = h.at("rollout/logprob_gap", 1), h.now("rollout/logprob_gap", 3)
+    first, gap = h.start("rollout/logprob_gap", 1), h.now("rollout/logprob_gap", 3)
     if first is None or gap is None or first >= _tolerance(h) or gap < _tolerance(h):
         return None
     return Sign(

@@ -48,7 +48,7 @@ def _ratio(moved_W: Tensor, size_W: Tensor) -> float:
 
 
 def _sample(p: Tensor) -> Tensor:
-    return p.detach().view(-1)[:: max(1, p.numel() // SAMPLE)][:SAMPLE]
+    return p.detach().reshape(-1)[:: max(1, p.numel() // SAMPLE)][:SAMPLE]
 
 
 def _is_head(name: str) -> bool:

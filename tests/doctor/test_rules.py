@@ -277,3 +277,21 @@ def test_a_symptom_is_not_said_where_a_cause_is_known():
 
 def test_kl_that_is_negative_by_chance_is_no_finding():
     assert "kl_negative" not in found("ppo", {"objective__kl": -0.3, "objective__kl_error": 0.5})
+
+
+# -- schedules and sizes that look like faults ----------------------------------------------------
+
+
+def test_warming_up_is_no_low_rate_and_no_frozen_weight():
+    warming = {"loss": 4.0, "update__ratio": 1e-7, "update__still": 0.9, "learning_rate": lambda i, n: 1e-6 * i / n}
+    assert found("sft", warming, {"train": {"learning_rate": 1e-5}}) == {"loss_not_falling": "info"}
+
+
+def test_a_tenth_of_a_run_is_too_early_for_what_takes_time():
+    slow = {"loss": 4.0, "update__ratio": 1e-6}
+    assert found("sft", slow, {"train": {"max_steps": 480}}) == {}
+    assert first("sft", slow, {"train": {"max_steps": 48}}) == "learning_rate_too_low"
+
+
+def test_a_batch_that_is_all_the_data_comes_again_every_epoch():
+    assert found("dpo", {"data__batch_id": 7.0, "data__first_id": 7.0, "epoch": lambda i, n: i + 1.0}) == {}

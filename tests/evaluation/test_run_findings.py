@@ -40,7 +40,9 @@ def test_every_run_is_named_the_silent_ones_too(tmp_path):
 
 def test_the_report_has_them_as_text(tmp_path, answers):
     hostile = {**event("c", "error", 9), "seen": "<img src=x>"}
-    write_report(evaluate_policies([answers("sft", gold=[0.5, 0.6])], "sft", 10, 0), tmp_path, findings={"ppo": [hostile]})
+    write_report(
+        evaluate_policies([answers("sft", gold=[0.5, 0.6])], "sft", 10, 0), tmp_path, findings={"ppo": [hostile]}
+    )
     for page in ("report.html", "report.md"):
         text = (tmp_path / page).read_text()
         assert "What the doctor said of the runs" in text and "<img src=x>" not in text
