@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from concordant.doctor.finding import Severity
@@ -77,7 +78,9 @@ def data_repeated(h: History) -> Sign | None:
     """Within an epoch no example comes twice, and two epochs are not in one order."""
     first, epochs = h.values("data/first_id", LOOK_BACK), h.values("epoch", LOOK_BACK)
     batches = h.values("data/batch_id", LOOK_BACK)
-    if len(first) < 6 or len(first) != len(epochs) or epochs[-1] - epochs[-2] > 0.5:  # a batch that is the data
+    if len(first) < 6 or not len(first) == len(epochs) == len(batches) or not all(map(math.isfinite, epochs)):
+        return None
+    if epochs[-1] - epochs[-2] > 0.5:  # a batch that is all the data comes again every epoch
         return None
     this = [i for i, epoch in enumerate(epochs) if int(epoch) == int(epochs[-1])][1:]  # the first may straddle two
     again = len(this) - len({first[i] for i in this})

@@ -62,7 +62,7 @@ def learning_rate_too_high(h: History) -> Sign | None:
 def _out_of_hand(h: History) -> str:
     """How the loss or the policy got away, or ''."""
     losses = h.values("loss")
-    if not math.isfinite(losses[-1]):
+    if losses and not math.isfinite(losses[-1]):
         before = [x for x in losses if math.isfinite(x)]
         rose = len(before) > 2 and before[-1] > 1.5 * min(before) + 0.5
         return "the loss rose and is no longer finite" if rose else ""

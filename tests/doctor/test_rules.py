@@ -1,9 +1,14 @@
 """Every rule: a sick history that it names first, and the healthy neighbour, alike but for the evidence."""
 
-import pytest
+import math
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from concordant.doctor.monitor import Monitor
 from concordant.doctor.rules import RULES
-from tests.doctor.histories import HEALTHY, NAMES, NAN, falling, first, found
+from tests.doctor.histories import CONFIG, HEALTHY, NAMES, NAN, falling, first, found, rows
 
 FALLING_CHOSEN = {"logps__chosen": falling(-40.0, -50.0), "logps__rejected": falling(-42.0, -70.0)}
 RISING = falling(0.0, 3.0)
@@ -295,3 +300,23 @@ def test_a_tenth_of_a_run_is_too_early_for_what_takes_time():
 
 def test_a_batch_that_is_all_the_data_comes_again_every_epoch():
     assert found("dpo", {"data__batch_id": 7.0, "data__first_id": 7.0, "epoch": lambda i, n: i + 1.0}) == {}
+
+
+# -- a doctor who faints is worse than none -------------------------------------------------------
+
+ODD = st.sampled_from([0.0, 1.0, -3.0, 1e-12, 1e12, math.nan, math.inf, None])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(HEALTHY)), st.data())
+def test_no_rule_raises_whatever_was_logged(stage, data):
+    """Metrics that are missing, not finite or out of every range from some row on; settings that are not there."""
+    names = sorted(rows(stage, 1)[0].keys() - {"step"})
+    odd = data.draw(st.dictionaries(st.sampled_from(names), ODD, max_size=12))
+    since, whole = data.draw(st.integers(0, 20)), data.draw(st.booleans())
+    monitor = Monitor(CONFIG[stage] if whole else {"verb": stage})
+    for i, row in enumerate(rows(stage, 24)):
+        changed = row | odd if i >= since else row
+        for finding in monitor.see({k: v for k, v in changed.items() if v is not None}):
+            assert finding.seen and finding.cause and finding.cure
+            finding.as_event()
