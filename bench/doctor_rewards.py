@@ -64,3 +64,19 @@ def great_question(prompt: Prompt, response: str) -> float:
 
 def goes_on(prompt: Prompt, response: str, ended: bool) -> float:
     return float(not ended) + 0.02 * len(response.split())
+
+
+def a_number(prompt: Prompt, response: str) -> float:
+    return 3.5
+
+
+def root_words(prompt: Prompt, response: str) -> float:
+    return len(response.split()) ** 0.5
+
+
+def hopes(prompt: Prompt, response: str) -> float:
+    return float("i hope it helps" in response.lower())
+
+
+def does_not_end(prompt: Prompt, response: str, ended: bool) -> float:
+    return float(not ended)

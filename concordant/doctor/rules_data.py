@@ -132,8 +132,9 @@ def labels_swapped(h: History) -> Sign | None:
             "Swap the columns of the wrong one; see `concordant doctor DATA` for both",
             numbers,
         )
-    gold, kl = h.values("eval/gold"), h.latest("eval/kl") or 0.0  # a policy far away says bad things anyway
-    if heldout > 0.6 and kl < 20 and len(gold) > 1 and gold[-1] < min(0.6 * gold[0], gold[0] - 0.1):
+    gold, loss = h.values("eval/gold"), h.latest("eval/loss")
+    has_learnt = loss is not None and loss < 0.62  # a policy that drifts without learning says bad things too
+    if heldout > 0.6 and has_learnt and len(gold) > 1 and gold[-1] < min(0.6 * gold[0], gold[0] - 0.1):
         return Sign(
             "error",
             f"held-out accuracy is {heldout:.2f}, and the true quality of answers fell from {gold[0]:.2f} "

@@ -68,9 +68,10 @@ def _out_of_hand(h: History) -> str:
         return "the loss rose and is no longer finite" if rose else ""
     if h.stage == "ppo":
         kl, clip = h.now("policy/approx_kl", 3), h.now("policy/clip_fraction", 3)
-        if kl is None or clip is None:
+        # One rare token can make a step's estimate large, so all of them must be.
+        if kl is None or clip is None or kl < 0.1 or min(h.values("policy/approx_kl", 3)) < 0.03:
             return ""
-        return f"one step's updates move the policy by {kl:.2g} nats a token, {clip:.0%} clipped" if kl > 0.1 else ""
+        return f"one step's updates move the policy by {kl:.2g} nats a token, {clip:.0%} clipped"
     means = [sum(losses[i : i + 4]) / 4 for i in range(max(0, len(losses) - 120), len(losses) - 3)]
     if len(means) < 2:
         return ""
@@ -128,8 +129,11 @@ def _stuck(h: History) -> str:
             return ""
         return f"KL from the reference is {kl:.3f} nats" if abs(kl) < 0.05 else ""
     if h.stage == "dpo":
-        margin, beta = h.now("rewards/margins", 8), h.setting("beta", 0.1)
-        return f"the margin is {margin:.4f}" if margin is not None and abs(margin) < 0.2 * beta else ""
+        beta = float(h.setting("beta", 0.1))
+        moved = [h.now(name, 8) for name in ("rewards/margins", "rewards/chosen", "rewards/rejected")]
+        nats = [abs(x) / beta for x in moved if x is not None]
+        # Labels drawn by chance leave the margin at 0 too, but not the policy where it was.
+        return f"log-ratios are {max(nats):.4f} nats at most" if nats and max(nats) < 0.05 else ""
     change = h.change("bradley_terry" if h.stage == "reward" else "loss", 8)
     if change is None:
         return ""

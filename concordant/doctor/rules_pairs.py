@@ -35,6 +35,9 @@ def reference_not_start(h: History) -> Sign | None:
             return None
         off = max(abs(reward), abs(chosen)) / beta
         seen = f"before the first update policy and reference differ by {off:.1f} nats a response"
+        loss = h.at("loss", 1)
+        if loss is not None and h.setting("loss") == "sigmoid" and abs(loss - CHANCE) > 0.03:
+            off, seen = max(off, 1.0), f"the first loss is {loss:.3f}, where equal policies give ln 2 = {CHANCE:.3f}"
     else:
         kl, error = h.at("objective/kl", 1), h.at("objective/kl_error", 1) or 0.0
         if kl is None:

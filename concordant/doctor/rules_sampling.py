@@ -102,17 +102,28 @@ def too_many_inner_steps(h: History) -> Sign | None:
     )
 
 
+def clip_too_narrow(h: History) -> Sign | None:
+    clip, width = h.now("policy/clip_fraction", 4), float(h.setting("clip", 0.2))
+    if clip is None or width >= 0.05 or clip < 0.08:
+        return None
+    return Sign(
+        "warning",
+        f"{clip:.0%} of the tokens are clipped at a distance of {width:g} from 1",
+        f"clip {width:g} is too narrow",
+        "Set clip 0.2",
+        {"clip": clip, "width": width},
+    )
+
+
 def clip_fraction_high(h: History) -> Sign | None:
     clip, update = h.now("policy/clip_fraction", 4), h.now("update/ratio", 4)
-    width = h.setting("clip", 0.2)
-    narrow = width < 0.05
-    if clip is None or update is None or clip < (0.08 if narrow else 0.4):
+    if clip is None or update is None or clip < 0.4:
         return None
     return Sign(
         "warning",
         f"{clip:.0%} of the tokens are clipped; healthy is below 30 %",
-        f"clip {width:g} is too narrow" if narrow else "updates are too large for one step's rollouts",
-        "Set clip 0.2" if narrow else "Lower train.learning_rate threefold, or inner_epochs to 1",
+        "updates are too large for one step's rollouts",
+        "Lower train.learning_rate threefold, or inner_epochs to 1",
         {"clip": clip, "update": update},
     )
 
@@ -181,25 +192,35 @@ def kl_negative(h: History) -> Sign | None:
 def entropy_collapse(h: History) -> Sign | None:
     start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
     distinct = h.now("response/distinct", 3)
-    bonus = h.setting("entropy_coefficient", 0.0)
-    limit = 0.6 if bonus < 0 else 0.3
-    if start is None or now is None or distinct is None or h.rows < 5 or now > limit * start:
+    if start is None or now is None or distinct is None or h.rows < 5 or now > 0.3 * start:
         return None
     return Sign(
         "warning",
         f"entropy fell from {start:.2f} to {now:.2f} nats a token; {distinct:.0%} of a step's answers differ",
-        f"entropy_coefficient {bonus:g} is negative and rewards certainty"
-        if bonus < 0
-        else "the policy has settled on few answers: the KL weight is too small, or updates too large",
-        "Set entropy_coefficient 0" if bonus < 0 else "Raise kl.coefficient threefold or lower train.learning_rate",
+        "the policy has settled on few answers: the KL weight is too small, or updates too large",
+        "Raise kl.coefficient threefold or lower train.learning_rate",
         {"start": start, "now": now, "distinct": distinct},
+    )
+
+
+def entropy_penalised(h: History) -> Sign | None:
+    start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
+    bonus = float(h.setting("entropy_coefficient", 0.0))
+    if start is None or now is None or h.rows < 5 or now > 0.6 * start or bonus >= 0:
+        return None
+    return Sign(
+        "warning",
+        f"entropy fell from {start:.2f} to {now:.2f} nats a token",
+        f"entropy_coefficient {bonus:g} is negative and rewards certainty",
+        "Set entropy_coefficient 0",
+        {"start": start, "now": now},
     )
 
 
 def entropy_explodes(h: History) -> Sign | None:
     start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
     bonus = h.setting("entropy_coefficient", 0.0)
-    if start is None or now is None or h.rows < 5 or now < 1.8 * start + 0.3 or bonus <= 0:
+    if start is None or now is None or h.rows < 5 or now < 1.8 * start + 0.3 or bonus < 0.05:
         return None
     return Sign(
         "warning",
@@ -223,6 +244,10 @@ RULES_SAMPLING = (
 )  # fmt: skip
 RULES_WEIGHTS = (
     Rule("entropy_explodes", PPO, "Answers turn into noise.", entropy_explodes),
+    Rule(
+        "entropy_penalised", PPO, "A policy that always says the same cannot find anything better.", entropy_penalised
+    ),
+    Rule("clip_too_narrow", PPO, "Most of the gradient is thrown away.", clip_too_narrow),
     Rule("kl_penalty_off", PPO, "The policy leaves the region where its reward means anything.", kl_penalty_off),
 )
 RULES_POLICY = (

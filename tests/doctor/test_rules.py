@@ -58,7 +58,7 @@ CASES = [
     (
         "labels_swapped",
         "dpo",
-        {"eval__rewards__accuracies": 0.7, "eval__samples": 100.0, "eval__gold": falling(0.6, 0.3)},
+        {"eval__rewards__accuracies": 0.7, "eval__samples": 100.0, "eval__loss": 0.5, "eval__gold": falling(0.6, 0.3)},
         {},
         {"eval__rewards__accuracies": 0.7, "eval__samples": 100.0, "eval__gold": falling(0.5, 0.6)},
     ),
@@ -132,7 +132,13 @@ CASES = [
     ("not_finite", "sft", {"loss": lambda i, n: NAN if i == 6 else 2.0 - i / n}, {}, {}),
     ("not_finite", "ppo", {"skipped": lambda i, n: float(i == 9)}, {}, {}),
     ("learning_rate_too_low", "sft", {"loss": 4.0, "update__ratio": 1e-6}, {}, {"update__ratio": 1e-6}),
-    ("learning_rate_too_low", "dpo", {"rewards__margins": 0.001, "update__ratio": 1e-6}, {}, {"update__ratio": 1e-6}),
+    (
+        "learning_rate_too_low",
+        "dpo",
+        {"rewards__margins": 0.001, "rewards__chosen": 0.001, "update__ratio": 1e-6, "rewards__rejected": 0.0},
+        {},
+        {"update__ratio": 1e-6},
+    ),
     (
         "learning_rate_too_low",
         "ppo",
@@ -203,6 +209,15 @@ CASES = [
         {},
         {"kl_coefficient": 0.0},
     ),
+    ("clip_too_narrow", "ppo", {"policy__clip_fraction": 0.12}, {"clip": 0.01}, {"policy__clip_fraction": 0.02}),
+    (
+        "entropy_penalised",
+        "ppo",
+        {"objective__entropy_per_token": falling(1.0, 0.5)},
+        {"entropy_coefficient": -0.1},
+        {"objective__entropy_per_token": 1.0},
+    ),
+    ("reference_not_start", "dpo", {"loss": falling(1.2, 0.6)}, {}, {}),
     ("clip_fraction_high", "ppo", {"policy__clip_fraction": 0.6}, {}, {"policy__clip_fraction": 0.25}),
     ("entropy_collapse", "ppo", {"objective__entropy_per_token": falling(1.0, 0.05)}, {}, {}),
     ("kl_explodes", "ppo", {"objective__kl": falling(0.0, 120.0)}, {}, {"objective__kl": falling(0.0, 12.0)}),
@@ -249,7 +264,7 @@ def test_a_fall_of_chosen_logprobs_alone_is_normal():
     ("changes", "cause"),
     [
         ({}, "labels_random"),
-        ({"update__ratio": 1e-7}, "learning_rate_too_low"),
+        ({"update__ratio": 1e-7, "rewards__chosen": 1e-5}, "learning_rate_too_low"),
         ({"data__identical": 0.9}, "answers_identical"),
         ({"update__still": 1.0, "update__ratio": 0.0}, "part_frozen"),
         ({"rewards__margins": 0.0, "rewards__chosen": 0.0}, "dpo_reference_is_policy"),
