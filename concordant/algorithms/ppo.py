@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from concordant.algorithms import evidence
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.probe import SampleProbe
-from concordant.algorithms.rewards import Reward
+from concordant.algorithms.rewards import Reward, WeightedSum
 from concordant.algorithms.rollouts import Rollouts, Sampler, score
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
@@ -29,7 +30,7 @@ from concordant.core.masked import whiten
 from concordant.core.objective import Outputs
 from concordant.core.running_stats import RunningStats
 from concordant.core.seeding import derive, python_stream
-from concordant.core.trees import PromptTree
+from concordant.core.trees import Branch, PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Learner
@@ -47,6 +48,7 @@ class Experience:
     return_N: Tensor  # reward units, the critic's target
     score_B: Tensor  # raw reward
     shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
+    agreement: float | None  # correlation between the parts of a reward of several
 
     def part(self, trees: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees numbered ``trees``, and the numbers of their tokens."""
@@ -71,7 +73,9 @@ class PPO:
         prompts: Sequence[Prompt],
         probe: SampleProbe | None = None,
         card: Mapping[str, Any] | None = None,
+        reward_range: tuple[float, float] | None = None,
     ) -> None:
+        self.reward_range = reward_range  # mean and deviation of the scores of answers the reward was tested on
         self.config, self.actor, self.critic, self.reference = config, actor, critic, reference
         self.sampler, self.reward, self.prompts = sampler, reward, prompts
         self.probe, self.card = probe, dict(card or {})
@@ -91,6 +95,7 @@ class PPO:
         experience = self.last = self.judge(rollouts)
         clock.lap("judge")
         metrics = self.describe(experience) | self.learn(experience, step, learning_rate)
+        metrics["epoch"] = (step + 1) * self.config.train.batch_size / len(self.prompts)
         clock.lap("learn")
         # The controller sees the KL of this step's samples and sets the next step's weight.
         self.controller.update(metrics["objective/kl"], len(rollouts.answers))
@@ -107,7 +112,7 @@ class PPO:
         config = self.config
         if rollouts.version != self.actor.version:
             raise RuntimeError(f"rollouts of version {rollouts.version}, the policy is at {self.actor.version}")
-        score_B = score(rollouts, self.reward)
+        score_B, agreement = self.score(rollouts)
         shaped_B = self.shape(score_B, rollouts)
         old_N = _wanted(self.actor.forward(rollouts.trees, Outputs(logprob=True)).logprob_N)
         reference_N = _wanted(self.reference.forward(rollouts.trees, Outputs(logprob=True)).logprob_N)
@@ -122,7 +127,14 @@ class PPO:
         advantage_N, return_N = ADVANTAGES[config.advantage](returns)
         if config.whiten:
             advantage_N = whiten(advantage_N)
-        return Experience(rollouts, old_N, reference_N, value_N, advantage_N, return_N, score_B, shaped_B)
+        return Experience(rollouts, old_N, reference_N, value_N, advantage_N, return_N, score_B, shaped_B, agreement)
+
+    def score(self, rollouts: Rollouts) -> tuple[Tensor, float | None]:
+        """Raw rewards, and how far the parts of a reward of several agree."""
+        if not isinstance(self.reward, WeightedSum) or len(self.reward.parts) < 2:
+            return score(rollouts, self.reward), None
+        columns = self.reward.columns(rollouts.answers)
+        return torch.tensor(self.reward.total(columns), dtype=torch.float32), evidence.agreement(columns)
 
     def shape(self, score_B: Tensor, rollouts: Rollouts) -> Tensor:
         """Raw scores to rewards: normalised, clipped, less the penalty for never ending."""
@@ -149,14 +161,18 @@ class PPO:
                     metrics |= self.critic.forward_backward(trees, self.value_objective(experience, tokens_N))
                     stepped = self.critic.step(critic_rate)
                     metrics |= {"value/grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
+                    metrics |= {f"value/{name}": moved for name, moved in stepped.motion.items()}
                 if not warming:
                     metrics |= self.actor.forward_backward(trees, self.policy_objective(experience, tokens_N))
+                    shift = metrics.pop("ratio/shift")
+                    if not seen:  # before any update of this step: policy and sampler are the same
+                        metrics["ratio/start"] = shift
                     if config.stop_kl and metrics["policy/approx_kl"] > config.stop_kl:
                         self.actor.discard()
                         return _mean([*seen, metrics]) | {"policy/stopped_early": 1.0}
                     stepped = self.actor.step(learning_rate)
                     skipped = max(metrics.get("skipped", 0.0), float(stepped.skipped))
-                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": skipped}
+                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": skipped, **stepped.motion}
                 seen.append(metrics)
         return _mean(seen)
 
@@ -203,11 +219,28 @@ class PPO:
             "tokens": float(sum(t.tokens for t in rollouts.trees)),
             "samples": float(len(rollouts.answers)),
             "policy_version": float(rollouts.version),
-        }
+            "objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
+            "reference/logprob": self.reference_check(),
+        } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
+        if e.agreement is not None:
+            metrics["reward/agreement"] = e.agreement
+        if self.reward_range is not None:
+            mean, deviation = self.reward_range
+            metrics["reward/z"] = (metrics["objective/score"] - mean) / deviation
+            metrics["reward/spread"] = metrics["objective/score_std"] / deviation
+        if self.probe is not None and self.probe.gold is not None:
+            gold_B = torch.tensor([self.probe.gold(a.prompt, a.response) for a in rollouts.answers])
+            metrics["objective/gold"] = float(gold_B.mean())
+            metrics["reward/gold_correlation"] = evidence.correlation(e.score_B, gold_B)
         if self.needs_critic:
             left = (e.return_N - e.value_N).var(correction=0) / e.return_N.var(correction=0).clamp_min(1e-12)
             metrics["value/explained_variance"] = float(1 - left)
         return metrics
+
+    def reference_check(self) -> float:
+        """Log-prob a token that the reference gives to fixed tokens, nats: a frozen one never changes its mind."""
+        tree = PromptTree(torch.tensor([0]), (Branch.response([1, 2, 3]),))
+        return float(_wanted(self.reference.forward([tree], Outputs(logprob=True)).logprob_N).mean())
 
     def evaluate(self, step: int) -> dict[str, float]:
         if self.probe is None:

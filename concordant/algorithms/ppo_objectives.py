@@ -71,6 +71,7 @@ class PolicyObjective:
             "policy/clip_fraction": Metric(clip_fraction(logprob_N, old_N, advantage_N, self.clip).sum(), tokens),
             "ratio/mean": Metric(ratio_N.sum(), tokens),
             "ratio/max": Metric(ratio_N.max(), 1.0, "max"),
+            "ratio/shift": Metric((logprob_N - old_N).abs().sum(), tokens),  # nats a token
             "objective/entropy": Metric(entropy_N.sum(), batch.branches),
             "objective/entropy_per_token": Metric(entropy_N.sum(), tokens),
         }

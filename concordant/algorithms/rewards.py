@@ -63,8 +63,15 @@ class WeightedSum:
     parts: tuple[tuple[float, Reward], ...]
 
     def __call__(self, answers: Sequence[Answer]) -> list[float]:
-        columns = [(weight, reward(answers)) for weight, reward in self.parts]
-        return [sum(weight * column[i] for weight, column in columns) for i in range(len(answers))]
+        return self.total(self.columns(answers))
+
+    def columns(self, answers: Sequence[Answer]) -> list[list[float]]:
+        """Each part's own scores, unweighted."""
+        return [reward(answers) for _, reward in self.parts]
+
+    def total(self, columns: Sequence[Sequence[float]]) -> list[float]:
+        weights = [weight for weight, _ in self.parts]
+        return [sum(w * x for w, x in zip(weights, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _truth(extra: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ class Rollouts:
     length_B: Tensor  # int64 response tokens, end token included
     group_B: Tensor  # int64 number of the tree
     version: int  # optimizer steps the policy had taken when it sampled
+    end_ids: tuple[int, ...] = ()  # tokens that end a response
 
     def token_slice(self) -> list[tuple[int, int]]:
         """First and past-the-last token of every tree."""
@@ -74,6 +75,7 @@ class Sampler:
             torch.tensor([len(c.ids_T) for c in flat]),
             torch.tensor([g for g, group in enumerate(groups) for _ in group]),
             flat[0].version,
+            self.encoder.end_ids,
         )
 
 

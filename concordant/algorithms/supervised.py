@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from concordant.algorithms import evidence
 from concordant.algorithms.probe import SampleProbe
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Objective
@@ -22,6 +23,7 @@ class Supervised:
 
     ``train`` and ``heldout`` are trees with their objective; ``metric`` names the held-out number that picks the
     best weights. ``probe`` samples answers at evaluation steps; ``finish`` turns means into derived metrics.
+    ``end_ids`` are the tokens that end a response; ``pairs``: trees are chosen and rejected.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class Supervised:
         card: Mapping[str, Any] | None = None,
         probe: SampleProbe | None = None,
         finish: Callable[[dict[str, float]], dict[str, float]] = dict,
+        end_ids: Collection[int] = (),
+        pairs: bool = False,
     ) -> None:
         self.learner = learner
         self.trees, self.objective = train
@@ -44,6 +48,7 @@ class Supervised:
         self.metric, self.greater_is_better = metric, greater_is_better
         self.card = dict(card or {})
         self.probe, self.finish = probe, finish
+        self.end_ids, self.pairs = end_ids, pairs
         self.total_steps = steps_of(len(self.trees), config.batch_size, config.epochs, config.max_steps)
         self.last: list[int] = []  # numbers of the examples of the last step
 
@@ -52,18 +57,18 @@ class Supervised:
         self.last, trees = numbers, [self.trees[i] for i in numbers]
         metrics = self.learner.forward_backward(trees, self.objective(numbers))
         stepped = self.learner.step(learning_rate)
-        return self.finish(metrics) | {
-            "grad_norm": stepped.grad_norm,
-            "skipped": float(stepped.skipped),
-            "tokens": float(sum(t.tokens for t in trees)),
-            "samples": float(len(trees)),
-        }
+        epoch = (step + 1) * self.config.batch_size / len(self.trees)
+        counted = {"epoch": epoch, "tokens": float(sum(t.tokens for t in trees)), "samples": float(len(trees))}
+        measured = {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped), **stepped.motion}
+        seen = evidence.of_trees(trees, self.end_ids) | (evidence.of_pairs(trees) if self.pairs else {})
+        return self.finish(metrics) | measured | seen | counted
 
     def evaluate(self, step: int) -> dict[str, float]:
         if not self.heldout:
             return {}
         numbers = range(len(self.heldout))
         metrics = self.finish(self.learner.evaluate(self.heldout, self.heldout_objective(numbers)))
+        metrics["samples"] = float(len(numbers))
         if self.probe:
             metrics |= self.probe(step)
         return {f"eval/{name}": value for name, value in metrics.items()}

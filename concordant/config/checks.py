@@ -81,6 +81,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "max_response_tokens": COUNT,
         "too_long": OneOf("drop", "cut_prompt_start", "cut_response_end"),
     },
+    DoctorConfig: {"stop_on": OneOf("", "warning", "error")},
     LoraConfig: {"rank": NOT_NEGATIVE, "alpha": POSITIVE, "dropout": Range("[0, 1)")},
     ModelConfig: {
         "precision": OneOf("auto", "fp32", "bf16"),
@@ -114,7 +115,6 @@ VALUES: dict[type, dict[str, Rule]] = {
         "early_stopping": NOT_NEGATIVE,
         "threads": NOT_NEGATIVE,
     },
-    DoctorConfig: {"stop_on": OneOf("", "warning", "error")},
     s.RunConfig: {"resume": OneOf("", "auto", "force")},
     s.SFTConfig: {"responses": OneOf("both", "chosen")},
     s.RewardConfig: {

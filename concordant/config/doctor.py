@@ -8,4 +8,4 @@ from dataclasses import dataclass
 @dataclass
 class DoctorConfig:
     preflight: bool = True  # look at data, masks, gradients and memory before the first step
-    stop_on: str = ""  # warning | error; empty: never
+    stop_on: str = ""  # warning | error: a finding so grave saves and stops the run (exit 3); empty: it never stops one

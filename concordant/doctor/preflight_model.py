@@ -354,7 +354,7 @@ def imagined(algorithm: PPO, actor: TorchLearner) -> tuple[list[PromptTree], Exp
     group_B = torch.arange(len(trees)).repeat_interleave(sampling.n)
     rollouts = Rollouts(trees, [], old_N, torch.zeros(branches, dtype=torch.bool), length_B, group_B, actor.version)
     zeros_B = torch.zeros(branches)
-    return trees, Experience(rollouts, old_N, old_N, 0 * ones_N, ones_N, ones_N, zeros_B, zeros_B)
+    return trees, Experience(rollouts, old_N, old_N, 0 * ones_N, ones_N, ones_N, zeros_B, zeros_B, agreement=None)
 
 
 def _characters(prompt: Prompt) -> int:

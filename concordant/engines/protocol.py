@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from concordant.core.trees import PromptTree
 class StepMetrics:
     grad_norm: float  # before clipping
     skipped: bool  # True when loss or gradient was not finite and the weights were left alone
+    motion: Mapping[str, float] = field(default_factory=dict)  # "update/…": how far the weights moved; empty if skipped
 
 
 class Learner(Protocol):

@@ -23,6 +23,7 @@ from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch, micro_batch
 from concordant.engines.memory import enough_memory, is_out_of_memory
 from concordant.engines.networks import Network
 from concordant.engines.protocol import StepMetrics
+from concordant.engines.weight_motion import WeightMotion
 
 T = TypeVar("T")
 _FORWARD_FACTOR = 4  # without a backward pass nothing is kept, so a forward batch may be this much larger
@@ -54,6 +55,7 @@ class TorchLearner:
         self._reference: TorchLearner | None = None
         self.parameters = [p for p in network.parameters() if p.requires_grad] if trainable else []
         self.optimizer = _adamw(self.parameters, config) if self.parameters else None
+        self.motion = WeightMotion(network.named_parameters()) if self.parameters else None
 
     # -- numbers without gradient ---------------------------------------------------------------
 
@@ -142,19 +144,21 @@ class TorchLearner:
             p.grad = None
 
     def step(self, learning_rate: float) -> StepMetrics:
-        if self.optimizer is None:
+        if self.optimizer is None or self.motion is None:
             raise ValueError("a frozen learner has nothing to update")
         limit = self.config.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
-        finite = math.isfinite(norm) and self._is_finite
+        finite, motion = math.isfinite(norm) and self._is_finite, {}
         if finite:
+            before = self.motion.before()
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             with enough_memory("updating the weights", "train an adapter (model.lora.rank) or a smaller model"):
                 self.optimizer.step()
             self.version += 1
+            motion = self.motion.after(before)
         self.discard()
-        return StepMetrics(grad_norm=norm, skipped=not finite)
+        return StepMetrics(grad_norm=norm, skipped=not finite, motion=motion)
 
     # -- the frozen start -----------------------------------------------------------------------
 

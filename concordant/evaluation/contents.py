@@ -20,6 +20,7 @@ from concordant.evaluation.blocks import (
 )
 from concordant.evaluation.records import SCORERS, Evaluation, PolicyScores, Scorer, Survival
 from concordant.evaluation.reward_summary import RewardModelSummary
+from concordant.evaluation.run_findings import Event, findings_blocks
 from concordant.evaluation.wording import (
     SCORER_NAMES,
     between,
@@ -219,6 +220,7 @@ def report_blocks(
     command: str,
     versions: Mapping[str, str],
     notes: Sequence[str],
+    findings: Mapping[str, Sequence[Event]],
 ) -> list[Block]:
     """The whole report, top to bottom."""
     blocks: list[Block] = [Paragraph(headline(evaluation), lead=True), *_caveats(evaluation)]
@@ -228,6 +230,7 @@ def report_blocks(
         blocks += [Heading("Pictures"), *pictures]
     if reward_model is not None:
         blocks += _reward_model(reward_model, reward_picture)
+    blocks += findings_blocks(findings)
     blocks += _samples(evaluation, side_by_side, seed)
     facts = [f"seed {evaluation.seed}; {evaluation.bootstrap} bootstrap resamples of {evaluation.prompts} prompts"]
     facts.append(", ".join(f"{name} {version}" for name, version in versions.items()))

@@ -18,6 +18,7 @@ from concordant.evaluation.html_page import render_html
 from concordant.evaluation.markdown_page import render_markdown
 from concordant.evaluation.records import Evaluation, Gain, PolicyScores, Survival
 from concordant.evaluation.reward_summary import RewardModelSummary
+from concordant.evaluation.run_findings import Event
 
 LIBRARIES = ("concordant", "torch", "transformers", "numpy")
 
@@ -57,11 +58,13 @@ def write_report(
     title: str = "Evaluation",
     command: str = "",
     notes: Sequence[str] = (),
+    findings: Mapping[str, Sequence[Event]] | None = None,
 ) -> Path:
     """Write the report and its pictures into ``folder`` (made if missing); returns the path of report.html.
 
     ``curves`` are training runs by name (see ``read_curve``); ``command`` repeats the evaluation; ``notes``
-    are paragraphs said after the result. A picture that no data is given for is not written.
+    are paragraphs said after the result, ``findings`` what the doctor said of each run (see ``read_findings``).
+    A picture that no data is given for is not written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [
@@ -82,6 +85,7 @@ def write_report(
         command=command,
         versions=versions(),
         notes=notes,
+        findings=findings or {},
     )
     numbers = json.dumps(report_numbers(evaluation, reward_model), indent=2, allow_nan=False)
     (folder / "report.json").write_text(numbers + "\n", encoding="utf-8")

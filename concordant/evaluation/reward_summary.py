@@ -43,6 +43,8 @@ class RewardModelSummary:
     accuracy: float  # share of pairs where the chosen answer scores higher, ties half
     accuracy_interval: Interval | None
     bayes_accuracy: float | None  # what a judge who knew the label's true model would reach
+    score_mean: float  # of all held-out answers, raw reward units: what a policy's answers are compared with
+    score_std: float
     longer_accuracy: float  # of "always prefer the longer", ties half: the score to beat
     log_loss: float  # mean of -log σ(Δ), nats; ln 2 is a coin
     calibration_error: float  # expected calibration error: mean |observed - predicted| over bins, weighted by pairs
@@ -56,6 +58,8 @@ class RewardModelSummary:
             "bayes_accuracy": self.bayes_accuracy,
             "accuracy_low": self.accuracy_interval.low if self.accuracy_interval else None,
             "accuracy_high": self.accuracy_interval.high if self.accuracy_interval else None,
+            "score_mean": self.score_mean,
+            "score_std": self.score_std,
             "longer_accuracy": self.longer_accuracy,
             "log_loss": self.log_loss,
             "calibration_error": self.calibration_error,
@@ -99,6 +103,8 @@ def summarise_reward_model(
         accuracy=float(right_N.mean()),
         accuracy_interval=mean_interval(right_N, bootstrap, seed),
         bayes_accuracy=bayes,
+        score_mean=float(np.concatenate([chosen_N, rejected_N]).mean()),
+        score_std=float(np.concatenate([chosen_N, rejected_N]).std()),
         longer_accuracy=float(win_points(longer_N, np.zeros_like(longer_N)).mean()),
         log_loss=float(np.logaddexp(0.0, -delta_N).mean()),
         calibration_error=sum(b.pairs * abs(b.observed - b.predicted) for b in calibration) / len(delta_N),

@@ -25,6 +25,7 @@ from concordant.core.trees import ROW_TOKENS, PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records
+from concordant.doctor.callback import Doctor
 from concordant.doctor.preflight import Preflight, Subject
 from concordant.engines.memory import enough_memory
 from concordant.engines.networks import PolicyNetwork
@@ -36,7 +37,7 @@ from concordant.models.load import Policy, load_policy
 from concordant.models.reward_model import RewardModel
 from concordant.models.tree_attention import positions
 from concordant.training.inputs import Inputs
-from concordant.training.loop import Algorithm, run_loop
+from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
 from concordant.training.run_folder import RunFolder
 
@@ -186,8 +187,9 @@ def card_of(config: RunConfig, verb: str) -> dict[str, Any]:
 
 
 def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: Subject) -> Path:
-    """The one loop, the doctor looking first, then a word on where the result is."""
-    callbacks = [Preflight(config, subject)] if config.doctor.preflight else []
+    """The one loop, the doctor looking before it and on, then a word on where the result is."""
+    preflight = [Preflight(config, subject)] if config.doctor.preflight else []
+    callbacks: list[Callback] = [*preflight, Doctor(config.doctor, config.train.log_every)]
     with _fast_arithmetic(config.train):
         result = run_loop(algorithm, config.train, folder, config.seed, callbacks)
     message(f"{folder.path.name}: {result.steps} steps; model in {result.model}")

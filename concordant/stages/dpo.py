@@ -39,6 +39,8 @@ def dpo(config: DPOConfig) -> Path:
             metric="eval/loss",
             greater_is_better=False,
             card=common.card_of(config, "dpo"),
+            end_ids=encoder.end_ids,
+            pairs=True,
             probe=common.probe_of(
                 config,
                 learner,

@@ -34,6 +34,7 @@ from concordant.evaluation.metrics import best_of_n_kl_bound
 from concordant.evaluation.records import PolicyAnswers
 from concordant.evaluation.report import write_report
 from concordant.evaluation.reward_summary import RewardModelSummary
+from concordant.evaluation.run_findings import read_findings
 from concordant.evaluation.terminal import print_table
 from concordant.models.load import Policy
 from concordant.stages import common
@@ -83,11 +84,13 @@ def evaluate(config: EvaluateConfig) -> Path:
             answers.append(_answers(name, spec, reference, origin, bench))
             bar.update(number + 1, {})
     evaluation = evaluate_policies(answers, baseline, config.bootstrap, config.seed)
+    runs = {name: Path(folder) for name, folder in named(config.runs, "runs").items()}
     page = write_report(
         evaluation,
         Path(config.output),
         reward_model=_reward_summary(rewards, records, config),
-        curves={name: read_curve(Path(folder)) for name, folder in named(config.runs, "runs").items()},
+        curves={name: read_curve(folder) for name, folder in runs.items()},
+        findings={name: read_findings(folder) for name, folder in runs.items()},
         side_by_side=config.side_by_side,
         seed=config.seed,
         command=shlex.join(["concordant", *sys.argv[1:]]),

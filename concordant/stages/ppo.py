@@ -43,6 +43,7 @@ def ppo(config: PPOConfig) -> Path:
             loaded.train,
             common.probe_of(config, actor, reference, sampler, loaded.test, config.sampling, rewards.reward),
             common.card_of(config, "ppo"),
+            rewards.range,
         )
         return common.train(algorithm, config, folder, Subject(loaded, encoder))
 

@@ -25,9 +25,8 @@ from concordant.engines.torch_learner import TorchLearner
 from concordant.evaluation.reward_summary import RewardModelSummary, summarise_reward_model
 from concordant.models.reward_model import RewardModel
 from concordant.stages import common
+from concordant.stages.rewarding import SUMMARY
 from concordant.training.run_folder import json_lines, write_text
-
-SUMMARY = "reward_model.json"  # in the run folder: what the report says of the reward model
 
 
 def reward(config: RewardConfig) -> Path:
@@ -57,6 +56,8 @@ def reward(config: RewardConfig) -> Path:
             metric="eval/bradley_terry",
             greater_is_better=False,
             card=common.card_of(config, "reward"),
+            end_ids=encoder.end_ids,
+            pairs=True,
         )
         done = common.train(supervised, config, folder, Subject(loaded, encoder, train))
         heldout = encoder.pairs(loaded.test)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from concordant.algorithms.rewards import Answer, Reward, make_reward
 from concordant.config.model import ModelConfig
 from concordant.engines.memory import enough_memory
 from concordant.engines.precision import place
 from concordant.models.reward_model import RewardModel
+
+SUMMARY = "reward_model.json"  # beside a reward model's folder: how it does on held-out pairs
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,15 @@ class Rewards:
         self.models: list[RewardModel] = []
         self._model = model
         self.reward: Reward = make_reward(sources, self._load)
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Mean and deviation of the scores of held-out answers; None unless the reward is one model of ours."""
+        if len(self.models) != 1 or not isinstance(self.reward, ModelReward):
+            return None
+        summary = Path(self.models[0].name).parent / SUMMARY
+        numbers = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+        return (numbers["score_mean"], numbers["score_std"]) if numbers.get("score_std") else None
 
     def _load(self, name: str) -> Reward:
         made = RewardModel.from_pretrained(name, self._model.trust_remote_code)

@@ -34,6 +34,7 @@ def sft(config: SFTConfig) -> Path:
             metric="eval/loss",
             greater_is_better=False,
             card=common.card_of(config, "sft"),
+            end_ids=encoder.end_ids,
             finish=algorithm.finish,
         )
         return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))

@@ -208,12 +208,19 @@ class _Loop:
         if evaluate or _due(state.step, self.config.log_every):
             self.folder.log_metrics(metrics)
             trackers.log(state.step, metrics)
-        for callback in self.callbacks:
-            callback.step(state.step, metrics)
+        self._tell(metrics)
         self._count_skipped(metrics)
         if self.saver.due(state.step):
             self._save_or_say()
         return metrics
+
+    def _tell(self, metrics: Mapping[str, float]) -> None:
+        try:
+            for callback in self.callbacks:
+                callback.step(self.state.step, metrics)
+        except RunStopped:  # resumable, so this step has to be on disk
+            self._save()
+            raise
 
     def _evaluate(self) -> dict[str, float]:
         reseed(self.seed, "loop/evaluate", self.state.step)

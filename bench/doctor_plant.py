@@ -1,0 +1,403 @@
+"""Ways to make a run sick: each a context manager that breaks one of our own objects for as long as it is open."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from concordant.algorithms import ppo, sft, supervised
+from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
+from concordant.algorithms.ppo import PPO
+from concordant.core.objective import Evaluated, Term
+from concordant.core.trees import Branch, PromptTree
+from concordant.data.chat import ChatEncoder
+from concordant.data.records import Pair
+from concordant.engines.torch_generator import TorchGenerator
+from concordant.engines.torch_learner import TorchLearner
+from concordant.stages import common
+from concordant.stages.rewarding import ModelReward
+
+dpo = importlib.import_module("concordant.stages.dpo")  # the package gives the function of that name
+Plant = Callable[[], Any]  # gives a context manager
+OfTree = Callable[[PromptTree, Random], PromptTree]
+
+
+# -- trees: masks, ends, labels -------------------------------------------------------------------
+
+
+def trees(change: OfTree, train_only: bool = False) -> Plant:
+    """Every tree made from given answers is changed; ``train_only``: those of the first encoding alone."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        random, seen = Random(0), [0]
+
+        def broken(name: str) -> Callable[..., Any]:
+            real = getattr(ChatEncoder, name)
+
+            def encode(self: ChatEncoder, records: Sequence[Any]) -> Any:
+                encoded = real(self, records)
+                seen[0] += 1
+                if seen[0] == 1 or not train_only:
+                    encoded.trees[:] = [change(tree, random) for tree in encoded.trees]
+                return encoded
+
+            return encode
+
+        with (
+            patch.object(sft, "share_prompts", list),  # of one-token prompts it would make one tree
+            patch.object(ChatEncoder, "pairs", broken("pairs")),
+            patch.object(ChatEncoder, "demonstrations", broken("demonstrations")),
+        ):
+            yield
+
+    return plant
+
+
+def branches(change: Callable[[Branch, Random], Branch]) -> OfTree:
+    return lambda tree, random: PromptTree(tree.prompt_P, tuple(change(b, random) for b in tree.branches))
+
+
+def prompt_in_response(kept: int) -> OfTree:
+    """All but the first ``kept`` tokens of the prompt are learnt as if the policy had said them."""
+
+    def change(tree: PromptTree, random: Random) -> PromptTree:
+        rest = tree.prompt_P[kept:]
+        made = [Branch(torch.cat([rest, b.ids_T]), torch.ones(len(rest) + len(b.ids_T), dtype=torch.bool))
+                for b in tree.branches]  # fmt: skip
+        return PromptTree(tree.prompt_P[:kept], tuple(made))
+
+    return change
+
+
+def masked(mask: Callable[[int, Random], Sequence[bool]]) -> OfTree:
+    """The mask of a branch of so many tokens; at least one token is always learnt from."""
+
+    def change(b: Branch, random: Random) -> Branch:
+        wanted = torch.tensor(list(mask(len(b.ids_T), random)))
+        wanted[len(wanted) // 2] |= not bool(wanted.any())
+        return Branch(b.ids_T, wanted)
+
+    return branches(change)
+
+
+def without_end(share: float = 1.0) -> OfTree:
+    def change(b: Branch, random: Random) -> Branch:
+        return Branch(b.ids_T[:-1], b.is_response_T[:-1]) if random.random() < share and len(b.ids_T) > 1 else b
+
+    return branches(change)
+
+
+def identical(share: float) -> OfTree:
+    return lambda t, random: PromptTree(t.prompt_P, (t.branches[0],) * 2) if random.random() < share else t
+
+
+def swapped(share: float = 1.0) -> OfTree:
+    return lambda t, random: PromptTree(t.prompt_P, t.branches[::-1]) if random.random() < share else t
+
+
+def by_length(longer_wins: bool, share: float = 1.0) -> OfTree:
+    def change(t: PromptTree, random: Random) -> PromptTree:
+        first, second = (len(b.ids_T) for b in t.branches)
+        wrong = first != second and (first > second) != longer_wins
+        return PromptTree(t.prompt_P, t.branches[::-1]) if wrong and random.random() < share else t
+
+    return change
+
+
+def other_prompts(pairs: Sequence[Pair]) -> list[Pair]:
+    """Answers under the prompts of other pairs."""
+    return [replace(p, prompt=q.prompt) for p, q in zip(pairs, [*pairs[7:], *pairs[:7]], strict=True)]
+
+
+@contextmanager
+def mismatched() -> Iterator[None]:
+    real = ChatEncoder.pairs
+    with patch.object(ChatEncoder, "pairs", lambda self, pairs: real(self, other_prompts(pairs))):
+        yield
+
+
+# -- order ----------------------------------------------------------------------------------------
+
+
+def order(change: Callable[[int, int, int, int], list[int]]) -> Plant:
+    """``batch_of(step, count, batch_size, seed)`` of every stage is another function."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        with patch.object(supervised, "batch_of", change), patch.object(ppo, "batch_of", change):
+            yield
+
+    return plant
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+
+def frozen(is_frozen: Callable[[str], bool], only: str = "", of: str = "optimizer") -> Plant:
+    """Weights whose name ``is_frozen`` do not learn, of networks whose class is ``only``: they are not in the
+    optimizer, or their ``requires_grad`` is off."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real = TorchLearner.__init__
+
+        def make(self: TorchLearner, network: nn.Module, *args: Any, **kwargs: Any) -> None:
+            mine = not only or type(network).__name__ == only
+            chosen = [p for n, p in network.named_parameters() if mine and p.requires_grad and is_frozen(n)]
+            if of == "requires_grad":
+                for p in chosen:
+                    p.requires_grad = False
+            real(self, network, *args, **kwargs)
+            held = set(map(id, chosen))
+            for group in self.optimizer.param_groups if self.optimizer else []:
+                group["params"] = [p for p in group["params"] if id(p) not in held]
+
+        with patch.object(TorchLearner, "__init__", make):
+            yield
+
+    return plant
+
+
+def loss_is(change: Callable[[Tensor, int], Tensor]) -> Plant:
+    """The loss's sums are ``change(sum, number of the call of forward_backward)``."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real, calls = TorchLearner.forward_backward, [0]
+
+        def broken(self: TorchLearner, trees: Any, objective: Any) -> Any:
+            calls[0] += 1
+
+            class Broken:
+                want = objective.want
+                weights = staticmethod(objective.weights)
+
+                def __call__(self, out: Any, batch: Any) -> Evaluated:
+                    made = objective(out, batch)
+                    terms = {n: Term(change(t.sum, calls[0]), t.coefficient) for n, t in made.terms.items()}
+                    return Evaluated(terms, made.metrics)
+
+            return real(self, trees, Broken())
+
+        with patch.object(TorchLearner, "forward_backward", broken):
+            yield
+
+    return plant
+
+
+def dropout(rate: float, always: bool) -> Plant:
+    """Dropout behind every layer of the policy; ``always``: when it measures too, not in learning alone."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real = common.open_policy
+
+        def opened(*args: Any, **kwargs: Any) -> Any:
+            policy = real(*args, **kwargs)
+            for layer in policy.model.model.layers:
+                layer.register_forward_hook(
+                    lambda module, inputs, out: nn.functional.dropout(out, rate, always or module.training)
+                )
+            return policy
+
+        with patch.object(common, "open_policy", opened):
+            yield
+
+    return plant
+
+
+# -- references -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def dpo_reference_is_policy() -> Iterator[None]:
+    def objective(config: Any, reference: Any, trees: Any) -> Any:
+        def of(numbers: Sequence[int]) -> DPOObjective:
+            now_B = reference_logprobs(reference, [trees[i] for i in numbers])
+            return DPOObjective(now_B, config.loss, config.beta, config.label_smoothing)
+
+        return of
+
+    with patch.object(dpo, "_objective", objective), patch.object(common, "reference_of", lambda own, *_: own):
+        yield
+
+
+def wrong_reference(noise: float) -> Plant:
+    """The reference's weights are not the policy's: noise of this share of each tensor's deviation."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real = common.reference_of
+
+        def reference_of(*args: Any) -> Any:
+            reference = real(*args)
+            stream = torch.Generator().manual_seed(0)
+            with torch.no_grad():
+                for p in reference.network.parameters():
+                    if p.ndim > 1:
+                        p += noise * p.std() * torch.randn(p.shape, generator=stream)
+            return reference
+
+        with patch.object(common, "reference_of", reference_of):
+            yield
+
+    return plant
+
+
+def shuffled_reference() -> Any:
+    """DPO's reference log-probs belong to other branches."""
+    return patch.object(dpo, "branches_of", lambda numbers: [*branches_of(numbers)[2:], *branches_of(numbers)[:2]])
+
+
+def moving_reference(speed: float) -> Plant:
+    """After every optimizer step the reference goes ``speed`` of the way to the policy."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real = TorchLearner.step
+
+        def step(self: TorchLearner, learning_rate: float) -> Any:
+            done = real(self, learning_rate)
+            if self._reference is not None:
+                pairs = zip(self._reference.network.parameters(), self.network.parameters(), strict=True)
+                with torch.no_grad():
+                    for theirs, ours in pairs:
+                        theirs.lerp_(ours, speed)
+            return done
+
+        with patch.object(TorchLearner, "step", step):
+            yield
+
+    return plant
+
+
+# -- sampling -------------------------------------------------------------------------------------
+
+
+def learner_temperature(temperature: float) -> Plant:
+    """The learner measures at this temperature whatever the sampler uses."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real = common.learner_of
+
+        def learner_of(policy: Any, model: Any, train: Any, told: float = 1.0, **kwargs: Any) -> Any:
+            return real(policy, model, train, temperature, **kwargs)
+
+        with patch.object(common, "learner_of", learner_of):
+            yield
+
+    return plant
+
+
+def stale(every: int) -> Plant:
+    """The generator samples from a copy of the policy that is refreshed every so many loads; 0: never."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        loads = [0]
+
+        def load(self: TorchGenerator, weights: nn.Module, version: int) -> None:
+            if loads[0] == 0 or (every and loads[0] % every == 0):
+                self.model = copy.deepcopy(weights)
+            loads[0] += 1
+            self.version = version
+
+        with patch.object(TorchGenerator, "load_weights", load):
+            yield
+
+    return plant
+
+
+def after_end(count: int, repeat: bool = True) -> Plant:
+    """Completions go on for ``count`` tokens behind their end: end tokens again, or token 0 (padding)."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real = TorchGenerator._completion
+
+        def completion(self: TorchGenerator, s: Any) -> Any:
+            made = real(self, s)
+            if made.finish_reason != "stop":
+                return made
+            extra = torch.full((count,), int(made.ids_T[-1]) if repeat else 0)
+            return replace(made, ids_T=torch.cat([made.ids_T, extra]),
+                           logprob_T=torch.cat([made.logprob_T, torch.zeros(count)]))  # fmt: skip
+
+        with patch.object(TorchGenerator, "_completion", completion):
+            yield
+
+    return plant
+
+
+@contextmanager
+def never_taught_to_end() -> Iterator[None]:
+    """The policy's start finds its end token impossible, as one that never saw it does."""
+    real = common.open_policy
+
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        policy = real(*args, **kwargs)
+        weight = policy.model.get_input_embeddings().weight
+        with torch.no_grad():
+            weight[policy.tokenizer.eos_token_id] *= -1
+        return policy
+
+    with patch.object(common, "open_policy", opened):
+        yield
+
+
+# -- PPO's arithmetic -----------------------------------------------------------------------------
+
+
+def advantages(change: Callable[[Tensor], Tensor]) -> Plant:
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real = PPO.judge
+
+        def judge(self: PPO, rollouts: Any) -> Any:
+            made = real(self, rollouts)
+            return replace(made, advantage_N=change(made.advantage_N))
+
+        with patch.object(PPO, "judge", judge):
+            yield
+
+    return plant
+
+
+def values(change: Callable[[Tensor], Tensor]) -> Plant:
+    """The critic is taught returns that are ``change(returns)``."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real = PPO.value_objective
+
+        def objective(self: PPO, experience: Any, tokens_N: Tensor) -> Any:
+            made = real(self, experience, tokens_N)
+            return replace(made, return_N=change(made.return_N))
+
+        with patch.object(PPO, "value_objective", objective):
+            yield
+
+    return plant
+
+
+def reward_reads(change: Callable[[Any], Any]) -> Plant:
+    """The reward model is given other answers than were sampled: ``change(answer)``."""
+
+    @contextmanager
+    def plant() -> Iterator[None]:
+        real = ModelReward.__call__
+        with patch.object(ModelReward, "__call__", lambda self, answers: real(self, [change(a) for a in answers])):
+            yield
+
+    return plant

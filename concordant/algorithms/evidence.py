@@ -1,0 +1,107 @@
+"""Cheap numbers of a batch that tell causes apart for the doctor. Functions of the batch alone: a resumed run logs the
+same ones.
+
+B branches (responses), N response tokens.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from concordant.algorithms.rollouts import Rollouts
+from concordant.core.trees import PromptTree
+from concordant.evaluation.metrics import repetition, words
+
+PHRASE = 3  # words of a phrase that answers may share
+
+
+def of_trees(trees: Sequence[PromptTree], end_ids: Collection[int]) -> dict[str, float]:
+    """Of a batch of given answers: whether masks begin and end where answers do, and which examples these are."""
+    branches = [b for tree in trees for b in tree.branches]
+    evidence = {
+        "data/starts": _share(bool(b.is_response_T[0]) for b in branches),
+        "data/ends": _share(int(b.ids_T[-1]) in end_ids for b in branches),
+        "data/end_learnt": _share(bool(b.is_response_T[-1]) for b in branches),
+        "data/response_share": sum(b.response_length for b in branches) / sum(len(b.ids_T) for b in branches),
+        "data/prompt_tokens": sum(len(t.prompt_P) for t in trees) / len(trees),
+    }
+    return evidence | examples(trees)
+
+
+def of_pairs(trees: Sequence[PromptTree]) -> dict[str, float]:
+    """Of a batch of pairs: what the labels could be saying without a word being read."""
+    sides = [(tree.branches[0].ids_T, tree.branches[1].ids_T) for tree in trees]
+    longer = [float(len(c) > len(r)) + 0.5 * float(len(c) == len(r)) for c, r in sides]
+    return {
+        "data/identical": _share(torch.equal(c, r) for c, r in sides),
+        "data/chosen_longer": sum(longer) / len(longer),
+    }
+
+
+def examples(trees: Sequence[PromptTree], prompts_only: bool = False) -> dict[str, float]:
+    """Numbers that name the examples of a batch, in any order, and its first: the same ones give the same numbers."""
+    names = [_name(tree, prompts_only) for tree in trees]
+    return {
+        "data/batch_id": float(sum(names) % 2**32),
+        "data/first_id": float(names[0]),
+        "data/duplicates": 1 - len(set(names)) / len(names),
+    }
+
+
+def _name(tree: PromptTree, prompts_only: bool) -> int:
+    name = zlib.crc32(tree.prompt_P.numpy().tobytes())
+    for branch in () if prompts_only else tree.branches:
+        name = zlib.crc32(branch.ids_T.numpy().tobytes(), name)
+    return name
+
+
+def of_rollouts(rollouts: Rollouts, score_B: Tensor, old_N: Tensor) -> dict[str, float]:
+    """Of sampled answers: whether sampler and learner agree, what the reward goes by, and what answers share."""
+    gap_N = rollouts.sampler_logprob_N - old_N
+    texts = [words(a.response) for a in rollouts.answers]
+    grams = [{tuple(w[i : i + PHRASE]) for i in range(len(w) - PHRASE + 1)} for w in texts]
+    shared = Counter(gram for found in grams for gram in found)
+    repeated = [repetition([a.response]) or 0.0 for a in rollouts.answers]
+    return {
+        "rollout/logprob_gap": float(gap_N.abs().mean()),
+        "rollout/logprob_bias": float(gap_N.mean()),
+        "response/after_end": _after_end(rollouts),
+        "response/repetition": sum(repeated) / len(repeated),
+        "response/distinct": len({a.response for a in rollouts.answers}) / len(rollouts.answers),
+        "response/top_phrase": max(shared.values(), default=0) / len(rollouts.answers),
+        "reward/length_correlation": correlation(score_B, rollouts.length_B.float()),
+        "reward/repetition_correlation": correlation(score_B, torch.tensor(repeated)),
+    } | examples(rollouts.trees, prompts_only=True)
+
+
+def _after_end(rollouts: Rollouts) -> float:
+    """Share of the response tokens that stand behind an end token: 0 where padding is not counted."""
+    ends = torch.tensor(rollouts.end_ids, dtype=torch.int64)
+    branches = [b.ids_T for tree in rollouts.trees for b in tree.branches]
+    first = [torch.isin(ids_T, ends).nonzero() for ids_T in branches]
+    behind = [len(ids_T) - 1 - int(at[0]) for ids_T, at in zip(branches, first, strict=True) if len(at)]
+    return sum(behind) / sum(len(ids_T) for ids_T in branches)
+
+
+def agreement(columns_P: Sequence[Sequence[float]]) -> float:
+    """Mean correlation of the parts of a reward over the same answers, two parts at a time."""
+    pairs = list(combinations([torch.tensor(column) for column in columns_P], 2))
+    return sum(correlation(a, b) for a, b in pairs) / len(pairs)
+
+
+def correlation(x_B: Tensor, y_B: Tensor) -> float:
+    """Pearson's; 0 where one of them does not vary."""
+    x_B, y_B = x_B.double() - x_B.double().mean(), y_B.double() - y_B.double().mean()
+    size = float((x_B.square().sum() * y_B.square().sum()).sqrt())
+    return float((x_B * y_B).sum()) / size if size > 1e-12 else 0.0
+
+
+def _share(flags: Iterable[bool]) -> float:
+    listed = list(flags)
+    return sum(listed) / len(listed)

@@ -1,0 +1,57 @@
+"""The doctor in the training loop: a line in the terminal and one in events.jsonl for each finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from concordant.config.doctor import DoctorConfig
+from concordant.core.errors import RunStopped
+from concordant.doctor.finding import Finding, Severity, at_least
+from concordant.doctor.monitor import Monitor, as_line
+from concordant.doctor.replay import monitor_of, rows
+from concordant.training.loop import Algorithm, LoopResult
+from concordant.training.progress import current
+from concordant.training.run_folder import METRICS, RunFolder
+
+
+class Doctor:
+    """A callback of ``training.loop``. It never stops a run unless ``config.stop_on`` asks for it.
+
+    It sees the rows that are logged and no others, so that a resumed run, and whoever reads the folder later, comes to
+    the same findings.
+    """
+
+    def __init__(self, config: DoctorConfig, log_every: int = 1) -> None:
+        self.config, self.log_every = config, log_every
+        self.folder: RunFolder | None = None
+        self.monitor = Monitor({})
+
+    def start(self, algorithm: Algorithm, folder: RunFolder) -> None:
+        """Learn the run's settings, and of a resumed run what it logged before."""
+        self.folder, self.monitor = folder, monitor_of(folder.path)
+        for row in rows(folder.path / METRICS):
+            self.monitor.see(row)
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        assert self.folder is not None
+        if step % self.log_every and "seconds/evaluate" not in metrics:
+            return
+        found = self.monitor.see(metrics)
+        for finding in found:
+            self.folder.log_event(finding.as_event())
+            current().message(f"{self.folder.name} step {step}: {finding.severity}: {as_line(finding)}")
+        self._stop(found)
+
+    def end(self, result: LoopResult) -> None:
+        """Nothing is left to say: the folder has it all."""
+
+    def _stop(self, found: list[Finding]) -> None:
+        grave = [f for f in found if self.config.stop_on and at_least(f.severity, cast(Severity, self.config.stop_on))]
+        if grave:
+            assert self.folder is not None
+            rules = ", ".join(f.rule for f in grave)
+            raise RunStopped(
+                f"{self.folder.name}: stopped by doctor.stop_on {self.config.stop_on} ({rules}); the step is saved: "
+                "apply the cure and start anew, or go on as it is with --resume auto"
+            )

@@ -1,0 +1,122 @@
+"""A run as the rules see it: its settings, its metrics up to now, and the answers it sampled."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, pvariance
+from typing import Any
+
+Samples = Callable[[], Sequence[Mapping[str, Any]]]
+
+
+@dataclass(slots=True)
+class Column:
+    """One metric: the steps that logged it, and its values; NaN where it was not finite."""
+
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Means of the first and the last rows of a metric, and their difference in standard errors."""
+
+    before: float
+    after: float
+    z: float
+
+    @property
+    def by(self) -> float:
+        return self.after - self.before
+
+
+class History:
+    """Rows come in order of their steps. ``config`` is the run's, nested, with its verb."""
+
+    def __init__(self, config: Mapping[str, Any] | None = None, samples: Samples = tuple) -> None:
+        self.config = config or {}
+        self.samples = samples
+        self.step = 0  # of the last row
+        self.rows = 0
+        self._columns: dict[str, Column] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.step, self.rows = int(row["step"]), self.rows + 1
+        for name, value in row.items():
+            column = self._columns.setdefault(name, Column())
+            column.steps.append(self.step)
+            column.values.append(math.nan if value is None else float(value))
+
+    @property
+    def stage(self) -> str:
+        return str(self.config.get("verb", ""))
+
+    def setting(self, key: str, default: Any = None) -> Any:
+        """A value of the config by its dotted key."""
+        place: Any = self.config
+        for name in key.split("."):
+            if not isinstance(place, Mapping) or name not in place:
+                return default
+            place = place[name]
+        return place
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done; 1 where neither the steps nor the epochs tell."""
+        steps, epochs = self.setting("train.max_steps", 0), self.setting("train.epochs", 0)
+        if steps:
+            return self.step / float(steps)
+        return (self.latest("epoch") or 0.0) / float(epochs) if epochs else 1.0
+
+    @property
+    def is_at_full_rate(self) -> bool:
+        """Neither warming up nor nearly at the end of a schedule: what a learning rate does can be told."""
+        full = self.setting("train.learning_rate")
+        return not full or (self.latest("learning_rate") or 0.0) >= 0.3 * float(full)
+
+    def values(self, name: str, last: int = 0) -> list[float]:
+        """Every value of ``name`` in order, or the ``last`` of them."""
+        column = self._columns.get(name)
+        return list(column.values[-last:] if last else column.values) if column else []
+
+    def at(self, name: str, step: int) -> float | None:
+        """The value logged at ``step``, which is near the start or nowhere."""
+        column = self._columns.get(name)
+        for found, value in zip(column.steps[:4], column.values[:4], strict=True) if column else ():
+            if found == step:
+                return value
+        return None
+
+    def latest(self, name: str) -> float | None:
+        column = self._columns.get(name)
+        return column.values[-1] if column else None
+
+    def now(self, name: str, rows: int = 8) -> float | None:
+        """Mean of the last ``rows`` values; None where there are fewer or one is not finite."""
+        return _mean(self.values(name, rows), rows)
+
+    def start(self, name: str, rows: int = 8) -> float | None:
+        """Mean of the first ``rows`` values."""
+        column = self._columns.get(name)
+        return _mean(list(column.values[:rows]), rows) if column else None
+
+    def change(self, name: str, rows: int = 8) -> Change | None:
+        """From the first ``rows`` values to the last ones, which must be others."""
+        column = self._columns.get(name)
+        if column is None or len(column.values) < 2 * rows:
+            return None
+        first, last = list(column.values[:rows]), list(column.values[-rows:])
+        before, after = _mean(first, rows), _mean(last, rows)
+        if before is None or after is None:
+            return None
+        error = math.sqrt((pvariance(first) + pvariance(last)) / max(rows - 1, 1))
+        return Change(before, after, (after - before) / max(error, 1e-12))
+
+
+def _mean(values: Sequence[float], count: int) -> float | None:
+    if len(values) < count or not all(map(math.isfinite, values)):
+        return None
+    return fmean(values)

@@ -1,0 +1,62 @@
+"""Runs the rules over a history as it grows, and says each finding once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from concordant.doctor.finding import Finding, at_least
+from concordant.doctor.history import History, Samples
+from concordant.doctor.rules import RULES
+
+EVERY_ROW = 200  # rows that are looked at one by one; later every tenth, and every evaluation
+SPARSE = 10
+
+
+class Monitor:
+    """One run's doctor, live or after the fact: the same rows give the same findings."""
+
+    def __init__(self, config: Mapping[str, Any], samples: Samples = tuple) -> None:
+        self.history = History(config, samples)
+        self.findings: dict[str, Finding] = {}  # by rule, as grave as it was ever seen
+
+    def see(self, row: Mapping[str, Any]) -> list[Finding]:
+        """What this row shows that was not known, or not as grave, before."""
+        self.history.add(row)
+        if self.history.rows > EVERY_ROW and self.history.rows % SPARSE and "seconds/evaluate" not in row:
+            return []
+        return [finding for rule in RULES if (finding := rule(self.history)) and self._is_news(finding)]
+
+    def ranked(self) -> list[Finding]:
+        """Likely root causes first."""
+        return ranked(self.findings.values())
+
+    def _is_news(self, finding: Finding) -> bool:
+        known = self.findings.get(finding.rule)
+        if known and at_least(known.severity, finding.severity):
+            return False
+        if _RULE[finding.rule].is_symptom and self._knows_a_cause():
+            return False
+        self.findings[finding.rule] = finding
+        return True
+
+    def _knows_a_cause(self) -> bool:
+        return any(at_least(f.severity, "warning") and not _RULE[f.rule].is_symptom for f in self.findings.values())
+
+
+def ranked(findings: Iterable[Finding]) -> list[Finding]:
+    """Hints last; among the rest, causes that explain others first, as ``RULES`` has them."""
+
+    def place(finding: Finding) -> tuple[bool, int]:
+        return finding.severity == "info", _PLACE.get(finding.rule, -1)
+
+    return sorted(findings, key=place)
+
+
+_RULE = {rule.name: rule for rule in RULES}
+_PLACE = {rule.name: place for place, rule in enumerate(RULES)}
+
+
+def as_line(finding: Finding) -> str:
+    """One line for a terminal or a report."""
+    return f"{finding.seen}. Likely cause: {finding.cause}. {finding.cure}. See {finding.page}"

@@ -1,0 +1,22 @@
+"""Every live rule, the causes that explain others first. A page of docs/doctor/ explains each."""
+
+from __future__ import annotations
+
+from concordant.doctor.rules_data import RULES_DATA
+from concordant.doctor.rules_learning import RULES_LEARNING
+from concordant.doctor.rules_pairs import RULES_PAIRS, RULES_REFERENCE
+from concordant.doctor.rules_reward import RULES_CRITIC, RULES_HACKING, RULES_REWARD
+from concordant.doctor.rules_sampling import RULES_POLICY, RULES_SAMPLING, RULES_WEIGHTS
+
+RULES = (
+    *RULES_DATA,
+    *RULES_SAMPLING,
+    *RULES_REFERENCE,
+    *RULES_REWARD,
+    *RULES_WEIGHTS,
+    *RULES_LEARNING,
+    *RULES_PAIRS,
+    *RULES_HACKING,
+    *RULES_POLICY,
+    *RULES_CRITIC,
+)

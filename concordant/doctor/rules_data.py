@@ -1,0 +1,160 @@
+"""What the batches themselves show: masks, ends, labels, order. Known after a few steps, whatever the model does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from concordant.doctor.finding import Severity
+from concordant.doctor.history import History
+from concordant.doctor.rule import ALL, Rule, Sign
+
+GIVEN = ("sft", "reward", "dpo")  # stages that learn from given answers
+PAIRS = ("reward", "dpo")
+ROWS = 3  # rows after which a batch's makeup is believed
+MANY_ROWS = 12
+LOOK_BACK = 200  # rows in which an example that comes again is noticed
+
+
+def response_mask_wrong(h: History) -> Sign | None:
+    starts, learnt = h.now("data/starts", ROWS), h.now("data/end_learnt", ROWS)
+    share, prompt = h.now("data/response_share", ROWS), h.now("data/prompt_tokens", ROWS)
+    if starts is None or learnt is None or share is None or prompt is None:
+        return None
+    numbers = {"starts": starts, "end_learnt": learnt, "response_share": share, "prompt_tokens": prompt}
+    if prompt < 3:
+        seen = f"prompts have {prompt:.1f} tokens on average, so the prompt stands inside the response"
+        return Sign("error", seen, "the mask counts the prompt's tokens as the policy's own", MASK_CURE, numbers)
+    if starts < 0.9:
+        seen = f"in {1 - starts:.0%} of the answers the first token is masked out"
+        return Sign("error", seen, "the mask is shifted, or made from token ids", MASK_CURE, numbers)
+    if share < 0.2 or (learnt < 0.9 and share < 0.8):
+        seen = f"{share:.0%} of the answers' tokens are learnt from, the last one in {learnt:.0%} of the answers"
+        return Sign("error", seen, "the mask leaves out part of each answer", MASK_CURE, numbers)
+    return None
+
+
+MASK_CURE = "Make the mask where the text is encoded (ChatEncoder does); look at one with `concordant doctor DATA`"
+
+
+def end_token_masked(h: History) -> Sign | None:
+    ends, learnt = h.now("data/ends", ROWS), h.now("data/end_learnt", ROWS)
+    if ends is None or learnt is None or ends < 0.5 or learnt >= 0.5:
+        return None
+    return Sign(
+        "error",
+        f"{ends:.0%} of the answers end with an end token, which is learnt in {learnt:.0%} of them",
+        "padding equals the end token, so masking one masks both",
+        "Give the tokenizer a pad token of its own, and mask by position, not by id",
+        {"ends": ends, "end_learnt": learnt},
+    )
+
+
+def end_token_missing(h: History) -> Sign | None:
+    ends = h.now("data/ends", ROWS)
+    if ends is None or ends >= 0.5:
+        return None
+    cut = h.setting("data.too_long") == "cut_response_end"
+    cause = "answers are cut at data.max_response_tokens" if cut else "template or data leave the end token out"
+    limit = h.setting("data.max_response_tokens", 0)
+    cure = f"Raise data.max_response_tokens above {limit}" if cut else "Use a chat template that closes the turn"
+    return Sign("error", f"{1 - ends:.0%} of the answers have no end token", cause, cure, {"ends": ends})
+
+
+def answers_identical(h: History) -> Sign | None:
+    same = h.now("data/identical", ROWS)
+    if same is None or same <= 0.05:
+        return None
+    return Sign(
+        "error" if same > 0.3 else "warning",
+        f"in {same:.0%} of the pairs chosen and rejected are the same tokens",
+        "the columns were read wrongly, or both answers are cut to what they share",
+        "Check data.format and the columns; raise data.max_response_tokens",
+        {"identical": same},
+    )
+
+
+def data_repeated(h: History) -> Sign | None:
+    """Within an epoch no example comes twice, and two epochs are not in one order."""
+    first, epochs = h.values("data/first_id", LOOK_BACK), h.values("epoch", LOOK_BACK)
+    batches = h.values("data/batch_id", LOOK_BACK)
+    if len(first) < 6 or not len(first) == len(epochs) == len(batches) or not all(map(math.isfinite, epochs)):
+        return None
+    if epochs[-1] - epochs[-2] > 0.5:  # a batch that is all the data comes again every epoch
+        return None
+    this = [i for i, epoch in enumerate(epochs) if int(epoch) == int(epochs[-1])][1:]  # the first may straddle two
+    again = len(this) - len({first[i] for i in this})
+    same = sum(a == b for a, b in zip(batches[-5:], batches[-6:-1], strict=True))
+    numbers = {"repeated": again, "rows": len(this)}
+    if same == 5:
+        return _repeats("error", "six batches in a row hold the same examples", numbers)
+    if again >= 3 and again > 0.05 * len(this):
+        seen = f"{again} of {len(this)} batches of this epoch begin with an example seen in it"
+        return _repeats("warning", seen, numbers)
+    before = {b for b, epoch in zip(batches, epochs, strict=True) if int(epoch) < int(epochs[-1])}
+    copied = sum(batches[i] in before for i in this)
+    if copied >= 5:
+        return _repeats("warning", f"{copied} batches of this epoch are batches of an earlier one", numbers)
+    return None
+
+
+def _repeats(severity: Severity, seen: str, numbers: Mapping[str, float]) -> Sign:
+    cause = "the order is not drawn anew, the loader starts over, or the data hold rows many times"
+    cure = "Draw each epoch's order from the seed and the epoch; remove duplicates with `concordant prepare`"
+    return Sign(severity, seen, cause, cure, numbers)
+
+
+def chosen_is_longer(h: History) -> Sign | None:
+    share = h.now("data/chosen_longer", MANY_ROWS)
+    if share is None or 0.1 < share < 0.9:
+        return None
+    which = "longer" if share > 0.5 else "shorter"
+    return Sign(
+        "warning",
+        f"the chosen answer is the {which} one in {max(share, 1 - share):.0%} of the pairs",
+        "raters, or whoever made the pairs, went by length",
+        "Balance lengths in the data, and judge the reward model by its accuracy on pairs of like length",
+        {"chosen_longer": share},
+    )
+
+
+def labels_swapped(h: History) -> Sign | None:
+    name = "rewards/accuracies" if h.stage == "dpo" else "accuracy"
+    train, heldout, pairs = h.now(name, 8), h.latest(f"eval/{name}"), h.latest("eval/samples")
+    if train is None or heldout is None or not pairs:
+        return None
+    numbers = {"train": train, "heldout": heldout}
+    if heldout < min(0.42, 0.5 - 1 / pairs**0.5) and train > 0.53:  # two standard errors of a coin
+        return Sign(
+            "error",
+            f"accuracy is {train:.2f} in training and {heldout:.2f}, below chance, on held-out pairs",
+            "chosen and rejected are swapped in one of the two sets",
+            "Swap the columns of the wrong one; see `concordant doctor DATA` for both",
+            numbers,
+        )
+    gold, loss = h.values("eval/gold"), h.latest("eval/loss")
+    has_learnt = loss is not None and loss < 0.62  # a policy that drifts without learning says bad things too
+    if heldout > 0.6 and has_learnt and len(gold) > 1 and gold[-1] < min(0.6 * gold[0], gold[0] - 0.1):
+        return Sign(
+            "error",
+            f"held-out accuracy is {heldout:.2f}, and the true quality of answers fell from {gold[0]:.2f} "
+            f"to {gold[-1]:.2f}",
+            "chosen and rejected are swapped throughout: the policy learns what people rejected",
+            "Swap the two columns of the data",
+            numbers | {"gold_start": gold[0], "gold": gold[-1]},
+        )
+    return None
+
+
+RULES_DATA = (
+    Rule("response_mask_wrong", GIVEN, "The model learns from the wrong tokens, and its loss says nothing of answers.",
+         response_mask_wrong),
+    Rule("end_token_masked", GIVEN, "What never sees an answer end will never end one.", end_token_masked),
+    Rule("end_token_missing", GIVEN, "What never sees an answer end will never end one.", end_token_missing),
+    Rule("answers_identical", PAIRS, "A pair of equal answers teaches nothing and keeps accuracy at one half.",
+         answers_identical),
+    Rule("data_repeated", ALL, "The model learns a few examples by heart and the rest not at all.", data_repeated),
+    Rule("labels_swapped", PAIRS, "The model learns to prefer what people rejected.", labels_swapped),
+    Rule("chosen_is_longer", PAIRS, "Length alone explains the labels, so length is what will be learnt.",
+         chosen_is_longer),
+)  # fmt: skip

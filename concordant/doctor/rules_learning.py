@@ -1,0 +1,183 @@
+"""Whether the weights move as they should: too far, too little, only some of them, or nowhere."""
+
+from __future__ import annotations
+
+import math
+
+from concordant.doctor.history import History
+from concordant.doctor.rule import ALL, Rule, Sign
+
+GIVEN = ("sft", "reward", "dpo")
+CHANCE = math.log(2)  # nats: the pair loss of a coin
+LARGE_UPDATE = 3e-3  # of the weights' norm in a step; pretrained models are tuned with 1e-5 to 1e-3
+BREAKING_UPDATE = 0.05  # in one step: little is left of what a trained start knew
+STILL = 0.25  # of the tensors; norms alone, whose weights of 1 swallow tiny updates, are fewer
+EARLY = 0.25  # of a run: before it nothing has had its time
+SMALL_PATH = 0.03  # of the weights' norm over the whole run
+
+
+def part_frozen(h: History) -> Sign | None:
+    if not h.is_at_full_rate:  # a tiny rate moves nothing that fp32 could see
+        return None
+    for prefix, whose in (("", "model"), ("value/", "critic")):
+        seen_still, head = h.values(f"{prefix}update/still", 4), h.now(f"{prefix}update/head", 4)
+        if len(seen_still) < 4:
+            continue
+        still = min(seen_still)
+        grad = h.now(f"{prefix}grad_norm", 4) or 0.0
+        numbers = {"still": still, "grad_norm": grad}
+        if still > 0.99:
+            cause = "the loss does not depend on the weights" if grad == 0 else "the optimizer holds other weights"
+            return _frozen(f"no weight of the {whose} moves; the gradient's norm is {grad:.2g}", cause, numbers)
+        if head == 0:
+            return _frozen(f"the {whose}'s head does not move, the rest does", "the head is frozen", numbers)
+        if still > STILL:
+            seen = f"{still:.0%} of the {whose}'s weight tensors do not move"
+            return _frozen(seen, "they are frozen or missing from the optimizer", numbers)
+    return None
+
+
+def _frozen(seen: str, cause: str, numbers: dict[str, float]) -> Sign:
+    cure = "Set requires_grad on what should train before the optimizer is made, and give it all of them"
+    return Sign("error", seen, cause, cure, numbers)
+
+
+def learning_rate_too_high(h: History) -> Sign | None:
+    update = max(h.values("update/ratio", 20), default=0.0)
+    if not update > LARGE_UPDATE:
+        return None
+    seen = _out_of_hand(h)
+    if not seen:
+        return None
+    rate = h.setting("train.learning_rate", 0.0)
+    return Sign(
+        "error",
+        f"{seen}, and a step moves the weights by up to {update:.1%}",
+        f"train.learning_rate {rate:g} is too high",
+        f"Set train.learning_rate {rate / 10:.1g}" if rate else "Lower train.learning_rate tenfold",
+        {"update": update, "learning_rate": rate},
+    )
+
+
+def _out_of_hand(h: History) -> str:
+    """How the loss or the policy got away, or ''."""
+    losses = h.values("loss")
+    if losses and not math.isfinite(losses[-1]):
+        before = [x for x in losses if math.isfinite(x)]
+        rose = len(before) > 2 and before[-1] > 1.5 * min(before) + 0.5
+        return "the loss rose and is no longer finite" if rose else ""
+    if h.stage == "ppo":
+        kl, clip = h.now("policy/approx_kl", 3), h.now("policy/clip_fraction", 3)
+        # One rare token can make a step's estimate large, so all of them must be.
+        if kl is None or clip is None or kl < 0.1 or min(h.values("policy/approx_kl", 3)) < 0.03:
+            return ""
+        return f"one step's updates move the policy by {kl:.2g} nats a token, {clip:.0%} clipped"
+    means = [sum(losses[i : i + 4]) / 4 for i in range(max(0, len(losses) - 120), len(losses) - 3)]
+    if len(means) < 2:
+        return ""
+    now, best = means[-1], min(means)
+    if h.stage == "sft":
+        return f"the loss rose from {best:.2f} to {now:.2f}" if now > 1.15 * best + 0.2 else ""
+    pair = h.now("bradley_terry", 5) if h.stage == "reward" else h.now("loss", 5)
+    if pair is None or h.setting("loss", "sigmoid") != "sigmoid":
+        return ""
+    broken = h.rows >= 16 and max(h.values("update/ratio", 60)) > BREAKING_UPDATE and pair > CHANCE - 0.05
+    return f"the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}" if broken or pair > CHANCE + 0.2 else ""
+
+
+def not_finite(h: History) -> Sign | None:
+    loss, skipped = h.latest("loss"), h.latest("skipped") or 0.0
+    finite = loss is None or math.isfinite(loss)
+    if finite and skipped == 0:
+        return None
+    first = h.rows <= 2
+    cause = "a batch without a response token, a division by zero, or weights that were not finite to begin with"
+    cure = "Run `concordant doctor` on the model and the data; set model.precision fp32 to rule out overflow"
+    what = "the gradient" if finite else "the loss"
+    return Sign(
+        "error",
+        f"{what} is not finite at step {h.step}{', before any update could be at fault' if first else ''}",
+        cause if first else "one bad batch, or overflow in bf16",
+        cure if first else "Look at the step's batch; set model.precision fp32",
+        {"skipped": skipped},
+    )
+
+
+def learning_rate_too_low(h: History) -> Sign | None:
+    if h.rows < 20 or h.progress < EARLY or not h.is_at_full_rate:
+        return None
+    inner = int(h.setting("inner_epochs", 1)) * int(h.setting("minibatches", 1))
+    path = sum(x for x in h.values("update/ratio") if math.isfinite(x)) * inner
+    stuck = _stuck(h)
+    if not stuck or not 0 < path < SMALL_PATH:
+        return None
+    rate = h.setting("train.learning_rate", 0.0)
+    return Sign(
+        "warning",
+        f"{stuck}, and {h.rows} steps together moved the weights by {path:.2%} at most",
+        f"train.learning_rate {rate:g} is too low",
+        f"Set train.learning_rate {rate * 30:.1g}" if rate else "Raise train.learning_rate tenfold",
+        {"path": path, "learning_rate": rate},
+    )
+
+
+def _stuck(h: History) -> str:
+    """What has hardly changed, or ''."""
+    if h.stage == "ppo":
+        kl, spread = h.now("objective/kl", 5), h.now("objective/score_std", 5)
+        if kl is None or not spread:
+            return ""
+        return f"KL from the reference is {kl:.3f} nats" if abs(kl) < 0.05 else ""
+    if h.stage == "dpo":
+        beta = float(h.setting("beta", 0.1))
+        moved = [h.now(name, 8) for name in ("rewards/margins", "rewards/chosen", "rewards/rejected")]
+        nats = [abs(x) / beta for x in moved if x is not None]
+        # Labels drawn by chance leave the margin at 0 too, but not the policy where it was.
+        return f"log-ratios are {max(nats):.4f} nats at most" if nats and max(nats) < 0.05 else ""
+    change = h.change("bradley_terry" if h.stage == "reward" else "loss", 8)
+    if change is None:
+        return ""
+    return f"the loss went from {change.before:.3f} to {change.after:.3f}" if change.by > -0.02 * change.before else ""
+
+
+def overfitting(h: History) -> Sign | None:
+    name = "eval/bradley_terry" if h.stage == "reward" else "eval/loss"
+    heldout = h.values(name)
+    train = h.now(name.removeprefix("eval/"), 8)
+    if len(heldout) < 3 or train is None or not all(map(math.isfinite, heldout)):
+        return None
+    best, last = min(heldout), heldout[-1]
+    if last < 1.1 * best + 0.05 or train > last - 0.15:
+        return None
+    return Sign(
+        "warning",
+        f"held-out loss rose from {best:.3f} to {last:.3f} while the training loss is {train:.3f}",
+        "the model learns its examples by heart",
+        "Keep the best evaluation (train.keep_best true), lower train.epochs to 1, or use more data",
+        {"best": best, "last": last, "train": train},
+    )
+
+
+def loss_not_falling(h: History) -> Sign | None:
+    name = "bradley_terry" if h.stage == "reward" else "loss"
+    change = h.change(name, 12)
+    if change is None or h.rows < 40 or h.progress < EARLY or change.z < -1 or change.by < -0.01 * abs(change.before):
+        return None
+    return Sign(
+        "info" if h.stage == "sft" and change.by < 0.1 else "warning",
+        f"the loss was {change.before:.3f} and is {change.after:.3f} after {h.rows} steps",
+        "the start has learnt this already, or no setting that the doctor knows of",
+        "Compare with train.learning_rate three times as high and a third as high",
+        {"before": change.before, "after": change.after},
+    )
+
+
+RULES_LEARNING = (
+    Rule("part_frozen", ALL, "What does not move cannot learn; the rest learns around it.", part_frozen),
+    Rule("learning_rate_too_high", ALL, "The model forgets what it knew faster than it learns.",
+         learning_rate_too_high),
+    Rule("not_finite", ALL, "Nothing is learnt from such a step; five in a row end the run.", not_finite),
+    Rule("learning_rate_too_low", ALL, "The run ends where it began.", learning_rate_too_low),
+    Rule("overfitting", GIVEN, "Held-out quality falls while training looks ever better.", overfitting),
+    Rule("loss_not_falling", GIVEN, "The run may be learning nothing.", loss_not_falling, is_symptom=True),
+)  # fmt: skip

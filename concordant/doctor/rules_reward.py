@@ -1,0 +1,231 @@
+"""PPO's reward and critic: constant, reversed, hacked, out of its depth."""
+
+from __future__ import annotations
+
+from concordant.doctor.history import Change, History
+from concordant.doctor.rule import Rule, Sign
+
+PPO = ("ppo",)
+ROWS = 5
+
+
+def reward_constant(h: History) -> Sign | None:
+    spread = h.start("objective/score_std", 3)  # later it may also mean that all answers are the same
+    if spread is None or spread > 1e-6:
+        return None
+    return Sign(
+        "error",
+        "every answer of the first three steps got the same reward",
+        "the reward does not read the answer, or a rule matches never or always",
+        "Score two answers by hand with `concordant score`; check the rule's ground_truth column",
+        {"score_std": spread},
+    )
+
+
+def reward_reversed(h: History) -> Sign | None:
+    agreement, gold = h.start("reward/gold_correlation", 6), h.change("objective/gold", ROWS)
+    if agreement is None or gold is None or agreement > -0.2:
+        return None
+    return Sign(
+        "error",
+        f"reward and true quality correlate at {agreement:.2f} at first; quality went from {gold.before:.2f} "
+        f"to {gold.after:.2f}",
+        "the reward's sign is reversed, or its model learnt from swapped labels",
+        "Give the reward the weight 1, not -1; check the reward model's held-out accuracy",
+        {"correlation": agreement, "gold": gold.after},
+    )
+
+
+def _rises(change: Change | None, z: float = 2.0) -> bool:
+    return change is not None and change.z > z
+
+
+def length_hacking(h: History) -> Sign | None:
+    score, length = h.change("objective/score", ROWS), h.change("response/length", ROWS)
+    by_length = h.now("reward/length_correlation", 8)
+    if score is None or length is None or by_length is None or not _rises(score) or not _rises(length):
+        return None
+    if length.after < 1.25 * length.before or by_length < 0.6 or _quality_rises(h):
+        return None
+    return Sign(
+        "warning",
+        f"reward and length rise together: length {length.before:.0f} to {length.after:.0f} tokens, "
+        f"correlation {by_length:.2f}",
+        "the reward pays for length",
+        "Train the reward model on pairs of like length; raise kl.coefficient threefold meanwhile",
+        {"before": length.before, "after": length.after, "correlation": by_length},
+    )
+
+
+def repetition_hacking(h: History) -> Sign | None:
+    score, repeats = h.change("objective/score", ROWS), h.change("response/repetition", ROWS)
+    if score is None or repeats is None or not _rises(score) or repeats.by < 0.08 or _quality_rises(h):
+        return None
+    return Sign(
+        "warning",
+        f"reward rises while repeated four-word runs go from {repeats.before:.0%} to {repeats.after:.0%} of an answer",
+        "the reward pays for saying the same again",
+        "Show the reward model such answers as rejected; raise kl.coefficient threefold meanwhile",
+        {"before": repeats.before, "after": repeats.after},
+    )
+
+
+def phrase_hacking(h: History) -> Sign | None:
+    score, share = h.change("objective/score", ROWS), h.change("response/top_phrase", ROWS)
+    if score is None or share is None or not _rises(score) or share.after < 0.5 or share.by < 0.3 or _quality_rises(h):
+        return None
+    phrase = _top_phrase(h)
+    return Sign(
+        "warning",
+        f"reward rises while one phrase{phrase} goes from {share.before:.0%} to {share.after:.0%} of the answers",
+        "the reward pays for the phrase",
+        "Show the reward model answers where it is out of place; raise kl.coefficient threefold meanwhile",
+        {"before": share.before, "after": share.after},
+    )
+
+
+def _top_phrase(h: History) -> str:
+    """' ("…")', from the last answers in samples.jsonl; '' where there are none."""
+    texts = [str(row.get("response", "")).split() for row in list(h.samples())[-8:]]
+    grams = [" ".join(words[i : i + 3]) for words in texts for i in range(len(words) - 2)]
+    top = max(grams, key=grams.count, default="")
+    return f' (such as "{top}")' if top and grams.count(top) > 1 else ""
+
+
+def _quality_rises(h: History) -> bool:
+    """The true quality, where it is known, rises with the reward: nothing is being hacked."""
+    gold = h.change("objective/gold", ROWS)
+    return gold is not None and gold.z > 1
+
+
+def proxy_over_gold(h: History) -> Sign | None:
+    score, gold = h.change("objective/score", ROWS), h.change("objective/gold", ROWS)
+    if score is None or gold is None or not _rises(score) or gold.z > -3 or gold.by > -0.05:
+        return None
+    return Sign(
+        "warning",
+        f"reward rose from {score.before:.2f} to {score.after:.2f} while true quality fell from {gold.before:.2f} "
+        f"to {gold.after:.2f}",
+        "the policy exploits the reward's errors",
+        "Raise kl.coefficient threefold, keep the best evaluation, and train the reward model on these answers",
+        {"gold_before": gold.before, "gold_after": gold.after},
+    )
+
+
+def ensemble_disagrees(h: History) -> Sign | None:
+    start, now = h.start("reward/agreement", ROWS), h.now("reward/agreement", ROWS)
+    score = h.change("objective/score", ROWS)
+    if start is None or now is None or start < 0.3 or now > 0.4 * start or not _rises(score):
+        return None
+    return Sign(
+        "warning",
+        f"reward rises while its models agree less and less: correlation {start:.2f}, now {now:.2f}",
+        "the policy has found what only some of them like",
+        "Stop here or raise kl.coefficient threefold; train the models on these answers",
+        {"start": start, "now": now},
+    )
+
+
+def reward_out_of_range(h: History) -> Sign | None:
+    z = h.now("reward/z", 3)
+    if z is None or abs(z) < 3:
+        return None
+    start = h.start("reward/z", 1) or 0.0
+    return Sign(
+        "warning",
+        f"answers score {z:+.1f} standard deviations from those the reward model was tested on, {start:+.1f} at first",
+        "the policy has left what the reward model knows",
+        "Raise kl.coefficient threefold, or train the reward model on these answers",
+        {"z": z, "start": start},
+    )
+
+
+def reward_misread(h: History) -> Sign | None:
+    """What the start says is unlike what the reward model was tested on, and no policy is to blame for that yet."""
+    z, spread = h.start("reward/z", 3), h.start("reward/spread", 3)
+    if z is None or spread is None or (abs(z) < 1.5 and 0.35 < spread < 3):
+        return None
+    return Sign(
+        "warning",
+        f"the first answers score {z:+.1f} standard deviations from those the reward model was tested on, "
+        f"with {spread:.2f} of their spread",
+        "the reward model is given text unlike its training's: another template, no prompt, other spaces",
+        "Score the reward model's own test pairs with the same call and compare",
+        {"z": z, "spread": spread},
+    )
+
+
+def never_ends(h: History) -> Sign | None:
+    """From the start; ``stops_ending`` is what training does."""
+    ends, limit = h.start("response/eos_fraction", 2), h.setting("sampling.max_new_tokens", 0)
+    if ends is None or ends > 0.5:
+        return None
+    if ends > 0.05:
+        return Sign("warning", f"{ends:.0%} of the first answers end within {limit} tokens", "the limit is too short",
+                    f"Set sampling.max_new_tokens {2 * int(limit)}", {"ends": ends})  # fmt: skip
+    return Sign("error", f"{ends:.0%} of the first answers end", "the policy's start never learnt the end token",
+                "Train SFT on answers with their end token learnt (data/end_learnt 1)", {"ends": ends})  # fmt: skip
+
+
+def stops_ending(h: History) -> Sign | None:
+    ends, start = h.now("response/eos_fraction", 4), h.start("response/eos_fraction", 2)
+    if ends is None or start is None or ends > 0.5 or start < ends + 0.2:
+        return None
+    return Sign(
+        "warning",
+        f"answers that end fell from {start:.0%} to {ends:.0%}",
+        "the reward pays for going on, or updates break the policy",
+        "Set missing_eos_penalty 1, or raise kl.coefficient threefold",
+        {"start": start, "now": ends},
+    )
+
+
+def value_explains_nothing(h: History) -> Sign | None:
+    explained, rows = h.now("value/explained_variance", 8), 16
+    if explained is None or h.rows < rows or h.progress < 0.25 or explained > 0.05:
+        return None
+    clipped, update = h.now("value/clip_fraction", 8), h.now("value/update/ratio", 8)
+    numbers = {"explained_variance": explained, "clip_fraction": clipped or 0.0, "update": update or 0.0}
+    cause, cure = "the critic learns too slowly", "Set critic_learning_rate three times train.learning_rate"
+    if (clipped or 0) > 0.5:
+        cause, cure = "value_clip is narrower than the rewards' scale", "Set value_clip 0"
+    elif explained < -0.5:
+        cause, cure = "the critic learns too fast or from other returns", "Lower critic_learning_rate tenfold"
+    return Sign("warning", f"the critic explains {explained:.0%} of the returns' variance after {h.rows} steps",
+                cause, cure, numbers)  # fmt: skip
+
+
+def reward_falls(h: History) -> Sign | None:
+    score, spread = h.change("objective/score", ROWS), h.start("objective/score_std", ROWS)
+    if score is None or not spread or score.z > -3.5 or score.by > -0.4 * spread:
+        return None
+    return Sign(
+        "warning",
+        f"the reward that is trained on falls, from {score.before:.2f} to {score.after:.2f}",
+        "updates go against the advantages (a sign), or break the policy faster than they teach it",
+        "Check the sign of advantage and loss; lower train.learning_rate threefold",
+        {"before": score.before, "after": score.after},
+    )
+
+
+RULES_REWARD = (
+    Rule("never_ends", PPO, "Cut answers are scored as if they were whole, and cost the most.", never_ends),
+    Rule("reward_constant", PPO, "Equal rewards make every advantage 0: nothing is learnt.", reward_constant),
+    Rule("reward_misread", PPO, "What the reward says of such text is a guess.", reward_misread),
+    Rule("reward_reversed", PPO, "The policy learns to be bad, and the reward rises.", reward_reversed),
+)
+RULES_HACKING = (
+    Rule("length_hacking", PPO, "Answers grow, not improve.", length_hacking),
+    Rule("repetition_hacking", PPO, "Answers repeat themselves for pay.", repetition_hacking),
+    Rule("phrase_hacking", PPO, "Every answer ends up saying the same.", phrase_hacking),
+    Rule("ensemble_disagrees", PPO, "Past this point a rising reward says nothing.", ensemble_disagrees),
+    Rule("proxy_over_gold", PPO, "A higher reward is no longer a better answer.", proxy_over_gold),
+    Rule("reward_out_of_range", PPO, "A reward model is a guess outside of what it was trained on.",
+         reward_out_of_range),
+    Rule("reward_falls", PPO, "The run makes the policy worse by its own measure.", reward_falls),
+    Rule("stops_ending", PPO, "Cut answers are scored as if they were whole, and cost the most.", stops_ending),
+)  # fmt: skip
+RULES_CRITIC = (
+    Rule("value_explains_nothing", PPO, "Without a critic that knows something advantages are mostly noise.",
+         value_explains_nothing),
+)  # fmt: skip

@@ -1,0 +1,260 @@
+"""PPO: whether sampler, learner and reference speak of the same policy, and where KL and entropy go."""
+
+from __future__ import annotations
+
+from concordant.doctor.history import History
+from concordant.doctor.rule import Rule, Sign
+
+PPO = ("ppo",)
+
+
+def _tolerance(h: History) -> float:
+    """Nats a token that sampler and learner may differ by: rounding alone."""
+    return 0.01 if h.setting("model.precision") == "fp32" else 0.05
+
+
+def dropout_on(h: History) -> Sign | None:
+    shift = h.now("ratio/start", 2)
+    if shift is None or shift < _tolerance(h):
+        return None
+    rate = h.setting("model.lora.dropout", 0.0)
+    return Sign(
+        "error",
+        f"before the first update of a step the policy's log-probs differ by {shift:.3f} nats a token from those it "
+        "gave a moment ago",
+        f"dropout is on (model.lora.dropout {rate:g})" if rate else "dropout, or another random layer, is on",
+        "Set model.lora.dropout 0 and every dropout of the model to 0",
+        {"shift": shift},
+    )
+
+
+def tokens_after_end(h: History) -> Sign | None:
+    behind = h.now("response/after_end", 2)
+    if behind is None or behind < 0.005:
+        return None
+    return Sign(
+        "error",
+        f"{behind:.0%} of the response tokens stand behind an end token",
+        "padding is counted as response, or sampling does not stop at the end token",
+        "Cut responses at their first end token; name every end token in generation_config.json",
+        {"after_end": behind},
+    )
+
+
+def sampler_differs(h: History) -> Sign | None:
+    first = h.start("rollout/logprob_gap", 1)
+    gap = h.now("rollout/logprob_gap", 2)
+    if first is None or gap is None or min(first, gap) < _tolerance(h):
+        return None
+    truncated = h.setting("sampling.top_p", 1.0) < 1 or h.setting("sampling.top_k", 0) > 0
+    temperature = h.setting("sampling.temperature", 1.0)
+    return Sign(
+        "error",
+        f"sampler and learner differ by {gap:.3f} nats a token, from the first step on",
+        "top-p or top-k cuts the sampler's distribution" if truncated else "they use different temperatures or models",
+        "Set sampling.top_p 1 and sampling.top_k 0"
+        if truncated
+        else f"Give the learner sampling.temperature {temperature:g} too",
+        {"gap": gap, "first": first},
+    )
+
+
+def stale_rollouts(h: History) -> Sign | None:
+    first, gap = h.start("rollout/logprob_gap", 1), h.now("rollout/logprob_gap", 3)
+    if first is None or gap is None or first >= _tolerance(h) or gap < _tolerance(h):
+        return None
+    return Sign(
+        "error",
+        f"sampler and learner agreed at step 1 and differ by {gap:.3f} nats a token now",
+        "the sampler does not get the new weights",
+        "Load the learner's weights into the generator before every rollout, and compare versions",
+        {"gap": gap},
+    )
+
+
+def reference_drifts(h: History) -> Sign | None:
+    logprob = [x for x in h.values("reference/logprob")]
+    if len(logprob) < 3:
+        return None
+    moved = max(logprob) - min(logprob)
+    if moved < 0.02:
+        return None
+    return Sign(
+        "error",
+        f"the reference's log-prob of fixed tokens moved by {moved:.2f} nats a token",
+        "the reference shares weights with the policy, or is trained",
+        "Freeze a copy: requires_grad off, and no weight in common with the policy",
+        {"moved": moved},
+    )
+
+
+def too_many_inner_steps(h: History) -> Sign | None:
+    inner = int(h.setting("inner_epochs", 2)) * int(h.setting("minibatches", 2))
+    clip, kl = h.now("policy/clip_fraction", 3), h.now("policy/approx_kl", 3)
+    if clip is None or kl is None or inner < 12 or (clip < 0.25 and kl < 0.03):
+        return None
+    return Sign(
+        "warning",
+        f"{inner} updates on each step's rollouts leave {clip:.0%} of the tokens clipped, {kl:.2g} nats a token away",
+        "inner_epochs × minibatches is too high for this learning rate",
+        "Set inner_epochs 1 or 2, or stop_kl 0.02",
+        {"clip": clip, "approx_kl": kl, "inner": inner},
+    )
+
+
+def clip_too_narrow(h: History) -> Sign | None:
+    clip, width = h.now("policy/clip_fraction", 4), float(h.setting("clip", 0.2))
+    if clip is None or width >= 0.05 or clip < 0.08:
+        return None
+    return Sign(
+        "warning",
+        f"{clip:.0%} of the tokens are clipped at a distance of {width:g} from 1",
+        f"clip {width:g} is too narrow",
+        "Set clip 0.2",
+        {"clip": clip, "width": width},
+    )
+
+
+def clip_fraction_high(h: History) -> Sign | None:
+    clip, update = h.now("policy/clip_fraction", 4), h.now("update/ratio", 4)
+    if clip is None or update is None or clip < 0.4:
+        return None
+    return Sign(
+        "warning",
+        f"{clip:.0%} of the tokens are clipped; healthy is below 30 %",
+        "updates are too large for one step's rollouts",
+        "Lower train.learning_rate threefold, or inner_epochs to 1",
+        {"clip": clip, "update": update},
+    )
+
+
+def clip_fraction_zero(h: History) -> Sign | None:
+    inner = int(h.setting("inner_epochs", 2)) * int(h.setting("minibatches", 2))
+    clip, kl = h.now("policy/clip_fraction", 10), h.now("policy/approx_kl", 10)
+    if inner < 2 or clip is None or kl is None or clip > 0 or kl > 1e-4:
+        return None
+    return Sign(
+        "info",
+        f"nothing is clipped and a step's updates move the policy by {kl:.1g} nats a token",
+        "the policy hardly moves; with one epoch and one minibatch 0 would be healthy",
+        "Raise train.learning_rate threefold",
+        {"approx_kl": kl},
+    )
+
+
+def kl_penalty_off(h: History) -> Sign | None:
+    weight, kl = h.latest("kl_coefficient"), h.now("objective/kl", 4)
+    if weight is None or kl is None or weight > 0.003:
+        return None
+    length = h.now("response/length", 4) or 1.0
+    if kl < 8 and kl < 0.4 * length:
+        return None
+    return Sign(
+        "warning",
+        f"KL is {kl:.1f} nats a response and its weight {weight:g}",
+        "nothing holds the policy near its start",
+        "Set kl.coefficient 0.05, or kl.controller adaptive with kl.target 6",
+        {"kl": kl, "kl_coefficient": weight},
+    )
+
+
+def kl_explodes(h: History) -> Sign | None:
+    kl, length = h.now("objective/kl", 3), h.now("response/length", 3)
+    if kl is None or length is None or kl < 25 or kl < 0.8 * length:
+        return None
+    weight = h.latest("kl_coefficient") or 0.0
+    return Sign(
+        "error",
+        f"KL is {kl:.0f} nats a response of {length:.0f} tokens",
+        "updates too large, or the KL weight too small for the reward's scale",
+        f"Lower train.learning_rate threefold, or set kl.coefficient {max(0.05, 3 * weight):.2g}",
+        {"kl": kl, "length": length},
+    )
+
+
+def kl_negative(h: History) -> Sign | None:
+    rows = 5
+    kl, errors = h.now("objective/kl", rows), h.values("objective/kl_error", rows)
+    if kl is None or len(errors) < rows:
+        return None
+    error = (sum(e * e for e in errors) ** 0.5) / rows
+    if kl > -0.1 or kl > -4 * error:
+        return None
+    return Sign(
+        "error",
+        f"KL is {kl:.2f} nats a response over {rows} steps, {-kl / max(error, 1e-9):.0f} standard errors below 0",
+        "the answers are not samples of the policy that is measured: sampling settings, padding, dropout or reference",
+        "Compare rollout/logprob_gap, response/after_end and ratio/start with 0",
+        {"kl": kl, "error": error},
+    )
+
+
+def entropy_collapse(h: History) -> Sign | None:
+    start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
+    distinct = h.now("response/distinct", 3)
+    if start is None or now is None or distinct is None or h.rows < 5 or now > 0.3 * start:
+        return None
+    return Sign(
+        "warning",
+        f"entropy fell from {start:.2f} to {now:.2f} nats a token; {distinct:.0%} of a step's answers differ",
+        "the policy has settled on few answers: the KL weight is too small, or updates too large",
+        "Raise kl.coefficient threefold or lower train.learning_rate",
+        {"start": start, "now": now, "distinct": distinct},
+    )
+
+
+def entropy_penalised(h: History) -> Sign | None:
+    start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
+    bonus = float(h.setting("entropy_coefficient", 0.0))
+    if start is None or now is None or h.rows < 5 or now > 0.6 * start or bonus >= 0:
+        return None
+    return Sign(
+        "warning",
+        f"entropy fell from {start:.2f} to {now:.2f} nats a token",
+        f"entropy_coefficient {bonus:g} is negative and rewards certainty",
+        "Set entropy_coefficient 0",
+        {"start": start, "now": now},
+    )
+
+
+def entropy_explodes(h: History) -> Sign | None:
+    start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
+    bonus = h.setting("entropy_coefficient", 0.0)
+    if start is None or now is None or h.rows < 5 or now < 1.8 * start + 0.3 or bonus < 0.05:
+        return None
+    return Sign(
+        "warning",
+        f"entropy rose from {start:.2f} to {now:.2f} nats a token",
+        f"entropy_coefficient {bonus:g} pays more than the reward",
+        "Set entropy_coefficient 0",
+        {"start": start, "now": now},
+    )
+
+
+_SAMPLED = "Ratios, KL and advantages are those of answers that this policy did not give."
+RULES_SAMPLING = (
+    Rule("dropout_on", PPO, "Ratios are noise before anything was learnt.", dropout_on),
+    Rule("tokens_after_end", PPO, "KL, entropy and advantages count tokens that the policy never chose.",
+         tokens_after_end),
+    Rule("sampler_differs", PPO, _SAMPLED, sampler_differs),
+    Rule("stale_rollouts", PPO, _SAMPLED, stale_rollouts),
+    Rule("reference_drifts", PPO, "A reference that moves along holds nothing back.", reference_drifts),
+    Rule("too_many_inner_steps", PPO, "Late passes learn from answers the policy would no longer give.",
+         too_many_inner_steps),
+)  # fmt: skip
+RULES_WEIGHTS = (
+    Rule("entropy_explodes", PPO, "Answers turn into noise.", entropy_explodes),
+    Rule(
+        "entropy_penalised", PPO, "A policy that always says the same cannot find anything better.", entropy_penalised
+    ),
+    Rule("clip_too_narrow", PPO, "Most of the gradient is thrown away.", clip_too_narrow),
+    Rule("kl_penalty_off", PPO, "The policy leaves the region where its reward means anything.", kl_penalty_off),
+)
+RULES_POLICY = (
+    Rule("clip_fraction_high", PPO, "Most of the gradient is thrown away.", clip_fraction_high),
+    Rule("entropy_collapse", PPO, "A policy that always says the same cannot find anything better.", entropy_collapse),
+    Rule("kl_explodes", PPO, "The policy has forgotten how to write.", kl_explodes),
+    Rule("clip_fraction_zero", PPO, "The run may end where it began.", clip_fraction_zero),
+    Rule("kl_negative", PPO, "A true KL is never negative: something is measured on the wrong tokens.", kl_negative,
+         is_symptom=True),
+)  # fmt: skip

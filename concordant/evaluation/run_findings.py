@@ -1,0 +1,49 @@
+"""What the doctor said of training runs, read from their events.jsonl, as a section of the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from concordant.evaluation.blocks import Block, Bullets, Heading, Paragraph
+
+Event = Mapping[str, Any]  # a line of events.jsonl whose kind is "finding"
+
+
+def read_findings(folder: Path) -> list[Event]:
+    """The findings in ``folder``/events.jsonl, errors first, then as they were said; none where there is no file.
+
+    What a kill cut short is left out.
+    """
+    path = folder / "events.jsonl"
+    found = []
+    for line in path.read_bytes().decode("utf-8", errors="replace").split("\n") if path.is_file() else ():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(event, dict) and event.get("kind") == "finding":
+            found.append(event)
+    return sorted(found, key=lambda event: _ORDER.get(str(event.get("severity")), 0))
+
+
+def findings_blocks(findings: Mapping[str, Sequence[Event]]) -> list[Block]:
+    """One bullet a finding, by run; hints and silence are said too, so that no run looks unwatched."""
+    if not findings:
+        return []
+    lines = []
+    for run, events in findings.items():
+        lines += [f"{run}, step {e.get('step')}, {e['severity']}: {_sentence(e)}" for e in events]
+        if not events:
+            lines.append(f"{run}: nothing found")
+    return [Heading("What the doctor said of the runs"), Paragraph(_WHAT), Bullets(tuple(lines))]
+
+
+_ORDER = {"error": -2, "warning": -1}
+_WHAT = "Known failures are looked for while a run goes on. Each line: what was seen, its likely cause, its cure."
+
+
+def _sentence(event: Event) -> str:
+    return f"{event['seen']}. Likely cause: {event['cause']}. {event['cure']} ({event['page']})."

@@ -1,0 +1,337 @@
+"""Every rule: a sick history that it names first, and the healthy neighbour, alike but for the evidence."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from concordant.doctor.monitor import Monitor
+from concordant.doctor.rules import RULES
+from tests.doctor.histories import CONFIG, HEALTHY, NAMES, NAN, falling, first, found, rows
+
+FALLING_CHOSEN = {"logps__chosen": falling(-40.0, -50.0), "logps__rejected": falling(-42.0, -70.0)}
+RISING = falling(0.0, 3.0)
+
+# rule, stage, what makes it sick, settings, the neighbour (changes, settings) that must not be called so
+CASES = [
+    ("response_mask_wrong", "sft", {"data__prompt_tokens": 1.0}, {}, {"data__prompt_tokens": 5.0}),
+    ("response_mask_wrong", "dpo", {"data__starts": 0.0}, {}, {"data__starts": 1.0}),
+    (
+        "response_mask_wrong",
+        "sft",
+        {"data__response_share": 0.5, "data__end_learnt": 0.3},
+        {},
+        {"data__response_share": 0.5},
+    ),  # dialogues of several turns have half their tokens from the user
+    ("end_token_masked", "sft", {"data__end_learnt": 0.0}, {}, {"data__end_learnt": 0.8}),
+    ("end_token_missing", "sft", {"data__ends": 0.1}, {}, {"data__ends": 0.9}),
+    ("answers_identical", "reward", {"data__identical": 0.4}, {}, {"data__identical": 0.02}),
+    (
+        "data_repeated",
+        "sft",
+        {"data__batch_id": 7.0, "data__first_id": 7.0},
+        {},
+        {"data__first_id": lambda i, n: i // 2 if i < 4 else i},
+    ),
+    (
+        "data_repeated",
+        "ppo",
+        {"data__first_id": lambda i, n: i % 10},
+        {},
+        {"data__first_id": lambda i, n: i % 10, "epoch": lambda i, n: (i + 1) / 10},
+    ),  # each epoch sees all again
+    (
+        "data_repeated",
+        "dpo",
+        {"data__batch_id": lambda i, n: i % 12, "epoch": lambda i, n: (i + 1) / 12},
+        {},
+        {"epoch": lambda i, n: (i + 1) / 12},
+    ),
+    (
+        "labels_swapped",
+        "reward",
+        {"eval__accuracy": 0.3, "eval__samples": 100.0},
+        {},
+        {"eval__accuracy": 0.3, "eval__samples": 8.0},
+    ),
+    (
+        "labels_swapped",
+        "dpo",
+        {"eval__rewards__accuracies": 0.7, "eval__samples": 100.0, "eval__loss": 0.5, "eval__gold": falling(0.6, 0.3)},
+        {},
+        {"eval__rewards__accuracies": 0.7, "eval__samples": 100.0, "eval__gold": falling(0.5, 0.6)},
+    ),
+    ("chosen_is_longer", "reward", {"data__chosen_longer": 0.97}, {}, {"data__chosen_longer": 0.7}),
+    ("dropout_on", "ppo", {"ratio__start": 0.1}, {}, {"ratio__start": 0.003}),
+    ("tokens_after_end", "ppo", {"response__after_end": 0.1}, {}, {"response__after_end": 0.0}),
+    ("sampler_differs", "ppo", {"rollout__logprob_gap": 0.3}, {}, {"rollout__logprob_gap": 0.004}),
+    (
+        "stale_rollouts",
+        "ppo",
+        {"rollout__logprob_gap": falling(0.0, 0.4)},
+        {},
+        {"rollout__logprob_gap": falling(0.0, 0.01)},
+    ),
+    (
+        "reference_drifts",
+        "ppo",
+        {"reference__logprob": falling(-8.0, -7.0)},
+        {},
+        {"reference__logprob": falling(-8.0, -8.001)},
+    ),
+    (
+        "too_many_inner_steps",
+        "ppo",
+        {"policy__clip_fraction": 0.5, "policy__approx_kl": 0.2},
+        {"inner_epochs": 12},
+        {"policy__clip_fraction": 0.1},
+    ),
+    (
+        "dpo_reference_is_policy",
+        "dpo",
+        {"rewards__margins": 0.0, "rewards__chosen": 0.0, "loss": 0.6931},
+        {},
+        {"rewards__margins": lambda i, n: 1e-4 * i},
+    ),
+    (
+        "reference_not_start",
+        "dpo",
+        {"rewards__margins": falling(0.6, 0.9)},
+        {},
+        {"rewards__margins": falling(0.0, 0.9)},
+    ),
+    ("reference_not_start", "ppo", {"objective__kl": falling(3.0, 6.0)}, {}, {"objective__kl": falling(0.1, 6.0)}),
+    (
+        "beta_too_small",
+        "dpo",
+        {"rewards__margins": falling(0.0, 0.04), "loss": 0.68},
+        {"beta": 0.001},
+        {"rewards__margins": falling(0.0, 0.04)},
+    ),
+    ("labels_random", "reward", {"accuracy": 0.5, "bradley_terry": 0.69}, {}, {"accuracy": falling(0.5, 0.8)}),
+    ("chosen_logprob_falls", "dpo", {"logps__chosen": falling(-20.0, -60.0)}, {}, {}),
+    ("part_frozen", "reward", {"update__head": 0.0}, {}, {"update__head": 1e-6}),
+    ("part_frozen", "sft", {"update__still": 0.5}, {}, {"update__still": 0.05}),
+    (
+        "part_frozen",
+        "ppo",
+        {"value__update__still": 1.0, "value__update__ratio": 0.0},
+        {},
+        {"value__update__still": 0.0},
+    ),
+    (
+        "learning_rate_too_high",
+        "sft",
+        {"loss": falling(4.0, 6.0), "update__ratio": 0.1},
+        {},
+        {"update__ratio": 0.1},
+    ),  # large steps alone are how small models learn
+    ("learning_rate_too_high", "reward", {"bradley_terry": 2.0, "update__ratio": 0.1}, {}, {"bradley_terry": 0.71}),
+    ("learning_rate_too_high", "ppo", {"policy__approx_kl": 0.6, "update__ratio": 0.1}, {}, {"update__ratio": 0.1}),
+    ("not_finite", "sft", {"loss": lambda i, n: NAN if i == 6 else 2.0 - i / n}, {}, {}),
+    ("not_finite", "ppo", {"skipped": lambda i, n: float(i == 9)}, {}, {}),
+    ("learning_rate_too_low", "sft", {"loss": 4.0, "update__ratio": 1e-6}, {}, {"update__ratio": 1e-6}),
+    (
+        "learning_rate_too_low",
+        "dpo",
+        {"rewards__margins": 0.001, "rewards__chosen": 0.001, "update__ratio": 1e-6, "rewards__rejected": 0.0},
+        {},
+        {"update__ratio": 1e-6},
+    ),
+    (
+        "learning_rate_too_low",
+        "ppo",
+        {"objective__kl": 0.001, "update__ratio": 1e-6},
+        {},
+        {"objective__kl": falling(0, 2)},
+    ),
+    ("overfitting", "sft", {"eval__loss": falling(1.0, 3.0)}, {}, {"eval__loss": falling(3.0, 1.2)}),
+    ("loss_not_falling", "reward", {"bradley_terry": 0.6, "loss": 0.6}, {}, {}),
+    ("reward_constant", "ppo", {"objective__score_std": 0.0}, {}, {"objective__score_std": 0.05}),
+    (
+        "reward_reversed",
+        "ppo",
+        {"reward__gold_correlation": -0.6, "objective__gold": falling(0.6, 0.3)},
+        {},
+        {"reward__gold_correlation": 0.4, "objective__gold": falling(0.5, 0.6)},
+    ),
+    (
+        "length_hacking",
+        "ppo",
+        {"response__length": falling(40, 90), "reward__length_correlation": 0.9},
+        {},
+        {"response__length": falling(40, 90), "reward__length_correlation": 0.9, "objective__gold": falling(0.3, 0.6)},
+    ),
+    (
+        "repetition_hacking",
+        "ppo",
+        {"response__repetition": falling(0.01, 0.4)},
+        {},
+        {"response__repetition": falling(0.01, 0.4), "objective__score": 0.5},
+    ),
+    (
+        "phrase_hacking",
+        "ppo",
+        {"response__top_phrase": falling(0.2, 0.95)},
+        {},
+        {"response__top_phrase": falling(0.6, 0.7)},
+    ),
+    (
+        "ensemble_disagrees",
+        "ppo",
+        {"reward__agreement": falling(0.8, 0.1)},
+        {},
+        {"reward__agreement": falling(0.8, 0.6)},
+    ),
+    ("proxy_over_gold", "ppo", {"objective__gold": falling(0.6, 0.3)}, {}, {"objective__gold": falling(0.5, 0.52)}),
+    ("reward_out_of_range", "ppo", {"reward__z": falling(0.5, 4.0)}, {}, {"reward__z": falling(0.0, 1.8)}),
+    (
+        "reward_misread",
+        "ppo",
+        {"reward__z": -1.2, "reward__spread": 0.1},
+        {},
+        {"reward__z": -1.2, "reward__spread": 0.8},
+    ),
+    ("never_ends", "ppo", {"response__eos_fraction": 0.0}, {}, {"response__eos_fraction": 0.7}),
+    (
+        "stops_ending",
+        "ppo",
+        {"response__eos_fraction": falling(0.95, 0.2)},
+        {},
+        {"response__eos_fraction": falling(0.95, 0.7)},
+    ),
+    ("entropy_explodes", "ppo", {"objective__entropy_per_token": falling(1.0, 5.0)}, {"entropy_coefficient": 1.0}, {}),
+    (
+        "kl_penalty_off",
+        "ppo",
+        {"kl_coefficient": 0.0, "objective__kl": falling(0.0, 30.0)},
+        {},
+        {"kl_coefficient": 0.0},
+    ),
+    ("clip_too_narrow", "ppo", {"policy__clip_fraction": 0.12}, {"clip": 0.01}, {"policy__clip_fraction": 0.02}),
+    (
+        "entropy_penalised",
+        "ppo",
+        {"objective__entropy_per_token": falling(1.0, 0.5)},
+        {"entropy_coefficient": -0.1},
+        {"objective__entropy_per_token": 1.0},
+    ),
+    ("reference_not_start", "dpo", {"loss": falling(1.2, 0.6)}, {}, {}),
+    ("clip_fraction_high", "ppo", {"policy__clip_fraction": 0.6}, {}, {"policy__clip_fraction": 0.25}),
+    ("entropy_collapse", "ppo", {"objective__entropy_per_token": falling(1.0, 0.05)}, {}, {}),
+    ("kl_explodes", "ppo", {"objective__kl": falling(0.0, 120.0)}, {}, {"objective__kl": falling(0.0, 12.0)}),
+    ("kl_negative", "ppo", {"objective__kl": falling(0.0, -3.0)}, {}, {"objective__kl": -0.05}),
+    ("value_explains_nothing", "ppo", {"value__explained_variance": -0.2}, {}, {"value__explained_variance": 0.2}),
+    ("reward_falls", "ppo", {"objective__score": falling(1.0, -1.0)}, {}, {"objective__score": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("rule", "stage", "sick", "settings", "well"), CASES)
+def test_a_sick_history_is_named_and_its_healthy_neighbour_is_not(rule, stage, sick, settings, well):
+    assert first(stage, sick, settings) == rule
+    assert rule not in found(stage, well, settings)
+
+
+@pytest.mark.parametrize("stage", HEALTHY)
+def test_a_healthy_run_is_left_in_peace(stage):
+    assert found(stage, {}) == {}
+
+
+def test_every_rule_has_its_case():
+    assert {case[0] for case in CASES} | {"clip_fraction_zero"} == set(NAMES)
+
+
+def test_names_are_unique_and_texts_are_sentences():
+    assert len(set(NAMES)) == len(NAMES)
+    assert all(rule.why.endswith(".") for rule in RULES)
+
+
+# -- what the issue calls told apart by evidence --------------------------------------------------
+
+
+def test_clip_fraction_zero_is_healthy_with_one_epoch_and_one_minibatch():
+    still = {"policy__clip_fraction": 0.0, "policy__approx_kl": 1e-6}
+    assert found("ppo", still, {"inner_epochs": 1, "minibatches": 1}) == {}
+    assert found("ppo", still) == {"clip_fraction_zero": "info"}
+
+
+def test_a_fall_of_chosen_logprobs_alone_is_normal():
+    assert found("dpo", {"logps__chosen": falling(-40.0, -48.0)}) == {"chosen_logprob_falls": "info"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, "labels_random"),
+        ({"update__ratio": 1e-7, "rewards__chosen": 1e-5}, "learning_rate_too_low"),
+        ({"data__identical": 0.9}, "answers_identical"),
+        ({"update__still": 1.0, "update__ratio": 0.0}, "part_frozen"),
+        ({"rewards__margins": 0.0, "rewards__chosen": 0.0}, "dpo_reference_is_policy"),
+    ],
+)
+def test_dpo_stuck_at_ln_2_has_five_causes(changes, cause):
+    stuck = {"loss": 0.6931, "rewards__accuracies": 0.5, "rewards__margins": lambda i, n: 1e-3 * (-1) ** i}
+    assert first("dpo", stuck | changes) == cause
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, "kl_negative"),
+        ({"rollout__logprob_gap": 0.3}, "sampler_differs"),
+        ({"response__after_end": 0.2}, "tokens_after_end"),
+        ({"ratio__start": 0.2, "rollout__logprob_gap": 0.2}, "dropout_on"),
+        ({"objective__kl": falling(-4.0, -6.0)}, "reference_not_start"),
+        ({"reference__logprob": falling(-8.0, -6.0)}, "reference_drifts"),
+    ],
+)
+def test_negative_kl_has_six_names(changes, cause):
+    assert first("ppo", {"objective__kl": falling(0.0, -3.0)} | changes) == cause
+
+
+def test_a_symptom_is_not_said_where_a_cause_is_known():
+    both = found("ppo", {"objective__kl": falling(0.0, -3.0), "rollout__logprob_gap": 0.3})
+    assert "kl_negative" not in both and "sampler_differs" in both
+
+
+def test_kl_that_is_negative_by_chance_is_no_finding():
+    assert "kl_negative" not in found("ppo", {"objective__kl": -0.3, "objective__kl_error": 0.5})
+
+
+# -- schedules and sizes that look like faults ----------------------------------------------------
+
+
+def test_warming_up_is_no_low_rate_and_no_frozen_weight():
+    warming = {"loss": 4.0, "update__ratio": 1e-7, "update__still": 0.9, "learning_rate": lambda i, n: 1e-6 * i / n}
+    assert found("sft", warming, {"train": {"learning_rate": 1e-5}}) == {"loss_not_falling": "info"}
+
+
+def test_a_tenth_of_a_run_is_too_early_for_what_takes_time():
+    slow = {"loss": 4.0, "update__ratio": 1e-6}
+    assert found("sft", slow, {"train": {"max_steps": 480}}) == {}
+    assert first("sft", slow, {"train": {"max_steps": 48}}) == "learning_rate_too_low"
+
+
+def test_a_batch_that_is_all_the_data_comes_again_every_epoch():
+    assert found("dpo", {"data__batch_id": 7.0, "data__first_id": 7.0, "epoch": lambda i, n: i + 1.0}) == {}
+
+
+# -- a doctor who faints is worse than none -------------------------------------------------------
+
+ODD = st.sampled_from([0.0, 1.0, -3.0, 1e-12, 1e12, math.nan, math.inf, None])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(HEALTHY)), st.data())
+def test_no_rule_raises_whatever_was_logged(stage, data):
+    """Metrics that are missing, not finite or out of every range from some row on; settings that are not there."""
+    names = sorted(rows(stage, 1)[0].keys() - {"step"})
+    odd = data.draw(st.dictionaries(st.sampled_from(names), ODD, max_size=12))
+    since, whole = data.draw(st.integers(0, 20)), data.draw(st.booleans())
+    monitor = Monitor(CONFIG[stage] if whole else {"verb": stage})
+    for i, row in enumerate(rows(stage, 24)):
+        changed = row | odd if i >= since else row
+        for finding in monitor.see({k: v for k, v in changed.items() if v is not None}):
+            assert finding.seen and finding.cause and finding.cure
+            finding.as_event()

@@ -1,0 +1,54 @@
+"""A stage's run has its doctor: a sick run of real training says so in its folder, a healthy one does not."""
+
+import json
+
+import pytest
+import torch
+
+from concordant import stages
+from concordant.config.data import DataConfig
+from concordant.config.doctor import DoctorConfig
+from concordant.config.model import ModelConfig
+from concordant.config.stages import SFTConfig
+from concordant.core.errors import RunStopped
+from concordant.core.trees import Branch, PromptTree
+from concordant.data.chat import ChatEncoder
+from concordant.doctor.replay import diagnose
+from tests.stages.small import plain, train
+
+
+def config(folder, doctor=DoctorConfig(preflight=False)):
+    data = DataConfig(path="builtin:toytalk", max_samples=60)
+    return SFTConfig(output=str(folder), data=data, model=ModelConfig(**plain("builtin:tiny")),
+                     train=train(max_steps=4, learning_rate=1e-3), doctor=doctor)  # fmt: skip
+
+
+def without_end(tree):
+    """Pad = EOS: the end is there and masked."""
+    masks = [torch.arange(len(b.ids_T)) < len(b.ids_T) - 1 for b in tree.branches]
+    return PromptTree(tree.prompt_P, tuple(Branch(b.ids_T, m) for b, m in zip(tree.branches, masks, strict=True)))
+
+
+@pytest.fixture
+def ends_are_masked(monkeypatch):
+    real = ChatEncoder.demonstrations
+
+    def encode(self, demonstrations):
+        encoded = real(self, demonstrations)
+        encoded.trees[:] = map(without_end, encoded.trees)
+        return encoded
+
+    monkeypatch.setattr(ChatEncoder, "demonstrations", encode)
+
+
+def test_a_run_that_masks_ends_is_found_and_stopped_where_asked(tmp_path, small_toytalk, ends_are_masked):
+    with pytest.raises(RunStopped, match="end_token_masked"):
+        stages.sft(config(tmp_path / "run", doctor=DoctorConfig(preflight=False, stop_on="error")))
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert ("end_token_masked", 3) in [(event["rule"], event["step"]) for event in events]
+    assert [f.rule for f in diagnose(tmp_path / "run")] == [event["rule"] for event in events]
+
+
+def test_a_healthy_run_is_left_in_peace(tmp_path, small_toytalk):
+    stages.sft(config(tmp_path / "run"))
+    assert diagnose(tmp_path / "run") == [] and not (tmp_path / "run" / "events.jsonl").exists()
