@@ -17,10 +17,14 @@ from concordant.doctor.replay import diagnose
 from tests.stages.small import plain, train
 
 
-def config(folder, doctor=DoctorConfig(preflight=False)):
-    data = DataConfig(path="builtin:toytalk", max_samples=60)
-    return SFTConfig(output=str(folder), data=data, model=ModelConfig(**plain("builtin:tiny")),
-                     train=train(max_steps=4, learning_rate=1e-3), doctor=doctor)  # fmt: skip
+def config(folder, **doctor):
+    return SFTConfig(
+        output=str(folder),
+        data=DataConfig(path="builtin:toytalk", max_samples=60),
+        model=ModelConfig(**plain("builtin:tiny")),
+        train=train(max_steps=4, learning_rate=1e-3),
+        doctor=DoctorConfig(preflight=False, **doctor),
+    )
 
 
 def without_end(tree):
@@ -43,7 +47,7 @@ def ends_are_masked(monkeypatch):
 
 def test_a_run_that_masks_ends_is_found_and_stopped_where_asked(tmp_path, small_toytalk, ends_are_masked):
     with pytest.raises(RunStopped, match="end_token_masked"):
-        stages.sft(config(tmp_path / "run", doctor=DoctorConfig(preflight=False, stop_on="error")))
+        stages.sft(config(tmp_path / "run", stop_on="error"))
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert ("end_token_masked", 3) in [(event["rule"], event["step"]) for event in events]
     assert [f.rule for f in diagnose(tmp_path / "run")] == [event["rule"] for event in events]
