@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +63,29 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
     write_text(made_from, json.dumps(folder.inputs.as_json(), indent=1) + "\n")
     folder.write_config()
     lines = samples.read_bytes().splitlines(keepends=True) if samples.exists() else []
-    whole = [line for line in lines if line.endswith(b"\n")]
-    if len(whole) < total:
-        whole = whole[: len(whole) // PROMPTS_AT_ONCE * PROMPTS_AT_ONCE]
-    if whole:
-        common.message(f"best-of-n: {len(whole)} of {total} prompts are answered already")
-    folder.rewind({SAMPLES: sum(map(len, whole))})
+    choices = list(_readable(lines))
+    if len(choices) < len(lines):
+        common.message(f"best-of-n: {samples} line {len(choices) + 1} is not whole; answered again from there")
+    if len(choices) < total:
+        choices = choices[: len(choices) // PROMPTS_AT_ONCE * PROMPTS_AT_ONCE]
+    if choices:
+        common.message(f"best-of-n: {len(choices)} of {total} prompts are answered already")
+    folder.rewind({SAMPLES: sum(map(len, lines[: len(choices)]))})
     for line in folder.note(changes):
         common.message(f"best-of-n: {line}")
-    return [_choice(json.loads(line)) for line in whole]
+    return choices
+
+
+def _readable(lines: Sequence[bytes]) -> Iterator[Choice]:
+    """The rows up to the first that a kill cut short or that the disk has damaged."""
+    for line in lines:
+        try:
+            choice = _choice(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            return
+        if not line.endswith(b"\n"):
+            return
+        yield choice
 
 
 def _row(c: Choice) -> dict[str, Any]:

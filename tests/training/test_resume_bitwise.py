@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -173,6 +174,16 @@ def test_best_of_n_refuses_what_is_not_its_own_and_knows_when_it_is_done(run, pl
     assert ended.code == 2 and "\n  sampling.n: 2 -> 3\n" in ended.said
     ended = run(*command)
     assert ended.code == 0 and "18 of 18 prompts are answered already" in ended.said
+    assert differences(before, results(output)) == []
+
+
+def test_best_of_n_answers_again_from_a_damaged_line_on(run, place, whole):
+    before, output = whole("best-of-n"), place / "damaged-best-of-n"
+    shutil.copytree(place / "whole-best-of-n", output)
+    lines = (output / "samples.jsonl").read_bytes().splitlines(keepends=True)
+    (output / "samples.jsonl").write_bytes(b"".join([*lines[:2], lines[2][:9] + b"\xff" + lines[2][10:], *lines[3:]]))
+    ended = go_on(run, place, "best-of-n", output)
+    assert ended.code == 0 and "samples.jsonl line 3 is not whole; answered again from there" in ended.said
     assert differences(before, results(output)) == []
 
 
