@@ -92,22 +92,34 @@ def labels_random(h: History) -> Sign | None:
 
 
 def chosen_logprob_falls(h: History) -> Sign | None:
-    chosen, rejected = h.change("logps/chosen", 8), h.change("logps/rejected", 8)
-    if chosen is None or rejected is None or chosen.by > -2:
+    chosen, rejected, now = _nats_gained(h, "chosen"), _nats_gained(h, "rejected"), h.now("logps/chosen")
+    if chosen is None or rejected is None or now is None or chosen > -2:
         return None
-    numbers = {"chosen": chosen.by, "rejected": rejected.by}
-    seen = f"log-prob of chosen answers fell by {-chosen.by:.0f} nats, of rejected ones by {-rejected.by:.0f}"
-    if -chosen.by < max(10.0, 0.6 * abs(chosen.before)):
+    numbers, before = {"chosen": chosen, "rejected": rejected}, now - chosen
+    seen = (
+        f"log-prob of chosen answers fell by {-chosen:.0f} nats, "
+        f"of rejected ones {'rose' if rejected > 0 else 'fell'} by {abs(rejected):.0f}"
+    )
+    if -chosen < max(10.0, 0.6 * abs(before)):
         cause = "normal: DPO widens the gap, and rejected answers share words with chosen ones"
         return Sign("info", seen, cause, "Nothing, while samples stay readable and held-out loss falls", numbers)
     beta = h.setting("beta", 0.1)
     return Sign(
         "warning",
-        f"{seen}, from {chosen.before:.0f} to {chosen.after:.0f}",
+        f"{seen}; the chosen ones from {before:.0f} to {now:.0f}",
         "the policy flees both answers: beta too small or the learning rate too high for the data",
         f"Set beta {min(1.0, 3 * beta):g}, or lower train.learning_rate threefold",
         numbers,
     )
+
+
+def _nats_gained(h: History, side: str) -> float | None:
+    """Log-prob of these answers now less the reference's of the very same, so that answers' lengths do not matter."""
+    if h.setting("loss") == "ipo":  # its rewards are of a token
+        change = h.change(f"logps/{side}")
+        return change.by if change else None
+    reward = h.now(f"rewards/{side}")
+    return None if reward is None else reward / h.setting("beta", 0.1)
 
 
 RULES_REFERENCE = (

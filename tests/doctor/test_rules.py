@@ -10,7 +10,6 @@ from concordant.doctor.monitor import Monitor
 from concordant.doctor.rules import RULES
 from tests.doctor.histories import CONFIG, HEALTHY, NAMES, NAN, falling, first, found, rows
 
-FALLING_CHOSEN = {"logps__chosen": falling(-40.0, -50.0), "logps__rejected": falling(-42.0, -70.0)}
 RISING = falling(0.0, 3.0)
 
 # rule, stage, what makes it sick, settings, the neighbour (changes, settings) that must not be called so
@@ -110,7 +109,13 @@ CASES = [
         {"rewards__margins": falling(0.0, 0.04)},
     ),
     ("labels_random", "reward", {"accuracy": 0.5, "bradley_terry": 0.69}, {}, {"accuracy": falling(0.5, 0.8)}),
-    ("chosen_logprob_falls", "dpo", {"logps__chosen": falling(-20.0, -60.0)}, {}, {}),
+    (
+        "chosen_logprob_falls",
+        "dpo",
+        {"logps__chosen": -60.0, "rewards__chosen": falling(0.0, -4.0)},
+        {},
+        {"rewards__chosen": falling(0.0, -0.1)},
+    ),
     ("part_frozen", "reward", {"update__head": 0.0}, {}, {"update__head": 1e-6}),
     ("part_frozen", "sft", {"update__still": 0.5}, {}, {"update__still": 0.05}),
     (
@@ -257,14 +262,20 @@ def test_clip_fraction_zero_is_healthy_with_one_epoch_and_one_minibatch():
 
 
 def test_a_fall_of_chosen_logprobs_alone_is_normal():
-    assert found("dpo", {"logps__chosen": falling(-40.0, -48.0)}) == {"chosen_logprob_falls": "info"}
+    assert found("dpo", {"logps__chosen": -48.0, "rewards__chosen": falling(0.0, -0.8)}) == {
+        "chosen_logprob_falls": "info"
+    }
+
+
+def test_longer_answers_alone_are_no_fall_of_logprobs():
+    assert found("dpo", {"logps__chosen": falling(-40.0, -120.0)}) == {}
 
 
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
         ({}, "labels_random"),
-        ({"update__ratio": 1e-7, "rewards__chosen": 1e-5}, "learning_rate_too_low"),
+        ({"update__ratio": 1e-7, "rewards__chosen": 1e-5, "rewards__rejected": 1e-5}, "learning_rate_too_low"),
         ({"data__identical": 0.9}, "answers_identical"),
         ({"update__still": 1.0, "update__ratio": 0.0}, "part_frozen"),
         ({"rewards__margins": 0.0, "rewards__chosen": 0.0}, "dpo_reference_is_policy"),
