@@ -195,11 +195,16 @@ class ChatEncoder:
     # -- the tokenizer --------------------------------------------------------------------------
 
     def _tokenize(self, texts: Sequence[str], first: bool = False) -> list[list[int]]:
-        """Ids of each text; templates bring their own special tokens, so none is added but ``first``."""
+        """Ids of each text; templates bring their own special tokens, so none is added but ``first``.
+
+        Not ``verbose``: a text longer than the model reads is cut or dropped by the limits, whoever warns of it.
+        """
         if not texts:
             return []
         unique = list(dict.fromkeys(texts))
-        ids = dict(zip(unique, self.tokenizer(unique, add_special_tokens=False)["input_ids"], strict=True))
+        ids = dict(
+            zip(unique, self.tokenizer(unique, add_special_tokens=False, verbose=False)["input_ids"], strict=True)
+        )
         return [(self._first if first else []) + list(ids[t]) for t in texts]
 
     def _continue(

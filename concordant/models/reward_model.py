@@ -221,7 +221,7 @@ class RewardModel:
     def _tree_of_text(self, text: str) -> PromptTree:
         if not text.strip():
             raise UserError("an empty text cannot be scored")
-        ids = list(self.tokenizer(text)["input_ids"])
+        ids = list(self.tokenizer(text, verbose=False)["input_ids"])
         if not self.is_encoder and ids[-1] != self.tokenizer.eos_token_id:
             ids.append(self.tokenizer.eos_token_id)
         ids = self._without_start(ids, self._longest())

@@ -183,7 +183,7 @@ def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
     if not path.is_file():
         raise UserError(f"perplexity_text: no file {path}")
     text = path.read_text(encoding="utf-8")[:PERPLEXITY_CHARACTERS]
-    ids = torch.tensor(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = torch.tensor(policy.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     pieces = [piece for piece in ids.split(256) if len(piece) > 1]
     return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
 

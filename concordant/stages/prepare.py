@@ -27,6 +27,6 @@ def _token_counter(config: PrepareConfig) -> CountTokens | None:
     tokenizer = load_tokenizer(locate(config.model.name), config.model.trust_remote_code)
 
     def count(texts: list[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
     return count
