@@ -302,8 +302,8 @@ def test_a_language_model_head_can_stay_and_is_not_saved(tmp_path: Path) -> None
         torch.testing.assert_close(given, policy.model(batch.ids_RL).logits[0], atol=1e-5, rtol=1e-5)
     assert made.model.lm_head.weight is made.model.get_input_embeddings().weight
     made.save(tmp_path / "rm")
-    loaded = RewardModel.from_pretrained(tmp_path / "rm")
-    assert loaded.score(DIALOGUES) == pytest.approx(made.score(DIALOGUES), rel=1e-6)  # bits follow memory's alignment
+    again = RewardModel.from_pretrained(tmp_path / "rm").score(DIALOGUES)
+    assert again == pytest.approx(made.score(DIALOGUES), rel=1e-6)  # bits follow memory's alignment
 
 
 def test_lora_trains_the_head_too_and_neither_is_lost(tmp_path: Path) -> None:
