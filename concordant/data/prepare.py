@@ -44,7 +44,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
     _check_replaceable(output)
     data = replace(config.data, max_samples=config.max_samples or config.data.max_samples)
     with _progress() as on_progress:
-        held = load_all(data, config.seed, ("rm", "sft", "rl"), on_progress)
+        held = load_all(data, config.seed, on_progress=on_progress)
         compare_with = (config.compare_with, _compared(config)) if config.compare_with else None
     name = data.path if data.path.startswith("builtin:") else Path(data.path).name
     with _folder_at_once(output) as folder:

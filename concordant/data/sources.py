@@ -15,7 +15,7 @@ from concordant.core.errors import UserError, nearest, unknown_name
 from concordant.data.files import BadRows, Row, check_kind, is_data_file, read_file
 from concordant.data.records import Pair
 
-SETS = ("sft", "rm", "rl")  # folders that `concordant prepare` writes
+SETS = ("rm", "sft", "rl")  # folders that `concordant prepare` writes, the one that says most first
 TOYTALK_PRESETS = ("demo", "human", "biased")
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w./-]+))?(?::(?P<config>[\w.-]+))?")
 

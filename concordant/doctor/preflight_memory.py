@@ -75,7 +75,8 @@ def disk_space(path: Path, trained: int, exported: int, train: TrainConfig) -> F
         f"checkpoints and the model need {gigabytes(need)}, and {gigabytes(free)} are free at {path}",
         "A checkpoint that does not fit is lost; a model that does not fit is the run's result lost.",
         f"a checkpoint holds every trained weight with Adam's moments; {train.keep_last} are kept while one is written",
-        "Set --train.keep_last 1, or --output on another disk; --train.save_every 0 saves none but when asked to stop",
+        "Set --train.keep_last 1, or --output on another disk; --train.save_every 0 --train.save_minutes 0 saves none "
+        "but when asked to stop",
         numbers={"need": need, "free": free},
     )
 

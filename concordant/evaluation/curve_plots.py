@@ -53,7 +53,6 @@ PANELS = (
     Panel("ppo", "response/eos_fraction", "PPO: answers that end", "share of answers", "eval/eos_fraction"),
     Panel("ppo", "policy/clip_fraction", "PPO: clipped ratios", "share of tokens"),
     Panel("", "", "Gold on held-out prompts", "gold, 0 to 1", "eval/gold"),
-    Panel("", "", "Judge on held-out prompts", "the judge's units", "eval/judge"),
 )
 
 

@@ -11,7 +11,8 @@ from concordant.data.prepare import prepare as prepare_data
 
 
 def prepare(config: PrepareConfig) -> Path:
-    prepare_data(config, _token_counter(config))
+    """Write the sets and the data card to ``output``, and show the card."""
+    prepare_data(config, _token_counter(config)).show()
     return Path(config.output)
 
 

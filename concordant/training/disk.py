@@ -19,7 +19,8 @@ def disk_need(trained: int, exported: int, train: TrainConfig) -> int:
     is written whole before the oldest goes, so one more lies there than are kept.
     """
     checkpoint = trained * BYTES * (4 if train.keep_best else 3)
-    checkpoints = train.keep_last + 1 if train.save_every else 1  # one even without save_every: when asked to stop
+    saves = train.save_every or train.save_minutes
+    checkpoints = train.keep_last + 1 if saves else 1  # one even where none is due: when asked to stop
     return checkpoint * checkpoints + exported * BYTES + LOGS
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from concordant import stages
 from concordant.config.data import DataConfig
 from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
@@ -16,7 +17,7 @@ from concordant.data import prepare as module
 from concordant.data.convert import prompt_of
 from concordant.data.prepare import prepare
 from concordant.data.records import Demonstration, Pair, Prompt
-from concordant.data.splits import Loaded, load_records
+from concordant.data.splits import Loaded, load_all, load_records
 
 SETS = ("sft", "rm", "rl")
 
@@ -87,6 +88,8 @@ def test_what_was_prepared_is_what_the_raw_file_gives(tmp_path: Path, want: type
         assert [p.messages for p in back.test] == [p.messages for p in raw.test]
     else:
         assert (back.train, back.test) == (raw.train, raw.test)
+    everything = load_all(DataConfig(path=made.output), 3)  # what evaluate, score and doctor ask for
+    assert (everything.train, everything.test) == (load_all(made.data, 3).train, load_all(made.data, 3).test)
     other_seed: Loaded[Any] = load_records(DataConfig(path=made.output), want, 9, responses)
     assert other_seed.test == back.test  # its own split, whatever the seed
 
@@ -157,6 +160,12 @@ def test_the_card_is_written_and_compares(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "out" / "card.json").read_text())
     assert written["rows_read"] == 11 and written["compared"]["shared"] == 1
     assert (tmp_path / "out" / "card.md").read_text() == card.markdown()
+
+
+def test_the_verb_shows_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages.prepare(config(tmp_path, [hh(i) for i in range(10)]))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "10 rows read" in shown and "rm/train.parquet" in shown
 
 
 def test_a_second_run_replaces_the_first_and_somebodys_folder_is_left_alone(tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ def test_checkpoints_take_what_was_estimated(tmp_path, keep_best):
     assert disk_need(weights.numel(), 0, train) - LOGS == pytest.approx(most, rel=0.01)
 
 
+def test_checkpoints_by_the_clock_are_counted_too():
+    by_clock, by_step = TrainConfig(save_minutes=1), TrainConfig(save_every=10, save_minutes=0)
+    assert disk_need(1000, 0, by_clock) == disk_need(1000, 0, by_step)
+    assert disk_need(1000, 0, TrainConfig(save_minutes=0)) - LOGS == (disk_need(1000, 0, by_step) - LOGS) / 3
+
+
 def test_what_is_exported_is_counted_once():
     train = TrainConfig()
     assert disk_need(0, 1000, train) - disk_need(0, 0, train) == 4000
