@@ -13,6 +13,7 @@ LARGE_UPDATE = 3e-3  # of the weights' norm in a step; pretrained models are tun
 BREAKING_UPDATE = 0.05  # in one step: little is left of what a trained start knew
 STILL = 0.25  # of the tensors; norms alone, whose weights of 1 swallow tiny updates, are fewer
 EARLY = 0.25  # of a run: before it nothing has had its time
+HALF = 0.5  # of the run: before it, hard data and a careful rate look like nothing being learnt
 SMALL_PATH = 0.03  # of the weights' norm over the whole run
 
 
@@ -104,7 +105,7 @@ def not_finite(h: History) -> Sign | None:
 
 
 def learning_rate_too_low(h: History) -> Sign | None:
-    if h.rows < 20 or h.progress < EARLY or not h.is_at_full_rate:
+    if h.rows < 20 or h.progress < HALF or not h.is_at_full_rate:
         return None
     inner = int(h.setting("inner_epochs", 1)) * int(h.setting("minibatches", 1))
     path = sum(x for x in h.values("update/ratio") if math.isfinite(x)) * inner

@@ -76,7 +76,7 @@ def labels_random(h: History) -> Sign | None:
     name = "rewards/accuracies" if h.stage == "dpo" else "accuracy"
     rows, batch = 16, float(h.setting("train.batch_size", 32))
     accuracy, loss = h.now(name, rows), h.now("bradley_terry" if h.stage == "reward" else "loss", rows)
-    if accuracy is None or loss is None or h.rows < 30 or h.progress < 0.25:
+    if accuracy is None or loss is None or h.rows < 30 or h.progress < 0.5:  # hard pairs take a while
         return None
     limit = 0.5 + 2 * 0.5 / math.sqrt(rows * batch)
     if accuracy > limit or loss < CHANCE - 0.02:
