@@ -170,10 +170,11 @@ PREFACE = """# How good the diagnoses are
 Written by `python -m bench.doctor --set measure`. A run is 10 to 100 steps of a Llama of 0.1 to 0.2 M parameters on
 toytalk cut short; model size, preset, learning rate, LoRA, algorithm and the like are drawn by seed, for healthy and
 sick runs alike. A sick run has one planted fault, {kinds} kinds in all. Rules and thresholds were made with the lists
-`TUNE` and `FIRST` of `bench/doctor_faults.py`; these numbers are from the list `MEASURE`, which shares no fault and no
-seed with them. `FIRST` was measured before, with the rules that `TUNE` alone had made: 48 of 57 named first (84 %, 73
-to 91 %), 55 of 57 detected; its misses were then looked at. Named first: the first of the findings that are at least a
-warning, in the order that `concordant doctor RUN` gives. Runs of large models were not measured.
+`TUNE` and `FIRST` of `bench/doctor_faults.py` and a run on HH-RLHF; these numbers are from the list `MEASURE`,
+which shares no fault and no seed with them. `FIRST` was measured before, with the rules that `TUNE` alone had made:
+48 of 57 named first (84 %, 73 to 91 %), 55 of 57 detected; its misses were then looked at. Named first: the first of
+the findings that are at least a warning, in the order that `concordant doctor RUN` gives. Runs of large models were
+not measured.
 """
 
 

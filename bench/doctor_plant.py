@@ -13,6 +13,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from bench.doctor_plant_data import Plant
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.ppo import PPO
 from concordant.core.objective import Evaluated, Term
@@ -22,7 +23,6 @@ from concordant.stages import common
 from concordant.stages.rewarding import ModelReward
 
 dpo = importlib.import_module("concordant.stages.dpo")  # the package gives the function of that name
-Plant = Callable[[], Any]  # gives a context manager
 
 
 # -- weights --------------------------------------------------------------------------------------

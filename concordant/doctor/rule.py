@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,9 @@ from concordant.doctor.finding import Finding, Severity
 from concordant.doctor.history import History
 
 ALL = ("sft", "reward", "dpo", "ppo")
+CHANCE = math.log(2)  # nats: the pair loss of a coin
+EARLY = 0.25  # of a run: before it nothing has had its time
+HALF = 0.5  # of a run: before it hard data and a careful rate look like nothing being learnt
 
 
 @dataclass(frozen=True, slots=True)

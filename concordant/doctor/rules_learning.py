@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 
 from concordant.doctor.history import History
-from concordant.doctor.rule import ALL, Rule, Sign
+from concordant.doctor.rule import ALL, CHANCE, EARLY, HALF, Rule, Sign
 
 GIVEN = ("sft", "reward", "dpo")
-CHANCE = math.log(2)  # nats: the pair loss of a coin
 LARGE_UPDATE = 3e-3  # of the weights' norm in a step; pretrained models are tuned with 1e-5 to 1e-3
 BREAKING_UPDATE = 0.05  # in one step: little is left of what a trained start knew
 STILL = 0.25  # of the tensors; norms alone, whose weights of 1 swallow tiny updates, are fewer
-EARLY = 0.25  # of a run: before it nothing has had its time
-HALF = 0.5  # of the run: before it, hard data and a careful rate look like nothing being learnt
 SMALL_PATH = 0.03  # of the weights' norm over the whole run
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 
 from concordant.doctor.history import History
-from concordant.doctor.rule import Rule, Sign
-
-CHANCE = math.log(2)
+from concordant.doctor.rule import CHANCE, HALF, Rule, Sign
 
 
 def dpo_reference_is_policy(h: History) -> Sign | None:
@@ -76,7 +74,7 @@ def labels_random(h: History) -> Sign | None:
     name = "rewards/accuracies" if h.stage == "dpo" else "accuracy"
     rows, batch = 16, float(h.setting("train.batch_size", 32))
     accuracy, loss = h.now(name, rows), h.now("bradley_terry" if h.stage == "reward" else "loss", rows)
-    if accuracy is None or loss is None or h.rows < 30 or h.progress < 0.5:  # hard pairs take a while
+    if accuracy is None or loss is None or h.rows < 30 or h.progress < HALF:
         return None
     limit = 0.5 + 2 * 0.5 / math.sqrt(rows * batch)
     if accuracy > limit or loss < CHANCE - 0.02:

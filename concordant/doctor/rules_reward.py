@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concordant.doctor.history import Change, History
-from concordant.doctor.rule import Rule, Sign
+from concordant.doctor.rule import EARLY, Rule, Sign
 
 PPO = ("ppo",)
 ROWS = 5
@@ -182,7 +182,7 @@ def stops_ending(h: History) -> Sign | None:
 
 def value_explains_nothing(h: History) -> Sign | None:
     explained, rows = h.now("value/explained_variance", 8), 16
-    if explained is None or h.rows < rows or h.progress < 0.25 or explained > 0.05:
+    if explained is None or h.rows < rows or h.progress < EARLY or explained > 0.05:
         return None
     clipped, update = h.now("value/clip_fraction", 8), h.now("value/update/ratio", 8)
     numbers = {"explained_variance": explained, "clip_fraction": clipped or 0.0, "update": update or 0.0}

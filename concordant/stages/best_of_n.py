@@ -79,11 +79,11 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
 def _readable(lines: Sequence[bytes]) -> Iterator[Choice]:
     """The rows up to the first that a kill cut short or that the disk has damaged."""
     for line in lines:
+        if not line.endswith(b"\n"):
+            return
         try:
             choice = _choice(json.loads(line))
         except (ValueError, KeyError, TypeError):
-            return
-        if not line.endswith(b"\n"):
             return
         yield choice
 

@@ -267,6 +267,15 @@ def test_a_fall_of_chosen_logprobs_alone_is_normal():
     }
 
 
+def test_a_run_that_learns_late_is_given_half_of_its_time():
+    def late(start, end):
+        return lambda i, n: start if i < 0.4 * n else start + (end - start) * (i / n - 0.4) / 0.6
+
+    slow = {"accuracy": late(0.5, 0.9), "bradley_terry": late(0.693, 0.3), "update__ratio": 1e-4}
+    said = found("reward", slow, {"train": {"batch_size": 16, "max_steps": 120}}, steps=120)
+    assert not said.keys() & {"learning_rate_too_low", "labels_random"}
+
+
 def test_longer_answers_alone_are_no_fall_of_logprobs():
     assert found("dpo", {"logps__chosen": falling(-40.0, -120.0)}) == {}
 

@@ -28,13 +28,12 @@ from concordant.models.locate import locate
 from concordant.models.lora import lora_layers
 from concordant.models.peft_files import save_adapter
 
-TEXTS = ["the owl is brown and kind, and it sleeps in the old oak by day", "water the plant once a week"] * 5
 IDS = torch.arange(5, 17)[None]
 
 
 @pytest.fixture(scope="module")
 def tiny() -> Policy:
-    tokenizer = train_tokenizer(TEXTS, 300)
+    tokenizer = train_tokenizer(zoo.TEXTS, 300)
     model = zoo.make("Llama", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=True)
     return Policy(model, tokenizer, prepare_model(model), "tiny")
 
@@ -70,7 +69,7 @@ def parameters(policy: Policy) -> int:
 
 
 def test_builtin_sizes() -> None:
-    tiny, small = (load_policy(ModelConfig(name=f"builtin:{size}"), TEXTS) for size in ("tiny", "small"))
+    tiny, small = (load_policy(ModelConfig(name=f"builtin:{size}"), zoo.TEXTS) for size in ("tiny", "small"))
     assert 1_000_000 < parameters(tiny) < 2_000_000
     full = parameters(small) + (4_096 - len(small.tokenizer)) * small.model.config.hidden_size
     assert 9_000_000 < full < 11_000_000
@@ -80,7 +79,7 @@ def test_builtin_sizes() -> None:
 
 def test_the_seed_alone_decides_the_weights() -> None:
     state = torch.get_rng_state()
-    one, again, other = (load_policy(ModelConfig(name="builtin:tiny"), TEXTS, seed).model for seed in (0, 0, 1))
+    one, again, other = (load_policy(ModelConfig(name="builtin:tiny"), zoo.TEXTS, seed).model for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     weight = one.get_input_embeddings().weight
     assert torch.equal(again.get_input_embeddings().weight, weight)
@@ -142,7 +141,7 @@ def test_no_row_is_added_to_a_policys_embedding(saved: Path, folder: Path) -> No
 
 def test_other_tools_render_and_stop_as_we_do(tmp_path: Path) -> None:
     """No chat template and no end in the generation configuration: the written folder has both."""
-    tokenizer = train_tokenizer(TEXTS, 300)
+    tokenizer = train_tokenizer(zoo.TEXTS, 300)
     tokenizer.chat_template = None
     model = zoo.make("Llama", vocab_size=len(tokenizer), eos_token_id=None)
     save_policy(Policy(model, tokenizer, prepare_model(model), "bare"), tmp_path / "model")
