@@ -34,7 +34,7 @@ from concordant.doctor.replay import diagnose
 
 DONE = "done"  # in a run folder: its seconds
 SETS = {"tune": TUNE, "first": FIRST, "measure": MEASURE}
-SEEDS = {"tune": 1_000, "first": 5_000, "measure": 9_000}  # the first seed of each set
+SEEDS = {"tune": 1_000, "first": 5_000, "measure": 13_000}  # the first seed of each set
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -175,6 +175,13 @@ which shares no fault and no seed with them. `FIRST` was measured before, with t
 48 of 57 named first (84 %, 73 to 91 %), 55 of 57 detected; its misses were then looked at. Named first: the first of
 the findings that are at least a warning, in the order that `concordant doctor RUN` gives. Runs of large models were
 not measured.
+
+`MEASURE` was run once before, with other seeds: 100 of 104 named first, 103 detected, and of 100 healthy runs 4 had an
+error and 8 a warning. Those healthy runs were then looked at, and the sick ones were not. In five of the twelve the
+alarm was not for nothing: the true quality of the answers fell by 0.2 to 0.45, or the held-out accuracy by 0.12. So
+healthy runs are now drawn with milder rates and KL weights; one bad batch no longer counts as a rate that is too high,
+nor a phrase that spreads without harm as hacking, nor a loss of pairs that fell within the first steps as one that did
+not fall. The numbers here are of new seeds.
 """
 
 

@@ -28,7 +28,7 @@ def healthy(stage: str, seed: int, world: World, output: Path) -> RunConfig:
 
 
 def _rate(draw: Random, usual: float) -> float:
-    return usual * draw.choice((0.5, 1.0, 1.0, 2.0))
+    return usual * draw.choice((0.5, 1.0, 1.0, 1.5))
 
 
 def _sft(draw: Random, size: str, world: World, shared: dict) -> SFTConfig:
@@ -43,7 +43,7 @@ def _sft(draw: Random, size: str, world: World, shared: dict) -> SFTConfig:
 
 def _reward(draw: Random, size: str, world: World, shared: dict) -> RewardConfig:
     rank = draw.choice((0, 0, 8))
-    rate = _rate(draw, 1e-3) * (3 if rank else 1)
+    rate = _rate(draw, 1e-3) * (2 if rank else 1)
     return RewardConfig(
         **shared, model=model(world.sft(size), rank), lm_coefficient=draw.choice((0.0, 0.0, 0.3)),
         train=train(max_steps=48, batch_size=16, learning_rate=rate, evaluate_every=16),
@@ -52,7 +52,7 @@ def _reward(draw: Random, size: str, world: World, shared: dict) -> RewardConfig
 
 def _dpo(draw: Random, size: str, world: World, shared: dict) -> DPOConfig:
     rank = draw.choice((0, 0, 8))
-    rate = _rate(draw, 2e-4) * (5 if rank else 1)
+    rate = _rate(draw, 2e-4) * (3 if rank else 1)
     return DPOConfig(
         **shared, model=model(world.sft(size), rank), beta=draw.choice((0.1, 0.3, 0.5)),
         train=train(max_steps=40, batch_size=16, learning_rate=rate, evaluate_every=13),
@@ -64,7 +64,7 @@ def _ppo(draw: Random, size: str, world: World, shared: dict) -> PPOConfig:
     return PPOConfig(
         **shared, model=model(world.sft(size)), reward=[str(world.reward(size))], advantage=advantage,
         inner_epochs=draw.choice((1, 2)), minibatches=draw.choice((1, 2)),
-        kl=KLConfig(coefficient=draw.choice((0.05, 0.1, 0.15))),
+        kl=KLConfig(coefficient=draw.choice((0.08, 0.1, 0.15))),
         train=train(max_steps=20, batch_size=6, learning_rate=_rate(draw, 4e-4)),
         sampling=SamplingConfig(n=4, max_new_tokens=NEW_TOKENS, temperature=draw.choice((1.0, 1.0, 0.8)), slots=64),
     )  # fmt: skip

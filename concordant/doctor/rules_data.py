@@ -135,12 +135,13 @@ def labels_swapped(h: History) -> Sign | None:
     gold, loss = h.values("eval/gold"), h.latest("eval/loss")
     has_learnt = loss is not None and loss < 0.62  # a policy that drifts without learning says bad things too
     if heldout > 0.6 and has_learnt and len(gold) > 1 and gold[-1] < min(0.6 * gold[0], gold[0] - 0.1):
+        cause = "chosen and rejected are swapped throughout: the policy learns what people rejected"
         return Sign(
-            "error",
+            "warning",  # a policy that flees both answers of its pairs says bad things with right labels too
             f"held-out accuracy is {heldout:.2f}, and the true quality of answers fell from {gold[0]:.2f} "
             f"to {gold[-1]:.2f}",
-            "chosen and rejected are swapped throughout: the policy learns what people rejected",
-            "Swap the two columns of the data",
+            f"{cause}; or beta is too small for the learning rate",
+            "Read ten pairs; swap the two columns of the data, or set beta three times as high",
             numbers | {"gold_start": gold[0], "gold": gold[-1]},
         )
     return None

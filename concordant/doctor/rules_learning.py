@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 
 from concordant.doctor.history import History
 from concordant.doctor.rule import ALL, CHANCE, EARLY, HALF, Rule, Sign
@@ -70,17 +71,22 @@ def _out_of_hand(h: History) -> str:
         if kl is None or clip is None or kl < 0.1 or min(h.values("policy/approx_kl", 3)) < 0.03:
             return ""
         return f"one step's updates move the policy by {kl:.2g} nats a token, {clip:.0%} clipped"
-    means = [sum(losses[i : i + 4]) / 4 for i in range(max(0, len(losses) - 120), len(losses) - 3)]
-    if len(means) < 2:
-        return ""
-    now, best = means[-1], min(means)
     if h.stage == "sft":
-        return f"the loss rose from {best:.2f} to {now:.2f}" if now > 1.15 * best + 0.2 else ""
-    pair = h.now("bradley_terry", 5) if h.stage == "reward" else h.now("loss", 5)
-    if pair is None or h.setting("loss", "sigmoid") != "sigmoid":
+        # Medians: one bad batch is not a trend.
+        usual = [median(losses[i : i + 5]) for i in range(max(0, len(losses) - 120), len(losses) - 4)]
+        rose = usual and usual[-1] > 1.15 * min(usual) + 0.2
+        return f"the loss rose from {min(usual):.2f} to {usual[-1]:.2f}" if rose else ""
+    pairs = h.values("bradley_terry" if h.stage == "reward" else "loss", 8)
+    if len(pairs) < 5 or not _is_pair_loss(h):
         return ""
+    pair = median(pairs)
     broken = h.rows >= 16 and max(h.values("update/ratio", 60)) > BREAKING_UPDATE and pair > CHANCE - 0.05
     return f"the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}" if broken or pair > CHANCE + 0.2 else ""
+
+
+def _is_pair_loss(h: History) -> bool:
+    """The loss of what knows nothing is ln 2."""
+    return h.stage == "reward" or (h.stage == "dpo" and h.setting("loss", "sigmoid") == "sigmoid")
 
 
 def not_finite(h: History) -> Sign | None:
@@ -160,6 +166,8 @@ def loss_not_falling(h: History) -> Sign | None:
     name = "bradley_terry" if h.stage == "reward" else "loss"
     change = h.change(name, 12)
     if change is None or h.rows < 40 or h.progress < EARLY or change.z < -1 or change.by < -0.01 * abs(change.before):
+        return None
+    if _is_pair_loss(h) and median(h.values(name, 24)) < CHANCE - 0.03:  # it fell within the first rows
         return None
     return Sign(
         "info" if h.stage == "sft" and change.by < 0.1 else "warning",

@@ -72,7 +72,10 @@ def repetition_hacking(h: History) -> Sign | None:
 
 def phrase_hacking(h: History) -> Sign | None:
     score, share = h.change("objective/score", ROWS), h.change("response/top_phrase", ROWS)
-    if score is None or share is None or not _rises(score) or share.after < 0.5 or share.by < 0.3 or _quality_rises(h):
+    if score is None or share is None or not _rises(score) or share.after < 0.5 or share.by < 0.3:
+        return None
+    gold = h.change("objective/gold", ROWS)  # good answers share phrases too: thanks, an apology
+    if gold is not None and gold.z > -1:
         return None
     phrase = _top_phrase(h)
     return Sign(

@@ -152,7 +152,7 @@ CASES = [
         {"objective__kl": falling(0, 2)},
     ),
     ("overfitting", "sft", {"eval__loss": falling(1.0, 3.0)}, {}, {"eval__loss": falling(3.0, 1.2)}),
-    ("loss_not_falling", "reward", {"bradley_terry": 0.6, "loss": 0.6}, {}, {}),
+    ("loss_not_falling", "reward", {"bradley_terry": 0.69, "loss": 0.69}, {}, {"bradley_terry": 0.6, "loss": 0.6}),
     ("reward_constant", "ppo", {"objective__score_std": 0.0}, {}, {"objective__score_std": 0.05}),
     (
         "reward_reversed",
@@ -181,6 +181,13 @@ CASES = [
         {"response__top_phrase": falling(0.2, 0.95)},
         {},
         {"response__top_phrase": falling(0.6, 0.7)},
+    ),
+    (
+        "phrase_hacking",
+        "ppo",
+        {"response__top_phrase": falling(0.2, 0.95), "objective__gold": falling(0.6, 0.5)},
+        {},
+        {"response__top_phrase": falling(0.2, 0.95), "objective__gold": 0.6},
     ),
     (
         "ensemble_disagrees",
@@ -320,6 +327,16 @@ def test_kl_that_is_negative_by_chance_is_no_finding():
 
 
 # -- schedules and sizes that look like faults ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stage, loss, healthy", [("sft", "loss", falling(4.0, 1.0)), ("reward", "bradley_terry", falling(0.69, 0.45))]
+)
+def test_one_bad_batch_is_no_rate_that_is_too_high(stage, loss, healthy):
+    spike = {loss: lambda i, n: 9.0 if i == 30 else healthy(i, n), "update__ratio": 0.1}
+    assert found(stage, spike) == {}
+    broken = {loss: lambda i, n: 9.0 if i >= 30 else healthy(i, n), "update__ratio": 0.1}
+    assert first(stage, broken) == "learning_rate_too_high"
 
 
 def test_warming_up_is_no_low_rate_and_no_frozen_weight():
