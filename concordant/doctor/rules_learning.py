@@ -72,9 +72,9 @@ def _out_of_hand(h: History) -> str:
             return ""
         return f"one step's updates move the policy by {kl:.2g} nats a token, {clip:.0%} clipped"
     if h.stage == "sft":
-        # Medians: one bad batch is not a trend.
-        usual = [median(losses[i : i + 5]) for i in range(max(0, len(losses) - 120), len(losses) - 4)]
-        rose = usual and usual[-1] > 1.15 * min(usual) + 0.2
+        recent = losses[-120:]
+        usual = [median(recent[max(0, i - 4) : i + 1]) for i in range(len(recent))]  # one bad batch is not a trend
+        rose = len(recent) >= 5 and usual[-1] > 1.15 * min(usual) + 0.2
         return f"the loss rose from {min(usual):.2f} to {usual[-1]:.2f}" if rose else ""
     pairs = h.values("bradley_terry" if h.stage == "reward" else "loss", 8)
     if len(pairs) < 5 or not _is_pair_loss(h):
@@ -151,7 +151,7 @@ def overfitting(h: History) -> Sign | None:
     if len(heldout) < 3 or train is None or not all(map(math.isfinite, heldout)):
         return None
     best, last = min(heldout), heldout[-1]
-    if last < 1.1 * best + 0.05 or train > last - 0.15:
+    if last < 1.15 * best + 0.05 or train > last - 0.15:
         return None
     return Sign(
         "warning",
@@ -167,7 +167,7 @@ def loss_not_falling(h: History) -> Sign | None:
     change = h.change(name, 12)
     if change is None or h.rows < 40 or h.progress < EARLY or change.z < -1 or change.by < -0.01 * abs(change.before):
         return None
-    if _is_pair_loss(h) and median(h.values(name, 24)) < CHANCE - 0.03:  # it fell within the first rows
+    if _is_pair_loss(h) and median(h.values(name, 24)) < CHANCE - 0.05:  # it fell within the first rows
         return None
     return Sign(
         "info" if h.stage == "sft" and change.by < 0.1 else "warning",
