@@ -99,7 +99,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "max_steps": NOT_NEGATIVE,
         "epochs": POSITIVE,
         "batch_size": COUNT,
-        "micro_batch_tokens": COUNT,
+        "micro_batch_tokens": NOT_NEGATIVE,
         "learning_rate": POSITIVE,
         "schedule": OneOf("linear", "cosine", "constant"),
         "warmup_fraction": Range("[0, 1]"),

@@ -151,7 +151,7 @@ def little_memory(free: int) -> Finding | None:
         f"{gigabytes(free)} of memory are available",
         "Even a small model needs 16 bytes a trained weight, and activations.",
         "something else holds the memory, or the container has little",
-        "End what holds it; or set --train.micro_batch_tokens 2048 and --model.lora.rank 16",
+        "End what holds it; or set --train.micro_batch_tokens 512 and --model.lora.rank 16",
         numbers={"free": free},
     )
 

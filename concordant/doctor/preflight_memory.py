@@ -28,7 +28,7 @@ def out_of_memory(learner: TorchLearner, trees: Sequence[PromptTree]) -> Finding
     """The longest batch did not fit: said now, and not an hour into the run."""
     if learner.network.device.type == "cuda":
         torch.cuda.empty_cache()
-    limit, tokens = learner.config.micro_batch_tokens, max(t.tokens for t in trees)
+    limit, tokens = learner.micro_batch_tokens, max(t.tokens for t in trees)
     return Finding(
         "memory",
         "error",
@@ -58,7 +58,7 @@ def nearly_out_of_memory(learner: TorchLearner) -> Finding | None:
         f"{gigabytes(total)}",
         "The run may end for lack of memory at its first step or at its longest batch.",
         "activations grow with the tokens of a forward pass; gradients and Adam's moments with the trained weights",
-        f"Set --train.micro_batch_tokens {learner.config.micro_batch_tokens // 2} (the gradient stays the same), then "
+        f"Set --train.micro_batch_tokens {learner.micro_batch_tokens // 2} (the gradient stays the same), then "
         "--model.lora.rank 16",
         numbers={"peak": peak, "moments": moments, "total": total},
     )

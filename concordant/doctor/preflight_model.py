@@ -104,7 +104,7 @@ def longest(trees: Sequence[PromptTree], learner: TorchLearner, batch_size: int)
         return tree.tokens if learner.network.layout is Layout.TREE else tree.flat_tokens
 
     order = sorted(range(len(trees)), key=size, reverse=True)
-    fill = learner.config.micro_batch_tokens // max(1, size(order[0])) + 1
+    fill = learner.micro_batch_tokens // max(1, size(order[0])) + 1
     return order[: min(batch_size, fill)]
 
 

@@ -26,6 +26,8 @@ from concordant.engines.protocol import StepMetrics
 from concordant.engines.weight_motion import WeightMotion
 
 T = TypeVar("T")
+MICRO_BATCH_TOKENS = 8192  # where none are given
+CPU_GRADIENT_TOKENS = 1280  # the same, of a pass with gradient on a CPU: more costs memory and gains little
 _FORWARD_FACTOR = 4  # without a backward pass nothing is kept, so a forward batch may be this much larger
 
 
@@ -64,9 +66,9 @@ class TorchLearner:
         tokens = sum(b.response_length for t in trees for b in t.branches)
         branches = sum(len(t.branches) for t in trees)
 
-        def run(max_tokens: int) -> BranchOutputs:
+        def run() -> BranchOutputs:
             columns: dict[str, Tensor] = {}
-            for batch in self._micro_batches(trees, max_tokens * _FORWARD_FACTOR):
+            for batch in self._micro_batches(trees, self._forward_tokens):
                 with self._still():
                     out = self._outputs(batch, want)
                 for name in BranchOutputs.__slots__:
@@ -82,9 +84,7 @@ class TorchLearner:
     @torch.no_grad()
     def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
         with self._still():
-            return self._within_memory(
-                "evaluating", lambda tokens: self._run(trees, objective, tokens * _FORWARD_FACTOR)
-            )
+            return self._within_memory("evaluating", lambda: self._run(trees, objective, self._forward_tokens))
 
     # -- learning -------------------------------------------------------------------------------
 
@@ -97,22 +97,28 @@ class TorchLearner:
                 p.grad = None if gradient is None else gradient.clone()  # the next try adds to it in place
 
         metrics = self._within_memory(
-            "computing the gradient", lambda tokens: self._run(trees, objective, tokens), undo
+            "computing the gradient", lambda: self._run(trees, objective, self.micro_batch_tokens), undo
         )
         self._is_finite &= math.isfinite(metrics.get("loss", 0.0))
-        return metrics | ({"micro_batch_tokens": float(self._micro_batch_tokens)} if self.halvings else {})
+        return metrics | ({"micro_batch_tokens": float(self.micro_batch_tokens)} if self.halvings else {})
 
     @property
-    def _micro_batch_tokens(self) -> int:
-        return self.config.micro_batch_tokens >> self.halvings
+    def micro_batch_tokens(self) -> int:
+        """Of a pass with gradient, now."""
+        usual = CPU_GRADIENT_TOKENS if self.network.device.type == "cpu" else MICRO_BATCH_TOKENS
+        return (self.config.micro_batch_tokens or usual) >> self.halvings
 
-    def _within_memory(self, phase: str, run: Callable[[int], T], undo: Callable[[], None] = lambda: None) -> T:
-        """``run(micro_batch_tokens)``; where memory runs out, and it is allowed, again with half as many."""
+    @property
+    def _forward_tokens(self) -> int:
+        return _FORWARD_FACTOR * ((self.config.micro_batch_tokens or MICRO_BATCH_TOKENS) >> self.halvings)
+
+    def _within_memory(self, phase: str, run: Callable[[], T], undo: Callable[[], None] = lambda: None) -> T:
+        """``run()``; where memory runs out, and it is allowed, again with half as many tokens at once."""
         while True:
-            tokens = self._micro_batch_tokens
+            tokens = self.micro_batch_tokens
             try:
                 with enough_memory(phase, f"lower train.micro_batch_tokens (now {tokens})"):
-                    return run(tokens)
+                    return run()
             except RunFailed as problem:
                 if not self.config.halve_on_oom or tokens < 2 or not is_out_of_memory(problem.__cause__):
                     raise

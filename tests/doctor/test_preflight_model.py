@@ -117,7 +117,7 @@ def test_a_batch_that_does_not_fit(monkeypatch, problem):
 
     monkeypatch.setattr(TorchLearner, "forward_backward", no_room)
     finding = only(check_supervised(sft(learner_of()), has_own_reference=False))
-    assert (finding.rule, finding.severity) == ("memory", "error") and "--train.micro_batch_tokens 4096" in finding.cure
+    assert (finding.rule, finding.severity) == ("memory", "error") and "--train.micro_batch_tokens 640" in finding.cure
 
 
 def test_another_error_is_not_taken_for_memory(monkeypatch):
