@@ -19,11 +19,6 @@ from concordant.training.disk import BYTES, disk_free, disk_need
 FULL = 0.9  # share of memory or disk that leaves no room for what is not counted
 
 
-def is_out_of_memory(problem: RuntimeError) -> bool:
-    """A GPU's own error, or what PyTorch says on a CPU."""
-    return isinstance(problem, torch.OutOfMemoryError) or "can't allocate memory" in str(problem)
-
-
 def out_of_memory(learner: TorchLearner, trees: Sequence[PromptTree]) -> Finding:
     """The longest batch did not fit: said now, and not an hour into the run."""
     if learner.network.device.type == "cuda":

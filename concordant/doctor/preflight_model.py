@@ -20,14 +20,16 @@ from concordant.algorithms.ppo import PPO, Experience
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.rollouts import Rollouts
 from concordant.algorithms.supervised import Supervised
+from concordant.core.errors import RunFailed
 from concordant.core.masked import sum_by_branch
 from concordant.core.objective import Objective, Outputs
 from concordant.core.seeding import derive, torch_stream
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.data.records import Prompt
 from concordant.doctor.finding import Finding
-from concordant.doctor.preflight_memory import is_out_of_memory, nearly_out_of_memory, out_of_memory
+from concordant.doctor.preflight_memory import nearly_out_of_memory, out_of_memory
 from concordant.doctor.preflight_records import percent
+from concordant.engines.memory import is_out_of_memory
 from concordant.engines.protocol import Learner
 from concordant.engines.torch_learner import TorchLearner
 
@@ -50,6 +52,8 @@ def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Fin
     with untouched(learner):
         numbers = longest(trees, learner, algorithm.config.batch_size)
         found += trial_step(learner, [trees[i] for i in numbers], algorithm.objective(numbers))
+        if any(finding.rule == "memory" and finding.severity == "error" for finding in found):
+            return found  # whatever else would be tried does not fit either
         objective = algorithm.objective(numbers)
         if isinstance(objective, DPOObjective) and not has_own_reference:
             found += start_of_dpo(learner, [trees[i] for i in numbers], objective)
@@ -81,14 +85,17 @@ def check_ppo(algorithm: PPO, has_own_reference: bool) -> list[Finding]:
 
 @contextmanager
 def untouched(learner: TorchLearner) -> Iterator[None]:
-    """Afterwards there is no gradient, and global random state and every module's mode are as they were."""
-    resting = [module for module in learner.network.modules() if not module.training]
+    """Afterwards there is no gradient, and global random state, every module's mode and the size of micro-batches are
+    as they were."""
+    resting, halvings = [module for module in learner.network.modules() if not module.training], learner.halvings
     device = learner.network.device
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
-        learner.network.zero_grad(set_to_none=True)
+        learner.discard()
+        learner.network.zero_grad(set_to_none=True)  # of frozen weights too, should they have one
+        learner.halvings = halvings
         for module in resting:
             module.training = False
 
@@ -114,8 +121,8 @@ def trial_step(
     """Forward and backward on ``trees``: does it fit in memory, is the ratio 1, and where does the gradient go?"""
     try:
         metrics = learner.forward_backward(trees, objective)
-    except RuntimeError as problem:
-        if not is_out_of_memory(problem):
+    except RunFailed as problem:
+        if not is_out_of_memory(problem.__cause__):
             raise
         return [out_of_memory(learner, trees)]
     found = [nearly_out_of_memory(learner), dropout_on(metrics, rounding(learner)), *gradients(learner, what)]

@@ -34,7 +34,7 @@ def response_mask_wrong(h: History) -> Sign | None:
     return None
 
 
-MASK_CURE = "Make the mask where the text is encoded (ChatEncoder does); look at one with `concordant doctor DATA`"
+MASK_CURE = "Make the mask where the text is encoded (ChatEncoder does); a run's first lines show three of them"
 
 
 def end_token_masked(h: History) -> Sign | None:
@@ -100,7 +100,7 @@ def data_repeated(h: History) -> Sign | None:
 
 def _repeats(severity: Severity, seen: str, numbers: Mapping[str, float]) -> Sign:
     cause = "the order is not drawn anew, the loader starts over, or the data hold rows many times"
-    cure = "Draw each epoch's order from the seed and the epoch; remove duplicates with `concordant prepare`"
+    cure = "Draw each epoch's order from the seed and the epoch; remove rows that the file holds many times"
     return Sign(severity, seen, cause, cure, numbers)
 
 

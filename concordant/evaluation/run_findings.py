@@ -35,7 +35,7 @@ def findings_blocks(findings: Mapping[str, Sequence[Event]]) -> list[Block]:
         return []
     lines = []
     for run, events in findings.items():
-        lines += [f"{run}, step {e.get('step')}, {e['severity']}: {_sentence(e)}" for e in events]
+        lines += [f"{run}, {_when(e)}, {e['severity']}: {_sentence(e)}" for e in events]
         if not events:
             lines.append(f"{run}: nothing found")
     return [Heading("What the doctor said of the runs"), Paragraph(_WHAT), Bullets(tuple(lines))]
@@ -43,6 +43,10 @@ def findings_blocks(findings: Mapping[str, Sequence[Event]]) -> list[Block]:
 
 _ORDER = {"error": -2, "warning": -1}
 _WHAT = "Known failures are looked for while a run goes on. Each line: what was seen, its likely cause, its cure."
+
+
+def _when(event: Event) -> str:
+    return "before its first step" if event["step"] is None else f"step {event['step']}"
 
 
 def _sentence(event: Event) -> str:

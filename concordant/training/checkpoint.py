@@ -92,6 +92,15 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
+def set_aside(folder: Path, after: int) -> None:
+    """Rename checkpoints of later steps, which were found damaged: they must not count among those that are kept."""
+    for path in _all(folder):
+        if step_of(path) > after:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(path, aside)
+
+
 def load(path: Path) -> dict[str, Any]:
     """The state that ``save`` wrote, tensors on the CPU. A damaged checkpoint is a UserError that names the file."""
     problem = fault(path)

@@ -327,6 +327,9 @@ class _Loop:
 
     def _resume(self) -> None:
         path, problems = checkpoint.newest_valid(self.folder.checkpoints)
+        if path is None and problems:
+            way_out = "remove the folder to start anew, or choose another --output"
+            raise UserError(f"no checkpoint in {self.folder.checkpoints} is whole: {'; '.join(problems)}. {way_out}")
         for problem in problems:
             self.display.message(f"{problem}; falling back to an older checkpoint")
         if path is None:
@@ -339,6 +342,7 @@ class _Loop:
         self.best = saved["best"]
         self.algorithm.load_state_dict(saved["algorithm"])
         self.folder.rewind(saved["offsets"])
+        checkpoint.set_aside(self.folder.checkpoints, self.state.step)
         self.saver.loaded(self.state.step)
         self.display.message(self._where(f"continuing from {path}"))
         for line in self.folder.note(changes):

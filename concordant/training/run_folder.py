@@ -2,7 +2,8 @@
 
     config.yaml  metrics.jsonl  samples.jsonl  events.jsonl  checkpoints/  model/  tensorboard/
 
-A whole file appears at once or not at all; a line of a ``.jsonl`` file is on disk when its call returns.
+A whole file appears at once or not at all. A line of a ``.jsonl`` file is with the system when its call returns, so
+that it outlives the process, and on the disk with the next checkpoint.
 """
 
 from __future__ import annotations

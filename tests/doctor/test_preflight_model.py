@@ -111,13 +111,17 @@ def test_the_trial_step_is_on_the_longest_trees(limit, batch_size, count):
 
 
 @pytest.mark.parametrize("problem", [torch.OutOfMemoryError("CUDA"), RuntimeError("[...] can't allocate memory: 9")])
-def test_a_batch_that_does_not_fit(monkeypatch, problem):
-    def no_room(self, trees, objective):
+@pytest.mark.parametrize(("halve", "tokens"), [(False, 640), (True, 7)])  # halved down to the longest tree
+def test_a_batch_that_does_not_fit(monkeypatch, problem, halve, tokens):
+    def no_room(self, batch, want):
         raise problem
 
-    monkeypatch.setattr(TorchLearner, "forward_backward", no_room)
-    finding = only(check_supervised(sft(learner_of()), has_own_reference=False))
-    assert (finding.rule, finding.severity) == ("memory", "error") and "--train.micro_batch_tokens 640" in finding.cure
+    monkeypatch.setattr(TorchLearner, "_outputs", no_room)
+    learner = learner_of(halve_on_oom=halve)
+    finding = only(check_supervised(sft(learner), has_own_reference=False))
+    assert learner.halvings == 0
+    assert (finding.rule, finding.severity) == ("memory", "error")
+    assert f"--train.micro_batch_tokens {tokens} " in finding.cure
 
 
 def test_another_error_is_not_taken_for_memory(monkeypatch):

@@ -30,9 +30,11 @@ def test_errors_come_first_and_other_events_and_cut_lines_are_left_out(tmp_path)
 
 
 def test_every_run_is_named_the_silent_ones_too(tmp_path):
-    (bullets,) = [b for b in findings_blocks({"ppo": [event("c", "error", 9)], "sft": []}) if isinstance(b, Bullets)]
+    seen = [event("c", "error", 9), event("d", "info", None)]
+    (bullets,) = [b for b in findings_blocks({"ppo": seen, "sft": []}) if isinstance(b, Bullets)]
     assert bullets.items == (
         "ppo, step 9, error: saw c. Likely cause: a cause. A cure (docs/doctor/c.md).",
+        "ppo, before its first step, info: saw d. Likely cause: a cause. A cure (docs/doctor/d.md).",
         "sft: nothing found",
     )
     assert findings_blocks({}) == []

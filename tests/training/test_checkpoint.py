@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,6 +102,25 @@ def test_a_failed_save_keeps_what_was_there(tmp_path, monkeypatch):
         save(tmp_path, 2, example(), keep_last=1)
     assert newest_valid(tmp_path) == (path, [])
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_all_is_on_disk_before_it_is_renamed_and_the_rename_before_old_ones_go(tmp_path, monkeypatch):
+    save(tmp_path, 1, example())
+    log = []
+
+    def note(what, function, of):
+        def call(*arguments):
+            log.append((what, of(*arguments)))
+            return function(*arguments)
+
+        monkeypatch.setattr(os, what, call)
+
+    note("fsync", os.fsync, lambda descriptor: Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+    note("rename", os.rename, lambda source, target: Path(target).name)
+    save(tmp_path, 2, example(), keep_last=1)
+    half = ".step-000002.tmp"
+    files = [("fsync", name) for name in ("state.safetensors", "state.json", "manifest.json", half)]
+    assert log == [*files, ("rename", "step-000002"), ("fsync", tmp_path.name), ("rename", ".step-000001.tmp")]
 
 
 def test_tied_weights_are_stored_once_and_views_whole(tmp_path):

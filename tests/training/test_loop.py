@@ -212,15 +212,38 @@ def test_the_best_weights_survive_a_resume(tmp_path):
     assert (result.best_step, result.exported_step) == (2, 2)
 
 
+def damage(folder):
+    newest = checkpoint.newest_valid(folder / "checkpoints")[0]
+    (newest / "state.safetensors").write_bytes(b"\0" * 10)
+
+
 def test_a_damaged_checkpoint_falls_back_one_and_the_logs_follow(tmp_path):
     with pytest.raises(RunStopped):
         run(tmp_path, Walk(signal_at=3), save_every=1)
-    newest = checkpoint.newest_valid(tmp_path / "checkpoints")[0]
-    (newest / "state.safetensors").write_bytes(b"\0" * 10)
+    damage(tmp_path)
     run(tmp_path, Walk(), resume=True, save_every=1)
     run(tmp_path / "whole", Walk())
     assert exported(tmp_path) == exported(tmp_path / "whole")
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_damaged_checkpoint_is_not_one_of_those_that_are_kept(tmp_path):
+    with pytest.raises(RunStopped):
+        run(tmp_path, Walk(signal_at=4), save_every=2, keep_last=2)  # saves 2, 4 and, asked to stop, 5
+    damage(tmp_path)
+    with pytest.raises(RunStopped):
+        run(tmp_path, Walk(signal_at=4), resume=True, save_every=10, keep_last=2)
+    there = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert there == ["damaged-step-000005", "step-000004", "step-000005"]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(tmp_path):
+    with pytest.raises(RunStopped):
+        run(tmp_path, Walk(signal_at=3), save_every=1, keep_last=1)
+    damage(tmp_path)
+    with pytest.raises(UserError, match="is whole: .*state.safetensors is not as it was written"):
+        run(tmp_path, Walk(), resume=True)
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4]
 
 
 def test_resuming_a_finished_run_trains_nothing_and_says_so(tmp_path, capsys):
