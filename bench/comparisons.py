@@ -43,8 +43,8 @@ COMPARISONS = [
         "ppo-n4", "PPO step, 64 rollouts, 4 a prompt", "ppo", "llama", aim=3.0, memory_aim=0.5, batch=64, samples=4
     ),
     *(replace(c, name=f"{c.name}-bf16", precision="bf16", aim=_BF16_AIMS[c.name]) for c in _LLAMA),
-    Comparison("gpt2-dpo", "DPO step", "dpo", "gpt2", aim=2.5, runs=3),
-    Comparison("gpt2-sft", "SFT step", "sft", "gpt2", aim=1.5, runs=3, efficiency_aim=0.55),
+    Comparison("gpt2-dpo", "DPO step", "dpo", "gpt2", aim=2.5),
+    Comparison("gpt2-sft", "SFT step", "sft", "gpt2", aim=1.5, efficiency_aim=0.55),
     Comparison("gpt2-ppo", "PPO step, 64 rollouts", "ppo", "gpt2", aim=1.8, batch=64, runs=2),
 ]
 MODELS = {

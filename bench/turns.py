@@ -11,11 +11,13 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+PAUSE = 0.5  # seconds between turns, in which the last side's threads stop spinning, as they do between operations
 
 
 class Turns:
@@ -59,7 +61,6 @@ class Side:
             "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT])),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
-            "OMP_WAIT_POLICY": "PASSIVE",  # idle threads must not spin in the other side's turn
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
             "TRL_EXPERIMENTAL_SILENCE": "1",
@@ -81,6 +82,7 @@ class Side:
 
     def turn(self) -> dict[str, Any]:
         assert self._process.stdin is not None
+        time.sleep(PAUSE)
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
         return self._read()
