@@ -62,7 +62,7 @@ def save(
             sync_file(temporary / name)
         sync_folder(temporary)
         at("synced")
-        if final.exists():  # the same step again, after a resume that fell back
+        if final.exists():  # the same step again
             shutil.rmtree(final)
         os.rename(temporary, final)
         sync_folder(folder)
