@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from concordant.models.layout import ModelTraits, check_layout, prepare_model
 from concordant.models.load import Policy, load_policy
 from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import build_critic
+from concordant.stages.rewarding import ModelReward
 
 Step = Callable[[], dict[str, Any]]
 # Both sides': TRL's and transformers' own defaults, and no schedule.
@@ -138,10 +139,9 @@ class OurSide:
         sampler = Sampler(TorchGenerator(policy.model, (), precision=self.precision), ChatEncoder(policy.tokenizer))
         reward_model.model.requires_grad_(False)
 
-        def score(answers: list[Answer]) -> list[float]:
+        def score(answers: Sequence[Answer]) -> list[float]:
             with torch.autocast(self.device, self.precision, enabled=self.precision is not None):
-                rows = reward_model.score_responses([a.prompt for a in answers], [[a.response] for a in answers])
-            return [row[0] for row in rows]
+                return ModelReward(reward_model)(answers)
 
         algorithm = PPO(config, actor, critic, actor.reference(), sampler, score, prompts)
         turns = iter(range(self.batches))

@@ -93,7 +93,7 @@ class _Softmax(torch.autograd.Function):
         ctx: Any, logits_CV: Tensor, target_C: Tensor, temperature: float, entropy: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         normaliser_C, expected_C, top_C = (torch.empty(len(logits_CV), device=logits_CV.device) for _ in range(3))
-        for rows in _blocks(logits_CV):
+        for rows in row_blocks(logits_CV):
             x = logits_CV[rows].float() / temperature if temperature != 1.0 else logits_CV[rows].float()
             highest = x.amax(-1, keepdim=True)
             weight = (x - highest).exp_()
@@ -119,7 +119,7 @@ class _Softmax(torch.autograd.Function):
         logits_CV, target_C, normaliser_C, entropy_C = ctx.saved_tensors
         given_C = torch.zeros_like(normaliser_C) if logprob_grad_C is None else logprob_grad_C / ctx.temperature
         grad_CV = torch.empty_like(logits_CV)
-        for rows in _blocks(logits_CV):
+        for rows in row_blocks(logits_CV):
             log_p = logits_CV[rows].float() / ctx.temperature - normaliser_C[rows, None]
             if entropy_grad_C is None:
                 grad = log_p.exp_().mul_(-given_C[rows, None])
@@ -131,7 +131,7 @@ class _Softmax(torch.autograd.Function):
         return grad_CV, None, None, None
 
 
-def _blocks(logits_CV: Tensor) -> Iterator[slice]:
+def row_blocks(logits_CV: Tensor) -> Iterator[slice]:
     """Rows at a time that stay in a core's cache; on a GPU all at once."""
     rows, vocabulary = logits_CV.shape
     size = max(1, BLOCK_ELEMENTS // vocabulary) if logits_CV.device.type == "cpu" else max(rows, 1)

@@ -22,7 +22,7 @@ from concordant.models.load import Policy, save_policy
 from concordant.models.lora import active_adapter, adapter_names, copy_adapter
 from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import Critic
-from concordant.models.tree_attention import hidden_states
+from concordant.models.tree_attention import hidden_at
 
 REFERENCE = "reference"  # the adapter that keeps a policy's start on a shared backbone
 
@@ -79,7 +79,7 @@ class PolicyNetwork(Network):
 
     def predicting(self, batch: TreeBatch) -> Tensor:
         """Hidden states that predict the response tokens, (N, H)."""
-        return self._with_adapter(lambda: hidden_states(self.model, batch, self.layout)).flatten(0, 1)[batch.source_N]
+        return self._with_adapter(lambda: hidden_at(self.model, batch, self.layout, batch.source_N))
 
     def logits(self, hidden_CH: Tensor) -> Tensor:
         return lm_logits(self.model, hidden_CH, self.policy.traits.head)
@@ -119,7 +119,7 @@ class CriticNetwork(Network):
     def forward(
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
     ) -> BranchOutputs:
-        hidden_NH = hidden_states(self.backbone, batch, self.layout).flatten(0, 1)[batch.source_N]
+        hidden_NH = hidden_at(self.backbone, batch, self.layout, batch.source_N)
         return BranchOutputs(value_N=self.head(hidden_NH).squeeze(-1).float())
 
 
@@ -137,12 +137,12 @@ class RewardNetwork(Network):
     ) -> BranchOutputs:
         if not want.logprob:
             return BranchOutputs(score_B=self.reward_model.scores(batch))
-        hidden_RLH = self.reward_model.hidden(batch)
+        at = torch.cat([batch.source_N, batch.last_B])
+        predicting_NH, last_BH = self.reward_model.hidden_at(batch, at).split([len(batch.source_N), batch.branches])
         head = self.reward_model.lm_logits
         vocabulary = self.model.config.get_text_config().vocab_size
-        predicting_NH = hidden_RLH.flatten(0, 1)[batch.source_N]
         out = logprobs.of_tokens(predicting_NH, batch.target_N, head, vocabulary, want, temperature)
-        out.score_B = self.reward_model.scores_at(hidden_RLH, batch)
+        out.score_B = self.reward_model.scores_of(last_BH)
         return out
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:

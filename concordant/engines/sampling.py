@@ -20,6 +20,7 @@ from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
 from concordant.core.errors import UserError
+from concordant.core.logprobs import row_blocks
 from concordant.core.seeding import torch_stream
 
 CHUNK = 128  # tokens summed at once; about √V for the vocabularies in use
@@ -94,18 +95,22 @@ def _keep(logits_RV: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
 
 def _draw(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
     """A token from softmax(logits), by inverting the cumulative distribution at ``uniform_R`` (float64)."""
-    vocabulary = logits_RV.shape[1]
+    rows, vocabulary = logits_RV.shape
     highest_R1 = logits_RV.amax(1, keepdim=True)
-    weight_RV = (logits_RV - highest_R1).exp_()
     width = min(CHUNK, vocabulary)
-    weight_RCW = F.pad(weight_RV, (0, -vocabulary % width)).view(len(weight_RV), -1, width)
-    until_RC = weight_RCW.sum(2).double().cumsum(1)
+    if vocabulary % width:
+        logits_RV = F.pad(logits_RV, (0, -vocabulary % width), value=-math.inf)
+    logits_RCW = logits_RV.view(rows, -1, width)
+    sum_RC = logits_RV.new_empty(logits_RCW.shape[:2])
+    for block in row_blocks(logits_RV):
+        sum_RC[block] = (logits_RCW[block] - highest_R1[block, :, None]).exp_().sum(2)
+    until_RC = sum_RC.double().cumsum(1)
     total_R = until_RC[:, -1]
     target_R1 = (uniform_R.clamp(max=BELOW_ONE) * total_R)[:, None]
     chunk_R = (until_RC <= target_R1).sum(1)  # the first chunk that reaches past the target: its sum is not 0
-    row_R = torch.arange(len(chunk_R), device=chunk_R.device)
+    row_R = torch.arange(rows, device=chunk_R.device)
     before_R1 = until_RC[row_R, chunk_R - 1].masked_fill(chunk_R == 0, 0.0)[:, None]
-    within_RW = weight_RCW[row_R, chunk_R].double().cumsum(1)
+    within_RW = (logits_RCW[row_R, chunk_R] - highest_R1).exp_().double().cumsum(1)
     # The two sums round differently: without the bound a target at a chunk's very end would find no token.
     target_R1 = torch.minimum(target_R1 - before_R1, BELOW_ONE * within_RW[:, -1:])
     id_R = chunk_R * width + (within_RW <= target_R1).sum(1)

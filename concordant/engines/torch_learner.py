@@ -24,11 +24,12 @@ from concordant.engines.memory import enough_memory, is_out_of_memory
 from concordant.engines.networks import Network
 from concordant.engines.protocol import StepMetrics
 from concordant.engines.weight_motion import WeightMotion
+from concordant.models.tree_attention import forward_tokens
 
 T = TypeVar("T")
 MICRO_BATCH_TOKENS = 8192  # where none are given
 CPU_GRADIENT_TOKENS = 1280  # the same, of a pass with gradient on a CPU: more costs memory and gains little
-_FORWARD_FACTOR = 4  # without a backward pass nothing is kept, so a forward batch may be this much larger
+_FORWARD_FACTOR = 4  # without a backward pass nothing is kept: a forward batch may be so much larger than one given
 
 
 class TorchLearner:
@@ -110,7 +111,8 @@ class TorchLearner:
 
     @property
     def _forward_tokens(self) -> int:
-        return _FORWARD_FACTOR * ((self.config.micro_batch_tokens or MICRO_BATCH_TOKENS) >> self.halvings)
+        given = _FORWARD_FACTOR * self.config.micro_batch_tokens
+        return (given or forward_tokens(self.network.device)) >> self.halvings
 
     def _within_memory(self, phase: str, run: Callable[[], T], undo: Callable[[], None] = lambda: None) -> T:
         """``run()``; where memory runs out, and it is allowed, again with half as many tokens at once."""

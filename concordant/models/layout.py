@@ -10,7 +10,7 @@ R rows, L row length, H hidden size, N positions, V vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from concordant.core.errors import UserError
 from concordant.core.seeding import torch_stream
 from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch, lay_out
+from concordant.models import last_layer
 from concordant.models.tree_attention import (
     backbone,
     hidden_states,
@@ -90,9 +91,12 @@ def check_layout(model: PreTrainedModel) -> Layout:
         return Layout.FLAT
     try:
         with undisturbed(model), narrow_window(config):
-            return Layout.TREE if _trees_are_exact(model, length) else Layout.FLAT
+            if not _trees_are_exact(model, length):
+                return Layout.FLAT
     except REFUSALS:
         return Layout.FLAT
+    last_layer.prove(backbone(model), lambda parts: _narrows_exactly(model, parts))
+    return Layout.TREE
 
 
 # What architectures raise when they are given a 4-D mask or position ids they do not know. Running out of memory
@@ -115,6 +119,20 @@ def _trees_are_exact(model: PreTrainedModel, length: int) -> bool:
     positions = torch.arange(batch.ids_RL.shape[1], device=model.device).expand_as(batch.ids_RL)
     row_positions = error(replace(batch, position_RL=positions))
     return bool(right < TOLERANCE and SENSITIVITY * right < torch.minimum(siblings_seen, row_positions))
+
+
+def _narrows_exactly(model: PreTrainedModel, parts: Sequence[nn.Module]) -> bool:
+    """Whether final hidden states stay what they were where ``parts`` of the last layer run, and change elsewhere."""
+    row = _random_trees(model, 2 * CHECK_WINDOW + 1)[0].prompt_P[None].to(model.device)
+    read_N, unread_N = (torch.arange(start, row.shape[1], 2, device=model.device) for start in (0, 1))
+    try:
+        with undisturbed(model):
+            whole = run_backbone(model, row)[0].float()
+            with last_layer.only_at(parts, read_N):
+                narrowed = run_backbone(model, row)[0].float()
+    except REFUSALS:
+        return False
+    return _close(narrowed[read_N], whole[read_N]) and not _close(narrowed[unread_N], whole[unread_N])
 
 
 def _response_states(hidden_RLH: Tensor, batch: TreeBatch) -> Tensor:

@@ -28,13 +28,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.activations import NewGELUActivation
 
 from concordant.config.model import ModelConfig
 from concordant.core.errors import UserError
 from concordant.data.chat import ChatEncoder
 from concordant.models import builtin
 from concordant.models.export import quiet, write_model
+from concordant.models.fused import fuse
 from concordant.models.layout import ModelTraits, prepare_model
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate, read_settings
 
@@ -75,6 +75,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
             adapter, place = str(place), base_of_adapter(place)
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
     make_deterministic(model)
+    fuse(model)
     policy = Policy(model, tokenizer, prepare_model(model), name)
     adapt(model, config, adapter, seed)
     if config.activation_checkpointing:
@@ -145,16 +146,7 @@ def load_weights(auto_class: Any, place: Path | str, config: PretrainedConfig, t
             trust_remote_code=trust,
             output_loading_info=True,
         )
-    fuse_activations(model)
     return model.train(), set(info["missing_keys"])
-
-
-def fuse_activations(model: nn.Module) -> None:
-    """GPT-2's GELU is nine tensor operations in transformers and one in PyTorch: an eighth of a step on a CPU."""
-    for module in model.modules():
-        for name, child in module.named_children():
-            if type(child) is NewGELUActivation:
-                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 @contextmanager

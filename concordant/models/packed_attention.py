@@ -48,8 +48,13 @@ def can_run(model: PreTrainedModel) -> bool:
         and model._supports_attention_backend
         and config._attn_implementation == "sdpa"
         and config.to_dict().get("sliding_window") is None
-        and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+        and not recomputes(model)
     )
+
+
+def recomputes(model: PreTrainedModel) -> bool:
+    """Whether the backward pass runs layers again, when what was set around the forward pass is gone."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def cut(tree_T: Sequence[int], branch_T: Sequence[int]) -> list[Piece]:

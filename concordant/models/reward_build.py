@@ -22,6 +22,7 @@ from transformers import (
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive
 from concordant.models.export import plain_weights
+from concordant.models.fused import fuse
 from concordant.models.layout import is_causal
 from concordant.models.load import Policy, embedding_rows, load_config, load_tokenizer, load_weights, make_deterministic
 from concordant.models.tree_attention import backbone, output_embedding
@@ -46,6 +47,7 @@ def from_folder(place: Path | str, trust: bool) -> tuple[PreTrainedModel, PreTra
     if missing:
         raise UserError(f'"{place}" lacks weights: {", ".join(sorted(missing)[:3])}')
     make_deterministic(model)
+    fuse(model)
     return model, load_tokenizer(place, trust)
 
 
@@ -67,6 +69,7 @@ def from_encoder(
     if lost:
         raise UserError(f'"{place}" lacks weights of its encoder: {", ".join(lost[:3])} ({len(lost)} in all)')
     make_deterministic(model)
+    fuse(model)
     if is_causal(model):
         raise UserError(f'"{place}" ({config.model_type}) reads one way only; expected an encoder or a causal LM')
     return model, load_tokenizer(place, trust)
@@ -96,6 +99,7 @@ def from_policy(policy: Policy, seed: int, keep_lm_head: bool) -> tuple[PreTrain
     set_pad(model, tokenizer)
     model.to(policy.model.device).train()
     make_deterministic(model)
+    fuse(model)
     if keep_lm_head:
         model.lm_head = _language_model_head(policy.model, model)
     return model, tokenizer

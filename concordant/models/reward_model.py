@@ -29,10 +29,9 @@ from concordant.models.export import write_model
 from concordant.models.layout import Head, ModelTraits, check_layout, is_causal, lm_logits, undisturbed
 from concordant.models.load import Policy, adapt, base_of_adapter, checkpoint_activations, load_config, load_policy
 from concordant.models.locate import is_adapter, locate
-from concordant.models.tree_attention import hidden_states, positions
+from concordant.models.tree_attention import forward_tokens, hidden_at, positions
 
 Dialogue = Sequence[Message | Mapping[str, str]]
-SCORING_TOKENS = 8192  # rows × length of a scoring batch
 
 
 class Comparison(TypedDict):
@@ -136,20 +135,19 @@ class RewardModel:
 
     # -- on trees, with gradient ----------------------------------------------------------------
 
-    def hidden(self, batch: TreeBatch) -> Tensor:
-        """A decoder's final hidden states, (R, L, H)."""
-        return hidden_states(self.model, batch, self.layout)
+    def hidden_at(self, batch: TreeBatch, at_N: Tensor) -> Tensor:
+        """A decoder's final hidden states at ``at_N`` of the flattened rows, (N, H)."""
+        return hidden_at(self.model, batch, self.layout, at_N)
 
-    def scores_at(self, hidden_RLH: Tensor, batch: TreeBatch) -> Tensor:
-        """A decoder's score of every branch, at its last token, (B,), fp32 whatever autocast says."""
-        last_BH = hidden_RLH.flatten(0, 1)[batch.last_B]
+    def scores_of(self, last_BH: Tensor) -> Tensor:
+        """A decoder's scores of branches with these hidden states at their last tokens, (B,), fp32 even in autocast."""
         with torch.autocast(last_BH.device.type, enabled=False):
             return self.model.get_submodule("score")(last_BH.float()).squeeze(-1)
 
     def scores(self, batch: TreeBatch) -> Tensor:
         """The raw score of every branch in the batch's order, (B,)."""
         if not self.is_encoder:
-            return self.scores_at(self.hidden(batch), batch)
+            return self.scores_of(self.hidden_at(batch, batch.last_B))
         logits_R1 = self.model(input_ids=batch.ids_RL, attention_mask=batch.is_token_RL.long()).logits
         return logits_R1[batch.last_B // batch.ids_RL.shape[1], 0].float()
 
@@ -163,7 +161,7 @@ class RewardModel:
         """Scores of all branches in the order of ``trees``, (B,), on the CPU."""
         scores_B = torch.zeros(sum(len(t.branches) for t in trees))
         with undisturbed(self.model):
-            for batch in micro_batches(trees, self.layout, SCORING_TOKENS):
+            for batch in micro_batches(trees, self.layout, forward_tokens(self.model.device)):
                 scores_B[batch.caller_B] = self.scores(batch.to(self.model.device)).cpu()
         return scores_B
 

@@ -15,9 +15,17 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from concordant.core.trees import Layout, TreeBatch
-from concordant.models import packed_attention
+from concordant.models import last_layer, packed_attention
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # transformers' names of layer types
+# Tokens (rows × length) of a pass without gradient. A CPU takes half as long again where what a layer makes is more
+# than its cache holds.
+CPU_FORWARD_TOKENS, FORWARD_TOKENS = 2048, 32768
+
+
+def forward_tokens(device: torch.device) -> int:
+    """Tokens (rows × length) a pass without gradient works on at once."""
+    return CPU_FORWARD_TOKENS if device.type == "cpu" else FORWARD_TOKENS
 
 
 def hidden_states(model: PreTrainedModel, batch: TreeBatch, layout: Layout) -> Tensor:
@@ -31,26 +39,44 @@ def hidden_states(model: PreTrainedModel, batch: TreeBatch, layout: Layout) -> T
     if layout is Layout.FLAT:
         return run_backbone(model, batch.ids_RL, attention_mask=batch.is_token_RL.long())
     if packed_attention.can_run(model):
-        return _without_padding(model, batch)
+        at_T = _tokens(batch)
+        hidden_TH = _in_one_row(model, batch, at_T)
+        rows, length = batch.ids_RL.shape
+        if len(at_T) < rows * length:
+            hidden_TH = hidden_TH.new_zeros(rows * length, hidden_TH.shape[1]).index_copy(0, at_T, hidden_TH)
+        return hidden_TH.view(rows, length, -1)
     mask = attention_mask(model.config, batch)
     return run_backbone(model, batch.ids_RL, attention_mask=mask, position_ids=batch.position_RL)
 
 
-def _without_padding(model: PreTrainedModel, batch: TreeBatch) -> Tensor:
-    """All trees in one row of T tokens, each attended alone, and back to where ``batch`` has them; 0 elsewhere."""
-    rows, length = batch.ids_RL.shape
-    at_T = batch.is_token_RL.flatten().nonzero().squeeze(1)
+def hidden_at(model: PreTrainedModel, batch: TreeBatch, layout: Layout, at_N: Tensor) -> Tensor:
+    """``hidden_states`` at ``at_N`` of the flattened rows, (N, H), without computing what only the others need."""
+    if layout is Layout.FLAT or packed_attention.recomputes(model):
+        return hidden_states(model, batch, layout).flatten(0, 1)[at_N]
+    if packed_attention.can_run(model):
+        at_T = _tokens(batch)
+        at_N = torch.searchsorted(at_T, at_N)
+        with last_layer.reading(backbone(model), len(at_T), at_N):
+            return _in_one_row(model, batch, at_T)[at_N]
+    with last_layer.reading(backbone(model), batch.ids_RL.numel(), at_N):
+        return hidden_states(model, batch, layout).flatten(0, 1)[at_N]
+
+
+def _tokens(batch: TreeBatch) -> Tensor:
+    """Where in the flattened rows there is a token, (T,)."""
+    return batch.is_token_RL.flatten().nonzero().squeeze(1)
+
+
+def _in_one_row(model: PreTrainedModel, batch: TreeBatch, at_T: Tensor) -> Tensor:
+    """All trees in one row of T tokens, each attended alone, (T, H)."""
     tree_T, branch_T = batch.tree_RL.flatten()[at_T], batch.branch_RL.flatten()[at_T]
     with packed_attention.attending(model, packed_attention.cut(tree_T.tolist(), branch_T.tolist())) as mask:
-        hidden_TH = run_backbone(
+        return run_backbone(
             model,
             batch.ids_RL.flatten()[at_T][None],
             attention_mask=mask,
             position_ids=batch.position_RL.flatten()[at_T][None],
         )[0]
-    if len(at_T) < rows * length:
-        hidden_TH = hidden_TH.new_zeros(rows * length, hidden_TH.shape[1]).index_copy(0, at_T, hidden_TH)
-    return hidden_TH.view(rows, length, -1)
 
 
 def run_backbone(model: PreTrainedModel, ids_RL: Tensor, **inputs: Any) -> Tensor:

@@ -118,7 +118,7 @@ def test_centring_keeps_scores_around_zero():
         reward, train = learner(), pairs(0)
         model = reward.network.reward_model
         with torch.no_grad():  # a head that likes everything: scores far from 0
-            hidden_BH = model.hidden(lay_out(train)).flatten(0, 1)[lay_out(train).last_B]
+            hidden_BH = model.hidden_at(lay_out(train), lay_out(train).last_B)
             model.model.get_submodule("score").weight.copy_(2 * torch.nn.functional.normalize(hidden_BH.mean(0), dim=0))
         for _ in range(15):
             metrics = reward.forward_backward(train, objective(24, centering=centering))

@@ -99,7 +99,9 @@ def test_plain_transformers_loads_what_was_saved(tiny: Policy, saved: Path) -> N
 
 def test_a_loaded_policy_is_the_saved_one(tiny: Policy, saved: Path) -> None:
     back = load(saved)
-    assert torch.equal(back.model(IDS).logits, tiny.model(IDS).logits)
+    torch.testing.assert_close(back.model(IDS).logits, tiny.model(IDS).logits, atol=1e-6, rtol=1e-6)
+    weights = tiny.model.state_dict()
+    assert all(torch.equal(w, weights[name]) for name, w in back.model.state_dict().items())
     assert (back.traits, back.name) == (tiny.traits, str(saved))
     assert all(p.dtype is torch.float32 for p in back.model.parameters())
 

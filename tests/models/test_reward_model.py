@@ -288,7 +288,7 @@ def test_a_language_model_head_can_stay_and_is_not_saved(tmp_path: Path) -> None
     made = RewardModel.from_backbone(policy, keep_lm_head=True)
     batch = lay_out([PromptTree(torch.tensor([3, 4]), (Branch.response([5, 6]),))], made.layout)
     with torch.no_grad():
-        given = made.lm_logits(made.hidden(batch)[0])
+        given = made.lm_logits(made.hidden_at(batch, torch.arange(batch.ids_RL.numel())))
         torch.testing.assert_close(given, policy.model(batch.ids_RL).logits[0], atol=1e-5, rtol=1e-5)
     assert made.model.lm_head.weight is made.model.get_input_embeddings().weight
     made.save(tmp_path / "rm")

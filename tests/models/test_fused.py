@@ -1,0 +1,103 @@
+"""Fewer steps, the same numbers and gradients, in one model's objects and no class."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import zoo
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.models.llama import modeling_llama
+
+from concordant.models import fused
+from concordant.models.fused import fuse
+from concordant.models.tree_attention import run_backbone
+
+IDS = torch.stack([zoo.tokens(15, 1), zoo.tokens(15, 2)])
+
+
+def of_model(model: PreTrainedModel) -> tuple[Tensor, list[Tensor]]:
+    hidden = run_backbone(model, IDS)
+    direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0))
+    model.zero_grad()
+    (hidden * direction).sum().backward()
+    return hidden.detach(), [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def replaced(model: PreTrainedModel) -> set[str]:
+    return {type(module).__name__ for module in model.modules() if "forward" in vars(module)}
+
+
+@pytest.mark.parametrize("name", zoo.ALL)
+def test_numbers_and_gradients_stay(name: str) -> None:
+    model = zoo.make(name).eval()
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if "norm" in key:  # ones would hide a weight that is forgotten
+                weight += torch.rand(weight.shape, generator=torch.Generator().manual_seed(len(key)))
+    ours = copy.deepcopy(model)
+    fuse(ours)
+    (wanted, gradients), (given, mine) = of_model(model), of_model(ours)
+    torch.testing.assert_close(given, wanted, atol=2e-5, rtol=1e-5)
+    scale = max(float(g.abs().max()) for g in gradients)
+    assert scale > 0.1
+    for one, other in zip(mine, gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5 * scale, rtol=1e-4)
+
+
+def test_where_what_is_replaced() -> None:
+    made = {name: zoo.make(name) for name in ("Llama", "Gemma 2", "Cohere", "GPT-J")}
+    for model in made.values():
+        fuse(model)
+    assert {name: replaced(model) for name, model in made.items()} == {
+        "Llama": {"LlamaRMSNorm", "LlamaAttention"},
+        "Gemma 2": {"Gemma2Attention"},  # its norm multiplies by 1 + weight
+        "Cohere": set(),  # pairs neighbours, not halves
+        "GPT-J": set(),
+    }
+    assert replaced(zoo.make("Llama")) == set(), "another model of the class stays what it is"
+
+
+def test_a_copy_runs_with_its_own_weights() -> None:
+    model = zoo.make("Llama").eval()
+    fuse(model)
+    twin = copy.deepcopy(model)
+    before = run_backbone(model, IDS).detach()
+    with torch.no_grad():
+        twin.model.norm.weight.mul_(2)
+        twin.model.layers[0].self_attn.q_proj.weight.zero_()
+    torch.testing.assert_close(run_backbone(model, IDS), before)
+    assert not torch.allclose(run_backbone(twin, IDS), before, atol=1e-2)
+
+
+def test_gradients_by_differences() -> None:
+    """Of float64 copies of the two, so that differences are exact enough."""
+    stream = torch.Generator().manual_seed(0)
+    x, weight, cos, sin = (torch.rand(s, generator=stream, dtype=torch.float64) + 0.1 for s in [(2, 3, 8), 8, 8, 8])
+    x.requires_grad_()
+    weight.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, w: fused._RMSNorm.apply(x, w, 1e-3), (x, weight))
+    assert torch.autograd.gradcheck(lambda x: fused._Rotary.apply(x, cos, sin), (x,))
+
+
+def test_other_dtypes_and_partial_rotation_run_as_they_did() -> None:
+    model = zoo.make("Llama").eval().bfloat16()
+    wanted = run_backbone(model, IDS)
+    fuse(model)
+    assert torch.equal(run_backbone(model, IDS), wanted)
+
+    q = torch.rand(1, 2, 3, 8, generator=torch.Generator().manual_seed(0))
+    cos = torch.rand(1, 3, 8)
+    forward = fused._with_our_rotary(modeling_llama.LlamaAttention.forward)
+    assert forward is not None
+    rotate = forward.__globals__["apply_rotary_pos_emb"]
+    learned = cos.clone().requires_grad_()
+    for given in (cos, learned):  # a gradient for the angles is what transformers' own gives
+        for mine, theirs in zip(
+            rotate(q, q, given, cos), modeling_llama.apply_rotary_pos_emb(q, q, given, cos), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs)
+    rotate(q, q, learned, cos)[0].sum().backward()
+    assert learned.grad is not None
