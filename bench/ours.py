@@ -37,7 +37,7 @@ from concordant.data.records import Prompt
 from concordant.engines.networks import CriticNetwork, PolicyNetwork, RewardNetwork
 from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner
-from concordant.models.layout import ModelTraits, check_layout, prepare_model
+from concordant.models.layout import ModelTraits, decide_layout, prepare_model
 from concordant.models.load import Policy, load_policy
 from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import build_critic
@@ -74,7 +74,7 @@ class OurSide:
         if self.device == "cpu":
             return RewardModel.from_pretrained(folder)
         model = weights(AutoModelForSequenceClassification, folder, self.device).train()
-        return RewardModel(model, self.tokenizer(), ModelTraits(check_layout(model)), False, "bench")
+        return RewardModel(model, self.tokenizer(), ModelTraits(decide_layout(model)), False, "bench")
 
     def trees(self) -> list[PromptTree]:
         return [material.tree(row) for row in material.rows(self.folder, self.batch * self.batches)]

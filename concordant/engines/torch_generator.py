@@ -57,7 +57,7 @@ class TorchGenerator:
         self.end_ids = frozenset(end_ids)
         self.version = version
         self.precision = precision
-        self._slots_are_exact: bool | None = None  # not known before the first call
+        self._slots_are_exact = slots_are_exact(model)  # now, so that a run that is resumed decides on the same weights
 
     def generate(
         self,
@@ -96,8 +96,6 @@ class TorchGenerator:
 
     def uses_slots(self) -> bool:
         """Whether responses of different lengths are decoded together, which the architecture must allow."""
-        if self._slots_are_exact is None:
-            self._slots_are_exact = slots_are_exact(self.model)
         return self._slots_are_exact
 
     def _check_prompts(self, prompts: Sequence[Tensor], new_tokens: int) -> None:

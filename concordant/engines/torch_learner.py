@@ -29,7 +29,7 @@ from concordant.models.tree_attention import forward_tokens
 T = TypeVar("T")
 MICRO_BATCH_TOKENS = 8192  # where none are given
 CPU_GRADIENT_TOKENS = 1280  # the same, of a pass with gradient on a CPU: more costs memory and gains little
-_FORWARD_FACTOR = 4  # without a backward pass nothing is kept: a forward batch may be so much larger than one given
+_FORWARD_FACTOR = 4  # without a backward pass nothing is kept: such a pass may have that many times the tokens
 
 
 class TorchLearner:
@@ -111,8 +111,8 @@ class TorchLearner:
 
     @property
     def _forward_tokens(self) -> int:
-        given = _FORWARD_FACTOR * self.config.micro_batch_tokens
-        return (given or forward_tokens(self.network.device)) >> self.halvings
+        usual = forward_tokens(self.network.device)
+        return min(usual, _FORWARD_FACTOR * (self.config.micro_batch_tokens or usual)) >> self.halvings
 
     def _within_memory(self, phase: str, run: Callable[[], T], undo: Callable[[], None] = lambda: None) -> T:
         """``run()``; where memory runs out, and it is allowed, again with half as many tokens at once."""

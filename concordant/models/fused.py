@@ -1,15 +1,19 @@
 """A decoder's small operations in fewer steps of PyTorch, with the numbers they had.
 
 On a CPU a small model's step spends a fifth of its time on them, writing and reading what the next one needs. GPT-2's
-GELU becomes one operation; a root-mean-square norm and rotary embedding get a backward pass of their own, which reads
-each tensor once. Only where numbers agree is anything put in place, in this model's objects and in no class.
+GELU becomes one operation, the same function; a root-mean-square norm and rotary embedding get a backward pass of
+their own that reads each tensor once, where numbers agree with what the model's own code gives. A module that gets one
+becomes an object of a subclass; transformers' classes stay what they are.
 
 T any leading shape, H hidden size, D head size.
 """
 
 from __future__ import annotations
 
-from types import FunctionType, MethodType
+import inspect
+from collections.abc import Callable
+from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -17,24 +21,46 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.activations import NewGELUActivation
 
+from concordant.core.seeding import torch_stream
+
+FUSED = "concordant_fused"  # a class that ``fuse`` made
 ROTARY = "apply_rotary_pos_emb"  # transformers' name for it in every modelling file
 TOLERANCE = 1e-5
+# What a module or function that looks like ours and is not may raise when it is tried.
+REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError)
 
 
 def fuse(model: nn.Module) -> None:
     """Put faster equivalents in place of what ``model`` has of these operations."""
-    forwards: dict[type, FunctionType | None] = {}  # of attention classes, with our rotary embedding
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is NewGELUActivation:  # nine tensor operations
                 setattr(module, name, nn.GELU(approximate="tanh"))
-        kind = type(module)
-        if _is_rms_norm(module):
-            module.forward = MethodType(_rms_norm, module)
-        if kind not in forwards:
-            forwards[kind] = _with_our_rotary(kind.forward)
-        if (forward := forwards[kind]) is not None:
-            module.forward = MethodType(forward, module)
+        kind: Any = type(module)
+        if not hasattr(kind, FUSED) and (_with_our_rotary(kind.forward) is not None or _is_rms_norm(module)):
+            module.__class__ = _fused(kind)
+
+
+@cache
+def _fused(kind: Any) -> type[nn.Module]:
+    """A subclass under the same name with our ``forward``; ``_blank`` makes what is copied or pickled of it."""
+    rotary = _with_our_rotary(kind.forward)
+
+    def rms_norm(self: Any, hidden_states: Tensor) -> Tensor:
+        if not (_is_plain(hidden_states) and _is_plain(self.weight)):
+            return kind.forward(self, hidden_states)
+        return _RMSNorm.apply(hidden_states, self.weight, self.variance_epsilon)
+
+    def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
+        return _blank, (kind,), self.__dict__
+
+    own = {"forward": rotary or rms_norm, "__reduce_ex__": reduce, FUSED: True}
+    return type(kind.__name__, (kind,), own | {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
+
+
+def _blank(kind: Any) -> nn.Module:
+    made = _fused(kind)
+    return made.__new__(made)
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -47,17 +73,19 @@ def _is_plain(x: Tensor) -> bool:
 
 def _is_rms_norm(module: nn.Module) -> bool:
     weights = dict(module.named_parameters())
-    if not hasattr(module, "variance_epsilon") or list(weights) != ["weight"]:
+    if not hasattr(module, "variance_epsilon") or list(weights) != ["weight"] or weights["weight"].ndim != 1:
         return False
-    x_TH = _like_noise(3, len(weights["weight"]), seed=1).to(weights["weight"].device)
-    with torch.no_grad():
-        return torch.allclose(_rms_norm(module, x_TH), module(x_TH), rtol=TOLERANCE, atol=TOLERANCE)
-
-
-def _rms_norm(module: Any, hidden_states: Tensor) -> Tensor:
-    if not _is_plain(hidden_states):
-        return type(module).forward(module, hidden_states)
-    return _RMSNorm.apply(hidden_states, module.weight, module.variance_epsilon)
+    if len(inspect.signature(module.forward).parameters) != 1:  # a gate beside
+        return False
+    weight_H = weights["weight"].detach()
+    # Small numbers, so that ε is seen.
+    x_TH = 1e-3 * torch.randn(3, len(weight_H), generator=torch_stream(0, "models/fused")).to(weight_H.device)
+    try:
+        with torch.no_grad():
+            own_TH = module(x_TH)
+            return torch.allclose(_RMSNorm.apply(x_TH, weight_H, module.variance_epsilon), own_TH, rtol=TOLERANCE)
+    except REFUSALS:
+        return False
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -85,6 +113,7 @@ class _RMSNorm(torch.autograd.Function):
 # -- rotary position embedding (Su et al. 2021, 2104.09864, equation 34; halves as GPT-NeoX pairs them) -----
 
 
+@cache
 def _with_our_rotary(forward: Any) -> FunctionType | None:
     """The same code, with our function under the name of transformers'; None where that is not what it calls."""
     if not isinstance(forward, FunctionType) or ROTARY not in forward.__code__.co_names:
@@ -108,16 +137,16 @@ def _with_our_rotary(forward: Any) -> FunctionType | None:
     return made
 
 
-def _is_rotary(theirs: Any) -> bool:
-    q, k = _like_noise(1, 2, 3, 8, seed=2), _like_noise(1, 1, 3, 8, seed=3)
-    cos, sin = _like_noise(1, 3, 8, seed=4), _like_noise(1, 3, 8, seed=5)
+def _is_rotary(theirs: Callable[..., Any]) -> bool:
+    stream = torch_stream(0, "models/fused/rotary")
+    q, k, cos, sin = (torch.randn(shape, generator=stream) for shape in [(1, 2, 3, 8), (1, 1, 3, 8), *[(1, 3, 8)] * 2])
     try:
         given = theirs(q, k, cos, sin)
         return all(
             torch.allclose(_Rotary.apply(x, cos[:, None], sin[:, None]), y, rtol=TOLERANCE, atol=TOLERANCE)
             for x, y in zip((q, k), given, strict=True)
         )
-    except (TypeError, ValueError, RuntimeError, AttributeError):  # another signature, or other shapes
+    except REFUSALS:  # another signature, or other shapes
         return False
 
 
@@ -143,8 +172,3 @@ class _Rotary(torch.autograd.Function):
         x_a.addcmul_(g_b, sin_b)
         x_b.addcmul_(g_a, sin_a, value=-1)
         return x_grad_TD, None, None
-
-
-def _like_noise(*shape: int, seed: int) -> Tensor:
-    """Numbers between -1 and 1 that no global random state knows of."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1

@@ -14,7 +14,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-WORTH = 2**24  # multiply-adds left out; fewer cost less than leaving them out does
+from concordant.models.lora_layer import LoRALinear
+
+WORTH = 2**24  # multiply-adds left out, all experts of a mixture counted; fewer cost less than leaving them out does
 # Of a decoder layer: what gives each position a number that no other position's needs, by its usual names. A model is
 # believed to mean that by them only once ``layout.py`` has seen it.
 CANDIDATES = ("mlp", "self_attn.q_proj", "self_attn.o_proj", "attn.c_proj")
@@ -28,7 +30,7 @@ def reading(backbone: nn.Module, positions: int, at_N: Tensor) -> Iterator[None]
     ``at_N``: indices into the flattened rows, in any order, repeated or not. Elsewhere the final hidden states are
     finite and mean nothing.
     """
-    parts = [part for part in candidates(backbone) if getattr(part, PROVED, False)]
+    parts = [part for part in candidates(backbone) if getattr(_bearer(part), PROVED, False)]
     weights = sum(p.numel() for part in parts for p in part.parameters())
     if (positions - len(at_N)) * weights < WORTH:
         yield
@@ -41,12 +43,17 @@ def reading(backbone: nn.Module, positions: int, at_N: Tensor) -> Iterator[None]
 def prove(backbone: nn.Module, is_exact: Callable[[Sequence[nn.Module]], bool]) -> None:
     """Mark the parts of the last layer that may be narrowed, if ``is_exact`` says so of them together.
 
-    A mark stays with copies of the model.
+    A mark stays with copies of the model, and with a linear layer that an adapter is put around.
     """
     parts = candidates(backbone)
     if parts and is_exact(parts):
         for part in parts:
-            setattr(part, PROVED, True)
+            setattr(_bearer(part), PROVED, True)
+
+
+def _bearer(part: nn.Module) -> nn.Module:
+    """Where a part's mark is: what an adapter is around was there before it."""
+    return part.base if isinstance(part, LoRALinear) else part
 
 
 def candidates(backbone: nn.Module) -> list[nn.Module]:

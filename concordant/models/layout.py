@@ -68,10 +68,10 @@ def lm_logits(model: PreTrainedModel, hidden_NH: Tensor, head: Head) -> Tensor:
 
 
 def prepare_model(model: PreTrainedModel) -> ModelTraits:
-    """Decide a causal LM's layout and head. Draws nothing from global random state and leaves the model as it was."""
+    """Decide a causal LM's layout and head. Draws nothing from global random state."""
     if not is_causal(model):
         raise UserError(f"{type(model).__name__} lets a token see later ones: expected a causal language model")
-    return ModelTraits(check_layout(model), find_head(model))
+    return ModelTraits(decide_layout(model), find_head(model))
 
 
 def is_causal(model: PreTrainedModel) -> bool:
@@ -83,6 +83,17 @@ def is_causal(model: PreTrainedModel) -> bool:
     return bool((one - other).abs().max() < TOLERANCE * one.square().mean().sqrt())
 
 
+def decide_layout(model: PreTrainedModel) -> Layout:
+    """``check_layout``; a model that is laid as trees is marked with what its last layer may leave out.
+
+    Once, when a model is made or loaded and before it has adapters, so that a run that is resumed decides the same.
+    """
+    layout = check_layout(model)
+    if layout is Layout.TREE:
+        last_layer.prove(backbone(model), lambda parts: _narrows_exactly(model, parts))
+    return layout
+
+
 def check_layout(model: PreTrainedModel) -> Layout:
     """Run the check on anything with a causal backbone."""
     config = model.config.get_text_config()
@@ -91,12 +102,9 @@ def check_layout(model: PreTrainedModel) -> Layout:
         return Layout.FLAT
     try:
         with undisturbed(model), narrow_window(config):
-            if not _trees_are_exact(model, length):
-                return Layout.FLAT
+            return Layout.TREE if _trees_are_exact(model, length) else Layout.FLAT
     except REFUSALS:
         return Layout.FLAT
-    last_layer.prove(backbone(model), lambda parts: _narrows_exactly(model, parts))
-    return Layout.TREE
 
 
 # What architectures raise when they are given a 4-D mask or position ids they do not know. Running out of memory
@@ -123,13 +131,14 @@ def _trees_are_exact(model: PreTrainedModel, length: int) -> bool:
 
 def _narrows_exactly(model: PreTrainedModel, parts: Sequence[nn.Module]) -> bool:
     """Whether final hidden states stay what they were where ``parts`` of the last layer run, and change elsewhere."""
-    row = _random_trees(model, 2 * CHECK_WINDOW + 1)[0].prompt_P[None].to(model.device)
-    read_N, unread_N = (torch.arange(start, row.shape[1], 2, device=model.device) for start in (0, 1))
+    (tree, _) = _random_trees(model, 2 * CHECK_WINDOW + 1)
+    rows = torch.stack([torch.cat([tree.prompt_P, b.ids_T]) for b in tree.branches]).to(model.device)
+    read_N, unread_N = (torch.arange(start, rows.numel(), 2, device=model.device) for start in (0, 1))
     try:
         with undisturbed(model):
-            whole = run_backbone(model, row)[0].float()
+            whole = run_backbone(model, rows).flatten(0, 1).float()
             with last_layer.only_at(parts, read_N):
-                narrowed = run_backbone(model, row)[0].float()
+                narrowed = run_backbone(model, rows).flatten(0, 1).float()
     except REFUSALS:
         return False
     return _close(narrowed[read_N], whole[read_N]) and not _close(narrowed[unread_N], whole[unread_N])

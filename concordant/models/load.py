@@ -74,8 +74,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
                 )
             adapter, place = str(place), base_of_adapter(place)
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
-    make_deterministic(model)
-    fuse(model)
+    settle(model)
     policy = Policy(model, tokenizer, prepare_model(model), name)
     adapt(model, config, adapter, seed)
     if config.activation_checkpointing:
@@ -232,6 +231,12 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 
 # -- nothing random in a forward pass -------------------------------------------------------------
+
+
+def settle(model: PreTrainedModel) -> None:
+    """What every model gets before it is used: nothing random in a forward pass, small operations in fewer steps."""
+    make_deterministic(model)
+    fuse(model)
 
 
 def make_deterministic(model: PreTrainedModel) -> None:

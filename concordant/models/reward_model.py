@@ -26,7 +26,7 @@ from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message
 from concordant.models import reward_build
 from concordant.models.export import write_model
-from concordant.models.layout import Head, ModelTraits, check_layout, is_causal, lm_logits, undisturbed
+from concordant.models.layout import Head, ModelTraits, decide_layout, is_causal, lm_logits, undisturbed
 from concordant.models.load import Policy, adapt, base_of_adapter, checkpoint_activations, load_config, load_policy
 from concordant.models.locate import is_adapter, locate
 from concordant.models.tree_attention import forward_tokens, hidden_at, positions
@@ -90,7 +90,7 @@ class RewardModel:
         """
         if isinstance(start, Policy):
             model, tokenizer = reward_build.from_policy(start, seed, keep_lm_head)
-            return cls(model, tokenizer, start.traits, False, start.name)
+            return cls(model, tokenizer, _traits(model, True), False, start.name)
         made = cls._from_config(start, texts, seed, keep_lm_head)
         if start.lora.rank:
             adapt(made.model, start, seed=seed)
@@ -271,7 +271,7 @@ def compute_preference_loss(
 
 
 def _traits(model: PreTrainedModel, causal: bool) -> ModelTraits:
-    return ModelTraits(check_layout(model) if causal else Layout.FLAT, Head())
+    return ModelTraits(decide_layout(model) if causal else Layout.FLAT, Head())
 
 
 def _check_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

@@ -50,7 +50,10 @@ def hidden_states(model: PreTrainedModel, batch: TreeBatch, layout: Layout) -> T
 
 
 def hidden_at(model: PreTrainedModel, batch: TreeBatch, layout: Layout, at_N: Tensor) -> Tensor:
-    """``hidden_states`` at ``at_N`` of the flattened rows, (N, H), without computing what only the others need."""
+    """``hidden_states`` at ``at_N`` of the flattened rows, (N, H), without computing what only the others need.
+
+    ``at_N``: positions with a token, in any order, repeated or not.
+    """
     if layout is Layout.FLAT or packed_attention.recomputes(model):
         return hidden_states(model, batch, layout).flatten(0, 1)[at_N]
     if packed_attention.can_run(model):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import gc
+import pickle
+import weakref
 
 import pytest
 import torch
 import zoo
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.llama import modeling_llama
 
 from concordant.models import fused
@@ -27,7 +30,7 @@ def of_model(model: PreTrainedModel) -> tuple[Tensor, list[Tensor]]:
 
 
 def replaced(model: PreTrainedModel) -> set[str]:
-    return {type(module).__name__ for module in model.modules() if "forward" in vars(module)}
+    return {type(module).__name__ for module in model.modules() if hasattr(type(module), fused.FUSED)}
 
 
 @pytest.mark.parametrize("name", zoo.ALL)
@@ -72,6 +75,58 @@ def test_a_copy_runs_with_its_own_weights() -> None:
     assert not torch.allclose(run_backbone(twin, IDS), before, atol=1e-2)
 
 
+def test_copies_pickles_and_memory() -> None:
+    model = zoo.make("Llama").eval()
+    fuse(model)
+    fuse(model)  # what is done stays done
+    wanted = run_backbone(model, IDS)
+    again = pickle.loads(pickle.dumps(model))
+    assert replaced(again) == replaced(model)
+    assert torch.equal(run_backbone(again, IDS), wanted)
+    norm = weakref.ref(model.model.layers[0].input_layernorm)
+    gc.disable()
+    try:
+        del model
+        assert norm() is None, "a cycle would keep weights until the next collection"
+    finally:
+        gc.enable()
+
+
+class Gated(modeling_llama.LlamaRMSNorm):
+    def forward(self, hidden_states: Tensor, gate: Tensor | None = None) -> Tensor:
+        return super().forward(hidden_states) if gate is None else super().forward(hidden_states * gate)
+
+
+class GateNeeded(modeling_llama.LlamaRMSNorm):
+    def forward(self, hidden_states: Tensor, gate: Tensor) -> Tensor:
+        return super().forward(hidden_states * gate)
+
+
+class OtherEpsilon(modeling_llama.LlamaRMSNorm):
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.weight * hidden_states * (hidden_states.square().mean(-1, keepdim=True) + 2e-6).rsqrt()
+
+
+class Centred(modeling_llama.LlamaRMSNorm):
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return super().forward(hidden_states - hidden_states.mean(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("kind", [Gated, GateNeeded, OtherEpsilon, Centred])
+def test_what_only_looks_like_the_norm_is_left_alone(kind: type) -> None:
+    model = torch.nn.Sequential(kind(8, 1e-6), modeling_llama.LlamaRMSNorm(8, 1e-6))
+    fuse(model)
+    assert [hasattr(type(module), fused.FUSED) for module in model] == [False, True]
+
+
+def test_norms_of_several_heads_load() -> None:
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("cohere", **zoo.ALL["Cohere"][1] | {"use_qk_norm": True}), dtype=torch.float32
+    )
+    fuse(model)
+    run_backbone(model, IDS)
+
+
 def test_gradients_by_differences() -> None:
     """Of float64 copies of the two, so that differences are exact enough."""
     stream = torch.Generator().manual_seed(0)
@@ -82,7 +137,7 @@ def test_gradients_by_differences() -> None:
     assert torch.autograd.gradcheck(lambda x: fused._Rotary.apply(x, cos, sin), (x,))
 
 
-def test_other_dtypes_and_partial_rotation_run_as_they_did() -> None:
+def test_other_dtypes_and_learned_angles_run_as_they_did() -> None:
     model = zoo.make("Llama").eval().bfloat16()
     wanted = run_backbone(model, IDS)
     fuse(model)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 import zoo
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from concordant.core.trees import Layout, TreeBatch, lay_out
 from concordant.models import last_layer, packed_attention
-from concordant.models.layout import check_layout
+from concordant.models.layout import check_layout, decide_layout
 from concordant.models.load import checkpoint_activations
+from concordant.models.lora import apply_lora_to_model
+from concordant.models.reward_model import RewardModel
+from concordant.models.scalar_head import build_critic
 from concordant.models.tree_attention import backbone, hidden_at, hidden_states
 
 NARROWED = {  # parts of the last layer; where an architecture is missing it has the first three
@@ -28,7 +33,8 @@ def always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def proved(model: nn.Module) -> list[nn.Module]:
-    return [part for part in last_layer.candidates(backbone(model)) if getattr(part, last_layer.PROVED, False)]
+    parts = last_layer.candidates(backbone(model))
+    return [part for part in parts if getattr(last_layer._bearer(part), last_layer.PROVED, False)]
 
 
 def read(batch: TreeBatch) -> Tensor:
@@ -42,7 +48,7 @@ def test_the_same_numbers_and_gradients(name: str, packed: bool, monkeypatch: py
     if not packed:
         monkeypatch.setattr(packed_attention, "can_run", lambda model: False)
     model = zoo.make(name).eval()
-    assert check_layout(model) is Layout.TREE
+    assert decide_layout(model) is Layout.TREE
     assert len(proved(model)) == NARROWED.get(name, 3)
     batch = lay_out(zoo.trees())
     direction = torch.randn(len(read(batch)), 32, generator=torch.Generator().manual_seed(0))
@@ -72,7 +78,7 @@ def rows_given(model: nn.Module, parts: list[nn.Module], batch: TreeBatch) -> li
 
 def test_only_what_is_read_is_computed_and_copies_know_it_too() -> None:
     model = zoo.make("Llama").eval()
-    check_layout(model)
+    decide_layout(model)
     batch = lay_out(zoo.trees())
     twin = copy.deepcopy(model)
     for mine in (model, twin):
@@ -84,33 +90,53 @@ def test_only_what_is_read_is_computed_and_copies_know_it_too() -> None:
 def test_a_model_is_left_as_it_is_where_it_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_layer, "WORTH", 2**24)
     model = zoo.make("Llama").eval()
-    check_layout(model)
+    decide_layout(model)
     batch = lay_out(zoo.trees())
     assert rows_given(model, [backbone(model).layers[1].mlp], batch) == [int(batch.is_token_RL.sum())]
 
 
-class LooksAround(nn.Module):
-    """Called an MLP and not position-wise: every position reads the one before it."""
-
-    def __init__(self, own: nn.Module) -> None:
-        super().__init__()
-        self.own = own
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.own(x + x.roll(1, dims=1))
+def shared_mlp(model: PreTrainedModel) -> None:
+    """The first layer's MLP is the last one's, so what is narrowed there changes what later tokens see."""
+    layers = backbone(model).layers
+    layers[0].mlp = layers[1].mlp
 
 
-def test_names_are_not_believed() -> None:
+def does_nothing(model: PreTrainedModel) -> None:
+    """Narrowing it changes no number anywhere, so nothing shows that it was narrowed."""
+    layer = backbone(model).layers[1]
+    with torch.no_grad():
+        layer.mlp.down_proj.weight.zero_()
+        layer.self_attn.o_proj.weight.zero_()
+
+
+@pytest.mark.parametrize("change", [shared_mlp, does_nothing])
+def test_names_are_not_believed(change: Callable[[PreTrainedModel], None]) -> None:
     model = zoo.make("Llama").eval()
-    layer = backbone(model).layers[-1]
-    layer.mlp = LooksAround(layer.mlp)
-    check_layout(model)
+    change(model)
+    assert decide_layout(model) is Layout.TREE
     assert proved(model) == []
+
+
+def test_adapters_and_checks_leave_the_decision_as_it_was() -> None:
+    """Otherwise a resumed run would narrow what the whole one did not, and its dropout would draw other numbers."""
+    policy = zoo.policy("Llama")
+    apply_lora_to_model(policy.model, None, r=2)
+    before = proved(policy.model)
+    assert [type(part).__name__ for part in before] == ["LlamaMLP", "LoRALinear", "LoRALinear"]
+    fresh = zoo.make("Llama")
+    assert check_layout(fresh) is Layout.TREE
+    assert proved(fresh) == []
+
+
+def test_a_reward_model_made_from_a_policy_is_narrowed_too() -> None:
+    made = RewardModel.from_backbone(zoo.policy("Llama"))
+    assert len(proved(made.model)) == 3
+    assert len(proved(build_critic(made).backbone)) == 3
 
 
 def test_nothing_is_narrowed_where_layers_are_computed_again() -> None:
     model = zoo.make("Llama").train()
-    check_layout(model)
+    decide_layout(model)
     checkpoint_activations(model)
     batch = lay_out(zoo.trees())
     assert rows_given(model, [backbone(model).layers[1].mlp], batch) == [batch.ids_RL.numel()]

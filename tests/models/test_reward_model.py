@@ -110,7 +110,7 @@ def check_saved(made: RewardModel, folder: Path) -> None:
     torch.testing.assert_close(wanted, ours, atol=1e-5, rtol=0)
     back = RewardModel.from_pretrained(folder / "rm")
     assert (back.layout, back.is_encoder) == (made.layout, made.is_encoder)
-    assert back.score(DIALOGUES) == pytest.approx(made.score(DIALOGUES), abs=1e-6)  # a loaded GELU is one operation
+    assert back.score(DIALOGUES) == pytest.approx(made.score(DIALOGUES), abs=1e-6)
 
 
 def test_the_last_response_token_is_scored(decoder: RewardModel) -> None:
