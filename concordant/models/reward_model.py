@@ -90,7 +90,7 @@ class RewardModel:
         """
         if isinstance(start, Policy):
             model, tokenizer = reward_build.from_policy(start, seed, keep_lm_head)
-            return cls(model, tokenizer, _traits(model, True), False, start.name)
+            return cls(model, tokenizer, replace(start.traits, layout=decide_layout(model)), False, start.name)
         made = cls._from_config(start, texts, seed, keep_lm_head)
         if start.lora.rank:
             adapt(made.model, start, seed=seed)
