@@ -175,7 +175,7 @@ def test_lora_trains_the_adapter_alone_and_exports_merged(saved: Path, tmp_path:
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     wanted = policy.model(IDS).logits
     assert not torch.allclose(wanted, load(saved).model(IDS).logits, atol=1e-3)
-    torch.testing.assert_close(merged(IDS).logits, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(merged(IDS).logits, wanted, atol=5e-5, rtol=0)
 
 
 def test_an_adapter_folder_loads_its_base(saved: Path, tmp_path: Path) -> None:
