@@ -57,7 +57,9 @@ class TorchGenerator:
         self.end_ids = frozenset(end_ids)
         self.version = version
         self.precision = precision
-        self._slots_are_exact = slots_are_exact(model)  # now, so that a run that is resumed decides on the same weights
+        # Whether responses of different lengths are decoded together, which the architecture must allow. Decided now,
+        # so that a resumed run decides on the weights that the whole one did.
+        self.uses_slots = slots_are_exact(model)
 
     def generate(
         self,
@@ -94,10 +96,6 @@ class TorchGenerator:
             self.model.load_state_dict(state)
         self.version = version
 
-    def uses_slots(self) -> bool:
-        """Whether responses of different lengths are decoded together, which the architecture must allow."""
-        return self._slots_are_exact
-
     def _check_prompts(self, prompts: Sequence[Tensor], new_tokens: int) -> None:
         limit = positions(self.model)
         for i, prompt in enumerate(prompts):
@@ -110,7 +108,7 @@ class TorchGenerator:
                 )
 
     def _decoder(self, prompts: Sequence[Tensor], sampling: SamplingConfig, samples: int) -> Decoder:
-        if not self.uses_slots():
+        if not self.uses_slots:
             return EqualLengthDecoder(self.model)
         columns = max(len(p) for p in prompts) - 1 + sampling.max_new_tokens
         return SlotDecoder(self.model, min(sampling.slots, samples), columns)

@@ -22,12 +22,11 @@ from torch.autograd.function import once_differentiable
 from transformers.activations import NewGELUActivation
 
 from concordant.core.seeding import torch_stream
+from concordant.models.layout import REFUSALS
 
 FUSED = "concordant_fused"  # a class that ``fuse`` made
 ROTARY = "apply_rotary_pos_emb"  # transformers' name for it in every modelling file
 TOLERANCE = 1e-5
-# What a module or function that looks like ours and is not may raise when it is tried.
-REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError)
 
 
 def fuse(model: nn.Module) -> None:
@@ -37,7 +36,7 @@ def fuse(model: nn.Module) -> None:
             if type(child) is NewGELUActivation:  # nine tensor operations
                 setattr(module, name, nn.GELU(approximate="tanh"))
         kind: Any = type(module)
-        if not hasattr(kind, FUSED) and (_with_our_rotary(kind.forward) is not None or _is_rms_norm(module)):
+        if FUSED not in vars(kind) and (_with_our_rotary(kind.forward) is not None or _is_rms_norm(module)):
             module.__class__ = _fused(kind)
 
 
@@ -73,7 +72,7 @@ def _is_plain(x: Tensor) -> bool:
 
 def _is_rms_norm(module: nn.Module) -> bool:
     weights = dict(module.named_parameters())
-    if not hasattr(module, "variance_epsilon") or list(weights) != ["weight"] or weights["weight"].ndim != 1:
+    if "variance_epsilon" not in vars(module) or list(weights) != ["weight"] or weights["weight"].ndim != 1:
         return False
     if len(inspect.signature(module.forward).parameters) != 1:  # a gate beside
         return False

@@ -30,7 +30,7 @@ def reading(backbone: nn.Module, positions: int, at_N: Tensor) -> Iterator[None]
     ``at_N``: indices into the flattened rows, in any order, repeated or not. Elsewhere the final hidden states are
     finite and mean nothing.
     """
-    parts = [part for part in candidates(backbone) if getattr(_bearer(part), PROVED, False)]
+    parts = [part for part in candidates(backbone) if PROVED in vars(_bearer(part))]
     weights = sum(p.numel() for part in parts for p in part.parameters())
     if (positions - len(at_N)) * weights < WORTH:
         yield

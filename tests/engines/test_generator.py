@@ -96,7 +96,7 @@ def test_greedy_tokens_are_those_of_transformers_generate(name: str) -> None:
     prompts = random_prompts(9, 3, 1, 14, 9, 6)
     generator = TorchGenerator(model, END)
     ours = generator.generate(prompts, SamplingConfig(temperature=0, max_new_tokens=12, slots=3), seed=0)
-    assert generator.uses_slots() == WITH_SLOTS[name]
+    assert generator.uses_slots == WITH_SLOTS[name]
     for prompt, (completion,) in zip(prompts, ours, strict=True):
         mask = torch.ones_like(prompt)[None]
         peer = cast(Any, model).generate(
@@ -267,10 +267,8 @@ def test_a_prompt_is_computed_once_for_all_its_samples(monkeypatch: pytest.Monke
         rows.append((len(prompts), list(copies)))
         admit(self, prompts, copies)
 
-    model = build("llama")
-    assert decoding.slots_are_exact(model)  # before counting
-    generator = TorchGenerator(model, ())
-    generator.uses_slots()
+    generator = TorchGenerator(build("llama"), ())
+    assert generator.uses_slots
     monkeypatch.setattr(decoding.SlotDecoder, "admit", counted)
     generator.generate(random_prompts(5, 8), SamplingConfig(n=4, max_new_tokens=3, slots=8), 0)
     assert rows == [(2, [4, 4])]

@@ -34,7 +34,7 @@ def always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def proved(model: nn.Module) -> list[nn.Module]:
     parts = last_layer.candidates(backbone(model))
-    return [part for part in parts if getattr(last_layer._bearer(part), last_layer.PROVED, False)]
+    return [part for part in parts if last_layer.PROVED in vars(last_layer._bearer(part))]
 
 
 def read(batch: TreeBatch) -> Tensor:

@@ -240,7 +240,7 @@ TRAINERS: dict[str, list[str]] = {
     "sft": ["--model.lora.rank=4", "--model.lora.dropout=0.2", "--train.batch_size=16",
             "--train.micro_batch_tokens=256"],
     "reward": ["--validation_fraction=0.3", "--train.learning_rate=0.1"],  # its best weights are not the last
-    "dpo": ["--data.max_response_tokens=16"],
+    "dpo": ["--data.max_response_tokens=16", "--model.lora.rank=4", "--model.lora.dropout=0.2"],
     "ppo": [REWARD, "--kl.controller=adaptive", "--kl.horizon=20", "--reward_normalize=running",
             "--sampling.max_new_tokens=6", "--train.learning_rate=0.1"],
 }  # fmt: skip
