@@ -267,7 +267,7 @@ def test_out_of_memory_while_sampling_names_the_slots(run, place):
 
 def test_a_file_that_may_not_grow_costs_the_checkpoint_and_not_the_run(run, place, whole):
     output, model = place / "files", (place / "world" / "model" / "model.safetensors").stat().st_size
-    ended = go_on(run, place, "dpo", output, files=2 * model)
+    ended = go_on(run, place, "reward", output, files=2 * model)
     assert ended.code == 0 and "step 1/4: the checkpoint could not be saved" in ended.said, ended.said
-    expected = whole("dpo")["model/model.safetensors"]
+    expected = whole("reward")["model/model.safetensors"]
     assert (output / "model" / "model.safetensors").read_bytes() == expected
