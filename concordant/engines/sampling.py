@@ -102,7 +102,7 @@ def _draw(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
         logits_RV = F.pad(logits_RV, (0, -vocabulary % width), value=-math.inf)
     logits_RCW = logits_RV.view(rows, -1, width)
     sum_RC = logits_RV.new_empty(logits_RCW.shape[:2])
-    for block in row_blocks(logits_RV):
+    for block in row_blocks(logits_RV):  # weights are not kept: writing them all takes longer than a chunk's once more
         sum_RC[block] = (logits_RCW[block] - highest_R1[block, :, None]).exp_().sum(2)
     until_RC = sum_RC.double().cumsum(1)
     total_R = until_RC[:, -1]

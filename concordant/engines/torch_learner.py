@@ -27,8 +27,8 @@ from concordant.engines.weight_motion import WeightMotion
 from concordant.models.tree_attention import forward_tokens
 
 T = TypeVar("T")
-MICRO_BATCH_TOKENS = 8192  # where none are given
-CPU_GRADIENT_TOKENS = 1280  # the same, of a pass with gradient on a CPU: more costs memory and gains little
+MICRO_BATCH_TOKENS = 8192  # of a pass with gradient, where none are given
+CPU_GRADIENT_TOKENS = 1280  # the same on a CPU: more costs memory and gains little
 _FORWARD_FACTOR = 4  # without a backward pass nothing is kept: such a pass may have that many times the tokens
 
 

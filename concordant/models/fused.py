@@ -1,6 +1,6 @@
 """A decoder's small operations in fewer steps of PyTorch, with the numbers they had.
 
-On a CPU a small model's step spends a fifth of its time on them, writing and reading what the next one needs. GPT-2's
+On a CPU a small model's step spends an eighth of its time on them, writing and reading what the next one needs. GPT-2's
 GELU becomes one operation, the same function; a root-mean-square norm and rotary embedding get a backward pass of
 their own that reads each tensor once, where numbers agree with what the model's own code gives. A module that gets one
 becomes an object of a subclass; transformers' classes stay what they are.

@@ -76,10 +76,9 @@ def prepare_model(model: PreTrainedModel) -> ModelTraits:
 
 def is_causal(model: PreTrainedModel) -> bool:
     """True when a later token changes nothing before it."""
-    (tree, _) = _random_trees(model, 2 * CHECK_WINDOW + 1)
-    rows = torch.stack([torch.cat([tree.prompt_P, b.ids_T]) for b in tree.branches]).to(model.device)
+    rows, prompt = _two_rows(model)
     with undisturbed(model):
-        one, other = run_backbone(model, rows)[:, : len(tree.prompt_P)].float()
+        one, other = run_backbone(model, rows)[:, :prompt].float()
     return bool((one - other).abs().max() < TOLERANCE * one.square().mean().sqrt())
 
 
@@ -131,8 +130,7 @@ def _trees_are_exact(model: PreTrainedModel, length: int) -> bool:
 
 def _narrows_exactly(model: PreTrainedModel, parts: Sequence[nn.Module]) -> bool:
     """Whether final hidden states stay what they were where ``parts`` of the last layer run, and change elsewhere."""
-    (tree, _) = _random_trees(model, 2 * CHECK_WINDOW + 1)
-    rows = torch.stack([torch.cat([tree.prompt_P, b.ids_T]) for b in tree.branches]).to(model.device)
+    rows, _ = _two_rows(model)
     read_N, unread_N = (torch.arange(start, rows.numel(), 2, device=model.device) for start in (0, 1))
     try:
         with undisturbed(model):
@@ -142,6 +140,13 @@ def _narrows_exactly(model: PreTrainedModel, parts: Sequence[nn.Module]) -> bool
     except REFUSALS:
         return False
     return _close(narrowed[read_N], whole[read_N]) and not _close(narrowed[unread_N], whole[unread_N])
+
+
+def _two_rows(model: PreTrainedModel) -> tuple[Tensor, int]:
+    """Plain rows (2, L) that begin alike, and for how many tokens."""
+    (tree, _) = _random_trees(model, 2 * CHECK_WINDOW + 1)
+    rows = torch.stack([torch.cat([tree.prompt_P, b.ids_T]) for b in tree.branches])
+    return rows.to(model.device), len(tree.prompt_P)
 
 
 def _response_states(hidden_RLH: Tensor, batch: TreeBatch) -> Tensor:

@@ -54,8 +54,10 @@ def test_the_same_numbers_and_gradients(name: str, packed: bool, monkeypatch: py
     direction = torch.randn(len(read(batch)), 32, generator=torch.Generator().manual_seed(0))
 
     def run(narrow: bool) -> tuple[Tensor, list[Tensor]]:
-        whole = None if narrow else hidden_states(model, batch, Layout.TREE).flatten(0, 1)[read(batch)]
-        hidden = hidden_at(model, batch, Layout.TREE, read(batch)) if whole is None else whole
+        if narrow:
+            hidden = hidden_at(model, batch, Layout.TREE, read(batch))
+        else:
+            hidden = hidden_states(model, batch, Layout.TREE).flatten(0, 1)[read(batch)]
         model.zero_grad(set_to_none=False)
         (hidden * direction[:, : hidden.shape[1]]).sum().backward()
         return hidden.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
