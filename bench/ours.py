@@ -34,6 +34,7 @@ from concordant.core.objective import Objective
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
+from concordant.engines.memory import freed_memory_kept
 from concordant.engines.networks import CriticNetwork, PolicyNetwork, RewardNetwork
 from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner
@@ -206,10 +207,11 @@ def main(settings: dict[str, Any]) -> None:
     side = OurSide(settings)
     step = getattr(side, settings["work"])()
     clock.turns.report(**side.facts, torch=torch.__version__)
-    while True:
-        clock.wait()
-        numbers = step() | {"seconds": clock.seconds(), "peak_mib": memory_mib()}
-        clock.report(**numbers, gemm_flops=gemm_rate(side.device, side.precision))  # in our turn, not in its time
+    with freed_memory_kept():  # as in every run
+        while True:
+            clock.wait()
+            numbers = step() | {"seconds": clock.seconds(), "peak_mib": memory_mib()}
+            clock.report(**numbers, gemm_flops=gemm_rate(side.device, side.precision))  # in our turn, not in its time
 
 
 if __name__ == "__main__":
