@@ -34,7 +34,7 @@ from concordant.core.objective import Objective
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
-from concordant.engines.memory import freed_memory_kept
+from concordant.engines.allocator import freed_memory_kept
 from concordant.engines.networks import CriticNetwork, PolicyNetwork, RewardNetwork
 from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner

@@ -27,7 +27,8 @@ from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating
 from concordant.data.splits import Loaded, load_all, load_records
 from concordant.doctor.callback import Doctor
 from concordant.doctor.preflight import Preflight, Subject
-from concordant.engines.memory import enough_memory, freed_memory_kept
+from concordant.engines.allocator import freed_memory_kept
+from concordant.engines.memory import enough_memory
 from concordant.engines.networks import PolicyNetwork
 from concordant.engines.precision import place, precision_of
 from concordant.engines.protocol import Learner
@@ -190,7 +191,7 @@ def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: S
     """The one loop, the doctor looking before it and on, then a word on where the result is."""
     preflight = [Preflight(config, subject)] if config.doctor.preflight else []
     callbacks: list[Callback] = [*preflight, Doctor(config.doctor, config.train.log_every)]
-    with _fast_arithmetic(config.train):
+    with _fast_arithmetic(config.train), freed_memory_kept():
         result = run_loop(algorithm, config.train, folder, config.seed, callbacks)
     message(f"{folder.path.name}: {result.steps} steps; model in {result.model}")
     return folder.path
@@ -198,14 +199,13 @@ def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: S
 
 @contextmanager
 def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
-    """The run's threads, memory that stays from step to step, and no denormals: gradients of nearly certain tokens are
-    such, and a CPU multiplies them a hundred times slower. All are the process's, so they are put back."""
+    """The run's threads, and no denormals: gradients of nearly certain tokens are such, and a CPU multiplies them a
+    hundred times slower. Both are the process's, so they are put back."""
     threads = torch.get_num_threads()
     torch.set_num_threads(train.threads or threads)
     torch.set_flush_denormal(True)
     try:
-        with freed_memory_kept():
-            yield
+        yield
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
