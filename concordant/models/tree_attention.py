@@ -55,14 +55,14 @@ def hidden_at(model: PreTrainedModel, batch: TreeBatch, layout: Layout, at_N: Te
     ``at_N``: positions with a token, in any order, repeated or not.
     """
     if layout is Layout.FLAT or packed_attention.recomputes(model):
-        return hidden_states(model, batch, layout).flatten(0, 1)[at_N]
+        return last_layer.rows_at(hidden_states(model, batch, layout).flatten(0, 1), at_N)
     if packed_attention.can_run(model):
         at_T = _tokens(batch)
         at_N = torch.searchsorted(at_T, at_N)
         with last_layer.reading(backbone(model), len(at_T), at_N):
-            return _in_one_row(model, batch, at_T)[at_N]
+            return last_layer.rows_at(_in_one_row(model, batch, at_T), at_N)
     with last_layer.reading(backbone(model), batch.ids_RL.numel(), at_N):
-        return hidden_states(model, batch, layout).flatten(0, 1)[at_N]
+        return last_layer.rows_at(hidden_states(model, batch, layout).flatten(0, 1), at_N)
 
 
 def _tokens(batch: TreeBatch) -> Tensor:

@@ -98,6 +98,24 @@ def test_gradient_and_metrics_are_equal_for_every_split_and_layout(name):
         assert same == pytest.approx(metrics, rel=2e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["sft", "ppo exact kl", "value"])
+def test_a_gradient_is_the_same_to_the_bit_with_two_threads(name):
+    """The end of a trunk predicts the first token of every branch: forty parts, added up in one order."""
+    make_learner, make_objective = OBJECTIVES[name]
+    trees = [PromptTree(torch.arange(10, 15), tuple(Branch.response(torch.arange(9, 69).roll(i)) for i in range(40)))]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        learner, seen = make_learner(trees), set()
+        for _ in range(8):
+            learner.forward_backward(trees, make_objective(trees))
+            seen.add(b"".join(p.grad.numpy().tobytes() for p in learner.parameters if p.grad is not None))
+            learner.discard()
+    finally:
+        torch.set_num_threads(threads)
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("layout", Layout)
 def test_numbers_come_back_in_the_callers_order(layout):
     trees = pairs()
