@@ -25,6 +25,7 @@ from concordant.engines.networks import Network
 from concordant.engines.protocol import StepMetrics
 from concordant.engines.weight_motion import WeightMotion
 from concordant.models.tree_attention import forward_tokens
+from concordant.models.weight_gradients import gradients_in_place
 
 T = TypeVar("T")
 MICRO_BATCH_TOKENS = 8192  # of a pass with gradient, where none are given
@@ -135,11 +136,12 @@ class TorchLearner:
                 weights[name] += weight
         means = _Means()
         for batch in batches:
-            evaluated = objective(self._outputs(batch, objective.want), batch)
-            parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}
-            loss = torch.stack([evaluated.terms[n].coefficient * part for n, part in parts.items()]).sum()
-            if loss.requires_grad:
-                loss.backward()
+            with gradients_in_place():
+                evaluated = objective(self._outputs(batch, objective.want), batch)
+                parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}
+                loss = torch.stack([evaluated.terms[n].coefficient * part for n, part in parts.items()]).sum()
+                if loss.requires_grad:
+                    loss.backward()
             means.add({"loss": Metric(loss.detach(), 1.0, "sum")})
             means.add({n: Metric(part.detach(), 1.0, "sum") for n, part in parts.items()})
             means.add(evaluated.metrics)

@@ -23,6 +23,7 @@ from transformers.activations import NewGELUActivation
 
 from concordant.core.seeding import torch_stream
 from concordant.models.layout import REFUSALS
+from concordant.models.weight_gradients import FORWARDS
 
 FUSED = "concordant_fused"  # a class that ``fuse`` made
 ROTARY = "apply_rotary_pos_emb"  # transformers' name for it in every modelling file
@@ -36,14 +37,14 @@ def fuse(model: nn.Module) -> None:
             if type(child) is NewGELUActivation:  # nine tensor operations
                 setattr(module, name, nn.GELU(approximate="tanh"))
         kind: Any = type(module)
-        if FUSED not in vars(kind) and (_with_our_rotary(kind.forward) is not None or _is_rms_norm(module)):
+        known = kind in FORWARDS or _with_our_rotary(kind.forward) is not None
+        if FUSED not in vars(kind) and (known or _is_rms_norm(module)):
             module.__class__ = _fused(kind)
 
 
 @cache
 def _fused(kind: Any) -> type[nn.Module]:
     """A subclass under the same name with our ``forward``; ``_blank`` makes what is copied or pickled of it."""
-    rotary = _with_our_rotary(kind.forward)
 
     def rms_norm(self: Any, hidden_states: Tensor) -> Tensor:
         if not (_is_plain(hidden_states) and _is_plain(self.weight)):
@@ -53,7 +54,11 @@ def _fused(kind: Any) -> type[nn.Module]:
     def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
         return _blank, (kind,), self.__dict__
 
-    own = {"forward": rotary or rms_norm, "__reduce_ex__": reduce, FUSED: True}
+    own = {
+        "forward": FORWARDS.get(kind) or _with_our_rotary(kind.forward) or rms_norm,
+        "__reduce_ex__": reduce,
+        FUSED: True,
+    }
     return type(kind.__name__, (kind,), own | {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
 
 

@@ -1,0 +1,144 @@
+"""Gradients added where they are kept: the same sums, no second gradient, and nothing changed outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from concordant.models.fused import fuse
+from concordant.models.tree_attention import run_backbone
+from concordant.models.weight_gradients import FORWARDS, gradients_in_place
+
+BATCHES = [torch.stack([zoo.tokens(9, 2 * i), zoo.tokens(9, 2 * i + 1)]) for i in range(3)]
+
+
+def after_three_passes(model: PreTrainedModel) -> dict[str, Tensor]:
+    model.zero_grad()
+    for ids in BATCHES:
+        logits = model(input_ids=ids).logits
+        direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(int(ids.sum())))
+        (logits * direction).sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", zoo.ALL)
+def test_three_passes_add_up_to_autograds_gradient(name: str) -> None:
+    model = zoo.make(name).eval()
+    fuse(model)
+    wanted = after_three_passes(model)
+    with gradients_in_place():
+        given = after_three_passes(model)
+    assert given.keys() == wanted.keys()
+    scale = max(float(g.abs().max()) for g in wanted.values())
+    for key, gradient in wanted.items():
+        torch.testing.assert_close(given[key], gradient, atol=1e-5 * scale, rtol=1e-4, msg=key)
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: nn.Linear(4, 3),
+    "linear without bias": lambda: nn.Linear(4, 3, bias=False),
+    "Conv1D": lambda: Conv1D(3, 4),
+    "embedding": lambda: nn.Embedding(5, 4),
+    "embedding with padding": lambda: nn.Embedding(5, 4, padding_idx=1),
+    "embedding by frequency": lambda: nn.Embedding(5, 4, scale_grad_by_freq=True),
+}
+
+
+def layer_and_input(name: str, shape: tuple[int, ...] = (2, 3)) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    outer = nn.Sequential(LAYERS[name]())
+    fuse(outer)
+    if "embedding" in name:
+        return outer[0], torch.tensor([[1, 2, 2], [4, 1, 0]])
+    return outer[0], torch.randn(*shape, 4)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_by_itself(name: str) -> None:
+    layer, x = layer_and_input(name)
+
+    def gradients() -> list[Tensor]:
+        layer.zero_grad()
+        given = x.clone().requires_grad_() if x.is_floating_point() else x
+        for factor in (1.0, -3.0):
+            layer(given).mul(factor).square().sum().backward()
+        return [p.grad.clone() for p in layer.parameters()] + ([given.grad] if given.grad is not None else [])
+
+    wanted = gradients()
+    with gradients_in_place():
+        for mine, theirs in zip(gradients(), wanted, strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
+def test_the_kept_gradient_stays_the_tensor_it_is() -> None:
+    for name in ("linear", "Conv1D", "embedding"):
+        layer, x = layer_and_input(name)
+        with gradients_in_place():
+            layer(x).sum().backward()
+            kept = layer.weight.grad
+            layer(x).sum().backward()
+        assert layer.weight.grad is kept
+        layer(x).sum().backward()  # outside autograd adds, to the same tensor
+        expected = torch.autograd.grad(layer(x).sum(), layer.weight)[0]
+        torch.testing.assert_close(kept, 3 * expected)
+
+
+def test_outside_nothing_differs() -> None:
+    """Hooks see the gradient, ``torch.autograd.grad`` finds it, second derivatives exist."""
+    layer, x = layer_and_input("linear")
+    seen: list[Tensor] = []
+    layer.weight.register_hook(seen.append)
+    (first,) = torch.autograd.grad(layer(x).pow(3).sum(), layer.weight, create_graph=True)
+    assert len(seen) == 1
+    assert layer.weight.grad is None
+    (second,) = torch.autograd.grad(first.sum(), layer.weight)
+    assert second.abs().max() > 0
+
+
+def test_what_has_no_gradient_gets_none() -> None:
+    layer, x = layer_and_input("linear")
+    with gradients_in_place():
+        with torch.no_grad():
+            assert not layer(x).requires_grad
+        layer.weight.requires_grad_(False)
+        layer(x).sum().backward()
+        assert layer.weight.grad is None
+        assert layer.bias.grad is not None
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 1, 3)])
+def test_inputs_of_any_shape(shape: tuple[int, ...]) -> None:
+    layer, x = layer_and_input("linear", shape)
+    wanted = torch.autograd.grad(layer(x).square().sum(), layer.weight)[0]
+    with gradients_in_place():
+        layer(x).square().sum().backward()
+    torch.testing.assert_close(layer.weight.grad, wanted)
+
+
+def test_under_autocast_and_with_recomputation() -> None:
+    layer, x = layer_and_input("linear")
+    with gradients_in_place():
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(x).float().sum().backward()
+        rounded = layer.weight.grad.clone()
+        layer.zero_grad()
+        checkpoint(layer, x, use_reentrant=False).sum().backward()
+    torch.testing.assert_close(rounded, layer.weight.grad, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(layer.weight.grad, x.sum((0, 1)).expand(3, -1))
+
+
+def test_every_linear_layer_of_real_architectures_is_reached() -> None:
+    for name in ("Llama", "GPT-2", "OPT"):
+        model = zoo.make(name)
+        fuse(model)
+        plain = [type(module) for module in model.modules() if type(module) in FORWARDS]
+        assert not plain, name
+        with gradients_in_place():
+            run_backbone(model, BATCHES[0]).sum().backward()
