@@ -10,7 +10,7 @@ class TrainConfig:
     max_steps: int = 0  # optimizer (PPO: rollout) steps; 0: as many as `epochs` gives
     epochs: float = 1.0  # passes over the training data
     batch_size: int = 32  # prompts a step
-    micro_batch_tokens: int = 0  # tokens (rows × length) a pass with gradient; 0: 1,280 on a CPU, 8,192 on a GPU
+    micro_batch_tokens: int = 0  # tokens a pass with gradient, padding too; 0: 1,536 on a CPU, 8,192 on a GPU
     halve_on_oom: bool = False  # out of memory: halve micro_batch_tokens and do the step again, same gradient
     learning_rate: float = 1e-4
     schedule: str = "linear"  # linear | cosine | constant

@@ -9,6 +9,7 @@ R rows, L row length, N response tokens, B branches, P prompt tokens, T tokens o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -174,6 +175,26 @@ def micro_batches(
     if rows:
         batches.append(rows)
     return [_lay_rows(rows) for rows in batches]
+
+
+def packed_batches(trees: Sequence[PromptTree], max_tokens: int) -> list[TreeBatch]:
+    """Lay ``trees`` behind one another, in one row a batch of at most ``max_tokens`` tokens, one whole tree at least.
+
+    For a model that attends each tree alone, so that a row costs no more for being long. As few batches as there can
+    be and about even, longest trees first: a small one would cost more a token, and a full one more memory.
+    """
+    placed = sorted(_place(trees), key=lambda p: (-p.tree.tokens, p.number))
+    total = sum(p.tree.tokens for p in placed)
+    share = total / max(1, math.ceil(total / max_tokens))
+    rows: list[list[_Placed]] = []
+    tokens = math.inf  # of the last row
+    for p in placed:
+        if tokens >= share or tokens + p.tree.tokens > max_tokens:
+            rows.append([])
+            tokens = 0
+        rows[-1].append(p)
+        tokens += p.tree.tokens
+    return [_lay_rows([row]) for row in rows]
 
 
 def lay_out(trees: Sequence[PromptTree], layout: Layout = Layout.TREE) -> TreeBatch:

@@ -104,15 +104,19 @@ def untouched(learner: TorchLearner) -> Iterator[None]:
 
 
 def longest(trees: Sequence[PromptTree], learner: TorchLearner, batch_size: int) -> list[int]:
-    """Numbers of the longest trees, as many as fill a micro-batch, one batch at most."""
+    """Numbers of trees that fill a micro-batch, the longest first, one batch at most."""
 
     def size(number: int) -> int:
         tree = trees[number]
         return tree.tokens if learner.network.layout is Layout.TREE else tree.flat_tokens
 
-    order = sorted(range(len(trees)), key=size, reverse=True)
-    fill = learner.micro_batch_tokens // max(1, size(order[0])) + 1
-    return order[: min(batch_size, fill)]
+    taken: list[int] = []
+    left = learner.micro_batch_tokens
+    for number in sorted(range(len(trees)), key=size, reverse=True):
+        if len(taken) < batch_size and (not taken or size(number) <= left):
+            taken.append(number)
+            left -= size(number)
+    return taken
 
 
 def trial_step(

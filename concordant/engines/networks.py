@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from concordant.core import logprobs
 from concordant.core.objective import BranchOutputs, Outputs
@@ -35,6 +36,11 @@ class Network(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def body(self) -> PreTrainedModel | None:
+        """The model that reads trees; None for a network of another kind."""
+        return None
 
     @property
     def sampled(self) -> nn.Module:
@@ -85,6 +91,10 @@ class PolicyNetwork(Network):
         return lm_logits(self.model, hidden_CH, self.policy.traits.head)
 
     @property
+    def body(self) -> PreTrainedModel:
+        return self.model
+
+    @property
     def sampled(self) -> nn.Module:
         return self.model
 
@@ -116,6 +126,10 @@ class CriticNetwork(Network):
         super().__init__()
         self.backbone, self.head, self.layout = critic.backbone, critic.head, critic.layout
 
+    @property
+    def body(self) -> PreTrainedModel:
+        return self.backbone
+
     def forward(
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
     ) -> BranchOutputs:
@@ -131,6 +145,10 @@ class RewardNetwork(Network):
         self.reward_model = reward_model
         self.model = reward_model.model
         self.layout = reward_model.layout
+
+    @property
+    def body(self) -> PreTrainedModel:
+        return self.model
 
     def forward(
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None

@@ -19,24 +19,24 @@ from torch import Tensor, nn
 from concordant.config.train import TrainConfig
 from concordant.core.errors import RunFailed
 from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
-from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch, micro_batches
+from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
 from concordant.engines.memory import enough_memory, is_out_of_memory
 from concordant.engines.networks import Network
 from concordant.engines.protocol import StepMetrics
 from concordant.engines.weight_motion import WeightMotion
-from concordant.models.tree_attention import forward_tokens
+from concordant.models.tree_attention import batches, forward_tokens
 from concordant.models.weight_gradients import gradients_in_place
 
 T = TypeVar("T")
 MICRO_BATCH_TOKENS = 8192  # of a pass with gradient, where none are given
-CPU_GRADIENT_TOKENS = 1280  # the same on a CPU: more costs memory and gains little
+CPU_GRADIENT_TOKENS = 1536  # the same on a CPU: more costs memory and gains little
 _FORWARD_FACTOR = 4  # without a backward pass nothing is kept: such a pass may have that many times the tokens
 
 
 class TorchLearner:
     """``precision`` is autocast's dtype, None for fp32; weights and optimizer are fp32 always.
 
-    ``row_tokens``: trees share rows of so many tokens; 0 gives each a row of its own.
+    ``row_tokens``: trees share rows of so many tokens, 0 gives each a row of its own, where rows are padded.
     """
 
     def __init__(
@@ -223,7 +223,8 @@ class TorchLearner:
 
     def _micro_batches(self, trees: Sequence[PromptTree], max_tokens: int) -> Iterator[TreeBatch]:
         device = self.network.device
-        return (batch.to(device) for batch in micro_batches(trees, self.network.layout, max_tokens, self.row_tokens))
+        cut = batches(self.network.body, trees, self.network.layout, max_tokens, self.row_tokens)
+        return (batch.to(device) for batch in cut)
 
     def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
         reference = self.reference().network if want.kl else None

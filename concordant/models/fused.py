@@ -2,8 +2,9 @@
 
 On a CPU a small model's step spends an eighth of its time on them, writing and reading what the next one needs. GPT-2's
 GELU becomes one operation, the same function; a root-mean-square norm and rotary embedding get a backward pass of
-their own that reads each tensor once, where numbers agree with what the model's own code gives. A module that gets one
-becomes an object of a subclass; transformers' classes stay what they are.
+their own that reads each tensor once, where numbers agree with what the model's own code gives. Linear layers and
+embeddings get those of ``weight_gradients.py``. A module that gets one becomes an object of a subclass; the classes of
+transformers and PyTorch stay what they are.
 
 T any leading shape, H hidden size, D head size.
 """

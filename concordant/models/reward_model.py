@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.core.errors import UserError
 from concordant.core.losses import bradley_terry
-from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch, micro_batches
+from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message
 from concordant.models import reward_build
@@ -29,7 +29,7 @@ from concordant.models.export import write_model
 from concordant.models.layout import Head, ModelTraits, decide_layout, is_causal, lm_logits, undisturbed
 from concordant.models.load import Policy, adapt, base_of_adapter, checkpoint_activations, load_config, load_policy
 from concordant.models.locate import is_adapter, locate
-from concordant.models.tree_attention import forward_tokens, hidden_at, positions
+from concordant.models.tree_attention import batches, forward_tokens, hidden_at, positions
 
 Dialogue = Sequence[Message | Mapping[str, str]]
 
@@ -161,7 +161,7 @@ class RewardModel:
         """Scores of all branches in the order of ``trees``, (B,), on the CPU."""
         scores_B = torch.zeros(sum(len(t.branches) for t in trees))
         with undisturbed(self.model):
-            for batch in micro_batches(trees, self.layout, forward_tokens(self.model.device)):
+            for batch in batches(self.model, trees, self.layout, forward_tokens(self.model.device)):
                 scores_B[batch.caller_B] = self.scores(batch.to(self.model.device)).cpu()
         return scores_B
 

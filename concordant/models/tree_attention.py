@@ -8,13 +8,14 @@ R rows, L row length, H hidden size, N any positions, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from concordant.core.trees import Layout, TreeBatch
+from concordant.core.trees import ROW_TOKENS, Layout, PromptTree, TreeBatch, micro_batches, packed_batches
 from concordant.models import last_layer, packed_attention
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # transformers' names of layer types
@@ -26,6 +27,19 @@ CPU_FORWARD_TOKENS, FORWARD_TOKENS = 2048, 32768
 def forward_tokens(device: torch.device) -> int:
     """Tokens (rows × length) a pass without gradient works on at once."""
     return CPU_FORWARD_TOKENS if device.type == "cpu" else FORWARD_TOKENS
+
+
+def batches(
+    model: PreTrainedModel | None,
+    trees: Sequence[PromptTree],
+    layout: Layout,
+    max_tokens: int,
+    row_tokens: int = ROW_TOKENS,
+) -> list[TreeBatch]:
+    """``trees`` in batches of at most ``max_tokens``, padding counted, laid as ``model`` runs them fastest."""
+    if model is not None and layout is Layout.TREE and packed_attention.can_run(model):
+        return packed_batches(trees, max_tokens)
+    return micro_batches(trees, layout, max_tokens, row_tokens)
 
 
 def hidden_states(model: PreTrainedModel, batch: TreeBatch, layout: Layout) -> Tensor:

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from concordant.core.trees import Branch, Layout, PromptTree, lay_out, micro_batches
+from concordant.core.trees import Branch, Layout, PromptTree, lay_out, micro_batches, packed_batches
 
 lengths = st.integers(1, 9)
 trees_of_lengths = st.lists(st.tuples(lengths, st.lists(lengths, min_size=1, max_size=4)), min_size=1, max_size=8)
@@ -56,6 +56,31 @@ def test_tree_layout_computes_the_trunk_once_and_flat_once_a_branch(shapes, max_
     for layout, count in ((Layout.TREE, lambda t: t.tokens), (Layout.FLAT, lambda t: t.flat_tokens)):
         laid = sum(int(b.is_token_RL.sum()) for b in micro_batches(trees, layout, max_tokens))
         assert laid == sum(map(count, trees))
+
+
+@settings(deadline=None, max_examples=60)
+@given(trees_of_lengths, st.integers(1, 60))
+def test_packed_batches_are_one_row_each_within_the_limit_and_even(shapes, max_tokens):
+    trees = make(shapes)
+    batches = packed_batches(trees, max_tokens)
+    sizes = [b.ids_RL.numel() for b in batches]
+    longest, total = max(t.tokens for t in trees), sum(t.tokens for t in trees)
+    assert all(b.ids_RL.shape[0] == 1 and bool(b.is_token_RL.all()) for b in batches)
+    assert sum(sizes) == total
+    assert sorted(n for b in batches for n in b.tree_B.unique().tolist()) == list(range(len(trees)))
+    assert all(size <= max_tokens or len(b.tree_B.unique()) == 1 for size, b in zip(sizes, batches, strict=True))
+    if total <= max_tokens:
+        assert len(batches) == 1
+    if longest <= max_tokens:  # none is fuller than its share of as few as there can be, by a tree at most
+        assert max(sizes) < total / -(-total // max_tokens) + longest
+    assert batches[0].tree_B[0] == max(range(len(trees)), key=lambda i: trees[i].tokens)
+
+
+def test_packed_batches_by_hand():
+    trees = make([(3, [1]), (8, [2]), (4, [2, 1]), (5, [1])])  # 4, 10, 7 and 6 tokens
+    assert [b.tree_B.unique().tolist() for b in packed_batches(trees, 20)] == [[1, 2], [0, 3]]
+    assert [b.tree_B.unique().tolist() for b in packed_batches(trees, 27)] == [[0, 1, 2, 3]]
+    assert [b.tree_B.unique().tolist() for b in packed_batches(trees, 9)] == [[1], [2], [3], [0]]
 
 
 def test_positions_restart_at_the_trunks_end():

@@ -14,7 +14,6 @@ from concordant.algorithms.supervised import Supervised
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
-from concordant.core.trees import micro_batches
 from concordant.doctor import preflight_memory, preflight_model
 from concordant.doctor.preflight_model import check_ppo, check_supervised, gradients, longest, untouched
 from concordant.engines.networks import PolicyNetwork, RewardNetwork
@@ -105,13 +104,13 @@ def test_the_trial_step_is_on_the_longest_trees(limit, batch_size, count):
     learner = learner_of(micro_batch_tokens=limit)
     tried = longest(trees, learner, batch_size)
     assert sorted(tried, reverse=True) == list(range(29, 29 - count, -1))
-    batches = micro_batches([trees[i] for i in tried], learner.network.layout, limit, learner.row_tokens)
-    whole = micro_batches(trees, learner.network.layout, limit, learner.row_tokens)
+    batches = list(learner._micro_batches([trees[i] for i in tried], limit))
+    whole = list(learner._micro_batches(trees, limit))
     assert batch_size < 3 or batches[0].ids_RL.shape == whole[0].ids_RL.shape
 
 
 @pytest.mark.parametrize("problem", [torch.OutOfMemoryError("CUDA"), RuntimeError("[...] can't allocate memory: 9")])
-@pytest.mark.parametrize(("halve", "tokens"), [(False, 640), (True, 7)])  # halved down to the longest tree
+@pytest.mark.parametrize(("halve", "tokens"), [(False, 768), (True, 7)])  # halved down to the longest tree
 def test_a_batch_that_does_not_fit(monkeypatch, problem, halve, tokens):
     def no_room(self, batch, want):
         raise problem
