@@ -27,7 +27,7 @@ class RunConfig:
 @dataclass
 class SFTConfig(RunConfig):
     responses: str = "both"  # both | chosen: which answers of a pair are imitated
-    packing: bool = True  # several dialogues share a row; False: one a row
+    packing: bool = True  # several dialogues share a row where rows are padded; False: one a row
 
 
 @dataclass

@@ -8,7 +8,7 @@ from concordant.verbs import VERBS
 
 
 def test_the_comment_beside_a_field_is_its_help():
-    assert comments(SFTConfig)["packing"] == "several dialogues share a row; False: one a row"
+    assert comments(SFTConfig)["packing"] == "several dialogues share a row where rows are padded; False: one a row"
 
 
 def test_inherited_fields_keep_their_comment():
