@@ -4,8 +4,8 @@ Autograd makes each pass's gradient of a weight apart, then adds it to what earl
 Here a product adds to ``.grad`` as it goes and an embedding touches the rows of the tokens that were read, so no second
 gradient is made, written, read and freed. The sums are the same but for the order of rounding.
 
-Only within ``gradients_in_place``: a module that has one of these forward passes is else what it was. Hooks on weights
-are not called, and ``torch.autograd.grad`` finds no gradient there.
+Only within ``gradients_in_place``: a module that has one of these forward passes is else what it was. There hooks on
+weights are given no gradient, and ``torch.autograd.grad`` finds none.
 
 T any leading shape, N all of it in one, I and O sizes of input and output, V vocabulary, H hidden size.
 """
