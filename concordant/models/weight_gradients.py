@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
+from concordant.models.products import add_multiplied, multiply
+
 _is_active: ContextVar[bool] = ContextVar("gradients_in_place", default=False)
 
 
@@ -37,62 +39,52 @@ def gradients_in_place() -> Iterator[None]:
 
 
 def _applies(weight: Tensor) -> bool:
+    return _is_active.get() and torch.is_grad_enabled() and weight.is_leaf and _is_plain(weight)
+
+
+def _is_plain(weight: Tensor) -> bool:
     """Where it was measured. Autocast would give the product and the weight different types."""
     return (
-        _is_active.get()
-        and torch.is_grad_enabled()
-        and weight.requires_grad
-        and weight.is_leaf
+        type(weight) in (Tensor, nn.Parameter)
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-def _add_product(weight: Tensor, a: Tensor, b: Tensor) -> None:
+def _add_product(weight: Tensor, a_N: Tensor, b_N: Tensor) -> None:
     """``weight``: the leaf itself; where activations are computed again, the one saved is an alias of it."""
-    if weight.grad is None:
-        weight.grad = a @ b
-    else:
-        weight.grad.addmm_(a, b)
+    fresh = weight.grad is None
+    if fresh:
+        weight.grad = torch.empty_like(weight)
+    assert weight.grad is not None
+    add_multiplied(weight.grad, a_N, b_N, fresh)
 
 
-class _Linear(torch.autograd.Function):
-    """y = x Wᵀ + b."""
-
-    @staticmethod
-    def forward(ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x_TI, weight_OI)
-        ctx.leaf = weight_OI
-        return F.linear(x_TI, weight_OI, bias_O)
+class _Product(torch.autograd.Function):
+    """y = x W + b."""
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_TO: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        x_TI, weight_OI = ctx.saved_tensors
-        needs_x, _, needs_bias = ctx.needs_input_grad
-        grad_NO = grad_TO.flatten(0, -2)
-        _add_product(ctx.leaf, grad_NO.t(), x_TI.flatten(0, -2))
-        return grad_TO @ weight_OI if needs_x else None, None, grad_NO.sum(0) if needs_bias else None
-
-
-class _Conv1D(torch.autograd.Function):
-    """y = x W + b, GPT-2's linear layer."""
-
-    @staticmethod
-    def forward(ctx: Any, x_TI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
-        ctx.save_for_backward(x_TI, weight_IO)
-        ctx.leaf = weight_IO
-        return torch.addmm(bias_O, x_TI.flatten(0, -2), weight_IO).view(*x_TI.shape[:-1], -1)
+    def forward(ctx: Any, x_TI: Tensor, weight: Tensor, bias_O: Tensor | None, kept_IO: bool) -> Tensor:
+        """``weight`` is (I, O) if ``kept_IO``, else (O, I)."""
+        ctx.save_for_backward(x_TI, weight)
+        ctx.leaf, ctx.kept_IO = weight, kept_IO
+        return _product(x_TI, weight if kept_IO else weight.t(), bias_O)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_TO: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        x_TI, weight_IO = ctx.saved_tensors
-        needs_x, _, needs_bias = ctx.needs_input_grad
-        grad_NO = grad_TO.flatten(0, -2)
-        _add_product(ctx.leaf, x_TI.flatten(0, -2).t(), grad_NO)
-        return grad_TO @ weight_IO.t() if needs_x else None, None, grad_NO.sum(0) if needs_bias else None
+    def backward(ctx: Any, grad_TO: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+        x_TI, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        x_NI, grad_NO = x_TI.flatten(0, -2), grad_TO.flatten(0, -2)
+        if needs_weight:
+            _add_product(ctx.leaf, *((x_NI, grad_NO) if ctx.kept_IO else (grad_NO, x_NI)))
+        x_grad_TI = _product(grad_TO, weight.t() if ctx.kept_IO else weight) if needs_x else None
+        return x_grad_TI, None, grad_NO.sum(0) if needs_bias else None, None
+
+
+def _product(x_TI: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    return multiply(x_TI.flatten(0, -2), weight_IO, bias_O).view(*x_TI.shape[:-1], -1)
 
 
 class _Embedding(torch.autograd.Function):
@@ -117,20 +109,28 @@ class _Embedding(torch.autograd.Function):
 
 
 def _linear(self: Any, x: Tensor) -> Tensor:
-    if _applies(self.weight) and x.ndim > 1:
-        return _Linear.apply(x, self.weight, self.bias)
-    return nn.Linear.forward(self, x)
+    return nn.Linear.forward(self, x) if _is_others(self, x) else _apply(self, x, False)
 
 
 def _conv1d(self: Any, x: Tensor) -> Tensor:
-    if _applies(self.weight) and x.ndim > 1:
-        return _Conv1D.apply(x, self.weight, self.bias)
-    return Conv1D.forward(self, x)
+    return Conv1D.forward(self, x) if _is_others(self, x) else _apply(self, x, True)
+
+
+def _is_others(layer: Any, x: Tensor) -> bool:
+    """Whether autograd is to see the layer's own operations, or they are not ours to do."""
+    free = not torch.is_grad_enabled() and _is_plain(layer.weight)
+    return x.ndim < 2 or x.dtype != torch.float32 or not (free or _applies(layer.weight))
+
+
+def _apply(layer: Any, x: Tensor, kept_IO: bool) -> Tensor:
+    if torch.is_grad_enabled():
+        return _Product.apply(x, layer.weight, layer.bias, kept_IO)
+    return _product(x, layer.weight if kept_IO else layer.weight.t(), layer.bias)
 
 
 def _embedding(self: Any, ids: Tensor) -> Tensor:
     is_plain = self.max_norm is None and not self.scale_grad_by_freq and not self.sparse
-    if is_plain and _applies(self.weight):
+    if is_plain and self.weight.requires_grad and _applies(self.weight):
         return _Embedding.apply(ids, self.weight, self.padding_idx)
     return nn.Embedding.forward(self, ids)
 

@@ -1,0 +1,153 @@
+"""Matrix products in fp32 by oneDNN where PyTorch's BLAS leaves half of the processor idle.
+
+PyTorch's BLAS is MKL, which on AMD's processors does not use AVX-512; oneDNN, part of the same PyTorch, does, and on
+a Zen 5 multiplies twice as fast. PyTorch hands it fp32 products only where they may be rounded to bf16, but oneDNN
+rounds on units of AMX alone and elsewhere multiplies in full. ``_is_exact`` asks for it and looks at the numbers: where
+they are rounded, or the user has set that precision, all stays with MKL.
+
+oneDNN compiles code for every shape it meets, milliseconds and half a MiB each, and packed rows have a new length each
+time. So rows are multiplied in blocks of few sizes, the last one filled up with zeros.
+
+N rows, I and O sizes of input and output.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concordant.core.seeding import torch_stream
+
+BLOCKS = (512, 256)  # rows multiplied at once
+TAILS = (16, 32, 48, 64, 128, 192, 256)  # what is left is filled up to one of these
+LEAST = 2**23  # multiplications from which a block's detour through Python is worth it
+TOLERANCE = 1e-5  # of the product's size: fp32 gives 1e-7, factors rounded to bf16 3e-3
+CPUINFO = Path("/proc/cpuinfo")
+
+_onednn: Any = torch.backends.mkldnn
+_lock, _inside = Lock(), 0
+
+
+def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """a b + bias, where autograd does not look."""
+    if not _suits(a_NI, b_IO):
+        return a_NI @ b_IO if bias_O is None else torch.addmm(bias_O, a_NI, b_IO)
+    out_NO = a_NI.new_empty(len(a_NI), b_IO.shape[1])
+    with _by_onednn():
+        for rows, size in _blocks(len(a_NI)):
+            a, out = _filled(a_NI[rows], size), out_NO[rows]
+            product = out if len(out) == size else out.new_empty(size, out.shape[1])
+            _either(torch.mm if bias_O is None else partial(torch.addmm, bias_O), a, b_IO, out=product)
+            if product is not out:
+                out.copy_(product[: len(out)])
+    return out_NO
+
+
+def add_multiplied(sum_IO: Tensor, a_NI: Tensor, b_NO: Tensor, fresh: bool = False) -> None:
+    """sum += aᵀ b, in place; ``fresh``: whatever ``sum`` holds does not count."""
+    beta = 0 if fresh else 1
+    if not _suits(a_NI, b_NO):
+        sum_IO.addmm_(a_NI.t(), b_NO, beta=beta)
+        return
+    with _by_onednn():
+        for rows, size in _blocks(len(a_NI)):
+            a, b = (_filled(x_N[rows], size) for x_N in (a_NI, b_NO))
+            _either(sum_IO.addmm_, a.t(), b, beta=beta)
+            beta = 1
+
+
+def _suits(a_NI: Tensor, b: Tensor) -> bool:
+    """``b`` (I, O) or (N, O)."""
+    return (
+        a_NI.device.type == b.device.type == "cpu"
+        and a_NI.dtype == b.dtype == torch.float32
+        and len(a_NI) >= TAILS[0]
+        and len(a_NI) * a_NI.shape[1] * b.shape[1] >= LEAST
+        and bool(_onednn.enabled)
+        and _faster()
+    )
+
+
+def _blocks(count: int) -> Iterator[tuple[slice, int]]:
+    """Rows of each block, and how many to fill it up to."""
+    at = 0
+    while at < count:
+        left = count - at
+        size = next((b for b in BLOCKS if left >= b), None) or next(t for t in TAILS if t >= left)
+        yield slice(at, at + size), size
+        at += size
+
+
+def _filled(x_NI: Tensor, size: int) -> Tensor:
+    if len(x_NI) == size:
+        return x_NI
+    filled = x_NI.new_zeros(size, x_NI.shape[1])
+    filled[: len(x_NI)] = x_NI
+    return filled
+
+
+@contextmanager
+def _by_onednn() -> Iterator[None]:
+    """The setting is the process's; attention, whose many small products come in every shape, is to go without."""
+    global _inside
+    with _lock:
+        _inside += 1
+        _onednn.matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                _onednn.matmul.fp32_precision = "none"
+
+
+def _either(product: Callable[..., Tensor], *factors: Tensor, **settings: Any) -> None:
+    """By MKL where oneDNN has no memory left for its code; it says no more than this."""
+    try:
+        product(*factors, **settings)
+    except RuntimeError as refusal:
+        if "could not create a primitive" not in str(refusal):
+            raise
+        _onednn.matmul.fp32_precision = "none"
+        product(*factors, **settings)
+        _onednn.matmul.fp32_precision = "bf16"
+
+
+@cache
+def _faster() -> bool:
+    """Decided by the processor's name and not by a clock: the same machine is to give the same bits."""
+    return (
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkl.is_available()
+        and _onednn.is_available()
+        and _is_amd()
+        and _is_exact()
+    )
+
+
+def _is_amd() -> bool:
+    text = CPUINFO.read_text(errors="replace") if CPUINFO.exists() else platform.processor()
+    return "AuthenticAMD" in text
+
+
+def _is_exact() -> bool:
+    if _onednn.matmul.fp32_precision != "none":
+        return False
+    stream = torch_stream(0, "models/products")
+    a, b = (torch.randn(size, size, generator=stream) for size in (256, 256))
+    with _by_onednn():
+        products = [a @ b, a @ b.t(), a.t() @ b]
+    exact = [a.double() @ b.double(), a.double() @ b.double().t(), a.double().t() @ b.double()]
+    return all(
+        torch.allclose(x.double(), y, rtol=0, atol=TOLERANCE * y.abs().max().item())
+        for x, y in zip(products, exact, strict=True)
+    )
