@@ -1,4 +1,4 @@
-"""Matrix products in fp32 by oneDNN where PyTorch's BLAS leaves half of the processor idle.
+"""Matrix products by oneDNN: in fp32 where PyTorch's BLAS leaves half of the processor idle, in bf16 on every CPU.
 
 PyTorch's BLAS is MKL, which on AMD's processors does not use AVX-512; oneDNN, part of the same PyTorch, does, and on
 a Zen 5 multiplies twice as fast. PyTorch hands it fp32 products only where they may be rounded to bf16, but oneDNN
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
@@ -28,7 +28,7 @@ from concordant.core.seeding import torch_stream
 
 BLOCKS = (512, 256)  # rows multiplied at once
 TAILS = (16, 32, 48, 64, 128, 192, 256)  # what is left is filled up to one of these
-LEAST = 2**23  # multiplications from which a block's detour through Python is worth it
+LEAST = 2**23  # multiplications in fp32 from which a block's detour through Python is worth it
 TOLERANCE = 1e-5  # of the product's size: fp32 gives 1e-7, factors rounded to bf16 3e-3
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -38,42 +38,43 @@ _lock, _inside = Lock(), 0
 
 def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """a b + bias, where autograd does not look."""
+    product = torch.mm if bias_O is None else partial(torch.addmm, bias_O)
     if not _suits(a_NI, b_IO):
-        return a_NI @ b_IO if bias_O is None else torch.addmm(bias_O, a_NI, b_IO)
+        return product(a_NI, b_IO)
     out_NO = a_NI.new_empty(len(a_NI), b_IO.shape[1])
     with _by_onednn():
         for rows, size in _blocks(len(a_NI)):
-            a, out = _filled(a_NI[rows], size), out_NO[rows]
-            product = out if len(out) == size else out.new_empty(size, out.shape[1])
-            _either(torch.mm if bias_O is None else partial(torch.addmm, bias_O), a, b_IO, out=product)
-            if product is not out:
-                out.copy_(product[: len(out)])
+            out = out_NO[rows]
+            whole = out if len(out) == size else out.new_empty(size, out.shape[1])
+            _either(product, _filled(a_NI[rows], size), b_IO, out=whole)
+            if whole is not out:
+                out.copy_(whole[: len(out)])
     return out_NO
 
 
 def add_multiplied(sum_IO: Tensor, a_NI: Tensor, b_NO: Tensor, fresh: bool = False) -> None:
-    """sum += aᵀ b, in place; ``fresh``: whatever ``sum`` holds does not count."""
-    beta = 0 if fresh else 1
-    if not _suits(a_NI, b_NO):
-        sum_IO.addmm_(a_NI.t(), b_NO, beta=beta)
-        return
-    with _by_onednn():
-        for rows, size in _blocks(len(a_NI)):
+    """sum += aᵀ b, in place; ``fresh``: whatever ``sum`` holds does not count. The sum of bf16 factors may be fp32."""
+    suits = _suits(a_NI, b_NO)
+    with _by_onednn() if suits else nullcontext():
+        for rows, size in _blocks(len(a_NI)) if suits else [(slice(None), len(a_NI))]:
             a, b = (_filled(x_N[rows], size) for x_N in (a_NI, b_NO))
-            _either(sum_IO.addmm_, a.t(), b, beta=beta)
-            beta = 1
+            if a.dtype == sum_IO.dtype:
+                _either(sum_IO.addmm_, a.t(), b, beta=0 if fresh else 1)
+            elif fresh:
+                sum_IO.copy_(a.t() @ b)
+            else:
+                sum_IO.add_(a.t() @ b)
+            fresh = False
 
 
 def _suits(a_NI: Tensor, b: Tensor) -> bool:
-    """``b`` (I, O) or (N, O)."""
-    return (
-        a_NI.device.type == b.device.type == "cpu"
-        and a_NI.dtype == b.dtype == torch.float32
-        and len(a_NI) >= TAILS[0]
-        and len(a_NI) * a_NI.shape[1] * b.shape[1] >= LEAST
-        and bool(_onednn.enabled)
-        and _faster()
-    )
+    """``b`` (I, O) or (N, O). In bf16 PyTorch itself leaves products to oneDNN, in whatever shape they come."""
+    if not (a_NI.device.type == b.device.type == "cpu" and a_NI.dtype == b.dtype and _onednn.enabled):
+        return False
+    if a_NI.dtype == torch.bfloat16:
+        return bool(_onednn.is_available())
+    is_large = len(a_NI) >= TAILS[0] and len(a_NI) * a_NI.shape[1] * b.shape[1] >= LEAST
+    return is_large and a_NI.dtype == torch.float32 and _faster()
 
 
 def _blocks(count: int) -> Iterator[tuple[slice, int]]:

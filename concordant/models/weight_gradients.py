@@ -25,6 +25,8 @@ from transformers.pytorch_utils import Conv1D
 
 from concordant.models.products import add_multiplied, multiply
 
+CASTS_FROM = 256  # rows; fewer, as in sampling, take the copy of the weight that autocast keeps
+
 _is_active: ContextVar[bool] = ContextVar("gradients_in_place", default=False)
 
 
@@ -43,13 +45,18 @@ def _applies(weight: Tensor) -> bool:
 
 
 def _is_plain(weight: Tensor) -> bool:
-    """Where it was measured. Autocast would give the product and the weight different types."""
+    """Where it was measured."""
     return (
         type(weight) in (Tensor, nn.Parameter)
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        and _factors() in (torch.float32, torch.bfloat16)
     )
+
+
+def _factors() -> torch.dtype:
+    """What products are made of: autocast's type or fp32."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
 
 
 def _add_product(weight: Tensor, a_N: Tensor, b_N: Tensor) -> None:
@@ -62,29 +69,34 @@ def _add_product(weight: Tensor, a_N: Tensor, b_N: Tensor) -> None:
 
 
 class _Product(torch.autograd.Function):
-    """y = x W + b."""
+    """y = x W + b. Under autocast x and W stay in fp32 for the backward pass, which casts them again: three layers that
+    read one x keep it once, and no second copy of W is kept."""
 
     @staticmethod
     def forward(ctx: Any, x_TI: Tensor, weight: Tensor, bias_O: Tensor | None, kept_IO: bool) -> Tensor:
         """``weight`` is (I, O) if ``kept_IO``, else (O, I)."""
         ctx.save_for_backward(x_TI, weight)
-        ctx.leaf, ctx.kept_IO = weight, kept_IO
-        return _product(x_TI, weight if kept_IO else weight.t(), bias_O)
+        ctx.leaf, ctx.kept_IO, ctx.dtype = weight, kept_IO, _factors()
+        return _product(ctx.dtype, x_TI, weight if kept_IO else weight.t(), bias_O)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_TO: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         x_TI, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        x_NI, grad_NO = x_TI.flatten(0, -2), grad_TO.flatten(0, -2)
+        grad_NO = grad_TO.flatten(0, -2)
         if needs_weight:
+            x_NI = x_TI.flatten(0, -2).to(ctx.dtype)
             _add_product(ctx.leaf, *((x_NI, grad_NO) if ctx.kept_IO else (grad_NO, x_NI)))
-        x_grad_TI = _product(grad_TO, weight.t() if ctx.kept_IO else weight) if needs_x else None
-        return x_grad_TI, None, grad_NO.sum(0) if needs_bias else None, None
+        x_grad_TI = None
+        if needs_x:
+            x_grad_TI = _product(ctx.dtype, grad_TO, weight.t() if ctx.kept_IO else weight).to(x_TI.dtype)
+        return x_grad_TI, None, grad_NO.sum(0, dtype=torch.float32) if needs_bias else None, None
 
 
-def _product(x_TI: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    return multiply(x_TI.flatten(0, -2), weight_IO, bias_O).view(*x_TI.shape[:-1], -1)
+def _product(dtype: torch.dtype, x_TI: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    bias_O = None if bias_O is None else bias_O.to(dtype)
+    return multiply(x_TI.flatten(0, -2).to(dtype), weight_IO.to(dtype), bias_O).view(*x_TI.shape[:-1], -1)
 
 
 class _Embedding(torch.autograd.Function):
@@ -118,14 +130,18 @@ def _conv1d(self: Any, x: Tensor) -> Tensor:
 
 def _is_others(layer: Any, x: Tensor) -> bool:
     """Whether autograd is to see the layer's own operations, or they are not ours to do."""
-    free = not torch.is_grad_enabled() and _is_plain(layer.weight)
-    return x.ndim < 2 or x.dtype != torch.float32 or not (free or _applies(layer.weight))
+    if x.ndim < 2 or x.dtype not in (torch.float32, _factors()):
+        return True
+    if torch.is_grad_enabled():
+        return not _applies(layer.weight)
+    casts = _factors() != torch.float32 and x.numel() < CASTS_FROM * x.shape[-1]
+    return casts or not _is_plain(layer.weight)
 
 
 def _apply(layer: Any, x: Tensor, kept_IO: bool) -> Tensor:
     if torch.is_grad_enabled():
         return _Product.apply(x, layer.weight, layer.bias, kept_IO)
-    return _product(x, layer.weight if kept_IO else layer.weight.t(), layer.bias)
+    return _product(_factors(), x, layer.weight if kept_IO else layer.weight.t(), layer.bias)
 
 
 def _embedding(self: Any, ids: Tensor) -> Tensor:

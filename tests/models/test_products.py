@@ -1,4 +1,4 @@
-"""fp32 products by oneDNN: the product of the whole for any number of rows, and nothing changed around it."""
+"""Products by oneDNN: the product of the whole for any number of rows, and nothing changed around it."""
 
 from __future__ import annotations
 
@@ -53,6 +53,18 @@ def test_blocks_make_the_whole_product(by_onednn: None, rows: int) -> None:
     unset = torch.full_like(before, torch.nan)
     add_multiplied(unset, a, grad, fresh=True)
     torch.testing.assert_close(unset.double(), added, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_factors_in_bf16_are_multiplied_in_blocks_too_and_summed_in_fp32(rows: int) -> None:
+    a, b, grad = (x.bfloat16() for x in drawn((rows, INPUTS), (INPUTS, OUTPUTS), (rows, OUTPUTS)))
+    torch.testing.assert_close(multiply(a, b).double(), a.double() @ b.double(), atol=1e-2, rtol=2**-8)
+
+    # sums of ones that bf16 cannot hold, of blocks' that it can
+    a, grad = torch.ones_like(a), torch.ones_like(grad)
+    total = torch.full((INPUTS, OUTPUTS), 1000.0)
+    add_multiplied(total, a, grad)
+    assert torch.equal(total, torch.full_like(total, 1000.0 + rows))
 
 
 def test_all_numbers_of_rows_are_multiplied_in_few_sizes() -> None:

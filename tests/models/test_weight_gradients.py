@@ -40,6 +40,22 @@ def test_three_passes_add_up_to_autograds_gradient(name: str) -> None:
         torch.testing.assert_close(given[key], gradient, atol=1e-5 * scale, rtol=1e-4, msg=key)
 
 
+@pytest.mark.parametrize("name", ["Llama", "GPT-2"])
+def test_under_autocast_they_are_as_near_to_the_gradient_in_fp32_as_autograds(name: str) -> None:
+    model = zoo.make(name).eval()
+    fuse(model)
+    exact = after_three_passes(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = after_three_passes(model)
+        with gradients_in_place():
+            ours = after_three_passes(model)
+    for key, gradient in exact.items():
+        mistake, allowed = (ours[key] - gradient).norm(), (theirs[key] - gradient).norm()
+        assert ours[key].dtype == torch.float32
+        assert mistake < 1.1 * allowed, key
+    assert any(not torch.equal(ours[key], theirs[key]) for key in exact)
+
+
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(4, 3),
     "linear without bias": lambda: nn.Linear(4, 3, bias=False),
