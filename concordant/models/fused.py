@@ -129,6 +129,10 @@ def _with_our_rotary(forward: Any) -> FunctionType | None:
 
     def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> Any:
         whole = cos.shape[-1] == q.shape[-1] and not (args or kwargs or cos.requires_grad or sin.requires_grad)
+        if q.dtype == k.dtype == torch.bfloat16 and _is_plain(
+            cos
+        ):  # autocast's; times cos it would be fp32 all the same
+            q, k = q.float(), k.float()
         if not (whole and _is_plain(q) and _is_plain(k)):
             return theirs(q, k, cos, sin, *args, **kwargs)
         cos, sin = cos[:, None], sin[:, None]

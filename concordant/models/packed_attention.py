@@ -128,16 +128,20 @@ def _attend(
     pieces = _pieces.get()
     sizes = [piece.tokens for piece in pieces]
     parts = []
+    dtype = value.dtype
+    if dtype == torch.bfloat16:  # PyTorch's kernel is slower in it and compiles code for every length, a GiB in the end
+        query, key, value = (x.float() for x in (query, key, value))
     trunk_k = trunk_v = key
-    for piece, q, k, v in zip(pieces, *(x.split(sizes, dim=2) for x in (query, key, value)), strict=True):
-        mask = None if piece.mask_QK is None else piece.mask_QK[None, None].to(query.dtype)
-        if piece.trunk:
-            k = torch.cat([trunk_k[:, :, : piece.trunk], k], 2)
-            v = torch.cat([trunk_v[:, :, : piece.trunk], v], 2)
-        else:
-            trunk_k, trunk_v = k, v
-        parts.append(sdpa_attention_forward(module, q, k, v, mask, **settings)[0])
-    return torch.cat(parts, 1), None
+    with torch.autocast("cpu", enabled=False):
+        for piece, q, k, v in zip(pieces, *(x.split(sizes, dim=2) for x in (query, key, value)), strict=True):
+            mask = None if piece.mask_QK is None else piece.mask_QK[None, None].to(query.dtype)
+            if piece.trunk:
+                k = torch.cat([trunk_k[:, :, : piece.trunk], k], 2)
+                v = torch.cat([trunk_v[:, :, : piece.trunk], v], 2)
+            else:
+                trunk_k, trunk_v = k, v
+            parts.append(sdpa_attention_forward(module, q, k, v, mask, **settings)[0])
+    return torch.cat(parts, 1).to(dtype), None
 
 
 AttentionInterface.register(NAME, _attend)
