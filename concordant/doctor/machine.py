@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from concordant.doctor.finding import Diagnosis, Finding
 from concordant.doctor.preflight_memory import gigabytes, total_memory
 from concordant.engines.precision import cpu_has_bf16
+from concordant.models.products import multiply
 from concordant.training.disk import disk_free
 
 SIZE = 768  # rows and columns of the matrices that are multiplied: 0.9 GFLOP, past the caches' flattery
@@ -74,11 +75,11 @@ def available_memory() -> int:
 
 
 def gemm_speed(dtype: torch.dtype) -> float:
-    """GFLOPS of a matrix product on the CPU, the best of a few: another process may be busy."""
+    """GFLOPS of our matrix products on the CPU, the best of a few: another process may be busy."""
     a, best = torch.ones(SIZE, SIZE, dtype=dtype), float("inf")
     for _ in range(TRIES):
         started = time.perf_counter()
-        torch.mm(a, a)
+        multiply(a, a)
         best = min(best, time.perf_counter() - started)
     return 2 * SIZE**3 / best / 1e9
 

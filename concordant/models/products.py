@@ -26,8 +26,8 @@ from torch import Tensor
 
 from concordant.core.seeding import torch_stream
 
-BLOCKS = (512, 256)  # rows multiplied at once
-TAILS = (16, 32, 48, 64, 128, 192, 256)  # what is left is filled up to one of these
+BLOCKS = (512, 128)  # rows multiplied at once
+TAILS = (16, 32, 64, 128)  # what is left is filled up to one of these
 LEAST = 2**23  # multiplications in fp32 from which a block's detour through Python is worth it
 TOLERANCE = 1e-5  # of the product's size: fp32 gives 1e-7, factors rounded to bf16 3e-3
 CPUINFO = Path("/proc/cpuinfo")
@@ -72,7 +72,7 @@ def _suits(a_NI: Tensor, b: Tensor) -> bool:
     if not (a_NI.device.type == b.device.type == "cpu" and a_NI.dtype == b.dtype and _onednn.enabled):
         return False
     if a_NI.dtype == torch.bfloat16:
-        return bool(_onednn.is_available())
+        return len(a_NI) > 0 and bool(_onednn.is_available())
     is_large = len(a_NI) >= TAILS[0] and len(a_NI) * a_NI.shape[1] * b.shape[1] >= LEAST
     return is_large and a_NI.dtype == torch.float32 and _faster()
 

@@ -2,7 +2,8 @@
 
 Autograd makes each pass's gradient of a weight apart, then adds it to what earlier passes left; a batch is many passes.
 Here a product adds to ``.grad`` as it goes and an embedding touches the rows of the tokens that were read, so no second
-gradient is made, written, read and freed. The sums are the same but for the order of rounding.
+gradient is made, written, read and freed. The sums are the same but for the order of rounding. Products are those of
+``products.py``, here and wherever no gradient is wanted.
 
 Only within ``gradients_in_place``: a module that has one of these forward passes is else what it was. There hooks on
 weights are given no gradient, and ``torch.autograd.grad`` finds none.
@@ -45,7 +46,7 @@ def _applies(weight: Tensor) -> bool:
 
 
 def _is_plain(weight: Tensor) -> bool:
-    """Where it was measured."""
+    """Where it was measured: weights kept in fp32, on a CPU."""
     return (
         type(weight) in (Tensor, nn.Parameter)
         and weight.device.type == "cpu"

@@ -87,6 +87,20 @@ def test_the_same_numbers_and_gradients_as_with_one_mask(name: str, monkeypatch:
         assert torch.allclose(mine, masked, atol=2e-5 * float(masked.abs().max()))
 
 
+def test_attention_of_bf16_is_rounded_once_at_its_end() -> None:
+    model = zoo.make("Llama").eval()
+    shape = (1, 2, 12, 8)
+    q, k, v = (torch.randn(shape, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(3))
+    module = torch.nn.Module()
+    module.is_causal = True
+    with packed_attention.attending(model, pieces_of((8, 4))) as mask, torch.autocast("cpu", torch.bfloat16):
+        given, _ = packed_attention._attend(module, q, k, v, mask)
+    scores = (q.double() @ k.double().transpose(2, 3)) / 8**0.5
+    hidden = torch.ones(12, 12, dtype=torch.bool).triu(1)
+    exact = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v.double()
+    assert torch.equal(given, exact.transpose(1, 2).float().bfloat16())
+
+
 def test_no_number_where_there_is_no_token() -> None:
     model = zoo.make("Llama", max_position_embeddings=512).eval()
     batch = lay_out(trees(LARGE, (JOINT, 4)))
