@@ -3,7 +3,7 @@
 PyTorch's BLAS is MKL, which on AMD's processors does not use AVX-512; oneDNN, part of the same PyTorch, does, and on
 a Zen 5 multiplies twice as fast. PyTorch hands it fp32 products only where they may be rounded to bf16, but oneDNN
 rounds on units of AMX alone and elsewhere multiplies in full. ``_is_exact`` asks for it and looks at the numbers: where
-they are rounded, or the user has set that precision, all stays with MKL.
+they are rounded all stays with MKL.
 
 oneDNN compiles code for every shape it meets, milliseconds and half a MiB each, and packed rows have a new length each
 time. So rows are multiplied in blocks of few sizes, the last one filled up with zeros.
@@ -33,7 +33,7 @@ TOLERANCE = 1e-5  # of the product's size: fp32 gives 1e-7, factors rounded to b
 CPUINFO = Path("/proc/cpuinfo")
 
 _onednn: Any = torch.backends.mkldnn
-_lock, _inside = Lock(), 0
+_lock, _inside, _before = Lock(), 0, "none"
 
 
 def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -98,8 +98,10 @@ def _filled(x_NI: Tensor, size: int) -> Tensor:
 @contextmanager
 def _by_onednn() -> Iterator[None]:
     """The setting is the process's; attention, whose many small products come in every shape, is to go without."""
-    global _inside
+    global _inside, _before
     with _lock:
+        if not _inside:
+            _before = _onednn.matmul.fp32_precision
         _inside += 1
         _onednn.matmul.fp32_precision = "bf16"
     try:
@@ -108,7 +110,7 @@ def _by_onednn() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if not _inside:
-                _onednn.matmul.fp32_precision = "none"
+                _onednn.matmul.fp32_precision = _before
 
 
 def _either(product: Callable[..., Tensor], *factors: Tensor, **settings: Any) -> None:
@@ -118,9 +120,10 @@ def _either(product: Callable[..., Tensor], *factors: Tensor, **settings: Any) -
     except RuntimeError as refusal:
         if "could not create a primitive" not in str(refusal):
             raise
+        within = _onednn.matmul.fp32_precision
         _onednn.matmul.fp32_precision = "none"
         product(*factors, **settings)
-        _onednn.matmul.fp32_precision = "bf16"
+        _onednn.matmul.fp32_precision = within
 
 
 @cache
@@ -141,8 +144,6 @@ def _is_amd() -> bool:
 
 
 def _is_exact() -> bool:
-    if _onednn.matmul.fp32_precision != "none":
-        return False
     stream = torch_stream(0, "models/products")
     a, b = (torch.randn(size, size, generator=stream) for size in (256, 256))
     with _by_onednn():
