@@ -9,12 +9,15 @@ import torch
 
 from concordant.core.errors import RunFailed
 
+# Of PyTorch's CPU allocator, and of oneDNN where it has none for the code of a product; neither has an error class.
+SAID = ("can't allocate memory", "could not create a primitive")
+
 
 def is_out_of_memory(problem: BaseException | None) -> bool:
-    """Of the GPU, of Python, or of PyTorch's CPU allocator, which has no error class of its own."""
+    """Of the GPU, of Python, or of the CPU, there told by words."""
     if isinstance(problem, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+    return isinstance(problem, RuntimeError) and any(words in str(problem) for words in SAID)
 
 
 @contextmanager

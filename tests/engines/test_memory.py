@@ -46,6 +46,12 @@ def test_a_real_failure_of_the_cpu_allocator_is_recognised():
     assert is_out_of_memory(caught.value.__cause__)
 
 
+def test_no_memory_for_the_code_of_a_product_is_recognised():
+    """Seen with an address space of 400 MB; oneDNN says no more than this."""
+    with pytest.raises(RunFailed, match="^out of memory"), enough_memory("dreaming", "sleep less"):
+        raise RuntimeError("could not create a primitive")
+
+
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="size of tensor"), enough_memory("x", "y"):
         torch.ones(2) + torch.ones(3)
