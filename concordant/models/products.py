@@ -14,7 +14,7 @@ N rows, I and O sizes of input and output.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -46,7 +46,7 @@ def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor
         for rows, size in _blocks(len(a_NI)):
             out = out_NO[rows]
             whole = out if len(out) == size else out.new_empty(size, out.shape[1])
-            _either(product, _filled(a_NI[rows], size), b_IO, out=whole)
+            product(_filled(a_NI[rows], size), b_IO, out=whole)
             if whole is not out:
                 out.copy_(whole[: len(out)])
     return out_NO
@@ -59,7 +59,7 @@ def add_multiplied(sum_IO: Tensor, a_NI: Tensor, b_NO: Tensor, fresh: bool = Fal
         for rows, size in _blocks(len(a_NI)) if suits else [(slice(None), len(a_NI))]:
             a, b = (_filled(x_N[rows], size) for x_N in (a_NI, b_NO))
             if a.dtype == sum_IO.dtype:
-                _either(sum_IO.addmm_, a.t(), b, beta=0 if fresh else 1)
+                sum_IO.addmm_(a.t(), b, beta=0 if fresh else 1)
             elif fresh:
                 sum_IO.copy_(a.t() @ b)
             else:
@@ -113,19 +113,6 @@ def _by_onednn() -> Iterator[None]:
                 _onednn.matmul.fp32_precision = _before
 
 
-def _either(product: Callable[..., Tensor], *factors: Tensor, **settings: Any) -> None:
-    """By MKL where oneDNN has no memory left for its code; it says no more than this."""
-    try:
-        product(*factors, **settings)
-    except RuntimeError as refusal:
-        if "could not create a primitive" not in str(refusal):
-            raise
-        within = _onednn.matmul.fp32_precision
-        _onednn.matmul.fp32_precision = "none"
-        product(*factors, **settings)
-        _onednn.matmul.fp32_precision = within
-
-
 @cache
 def _faster() -> bool:
     """Decided by the processor's name and not by a clock: the same machine is to give the same bits."""
@@ -146,10 +133,11 @@ def _is_amd() -> bool:
 def _is_exact() -> bool:
     stream = torch_stream(0, "models/products")
     a, b = (torch.randn(size, size, generator=stream) for size in (256, 256))
+    factors = [(a, b), (a, b.t()), (a.t(), b)]
     with _by_onednn():
-        products = [a @ b, a @ b.t(), a.t() @ b]
-    exact = [a.double() @ b.double(), a.double() @ b.double().t(), a.double().t() @ b.double()]
+        products = [x @ y for x, y in factors]
+    exact = [x.double() @ y.double() for x, y in factors]
     return all(
-        torch.allclose(x.double(), y, rtol=0, atol=TOLERANCE * y.abs().max().item())
-        for x, y in zip(products, exact, strict=True)
+        torch.allclose(given.double(), wanted, rtol=0, atol=TOLERANCE * wanted.abs().max().item())
+        for given, wanted in zip(products, exact, strict=True)
     )

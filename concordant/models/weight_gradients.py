@@ -97,7 +97,8 @@ class _Product(torch.autograd.Function):
 
 def _product(dtype: torch.dtype, x_TI: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
     bias_O = None if bias_O is None else bias_O.to(dtype)
-    return multiply(x_TI.flatten(0, -2).to(dtype), weight_IO.to(dtype), bias_O).view(*x_TI.shape[:-1], -1)
+    out_NO = multiply(x_TI.flatten(0, -2).to(dtype), weight_IO.to(dtype), bias_O)
+    return out_NO.view(*x_TI.shape[:-1], weight_IO.shape[1])
 
 
 class _Embedding(torch.autograd.Function):

@@ -86,21 +86,6 @@ def test_a_failing_product_leaves_the_setting_as_it_was(by_onednn: None) -> None
     assert precision() == "none"
 
 
-def test_without_memory_for_its_code_the_other_library_multiplies(
-    by_onednn: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = torch.mm
-
-    def refusing(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-        if precision() == "bf16":
-            raise RuntimeError("could not create a primitive")
-        return real(a, b, out=out)
-
-    monkeypatch.setattr(torch, "mm", refusing)
-    a, b = drawn((300, 3), (3, 5))
-    torch.testing.assert_close(multiply(a, b), a @ b)
-
-
 def test_one_of_two_threads_does_not_end_the_others_setting() -> None:
     with products._by_onednn():
         with products._by_onednn():

@@ -92,6 +92,16 @@ def test_a_layer_by_itself(name: str) -> None:
             torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("name", ["linear", "Conv1D"])
+def test_no_rows_give_no_rows_and_no_gradient(name: str) -> None:
+    layer, x = layer_and_input(name, (2, 0))
+    with torch.no_grad():
+        assert layer(x).shape == (2, 0, 3)
+    with gradients_in_place():
+        layer(x).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in layer.parameters())
+
+
 def test_the_kept_gradient_stays_the_tensor_it_is() -> None:
     for name in ("linear", "Conv1D", "embedding"):
         layer, x = layer_and_input(name)
