@@ -13,12 +13,12 @@ import math
 import re
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from concordant.core.errors import UserError
 from concordant.core.seeding import torch_stream
+from concordant.models.weight_gradients import linear
 
 
 class Adapter(nn.Module):
@@ -57,7 +57,7 @@ class Adapter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(self.lora_A.dtype)
-        return F.linear(F.linear(self.dropout(x), self.lora_A) * self.scaling, self.lora_B)
+        return linear(linear(self.dropout(x), self.lora_A) * self.scaling, self.lora_B)
 
     def update_OI(self) -> Tensor:
         """What the adapter adds to a weight of shape (out, in)."""

@@ -122,28 +122,33 @@ class _Embedding(torch.autograd.Function):
         return None, None, None
 
 
+def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """``F.linear``, by this module's products where they apply."""
+    return F.linear(x, weight_OI, bias_O) if _is_others(x, weight_OI) else _apply(x, weight_OI, bias_O, False)
+
+
 def _linear(self: Any, x: Tensor) -> Tensor:
-    return nn.Linear.forward(self, x) if _is_others(self, x) else _apply(self, x, False)
+    return linear(x, self.weight, self.bias)
 
 
 def _conv1d(self: Any, x: Tensor) -> Tensor:
-    return Conv1D.forward(self, x) if _is_others(self, x) else _apply(self, x, True)
+    return Conv1D.forward(self, x) if _is_others(x, self.weight) else _apply(x, self.weight, self.bias, True)
 
 
-def _is_others(layer: Any, x: Tensor) -> bool:
+def _is_others(x: Tensor, weight: Tensor) -> bool:
     """Whether autograd is to see the layer's own operations, or they are not ours to do."""
     if x.ndim < 2 or x.dtype not in (torch.float32, _factors()):
         return True
     if torch.is_grad_enabled():
-        return not _applies(layer.weight)
+        return not _applies(weight)
     casts = _factors() != torch.float32 and x.numel() < CASTS_FROM * x.shape[-1]
-    return casts or not _is_plain(layer.weight)
+    return casts or not _is_plain(weight)
 
 
-def _apply(layer: Any, x: Tensor, kept_IO: bool) -> Tensor:
+def _apply(x: Tensor, weight: Tensor, bias_O: Tensor | None, kept_IO: bool) -> Tensor:
     if torch.is_grad_enabled():
-        return _Product.apply(x, layer.weight, layer.bias, kept_IO)
-    return _product(_factors(), x, layer.weight if kept_IO else layer.weight.t(), layer.bias)
+        return _Product.apply(x, weight, bias_O, kept_IO)
+    return _product(_factors(), x, weight if kept_IO else weight.t(), bias_O)
 
 
 def _embedding(self: Any, ids: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from concordant.models.fused import fuse
+from concordant.models.lora import apply_lora_to_model
 from concordant.models.weight_gradients import FORWARDS, gradients_in_place
 
 BATCHES = [torch.stack([zoo.tokens(9, 2 * i), zoo.tokens(9, 2 * i + 1)]) for i in range(3)]
@@ -54,6 +55,28 @@ def test_under_autocast_they_are_as_near_to_the_gradient_in_fp32_as_autograds(na
         assert ours[key].dtype == torch.float32
         assert mistake < 1.1 * allowed, key
     assert any(not torch.equal(ours[key], theirs[key]) for key in exact)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_adapters_gradients_are_added_in_place_too(autocast: bool) -> None:
+    model = zoo.make("Llama").eval()
+    fuse(model)
+    apply_lora_to_model(model, r=2)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    seen: list[Tensor | None] = []
+    for name, p in trained.items():
+        p.register_hook(seen.append)
+        if name.endswith("lora_B"):  # 0 at the start, where A has no gradient
+            nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(p.numel()))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        wanted = after_three_passes(model)
+        seen.clear()
+        with gradients_in_place():
+            given = after_three_passes(model)
+    assert len(seen) == len(BATCHES) * len(trained)
+    assert all(gradient is None for gradient in seen), "autograd made one"
+    for key in trained:
+        torch.testing.assert_close(given[key], wanted[key], atol=1e-5, rtol=0.01 if autocast else 1e-4, msg=key)
 
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
