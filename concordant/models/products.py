@@ -14,7 +14,7 @@ N rows, I and O sizes of input and output.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -50,6 +50,13 @@ def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor
             if whole is not out:
                 out.copy_(whole[: len(out)])
     return out_NO
+
+
+def in_known_shape(x_TI: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
+    """``product`` (of at most a few hundred rows) given as many rows as it has had before, (T, O)."""
+    x_NI = x_TI.flatten(0, -2)
+    size = next((t for t in TAILS if t >= len(x_NI)), -(-len(x_NI) // TAILS[-1]) * TAILS[-1])
+    return product(_filled(x_NI, size))[: len(x_NI)].unflatten(0, x_TI.shape[:-1])
 
 
 def add_multiplied(sum_IO: Tensor, a_NI: Tensor, b_NO: Tensor, fresh: bool = False) -> None:

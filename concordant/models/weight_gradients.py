@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from concordant.models.products import add_multiplied, multiply
+from concordant.models.products import add_multiplied, in_known_shape, multiply
 
 CASTS_FROM = 256  # rows; fewer, as in sampling, take the copy of the weight that autocast keeps
 
@@ -124,7 +124,7 @@ class _Embedding(torch.autograd.Function):
 
 def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """``F.linear``, by this module's products where they apply."""
-    return F.linear(x, weight_OI, bias_O) if _is_others(x, weight_OI) else _apply(x, weight_OI, bias_O, False)
+    return _any_product(x, weight_OI, bias_O, False, lambda x: F.linear(x, weight_OI, bias_O))
 
 
 def _linear(self: Any, x: Tensor) -> Tensor:
@@ -132,22 +132,21 @@ def _linear(self: Any, x: Tensor) -> Tensor:
 
 
 def _conv1d(self: Any, x: Tensor) -> Tensor:
-    return Conv1D.forward(self, x) if _is_others(x, self.weight) else _apply(x, self.weight, self.bias, True)
+    return _any_product(x, self.weight, self.bias, True, lambda x: Conv1D.forward(self, x))
 
 
-def _is_others(x: Tensor, weight: Tensor) -> bool:
-    """Whether autograd is to see the layer's own operations, or they are not ours to do."""
+def _any_product(
+    x: Tensor, weight: Tensor, bias_O: Tensor | None, kept_IO: bool, theirs: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """``theirs`` where autograd is to see the layer's own operations, or they are not ours to do."""
     if x.ndim < 2 or x.dtype not in (torch.float32, _factors()):
-        return True
+        return theirs(x)
     if torch.is_grad_enabled():
-        return not _applies(weight)
-    casts = _factors() != torch.float32 and x.numel() < CASTS_FROM * x.shape[-1]
-    return casts or not _is_plain(weight)
-
-
-def _apply(x: Tensor, weight: Tensor, bias_O: Tensor | None, kept_IO: bool) -> Tensor:
-    if torch.is_grad_enabled():
-        return _Product.apply(x, weight, bias_O, kept_IO)
+        return _Product.apply(x, weight, bias_O, kept_IO) if _applies(weight) else theirs(x)
+    if not _is_plain(weight):
+        return theirs(x)
+    if _factors() != torch.float32 and x.numel() < CASTS_FROM * x.shape[-1]:
+        return in_known_shape(x, theirs)
     return _product(_factors(), x, weight if kept_IO else weight.t(), bias_O)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from concordant.models.fused import fuse
 from concordant.models.lora import apply_lora_to_model
-from concordant.models.weight_gradients import FORWARDS, gradients_in_place
+from concordant.models.weight_gradients import CASTS_FROM, FORWARDS, gradients_in_place
 
 BATCHES = [torch.stack([zoo.tokens(9, 2 * i), zoo.tokens(9, 2 * i + 1)]) for i in range(3)]
 
@@ -118,11 +119,29 @@ def test_a_layer_by_itself(name: str) -> None:
 @pytest.mark.parametrize("name", ["linear", "Conv1D"])
 def test_no_rows_give_no_rows_and_no_gradient(name: str) -> None:
     layer, x = layer_and_input(name, (2, 0))
-    with torch.no_grad():
-        assert layer(x).shape == (2, 0, 3)
+    for autocast in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            assert layer(x).shape == (2, 0, 3)
     with gradients_in_place():
         layer(x).sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in layer.parameters())
+
+
+def test_a_sampler_in_bf16_multiplies_in_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN compiles code for each, and how many rows there are changes with every response that ends."""
+    layer, _ = layer_and_input("linear")
+    theirs, seen = nn.functional.linear, set[int]()
+
+    def linear(x: Tensor, *rest: Any) -> Tensor:
+        seen.add(len(x))
+        return theirs(x, *rest)
+
+    monkeypatch.setattr(nn.functional, "linear", linear)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for rows in range(1, CASTS_FROM):
+            x = torch.randn(rows, 1, 4)
+            torch.testing.assert_close(layer(x), theirs(x, layer.weight, layer.bias), atol=0.02, rtol=0.02)
+    assert len(seen) <= 5
 
 
 def test_the_kept_gradient_stays_the_tensor_it_is() -> None:
