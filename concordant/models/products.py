@@ -53,7 +53,7 @@ def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor
 
 
 def in_known_shape(x_TI: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
-    """``product`` (of at most a few hundred rows) given as many rows as it has had before, (T, O)."""
+    """``product`` of all rows, filled up to one of few numbers of them, (T, O)."""
     x_NI = x_TI.flatten(0, -2)
     size = next((t for t in TAILS if t >= len(x_NI)), -(-len(x_NI) // TAILS[-1]) * TAILS[-1])
     return product(_filled(x_NI, size))[: len(x_NI)].unflatten(0, x_TI.shape[:-1])
