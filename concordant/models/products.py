@@ -55,7 +55,7 @@ def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor
 def in_known_shape(x_TI: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
     """``product`` of all rows, filled up to one of few numbers of them, (T, O)."""
     x_NI = x_TI.flatten(0, -2)
-    size = next((t for t in TAILS if t >= len(x_NI)), -(-len(x_NI) // TAILS[-1]) * TAILS[-1])
+    size = _tail(len(x_NI)) or -(-len(x_NI) // TAILS[-1]) * TAILS[-1]
     return product(_filled(x_NI, size))[: len(x_NI)].unflatten(0, x_TI.shape[:-1])
 
 
@@ -89,9 +89,14 @@ def _blocks(count: int) -> Iterator[tuple[slice, int]]:
     at = 0
     while at < count:
         left = count - at
-        size = next((b for b in BLOCKS if left >= b), None) or next(t for t in TAILS if t >= left)
+        size = next((b for b in BLOCKS if left >= b), 0) or _tail(left)
         yield slice(at, at + size), size
         at += size
+
+
+def _tail(count: int) -> int:
+    """0 where there are more rows than any has."""
+    return next((t for t in TAILS if t >= count), 0)
 
 
 def _filled(x_NI: Tensor, size: int) -> Tensor:
