@@ -34,15 +34,17 @@ from concordant.core.objective import Objective
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
-from concordant.engines.allocator import freed_memory_kept
 from concordant.engines.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.precision import place
+from concordant.engines.reward_model import RewardModel
 from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner
-from concordant.models.layout import ModelTraits, decide_layout, prepare_model
+from concordant.kernels.allocator import freed_memory_kept
+from concordant.kernels.products import multiply
+from concordant.models.layout import check_layout
 from concordant.models.load import Policy, load_policy
-from concordant.models.products import multiply
-from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import build_critic
+from concordant.models.traits import ModelTraits, prepare_model
 from concordant.stages.rewarding import ModelReward
 
 Step = Callable[[], dict[str, Any]]
@@ -64,7 +66,10 @@ class OurSide:
     def policy(self) -> Policy:
         folder = self.folder / self.model
         if self.device == "cpu":
-            return load_policy(ModelConfig(name=str(folder)))
+            config = ModelConfig(name=str(folder))
+            policy = load_policy(config)
+            place(policy.model, config)
+            return policy
         model = weights(AutoModelForCausalLM, folder, self.device).train()
         return Policy(model, self.tokenizer(), prepare_model(model), self.model)
 
@@ -76,7 +81,7 @@ class OurSide:
         if self.device == "cpu":
             return RewardModel.from_pretrained(folder)
         model = weights(AutoModelForSequenceClassification, folder, self.device).train()
-        return RewardModel(model, self.tokenizer(), ModelTraits(decide_layout(model)), False, "bench")
+        return RewardModel(model, self.tokenizer(), ModelTraits(check_layout(model)), False, "bench")
 
     def trees(self) -> list[PromptTree]:
         return [material.tree(row) for row in material.rows(self.folder, self.batch * self.batches)]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
     from concordant.core.kl import AdaptiveKLController
+    from concordant.engines.reward_model import RewardModel, compute_preference_loss
     from concordant.models.load import Policy, save_policy
     from concordant.models.lora import (
         LoRALinear,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
         print_trainable_parameters,
     )
     from concordant.models.peft_files import load_adapter, save_adapter
-    from concordant.models.reward_model import RewardModel, compute_preference_loss
     from concordant.stages.best_of_n import best_of_n
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
@@ -127,7 +127,7 @@ _NAMES_IN = {
         *("merge_lora_weights", "print_trainable_parameters"),
     ),
     "models.peft_files": ("load_adapter", "save_adapter"),
-    "models.reward_model": ("RewardModel", "compute_preference_loss"),
+    "engines.reward_model": ("RewardModel", "compute_preference_loss"),
     "stages.best_of_n": ("best_of_n",),
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),
@@ -142,17 +142,20 @@ _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in na
 
 
 def load_policy(model: str | Path | ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
-    """A causal language model with its tokenizer, on the CPU: a folder, hub id, ``package:NAME/FOLDER``,
+    """A causal language model with its tokenizer, on its device: a folder, hub id, ``package:NAME/FOLDER``,
     ``builtin:tiny`` or ``builtin:small``, or a ``ModelConfig`` that also says adapter, LoRA and precision.
 
     ``texts``: what a built-in model's tokenizer is trained on. ``seed``: of new weights. Raises UserError for what is
     no causal language model.
     """
     from concordant.config.model import ModelConfig
+    from concordant.engines.precision import place
     from concordant.models import load
 
     config = model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))
-    return load.load_policy(config, texts, seed)
+    policy = load.load_policy(config, texts, seed)
+    place(policy.model, config)
+    return policy
 
 
 def __getattr__(name: str) -> Any:

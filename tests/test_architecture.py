@@ -15,6 +15,7 @@ LAYER = {
     "config": 0,
     "data": 1,
     "models": 1,
+    "kernels": 1.5,  # put on models; engines choose
     "engines": 2,
     "training": 3,
     "algorithms": 4,

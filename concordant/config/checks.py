@@ -85,6 +85,7 @@ VALUES: dict[type, dict[str, Rule]] = {
     LoraConfig: {"rank": NOT_NEGATIVE, "alpha": POSITIVE, "dropout": Range("[0, 1)")},
     ModelConfig: {
         "precision": OneOf("auto", "fp32", "bf16"),
+        "kernels": OneOf("fast", "plain"),
         "device": Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:NUMBER"),
     },
     SamplingConfig: {

@@ -20,5 +20,6 @@ class ModelConfig:
     trust_remote_code: bool = False  # runs Python code that comes with the model: type it yourself
     precision: str = "auto"  # auto | fp32 | bf16: autocast; weights and optimizer stay fp32
     activation_checkpointing: bool = False  # recompute activations in backward: less memory, about a third more time
+    kernels: str = "fast"  # fast | plain: plain runs the models' own code everywhere: slower, for comparisons
     device: str = "auto"  # auto | cpu | cuda
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -8,22 +8,37 @@ N response tokens, C tokens of a chunk, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from concordant.core import kl
 from concordant.core.objective import BranchOutputs, Outputs
+from concordant.core.recompute import same_context
 
 Head = Callable[[Tensor], Tensor]  # (C, H) -> (C, V) logits, everything the architecture does after lm_head included
+# (logits_CV, target_C, temperature, is entropy wanted) -> log-prob, entropy and ``top`` of the targets, each (C,)
+Distribution = Callable[[Tensor, Tensor, float, bool], tuple[Tensor, Tensor, Tensor]]
 
 CHUNK_ELEMENTS = 2**24  # logits a chunk holds: 64 MiB in fp32
 KEPT_ELEMENTS = 2**26  # logits kept for the backward pass, 256 MiB; where there are more, all are made again
-BLOCK_ELEMENTS = 2**18  # logits worked on at once by a CPU, 1 MiB
+
+
+def distribution(
+    logits_CV: Tensor, target_C: Tensor, temperature: float, entropy: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-prob of the target, entropy of the distribution, and whether the target is the most likely token, each (C,).
+
+    In fp32, because a bf16 log-softmax is off by 1e-2 nats, more than a PPO ratio may be. ``entropy`` is for faster
+    twins of this function, which leave the entropy out where nobody wants it.
+    """
+    log_p_CV = torch.log_softmax(logits_CV.float() / temperature, dim=-1)
+    logprob_C = log_p_CV.gather(1, target_C[:, None])[:, 0]
+    entropy_C = -(log_p_CV.exp() * log_p_CV).sum(-1)
+    top_C = (logprob_C >= log_p_CV.amax(-1)).float()
+    return logprob_C, entropy_C, top_C.detach()
 
 
 def of_tokens(
@@ -34,10 +49,12 @@ def of_tokens(
     want: Outputs,
     temperature: float = 1.0,
     reference: tuple[Tensor, Head] | None = None,
+    distribution: Distribution = distribution,
 ) -> BranchOutputs:
     """What ``want`` asks of the next-token distributions softmax(head(hidden) / temperature).
 
     ``reference``: hidden states (N, H') and head of the model KL is measured from, needed when ``want.kl``.
+    ``distribution``: the function above, or a faster one that gives the same numbers.
     """
     size = max(1, CHUNK_ELEMENTS // vocabulary)
     recompute = torch.is_grad_enabled() and hidden_NH.requires_grad and len(hidden_NH) * vocabulary > KEPT_ELEMENTS
@@ -45,9 +62,9 @@ def of_tokens(
     for at in range(0, max(len(hidden_NH), 1), size):
         chunk = slice(at, at + size)
         other = None if reference is None else (reference[0][chunk], reference[1])
-        arguments = (hidden_NH[chunk], target_N[chunk], head, want, temperature, other)
+        arguments = (hidden_NH[chunk], target_N[chunk], head, want, temperature, other, distribution)
         parts.append(
-            checkpoint(_of_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
+            checkpoint(_of_chunk, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=same_context)
             if recompute
             else _of_chunk(*arguments)
         )
@@ -62,9 +79,10 @@ def _of_chunk(
     want: Outputs,
     temperature: float,
     reference: tuple[Tensor, Head] | None,
+    distribution: Distribution,
 ) -> tuple[Tensor | None, ...]:
     logits_CV = head(hidden_CH)
-    logprob_C, entropy_C, top_C = _Softmax.apply(logits_CV, target_C, temperature, want.entropy)
+    logprob_C, entropy_C, top_C = distribution(logits_CV, target_C, temperature, want.entropy)
     kl_C = None
     if want.kl:
         if reference is None:
@@ -78,64 +96,6 @@ def _of_chunk(
         entropy_C if want.entropy else None,
         kl_C,
     )
-
-
-class _Softmax(torch.autograd.Function):
-    """Log-prob of the target, entropy and whether the target is the most likely token, each (C,), in fp32.
-
-    A block of rows at a time, small enough for the cache, and nothing of size (C, V) kept but the logits: autograd's
-    own logsumexp, exp and gather would keep or make it four times. fp32 because a bf16 log-softmax is off by 1e-2
-    nats, more than a PPO ratio may be.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits_CV: Tensor, target_C: Tensor, temperature: float, entropy: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        normaliser_C, expected_C, top_C = (torch.empty(len(logits_CV), device=logits_CV.device) for _ in range(3))
-        for rows in row_blocks(logits_CV):
-            x = logits_CV[rows].float() / temperature if temperature != 1.0 else logits_CV[rows].float()
-            highest = x.amax(-1, keepdim=True)
-            weight = (x - highest).exp_()
-            total = weight.sum(-1)
-            normaliser_C[rows] = total.log() + highest[:, 0]
-            top_C[rows] = x.gather(1, target_C[rows, None])[:, 0] >= highest[:, 0]
-            if entropy:
-                expected_C[rows] = weight.mul_(x).sum(-1) / total
-        taken_C = logits_CV.gather(1, target_C[:, None])[:, 0].float() / temperature
-        entropy_C = normaliser_C - expected_C  # H = log Z - E[logit]
-        ctx.save_for_backward(logits_CV, target_C, normaliser_C, entropy_C)
-        ctx.temperature = temperature
-        ctx.mark_non_differentiable(top_C)
-        ctx.set_materialize_grads(False)
-        return taken_C - normaliser_C, entropy_C, top_C
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, logprob_grad_C: Tensor | None, entropy_grad_C: Tensor | None, _: Tensor | None
-    ) -> tuple[Tensor, None, None, None]:
-        """∂ log p(t) / ∂x = [t] - p;  ∂H / ∂x = -p · (log p + H)."""
-        logits_CV, target_C, normaliser_C, entropy_C = ctx.saved_tensors
-        given_C = torch.zeros_like(normaliser_C) if logprob_grad_C is None else logprob_grad_C / ctx.temperature
-        grad_CV = torch.empty_like(logits_CV)
-        for rows in row_blocks(logits_CV):
-            log_p = logits_CV[rows].float() / ctx.temperature - normaliser_C[rows, None]
-            if entropy_grad_C is None:
-                grad = log_p.exp_().mul_(-given_C[rows, None])
-            else:
-                given_H = entropy_grad_C[rows, None] / ctx.temperature
-                factor = (log_p + entropy_C[rows, None]).mul_(-given_H).sub_(given_C[rows, None])
-                grad = log_p.exp_().mul_(factor)
-            grad_CV[rows] = grad.scatter_add_(1, target_C[rows, None], given_C[rows, None])
-        return grad_CV, None, None, None
-
-
-def row_blocks(logits_CV: Tensor) -> Iterator[slice]:
-    """Rows at a time that stay in a core's cache; on a GPU all at once."""
-    rows, vocabulary = logits_CV.shape
-    size = max(1, BLOCK_ELEMENTS // vocabulary) if logits_CV.device.type == "cpu" else max(rows, 1)
-    return (slice(at, at + size) for at in range(0, rows, size))
 
 
 def _join(columns: tuple[Tensor | None, ...]) -> Tensor | None:

@@ -23,11 +23,11 @@ from concordant.doctor.machine import available_memory
 from concordant.doctor.preflight_memory import BYTES, gigabytes
 from concordant.doctor.preflight_records import check_records
 from concordant.doctor.preflight_tokens import template_turns
+from concordant.engines.reward_model import RewardModel
 from concordant.models.load import Policy, load_config, load_policy
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate
 from concordant.models.peft_config import PeftConfig
 from concordant.models.reward_build import is_encoder_config
-from concordant.models.reward_model import RewardModel
 from concordant.training.run_folder import EVENTS, METRICS
 
 # -- data -----------------------------------------------------------------------------------------

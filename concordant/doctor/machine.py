@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from concordant.doctor.finding import Diagnosis, Finding
 from concordant.doctor.preflight_memory import gigabytes, total_memory
 from concordant.engines.precision import cpu_has_bf16
-from concordant.models.products import multiply
+from concordant.kernels.products import multiply
 from concordant.training.disk import disk_free
 
 SIZE = 768  # rows and columns of the matrices that are multiplied: 0.9 GFLOP, past the caches' flattery

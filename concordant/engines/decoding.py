@@ -25,10 +25,20 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from concordant.core.seeding import torch_stream
 from concordant.core.trees import Layout
-from concordant.engines.ragged_attention import WASTE, Run, can_run, cut, ragged
 from concordant.engines.slot_cache import SlotCache
-from concordant.models.layout import REFUSALS, check_layout, narrow_window, undisturbed
-from concordant.models.tree_attention import FULL, SLIDING, backbone, layer_types, sliding_window
+from concordant.kernels.put_on import ATTENTION, kernels_of
+from concordant.kernels.ragged_attention import WASTE, Run, attending, cut
+from concordant.models.backbone import (
+    FULL,
+    REFUSALS,
+    SLIDING,
+    backbone,
+    layer_types,
+    narrow_window,
+    sliding_window,
+    undisturbed,
+)
+from concordant.models.layout import check_layout
 
 PREFILL_TOKENS = 8192  # rows × length of one prefill; bounds its memory
 PREFILL_WASTE = 0.125  # padding a prefill may carry, as a share of its tokens; less would mean more, smaller calls
@@ -65,7 +75,7 @@ class SlotDecoder:
         self.cache = SlotCache(_is_sliding(model), rows, columns, model.device)
         self.column_C = torch.arange(columns, device=model.device)
         self.lengths: list[int] = []  # tokens each live row has in the cache
-        self.ragged = can_run(self.config, model.device)
+        self.ragged = ATTENTION in kernels_of(model)
         self.runs: list[Run] = []
 
     def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
@@ -94,7 +104,7 @@ class SlotDecoder:
         for run in self.runs:
             run.span += 1
         self.cache.cursor.decode(position_R, max(self.lengths))
-        with ragged(self.config, self.runs) if self.ragged and len(self.runs) > 1 else nullcontext():
+        with attending(self.runs) if self.ragged and len(self.runs) > 1 else nullcontext():
             out = self.model(
                 input_ids=torch.tensor(last, device=device)[:, None],
                 attention_mask=self._masks(position_R),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from transformers import PreTrainedModel
 
 from concordant.core import logprobs
 from concordant.core.objective import BranchOutputs, Outputs
-from concordant.core.trees import Layout, TreeBatch
-from concordant.models.layout import lm_logits
+from concordant.core.trees import ROW_TOKENS, Layout, PromptTree, TreeBatch, micro_batches
+from concordant.engines.reward_model import RewardModel
+from concordant.kernels.reader import reader_of
+from concordant.models.head import lm_logits
 from concordant.models.load import Policy, save_policy
 from concordant.models.lora import active_adapter, adapter_names, copy_adapter
-from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import Critic
-from concordant.models.tree_attention import hidden_at
+from concordant.models.tree_attention import Reader
 
 REFERENCE = "reference"  # the adapter that keeps a policy's start on a shared backbone
 
@@ -41,6 +42,19 @@ class Network(nn.Module, ABC):
     def body(self) -> PreTrainedModel | None:
         """The model that reads trees; None for a network of another kind."""
         return None
+
+    @property
+    def reader(self) -> Reader:
+        """How the model reads trees, which depends on the kernels that it carries."""
+        if self.body is None:
+            raise TypeError(f"{type(self).__name__} has no transformers model to read trees")
+        return reader_of(self.body, self.layout)
+
+    def batches(self, trees: Sequence[PromptTree], max_tokens: int, row_tokens: int = ROW_TOKENS) -> list[TreeBatch]:
+        """``trees`` in batches of at most ``max_tokens``, padding counted, and of one whole tree at least."""
+        if self.body is None:
+            return micro_batches(trees, self.layout, max_tokens, row_tokens)
+        return self.reader.batches(trees, max_tokens, row_tokens)
 
     @property
     def sampled(self) -> nn.Module:
@@ -80,12 +94,22 @@ class PolicyNetwork(Network):
             with torch.no_grad():
                 other = (reference.predicting(batch), reference.logits)
         return logprobs.of_tokens(
-            self.predicting(batch), batch.target_N, self.logits, self.vocabulary, want, temperature, other
+            self.predicting(batch),
+            batch.target_N,
+            self.logits,
+            self.vocabulary,
+            want,
+            temperature,
+            other,
+            self.reader.distribution,
         )
 
     def predicting(self, batch: TreeBatch) -> Tensor:
         """Hidden states that predict the response tokens, (N, H)."""
-        return self._with_adapter(lambda: hidden_at(self.model, batch, self.layout, batch.source_N))
+        if not self.has_adapters:
+            return self.reader.hidden_at(batch, batch.source_N)
+        with active_adapter(self.model, self.adapter or "default"):
+            return self.reader.hidden_at(batch, batch.source_N)
 
     def logits(self, hidden_CH: Tensor) -> Tensor:
         return lm_logits(self.model, hidden_CH, self.policy.traits.head)
@@ -112,12 +136,6 @@ class PolicyNetwork(Network):
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
         save_policy(self.policy, folder, dict(card))
 
-    def _with_adapter(self, run: Any) -> Tensor:
-        if not self.has_adapters:
-            return run()
-        with active_adapter(self.model, self.adapter or "default"):
-            return run()
-
 
 class CriticNetwork(Network):
     """A backbone of its own and a head that says, before every response token, what reward is still to come."""
@@ -133,7 +151,7 @@ class CriticNetwork(Network):
     def forward(
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
     ) -> BranchOutputs:
-        hidden_NH = hidden_at(self.backbone, batch, self.layout, batch.source_N)
+        hidden_NH = self.reader.hidden_at(batch, batch.source_N)
         return BranchOutputs(value_N=self.head(hidden_NH).squeeze(-1).float())
 
 
@@ -159,7 +177,10 @@ class RewardNetwork(Network):
         predicting_NH, last_BH = self.reward_model.hidden_at(batch, at).split([len(batch.source_N), batch.branches])
         head = self.reward_model.lm_logits
         vocabulary = self.model.config.get_text_config().vocab_size
-        out = logprobs.of_tokens(predicting_NH, batch.target_N, head, vocabulary, want, temperature)
+        distribution = self.reader.distribution
+        out = logprobs.of_tokens(
+            predicting_NH, batch.target_N, head, vocabulary, want, temperature, distribution=distribution
+        )
         out.score_B = self.reward_model.scores_of(last_BH)
         return out
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from concordant.config.model import ModelConfig
 from concordant.core.errors import UserError
+from concordant.kernels.put_on import put_on
 
 
 def device_of(config: ModelConfig) -> torch.device:
@@ -17,9 +19,11 @@ def device_of(config: ModelConfig) -> torch.device:
     return torch.device(wanted)
 
 
-def place(model: nn.Module, config: ModelConfig) -> None:
-    """Move ``model`` to its device."""
+def place(model: PreTrainedModel, config: ModelConfig) -> None:
+    """Move ``model`` to its device, and put on the kernels that serve it there."""
     nn.Module.to(model, device_of(config))
+    if config.kernels == "fast":
+        put_on(model)
 
 
 def precision_of(config: ModelConfig, device: torch.device) -> torch.dtype | None:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
 from concordant.core.errors import UserError
-from concordant.core.logprobs import row_blocks
 from concordant.core.seeding import torch_stream
+from concordant.kernels.softmax import row_blocks
 
 CHUNK = 128  # tokens summed at once; about √V for the vocabularies in use
 NUCLEUS_PREFIX = 256  # candidates looked at before a nucleus is worth a longer look; most hold fewer

@@ -24,8 +24,8 @@ from concordant.engines.decoding import Decoder, EqualLengthDecoder, SlotDecoder
 from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Completion
 from concordant.engines.sampling import check_sampling, prompt_key, sample_tokens, uniforms
-from concordant.models.layout import undisturbed
-from concordant.models.tree_attention import positions
+from concordant.models.backbone import positions
+from concordant.models.lora_layer import still
 
 REFILL = 8  # the slots' part that is free before prompts join: a prefill of few costs nearly that of many
 
@@ -83,7 +83,7 @@ class TorchGenerator:
             kind = self.model.device.type
             autocast = torch.autocast(kind, self.precision) if self.precision else nullcontext()
             cure = f"lower sampling.slots (now {sampling.slots}) or sampling.max_new_tokens"
-            with undisturbed(self.model), enough_memory("sampling", cure):
+            with still(), enough_memory("sampling", cure):
                 decoder = self._decoder(prompts, sampling, len(waiting))
                 with autocast:
                     self._decode(decoder, prompts, waiting, sampling, seed, finished, on_token)

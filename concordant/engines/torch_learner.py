@@ -24,8 +24,9 @@ from concordant.engines.memory import enough_memory, is_out_of_memory
 from concordant.engines.networks import Network
 from concordant.engines.protocol import StepMetrics
 from concordant.engines.weight_motion import WeightMotion
-from concordant.models.tree_attention import batches, forward_tokens
-from concordant.models.weight_gradients import gradients_in_place
+from concordant.kernels.weight_gradients import gradients_in_place
+from concordant.models.lora_layer import still
+from concordant.models.tree_attention import forward_tokens
 
 T = TypeVar("T")
 MICRO_BATCH_TOKENS = 8192  # of a pass with gradient, where none are given
@@ -71,7 +72,7 @@ class TorchLearner:
         def run() -> BranchOutputs:
             columns: dict[str, Tensor] = {}
             for batch in self._micro_batches(trees, self._forward_tokens):
-                with self._still():
+                with still():
                     out = self._outputs(batch, want)
                 for name in BranchOutputs.__slots__:
                     part = getattr(out, name)
@@ -83,9 +84,8 @@ class TorchLearner:
 
         return self._within_memory("computing log-probs, values or scores", run)
 
-    @torch.no_grad()
     def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
-        with self._still():
+        with still():
             return self._within_memory("evaluating", lambda: self._run(trees, objective, self._forward_tokens))
 
     # -- learning -------------------------------------------------------------------------------
@@ -223,22 +223,13 @@ class TorchLearner:
 
     def _micro_batches(self, trees: Sequence[PromptTree], max_tokens: int) -> Iterator[TreeBatch]:
         device = self.network.device
-        cut = batches(self.network.body, trees, self.network.layout, max_tokens, self.row_tokens)
+        cut = self.network.batches(trees, max_tokens, self.row_tokens)
         return (batch.to(device) for batch in cut)
 
     def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
         reference = self.reference().network if want.kl else None
         with self._autocast():
             return self.network(batch, want, self.temperature, reference)
-
-    @contextmanager
-    def _still(self) -> Iterator[None]:
-        """No dropout (LoRA's), so that two calls give the same numbers."""
-        self.network.eval()
-        try:
-            yield
-        finally:
-            self.network.train()
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:

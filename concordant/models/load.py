@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,12 @@ from transformers import (
 
 from concordant.config.model import ModelConfig
 from concordant.core.errors import UserError
+from concordant.core.recompute import same_context
 from concordant.data.chat import ChatEncoder
 from concordant.models import builtin
 from concordant.models.export import quiet, write_model
-from concordant.models.fused import fuse
-from concordant.models.layout import ModelTraits, prepare_model
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate, read_settings
+from concordant.models.traits import ModelTraits, prepare_model
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
                 )
             adapter, place = str(place), base_of_adapter(place)
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
-    settle(model)
+    make_deterministic(model)
     policy = Policy(model, tokenizer, prepare_model(model), name)
     adapt(model, config, adapter, seed)
     if config.activation_checkpointing:
@@ -223,20 +224,39 @@ def stop_at(model: PreTrainedModel, ends: tuple[int, ...]) -> None:
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Keep only each layer's input for the backward pass, and compute the rest again."""
+    """Keep only each layer's input for the backward pass, and compute the rest again, in the same call's context.
+
+    Only passes with gradient are recomputed: a pass without would lose its cache of keys and values, and the model
+    stays in train mode while it is sampled from.
+    """
     with warnings.catch_warnings():
         # The new name of this method is not in every version that pyproject.toml allows.
         warnings.simplefilter("ignore", FutureWarning)
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": same_context}
+        )
+    for module in model.modules():
+        kind: Any = type(module)
+        if vars(module).get("gradient_checkpointing"):
+            module.__class__ = _recomputing(kind)
+
+
+@cache
+def _recomputing(kind: Any) -> type[nn.Module]:
+    """``kind``, whose objects say that they recompute only while a gradient is wanted."""
+
+    def wanted(self: Any) -> bool:
+        return vars(self)["gradient_checkpointing"] and torch.is_grad_enabled()
+
+    def set_wanted(self: Any, value: bool) -> None:
+        vars(self)["gradient_checkpointing"] = value
+
+    recomputes = property(wanted, set_wanted)
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), {"gradient_checkpointing": recomputes, **names})
 
 
 # -- nothing random in a forward pass -------------------------------------------------------------
-
-
-def settle(model: PreTrainedModel) -> None:
-    """What every model gets before it is used: nothing random in a forward pass, small operations in fewer steps."""
-    make_deterministic(model)
-    fuse(model)
 
 
 def make_deterministic(model: PreTrainedModel) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from concordant.core.errors import UserError, nearest, unknown_name
 from concordant.core.seeding import torch_stream
-from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name, check_settings
+from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name, check_settings, choosing
 
 __all__ = [
     "Adapter",
@@ -239,17 +239,15 @@ def set_active_adapter(model: nn.Module, name: str | None) -> None:
         layer.active = name if name is not None and name in layer.adapters else None
 
 
-@contextmanager
-def active_adapter(model: nn.Module, name: str | None) -> Iterator[None]:
-    """``set_active_adapter`` for a while. With activation checkpointing ``backward`` belongs inside as well,
-    because it runs the layers again and would meet another adapter."""
-    before = {layer: layer.active for layer in lora_layers(model).values()}
-    set_active_adapter(model, name)
-    try:
-        yield
-    finally:
-        for layer, active in before.items():
-            layer.active = active
+def active_adapter(model: nn.Module, name: str | None) -> AbstractContextManager[None]:
+    """Within, this thread's calls use adapter ``name``, or none. The model is not changed, so other threads are not
+    disturbed; what activation checkpointing computes again in the backward pass uses the same adapter."""
+    if name is not None:
+        _layers_with(model, name)
+    layers = lora_layers(model).values()
+    if not layers:
+        raise UserError("the model has no adapters; apply_lora_to_model or load_adapter first")
+    return choosing({layer: name if name is not None and name in layer.adapters else None for layer in layers})
 
 
 def copy_adapter(model: nn.Module, source: str, target: str) -> None:

@@ -11,14 +11,42 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from concordant.core.errors import UserError
 from concordant.core.seeding import torch_stream
-from concordant.models.weight_gradients import linear
+
+# What the present call brings with it. Calls of several threads on one model each have their own.
+_chosen: ContextVar[Mapping[LoRALinear, str | None]] = ContextVar("adapters of the present call", default={})  # noqa: B039
+_without_dropout: ContextVar[bool] = ContextVar("no dropout in the present call", default=False)
+
+
+@contextmanager
+def still() -> Iterator[None]:
+    """Within, no gradient and no adapter's dropout: two passes give the same numbers, whatever mode the model is in."""
+    token = _without_dropout.set(True)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        _without_dropout.reset(token)
+
+
+@contextmanager
+def choosing(adapters: Mapping[LoRALinear, str | None]) -> Iterator[None]:
+    """Within, these layers use these adapters, or none, whichever adapter is active otherwise."""
+    token = _chosen.set({**_chosen.get(), **adapters})
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
 
 
 class Adapter(nn.Module):
@@ -54,10 +82,12 @@ class Adapter(nn.Module):
         """alpha / r; alpha / sqrt(r) when rank-stabilised (Kalajdzievski 2023, arXiv:2312.03732)."""
         return self.alpha / (math.sqrt(self.r) if self.rank_stabilised else self.r)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, linear: Callable[[Tensor, Tensor], Tensor] = F.linear) -> Tensor:
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(self.lora_A.dtype)
-        return linear(linear(self.dropout(x), self.lora_A) * self.scaling, self.lora_B)
+        if not _without_dropout.get():
+            x = self.dropout(x)
+        return linear(linear(x, self.lora_A) * self.scaling, self.lora_B)
 
     def update_OI(self) -> Tensor:
         """What the adapter adds to a weight of shape (out, in)."""
@@ -90,8 +120,17 @@ class LoRALinear(nn.Module):
         self.base = base.requires_grad_(False)
         self.adapters = nn.ModuleDict()
         self.add_adapter(name, r, alpha, dropout, generator, rank_stabilised)
-        self.active: str | None = name
+        self._active: str | None = name
         self.train(base.training)
+
+    @property
+    def active(self) -> str | None:
+        """The adapter in force: the present call's choice (``choosing``), else what was set last."""
+        return _chosen.get().get(self, self._active)
+
+    @active.setter
+    def active(self, name: str | None) -> None:
+        self._active = name
 
     def add_adapter(
         self,

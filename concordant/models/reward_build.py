@@ -21,10 +21,10 @@ from transformers import (
 
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive
+from concordant.models.backbone import backbone, output_embedding
 from concordant.models.export import plain_weights
 from concordant.models.layout import is_causal
-from concordant.models.load import Policy, embedding_rows, load_config, load_tokenizer, load_weights, settle
-from concordant.models.tree_attention import backbone, output_embedding
+from concordant.models.load import Policy, embedding_rows, load_config, load_tokenizer, load_weights, make_deterministic
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def from_folder(place: Path | str, trust: bool) -> tuple[PreTrainedModel, PreTra
     model, missing = load_weights(AutoModelForSequenceClassification, place, config, trust)
     if missing:
         raise UserError(f'"{place}" lacks weights: {", ".join(sorted(missing)[:3])}')
-    settle(model)
+    make_deterministic(model)
     return model, load_tokenizer(place, trust)
 
 
@@ -66,7 +66,7 @@ def from_encoder(
     lost = sorted(name for name in missing if name.startswith(prefix) and "pooler" not in name)
     if lost:
         raise UserError(f'"{place}" lacks weights of its encoder: {", ".join(lost[:3])} ({len(lost)} in all)')
-    settle(model)
+    make_deterministic(model)
     if is_causal(model):
         raise UserError(f'"{place}" ({config.model_type}) reads one way only; expected an encoder or a causal LM')
     return model, load_tokenizer(place, trust)
@@ -95,7 +95,7 @@ def from_policy(policy: Policy, seed: int, keep_lm_head: bool) -> tuple[PreTrain
     tokenizer = copy.deepcopy(policy.tokenizer)
     set_pad(model, tokenizer)
     model.to(policy.model.device).train()
-    settle(model)
+    make_deterministic(model)
     if keep_lm_head:
         model.lm_head = _language_model_head(policy.model, model)
     return model, tokenizer

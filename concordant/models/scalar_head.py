@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from concordant.core.errors import unknown_name
 from concordant.core.seeding import derive
 from concordant.core.trees import Layout
-from concordant.models.layout import ModelTraits
+from concordant.models.backbone import backbone
 from concordant.models.lora import adapter_names, lora_layers, remove_adapter
-from concordant.models.tree_attention import backbone
+from concordant.models.traits import ModelTraits
 
 
 class ValueHead(nn.Module):

@@ -1,7 +1,7 @@
 """Running a transformers backbone on trees: an explicit mask of who sees whom, and positions that restart.
 
-The model's own code is not touched. A tree layout needs an architecture whose positions mix by attention
-alone and which honours a given mask and given position ids; ``layout.py`` proves that at load.
+The model's own code is not touched. A tree layout needs an architecture whose positions are mixed by attention alone
+and which honours a given mask and given position ids; ``layout.py`` proves both at load.
 
 R rows, L row length, H hidden size, N any positions, V vocabulary.
 """
@@ -9,16 +9,17 @@ R rows, L row length, H hidden size, N any positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from concordant.core.trees import ROW_TOKENS, Layout, PromptTree, TreeBatch, micro_batches, packed_batches
-from concordant.models import last_layer, packed_attention
+from concordant.core import logprobs
+from concordant.core.trees import ROW_TOKENS, Layout, PromptTree, TreeBatch, micro_batches
+from concordant.models.backbone import FULL, SLIDING, layer_types, run_backbone, sliding_window
 
-FULL, SLIDING = "full_attention", "sliding_attention"  # transformers' names of layer types
 # Tokens (rows × length) of a pass without gradient. A CPU takes half as long again where what a layer makes is more
 # than its cache holds.
 CPU_FORWARD_TOKENS, FORWARD_TOKENS = 2048, 32768
@@ -29,17 +30,49 @@ def forward_tokens(device: torch.device) -> int:
     return CPU_FORWARD_TOKENS if device.type == "cpu" else FORWARD_TOKENS
 
 
-def batches(
-    model: PreTrainedModel | None,
-    trees: Sequence[PromptTree],
-    layout: Layout,
-    max_tokens: int,
-    row_tokens: int = ROW_TOKENS,
-) -> list[TreeBatch]:
-    """``trees`` in batches of at most ``max_tokens``, padding counted, laid as ``model`` runs them fastest."""
-    if model is not None and layout is Layout.TREE and packed_attention.can_run(model):
-        return packed_batches(trees, max_tokens)
-    return micro_batches(trees, layout, max_tokens, row_tokens)
+class Reader(Protocol):
+    """How a model reads trees. ``PlainReader`` is the mathematics, ``kernels.reader.FastReader`` the same numbers."""
+
+    def batches(self, trees: Sequence[PromptTree], max_tokens: int, row_tokens: int = ROW_TOKENS) -> list[TreeBatch]:
+        """``trees`` in batches of at most ``max_tokens``, padding counted, and of one whole tree at least."""
+        ...
+
+    def hidden_at(self, batch: TreeBatch, at_N: Tensor) -> Tensor:
+        """Final hidden states at ``at_N`` of the flattened rows, (N, H).
+
+        ``at_N``: positions with a token, in any order, repeated or not.
+        """
+        ...
+
+    @property
+    def distribution(self) -> logprobs.Distribution:
+        """What turns logits into numbers of the response tokens."""
+        ...
+
+
+class PlainReader:
+    """Trees read by the model's own code, with a mask over every row."""
+
+    distribution = staticmethod(logprobs.distribution)
+
+    def __init__(self, model: PreTrainedModel, layout: Layout) -> None:
+        self.model, self.layout = model, layout
+
+    def batches(self, trees: Sequence[PromptTree], max_tokens: int, row_tokens: int = ROW_TOKENS) -> list[TreeBatch]:
+        return micro_batches(trees, self.layout, max_tokens, row_tokens)
+
+    def hidden_at(self, batch: TreeBatch, at_N: Tensor) -> Tensor:
+        return rows_at(hidden_states(self.model, batch, self.layout).flatten(0, 1), at_N)
+
+
+def rows_at(x_TH: Tensor, at_N: Tensor) -> Tensor:
+    """``x_TH[at_N]``, (N, H), with a gradient that is the same to the bit however many threads there are.
+
+    All branches of a tree read the last hidden state of its trunk. The gradient of plain indexing adds the branches'
+    parts in whatever order the threads come. This is an embedding look-up, whose gradient adds the parts in a fixed
+    order, in a seventh of the time.
+    """
+    return F.embedding(at_N, x_TH)
 
 
 def hidden_states(model: PreTrainedModel, batch: TreeBatch, layout: Layout) -> Tensor:
@@ -52,61 +85,8 @@ def hidden_states(model: PreTrainedModel, batch: TreeBatch, layout: Layout) -> T
     """
     if layout is Layout.FLAT:
         return run_backbone(model, batch.ids_RL, attention_mask=batch.is_token_RL.long())
-    if packed_attention.can_run(model):
-        at_T = _tokens(batch)
-        hidden_TH = _in_one_row(model, batch, at_T)
-        rows, length = batch.ids_RL.shape
-        if len(at_T) < rows * length:
-            hidden_TH = hidden_TH.new_zeros(rows * length, hidden_TH.shape[1]).index_copy(0, at_T, hidden_TH)
-        return hidden_TH.view(rows, length, -1)
     mask = attention_mask(model.config, batch)
     return run_backbone(model, batch.ids_RL, attention_mask=mask, position_ids=batch.position_RL)
-
-
-def hidden_at(model: PreTrainedModel, batch: TreeBatch, layout: Layout, at_N: Tensor) -> Tensor:
-    """``hidden_states`` at ``at_N`` of the flattened rows, (N, H), without computing what only the others need.
-
-    ``at_N``: positions with a token, in any order, repeated or not.
-    """
-    if layout is Layout.FLAT or packed_attention.recomputes(model):
-        return last_layer.rows_at(hidden_states(model, batch, layout).flatten(0, 1), at_N)
-    if packed_attention.can_run(model):
-        at_T = _tokens(batch)
-        at_N = torch.searchsorted(at_T, at_N)
-        with last_layer.reading(backbone(model), len(at_T), at_N):
-            return last_layer.rows_at(_in_one_row(model, batch, at_T), at_N)
-    with last_layer.reading(backbone(model), batch.ids_RL.numel(), at_N):
-        return last_layer.rows_at(hidden_states(model, batch, layout).flatten(0, 1), at_N)
-
-
-def _tokens(batch: TreeBatch) -> Tensor:
-    """Where in the flattened rows there is a token, (T,)."""
-    return batch.is_token_RL.flatten().nonzero().squeeze(1)
-
-
-def _in_one_row(model: PreTrainedModel, batch: TreeBatch, at_T: Tensor) -> Tensor:
-    """All trees in one row of T tokens, each attended alone, (T, H)."""
-    tree_T, branch_T = batch.tree_RL.flatten()[at_T], batch.branch_RL.flatten()[at_T]
-    with packed_attention.attending(model, packed_attention.cut(tree_T.tolist(), branch_T.tolist())) as mask:
-        return run_backbone(
-            model,
-            batch.ids_RL.flatten()[at_T][None],
-            attention_mask=mask,
-            position_ids=batch.position_RL.flatten()[at_T][None],
-        )[0]
-
-
-def run_backbone(model: PreTrainedModel, ids_RL: Tensor, **inputs: Any) -> Tensor:
-    """The backbone's last hidden state, (R, L, H), without cache and without output head."""
-    return backbone(model)(input_ids=ids_RL, use_cache=False, return_dict=True, **inputs).last_hidden_state
-
-
-def backbone(model: PreTrainedModel) -> nn.Module:
-    """The part below the output head; ``model`` itself where there is no head."""
-    if model.base_model is not model:
-        return model.base_model
-    inner = [child for child in model.children() if isinstance(child, PreTrainedModel)]
-    return inner[0] if len(inner) == 1 else model
 
 
 def visible(batch: TreeBatch, window: int | None = None) -> Tensor:
@@ -141,32 +121,8 @@ def attention_mask(config: PretrainedConfig, batch: TreeBatch) -> Tensor | dict[
     return _as_taken(config, visible(batch, None if types else window))
 
 
-def layer_types(config: PretrainedConfig) -> set[str]:
-    """Kinds of attention the layers have where the configuration tells them apart; empty where it does not."""
-    return set(config.to_dict().get("layer_types") or ())
-
-
-def sliding_window(config: PretrainedConfig) -> int | None:
-    """Tokens a query of a sliding layer sees, itself included; None without such layers."""
-    return config.to_dict().get("sliding_window")
-
-
-def positions(model: PreTrainedModel) -> int:
-    """Tokens of a dialogue the model has positions for; practically no limit where it states none."""
-    settings = model.config.get_text_config().to_dict()
-    return settings.get("max_position_embeddings") or settings.get("n_positions") or 2**30
-
-
 def _as_taken(config: PretrainedConfig, seen_RLL: Tensor) -> Tensor:
     seen = seen_RLL[:, None]
     if config._attn_implementation != "eager":
         return seen
     return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
-
-
-def output_embedding(model: PreTrainedModel) -> nn.Module:
-    """The layer that turns hidden states into logits."""
-    head = model.get_output_embeddings()
-    if head is None:
-        raise ValueError(f"{type(model).__name__} has no language-model head")
-    return head

@@ -27,16 +27,16 @@ from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating
 from concordant.data.splits import Loaded, load_all, load_records
 from concordant.doctor.callback import Doctor
 from concordant.doctor.preflight import Preflight, Subject
-from concordant.engines.allocator import freed_memory_kept
 from concordant.engines.memory import enough_memory
 from concordant.engines.networks import PolicyNetwork
 from concordant.engines.precision import place, precision_of
 from concordant.engines.protocol import Learner
+from concordant.engines.reward_model import RewardModel
 from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner
+from concordant.kernels.allocator import freed_memory_kept
+from concordant.models.backbone import positions
 from concordant.models.load import Policy, load_policy
-from concordant.models.reward_model import RewardModel
-from concordant.models.tree_attention import positions
 from concordant.training.inputs import Inputs
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current

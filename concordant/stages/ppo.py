@@ -13,9 +13,9 @@ from concordant.data.records import Prompt
 from concordant.doctor.preflight import Subject
 from concordant.engines.networks import CriticNetwork
 from concordant.engines.precision import precision_of
+from concordant.engines.reward_model import RewardModel
 from concordant.engines.torch_learner import TorchLearner
 from concordant.models.load import Policy
-from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import Started, build_critic
 from concordant.stages import common
 from concordant.stages.rewarding import Rewards

@@ -20,10 +20,10 @@ from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair
 from concordant.doctor.preflight import Subject
 from concordant.engines.networks import RewardNetwork
-from concordant.engines.precision import place, precision_of
+from concordant.engines.precision import precision_of
+from concordant.engines.reward_model import RewardModel
 from concordant.engines.torch_learner import TorchLearner
 from concordant.evaluation.reward_summary import RewardModelSummary, summarise_reward_model
-from concordant.models.reward_model import RewardModel
 from concordant.stages import common
 from concordant.stages.rewarding import SUMMARY
 from concordant.training.run_folder import json_lines, write_text
@@ -37,7 +37,6 @@ def reward(config: RewardConfig) -> Path:
         model = RewardModel.from_backbone(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
         if model.is_encoder and config.lm_coefficient:
             raise UserError("reward.lm_coefficient needs a causal language model; an encoder predicts no next token")
-        place(model.model, config.model)
         encoder = ChatEncoder(
             model.tokenizer, common.limits_of(config.data, model), "encoder" if model.is_encoder else "causal"
         )
@@ -110,8 +109,8 @@ def score(config: ScoreConfig) -> Path | None:
 
     A line a record, in the data's order: its prompt, and ``chosen`` and ``rejected``, or ``score``.
     """
-    model = RewardModel.from_pretrained(config.model.name, config.model.trust_remote_code)
-    place(model.model, config.model)
+    wanted = config.model
+    model = RewardModel.from_pretrained(wanted.name, wanted.trust_remote_code, wanted.device, wanted.kernels)
     records = common.in_file_order(config.data)
     answered = [record for record in records if answers_of(record)]
     common.report_dropped({"prompts without an answer": len(records) - len(answered)}, "score")

@@ -10,8 +10,7 @@ from pathlib import Path
 from concordant.algorithms.rewards import Answer, Reward, make_reward
 from concordant.config.model import ModelConfig
 from concordant.engines.memory import enough_memory
-from concordant.engines.precision import place
-from concordant.models.reward_model import RewardModel
+from concordant.engines.reward_model import RewardModel
 
 SUMMARY = "reward_model.json"  # beside a reward model's folder: how it does on held-out pairs
 
@@ -54,8 +53,8 @@ class Rewards:
         return (numbers["score_mean"], numbers["score_std"]) if numbers.get("score_std") else None
 
     def _load(self, name: str) -> Reward:
-        made = RewardModel.from_pretrained(name, self._model.trust_remote_code)
-        place(made.model, self._model)
+        config = self._model
+        made = RewardModel.from_pretrained(name, config.trust_remote_code, config.device, config.kernels)
         made.model.requires_grad_(False)
         self.models.append(made)
         return ModelReward(made)

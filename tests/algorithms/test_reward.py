@@ -7,8 +7,8 @@ from concordant.algorithms.reward import RewardObjective
 from concordant.config.train import TrainConfig
 from concordant.core.trees import lay_out
 from concordant.engines.networks import RewardNetwork
+from concordant.engines.reward_model import RewardModel
 from concordant.engines.torch_learner import TorchLearner
-from concordant.models.reward_model import RewardModel
 from tests.algorithms.worlds import given, loss_of, means, tree
 from tests.engines.tiny import tiny_policy
 

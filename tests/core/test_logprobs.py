@@ -1,4 +1,7 @@
-"""Log-probs, entropies and their gradients in chunks and blocks, against the plain formula in double precision."""
+"""Log-probs, entropies and their gradients in chunks and blocks, against the plain formula in double precision.
+
+Both ways of computing them: the plain function and the kernel in blocks of rows.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ import torch
 from torch import Tensor
 
 from concordant.core import logprobs
+from concordant.core.logprobs import Distribution
 from concordant.core.objective import Outputs
+from concordant.kernels import softmax
 
 N, H, V = 7, 5, 11
 WANT = Outputs(logprob=True, entropy=True, top=True)
+both_ways = pytest.mark.parametrize("way", [logprobs.distribution, softmax.distribution], ids=["plain", "in blocks"])
 
 
 def case() -> tuple[Tensor, Tensor, Tensor]:
@@ -26,14 +32,16 @@ def plain(hidden_NH: Tensor, weight_VH: Tensor, target_N: Tensor, temperature: f
 
 @pytest.mark.parametrize("chunk, kept", [(2**24, 2**26), (3 * V, 2**26), (3 * V, 0)], ids=["one", "chunks", "again"])
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, -0.3)], ids=["log-prob", "entropy", "both"])
+@both_ways
 def test_numbers_and_gradients(
-    monkeypatch: pytest.MonkeyPatch, chunk: int, kept: int, weights: tuple[float, float]
+    monkeypatch: pytest.MonkeyPatch, chunk: int, kept: int, weights: tuple[float, float], way: Distribution
 ) -> None:
     """Whatever is cut and wherever, with blocks of two rows, at a temperature."""
-    for name, value in {"CHUNK_ELEMENTS": chunk, "KEPT_ELEMENTS": kept, "BLOCK_ELEMENTS": 2 * V}.items():
-        monkeypatch.setattr(logprobs, name, value)
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(logprobs, "KEPT_ELEMENTS", kept)
+    monkeypatch.setattr(softmax, "BLOCK_ELEMENTS", 2 * V)
     mine, theirs = case(), case()
-    out = logprobs.of_tokens(mine[0], mine[2], lambda h: h @ mine[1].T, V, WANT, temperature=0.7)
+    out = logprobs.of_tokens(mine[0], mine[2], lambda h: h @ mine[1].T, V, WANT, temperature=0.7, distribution=way)
     assert out.logprob_N is not None and out.entropy_N is not None and out.top_N is not None
     logprob_N, entropy_N = plain(*theirs, temperature=0.7)
     assert torch.allclose(out.logprob_N.double(), logprob_N, atol=1e-5)
@@ -46,25 +54,30 @@ def test_numbers_and_gradients(
         assert torch.allclose(a.grad, b.grad, atol=1e-5)
 
 
-def test_top_is_the_most_likely_token() -> None:
+@both_ways
+def test_top_is_the_most_likely_token(way: Distribution) -> None:
     hidden_NH, weight_VH, _ = case()
     best_N = (hidden_NH @ weight_VH.T).argmax(-1)
     for target_N, expected in ((best_N, 1.0), ((best_N + 1) % V, 0.0)):
-        out = logprobs.of_tokens(hidden_NH, target_N, lambda h: h @ weight_VH.T, V, WANT)
+        out = logprobs.of_tokens(hidden_NH, target_N, lambda h: h @ weight_VH.T, V, WANT, distribution=way)
         assert out.top_N is not None
         assert out.top_N.tolist() == [expected] * N
 
 
-def test_far_logits_stay_finite() -> None:
+@both_ways
+def test_far_logits_stay_finite(way: Distribution) -> None:
     """One token 2e4 above the rest: log-prob 0, entropy 0, and of another token -2e4."""
     logits_NV = torch.zeros(2, V)
     logits_NV[:, 4] = 2e4
-    out = logprobs.of_tokens(logits_NV, torch.tensor([4, 5]), lambda h: h, V, WANT)
+    out = logprobs.of_tokens(logits_NV, torch.tensor([4, 5]), lambda h: h, V, WANT, distribution=way)
     assert out.logprob_N is not None and out.entropy_N is not None
     assert out.logprob_N.tolist() == [0.0, -2e4]
     assert out.entropy_N.tolist() == [0.0, 0.0]
 
 
-def test_nothing_wanted_of_no_tokens() -> None:
-    out = logprobs.of_tokens(torch.zeros(0, V), torch.zeros(0, dtype=torch.int64), lambda h: h, V, WANT)
+@both_ways
+def test_nothing_wanted_of_no_tokens(way: Distribution) -> None:
+    out = logprobs.of_tokens(
+        torch.zeros(0, V), torch.zeros(0, dtype=torch.int64), lambda h: h, V, WANT, distribution=way
+    )
     assert out.logprob_N is not None and len(out.logprob_N) == 0

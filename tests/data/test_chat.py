@@ -297,7 +297,7 @@ def test_a_dialogue_has_the_same_ids_on_every_path(name):
 
 
 def test_a_reward_model_scores_the_ids_it_was_trained_on(monkeypatch):
-    from concordant.models.reward_model import RewardModel
+    from concordant.engines.reward_model import RewardModel
     from tests.engines.tiny import tiny_policy
 
     model = RewardModel.from_backbone(tiny_policy())

@@ -17,9 +17,9 @@ from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
 from concordant.doctor import preflight_memory, preflight_model
 from concordant.doctor.preflight_model import check_ppo, check_supervised, gradients, longest, untouched
 from concordant.engines.networks import PolicyNetwork, RewardNetwork
+from concordant.engines.reward_model import RewardModel
 from concordant.engines.torch_learner import TorchLearner
 from concordant.models.lora import lora_layers
-from concordant.models.reward_model import RewardModel
 from tests.algorithms.worlds import make_ppo, tree
 from tests.engines.tiny import tiny_policy
 

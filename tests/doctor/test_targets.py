@@ -14,9 +14,9 @@ from concordant.data.tokenizer import train_tokenizer
 from concordant.doctor import files
 from concordant.doctor.files import diagnose_data, diagnose_model, diagnose_run, read_headers
 from concordant.doctor.finding import Finding
+from concordant.engines.reward_model import RewardModel
 from concordant.models.load import save_policy
 from concordant.models.peft_files import save_adapter
-from concordant.models.reward_model import RewardModel
 from concordant.stages.doctor import examine
 from tests.engines.tiny import tiny_policy
 

@@ -33,8 +33,9 @@ from concordant.core.errors import UserError
 from concordant.core.seeding import torch_stream
 from concordant.engines import decoding
 from concordant.engines.protocol import Completion
-from concordant.engines.ragged_attention import cut
 from concordant.engines.torch_generator import TorchGenerator
+from concordant.kernels.ragged_attention import cut
+from concordant.models.load import checkpoint_activations
 
 VOCABULARY = 97
 END = (2, 5, 11, 17)
@@ -213,7 +214,7 @@ def test_a_longer_limit_continues_the_same_response() -> None:
 def test_global_random_state_and_training_flags_are_left_alone() -> None:
     model = build("llama").train()
     model.lm_head.eval()
-    model.activation_checkpointing_enable()  # while training it would switch the cache off
+    checkpoint_activations(model)  # with a gradient it would switch the cache off
     before = torch.random.get_rng_state()
     prompts = random_prompts(4)
     TorchGenerator(model, END).generate(prompts, SamplingConfig(max_new_tokens=3), 0)

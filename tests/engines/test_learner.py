@@ -13,8 +13,8 @@ from concordant.config.train import TrainConfig
 from concordant.core.objective import Outputs, Term
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 from concordant.engines.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.reward_model import RewardModel
 from concordant.engines.torch_learner import TorchLearner
-from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import build_critic
 from tests.engines.tiny import tiny_policy
 

@@ -5,9 +5,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from concordant.core.trees import Layout
 from concordant.data.tokenizer import train_tokenizer
-from concordant.models.layout import ModelTraits
 from concordant.models.load import Policy
 from concordant.models.lora import apply_lora_to_model
+from concordant.models.traits import ModelTraits
 
 _TEXT = ["the owl is brown", "where does the owl live", "the owl lives in a tree", "what colour is the fox"] * 4
 _TOKENIZER = train_tokenizer(_TEXT, 300)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-import zoo
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from concordant.core.errors import UserError
 from concordant.core.trees import Layout, PromptTree, lay_out
-from concordant.models.layout import Head, ModelTraits, check_layout, find_head, is_causal, lm_logits, prepare_model
+from concordant.models.head import Head, find_head, lm_logits
+from concordant.models.layout import check_layout, is_causal
+from concordant.models.traits import ModelTraits, prepare_model
 from concordant.models.tree_attention import hidden_states
+from tests.models import zoo
 
 
 def through_layout(model: PreTrainedModel, trees: list[PromptTree], traits: ModelTraits) -> Tensor:

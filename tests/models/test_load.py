@@ -14,7 +14,6 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
-import zoo
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from concordant.config.model import LoraConfig, ModelConfig
@@ -22,11 +21,12 @@ from concordant.core.errors import UserError
 from concordant.core.trees import Layout
 from concordant.data.tokenizer import train_tokenizer
 from concordant.models.export import model_card, whole_folder
-from concordant.models.layout import prepare_model
 from concordant.models.load import Policy, load_policy, save_policy, stop_at
 from concordant.models.locate import locate
 from concordant.models.lora import lora_layers
 from concordant.models.peft_files import save_adapter
+from concordant.models.traits import prepare_model
+from tests.models import zoo
 
 IDS = torch.arange(5, 17)[None]
 
@@ -112,15 +112,6 @@ def test_dropout_is_off_and_train_mode_on(folder: Path) -> None:
     model = load(folder).model
     assert model.training
     assert torch.equal(model(IDS).logits, model(IDS).logits)
-
-
-def test_gpt2s_activation_is_one_operation_and_the_same_function(folder: Path) -> None:
-    config = GPT2Config(vocab_size=320, n_embd=16, n_layer=2, n_head=2, eos_token_id=1, bos_token_id=1)
-    plain = GPT2LMHeadModel(config).eval()
-    plain.save_pretrained(folder)
-    model = load(folder).model
-    assert [type(block.mlp.act) for block in model.transformer.h] == [torch.nn.GELU] * 2
-    assert torch.allclose(model(IDS).logits, plain(IDS).logits, atol=1e-6)
 
 
 def test_activation_checkpointing_changes_no_gradient(saved: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-import zoo
 
 from concordant.core.errors import UserError
 from concordant.core.trees import lay_out
+from concordant.engines.reward_model import RewardModel
 from concordant.models.lora import adapter_names, apply_lora_to_model, copy_adapter
-from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import VALUE_HEADS, build_critic
+from tests.models import zoo
 
 
 @pytest.mark.parametrize("kind", VALUE_HEADS)

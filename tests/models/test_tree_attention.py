@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-import zoo
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out, micro_batches
 from concordant.models.load import make_deterministic
 from concordant.models.tree_attention import hidden_states, visible
+from tests.models import zoo
 
 
 def states(model: PreTrainedModel, trees: list[PromptTree], layout: Layout = Layout.TREE) -> list[Tensor]:

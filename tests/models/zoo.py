@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.tokenizer import train_tokenizer
-from concordant.models.layout import prepare_model
 from concordant.models.load import Policy
+from concordant.models.traits import prepare_model
 
 VOCABULARY = 97
 WINDOW = 7  # tokens, shorter than every row of the tests

@@ -20,11 +20,12 @@ from concordant.core.masked import whiten
 from concordant.core.objective import Objective, Outputs
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.networks import CriticNetwork, Network, PolicyNetwork, RewardNetwork
+from concordant.engines.reward_model import RewardModel
 from concordant.engines.torch_learner import TorchLearner
-from concordant.models.layout import ModelTraits, decide_layout
+from concordant.models.layout import check_layout
 from concordant.models.load import Policy
-from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import Critic, LinearValueHead
+from concordant.models.traits import ModelTraits
 from tests.parity import case
 from tests.parity.figures import Figures
 
@@ -76,7 +77,7 @@ def dpo(setting: case.DPOSetting, micro_batch_tokens: int = WHOLE) -> Figures:
 
 def reward(setting: case.RewardSetting) -> Figures:
     model = case.classifier()
-    reward_model = RewardModel(model, case.tokenizer(), ModelTraits(decide_layout(model)), False, "parity")
+    reward_model = RewardModel(model, case.tokenizer(), ModelTraits(check_layout(model)), False, "parity")
     learner = TorchLearner(RewardNetwork(reward_model), TrainConfig())
     margin_P = torch.tensor(case.MARGINS if setting.margin else [0.0] * len(case.MARGINS))
     figures = learn(learner, pair_trees(), RewardObjective(margin_P, centering=setting.centering))
@@ -167,7 +168,7 @@ def critic_learner(model: LlamaForSequenceClassification) -> TorchLearner:
     head = LinearValueHead(model.config.hidden_size)
     with torch.no_grad():
         head.output.weight.copy_(model.score.weight)
-    return TorchLearner(CriticNetwork(Critic(model.model, head, decide_layout(model))), TrainConfig())
+    return TorchLearner(CriticNetwork(Critic(model.model, head, check_layout(model))), TrainConfig())
 
 
 # -- shared -----------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def policy_learner(
 
 def _policy(variant: int) -> Network:
     model = case.language_model(variant)
-    layout = decide_layout(model)
+    layout = check_layout(model)
     assert layout is Layout.TREE  # the comparison is of prompt trees with plain rows
     return PolicyNetwork(Policy(model, case.tokenizer(), ModelTraits(layout), "parity"))
 

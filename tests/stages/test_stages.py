@@ -27,9 +27,9 @@ from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
 from concordant.data import toytalk
 from concordant.data.records import Message, Pair
+from concordant.engines.reward_model import RewardModel
 from concordant.models.load import load_policy, save_policy
 from concordant.models.peft_files import save_adapter
-from concordant.models.reward_model import RewardModel
 from concordant.stages import common
 from tests.stages.small import (
     DATA,

@@ -16,7 +16,7 @@ from tests.training.killing import STEPS, TRAINERS, Kill, Server, bits, command_
 
 AT = "concordant.training.checkpoint.at"
 # Best-of-n saves after every prompt; a small model's last layer runs only where it is read, as a large one's does.
-PATCH = {"concordant.stages.best_of_n.PROMPTS_AT_ONCE": 1, "concordant.models.last_layer.WORTH": 0}
+PATCH = {"concordant.stages.best_of_n.PROMPTS_AT_ONCE": 1, "concordant.kernels.last_layer.WORTH": 0}
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """Weights' gradients added where they are kept.
 
-Autograd makes each pass's gradient of a weight apart, then adds it to what earlier passes left; a batch is many passes.
-Here a product adds to ``.grad`` as it goes and an embedding touches the rows of the tokens that were read, so no second
-gradient is made, written, read and freed. The sums are the same but for the order of rounding. Products are those of
-``products.py``, here and wherever no gradient is wanted.
+Autograd makes the gradient that a pass gives a weight as a tensor of its own, and then adds the tensor to ``.grad``. A
+batch is many passes. Here a product adds to ``.grad`` directly, and an embedding adds to the rows of the tokens that
+were read, so no second gradient is made, written, read and freed. The sums are the same but for the order of rounding.
+The products are those of ``products.py``, in the backward pass and wherever no gradient is wanted.
 
-Only within ``gradients_in_place``: a module that has one of these forward passes is else what it was. There hooks on
-weights are given no gradient, and ``torch.autograd.grad`` finds none.
+This happens only within ``gradients_in_place``; outside, a module with one of these forward passes behaves as its plain
+class does. Within, hooks on weights are given no gradient and ``torch.autograd.grad`` finds none.
 
 T any leading shape, N all of it in one, I and O sizes of input and output, V vocabulary, H hidden size.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from concordant.models.products import add_multiplied, in_known_shape, multiply
+from concordant.kernels.products import add_multiplied, in_known_shape, multiply
+from concordant.kernels.replaced import subclass
+from concordant.models.lora_layer import Adapter
 
 CASTS_FROM = 256  # rows; fewer, as in sampling, take the copy of the weight that autocast keeps
 
@@ -61,12 +64,8 @@ def _factors() -> torch.dtype:
 
 
 def _add_product(weight: Tensor, a_N: Tensor, b_N: Tensor) -> None:
-    """``weight``: the leaf itself; where activations are computed again, the one saved is an alias of it."""
-    fresh = weight.grad is None
-    if fresh:
-        weight.grad = torch.empty_like(weight)
-    assert weight.grad is not None
-    add_multiplied(weight.grad, a_N, b_N, fresh)
+    """``weight``: the leaf itself; where activations are computed again, the saved one is an alias of the leaf."""
+    weight.grad = add_multiplied(weight.grad, a_N, b_N)
 
 
 class _Product(torch.autograd.Function):
@@ -157,4 +156,26 @@ def _embedding(self: Any, ids: Tensor) -> Tensor:
     return nn.Embedding.forward(self, ids)
 
 
-FORWARDS: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Linear: _linear, Conv1D: _conv1d, nn.Embedding: _embedding}
+def _adapter(self: Any, x: Tensor) -> Tensor:
+    return Adapter.forward(self, x, linear)
+
+
+FORWARDS: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.Linear: _linear,
+    Conv1D: _conv1d,
+    nn.Embedding: _embedding,
+    Adapter: _adapter,
+}
+
+
+def put_on(model: nn.Module) -> bool:
+    for module in model.modules():
+        kind: Any = type(module)
+        if kind in FORWARDS:
+            module.__class__ = fast(kind)
+    return True
+
+
+@cache
+def fast(kind: Any) -> type[nn.Module]:
+    return subclass(kind, FORWARDS[kind], fast)

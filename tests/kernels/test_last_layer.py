@@ -7,18 +7,22 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import zoo
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from concordant.core.trees import Layout, TreeBatch, lay_out
-from concordant.models import last_layer, packed_attention
-from concordant.models.layout import check_layout, decide_layout
-from concordant.models.load import checkpoint_activations
+from concordant.engines.reward_model import RewardModel
+from concordant.kernels import last_layer, packed_attention
+from concordant.kernels.put_on import KERNELS, PACKED, Kernel, put_on
+from concordant.kernels.reader import reader_of
+from concordant.kernels.replaced import is_made_by
+from concordant.models.backbone import backbone
+from concordant.models.layout import check_layout
+from concordant.models.load import checkpoint_activations, make_deterministic
 from concordant.models.lora import apply_lora_to_model
-from concordant.models.reward_model import RewardModel
 from concordant.models.scalar_head import build_critic
-from concordant.models.tree_attention import backbone, hidden_at, hidden_states
+from concordant.models.tree_attention import PlainReader
+from tests.models import zoo
 
 NARROWED = {  # parts of the last layer; where an architecture is missing it has the first three
     **dict.fromkeys(("Phi-3", "GPT-2"), 2),
@@ -33,8 +37,7 @@ def always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def proved(model: nn.Module) -> list[nn.Module]:
-    parts = last_layer.candidates(backbone(model))
-    return [part for part in parts if last_layer.PROVED in vars(last_layer._bearer(part))]
+    return [part for part in last_layer.candidates(backbone(model)) if is_made_by(part, last_layer.fast)]
 
 
 def read(batch: TreeBatch) -> Tensor:
@@ -46,18 +49,18 @@ def read(batch: TreeBatch) -> Tensor:
 @pytest.mark.parametrize("packed", [True, False])
 def test_the_same_numbers_and_gradients(name: str, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not packed:
-        monkeypatch.setattr(packed_attention, "can_run", lambda model: False)
-    model = zoo.make(name).eval()
-    assert decide_layout(model) is Layout.TREE
+        monkeypatch.setitem(KERNELS, PACKED, Kernel((), packed_attention.put_on))
+    model = zoo.make(name)
+    make_deterministic(model)
+    assert check_layout(model) is Layout.TREE
+    put_on(model)
     assert len(proved(model)) == NARROWED.get(name, 3)
     batch = lay_out(zoo.trees())
     direction = torch.randn(len(read(batch)), 32, generator=torch.Generator().manual_seed(0))
 
     def run(narrow: bool) -> tuple[Tensor, list[Tensor]]:
-        if narrow:
-            hidden = hidden_at(model, batch, Layout.TREE, read(batch))
-        else:
-            hidden = hidden_states(model, batch, Layout.TREE).flatten(0, 1)[read(batch)]
+        reader = (reader_of if narrow else PlainReader)(model, Layout.TREE)
+        hidden = reader.hidden_at(batch, read(batch))
         model.zero_grad(set_to_none=False)
         (hidden * direction[:, : hidden.shape[1]]).sum().backward()
         return hidden.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
@@ -70,9 +73,11 @@ def test_the_same_numbers_and_gradients(name: str, packed: bool, monkeypatch: py
 
 
 def rows_given(model: nn.Module, parts: list[nn.Module], batch: TreeBatch) -> list[int]:
+    """Rows that the first weight of each part multiplies in a call that reads the branches' last tokens."""
     seen: list[int] = []
-    hooks = [p.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[:-1].numel())) for p in parts]
-    hidden_at(model, batch, Layout.TREE, batch.last_B)
+    linear = [next(m for m in part.modules() if isinstance(m, nn.Linear)) for part in parts]
+    hooks = [m.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[:-1].numel())) for m in linear]
+    reader_of(model, Layout.TREE).hidden_at(batch, batch.last_B)
     for hook in hooks:
         hook.remove()
     return seen
@@ -80,19 +85,19 @@ def rows_given(model: nn.Module, parts: list[nn.Module], batch: TreeBatch) -> li
 
 def test_only_what_is_read_is_computed_and_copies_know_it_too() -> None:
     model = zoo.make("Llama").eval()
-    decide_layout(model)
+    put_on(model)
     batch = lay_out(zoo.trees())
     twin = copy.deepcopy(model)
     for mine in (model, twin):
         layers = backbone(mine).layers
-        assert rows_given(mine, [layers[1].mlp, layers[1].self_attn.o_proj], batch) == [len(batch.last_B)] * 2
+        assert rows_given(mine, [layers[1].mlp], batch) == [len(batch.last_B)]
         assert rows_given(mine, [layers[0].mlp], batch) == [int(batch.is_token_RL.sum())]
 
 
 def test_a_model_is_left_as_it_is_where_it_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_layer, "WORTH", 2**24)
     model = zoo.make("Llama").eval()
-    decide_layout(model)
+    put_on(model)
     batch = lay_out(zoo.trees())
     assert rows_given(model, [backbone(model).layers[1].mlp], batch) == [int(batch.is_token_RL.sum())]
 
@@ -115,31 +120,40 @@ def does_nothing(model: PreTrainedModel) -> None:
 def test_names_are_not_believed(change: Callable[[PreTrainedModel], None]) -> None:
     model = zoo.make("Llama").eval()
     change(model)
-    assert decide_layout(model) is Layout.TREE
+    assert check_layout(model) is Layout.TREE
+    put_on(model)
     assert proved(model) == []
 
 
-def test_adapters_and_checks_leave_the_decision_as_it_was() -> None:
-    """Otherwise a resumed run would narrow what the whole one did not, and its dropout would draw other numbers."""
+def test_an_adapted_layer_is_narrowed_with_its_adapter() -> None:
     policy = zoo.policy("Llama")
     apply_lora_to_model(policy.model, None, r=2)
-    before = proved(policy.model)
-    assert [type(part).__name__ for part in before] == ["LlamaMLP", "LoRALinear", "LoRALinear"]
-    fresh = zoo.make("Llama")
-    assert check_layout(fresh) is Layout.TREE
-    assert proved(fresh) == []
+    put_on(policy.model)
+    assert [type(part).__name__ for part in proved(policy.model)] == ["LlamaMLP", "LoRALinear", "LoRALinear"]
 
 
 def test_a_reward_model_made_from_a_policy_is_narrowed_too() -> None:
-    made = RewardModel.from_backbone(zoo.policy("Llama"))
+    policy = zoo.policy("Llama")
+    put_on(policy.model)
+    made = RewardModel.from_backbone(policy)
     assert len(proved(made.model)) == 3
     assert len(proved(build_critic(made).backbone)) == 3
 
 
-def test_nothing_is_narrowed_where_layers_are_computed_again() -> None:
-    model = zoo.make("Llama").train()
-    decide_layout(model)
-    checkpoint_activations(model)
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "Gemma 3"])
+def test_layers_that_are_computed_again_are_narrowed_again(name: str) -> None:
+    """The backward pass repeats the layers in the context of their call, so it meets the same positions and pieces."""
     batch = lay_out(zoo.trees())
-    assert rows_given(model, [backbone(model).layers[1].mlp], batch) == [batch.ids_RL.numel()]
-    hidden_at(model, batch, Layout.TREE, batch.last_B).sum().backward()
+
+    def gradients(recompute: bool) -> list[Tensor]:
+        model = zoo.make(name)
+        make_deterministic(model)
+        if recompute:
+            checkpoint_activations(model)
+        put_on(model)
+        hidden = reader_of(model, Layout.TREE).hidden_at(batch, batch.last_B)
+        (hidden * torch.arange(hidden.shape[1])).sum().backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    for mine, whole in zip(gradients(True), gradients(False), strict=True):
+        assert torch.equal(mine, whole)

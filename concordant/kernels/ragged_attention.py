@@ -1,27 +1,26 @@
 """Decoding attention that reads no more of the cache than each group of rows has filled.
 
-One token's attention costs what reading keys and values costs, and rows of mixed lengths would all
-be read to the end of the longest. Rows lie in the cache roughly longest first, so cutting them in a
-few runs, each attended to its own longest row, avoids most of that. The arithmetic stays
-transformers' own ("sdpa"), called once a run.
+The attention of one token costs as much as the keys and values that it reads, and rows of mixed lengths would all be
+read to the end of the longest. The rows lie in the cache roughly longest first. So the rows are cut in a few runs, and
+each run is attended up to its own longest row. The arithmetic is transformers' own ("sdpa"), called once a run.
 
 R rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-NAME = "concordant_ragged"
+from concordant.kernels import attention
+
 ROWS = 4  # rows looked at together; finer runs cost more calls than they save reading
 WASTE = 256  # cells (row × column) read for nothing that cost about as much as one more call
 
@@ -33,9 +32,6 @@ class Run:
     first: int
     last: int  # one past the end
     span: int  # columns, at least the longest row's
-
-
-_runs: ContextVar[Sequence[Run]] = ContextVar("runs")
 
 
 def cut(lengths: Sequence[int], allowed: int = WASTE) -> list[Run]:
@@ -58,27 +54,20 @@ def cut(lengths: Sequence[int], allowed: int = WASTE) -> list[Run]:
     return runs
 
 
-def can_run(config: PretrainedConfig, device: torch.device) -> bool:
-    """On a GPU several small kernels cost more than reading masked columns does."""
-    return device.type == "cpu" and config._attn_implementation == "sdpa"
-
-
-@contextmanager
-def ragged(config: PretrainedConfig, runs: Sequence[Run]) -> Iterator[None]:
-    """Within, a model of this configuration attends in ``runs``; one token a row."""
-    own = config._attn_implementation
-    token = _runs.set(runs)
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = own
-        _runs.reset(token)
+def attending(runs: Sequence[Run]) -> AbstractContextManager[None]:
+    """Within, a model that has our attention function attends one token a row in ``runs``."""
+    return attention.attending(partial(_attend, runs))
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **settings: Any
-) -> tuple[Tensor, None]:
+    runs: Sequence[Run],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    **settings: Any,
+) -> Tensor:
     parts = [
         sdpa_attention_forward(
             module,
@@ -88,9 +77,6 @@ def _attend(
             attention_mask[run.first : run.last, :, :, : run.span],
             **settings,
         )[0]
-        for run in _runs.get()
+        for run in runs
     ]
-    return torch.cat(parts), None
-
-
-AttentionInterface.register(NAME, _attend)
+    return torch.cat(parts)

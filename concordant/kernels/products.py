@@ -1,12 +1,13 @@
 """Matrix products by oneDNN: in fp32 where PyTorch's BLAS leaves half of the processor idle, in bf16 on every CPU.
 
-PyTorch's BLAS is MKL, which on AMD's processors does not use AVX-512; oneDNN, part of the same PyTorch, does, and on
-a Zen 5 multiplies twice as fast. PyTorch hands it fp32 products only where they may be rounded to bf16, but oneDNN
-rounds on units of AMX alone and elsewhere multiplies in full. ``_is_exact`` asks for it and looks at the numbers: where
-they are rounded all stays with MKL.
+PyTorch's BLAS is MKL, which does not use AVX-512 on AMD's processors. oneDNN is part of the same PyTorch and does use
+it. PyTorch offers oneDNN for fp32 products behind a setting of the whole process, which would change the products of
+other threads. So this file calls the operator that PyTorch's compiler uses for a linear layer on a CPU, which always
+runs oneDNN and reads no such setting. ``_is_exact`` checks once that oneDNN does not round the factors on this
+processor (it may on units of AMX); where it rounds, all products stay with MKL.
 
-oneDNN compiles code for every shape it meets, milliseconds and half a MiB each, and packed rows have a new length each
-time. So rows are multiplied in blocks of few sizes, the last one filled up with zeros.
+oneDNN compiles code for every shape of a product, which takes milliseconds and half a MiB each, and packed rows have a
+new length each time. So rows are multiplied in blocks of few sizes, and the last block is filled up with zeros.
 
 N rows, I and O sizes of input and output.
 """
@@ -15,10 +16,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -33,23 +32,18 @@ TOLERANCE = 1e-5  # of the product's size: fp32 gives 1e-7, factors rounded to b
 CPUINFO = Path("/proc/cpuinfo")
 
 _onednn: Any = torch.backends.mkldnn
-_lock, _inside, _before = Lock(), 0, "none"
+_linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # x Wᵀ + b; None in a PyTorch without oneDNN
 
 
 def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """a b + bias, where autograd does not look."""
-    product = torch.mm if bias_O is None else partial(torch.addmm, bias_O)
     if not _suits(a_NI, b_IO):
-        return product(a_NI, b_IO)
-    out_NO = a_NI.new_empty(len(a_NI), b_IO.shape[1])
-    with _by_onednn():
-        for rows, size in _blocks(len(a_NI)):
-            out = out_NO[rows]
-            whole = out if len(out) == size else out.new_empty(size, out.shape[1])
-            product(_filled(a_NI[rows], size), b_IO, out=whole)
-            if whole is not out:
-                out.copy_(whole[: len(out)])
-    return out_NO
+        return _plain(a_NI, b_IO, bias_O)
+    parts = []
+    for rows, size in _blocks(len(a_NI)):
+        block = a_NI[rows]
+        parts.append(_by_onednn(_filled(block, size), b_IO, bias_O)[: len(block)])
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def in_known_shape(x_TI: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
@@ -59,19 +53,31 @@ def in_known_shape(x_TI: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
     return product(_filled(x_NI, size))[: len(x_NI)].unflatten(0, x_TI.shape[:-1])
 
 
-def add_multiplied(sum_IO: Tensor, a_NI: Tensor, b_NO: Tensor, fresh: bool = False) -> None:
-    """sum += aᵀ b, in place; ``fresh``: whatever ``sum`` holds does not count. The sum of bf16 factors may be fp32."""
+def add_multiplied(sum_IO: Tensor | None, a_NI: Tensor, b_NO: Tensor) -> Tensor:
+    """sum + aᵀ b, added to ``sum`` in place where one is given. The sum of bf16 factors is fp32."""
     suits = _suits(a_NI, b_NO)
-    with _by_onednn() if suits else nullcontext():
-        for rows, size in _blocks(len(a_NI)) if suits else [(slice(None), len(a_NI))]:
-            a, b = (_filled(x_N[rows], size) for x_N in (a_NI, b_NO))
-            if a.dtype == sum_IO.dtype:
-                sum_IO.addmm_(a.t(), b, beta=0 if fresh else 1)
-            elif fresh:
-                sum_IO.copy_(a.t() @ b)
-            else:
-                sum_IO.add_(a.t() @ b)
-            fresh = False
+    multiply_block = _by_onednn if suits else _plain
+    for rows, size in _blocks(len(a_NI)) if suits else [(slice(None), len(a_NI))]:
+        a, b = (_filled(x_N[rows], size) for x_N in (a_NI, b_NO))
+        if sum_IO is None:
+            sum_IO = multiply_block(a.t(), b).float()
+        elif not suits and a.dtype == sum_IO.dtype:
+            sum_IO.addmm_(a.t(), b)
+        else:
+            sum_IO.add_(multiply_block(a.t(), b))
+    assert sum_IO is not None  # without rows there is one block, of no rows
+    return sum_IO
+
+
+def _plain(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    return a_NI @ b_IO if bias_O is None else torch.addmm(bias_O, a_NI, b_IO)
+
+
+def _by_onednn(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """In bf16 PyTorch's own product is oneDNN's already."""
+    if a_NI.dtype != torch.float32:
+        return _plain(a_NI, b_IO, bias_O)
+    return _linear(a_NI, b_IO.t(), bias_O, "none", [], "")
 
 
 def _suits(a_NI: Tensor, b: Tensor) -> bool:
@@ -107,29 +113,12 @@ def _filled(x_NI: Tensor, size: int) -> Tensor:
     return filled
 
 
-@contextmanager
-def _by_onednn() -> Iterator[None]:
-    """The setting is the process's; attention, whose many small products come in every shape, is to go without."""
-    global _inside, _before
-    with _lock:
-        if not _inside:
-            _before = _onednn.matmul.fp32_precision
-        _inside += 1
-        _onednn.matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if not _inside:
-                _onednn.matmul.fp32_precision = _before
-
-
 @cache
 def _faster() -> bool:
     """Decided by the processor's name and not by a clock: the same machine is to give the same bits."""
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and _linear is not None
         and torch.backends.mkl.is_available()
         and _onednn.is_available()
         and _is_amd()
@@ -146,8 +135,7 @@ def _is_exact() -> bool:
     stream = torch_stream(0, "models/products")
     a, b = (torch.randn(size, size, generator=stream) for size in (256, 256))
     factors = [(a, b), (a, b.t()), (a.t(), b)]
-    with _by_onednn():
-        products = [x @ y for x, y in factors]
+    products = [_by_onednn(x, y) for x, y in factors]
     exact = [x.double() @ y.double() for x, y in factors]
     return all(
         torch.allclose(given.double(), wanted, rtol=0, atol=TOLERANCE * wanted.abs().max().item())

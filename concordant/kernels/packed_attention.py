@@ -1,27 +1,33 @@
-"""Attention inside each tree alone, so that trees stand in one row without padding and without a mask over it.
+"""Attention inside each tree alone, so that trees stand in one row without padding and without a mask over the row.
 
-The row is cut in pieces, each attended by one call of transformers' own "sdpa": a trunk with its first branch is a
-plain causal sequence; further branches look at the trunk and at themselves; small trees share a call and a mask. Time
-then follows the tree's tokens, where a mask over a row of many trees would be paid for with the row's length squared.
+The row is cut in pieces, and each piece is attended by one call of transformers' own "sdpa". A trunk with its first
+branch is a plain causal sequence; further branches look at the trunk and at themselves; small trees share a call and a
+mask. The time then follows the number of tokens of the trees. With a mask over a row of many trees it would follow the
+square of the row's length.
 
 T tokens of the row, Q of a piece, K keys a piece looks at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-NAME = "concordant_packed"
+from concordant.core.trees import Layout, TreeBatch, lay_out
+from concordant.kernels import attention
+from concordant.models.backbone import REFUSALS, run_backbone, sliding_window, undisturbed
+from concordant.models.layout import TOLERANCE, random_trees
+from concordant.models.tree_attention import hidden_states
+
 JOINT = 128  # tokens of small trees, or of one tree's further branches, that share a call: calls cost more than masks
 
 
@@ -34,27 +40,44 @@ class Piece:
     mask_QK: Tensor | None  # to add to scores; None is causal
 
 
-_pieces: ContextVar[Sequence[Piece]] = ContextVar("pieces")
+def put_on(model: PreTrainedModel) -> bool:
+    """Whether ``model`` attends to packed trees as it does with a mask. Nothing of the model changes.
 
-
-def can_run(model: PreTrainedModel) -> bool:
-    """Where one attention function serves all layers and nothing is computed again in the backward pass.
-
-    On a GPU many small kernels cost more than one with a mask; a sliding window would need a mask of its own.
+    The model needs our attention function (attention.py). A sliding window would need a mask of its own.
     """
     config = model.config.get_text_config()
-    return (
-        model.device.type == "cpu"
-        and model._supports_attention_backend
-        and config._attn_implementation == "sdpa"
-        and config.to_dict().get("sliding_window") is None
-        and not recomputes(model)
-    )
+    if config._attn_implementation != attention.NAME or sliding_window(config) is not None:
+        return False
+    batch = lay_out(random_trees(model, JOINT + 16)).to(model.device)
+    try:
+        with undisturbed(model):
+            masked = hidden_states(model, batch, Layout.TREE)[batch.is_token_RL]
+            packed = in_one_row(model, batch, tokens_of(batch))
+    except REFUSALS:
+        return False
+    return bool((packed - masked).abs().max() <= TOLERANCE * masked.square().mean().sqrt())
 
 
-def recomputes(model: PreTrainedModel) -> bool:
-    """Whether the backward pass runs layers again, when what was set around the forward pass is gone."""
-    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+def tokens_of(batch: TreeBatch) -> Tensor:
+    """Where in the flattened rows there is a token, (T,)."""
+    return batch.is_token_RL.flatten().nonzero().squeeze(1)
+
+
+def in_one_row(model: PreTrainedModel, batch: TreeBatch, at_T: Tensor) -> Tensor:
+    """Final hidden states with all trees in one row of T tokens, each tree attended alone, (T, H)."""
+    tree_T, branch_T = batch.tree_RL.flatten()[at_T], batch.branch_RL.flatten()[at_T]
+    with attending(cut(tree_T.tolist(), branch_T.tolist())):
+        return run_backbone(
+            model,
+            batch.ids_RL.flatten()[at_T][None],
+            attention_mask=torch.zeros(1, 1, 1, 1),  # only keeps the model from making a mask of its own
+            position_ids=batch.position_RL.flatten()[at_T][None],
+        )[0]
+
+
+def attending(pieces: Sequence[Piece]) -> AbstractContextManager[None]:
+    """Within, a model that has our attention function attends in ``pieces``."""
+    return attention.attending(partial(_attend, pieces))
 
 
 def cut(tree_T: Sequence[int], branch_T: Sequence[int]) -> list[Piece]:
@@ -108,28 +131,21 @@ def _causal(lengths: Sequence[int]) -> Tensor:
     return torch.block_diag(*(torch.ones(n, n).tril() for n in lengths)).log()
 
 
-@contextmanager
-def attending(model: PreTrainedModel, pieces: Sequence[Piece]) -> Iterator[Tensor]:
-    """Within, ``model`` attends in ``pieces``; the mask to call it with, which only keeps it from making its own."""
-    config = model.config.get_text_config()
-    own = config._attn_implementation
-    token = _pieces.set(pieces)
-    config._attn_implementation = NAME
-    try:
-        yield torch.zeros(1, 1, 1, 1)
-    finally:
-        config._attn_implementation = own
-        _pieces.reset(token)
-
-
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **settings: Any
-) -> tuple[Tensor, None]:
-    pieces = _pieces.get()
+    pieces: Sequence[Piece],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    **settings: Any,
+) -> Tensor:
     sizes = [piece.tokens for piece in pieces]
     parts = []
     dtype = value.dtype
-    if dtype == torch.bfloat16:  # PyTorch's kernel is slower in it and compiles code for every length, a GiB in the end
+    if (
+        dtype == torch.bfloat16
+    ):  # PyTorch's kernel is slower in bf16 and compiles code for every length, a GiB in the end
         query, key, value = (x.float() for x in (query, key, value))
     trunk_k = trunk_v = key
     with torch.autocast("cpu", enabled=False):
@@ -141,7 +157,4 @@ def _attend(
             else:
                 trunk_k, trunk_v = k, v
             parts.append(sdpa_attention_forward(module, q, k, v, mask, **settings)[0])
-    return torch.cat(parts, 1).to(dtype), None
-
-
-AttentionInterface.register(NAME, _attend)
+    return torch.cat(parts, 1).to(dtype)

@@ -11,7 +11,7 @@ import pytest
 PAGES = """
 import resource
 import torch
-from concordant.engines.allocator import freed_memory_kept
+from concordant.kernels.allocator import freed_memory_kept
 
 def faults():  # pages the kernel has to bring for 20 tensors of 64 MiB, one after another
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

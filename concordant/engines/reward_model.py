@@ -24,12 +24,19 @@ from concordant.core.losses import bradley_terry
 from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message
+from concordant.engines.precision import place
+from concordant.kernels.put_on import kernels_of, put_on
+from concordant.kernels.reader import reader_of
 from concordant.models import reward_build
+from concordant.models.backbone import positions
 from concordant.models.export import write_model
-from concordant.models.layout import Head, ModelTraits, decide_layout, is_causal, lm_logits, undisturbed
+from concordant.models.head import Head, lm_logits
+from concordant.models.layout import check_layout, is_causal
 from concordant.models.load import Policy, adapt, base_of_adapter, checkpoint_activations, load_config, load_policy
 from concordant.models.locate import is_adapter, locate
-from concordant.models.tree_attention import batches, forward_tokens, hidden_at, positions
+from concordant.models.lora_layer import still
+from concordant.models.traits import ModelTraits
+from concordant.models.tree_attention import Reader, forward_tokens
 
 Dialogue = Sequence[Message | Mapping[str, str]]
 
@@ -59,21 +66,36 @@ class RewardModel:
     def layout(self) -> Layout:
         return self.traits.layout
 
+    @property
+    def reader(self) -> Reader:
+        return reader_of(self.model, self.layout)
+
     # -- where one comes from -------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, trust_remote_code: bool = False) -> RewardModel:
-        """A saved reward model: folder, hub id, ``package:NAME/FOLDER``, or a PEFT adapter of type SEQ_CLS."""
-        place = locate(str(name))
-        if isinstance(place, Path) and is_adapter(place) and not (place / "config.json").is_file():
-            return cls._from_adapter(place, trust_remote_code)
-        model, tokenizer = reward_build.from_folder(place, trust_remote_code)
+    def from_pretrained(
+        cls, name: str | Path, trust_remote_code: bool = False, device: str = "cpu", kernels: str = "fast"
+    ) -> RewardModel:
+        """A saved reward model: folder, hub id, ``package:NAME/FOLDER``, or a PEFT adapter of type SEQ_CLS.
+
+        ``device`` and ``kernels`` are those of ``ModelConfig``.
+        """
+        made = cls._load(str(name), trust_remote_code)
+        place(made.model, ModelConfig(device=device, kernels=kernels))
+        return made
+
+    @classmethod
+    def _load(cls, name: str, trust_remote_code: bool) -> RewardModel:
+        found = locate(name)
+        if isinstance(found, Path) and is_adapter(found) and not (found / "config.json").is_file():
+            return cls._from_adapter(found, trust_remote_code)
+        model, tokenizer = reward_build.from_folder(found, trust_remote_code)
         causal = is_causal(model)
         if causal:
             if "score" not in dict(model.named_children()):
                 raise UserError(f"{type(model).__name__} has no head named score to read at the last token")
-            _check_pad(model, tokenizer, str(name))
-        return cls(model, tokenizer, _traits(model, causal), not causal, str(name))
+            _check_pad(model, tokenizer, name)
+        return cls(model, tokenizer, _traits(model, causal), not causal, name)
 
     @classmethod
     def from_backbone(
@@ -90,7 +112,10 @@ class RewardModel:
         """
         if isinstance(start, Policy):
             model, tokenizer = reward_build.from_policy(start, seed, keep_lm_head)
-            return cls(model, tokenizer, replace(start.traits, layout=decide_layout(model)), False, start.name)
+            made = cls(model, tokenizer, replace(start.traits, layout=check_layout(model)), False, start.name)
+            if kernels_of(start.model):
+                put_on(model)
+            return made
         made = cls._from_config(start, texts, seed, keep_lm_head)
         if start.lora.rank:
             adapt(made.model, start, seed=seed)
@@ -99,6 +124,7 @@ class RewardModel:
                     parameter.requires_grad = True  # a frozen random head could never be made up for
         if start.activation_checkpointing:
             checkpoint_activations(made.model)
+        place(made.model, start)
         return made
 
     @classmethod
@@ -107,13 +133,13 @@ class RewardModel:
     ) -> RewardModel:
         plain = replace(config, lora=LoraConfig(), activation_checkpointing=False)
         if not config.name.startswith("builtin:"):
-            place = locate(config.name)
-            if not (isinstance(place, Path) and is_adapter(place)):
-                settings = load_config(place, config.trust_remote_code)
+            found = locate(config.name)
+            if not (isinstance(found, Path) and is_adapter(found)):
+                settings = load_config(found, config.trust_remote_code)
                 if any("ForSequenceClassification" in a for a in settings.architectures or ()):
-                    return cls.from_pretrained(config.name, config.trust_remote_code)
+                    return cls._load(config.name, config.trust_remote_code)
                 if reward_build.is_encoder_config(settings):
-                    model, tokenizer = reward_build.from_encoder(place, settings, config.trust_remote_code, seed)
+                    model, tokenizer = reward_build.from_encoder(found, settings, config.trust_remote_code, seed)
                     return cls(model, tokenizer, _traits(model, False), True, config.name)
         return cls.from_backbone(load_policy(plain, texts, seed), seed=seed, keep_lm_head=keep_lm_head)
 
@@ -137,7 +163,7 @@ class RewardModel:
 
     def hidden_at(self, batch: TreeBatch, at_N: Tensor) -> Tensor:
         """A decoder's final hidden states at ``at_N`` of the flattened rows, (N, H)."""
-        return hidden_at(self.model, batch, self.layout, at_N)
+        return self.reader.hidden_at(batch, at_N)
 
     def scores_of(self, last_BH: Tensor) -> Tensor:
         """A decoder's scores of branches with these hidden states at their last tokens, (B,), fp32 even in autocast."""
@@ -160,8 +186,8 @@ class RewardModel:
     def score_trees(self, trees: Sequence[PromptTree]) -> Tensor:
         """Scores of all branches in the order of ``trees``, (B,), on the CPU."""
         scores_B = torch.zeros(sum(len(t.branches) for t in trees))
-        with undisturbed(self.model):
-            for batch in batches(self.model, trees, self.layout, forward_tokens(self.model.device)):
+        with still():
+            for batch in self.reader.batches(trees, forward_tokens(self.model.device)):
                 scores_B[batch.caller_B] = self.scores(batch.to(self.model.device)).cpu()
         return scores_B
 
@@ -271,7 +297,7 @@ def compute_preference_loss(
 
 
 def _traits(model: PreTrainedModel, causal: bool) -> ModelTraits:
-    return ModelTraits(decide_layout(model) if causal else Layout.FLAT, Head())
+    return ModelTraits(check_layout(model) if causal else Layout.FLAT, Head())
 
 
 def _check_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

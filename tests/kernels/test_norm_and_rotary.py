@@ -9,15 +9,15 @@ import weakref
 
 import pytest
 import torch
-import zoo
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.llama import modeling_llama
 
-from concordant.models import fused
-from concordant.models.fused import fuse
-from concordant.models.tree_attention import run_backbone
-from concordant.models.weight_gradients import FORWARDS
+from concordant.kernels import norm, rotary
+from concordant.kernels.put_on import put_on
+from concordant.kernels.replaced import is_made_by
+from concordant.models.backbone import run_backbone
+from tests.models import zoo
 
 IDS = torch.stack([zoo.tokens(15, 1), zoo.tokens(15, 2)])
 
@@ -31,9 +31,8 @@ def of_model(model: PreTrainedModel) -> tuple[Tensor, list[Tensor]]:
 
 
 def replaced(model: PreTrainedModel) -> set[str]:
-    """Linear layers and embeddings apart, which every model has: see test_weight_gradients.py."""
-    kinds = {type(module) for module in model.modules() if hasattr(type(module), fused.FUSED)}
-    return {kind.__name__ for kind in kinds if not issubclass(kind, tuple(FORWARDS))}
+    """Classes of the norms and attention modules that have a kernel."""
+    return {type(m).__name__ for m in model.modules() if is_made_by(m, norm.fast) or is_made_by(m, rotary.fast)}
 
 
 @pytest.mark.parametrize("name", zoo.ALL)
@@ -44,7 +43,7 @@ def test_numbers_and_gradients_stay(name: str) -> None:
             if "norm" in key:  # ones would hide a weight that is forgotten
                 weight += torch.rand(weight.shape, generator=torch.Generator().manual_seed(len(key)))
     ours = copy.deepcopy(model)
-    fuse(ours)
+    put_on(ours)
     (wanted, gradients), (given, mine) = of_model(model), of_model(ours)
     torch.testing.assert_close(given, wanted, atol=2e-5, rtol=1e-5)
     scale = max(float(g.abs().max()) for g in gradients)
@@ -56,7 +55,7 @@ def test_numbers_and_gradients_stay(name: str) -> None:
 def test_where_what_is_replaced() -> None:
     made = {name: zoo.make(name) for name in ("Llama", "Gemma 2", "Cohere", "GPT-J")}
     for model in made.values():
-        fuse(model)
+        put_on(model)
     assert {name: replaced(model) for name, model in made.items()} == {
         "Llama": {"LlamaRMSNorm", "LlamaAttention"},
         "Gemma 2": {"Gemma2Attention"},  # its norm multiplies by 1 + weight
@@ -68,7 +67,7 @@ def test_where_what_is_replaced() -> None:
 
 def test_a_copy_runs_with_its_own_weights() -> None:
     model = zoo.make("Llama").eval()
-    fuse(model)
+    put_on(model)
     twin = copy.deepcopy(model)
     before = run_backbone(model, IDS).detach()
     with torch.no_grad():
@@ -80,8 +79,8 @@ def test_a_copy_runs_with_its_own_weights() -> None:
 
 def test_copies_pickles_and_memory() -> None:
     model = zoo.make("Llama").eval()
-    fuse(model)
-    fuse(model)  # what is done stays done
+    put_on(model)
+    put_on(model)  # what is done stays done
     wanted = run_backbone(model, IDS)
     again = pickle.loads(pickle.dumps(model))
     assert replaced(again) == replaced(model)
@@ -118,15 +117,15 @@ class Centred(modeling_llama.LlamaRMSNorm):
 @pytest.mark.parametrize("kind", [Gated, GateNeeded, OtherEpsilon, Centred])
 def test_what_only_looks_like_the_norm_is_left_alone(kind: type) -> None:
     model = torch.nn.Sequential(kind(8, 1e-6), modeling_llama.LlamaRMSNorm(8, 1e-6))
-    fuse(model)
-    assert [hasattr(type(module), fused.FUSED) for module in model] == [False, True]
+    norm.put_on(model)
+    assert [is_made_by(module, norm.fast) for module in model] == [False, True]
 
 
 def test_norms_of_several_heads_load() -> None:
     model = AutoModelForCausalLM.from_config(
         AutoConfig.for_model("cohere", **zoo.ALL["Cohere"][1] | {"use_qk_norm": True}), dtype=torch.float32
     )
-    fuse(model)
+    put_on(model)
     run_backbone(model, IDS)
 
 
@@ -136,19 +135,19 @@ def test_gradients_by_differences() -> None:
     x, weight, cos, sin = (torch.rand(s, generator=stream, dtype=torch.float64) + 0.1 for s in [(2, 3, 8), 8, 8, 8])
     x.requires_grad_()
     weight.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, w: fused._RMSNorm.apply(x, w, 1e-3), (x, weight))
-    assert torch.autograd.gradcheck(lambda x: fused._Rotary.apply(x, cos, sin), (x,))
+    assert torch.autograd.gradcheck(lambda x, w: norm._RMSNorm.apply(x, w, 1e-3), (x, weight))
+    assert torch.autograd.gradcheck(lambda x: rotary._Rotary.apply(x, cos, sin), (x,))
 
 
 def test_other_dtypes_and_learned_angles_run_as_they_did() -> None:
     model = zoo.make("Llama").eval().bfloat16()
     wanted = run_backbone(model, IDS)
-    fuse(model)
+    put_on(model)
     assert torch.equal(run_backbone(model, IDS), wanted)
 
     q = torch.rand(1, 2, 3, 8, generator=torch.Generator().manual_seed(0))
     cos = torch.rand(1, 3, 8)
-    forward = fused._with_our_rotary(modeling_llama.LlamaAttention.forward)
+    forward = rotary._with_our_rotary(modeling_llama.LlamaAttention.forward)
     assert forward is not None
     rotate = forward.__globals__["apply_rotary_pos_emb"]
     learned = cos.clone().requires_grad_()
@@ -159,3 +158,11 @@ def test_other_dtypes_and_learned_angles_run_as_they_did() -> None:
             torch.testing.assert_close(mine, theirs)
     rotate(q, q, learned, cos)[0].sum().backward()
     assert learned.grad is not None
+
+
+def test_gpt2s_activation_is_one_operation_and_the_same_function() -> None:
+    model = zoo.make("GPT-2").eval()
+    wanted = run_backbone(model, IDS)
+    put_on(model)
+    assert [type(block.mlp.act) for block in model.transformer.h] == [torch.nn.GELU] * 2
+    torch.testing.assert_close(run_backbone(model, IDS), wanted, atol=2e-6, rtol=1e-5)

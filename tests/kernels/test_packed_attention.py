@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-import zoo
 from torch import Tensor
 
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
-from concordant.models import packed_attention
-from concordant.models.load import checkpoint_activations
-from concordant.models.packed_attention import JOINT, can_run, cut
+from concordant.kernels import attention, packed_attention
+from concordant.kernels.packed_attention import JOINT, cut, in_one_row, tokens_of
+from concordant.kernels.put_on import PACKED, kernels_of, put_on
+from concordant.models.load import make_deterministic
 from concordant.models.tree_attention import hidden_states
+from tests.models import zoo
 
 
 def trees(*shapes: tuple[int, ...]) -> list[PromptTree]:
@@ -69,32 +70,34 @@ def test_every_token_is_in_one_piece_and_work_follows_the_trees() -> None:
 
 
 @pytest.mark.parametrize("name", ["Llama", "GPT-2", "Qwen3-MoE"])
-def test_the_same_numbers_and_gradients_as_with_one_mask(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = zoo.make(name, max_position_embeddings=512, n_positions=512).eval()
+def test_the_same_numbers_and_gradients_as_with_one_mask(name: str) -> None:
+    model = zoo.make(name, max_position_embeddings=512, n_positions=512)
+    make_deterministic(model)
     batch = lay_out(trees(*SHAPES))
     direction = torch.randn(model.get_input_embeddings().weight.shape[1], generator=torch.Generator().manual_seed(0))
 
-    def run() -> tuple[Tensor, Tensor]:
-        hidden = hidden_states(model, batch, Layout.TREE)[batch.is_token_RL]
+    def run(packed: bool) -> tuple[Tensor, Tensor]:
+        if packed:
+            hidden = in_one_row(model, batch, tokens_of(batch))
+        else:
+            hidden = hidden_states(model, batch, Layout.TREE)[batch.is_token_RL]
         model.zero_grad()
         (hidden * direction).sum().backward()
         return hidden.detach(), model.get_input_embeddings().weight.grad.clone()
 
-    assert can_run(model)
-    packed = run()
-    monkeypatch.setattr(packed_attention, "can_run", lambda model: False)
-    for mine, masked in zip(packed, run(), strict=True):
+    put_on(model)
+    assert PACKED in kernels_of(model)
+    for mine, masked in zip(run(True), run(False), strict=True):
         assert torch.allclose(mine, masked, atol=2e-5 * float(masked.abs().max()))
 
 
 def test_attention_of_bf16_is_rounded_once_at_its_end() -> None:
-    model = zoo.make("Llama").eval()
     shape = (1, 2, 12, 8)
     q, k, v = (torch.randn(shape, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(3))
     module = torch.nn.Module()
     module.is_causal = True
-    with packed_attention.attending(model, pieces_of((8, 4))) as mask, torch.autocast("cpu", torch.bfloat16):
-        given, _ = packed_attention._attend(module, q, k, v, mask)
+    with packed_attention.attending(pieces_of((8, 4))), torch.autocast("cpu", torch.bfloat16):
+        given, _ = attention._attend(module, q, k, v, torch.zeros(1, 1, 1, 1))
     scores = (q.double() @ k.double().transpose(2, 3)) / 8**0.5
     hidden = torch.ones(12, 12, dtype=torch.bool).triu(1)
     exact = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v.double()
@@ -102,18 +105,26 @@ def test_attention_of_bf16_is_rounded_once_at_its_end() -> None:
     assert elsewhere.sum() <= 2, "but for what lies between two numbers of bf16"
 
 
-def test_no_number_where_there_is_no_token() -> None:
-    model = zoo.make("Llama", max_position_embeddings=512).eval()
-    batch = lay_out(trees(LARGE, (JOINT, 4)))
-    with torch.no_grad():
-        hidden = hidden_states(model, batch, Layout.TREE)
-    assert not batch.is_token_RL.all()
-    assert hidden[~batch.is_token_RL].abs().max() == 0
+def test_which_models_pack_their_trees() -> None:
+    carried = {}
+    for name in ("Llama", "Gemma 3", "GPT-J"):
+        model = zoo.make(name)
+        put_on(model)
+        carried[name] = PACKED in kernels_of(model)
+    assert carried == {
+        "Llama": True,
+        "Gemma 3": False,  # windows need a mask of their own
+        "GPT-J": False,  # its attention is eager, which takes no other function
+    }
 
 
-def test_where_it_cannot_run_masked_rows_are_used() -> None:
-    assert not can_run(zoo.make("Gemma 3")), "windows need a mask of their own"
-    assert not can_run(zoo.make("GPT-J")), "eager attention takes no other function"
+def test_a_model_that_does_not_reach_our_function_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An architecture may have attention of its own beside the one that it looks up."""
+    monkeypatch.setattr(packed_attention, "_attend", lambda pieces, *given, **settings: sdpa(*given, **settings))
     model = zoo.make("Llama")
-    checkpoint_activations(model)
-    assert not can_run(model), "what is computed again in the backward pass no longer knows the pieces"
+    put_on(model)
+    assert PACKED not in kernels_of(model)
+
+
+def sdpa(module: torch.nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, **settings: object) -> Tensor:
+    return attention.sdpa_attention_forward(module, q, k, v, None, **settings)[0]

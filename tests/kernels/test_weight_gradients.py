@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-import zoo
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from concordant.models.fused import fuse
+from concordant.kernels.weight_gradients import CASTS_FROM, FORWARDS, gradients_in_place, put_on
 from concordant.models.lora import apply_lora_to_model
-from concordant.models.weight_gradients import CASTS_FROM, FORWARDS, gradients_in_place
+from tests.models import zoo
 
 BATCHES = [torch.stack([zoo.tokens(9, 2 * i), zoo.tokens(9, 2 * i + 1)]) for i in range(3)]
 
@@ -32,7 +31,7 @@ def after_three_passes(model: PreTrainedModel) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", zoo.ALL)
 def test_three_passes_add_up_to_autograds_gradient(name: str) -> None:
     model = zoo.make(name).eval()
-    fuse(model)
+    put_on(model)
     wanted = after_three_passes(model)
     with gradients_in_place():
         given = after_three_passes(model)
@@ -45,7 +44,7 @@ def test_three_passes_add_up_to_autograds_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", ["Llama", "GPT-2"])
 def test_under_autocast_they_are_as_near_to_the_gradient_in_fp32_as_autograds(name: str) -> None:
     model = zoo.make(name).eval()
-    fuse(model)
+    put_on(model)
     exact = after_three_passes(model)
     with torch.autocast("cpu", torch.bfloat16):
         theirs = after_three_passes(model)
@@ -61,8 +60,8 @@ def test_under_autocast_they_are_as_near_to_the_gradient_in_fp32_as_autograds(na
 @pytest.mark.parametrize("autocast", [False, True])
 def test_adapters_gradients_are_added_in_place_too(autocast: bool) -> None:
     model = zoo.make("Llama").eval()
-    fuse(model)
     apply_lora_to_model(model, r=2)
+    put_on(model)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     seen: list[Tensor | None] = []
     for name, p in trained.items():
@@ -93,7 +92,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 def layer_and_input(name: str, shape: tuple[int, ...] = (2, 3)) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     outer = nn.Sequential(LAYERS[name]())
-    fuse(outer)
+    put_on(outer)
     if "embedding" in name:
         return outer[0], torch.tensor([[1, 2, 2], [4, 1, 0]])
     return outer[0], torch.randn(*shape, 4)
@@ -205,7 +204,7 @@ def test_under_autocast_and_with_recomputation() -> None:
 def test_autograd_makes_no_gradient_of_a_linear_layer_or_an_embedding(name: str) -> None:
     """Its hooks would see one, as they do outside."""
     model = zoo.make(name)
-    fuse(model)
+    put_on(model)
     weights = {id(m.weight): m.weight for m in model.modules() if isinstance(m, tuple(FORWARDS))}
     seen: list[Tensor | None] = []  # None where autograd has none
     for weight in weights.values():
