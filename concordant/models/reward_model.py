@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.core.errors import UserError
 from concordant.core.losses import bradley_terry
+from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message
@@ -29,7 +30,8 @@ from concordant.models.export import write_model
 from concordant.models.layout import Head, ModelTraits, decide_layout, is_causal, lm_logits, undisturbed
 from concordant.models.load import Policy, adapt, base_of_adapter, checkpoint_activations, load_config, load_policy
 from concordant.models.locate import is_adapter, locate
-from concordant.models.tree_attention import batches, forward_tokens, hidden_at, positions
+from concordant.models.tree_attention import forward_tokens, hidden_at, positions
+from concordant.models.tree_pass import forward_trees
 
 Dialogue = Sequence[Message | Mapping[str, str]]
 
@@ -159,11 +161,14 @@ class RewardModel:
 
     def score_trees(self, trees: Sequence[PromptTree]) -> Tensor:
         """Scores of all branches in the order of ``trees``, (B,), on the CPU."""
-        scores_B = torch.zeros(sum(len(t.branches) for t in trees))
+
+        def run(batch: TreeBatch) -> BranchOutputs:
+            return BranchOutputs(score_B=self.scores(batch))
+
+        device = self.model.device
         with undisturbed(self.model):
-            for batch in batches(self.model, trees, self.layout, forward_tokens(self.model.device)):
-                scores_B[batch.caller_B] = self.scores(batch.to(self.model.device)).cpu()
-        return scores_B
+            score_B = forward_trees(run, self.model, trees, self.layout, device, forward_tokens(device)).score_B
+        return torch.zeros(0) if score_B is None else score_B  # None where there was no tree
 
     @overload
     def score(self, texts: str) -> float: ...  # type: ignore[overload-overlap]  # a str is a sequence of str
@@ -193,9 +198,13 @@ class RewardModel:
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]
     ) -> list[list[float]]:
         """Scores of several responses to each prompt, the prompt computed once where the layout allows."""
-        encoded = self._encoder().trees(prompts, responses)
-        left = iter(self.score_trees([one for tree in encoded.trees for one in self._fitted(tree)]).tolist())
+        left = iter(self.score_trees(self.trees(prompts, responses)).tolist())
         return [[next(left) for _ in row] for row in responses]
+
+    def trees(self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]) -> list[PromptTree]:
+        """What is scored of several responses to each prompt: trees whose branches are the responses in order."""
+        encoded = self._encoder().trees(prompts, responses)
+        return [one for tree in encoded.trees for one in self._fitted(tree)]
 
     def compare(self, a: str | Dialogue, b: str | Dialogue) -> Comparison:
         """Which of two texts scores higher, with what confidence."""
