@@ -71,7 +71,7 @@ def make_material() -> Path:
 
 
 def has_bf16() -> bool:
-    from concordant.engines.precision import cpu_has_bf16
+    from concordant.engines.local.precision import cpu_has_bf16
 
     return cpu_has_bf16()
 

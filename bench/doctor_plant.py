@@ -17,8 +17,10 @@ from bench.doctor_plant_data import Plant
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.ppo import PPO
 from concordant.core.objective import Evaluated, Term
-from concordant.engines.torch_generator import TorchGenerator
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines import roles
+from concordant.engines.local.generator import LocalGenerator
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.weights import LocalWeights
 from concordant.stages import common
 from concordant.stages.rewarding import ModelReward
 
@@ -34,9 +36,9 @@ def frozen(is_frozen: Callable[[str], bool], only: str = "", of: str = "optimize
 
     @contextmanager
     def plant() -> Iterator[None]:
-        real = TorchLearner.__init__
+        real = LocalLearner.__init__
 
-        def make(self: TorchLearner, network: nn.Module, *args: Any, **kwargs: Any) -> None:
+        def make(self: LocalLearner, network: nn.Module, *args: Any, **kwargs: Any) -> None:
             mine = not only or type(network).__name__ == only
             chosen = [p for n, p in network.named_parameters() if mine and p.requires_grad and is_frozen(n)]
             if of == "requires_grad":
@@ -44,10 +46,10 @@ def frozen(is_frozen: Callable[[str], bool], only: str = "", of: str = "optimize
                     p.requires_grad = False
             real(self, network, *args, **kwargs)
             held = set(map(id, chosen))
-            for group in self.optimizer.param_groups if self.optimizer else []:
+            for group in self.optimizer.param_groups:
                 group["params"] = [p for p in group["params"] if id(p) not in held]
 
-        with patch.object(TorchLearner, "__init__", make):
+        with patch.object(LocalLearner, "__init__", make):
             yield
 
     return plant
@@ -58,9 +60,9 @@ def loss_is(change: Callable[[Tensor, int], Tensor]) -> Plant:
 
     @contextmanager
     def plant() -> Iterator[None]:
-        real, calls = TorchLearner.forward_backward, [0]
+        real, calls = LocalLearner.forward_backward, [0]
 
-        def broken(self: TorchLearner, trees: Any, objective: Any) -> Any:
+        def broken(self: LocalLearner, trees: Any, objective: Any) -> Any:
             calls[0] += 1
 
             class Broken:
@@ -74,7 +76,7 @@ def loss_is(change: Callable[[Tensor, int], Tensor]) -> Plant:
 
             return real(self, trees, Broken())
 
-        with patch.object(TorchLearner, "forward_backward", broken):
+        with patch.object(LocalLearner, "forward_backward", broken):
             yield
 
     return plant
@@ -113,7 +115,7 @@ def dpo_reference_is_policy() -> Iterator[None]:
 
         return of
 
-    with patch.object(dpo, "_objective", objective), patch.object(common, "reference_of", lambda own, *_: own):
+    with patch.object(dpo, "_objective", objective), patch.object(roles, "reference", lambda own, *_: own):
         yield
 
 
@@ -122,10 +124,10 @@ def wrong_reference(noise: float) -> Plant:
 
     @contextmanager
     def plant() -> Iterator[None]:
-        real = common.reference_of
+        real = roles.reference
 
-        def reference_of(*args: Any) -> Any:
-            reference = real(*args)
+        def reference_of(*args: Any, **kwargs: Any) -> Any:
+            reference = real(*args, **kwargs)
             stream = torch.Generator().manual_seed(0)
             with torch.no_grad():
                 for p in reference.network.parameters():
@@ -133,7 +135,7 @@ def wrong_reference(noise: float) -> Plant:
                         p += noise * p.std() * torch.randn(p.shape, generator=stream)
             return reference
 
-        with patch.object(common, "reference_of", reference_of):
+        with patch.object(roles, "reference", reference_of):
             yield
 
     return plant
@@ -149,9 +151,9 @@ def moving_reference(speed: float) -> Plant:
 
     @contextmanager
     def plant() -> Iterator[None]:
-        real = TorchLearner.step
+        real = LocalLearner.step
 
-        def step(self: TorchLearner, learning_rate: float) -> Any:
+        def step(self: LocalLearner, learning_rate: float) -> Any:
             done = real(self, learning_rate)
             if self._reference is not None:
                 pairs = zip(self._reference.network.parameters(), self.network.parameters(), strict=True)
@@ -160,7 +162,7 @@ def moving_reference(speed: float) -> Plant:
                         theirs.lerp_(ours, speed)
             return done
 
-        with patch.object(TorchLearner, "step", step):
+        with patch.object(LocalLearner, "step", step):
             yield
 
     return plant
@@ -174,12 +176,12 @@ def learner_temperature(temperature: float) -> Plant:
 
     @contextmanager
     def plant() -> Iterator[None]:
-        real = common.learner_of
+        real = roles.policy_learner
 
         def learner_of(policy: Any, model: Any, train: Any, told: float = 1.0, **kwargs: Any) -> Any:
             return real(policy, model, train, temperature, **kwargs)
 
-        with patch.object(common, "learner_of", learner_of):
+        with patch.object(roles, "policy_learner", learner_of):
             yield
 
     return plant
@@ -192,13 +194,13 @@ def stale(every: int) -> Plant:
     def plant() -> Iterator[None]:
         loads = [0]
 
-        def load(self: TorchGenerator, weights: nn.Module, version: int) -> None:
+        def load(self: LocalGenerator, weights: LocalWeights) -> None:
             if loads[0] == 0 or (every and loads[0] % every == 0):
-                self.model = copy.deepcopy(weights)
+                self.model = copy.deepcopy(weights.model)
             loads[0] += 1
-            self.version = version
+            self.version = weights.version
 
-        with patch.object(TorchGenerator, "load_weights", load):
+        with patch.object(LocalGenerator, "load_weights", load):
             yield
 
     return plant
@@ -209,9 +211,9 @@ def after_end(count: int, repeat: bool = True) -> Plant:
 
     @contextmanager
     def plant() -> Iterator[None]:
-        real = TorchGenerator._completion
+        real = LocalGenerator._completion
 
-        def completion(self: TorchGenerator, s: Any) -> Any:
+        def completion(self: LocalGenerator, s: Any) -> Any:
             made = real(self, s)
             if made.finish_reason != "stop":
                 return made
@@ -219,7 +221,7 @@ def after_end(count: int, repeat: bool = True) -> Plant:
             return replace(made, ids_T=torch.cat([made.ids_T, extra]),
                            logprob_T=torch.cat([made.logprob_T, torch.zeros(count)]))  # fmt: skip
 
-        with patch.object(TorchGenerator, "_completion", completion):
+        with patch.object(LocalGenerator, "_completion", completion):
             yield
 
     return plant

@@ -28,7 +28,7 @@ from bench.drive import Others
 from bench.sides import memory_mib, now
 from concordant.config.sampling import SamplingConfig
 from concordant.core.seeding import torch_stream
-from concordant.engines.torch_generator import TorchGenerator
+from concordant.engines.local.generator import LocalGenerator
 from concordant.models.load import settle
 
 SMALL = LlamaConfig(
@@ -77,10 +77,10 @@ class Workload:
     def ours(self, ends: range) -> Side:
         model = copy.deepcopy(self.model)
         settle(model)  # as every command does that loads one
-        generator = TorchGenerator(model, ends, precision=self.precision)
+        generator = LocalGenerator(model, ends, precision=self.precision)
         sampling = SamplingConfig(max_new_tokens=self.new_tokens, slots=self.slots)
         seeds = iter(range(10**6))
-        return lambda: sum(len(c.ids_T) for (c,) in generator.generate(self.prompts, sampling, next(seeds)))
+        return lambda: sum(len(c.ids_T) for (c,) in generator.generate(self.prompts, sampling, next(seeds)).result())
 
     def peer(self, ends: range, **settings: object) -> Side:
         longest = max(map(len, self.prompts))

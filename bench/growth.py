@@ -25,8 +25,8 @@ from concordant.config.model import ModelConfig
 from concordant.config.train import TrainConfig
 from concordant.core.seeding import torch_stream
 from concordant.core.trees import Branch, Layout, PromptTree
-from concordant.engines.networks import PolicyNetwork
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
 from concordant.models.load import load_policy
 
 SHAPES = [(prompt, 128, 2) for prompt in (64, 256, 1024, 2048)]
@@ -55,7 +55,7 @@ class Bench:
         policy = load_policy(ModelConfig(name=str(folder)))
         self.model = policy.model
         self.network, self.runs = PolicyNetwork(policy), runs
-        self.learner = TorchLearner(self.network, TrainConfig(micro_batch_tokens=LIMIT))
+        self.learner = LocalLearner(self.network, TrainConfig(micro_batch_tokens=LIMIT))
         self.stream = torch_stream(0, "bench/growth")
 
     def ids(self, count: int) -> torch.Tensor:
@@ -75,7 +75,7 @@ class Bench:
         times = []
         for _ in range(self.runs + 1):
             start = time.perf_counter()
-            self.learner.forward_backward(trees, SFTObjective())
+            self.learner.forward_backward(trees, SFTObjective()).result()
             times.append(time.perf_counter() - start)
             self.learner.discard()
         return statistics.median(times[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bench.turns import Turns
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.ppo import PPO
 from concordant.algorithms.reward import RewardObjective
-from concordant.algorithms.rewards import Answer
+from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.algorithms.sft import SFTObjective
 from concordant.config.model import ModelConfig
@@ -34,11 +34,11 @@ from concordant.core.objective import Objective
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
-from concordant.engines.networks import CriticNetwork, PolicyNetwork, RewardNetwork
-from concordant.engines.precision import place
+from concordant.engines.local.generator import LocalGenerator
+from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.local.precision import place
 from concordant.engines.reward_model import RewardModel
-from concordant.engines.torch_generator import TorchGenerator
-from concordant.engines.torch_learner import TorchLearner
 from concordant.kernels.allocator import freed_memory_kept
 from concordant.kernels.products import multiply
 from concordant.models.layout import check_layout
@@ -86,7 +86,7 @@ class OurSide:
     def trees(self) -> list[PromptTree]:
         return [material.tree(row) for row in material.rows(self.folder, self.batch * self.batches)]
 
-    def supervised(self, learner: TorchLearner, objective: Callable[[int], Objective], model: PreTrainedModel) -> Step:
+    def supervised(self, learner: LocalLearner, objective: Callable[[int], Objective], model: PreTrainedModel) -> Step:
         """A turn is a step on the next ``batch`` trees; ``objective`` is given the number of the batch."""
         trees = self.trees()
         batches = [trees[start : start + self.batch] for start in range(0, len(trees), self.batch)]
@@ -95,8 +95,8 @@ class OurSide:
 
         def step() -> dict[str, Any]:
             number = next(turns)
-            metrics = learner.forward_backward(batches[number], objective(number))
-            learner.step(LEARNING_RATE)
+            metrics = learner.forward_backward(batches[number], objective(number)).result()
+            learner.step(LEARNING_RATE).result()
             tokens = sum(t.tokens for t in batches[number])
             return {"loss": metrics["loss"], "tokens": tokens, "flops": flops[number]}
 
@@ -106,12 +106,12 @@ class OurSide:
 
     def sft(self) -> Step:
         policy = self.policy()
-        learner = TorchLearner(PolicyNetwork(policy), self.train, self.precision)
+        learner = LocalLearner(PolicyNetwork(policy), self.train, self.precision)
         return self.supervised(learner, lambda number: SFTObjective(), policy.model)
 
     def dpo(self) -> Step:
         policy = self.policy()
-        learner = TorchLearner(PolicyNetwork(policy), self.train, self.precision)
+        learner = LocalLearner(PolicyNetwork(policy), self.train, self.precision)
         start = now()
         reference_B = reference_logprobs(learner.reference(), self.trees())
         self.facts["reference_seconds"] = (now() - start) / self.batches  # a batch
@@ -125,7 +125,7 @@ class OurSide:
 
     def reward(self) -> Step:
         reward_model = self.reward_model()
-        learner = TorchLearner(RewardNetwork(reward_model), self.train, self.precision)
+        learner = LocalLearner(RewardNetwork(reward_model), self.train, self.precision)
         return self.supervised(learner, lambda number: RewardObjective(torch.zeros(self.batch)), reward_model.model)
 
     def ppo(self) -> Step:
@@ -141,16 +141,13 @@ class OurSide:
         )  # fmt: skip
         rows = prompts_up_to(self.settings["longest_prompt"], self.folder, self.batch // samples)
         prompts = [Prompt(material.messages_of(row)) for row in rows]
-        actor = TorchLearner(PolicyNetwork(policy), config.train, self.precision)
-        critic = TorchLearner(CriticNetwork(build_critic(reward_model)), config.train, self.precision)
-        sampler = Sampler(TorchGenerator(policy.model, (), precision=self.precision), ChatEncoder(policy.tokenizer))
+        actor = LocalLearner(PolicyNetwork(policy), config.train, self.precision)
+        critic = LocalLearner(CriticNetwork(build_critic(reward_model)), config.train, self.precision)
+        sampler = Sampler(LocalGenerator(policy.model, (), precision=self.precision), ChatEncoder(policy.tokenizer))
         reward_model.model.requires_grad_(False)
-
-        def score(answers: Sequence[Answer]) -> list[float]:
-            with torch.autocast(self.device, self.precision, enabled=self.precision is not None):
-                return ModelReward(reward_model)(answers)
-
-        algorithm = PPO(config, actor, critic, actor.reference(), sampler, score, prompts)
+        scorer = LocalScorer(RewardNetwork(reward_model), config.train, self.precision)
+        reward = Reward.of("model", ModelReward(reward_model, scorer))
+        algorithm = PPO(config, actor, critic, actor.reference(), sampler, reward, prompts)
         turns = iter(range(self.batches))
 
         def step() -> dict[str, Any]:

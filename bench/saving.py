@@ -29,6 +29,7 @@ from concordant.config.train import TrainConfig  # noqa: E402
 from concordant.data.chat import ChatEncoder  # noqa: E402
 from concordant.data.records import Demonstration  # noqa: E402
 from concordant.data.splits import load_records  # noqa: E402
+from concordant.engines import roles  # noqa: E402
 from concordant.stages import common  # noqa: E402
 from concordant.training.saver import Saver, tensor_bytes  # noqa: E402
 
@@ -41,12 +42,12 @@ def measure(size: str, saves: int) -> dict[str, float | str]:
     loaded = load_records(DataConfig(path="builtin:toytalk"), Demonstration, 0)
     policy = common.open_policy(model, loaded.train, 0)
     trees = ChatEncoder(policy.tokenizer).demonstrations(loaded.train[: 16 * STEPS]).trees
-    learner = common.learner_of(policy, model, config)
+    learner = roles.policy_learner(policy, model, config)
     seconds = []
     for step in range(STEPS):
         started = time.perf_counter()
-        learner.forward_backward(trees[16 * step : 16 * (step + 1)], SFTObjective())
-        learner.step(1e-4)
+        learner.forward_backward(trees[16 * step : 16 * (step + 1)], SFTObjective()).result()
+        learner.step(1e-4).result()
         seconds.append(time.perf_counter() - started)
     costs = []
     with tempfile.TemporaryDirectory(dir=".") as folder:

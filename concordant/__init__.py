@@ -149,7 +149,7 @@ def load_policy(model: str | Path | ModelConfig, texts: Iterable[str] | None = N
     no causal language model.
     """
     from concordant.config.model import ModelConfig
-    from concordant.engines.precision import place
+    from concordant.engines.local.precision import place
     from concordant.models import load
 
     config = model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))

@@ -83,6 +83,41 @@ def test_a_file_can_be_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
+def engine_classes_named(source: str) -> set[str]:
+    """What ``source`` takes from engines/local that is no function: a class, or a module that has some."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names if a.name.startswith("concordant.engines.local")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("concordant.engines"):
+            from_local = node.module.startswith("concordant.engines.local")
+            is_module = node.module == "concordant.engines.local"
+            names = [a.name for a in node.names]
+            found |= {n for n in names if n == "local" or is_module or (from_local and not n.islower())}
+    return found
+
+
+ROLES = ROOT / "engines" / "roles.py"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p != ROLES and "local" not in p.parts], ids=name_of)
+def test_engines_are_chosen_in_roles_alone(path):
+    assert engine_classes_named(path.read_text(encoding="utf-8")) == set()
+
+
+def test_an_engines_class_is_seen_however_it_is_named():
+    named = [
+        "from concordant.engines.local.learner import LocalLearner",
+        "from concordant.engines.local import learner",
+        "from concordant.engines import local",
+        "import concordant.engines.local.learner",
+        "def f():\n  from concordant.engines.local.networks import Network as N",
+    ]
+    assert all(engine_classes_named(source) for source in named)
+    assert engine_classes_named(ROLES.read_text(encoding="utf-8"))
+    assert not engine_classes_named("from concordant.engines.local.precision import cpu_has_bf16")
+
+
 def test_the_reader_of_imports_sees_all_kinds():
     source = (
         "import concordant.core.x\nfrom concordant import data\nfrom ..models import y\ndef f():\n  from . import z\n"

@@ -59,7 +59,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 @pytest.mark.parametrize("model", ["runs/sft/model", Path("runs/sft/model"), ModelConfig(name="runs/sft/model")])
 def test_load_policy_takes_a_name_or_a_config(monkeypatch, model):
-    from concordant.engines import precision
+    from concordant.engines.local import precision
     from concordant.models import load
 
     placed = []

@@ -18,7 +18,7 @@ from concordant.core.losses import PREFERENCE_LOSSES
 from concordant.core.masked import sum_by_branch
 from concordant.core.objective import BranchOutputs, Evaluated, Metric, Outputs, Term
 from concordant.core.trees import PromptTree, TreeBatch
-from concordant.engines.protocol import Learner
+from concordant.engines.protocol import Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class DPOObjective:
         )
 
 
-def reference_logprobs(reference: Learner, trees: Sequence[PromptTree]) -> Tensor:
+def reference_logprobs(reference: Scorer, trees: Sequence[PromptTree]) -> Tensor:
     """Summed log-prob of every branch, nats, shape (branches of all trees,), under the frozen start."""
-    out = reference.forward(trees, Outputs(logprob=True))
+    out = reference.forward(trees, Outputs(logprob=True)).result()
     assert out.logprob_N is not None
     length_B = torch.tensor([b.response_length for t in trees for b in t.branches])
     return sum_by_branch(out.logprob_N, length_B)

@@ -21,8 +21,8 @@ from torch import Tensor
 from concordant.algorithms import evidence
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.probe import SampleProbe
-from concordant.algorithms.rewards import Reward, WeightedSum
-from concordant.algorithms.rollouts import Rollouts, Sampler, score
+from concordant.algorithms.rewards import Reward
+from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
 from concordant.core.advantages import ADVANTAGES, NEEDS_CRITIC, Returns
@@ -33,7 +33,7 @@ from concordant.core.seeding import derive, python_stream
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
-from concordant.engines.protocol import Learner
+from concordant.engines.protocol import Learner, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class PPO:
         config: PPOConfig,
         actor: Learner,
         critic: Learner | None,
-        reference: Learner,
+        reference: Scorer,
         sampler: Sampler,
         reward: Reward,
         prompts: Sequence[Prompt],
@@ -103,7 +103,7 @@ class PPO:
 
     def sample(self, step: int) -> Rollouts:
         numbers = batch_of(step, len(self.prompts), self.config.train.batch_size, self.config.seed)
-        self.sampler.generator.load_weights(self.actor.weights(), self.actor.version)
+        self.sampler.generator.load_weights(self.actor.publish())
         seed = derive(self.config.seed, "ppo/sample", step)
         return self.sampler([self.prompts[i] for i in numbers], self.config.sampling, seed)
 
@@ -112,13 +112,16 @@ class PPO:
         config = self.config
         if rollouts.version != self.actor.version:
             raise RuntimeError(f"rollouts of version {rollouts.version}, the policy is at {self.actor.version}")
-        score_B, agreement = self.score(rollouts)
+        # All are set to work before the first is waited for.
+        trees, logprobs = rollouts.trees, Outputs(logprob=True)
+        old, reference = self.actor.forward(trees, logprobs), self.reference.forward(trees, logprobs)
+        value = self.critic.forward(trees, Outputs(value=True)) if self.critic else None
+        scores = self.reward(rollouts.answers).result()
+        old_N, reference_N = _wanted(old.result().logprob_N), _wanted(reference.result().logprob_N)
+        value_N = _wanted(value.result().value_N) if value else torch.zeros_like(old_N)
+        score_B = torch.tensor(scores.total, dtype=torch.float32)
         shaped_B = self.shape(score_B, rollouts)
-        old_N = _wanted(self.actor.forward(rollouts.trees, Outputs(logprob=True)).logprob_N)
-        reference_N = _wanted(self.reference.forward(rollouts.trees, Outputs(logprob=True)).logprob_N)
-        value_N = torch.zeros_like(old_N)
-        if self.critic is not None:
-            value_N = _wanted(self.critic.forward(rollouts.trees, Outputs(value=True)).value_N)
+        agreement = evidence.agreement(list(scores.columns.values())) if len(scores.columns) > 1 else None
         reward_N = torch.zeros_like(old_N)
         if config.kl.place == "reward":
             reward_N -= self.controller.kl_coef * kl.k1(old_N, reference_N)
@@ -128,13 +131,6 @@ class PPO:
         if config.whiten:
             advantage_N = whiten(advantage_N)
         return Experience(rollouts, old_N, reference_N, value_N, advantage_N, return_N, score_B, shaped_B, agreement)
-
-    def score(self, rollouts: Rollouts) -> tuple[Tensor, float | None]:
-        """Raw rewards, and how far the parts of a reward of several agree."""
-        if not isinstance(self.reward, WeightedSum) or len(self.reward.parts) < 2:
-            return score(rollouts, self.reward), None
-        columns = self.reward.columns(rollouts.answers)
-        return torch.tensor(self.reward.total(columns), dtype=torch.float32), evidence.agreement(columns)
 
     def shape(self, score_B: Tensor, rollouts: Rollouts) -> Tensor:
         """Raw scores to rewards: normalised, clipped, less the penalty for never ending."""
@@ -158,19 +154,19 @@ class PPO:
                 trees, tokens_N = experience.part(numbers)
                 metrics: dict[str, float] = {}
                 if self.critic is not None:
-                    metrics |= self.critic.forward_backward(trees, self.value_objective(experience, tokens_N))
-                    stepped = self.critic.step(critic_rate)
+                    metrics |= self.critic.forward_backward(trees, self.value_objective(experience, tokens_N)).result()
+                    stepped = self.critic.step(critic_rate).result()
                     metrics |= {"value/grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
                     metrics |= {f"value/{name}": moved for name, moved in stepped.motion.items()}
                 if not warming:
-                    metrics |= self.actor.forward_backward(trees, self.policy_objective(experience, tokens_N))
+                    metrics |= self.actor.forward_backward(trees, self.policy_objective(experience, tokens_N)).result()
                     shift = metrics.pop("ratio/shift")
                     if not seen:  # before any update of this step: policy and sampler are the same
                         metrics["ratio/start"] = shift
                     if config.stop_kl and metrics["policy/approx_kl"] > config.stop_kl:
                         self.actor.discard()
                         return _mean([*seen, metrics]) | {"policy/stopped_early": 1.0}
-                    stepped = self.actor.step(learning_rate)
+                    stepped = self.actor.step(learning_rate).result()
                     skipped = max(metrics.get("skipped", 0.0), float(stepped.skipped))
                     metrics |= {"grad_norm": stepped.grad_norm, "skipped": skipped, **stepped.motion}
                 seen.append(metrics)
@@ -240,7 +236,7 @@ class PPO:
     def reference_check(self) -> float:
         """Log-prob a token that the reference gives to fixed tokens, nats: a frozen one never changes its mind."""
         tree = PromptTree(torch.tensor([0]), (Branch.response([1, 2, 3]),))
-        return float(_wanted(self.reference.forward([tree], Outputs(logprob=True)).logprob_N).mean())
+        return float(_wanted(self.reference.forward([tree], Outputs(logprob=True)).result().logprob_N).mean())
 
     def evaluate(self, step: int) -> dict[str, float]:
         if self.probe is None:

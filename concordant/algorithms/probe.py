@@ -13,7 +13,7 @@ from concordant.core import kl
 from concordant.core.objective import Outputs
 from concordant.core.seeding import derive
 from concordant.data.records import Message, Prompt
-from concordant.engines.protocol import Learner
+from concordant.engines.protocol import Learner, Scorer
 
 Gold = Callable[[Sequence[Message], str], float]  # the true quality, where it is known: evaluates, never trains
 
@@ -23,7 +23,7 @@ class SampleProbe:
     """Called with the step; remembers the answers of its last call for samples.jsonl."""
 
     learner: Learner
-    reference: Learner
+    reference: Scorer
     sampler: Sampler
     prompts: Sequence[Prompt]
     sampling: SamplingConfig
@@ -34,7 +34,7 @@ class SampleProbe:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, step: int) -> dict[str, float]:
-        self.sampler.generator.load_weights(self.learner.weights(), self.learner.version)
+        self.sampler.generator.load_weights(self.learner.publish())
         # The same draws at every step: what moves between evaluations is the policy.
         rollouts = self.sampler(self.prompts, replace(self.sampling, n=1), derive(self.seed, "probe"))
         kl_B = _kl_of(rollouts, self.learner, self.reference)
@@ -54,9 +54,9 @@ class SampleProbe:
         }
 
 
-def _kl_of(rollouts: Rollouts, learner: Learner, reference: Learner) -> list[float]:
+def _kl_of(rollouts: Rollouts, learner: Scorer, reference: Scorer) -> list[float]:
     """Sampled KL of every response, nats."""
-    policy = learner.forward(rollouts.trees, Outputs(logprob=True)).logprob_N
-    start = reference.forward(rollouts.trees, Outputs(logprob=True)).logprob_N
+    started = [scorer.forward(rollouts.trees, Outputs(logprob=True)) for scorer in (learner, reference)]
+    policy, start = (numbers.result().logprob_N for numbers in started)
     assert policy is not None and start is not None
     return rollouts.by_branch(kl.k1(policy, start)).tolist()

@@ -1,4 +1,5 @@
-"""Where PPO's and best-of-n's rewards come from: a model, a rule, any Python function, or a weighted sum of them."""
+"""Where PPO's and best-of-n's rewards come from: named axes, each a model, a rule or any Python function, and an
+aggregator that makes one number of them."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from concordant.core.errors import UserError, unknown_name
 from concordant.data.records import Message
+from concordant.engines.protocol import Done, Future
 
 Dialogue = tuple[Message, ...]
 
@@ -28,10 +30,59 @@ class Answer:
     extra: dict[str, Any]  # the prompt's own columns: ground_truth, data_source, …
 
 
-class Reward(Protocol):
-    def __call__(self, answers: Sequence[Answer]) -> list[float]:
+class Axis(Protocol):
+    """One thing that an answer is judged by."""
+
+    def __call__(self, answers: Sequence[Answer]) -> Future[list[float]]:
         """One number an answer, higher is better."""
         ...
+
+
+Columns = Mapping[str, Sequence[float]]  # by axis, one number an answer
+Aggregator = Callable[[Columns], list[float]]
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """The aggregator that ``--reward A=2 --reward B=-0.5`` asks for."""
+
+    weights: Mapping[str, float]  # by axis
+
+    def __call__(self, columns: Columns) -> list[float]:
+        rows = zip(*(columns[axis] for axis in self.weights), strict=True)
+        return [sum(w * x for w, x in zip(self.weights.values(), row, strict=True)) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    columns: dict[str, list[float]]  # by axis, as the axis gave them
+    total: list[float]  # one number an answer, what is to be raised
+
+
+@dataclass(frozen=True, slots=True)
+class PendingScores:
+    """Scores whose axes are at work."""
+
+    columns: dict[str, Future[list[float]]]
+    aggregate: Aggregator
+
+    def result(self) -> Scores:
+        columns = {axis: column.result() for axis, column in self.columns.items()}
+        return Scores(columns, self.aggregate(columns))
+
+
+@dataclass(frozen=True)
+class Reward:
+    axes: Mapping[str, Axis]
+    aggregate: Aggregator
+
+    @classmethod
+    def of(cls, name: str, axis: Axis) -> Reward:
+        """A reward of one axis alone."""
+        return cls({name: axis}, WeightedSum({name: 1.0}))
+
+    def __call__(self, answers: Sequence[Answer]) -> Future[Scores]:
+        return PendingScores({name: axis(answers) for name, axis in self.axes.items()}, self.aggregate)
 
 
 @dataclass(frozen=True)
@@ -41,7 +92,7 @@ class FunctionReward:
     function: Callable[..., float]
     name: str
 
-    def __call__(self, answers: Sequence[Answer]) -> list[float]:
+    def __call__(self, answers: Sequence[Answer]) -> Done[list[float]]:
         parameters = inspect.signature(self.function).parameters
         taken = list(parameters)[:2]  # prompt and response, which a column of that name does not replace
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -55,23 +106,7 @@ class FunctionReward:
                     f"reward {self.name} returned {score!r} for {a.response!r}: a finite number is expected"
                 )
             scores.append(float(score))
-        return scores
-
-
-@dataclass(frozen=True)
-class WeightedSum:
-    parts: tuple[tuple[float, Reward], ...]
-
-    def __call__(self, answers: Sequence[Answer]) -> list[float]:
-        return self.total(self.columns(answers))
-
-    def columns(self, answers: Sequence[Answer]) -> list[list[float]]:
-        """Each part's own scores, unweighted."""
-        return [reward(answers) for _, reward in self.parts]
-
-    def total(self, columns: Sequence[Sequence[float]]) -> list[float]:
-        weights = [weight for weight, _ in self.parts]
-        return [sum(w * x for w, x in zip(weights, row, strict=True)) for row in zip(*columns, strict=True)]
+        return Done(scores)
 
 
 def _truth(extra: dict[str, Any]) -> str:
@@ -104,18 +139,20 @@ def ends(prompt: Dialogue, response: str, ended: bool) -> float:
 RULES: dict[str, Callable[..., float]] = {"exact_match": exact_match, "contains": contains, "ends": ends}
 
 
-def make_reward(sources: Sequence[str], load_model: Callable[[str], Reward]) -> Reward:
+def make_reward(sources: Sequence[str], load_model: Callable[[str], Axis]) -> Reward:
     """The reward that ``sources`` name, each with an optional ``=weight`` (1 by default).
 
     A source is ``rule:NAME``, ``module:function``, or a reward model's folder, hub id or ``package:NAME/FOLDER``.
     """
     if not sources:
         raise UserError("no reward given: expected --reward with a reward model's folder, module:function or rule:NAME")
-    parts = []
-    for source in sources:
+    axes: dict[str, Axis] = {}
+    weights: dict[str, float] = {}
+    for number, source in enumerate(sources, start=1):
         name, weight = _split_weight(source)
-        parts.append((weight, _one(name, load_model)))
-    return parts[0][1] if len(parts) == 1 and parts[0][0] == 1.0 else WeightedSum(tuple(parts))
+        axis = name if name not in axes else f"{name} #{number}"  # the same source twice counts twice
+        axes[axis], weights[axis] = _one(name, load_model), weight
+    return Reward(axes, WeightedSum(weights))
 
 
 def _split_weight(source: str) -> tuple[str, float]:
@@ -131,7 +168,7 @@ def _split_weight(source: str) -> tuple[str, float]:
     return name, number
 
 
-def _one(name: str, load_model: Callable[[str], Reward]) -> Reward:
+def _one(name: str, load_model: Callable[[str], Axis]) -> Axis:
     if name.startswith("rule:"):
         rule = name.removeprefix("rule:")
         if rule not in RULES:

@@ -56,7 +56,7 @@ class Sampler:
 
     def __call__(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Rollouts:
         prompt_ids = self.encoder.prompts([p.messages for p in prompts])
-        groups = self.generator.generate(prompt_ids, sampling, seed)
+        groups = self.generator.generate(prompt_ids, sampling, seed).result()
         flat = [completion for group in groups for completion in group]
         trees = [
             PromptTree(ids, tuple(Branch.response(c.ids_T) for c in group))
@@ -81,4 +81,4 @@ class Sampler:
 
 def score(rollouts: Rollouts, reward: Reward) -> Tensor:
     """Raw reward of every response, (B,)."""
-    return torch.tensor(reward(rollouts.answers), dtype=torch.float32)
+    return torch.tensor(reward(rollouts.answers).result().total, dtype=torch.float32)

@@ -55,8 +55,8 @@ class Supervised:
     def step(self, step: int, learning_rate: float) -> dict[str, float]:
         numbers = batch_of(step, len(self.trees), self.config.batch_size, self.seed)
         self.last, trees = numbers, [self.trees[i] for i in numbers]
-        metrics = self.learner.forward_backward(trees, self.objective(numbers))
-        stepped = self.learner.step(learning_rate)
+        metrics = self.learner.forward_backward(trees, self.objective(numbers)).result()
+        stepped = self.learner.step(learning_rate).result()
         epoch = (step + 1) * self.config.batch_size / len(self.trees)
         counted = {"epoch": epoch, "tokens": float(sum(t.tokens for t in trees)), "samples": float(len(trees))}
         measured = {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped), **stepped.motion}
@@ -67,7 +67,7 @@ class Supervised:
         if not self.heldout:
             return {}
         numbers = range(len(self.heldout))
-        metrics = self.finish(self.learner.evaluate(self.heldout, self.heldout_objective(numbers)))
+        metrics = self.finish(self.learner.evaluate(self.heldout, self.heldout_objective(numbers)).result())
         metrics["samples"] = float(len(numbers))
         if self.probe:
             metrics |= self.probe(step)

@@ -13,8 +13,9 @@ import torch
 from packaging.requirements import Requirement
 
 from concordant.doctor.finding import Diagnosis, Finding
-from concordant.doctor.preflight_memory import gigabytes, total_memory
-from concordant.engines.precision import cpu_has_bf16
+from concordant.doctor.preflight_memory import gigabytes
+from concordant.engines.local.precision import cpu_has_bf16
+from concordant.engines.memory import total_memory
 from concordant.kernels.products import multiply
 from concordant.training.disk import disk_free
 

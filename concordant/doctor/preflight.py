@@ -22,7 +22,7 @@ from concordant.doctor.preflight_records import check_records
 from concordant.doctor.preflight_tokens import LOOKED_AT, check_tokens, spread
 from concordant.doctor.preview import preview
 from concordant.doctor.render import by_gravity, finding_text
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines.protocol import Learner
 from concordant.training.loop import Algorithm, LoopResult
 from concordant.training.progress import current
 from concordant.training.run_folder import RunFolder
@@ -68,7 +68,7 @@ class Preflight:
         """Nothing."""
 
     def _findings(
-        self, algorithm: Algorithm, learners: Sequence[TorchLearner], encoded: Encoded, folder: RunFolder
+        self, algorithm: Algorithm, learners: Sequence[Learner], encoded: Encoded, folder: RunFolder
     ) -> list[Finding]:
         config, subject = self.config, self.subject
         has_own_reference = isinstance(config, DPOConfig | PPOConfig) and bool(config.reference)
@@ -78,21 +78,19 @@ class Preflight:
             found += check_supervised(algorithm, has_own_reference)
         elif isinstance(algorithm, PPO):
             found += check_ppo(algorithm, has_own_reference)
-        trained = sum(p.numel() for learner in learners for p in learner.parameters)
-        exported = sum(p.numel() for p in learners[0].network.parameters())
+        trained = sum(learner.describe().trained for learner in learners)
+        exported = learners[0].describe().weights
         disk = disk_space(folder.path, trained, exported, config.train)
         return [*found, disk] if disk else found
 
 
-def _learners(algorithm: Algorithm) -> list[TorchLearner]:
+def _learners(algorithm: Algorithm) -> list[Learner]:
     """Whom the algorithm trains, the one it exports first."""
     if isinstance(algorithm, Supervised):
-        learners = [algorithm.learner]
-    elif isinstance(algorithm, PPO):
-        learners = [algorithm.actor, *([algorithm.critic] if algorithm.critic else [])]
-    else:
-        learners = []
-    return [learner for learner in learners if isinstance(learner, TorchLearner)]
+        return [algorithm.learner]
+    if isinstance(algorithm, PPO):
+        return [algorithm.actor, *([algorithm.critic] if algorithm.critic else [])]
+    return []
 
 
 def _names(subject: Subject) -> tuple[str, ...]:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from concordant.config.train import TrainConfig
 from concordant.core.trees import PromptTree
 from concordant.doctor.finding import Finding
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines.protocol import Learner
 from concordant.training.disk import BYTES, disk_free, disk_need
 
 FULL = 0.9  # share of memory or disk that leaves no room for what is not counted
 
 
-def out_of_memory(learner: TorchLearner, trees: Sequence[PromptTree]) -> Finding:
+def out_of_memory(learner: Learner, trees: Sequence[PromptTree]) -> Finding:
     """The longest batch did not fit: said now, and not an hour into the run."""
-    if learner.network.device.type == "cuda":
-        torch.cuda.empty_cache()
-    limit, tokens = learner.micro_batch_tokens, max(t.tokens for t in trees)
+    limit, tokens = learner.describe().micro_batch_tokens, max(t.tokens for t in trees)
     return Finding(
         "memory",
         "error",
@@ -36,14 +29,11 @@ def out_of_memory(learner: TorchLearner, trees: Sequence[PromptTree]) -> Finding
     )
 
 
-def nearly_out_of_memory(learner: TorchLearner) -> Finding | None:
+def nearly_out_of_memory(learner: Learner) -> Finding | None:
     """After a trial step: its peak, and Adam's two moments that are still to come, against what there is."""
-    device = learner.network.device
-    moments = 2 * BYTES * sum(p.numel() for p in learner.parameters)
-    if device.type == "cuda":
-        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-    else:
-        peak, total = peak_of_process(), total_memory()
+    facts, memory = learner.describe(), learner.memory()
+    moments = 2 * BYTES * facts.trained
+    peak, total = memory.peak, memory.total
     if peak + moments <= FULL * total:
         return None
     return Finding(
@@ -53,7 +43,7 @@ def nearly_out_of_memory(learner: TorchLearner) -> Finding | None:
         f"{gigabytes(total)}",
         "The run may end for lack of memory at its first step or at its longest batch.",
         "activations grow with the tokens of a forward pass; gradients and Adam's moments with the trained weights",
-        f"Set --train.micro_batch_tokens {learner.micro_batch_tokens // 2} (the gradient stays the same), then "
+        f"Set --train.micro_batch_tokens {facts.micro_batch_tokens // 2} (the gradient stays the same), then "
         "--model.lora.rank 16",
         numbers={"peak": peak, "moments": moments, "total": total},
     )
@@ -78,17 +68,3 @@ def disk_space(path: Path, trained: int, exported: int, train: TrainConfig) -> F
 
 def gigabytes(count: float) -> str:
     return f"{count / 2**30:.1f} GiB"
-
-
-def peak_of_process() -> int:
-    """Bytes this process had in memory at most."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def total_memory() -> int:
-    """Bytes this process may use: the machine's, or its container's."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return machine if text == "max" else min(machine, int(text))

@@ -8,12 +8,11 @@ N response tokens, B branches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from concordant.algorithms.dpo import DPOObjective
 from concordant.algorithms.ppo import PPO, Experience
@@ -30,8 +29,7 @@ from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_memory import nearly_out_of_memory, out_of_memory
 from concordant.doctor.preflight_records import percent
 from concordant.engines.memory import is_out_of_memory
-from concordant.engines.protocol import Learner
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines.protocol import Learner, Scorer
 
 LOOKED_AT = 64  # pairs whose accuracy is measured
 OPPOSITE, SURE = 0.25, 0.8  # accuracy below and loss above which a reward model knows the opposite of the labels
@@ -46,10 +44,8 @@ def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Fin
     ``has_own_reference``: DPO from a reference that is not its start, which then differs from it rightly.
     """
     learner, trees = algorithm.learner, algorithm.trees
-    if not isinstance(learner, TorchLearner):
-        return []
     found: list[Finding] = []
-    with untouched(learner):
+    with learner.rehearsal():
         numbers = longest(trees, learner, algorithm.config.batch_size)
         found += trial_step(learner, [trees[i] for i in numbers], algorithm.objective(numbers))
         if any(finding.rule == "memory" and finding.severity == "error" for finding in found):
@@ -66,10 +62,8 @@ def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Fin
 def check_ppo(algorithm: PPO, has_own_reference: bool) -> list[Finding]:
     """The sampler, the reference and the ratio against the learner, and one step on the longest batch."""
     actor, critic = algorithm.actor, algorithm.critic
-    if not isinstance(actor, TorchLearner):
-        return []
     found: list[Finding] = []
-    with untouched(actor):
+    with actor.rehearsal():
         rollouts = sample(algorithm)
         found += sampler_differs(rollouts, actor, algorithm.config.allow_truncated_sampling)
         if not has_own_reference:
@@ -77,41 +71,26 @@ def check_ppo(algorithm: PPO, has_own_reference: bool) -> list[Finding]:
         trees, experience = imagined(algorithm, actor)
         tokens_N = torch.arange(len(experience.value_N))
         found += trial_step(actor, trees, algorithm.policy_objective(experience, tokens_N), what="policy")
-        if isinstance(critic, TorchLearner):
-            with untouched(critic):
+        if critic is not None:
+            with critic.rehearsal():
                 found += trial_step(critic, trees, algorithm.value_objective(experience, tokens_N), what="critic")
     return found
-
-
-@contextmanager
-def untouched(learner: TorchLearner) -> Iterator[None]:
-    """Afterwards there is no gradient, and global random state, every module's mode and the size of micro-batches are
-    as they were."""
-    resting, halvings = [module for module in learner.network.modules() if not module.training], learner.halvings
-    device = learner.network.device
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        learner.discard()
-        learner.network.zero_grad(set_to_none=True)  # of frozen weights too, should they have one
-        learner.halvings = halvings
-        for module in resting:
-            module.training = False
 
 
 # -- the longest batch, and whom its gradient reaches ---------------------------------------------
 
 
-def longest(trees: Sequence[PromptTree], learner: TorchLearner, batch_size: int) -> list[int]:
+def longest(trees: Sequence[PromptTree], learner: Learner, batch_size: int) -> list[int]:
     """Numbers of trees that fill a micro-batch, the longest first, one batch at most."""
+
+    facts = learner.describe()
 
     def size(number: int) -> int:
         tree = trees[number]
-        return tree.tokens if learner.network.layout is Layout.TREE else tree.flat_tokens
+        return tree.tokens if facts.layout is Layout.TREE else tree.flat_tokens
 
     taken: list[int] = []
-    left = learner.micro_batch_tokens
+    left = facts.micro_batch_tokens
     for number in sorted(range(len(trees)), key=size, reverse=True):
         if len(taken) < batch_size and (not taken or size(number) <= left):
             taken.append(number)
@@ -120,11 +99,11 @@ def longest(trees: Sequence[PromptTree], learner: TorchLearner, batch_size: int)
 
 
 def trial_step(
-    learner: TorchLearner, trees: Sequence[PromptTree], objective: Objective, what: str = "model"
+    learner: Learner, trees: Sequence[PromptTree], objective: Objective, what: str = "model"
 ) -> list[Finding]:
     """Forward and backward on ``trees``: does it fit in memory, is the ratio 1, and where does the gradient go?"""
     try:
-        metrics = learner.forward_backward(trees, objective)
+        metrics = learner.forward_backward(trees, objective).result()
     except RunFailed as problem:
         if not is_out_of_memory(problem.__cause__):
             raise
@@ -133,41 +112,24 @@ def trial_step(
     return [finding for finding in found if finding is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Reached:
-    """Names of tensors, by what the gradient did."""
-
-    missing: list[str]  # trained, and no gradient came
-    strange: list[str]  # not trained, and a gradient came
-    all_zero: bool
-    not_finite: list[str]
-
-
-def _reached(network: nn.Module, trained: Sequence[Tensor]) -> _Reached:
-    ours = set(map(id, trained))
-    named = list(network.named_parameters())
-    with_gradient = [(name, p.grad) for name, p in named if p.grad is not None and id(p) in ours]
-    return _Reached(
-        missing=[name for name, p in named if id(p) in ours and p.grad is None],
-        strange=[name for name, p in named if id(p) not in ours and p.grad is not None],
-        all_zero=not any(bool(g.any()) for _, g in with_gradient),
-        not_finite=[name for name, g in with_gradient if not bool(torch.isfinite(g).all())],
-    )
-
-
-def gradients(learner: TorchLearner, what: str = "model") -> list[Finding]:
+def gradients(learner: Learner, what: str = "model") -> list[Finding]:
     """After a backward pass: every trained tensor has a gradient, no other has one, and it is a number."""
-    reached = _reached(learner.network, learner.parameters)
+    reached = learner.reached()
+    trained = [row for row in reached if row.is_trained]
+    missing = [row.name for row in trained if not row.came]
+    strange = [row.name for row in reached if row.came and not row.is_trained]
+    not_finite = [row.name for row in trained if not row.is_finite]
+    all_zero = all(row.is_zero for row in trained if row.came)
     found = []
-    if reached.missing or reached.all_zero:
-        n, total = len(reached.missing), len(learner.parameters)
+    if missing or all_zero:
+        n, total = len(missing), len(trained)
         found.append(
             Finding(
                 "gradient_missing",
-                "error" if reached.all_zero else "warning",
+                "error" if all_zero else "warning",
                 f"the gradient of the {what} is 0 everywhere"
-                if reached.all_zero
-                else f"no gradient reaches {n} of {total} trained tensors of the {what}: {_some(reached.missing)}",
+                if all_zero
+                else f"no gradient reaches {n} of {total} trained tensors of the {what}: {_some(missing)}",
                 "What the gradient does not reach is never learnt.",
                 "the loss does not depend on them: a part of the model that text does not use, a detached head, or a "
                 "batch without anything to learn",
@@ -177,32 +139,30 @@ def gradients(learner: TorchLearner, what: str = "model") -> list[Finding]:
                 numbers={"tensors": n, "trained": total},
             )
         )
-    if reached.strange:
+    if strange:
         found.append(
             Finding(
                 "gradient_frozen",
                 "error",
-                f"a gradient reaches {len(reached.strange)} tensors of the {what} that no optimizer moves: "
-                f"{_some(reached.strange)}",
+                f"a gradient reaches {len(strange)} tensors of the {what} that no optimizer moves: {_some(strange)}",
                 "Their gradient is never used or cleared, costs memory and falsifies clipping; what is frozen may be "
                 "the reference.",
                 "requires_grad was set after the learner was made",
                 "Set requires_grad before the learner is made, or leave those tensors frozen: --model.lora.rank 16 "
                 "freezes all but the adapter",
-                numbers={"tensors": len(reached.strange)},
+                numbers={"tensors": len(strange)},
             )
         )
-    if reached.not_finite:
+    if not_finite:
         found.append(
             Finding(
                 "not_finite",
                 "error",
-                f"the first gradient of the {what} is not finite in {len(reached.not_finite)} tensors: "
-                f"{_some(reached.not_finite)}",
+                f"the first gradient of the {what} is not finite in {len(not_finite)} tensors: {_some(not_finite)}",
                 "Nothing is learnt from such a step; five in a row end the run.",
                 "overflow in low precision, or a model folder with NaN in it",
                 "Set --model.precision fp32; if that changes nothing, fetch the model again",
-                numbers={"tensors": len(reached.not_finite)},
+                numbers={"tensors": len(not_finite)},
             )
         )
     return found
@@ -215,23 +175,23 @@ def _some(names: Sequence[str]) -> str:
 # -- what holds before the first step -------------------------------------------------------------
 
 
-def rounding(learner: TorchLearner) -> float:
+def rounding(learner: Learner) -> float:
     """Nats a token that two passes over the same tokens may differ by."""
-    return ROUNDING[learner.precision or torch.float32]
+    return ROUNDING[learner.describe().precision]
 
 
-def logprobs(learner: Learner, trees: Sequence[PromptTree]) -> Tensor:
-    logprob_N = learner.forward(trees, Outputs(logprob=True)).logprob_N
+def logprobs(scorer: Scorer, trees: Sequence[PromptTree]) -> Tensor:
+    logprob_N = scorer.forward(trees, Outputs(logprob=True)).result().logprob_N
     assert logprob_N is not None
     return logprob_N
 
 
-def start_of_dpo(learner: TorchLearner, trees: Sequence[PromptTree], objective: DPOObjective) -> list[Finding]:
+def start_of_dpo(learner: Learner, trees: Sequence[PromptTree], objective: DPOObjective) -> list[Finding]:
     """Policy = reference, so every log-ratio is 0 and the sigmoid loss is ln 2."""
     length_B = torch.tensor([b.response_length for t in trees for b in t.branches])
     logratio_B = sum_by_branch(logprobs(learner, trees), length_B) - objective.reference_B
     off = float((logratio_B.abs() / length_B).max())
-    metrics = learner.evaluate(trees, objective)
+    metrics = learner.evaluate(trees, objective).result()
     loss, accuracy = metrics["loss"], metrics["rewards/accuracies"]
     slack = 1e-4 + objective.beta * rounding(learner) * float(length_B.max())  # what rounding may do to a margin
     is_ln2 = objective.loss == "ipo" or abs(loss - math.log(2)) <= slack
@@ -246,7 +206,7 @@ def start_of_dpo(learner: TorchLearner, trees: Sequence[PromptTree], objective: 
     return [_reference_is_not_the_start(seen, off)]
 
 
-def start_kl(trees: Sequence[PromptTree], actor: TorchLearner, reference: Learner) -> list[Finding]:
+def start_kl(trees: Sequence[PromptTree], actor: Learner, reference: Scorer) -> list[Finding]:
     """The reference is the policy's start, so their KL is 0."""
     off = float((logprobs(actor, trees) - logprobs(reference, trees)).abs().max())
     if off <= rounding(actor):
@@ -288,10 +248,10 @@ def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None
     )
 
 
-def labels_at_start(learner: TorchLearner, trees: Sequence[PromptTree], objective: Objective) -> list[Finding]:
+def labels_at_start(learner: Learner, trees: Sequence[PromptTree], objective: Objective) -> list[Finding]:
     """A model that is sure of the opposite of the labels has met swapped ones. A new head may rank few pairs right by
     its luck, since answers have much in common, but it is sure of nothing: its loss is near ln 2."""
-    metrics = learner.evaluate(trees, objective)
+    metrics = learner.evaluate(trees, objective).result()
     accuracy, loss = metrics["accuracy"], metrics["bradley_terry"]
     if accuracy >= OPPOSITE or loss < SURE or len(trees) < LOOKED_AT // 2:
         return []
@@ -317,11 +277,11 @@ def sample(algorithm: PPO) -> Rollouts:
     prompts, tokens = SAMPLED
     sampling = algorithm.config.sampling
     short = replace(sampling, n=1, max_new_tokens=min(tokens, sampling.max_new_tokens))
-    algorithm.sampler.generator.load_weights(algorithm.actor.weights(), algorithm.actor.version)
+    algorithm.sampler.generator.load_weights(algorithm.actor.publish())
     return algorithm.sampler(algorithm.prompts[:prompts], short, derive(algorithm.config.seed, "doctor/sampler"))
 
 
-def sampler_differs(rollouts: Rollouts, actor: TorchLearner, is_known: bool = False) -> list[Finding]:
+def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) -> list[Finding]:
     """What the sampler says a token's log-probability was, and what the learner says of the same token.
 
     ``is_known``: top-p or top-k was accepted by name, so a difference is expected.
@@ -344,7 +304,7 @@ def sampler_differs(rollouts: Rollouts, actor: TorchLearner, is_known: bool = Fa
     ]
 
 
-def imagined(algorithm: PPO, actor: TorchLearner) -> tuple[list[PromptTree], Experience]:
+def imagined(algorithm: PPO, actor: Learner) -> tuple[list[PromptTree], Experience]:
     """A minibatch as long as one can be: the longest prompts, each answer at its limit, made of random tokens."""
     config, stream = algorithm.config, torch_stream(algorithm.config.seed, "doctor/longest")
     sampling, vocabulary = config.sampling, len(algorithm.sampler.encoder.tokenizer)

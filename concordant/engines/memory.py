@@ -1,9 +1,13 @@
-"""Memory that ran out: told from other errors, and told with what to change."""
+"""Memory that ran out: told from other errors, and told with what to change. And how much of it there is."""
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -29,3 +33,17 @@ def enough_memory(phase: str, cure: str) -> Iterator[None]:
         if not is_out_of_memory(problem):
             raise
         raise RunFailed(f"out of memory while {phase}: {cure}") from problem
+
+
+def peak_of_process() -> int:
+    """Bytes this process had in memory at most."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def total_memory() -> int:
+    """Bytes this process may use: the machine's, or its container's."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return machine if text == "max" else min(machine, int(text))

@@ -1,17 +1,77 @@
-"""Four verbs, here or on a cluster. Algorithms hold these and never know where tensors live."""
+"""What algorithms hold: scorers, learners and generators. An algorithm never knows where their tensors live.
+
+Every call that takes time returns a ``Future``. An engine of this process does the work within the call; an engine on
+other machines returns at once. A caller who needs several numbers starts all calls before it waits for the first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
 from concordant.core.objective import BranchOutputs, Objective, Outputs
-from concordant.core.trees import PromptTree
+from concordant.core.trees import Layout, PromptTree
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+Adapters = Literal["merged", "apart"]
+
+
+class Future(Protocol[T_co]):
+    """A result that is there, or is being computed."""
+
+    def result(self) -> T_co:
+        """Wait for the result. Raises what the computation raised."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """A future whose work was done when it was made."""
+
+    value: T
+
+    def result(self) -> T:
+        return self.value
+
+
+# -- scorers --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What may be known of a scorer from outside."""
+
+    precision: torch.dtype  # of matrix products
+    layout: Layout  # how trees are laid into rows
+    micro_batch_tokens: int  # of a pass with gradient, now
+    weights: int  # numbers in the model
+    trained: int  # numbers that the optimizer moves; 0 for a scorer
+
+
+class Scorer(Protocol):
+    """Something with weights that reads trees: a policy, a reference, a critic or a reward model."""
+
+    def forward(self, trees: Sequence[PromptTree], want: Outputs) -> Future[BranchOutputs]:
+        """Numbers without gradient, on the CPU, in the order of ``trees``, their branches and response tokens."""
+        ...
+
+    def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> Future[dict[str, float]]:
+        """The loss, its terms and the metrics of ``objective``, all means, without a gradient."""
+        ...
+
+    def describe(self) -> Description: ...
+
+
+# -- learners -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,41 +81,72 @@ class StepMetrics:
     motion: Mapping[str, float] = field(default_factory=dict)  # "update/…": how far the weights moved; empty if skipped
 
 
-class Learner(Protocol):
-    """Something with weights and an optimizer."""
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What the gradient did to one tensor."""
 
-    version: int  # optimizer steps taken
+    name: str
+    is_trained: bool  # the optimizer moves it
+    came: bool  # a gradient arrived
+    is_zero: bool = False  # everywhere
+    is_finite: bool = True  # everywhere
 
-    def forward(self, trees: Sequence[PromptTree], want: Outputs) -> BranchOutputs:
-        """Numbers without gradient, on the CPU, in the order of ``trees``, their branches and response tokens."""
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Of the process or device that holds the weights, in bytes."""
+
+    peak: int  # the most that was in use
+    total: int  # what may be used
+
+
+class Weights(Protocol):
+    """A learner's weights after ``version`` optimizer steps, for a generator or another tool."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def adapters(self) -> Adapters: ...
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """By plain Hugging Face names. ``merged``: the whole model with its adapters in its weights. ``apart``: only
+        the adapter, by PEFT's names; the base that it belongs to does not change."""
         ...
 
-    def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
-        """Add the objective's gradient over ``trees``; returns the loss, its terms and the metrics, all means."""
+
+class Learner(Scorer, Protocol):
+    """A scorer with an optimizer."""
+
+    @property
+    def version(self) -> int:
+        """Optimizer steps taken."""
         ...
 
-    def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> dict[str, float]:
-        """The same numbers without a gradient."""
+    def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> Future[dict[str, float]]:
+        """Add the objective's gradient over ``trees``; the same numbers as ``evaluate``."""
         ...
 
     def discard(self) -> None:
         """Forget the gradient."""
         ...
 
-    def step(self, learning_rate: float) -> StepMetrics:
+    def step(self, learning_rate: float) -> Future[StepMetrics]:
         """Clip, update, forget the gradient."""
         ...
 
-    def reference(self) -> Learner:
-        """A frozen learner of the weights as they are now; with LoRA it shares the backbone."""
+    def reference(self) -> Scorer:
+        """A frozen scorer: the weights as they were when this was first called, or what stands in for them. With LoRA
+        it shares the backbone."""
+        ...
+
+    def publish(self, adapters: Adapters = "merged") -> Weights:
+        """The weights as they are now, for ``Generator.load_weights``. They are to be read before the next step."""
         ...
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         """Write the model in plain Hugging Face layout."""
-        ...
-
-    def weights(self) -> Any:
-        """What ``Generator.load_weights`` takes."""
         ...
 
     def snapshot(self) -> Any:
@@ -68,6 +159,21 @@ class Learner(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
+    # For whoever looks before the first step.
+
+    def rehearsal(self) -> AbstractContextManager[None]:
+        """What happens within leaves no trace: no gradient, no draw of random numbers, no smaller micro-batches."""
+        ...
+
+    def reached(self) -> list[Reached]:
+        """Where the gradient gathered so far has arrived, a row for every tensor of the model."""
+        ...
+
+    def memory(self) -> MemoryUse: ...
+
+
+# -- generators -----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -75,12 +181,13 @@ class Completion:
 
     ids_T: Tensor  # int64, the end-of-turn/EOS token included when it was sampled
     logprob_T: Tensor  # nats under the policy that sampled, temperature applied
-    finish_reason: str  # "stop" (an end token was sampled) or "length"
+    finish_reason: Literal["stop", "length"]  # "stop": an end token was sampled
     version: int  # policy version (optimizer steps taken) that sampled it
 
 
 class Generator(Protocol):
-    version: int
+    @property
+    def version(self) -> int: ...
 
     def generate(
         self,
@@ -88,11 +195,13 @@ class Generator(Protocol):
         sampling: SamplingConfig,
         seed: int,
         on_token: Callable[[int, int, int], None] | None = None,
-    ) -> list[list[Completion]]:
+    ) -> Future[list[list[Completion]]]:
         """``sampling.n`` completions a prompt; the same seed gives the same tokens.
 
         ``on_token(prompt, sample, token_id)`` is called as each token is sampled (streaming).
         """
         ...
 
-    def load_weights(self, weights: Any, version: int) -> None: ...
+    def load_weights(self, weights: Weights) -> None:
+        """Sample from ``weights`` from now on. A generator that holds the very model a learner trains has them."""
+        ...

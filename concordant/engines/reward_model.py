@@ -21,10 +21,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.core.errors import UserError
 from concordant.core.losses import bradley_terry
+from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message
-from concordant.engines.precision import place
+from concordant.engines.local.precision import place
 from concordant.kernels.put_on import kernels_of, put_on
 from concordant.kernels.reader import reader_of
 from concordant.models import reward_build
@@ -37,6 +38,7 @@ from concordant.models.locate import is_adapter, locate
 from concordant.models.lora_layer import still
 from concordant.models.traits import ModelTraits
 from concordant.models.tree_attention import Reader, forward_tokens
+from concordant.models.tree_pass import forward_trees
 
 Dialogue = Sequence[Message | Mapping[str, str]]
 
@@ -185,11 +187,15 @@ class RewardModel:
 
     def score_trees(self, trees: Sequence[PromptTree]) -> Tensor:
         """Scores of all branches in the order of ``trees``, (B,), on the CPU."""
-        scores_B = torch.zeros(sum(len(t.branches) for t in trees))
+
+        def run(batch: TreeBatch) -> BranchOutputs:
+            return BranchOutputs(score_B=self.scores(batch))
+
+        device = self.model.device
         with still():
-            for batch in self.reader.batches(trees, forward_tokens(self.model.device)):
-                scores_B[batch.caller_B] = self.scores(batch.to(self.model.device)).cpu()
-        return scores_B
+            batches = self.reader.batches(trees, forward_tokens(device))
+            score_B = forward_trees(run, trees, batches, device).score_B
+        return torch.zeros(0) if score_B is None else score_B  # None where there was no tree
 
     @overload
     def score(self, texts: str) -> float: ...  # type: ignore[overload-overlap]  # a str is a sequence of str
@@ -219,9 +225,13 @@ class RewardModel:
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]
     ) -> list[list[float]]:
         """Scores of several responses to each prompt, the prompt computed once where the layout allows."""
-        encoded = self._encoder().trees(prompts, responses)
-        left = iter(self.score_trees([one for tree in encoded.trees for one in self._fitted(tree)]).tolist())
+        left = iter(self.score_trees(self.trees(prompts, responses)).tolist())
         return [[next(left) for _ in row] for row in responses]
+
+    def trees(self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]) -> list[PromptTree]:
+        """What is scored of several responses to each prompt: trees whose branches are the responses in order."""
+        encoded = self._encoder().trees(prompts, responses)
+        return [one for tree in encoded.trees for one in self._fitted(tree)]
 
     def compare(self, a: str | Dialogue, b: str | Dialogue) -> Comparison:
         """Which of two texts scores higher, with what confidence."""

@@ -16,27 +16,23 @@ from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.data import DataConfig
 from concordant.config.fields import flatten
-from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import BestOfNConfig, RunConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
-from concordant.core.trees import ROW_TOKENS, PromptTree
+from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records
 from concordant.doctor.callback import Doctor
 from concordant.doctor.preflight import Preflight, Subject
-from concordant.engines.memory import enough_memory
-from concordant.engines.networks import PolicyNetwork
-from concordant.engines.precision import place, precision_of
-from concordant.engines.protocol import Learner
+from concordant.engines import roles
+from concordant.engines.protocol import Learner, Scorer
 from concordant.engines.reward_model import RewardModel
-from concordant.engines.torch_generator import TorchGenerator
-from concordant.engines.torch_learner import TorchLearner
 from concordant.kernels.allocator import freed_memory_kept
 from concordant.models.backbone import positions
-from concordant.models.load import Policy, load_policy
+from concordant.models.load import Policy
 from concordant.training.inputs import Inputs
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
@@ -55,11 +51,7 @@ def message(text: str) -> None:
 
 def open_policy(config: ModelConfig, records: Iterable[Record], seed: int = 0) -> Policy:
     """The policy on its device; a built-in model's tokenizer is trained on the text of ``records``."""
-    texts = all_texts(records) if config.name.startswith("builtin:") else None
-    with enough_memory(f"loading {config.name}", "take a smaller model"):
-        policy = load_policy(config, texts, seed)
-        place(policy.model, config)
-    return policy
+    return roles.open_policy(config, all_texts(records) if config.name.startswith("builtin:") else None, seed)
 
 
 def all_texts(records: Iterable[Record]) -> list[str]:
@@ -109,42 +101,9 @@ def heldout(encoded: Encoded) -> list[PromptTree]:
     return encoded.trees[:HELD_OUT_TREES]
 
 
-def learner_of(
-    policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float = 1.0, row_tokens: int = ROW_TOKENS
-) -> TorchLearner:
-    precision = precision_of(model, policy.model.device)
-    return TorchLearner(PolicyNetwork(policy), train, precision, temperature, row_tokens=row_tokens)
-
-
-def reference_of(learner: TorchLearner, folder: str, config: RunConfig) -> Learner:
-    """The frozen reference: the model in ``folder``, else the policy as it is now."""
-    if not folder:
-        return learner.reference()
-    assert isinstance(learner.network, PolicyNetwork)
-    policy = open_policy(replace(config.model, name=folder, adapter="", lora=LoraConfig()), [])
-    theirs, ours = policy.tokenizer.get_vocab(), learner.network.policy.tokenizer.get_vocab()
-    if theirs != ours:
-        raise UserError(
-            f"reference {folder}: its tokenizer is another ({len(theirs)} tokens, the policy's has {len(ours)}); "
-            "KL is measured token by token, so both must read the same ids"
-        )
-    network = PolicyNetwork(policy).frozen()
-    other = TorchLearner(network, config.train, learner.precision, learner.temperature, trainable=False)
-    learner.set_reference(other)
-    return other
-
-
 def sampler_of(policy: Policy, encoder: ChatEncoder, model: ModelConfig) -> Sampler:
     """Samples from the very weights the learner trains."""
-    ends = {*encoder.end_ids, *_generation_ends(policy)}
-    generator = TorchGenerator(policy.model, sorted(ends), precision=precision_of(model, policy.model.device))
-    return Sampler(generator, encoder)
-
-
-def _generation_ends(policy: Policy) -> list[int]:
-    """End tokens that the model's own generation config names."""
-    ids = policy.model.generation_config.eos_token_id if policy.model.generation_config else None
-    return ids if isinstance(ids, list) else [] if ids is None else [ids]
+    return Sampler(roles.generator(policy, encoder.end_ids, model), encoder)
 
 
 def gold_of(data: DataConfig) -> Gold | None:
@@ -159,7 +118,7 @@ def gold_of(data: DataConfig) -> Gold | None:
 def probe_of(
     config: RunConfig,
     learner: Learner,
-    reference: Learner,
+    reference: Scorer,
     sampler: Sampler,
     heldout: Sequence[Prompt],
     sampling: SamplingConfig,

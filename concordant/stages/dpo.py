@@ -13,7 +13,8 @@ from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Pair
 from concordant.doctor.preflight import Subject
-from concordant.engines.protocol import Learner
+from concordant.engines import roles
+from concordant.engines.protocol import Scorer
 from concordant.stages import common
 
 
@@ -26,8 +27,8 @@ def dpo(config: DPOConfig) -> Path:
         encoded = encoder.pairs(loaded.train)
         train = common.kept(encoded, "training data")
         heldout = common.heldout(encoder.pairs(loaded.test))
-        learner = common.learner_of(policy, config.model, config.train)
-        reference = common.reference_of(learner, config.reference, config)
+        learner = roles.policy_learner(policy, config.model, config.train)
+        reference = roles.reference(learner, policy, config.reference, config.model, config.train)
         common.message(f"reference log-probs of {len(train) + len(heldout)} pairs, once")
         sampling = SamplingConfig(max_new_tokens=config.data.max_response_tokens)
         supervised = Supervised(
@@ -53,7 +54,7 @@ def dpo(config: DPOConfig) -> Path:
         return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))
 
 
-def _objective(config: DPOConfig, reference: Learner, trees: Sequence[PromptTree]) -> ObjectiveOf:
+def _objective(config: DPOConfig, reference: Scorer, trees: Sequence[PromptTree]) -> ObjectiveOf:
     reference_B = reference_logprobs(reference, trees) if trees else None
 
     def of(numbers: Sequence[int]) -> DPOObjective:

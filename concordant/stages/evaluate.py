@@ -16,7 +16,6 @@ from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.specs import best_of, named
 from concordant.config.stages import EvaluateConfig
-from concordant.config.train import TrainConfig
 from concordant.core import kl
 from concordant.core.errors import UserError, unknown_name
 from concordant.core.objective import Outputs
@@ -27,7 +26,8 @@ from concordant.data.convert import as_demonstrations
 from concordant.data.dialogue import Drop
 from concordant.data.records import Demonstration, Pair, Prompt, Record
 from concordant.data.splits import Loaded, load_all, load_records
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines import roles
+from concordant.engines.protocol import Done
 from concordant.evaluation.compare import evaluate_policies
 from concordant.evaluation.curves import read_curve
 from concordant.evaluation.metrics import best_of_n_kl_bound
@@ -132,9 +132,9 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
         [a.response for a in answers],
         [c.lengths[c.best_number] for c in choices],
         [a.ended for a in answers],
-        rewards=bench.reward(answers) if bench.reward else None,
+        rewards=bench.reward(answers).result().total if bench.reward else None,
         gold=[gold(a.prompt, a.response) for a in answers] if gold else None,
-        judge=bench.judge(answers) if bench.judge else None,
+        judge=bench.judge(answers).result().total if bench.judge else None,
         kl=_kl(policy, reference, trees, config) if is_comparable else bound,
         kl_is_bound=bound is not None,
         perplexity=None if n > 1 else _perplexity(policy, encoder, bench),
@@ -147,19 +147,16 @@ def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[list[PromptTree], 
     # Every policy draws from the same streams: what differs between answers is the policy.
     sampling = replace(bench.config.sampling, n=n)
     rollouts = sampler(bench.prompts, sampling, derive(bench.config.seed, "evaluate"))
-    nothing: Reward = lambda answers: [0.0] * len(answers)  # noqa: E731
+    nothing = Reward.of("nothing", lambda answers: Done([0.0] * len(answers)))
     return rollouts.trees, choose(rollouts, bench.reward if n > 1 and bench.reward else nothing)
-
-
-def _learner(policy: Policy, config: EvaluateConfig) -> TorchLearner:
-    return common.learner_of(policy, config.model, TrainConfig(), config.sampling.temperature or 1.0)
 
 
 def _kl(policy: Policy, reference: Policy, trees: Sequence[PromptTree], config: EvaluateConfig) -> float:
     """Sampled KL from the reference, nats a response."""
-    log_policy, log_reference = (
-        _learner(p, config).forward(trees, Outputs(logprob=True)).logprob_N for p in (policy, reference)
-    )
+    temperature = config.sampling.temperature or 1.0
+    scorers = [roles.policy_scorer(p, config.model, temperature=temperature) for p in (policy, reference)]
+    started = [scorer.forward(trees, Outputs(logprob=True)) for scorer in scorers]
+    log_policy, log_reference = (numbers.result().logprob_N for numbers in started)
     assert log_policy is not None and log_reference is not None
     return float(kl.k1(log_policy, log_reference).sum()) / len(trees)
 
@@ -173,7 +170,8 @@ def _perplexity(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> float | 
         trees = encoder.demonstrations(bench.heldout).trees
     if not trees:
         return None
-    logprob_N = common.learner_of(policy, config.model, TrainConfig()).forward(trees, Outputs(logprob=True)).logprob_N
+    scorer = roles.policy_scorer(policy, config.model)
+    logprob_N = scorer.forward(trees, Outputs(logprob=True)).result().logprob_N
     assert logprob_N is not None
     return math.exp(min(-float(logprob_N.mean()), 50.0))
 
@@ -206,4 +204,6 @@ def _reward_summary(
         model.tokenizer, common.limits_of(config.data, model), "encoder" if model.is_encoder else "causal"
     )
     encoded = encoder.pairs(pairs)
-    return judge(model, encoded.trees, [pairs[i] for i in encoded.record]) if encoded.trees else None
+    if not encoded.trees:
+        return None
+    return judge(roles.reward_scorer(model, config.model), encoded.trees, [pairs[i] for i in encoded.record])

@@ -11,12 +11,9 @@ from concordant.core.advantages import NEEDS_CRITIC
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
 from concordant.doctor.preflight import Subject
-from concordant.engines.networks import CriticNetwork
-from concordant.engines.precision import precision_of
-from concordant.engines.reward_model import RewardModel
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines import roles
+from concordant.engines.protocol import Learner
 from concordant.models.load import Policy
-from concordant.models.scalar_head import Started, build_critic
 from concordant.stages import common
 from concordant.stages.rewarding import Rewards
 
@@ -29,9 +26,10 @@ def ppo(config: PPOConfig) -> Path:
         encoder = ChatEncoder(
             policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start")
         )
-        rewards = Rewards(config.reward, config.model)
-        actor = common.learner_of(policy, config.model, config.train, config.sampling.temperature)
-        reference = common.reference_of(actor, config.reference, config)
+        rewards = Rewards(config.reward, config.model, config.train)
+        temperature = config.sampling.temperature
+        actor = roles.policy_learner(policy, config.model, config.train, temperature)
+        reference = roles.reference(actor, policy, config.reference, config.model, config.train, temperature)
         sampler = common.sampler_of(policy, encoder, config.model)
         algorithm = PPO(
             config,
@@ -48,26 +46,7 @@ def ppo(config: PPOConfig) -> Path:
         return common.train(algorithm, config, folder, Subject(loaded, encoder))
 
 
-def _critic(config: PPOConfig, policy: Policy, rewards: Rewards) -> TorchLearner:
-    critic = build_critic(_critic_start(config, policy, rewards), config.critic_head, config.seed)
-    return TorchLearner(CriticNetwork(critic), config.train, precision_of(config.model, policy.model.device))
-
-
-def _critic_start(config: PPOConfig, policy: Policy, rewards: Rewards) -> Started:
-    """What was named; else the reward model, which knows what is good, where it reads as the policy does; else the
-    policy."""
-    if config.critic.name:
-        common.message(f"critic: starts from {config.critic.name}")
-        return common.open_policy(config.critic, [], config.seed)
-    for model in rewards.models:
-        if not model.is_encoder and _same_tokens(model, policy):
-            common.message(f"critic: starts from the reward model {model.name}")
-            return model
-    common.message("critic: starts from the policy (no causal reward model shares its tokenizer)")
-    return policy
-
-
-def _same_tokens(model: RewardModel, policy: Policy) -> bool:
-    """The policy's every token means the same to the reward model, which may have a pad token more."""
-    theirs = model.tokenizer.get_vocab()
-    return all(theirs.get(token) == i for token, i in policy.tokenizer.get_vocab().items())
+def _critic(config: PPOConfig, policy: Policy, rewards: Rewards) -> Learner:
+    start, name = roles.critic_start(config, policy, rewards.models)
+    common.message(f"critic: starts from {name}")
+    return roles.critic_learner(start, config)

@@ -13,16 +13,15 @@ from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.supervised import ObjectiveOf, Supervised
 from concordant.config.stages import RewardConfig, ScoreConfig
 from concordant.core.errors import UserError
+from concordant.core.objective import Outputs
 from concordant.core.seeding import python_stream
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair
 from concordant.doctor.preflight import Subject
-from concordant.engines.networks import RewardNetwork
-from concordant.engines.precision import precision_of
-from concordant.engines.reward_model import RewardModel
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines import roles
+from concordant.engines.protocol import Scorer
 from concordant.evaluation.reward_summary import RewardModelSummary, summarise_reward_model
 from concordant.stages import common
 from concordant.stages.rewarding import SUMMARY
@@ -34,7 +33,7 @@ def reward(config: RewardConfig) -> Path:
     with common.opened(config, "reward") as folder:
         loaded = common.read(config, folder, Pair, "pairs")
         texts = common.all_texts(loaded.train) if config.model.name.startswith("builtin:") else None
-        model = RewardModel.from_backbone(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
+        model = roles.new_reward_model(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
         if model.is_encoder and config.lm_coefficient:
             raise UserError("reward.lm_coefficient needs a causal language model; an encoder predicts no next token")
         encoder = ChatEncoder(
@@ -44,8 +43,7 @@ def reward(config: RewardConfig) -> Path:
         train = encoder.pairs(train_pairs)
         check_pairs(common.kept(train, "training data"))
         validation = encoder.pairs(validation_pairs)
-        precision = precision_of(config.model, model.model.device)
-        learner = TorchLearner(RewardNetwork(model), config.train, precision)
+        learner = roles.reward_learner(model, config.model, config.train)
         supervised = Supervised(
             learner,
             (train.trees, _objective(config, train, train_pairs)),
@@ -62,7 +60,7 @@ def reward(config: RewardConfig) -> Path:
         heldout = encoder.pairs(loaded.test)
         common.report_dropped(heldout.dropped, "held-out pairs")
         if heldout.trees:
-            summary = judge(model, heldout.trees, [loaded.test[i] for i in heldout.record])
+            summary = judge(learner, heldout.trees, [loaded.test[i] for i in heldout.record])
             write_text(folder.path / SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
             common.message(f"held-out accuracy {summary.accuracy:.3f} on {len(heldout.trees)} pairs")
         return done
@@ -76,9 +74,11 @@ def slice_off(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[P
     return [p for p in pairs if p.prompt not in taken], [p for p in pairs if p.prompt in taken]
 
 
-def judge(model: RewardModel, trees: Sequence[PromptTree], pairs: Sequence[Pair]) -> RewardModelSummary:
+def judge(scorer: Scorer, trees: Sequence[PromptTree], pairs: Sequence[Pair]) -> RewardModelSummary:
     """Accuracy, calibration and accuracy by length difference on held-out pairs."""
-    score_P2 = model.score_trees(trees).view(-1, 2)
+    score_B = scorer.forward(trees, Outputs(score=True)).result().score_B
+    assert score_B is not None
+    score_P2 = score_B.view(-1, 2)
     probability = [p.probability for p in pairs if p.probability is not None]
     return summarise_reward_model(
         score_P2[:, 0].tolist(),
@@ -109,18 +109,21 @@ def score(config: ScoreConfig) -> Path | None:
 
     A line a record, in the data's order: its prompt, and ``chosen`` and ``rejected``, or ``score``.
     """
-    wanted = config.model
-    model = RewardModel.from_pretrained(wanted.name, wanted.trust_remote_code, wanted.device, wanted.kernels)
+    model = roles.open_reward_model(config.model.name, config.model)
+    scorer = roles.reward_scorer(model, config.model)
     records = common.in_file_order(config.data)
     answered = [record for record in records if answers_of(record)]
     common.report_dropped({"prompts without an answer": len(records) - len(answered)}, "score")
     if not answered:
         raise UserError(f"{config.data.path}: no answer to score; expected pairs, dialogues or rated answers")
-    scores = model.score_responses([prompt_of(r) for r in answered], [answers_of(r) for r in answered])
+    trees = model.trees([prompt_of(r) for r in answered], [answers_of(r) for r in answered])
+    score_B = scorer.forward(trees, Outputs(score=True)).result().score_B
+    assert score_B is not None
+    left = iter(score_B.tolist())
     rows = [
         {"prompt": common.as_dict(prompt_of(record))}
-        | dict(zip(("chosen", "rejected") if isinstance(record, Pair) else ("score",), values, strict=True))
-        for record, values in zip(answered, scores, strict=True)
+        | {name: next(left) for name in (("chosen", "rejected") if isinstance(record, Pair) else ("score",))}
+        for record in answered
     ]
     text = json_lines(rows)
     if not config.output:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from concordant.algorithms.rewards import Answer, Reward, make_reward
+from concordant.algorithms.rewards import Answer, WeightedSum, make_reward
 from concordant.config.model import ModelConfig
-from concordant.engines.memory import enough_memory
+from concordant.config.train import TrainConfig
+from concordant.core.objective import BranchOutputs, Outputs
+from concordant.engines import roles
+from concordant.engines.protocol import Future, Scorer
 from concordant.engines.reward_model import RewardModel
 
 SUMMARY = "reward_model.json"  # beside a reward model's folder: how it does on held-out pairs
@@ -19,9 +22,10 @@ SUMMARY = "reward_model.json"  # beside a reward model's folder: how it does on 
 class ModelReward:
     """Scores text, never the policy's ids: policy and reward model may have different tokenizers."""
 
-    model: RewardModel
+    model: RewardModel  # says how answers are read
+    scorer: Scorer  # reads them
 
-    def __call__(self, answers: Sequence[Answer]) -> list[float]:
+    def __call__(self, answers: Sequence[Answer]) -> Future[list[float]]:
         # Answers to one prompt stand together: the prompt is computed once.
         groups: list[list[Answer]] = []
         for answer in answers:
@@ -29,32 +33,38 @@ class ModelReward:
                 groups[-1].append(answer)
             else:
                 groups.append([answer])
-        with enough_memory("scoring answers", "shorten them (sampling.max_new_tokens) or take a smaller reward model"):
-            prompts, responses = [g[0].prompt for g in groups], [[a.response for a in g] for g in groups]
-            scores = self.model.score_responses(prompts, responses)
-        return [s for group in scores for s in group]
+        trees = self.model.trees([g[0].prompt for g in groups], [[a.response for a in g] for g in groups])
+        return _ScoresToCome(self.scorer.forward(trees, Outputs(score=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoresToCome:
+    numbers: Future[BranchOutputs]
+
+    def result(self) -> list[float]:
+        score_B = self.numbers.result().score_B
+        return [] if score_B is None else score_B.tolist()  # None where there was no answer
 
 
 class Rewards:
     """The reward a list of sources names, and the reward models among them."""
 
-    def __init__(self, sources: Sequence[str], model: ModelConfig) -> None:
+    def __init__(self, sources: Sequence[str], model: ModelConfig, train: TrainConfig | None = None) -> None:
         self.models: list[RewardModel] = []
-        self._model = model
-        self.reward: Reward = make_reward(sources, self._load)
+        self._model, self._train = model, train
+        self.reward = make_reward(sources, self._load)
 
     @property
     def range(self) -> tuple[float, float] | None:
         """Mean and deviation of the scores of held-out answers; None unless the reward is one model of ours."""
-        if len(self.models) != 1 or not isinstance(self.reward, ModelReward):
+        alone = WeightedSum(dict.fromkeys(self.reward.axes, 1.0))
+        if len(self.models) != 1 or len(self.reward.axes) != 1 or self.reward.aggregate != alone:
             return None
         summary = Path(self.models[0].name).parent / SUMMARY
         numbers = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
         return (numbers["score_mean"], numbers["score_std"]) if numbers.get("score_std") else None
 
-    def _load(self, name: str) -> Reward:
-        config = self._model
-        made = RewardModel.from_pretrained(name, config.trust_remote_code, config.device, config.kernels)
-        made.model.requires_grad_(False)
+    def _load(self, name: str) -> ModelReward:
+        made = roles.open_reward_model(name, self._model)
         self.models.append(made)
-        return ModelReward(made)
+        return ModelReward(made, roles.reward_scorer(made, self._model, self._train))

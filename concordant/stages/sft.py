@@ -11,6 +11,7 @@ from concordant.core.trees import ROW_TOKENS
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Demonstration
 from concordant.doctor.preflight import Subject
+from concordant.engines import roles
 from concordant.stages import common
 
 
@@ -24,7 +25,7 @@ def sft(config: SFTConfig) -> Path:
         train = common.kept(encoded, "training data")
         heldout = common.heldout(encoder.demonstrations(loaded.test))
         row_tokens = ROW_TOKENS if config.packing else 0
-        learner = common.learner_of(policy, config.model, config.train, row_tokens=row_tokens)
+        learner = roles.policy_learner(policy, config.model, config.train, row_tokens=row_tokens)
         supervised = Supervised(
             learner,
             (algorithm.share_prompts(train), lambda _: algorithm.SFTObjective()),

@@ -54,7 +54,8 @@ def chat(config: ChatConfig) -> None:
             continue
         messages.append(Message("user", question))
         stream = _Stream(encoder)
-        generator.generate(encoder.prompts([messages]), config.sampling, derive(config.seed, "chat", turn), stream.show)
+        seed = derive(config.seed, "chat", turn)
+        generator.generate(encoder.prompts([messages]), config.sampling, seed, stream.show).result()
         messages.append(Message("assistant", stream.finish()))
         turn += 1
 

@@ -13,7 +13,7 @@ from concordant.algorithms.rollouts import Rollouts
 from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.data.records import Message, Prompt
-from concordant.engines.networks import Network
+from concordant.engines.local.networks import Network
 
 TOKENS, STEPS = 8, 3
 RESPONSES = torch.tensor(list(itertools.product(range(TOKENS), repeat=STEPS)))
@@ -73,8 +73,8 @@ class TableSampler:
     def __init__(self, policy):
         self.policy, self.generator, self.version = policy, self, 0
 
-    def load_weights(self, weights, version):
-        self.version = version
+    def load_weights(self, weights):
+        self.version = weights.version
 
     @torch.no_grad()
     def __call__(self, prompts, sampling, seed):

@@ -1,5 +1,5 @@
 from concordant.algorithms.best_of_n import Choice, choose
-from tests.algorithms.worlds import written
+from tests.algorithms.worlds import plain, written
 
 
 def choice(rewards):
@@ -26,7 +26,7 @@ def test_every_prompt_chooses_among_its_own_answers():
         seen.extend(answers)
         return [0.0, 5.0, 1.0, 7.0, 2.0]
 
-    first, second = choose(rollouts, reward)
+    first, second = choose(rollouts, plain(reward))
     assert seen == rollouts.answers
     assert first.rewards == [0.0, 5.0, 1.0] and second.rewards == [7.0, 2.0]
     assert first.best == rollouts.answers[1].response and second.worst == rollouts.answers[4].response

@@ -7,8 +7,8 @@ from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logpr
 from concordant.algorithms.pairs import check_pairs, ranked_right
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
-from concordant.engines.networks import PolicyNetwork
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
 from tests.algorithms.worlds import given, loss_of, means, tree
 from tests.engines.tiny import tiny_policy
 
@@ -63,18 +63,18 @@ def pairs():
 
 
 def learner():
-    return TorchLearner(PolicyNetwork(tiny_policy()), TrainConfig())
+    return LocalLearner(PolicyNetwork(tiny_policy()), TrainConfig())
 
 
 def test_the_loss_starts_at_ln_2_and_falls():
     policy, trees = learner(), pairs()
     objective = DPOObjective(reference_logprobs(policy.reference(), trees), "sigmoid", 0.1)
-    first = policy.forward_backward(trees, objective)
+    first = policy.forward_backward(trees, objective).result()
     assert first["sigmoid"] == pytest.approx(math.log(2), abs=1e-6)
     assert first["rewards/accuracies"] == 0.5 and first["rewards/margins"] == 0, "ties count half"
     for _ in range(8):
         policy.step(3e-3)
-        last = policy.forward_backward(trees, objective)
+        last = policy.forward_backward(trees, objective).result()
     assert last["sigmoid"] < 0.5 and last["rewards/accuracies"] == 1
 
 
@@ -83,7 +83,9 @@ def test_a_batch_takes_the_reference_of_its_own_pairs():
     reference_B = reference_logprobs(policy, trees)
     numbers = [4, 1]
     objective = DPOObjective(reference_B[branches_of(numbers)], "sigmoid", 0.1)
-    assert policy.evaluate([trees[i] for i in numbers], objective)["sigmoid"] == pytest.approx(math.log(2), abs=1e-6)
+    assert policy.evaluate([trees[i] for i in numbers], objective).result()["sigmoid"] == pytest.approx(
+        math.log(2), abs=1e-6
+    )
 
 
 def test_the_reference_counts_response_tokens_in_full_softmax():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from concordant.algorithms import evidence
-from concordant.algorithms.rewards import Answer, WeightedSum
+from concordant.algorithms.rewards import Answer
 from concordant.algorithms.rollouts import Rollouts
 from concordant.core.trees import Branch, PromptTree
 
@@ -77,8 +77,3 @@ def test_correlation_of_what_does_not_vary_is_0():
 
 def test_agreement_is_the_mean_over_pairs_of_parts():
     assert evidence.agreement([[0.0, 1.0, 2.0], [0.0, 2.0, 4.0], [0.0, -1.0, -2.0]]) == pytest.approx(-1 / 3)
-
-
-def test_a_weighted_sum_adds_up_its_columns():
-    both = WeightedSum(((2.0, lambda a: [1.0, 2.0]), (-1.0, lambda a: [3.0, 5.0])))
-    assert both([None, None]) == both.total(both.columns([None, None])) == [-1.0, -1.0]

@@ -14,8 +14,9 @@ from concordant.algorithms.ppo import PPO
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import KLConfig, PPOConfig
 from concordant.config.train import TrainConfig
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines.local.learner import LocalLearner
 from tests.algorithms.tabular import PROMPT, RESPONSES, TableCritic, TablePolicy, TableSampler, tree_of
+from tests.algorithms.worlds import plain
 
 BETA = 0.5
 REWARD = torch.randn(len(RESPONSES), generator=torch.Generator().manual_seed(1)) * 0.6
@@ -46,11 +47,11 @@ def test_ppo_reaches_the_optimum(advantage, aggregation):
         value_clip=0.0, kl=KLConfig(coefficient=BETA), sampling=SamplingConfig(n=32), critic_learning_rate=3 * rate,
         train=replace(TRAIN, batch_size=8, max_steps=steps, learning_rate=rate),
     )  # fmt: skip
-    actor = TorchLearner(TablePolicy(), TRAIN)
-    critic = TorchLearner(TableCritic(), TRAIN) if advantage == "gae" else None
+    actor = LocalLearner(TablePolicy(), TRAIN)
+    critic = LocalLearner(TableCritic(), TRAIN) if advantage == "gae" else None
     start = reference_logprobs(actor, ALL)
     assert distance(actor, start) > 0.5
-    ppo = PPO(config, actor, critic, actor.reference(), TableSampler(actor.network), known_reward, [PROMPT])
+    ppo = PPO(config, actor, critic, actor.reference(), TableSampler(actor.network), plain(known_reward), [PROMPT])
     for step in range(steps):
         ppo.step(step, decayed(rate, step, steps))
     assert distance(actor, start) < 0.01
@@ -58,7 +59,7 @@ def test_ppo_reaches_the_optimum(advantage, aggregation):
 
 def test_dpo_on_population_preferences_reaches_the_optimum():
     """Every pair enters both ways round, each with the share of people who would say so: 1 - ε = σ(r - r')."""
-    policy = TorchLearner(TablePolicy(), TRAIN)
+    policy = LocalLearner(TablePolicy(), TRAIN)
     start = reference_logprobs(policy, ALL)
     assert distance(policy, start) > 0.5
     stream = torch.Generator().manual_seed(0)
@@ -67,6 +68,8 @@ def test_dpo_on_population_preferences_reaches_the_optimum():
         pair_P2 = torch.randint(len(RESPONSES), (batch, 2), generator=stream)
         trees = [tree_of(RESPONSES[pair]) for pair in pair_P2]
         share_other_way = torch.sigmoid(REWARD[pair_P2[:, 1]] - REWARD[pair_P2[:, 0]])
-        policy.forward_backward(trees, DPOObjective(start[pair_P2.flatten()], "sigmoid", BETA, share_other_way))
+        policy.forward_backward(
+            trees, DPOObjective(start[pair_P2.flatten()], "sigmoid", BETA, share_other_way)
+        ).result()
         policy.step(decayed(rate, step, steps))
     assert distance(policy, start) < 0.01

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from concordant.algorithms.ppo_objectives import PolicyObjective
+from concordant.algorithms.rewards import Reward
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import KLConfig
 from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
-from tests.algorithms.worlds import PROMPTS, letters, make_ppo, moved, tree, weights_of, written
+from tests.algorithms.worlds import PROMPTS, letters, make_ppo, moved, plain, tree, weights_of, written
 
 NO_KL = KLConfig(coefficient=0.0)
 # gamma = lambda = 0 and a critic that says 0: a token's advantage is its own reward, to be looked at.
@@ -51,11 +52,11 @@ def test_kl_is_nothing_at_the_start_and_something_after():
     at_start = ppo.judge(written(ENDED_AND_CUT))
     assert at_start.advantage_N.tolist() == [0, 0, 5, 0, 7]
     assert ppo.describe(at_start)["objective/kl"] == 0
-    ppo.actor.forward_backward(at_start.rollouts.trees, ppo.policy_objective(at_start, torch.arange(5)))
-    ppo.actor.step(5e-2)
-    ppo.sampler.generator.load_weights(ppo.actor.weights(), ppo.actor.version)
+    ppo.actor.forward_backward(at_start.rollouts.trees, ppo.policy_objective(at_start, torch.arange(5))).result()
+    ppo.actor.step(5e-2).result()
+    ppo.sampler.generator.load_weights(ppo.actor.publish())
     rollouts = ppo.sampler(PROMPTS, SamplingConfig(n=32, max_new_tokens=6), seed=0)
-    ppo.reward = letters
+    ppo.reward = plain(letters)
     assert ppo.describe(ppo.judge(rollouts))["objective/kl"] > 0.01
 
 
@@ -63,7 +64,7 @@ def test_kl_in_the_reward_is_on_every_token_and_in_the_loss_on_none():
     for kl, on_tokens in ((KLConfig(coefficient=2.0), True), (KLConfig("loss", "k2", 2.0), False)):
         ppo = make_ppo(scores(0.0, 0.0), kl=kl, **BARE)
         start = ppo.judge(written(ENDED_AND_CUT))
-        ppo.actor.forward_backward(start.rollouts.trees, ppo.policy_objective(start, torch.arange(5)))
+        ppo.actor.forward_backward(start.rollouts.trees, ppo.policy_objective(start, torch.arange(5))).result()
         with torch.no_grad():
             for p in ppo.actor.parameters:
                 p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
@@ -145,15 +146,15 @@ def test_the_ratio_is_one_before_the_first_inner_step_and_leaves_it_after():
     ppo = make_ppo(kl=NO_KL)
     e = ppo.judge(ppo.sample(0))
     objective = ppo.policy_objective(e, torch.arange(len(e.advantage_N)))
-    first = ppo.actor.forward_backward(e.rollouts.trees, objective)
+    first = ppo.actor.forward_backward(e.rollouts.trees, objective).result()
     assert first["ratio/max"] == first["ratio/mean"] == 1 and first["policy/approx_kl"] == 0
     assert first["policy/clip_fraction"] == 0
     ppo.actor.discard()
     ppo.actor.config.micro_batch_tokens = 40
-    repacked = ppo.actor.forward_backward(e.rollouts.trees, objective)
+    repacked = ppo.actor.forward_backward(e.rollouts.trees, objective).result()
     assert repacked["ratio/max"] == pytest.approx(1, abs=1e-5)
-    ppo.actor.step(1e-2)
-    after = ppo.actor.forward_backward(e.rollouts.trees, objective)
+    ppo.actor.step(1e-2).result()
+    after = ppo.actor.forward_backward(e.rollouts.trees, objective).result()
     assert after["ratio/max"] > 1.01 and after["policy/approx_kl"] > 1e-4
 
 
@@ -205,7 +206,7 @@ def test_a_positive_entropy_coefficient_raises_entropy():
 def test_a_value_is_of_the_state_before_its_token():
     ppo = make_ppo()
     torch.nn.init.normal_(ppo.critic.network.head.output.weight, generator=torch.Generator().manual_seed(0))
-    value = lambda ids: ppo.critic.forward([tree(ids)], Outputs(value=True)).value_N  # noqa: E731
+    value = lambda ids: ppo.critic.forward([tree(ids)], Outputs(value=True)).result().value_N  # noqa: E731
     here, other = value([8, 9, 10, 11]), value([8, 9, 50, 51])
     assert torch.equal(here[:3], other[:3]), "the third value has not seen the third token"
     assert here[3] != other[3]
@@ -228,7 +229,7 @@ def test_with_lora_the_actors_adapter_alone_learns():
     for step in range(2):
         ppo.step(step, 1e-2)
     assert all(".adapters.default." in name for name in moved(ppo.actor, actor)) and moved(ppo.actor, actor)
-    again = ppo.reference.forward(start.trees, Outputs(logprob=True)).logprob_N
+    again = ppo.reference.forward(start.trees, Outputs(logprob=True)).result().logprob_N
     assert torch.equal(again, reference)
 
 
@@ -309,10 +310,51 @@ def test_a_tokens_ratio_is_its_own_however_long_the_response():
     def objective_of(length):
         ids = list(range(8, 8 + length))
         trees, policy = [tree(ids)], make_ppo().actor
-        old = policy.forward(trees, Outputs(logprob=True)).logprob_N - math.log(1.1)
+        old = policy.forward(trees, Outputs(logprob=True)).result().logprob_N - math.log(1.1)
         ones = torch.ones(length)
-        return policy.forward_backward(trees, PolicyObjective(old, ones, ones, 0.2, "token-mean"))
+        return policy.forward_backward(trees, PolicyObjective(old, ones, ones, 0.2, "token-mean")).result()
 
     for length in (1, 4, 32):
         metrics = objective_of(length)
         assert metrics["policy/loss"] == pytest.approx(-1.1, abs=1e-4) and metrics["policy/clip_fraction"] == 0
+
+
+class Slow:
+    """A scorer, or an axis of a reward, on another machine: it writes down when work is given and when it is waited
+    for."""
+
+    def __init__(self, name, log, of):
+        self.name, self.log, self.of = name, log, of
+
+    def __getattr__(self, name):
+        return getattr(self.of, name)
+
+    def forward(self, *arguments):
+        self.log.append(f"start {self.name}")
+        return Pending(self.name, self.log, self.of.forward(*arguments))
+
+    def __call__(self, answers):
+        self.log.append(f"start {self.name}")
+        return Pending(self.name, self.log, self.of(answers))
+
+
+class Pending:
+    def __init__(self, name, log, done):
+        self.name, self.log, self.done = name, log, done
+
+    def result(self):
+        self.log.append(f"wait {self.name}")
+        return self.done.result()
+
+
+def test_all_scorers_are_at_work_before_the_first_is_waited_for():
+    ppo, log = make_ppo(), []
+    expected = ppo.judge(ppo.sample(0))
+    ppo.actor, ppo.reference = Slow("policy", log, ppo.actor), Slow("reference", log, ppo.reference)
+    ppo.critic = Slow("critic", log, ppo.critic)
+    ppo.reward = Reward({name: Slow(name, log, axis) for name, axis in ppo.reward.axes.items()}, ppo.reward.aggregate)
+    found = ppo.judge(ppo.sample(0))
+    scorers = {"policy", "reference", "critic", "plain"}
+    assert {*log[:4]} == {f"start {name}" for name in scorers}
+    assert sorted(log[4:]) == sorted(f"wait {name}" for name in scorers)
+    assert torch.equal(found.advantage_N, expected.advantage_N)

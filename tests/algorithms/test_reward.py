@@ -6,9 +6,9 @@ import torch
 from concordant.algorithms.reward import RewardObjective
 from concordant.config.train import TrainConfig
 from concordant.core.trees import lay_out
-from concordant.engines.networks import RewardNetwork
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import RewardNetwork
 from concordant.engines.reward_model import RewardModel
-from concordant.engines.torch_learner import TorchLearner
 from tests.algorithms.worlds import given, loss_of, means, tree
 from tests.engines.tiny import tiny_policy
 
@@ -89,12 +89,12 @@ def pairs(seed, count=24):
 
 
 def learner():
-    return TorchLearner(RewardNetwork(RewardModel.from_backbone(tiny_policy())), TrainConfig())
+    return LocalLearner(RewardNetwork(RewardModel.from_backbone(tiny_policy())), TrainConfig())
 
 
 def test_gradient_reaches_head_and_backbone():
     reward = learner()
-    reward.forward_backward(pairs(0), objective(24))
+    reward.forward_backward(pairs(0), objective(24)).result()
     gradients = {name: p.grad for name, p in reward.network.named_parameters()}
     assert all(g is not None and g.abs().max() > 0 for g in gradients.values())
     assert any(name.endswith("score.weight") for name in gradients)
@@ -102,12 +102,12 @@ def test_gradient_reaches_head_and_backbone():
 
 def test_the_loss_falls_and_held_out_accuracy_rises():
     reward, train, heldout = learner(), pairs(0), pairs(1, 40)
-    before = reward.evaluate(heldout, objective(40))
+    before = reward.evaluate(heldout, objective(40)).result()
     losses = []
     for _ in range(15):
-        losses.append(reward.forward_backward(train, objective(24))["bradley_terry"])
+        losses.append(reward.forward_backward(train, objective(24)).result()["bradley_terry"])
         reward.step(3e-3)
-    after = reward.evaluate(heldout, objective(40))
+    after = reward.evaluate(heldout, objective(40)).result()
     assert losses[-1] < 0.3 < 0.5 < losses[0]
     assert after["accuracy"] > 0.9 > before["accuracy"] + 0.1
     assert after["bradley_terry"] < before["bradley_terry"]
@@ -121,7 +121,7 @@ def test_centring_keeps_scores_around_zero():
             hidden_BH = model.hidden_at(lay_out(train), lay_out(train).last_B)
             model.model.get_submodule("score").weight.copy_(2 * torch.nn.functional.normalize(hidden_BH.mean(0), dim=0))
         for _ in range(15):
-            metrics = reward.forward_backward(train, objective(24, centering=centering))
+            metrics = reward.forward_backward(train, objective(24, centering=centering)).result()
             reward.step(3e-3)
         return abs(metrics["reward/chosen"] + metrics["reward/rejected"]), metrics["accuracy"]
 

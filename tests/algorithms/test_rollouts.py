@@ -6,23 +6,23 @@ from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Outputs
 from concordant.data.chat import ChatEncoder
-from concordant.engines.networks import PolicyNetwork
-from concordant.engines.torch_generator import TorchGenerator
-from concordant.engines.torch_learner import TorchLearner
-from tests.algorithms.worlds import PROMPTS, written
+from concordant.engines.local.generator import LocalGenerator
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
+from tests.algorithms.worlds import PROMPTS, plain, written
 from tests.engines.tiny import tiny_policy
 
 
 def sampler_of(policy, end_ids=None, version=0):
     encoder = ChatEncoder(policy.tokenizer)
-    return Sampler(TorchGenerator(policy.model, end_ids or encoder.end_ids, version), encoder)
+    return Sampler(LocalGenerator(policy.model, end_ids or encoder.end_ids, version), encoder)
 
 
 def test_tokens_of_trees_and_branches_by_hand():
     rollouts = written([([8, 9], True), ([10], True)], [([11, 12, 13], True)])
     assert rollouts.token_slice() == [(0, 3), (3, 6)]
     assert rollouts.by_branch(torch.arange(6.0)).tolist() == [1.0, 2.0, 12.0]
-    assert score(rollouts, lambda answers: [1.0, 2.0, 3.0]).tolist() == [1.0, 2.0, 3.0]
+    assert score(rollouts, plain(lambda answers: [1.0, 2.0, 3.0])).tolist() == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 1.6])
@@ -31,10 +31,10 @@ def test_sampler_and_learner_agree_on_every_log_prob(temperature):
     policy = tiny_policy()
     sampling = SamplingConfig(n=3, temperature=temperature, max_new_tokens=12)
     rollouts = sampler_of(policy)(PROMPTS, sampling, seed=0)
-    learner = TorchLearner(PolicyNetwork(policy), TrainConfig(), temperature=temperature)
-    logprob_N = learner.forward(rollouts.trees, Outputs(logprob=True)).logprob_N
+    learner = LocalLearner(PolicyNetwork(policy), TrainConfig(), temperature=temperature)
+    logprob_N = learner.forward(rollouts.trees, Outputs(logprob=True)).result().logprob_N
     assert torch.allclose(logprob_N, rollouts.sampler_logprob_N, atol=1e-4)
-    reference_N = learner.reference().forward(rollouts.trees, Outputs(logprob=True)).logprob_N
+    reference_N = learner.reference().forward(rollouts.trees, Outputs(logprob=True)).result().logprob_N
     assert torch.equal(logprob_N, reference_N)
 
 

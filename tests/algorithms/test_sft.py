@@ -13,15 +13,15 @@ from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, PromptTree, lay_out
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Demonstration, Message, Prompt
-from concordant.engines.networks import PolicyNetwork
-from concordant.engines.torch_generator import TorchGenerator
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines.local.generator import LocalGenerator
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
 from tests.algorithms.worlds import tree
 from tests.engines.tiny import tiny_policy
 
 
 def learner(policy=None):
-    return TorchLearner(PolicyNetwork(policy or tiny_policy()), TrainConfig())
+    return LocalLearner(PolicyNetwork(policy or tiny_policy()), TrainConfig())
 
 
 def test_every_response_token_counts_alike():
@@ -42,7 +42,10 @@ def test_user_turns_and_prompts_are_not_learnt():
     dialogue = PromptTree(torch.tensor([5, 6]), (Branch(torch.tensor(first + user + second), mask),))
     apart = [tree(first, prompt=[5, 6]), tree(second, prompt=[5, 6, *first, *user])]
     whole, pieces = learner(), learner()
-    one, two = whole.forward_backward([dialogue], SFTObjective()), pieces.forward_backward(apart, SFTObjective())
+    one, two = (
+        whole.forward_backward([dialogue], SFTObjective()).result(),
+        pieces.forward_backward(apart, SFTObjective()).result(),
+    )
     assert one["nll"] == pytest.approx(two["nll"], rel=1e-5)
     for a, b in zip(whole.parameters, pieces.parameters, strict=True):
         assert torch.allclose(a.grad, b.grad, atol=1e-6)
@@ -54,8 +57,8 @@ def test_sharing_prompts_changes_cost_and_not_the_gradient():
     assert [len(t.branches) for t in shared] == [2, 1, 1], "runs only: the order of the data is kept"
     assert sum(t.tokens for t in shared) < sum(t.tokens for t in trees)
     apart, together = learner(), learner()
-    assert apart.forward_backward(trees, SFTObjective()) == pytest.approx(
-        together.forward_backward(shared, SFTObjective())
+    assert apart.forward_backward(trees, SFTObjective()).result() == pytest.approx(
+        together.forward_backward(shared, SFTObjective()).result()
     )
     for a, b in zip(apart.parameters, together.parameters, strict=True):
         assert torch.allclose(a.grad, b.grad, atol=1e-6)
@@ -73,10 +76,10 @@ def test_after_learning_an_answer_the_model_says_it_and_stops(pad):
     rows = [Demonstration((*q, Message("assistant", a)), 1) for q, a in zip(questions, said, strict=True)]
     trees, policy_learner = encoder.demonstrations(rows).trees, learner(policy)
     for _ in range(45):
-        metrics = policy_learner.forward_backward(trees, SFTObjective())
-        policy_learner.step(5e-3)
+        metrics = policy_learner.forward_backward(trees, SFTObjective()).result()
+        policy_learner.step(5e-3).result()
     assert metrics["nll"] < 0.05 and metrics["token_accuracy"] == 1
-    sampler = Sampler(TorchGenerator(policy.model, encoder.end_ids), encoder)
+    sampler = Sampler(LocalGenerator(policy.model, encoder.end_ids), encoder)
     rollouts = sampler([Prompt(q) for q in questions], SamplingConfig(temperature=0.0, max_new_tokens=40), seed=0)
     assert [a.response for a in rollouts.answers] == said
     assert all(a.ended for a in rollouts.answers) and rollouts.ended_B.all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from concordant.algorithms.ppo import PPO
-from concordant.algorithms.rewards import Answer
+from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import PPOConfig
@@ -15,9 +15,10 @@ from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, PromptTree, lay_out
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message, Prompt
-from concordant.engines.networks import CriticNetwork, PolicyNetwork
-from concordant.engines.torch_generator import TorchGenerator
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines.local.generator import LocalGenerator
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import CriticNetwork, PolicyNetwork
+from concordant.engines.protocol import Done
 from concordant.models.scalar_head import build_critic
 from tests.engines.tiny import tiny_policy
 
@@ -59,6 +60,11 @@ def letters(answers):
     return [float(a.response.count("o")) for a in answers]
 
 
+def plain(score):
+    """A reward of one axis, a plain function from answers to numbers."""
+    return Reward.of("plain", lambda answers: Done(score(answers)))
+
+
 def make_ppo(reward=letters, seed=1, lora_rank=0, prompts=PROMPTS, sampling=None, train=None, **settings):
     """PPO on four prompts with two answers of six tokens each."""
     policy = tiny_policy(seed, lora_rank)
@@ -69,12 +75,20 @@ def make_ppo(reward=letters, seed=1, lora_rank=0, prompts=PROMPTS, sampling=None
         **settings,
     )
     encoder = ChatEncoder(policy.tokenizer)
-    actor = TorchLearner(PolicyNetwork(policy), config.train, temperature=config.sampling.temperature)
+    actor = LocalLearner(PolicyNetwork(policy), config.train, temperature=config.sampling.temperature)
     critic = None
     if config.advantage in NEEDS_CRITIC:
-        critic = TorchLearner(CriticNetwork(build_critic(policy, config.critic_head)), config.train)
-    sampler = Sampler(TorchGenerator(policy.model, encoder.end_ids), encoder)
-    return PPO(config, actor, critic, actor.reference(), sampler, reward, prompts)
+        critic = LocalLearner(CriticNetwork(build_critic(policy, config.critic_head)), config.train)
+    sampler = Sampler(LocalGenerator(policy.model, encoder.end_ids), encoder)
+    return PPO(
+        config,
+        actor,
+        critic,
+        actor.reference(),
+        sampler,
+        reward if isinstance(reward, Reward) else plain(reward),
+        prompts,
+    )
 
 
 def written(*groups, version=0):

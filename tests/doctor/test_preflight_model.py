@@ -14,11 +14,12 @@ from concordant.algorithms.supervised import Supervised
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
-from concordant.doctor import preflight_memory, preflight_model
-from concordant.doctor.preflight_model import check_ppo, check_supervised, gradients, longest, untouched
-from concordant.engines.networks import PolicyNetwork, RewardNetwork
+from concordant.doctor import preflight_model
+from concordant.doctor.preflight_model import check_ppo, check_supervised, gradients, longest
+from concordant.engines.local import learner as local_learner
+from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.networks import PolicyNetwork, RewardNetwork
 from concordant.engines.reward_model import RewardModel
-from concordant.engines.torch_learner import TorchLearner
 from concordant.models.lora import lora_layers
 from tests.algorithms.worlds import make_ppo, tree
 from tests.engines.tiny import tiny_policy
@@ -28,7 +29,7 @@ TRAIN = TrainConfig(batch_size=8)
 
 
 def learner_of(lora_rank=0, **settings):
-    return TorchLearner(PolicyNetwork(tiny_policy(0, lora_rank)), replace(TRAIN, **settings))
+    return LocalLearner(PolicyNetwork(tiny_policy(0, lora_rank)), replace(TRAIN, **settings))
 
 
 def supervised(learner, objective_of, trees=PAIRS):
@@ -115,7 +116,7 @@ def test_a_batch_that_does_not_fit(monkeypatch, problem, halve, tokens):
     def no_room(self, batch, want):
         raise problem
 
-    monkeypatch.setattr(TorchLearner, "_outputs", no_room)
+    monkeypatch.setattr(LocalLearner, "_outputs", no_room)
     learner = learner_of(halve_on_oom=halve)
     finding = only(check_supervised(sft(learner), has_own_reference=False))
     assert learner.halvings == 0
@@ -127,7 +128,7 @@ def test_another_error_is_not_taken_for_memory(monkeypatch):
     def broken(self, trees, objective):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(TorchLearner, "forward_backward", broken)
+    monkeypatch.setattr(LocalLearner, "forward_backward", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
         check_supervised(sft(learner_of()), has_own_reference=False)
 
@@ -135,11 +136,11 @@ def test_another_error_is_not_taken_for_memory(monkeypatch):
 def test_the_optimizers_memory_is_still_to_come(monkeypatch):
     learner = learner_of()
     moments = 8 * sum(p.numel() for p in learner.parameters)
-    monkeypatch.setattr(preflight_memory, "peak_of_process", lambda: 10**6)
-    monkeypatch.setattr(preflight_memory, "total_memory", lambda: int((10**6 + moments) / 0.9) - 9)
+    monkeypatch.setattr(local_learner, "peak_of_process", lambda: 10**6)
+    monkeypatch.setattr(local_learner, "total_memory", lambda: int((10**6 + moments) / 0.9) - 9)
     finding = only(check_supervised(sft(learner), has_own_reference=False))
     assert (finding.rule, finding.severity, finding.numbers["moments"]) == ("memory", "warning", moments)
-    monkeypatch.setattr(preflight_memory, "total_memory", lambda: int((10**6 + moments) / 0.9) + 9)
+    monkeypatch.setattr(local_learner, "total_memory", lambda: int((10**6 + moments) / 0.9) + 9)
     assert check_supervised(sft(learner), has_own_reference=False) == []
 
 
@@ -191,7 +192,7 @@ def test_a_gradient_that_is_no_number():
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
 def test_dpo_with_a_reference_that_is_not_the_start(loss):
     learner = learner_of()
-    other = TorchLearner(PolicyNetwork(tiny_policy(1)), TRAIN, trainable=False)
+    other = LocalScorer(PolicyNetwork(tiny_policy(1)))
     algorithm = dpo(learner, reference_logprobs(other, PAIRS), loss)
     finding = only(check_supervised(algorithm, has_own_reference=False))
     assert (finding.rule, finding.severity) == ("reference_not_start", "error")
@@ -218,7 +219,7 @@ def test_dpo_with_a_loss_that_is_not_ln_2_for_equal_policies(monkeypatch):
 
 def test_ppo_with_a_reference_that_is_not_the_start():
     ppo = make_ppo()
-    ppo.reference = TorchLearner(PolicyNetwork(tiny_policy(2)), ppo.config.train, trainable=False)
+    ppo.reference = LocalScorer(PolicyNetwork(tiny_policy(2)))
     assert only(check_ppo(ppo, has_own_reference=False)).rule == "reference_not_start"
     assert check_ppo(ppo, has_own_reference=True) == []
 
@@ -240,7 +241,7 @@ def test_a_sampler_that_is_not_the_learner(fault):
         ppo.actor.temperature = ppo.reference.temperature = 1.0
     else:
         stale = ppo.sampler.generator.model = tiny_policy(5).model
-        ppo.sampler.generator.load_weights = lambda weights, version: None
+        ppo.sampler.generator.load_weights = lambda weights: None
         assert stale is not ppo.actor.network.sampled
     finding = only(check_ppo(ppo, has_own_reference=False))
     assert (finding.rule, finding.severity) == ("sampler_differs", "error")
@@ -253,10 +254,10 @@ def test_a_truncated_sampler_that_was_accepted_by_name():
 
 
 def test_a_reward_model_that_knows_the_opposite():
-    learner = TorchLearner(RewardNetwork(RewardModel.from_backbone(tiny_policy())), TRAIN)
+    learner = LocalLearner(RewardNetwork(RewardModel.from_backbone(tiny_policy())), TRAIN)
     for _ in range(30):
-        learner.forward_backward(PAIRS, RewardObjective(torch.zeros(len(PAIRS))))
-        learner.step(1e-3)
+        learner.forward_backward(PAIRS, RewardObjective(torch.zeros(len(PAIRS)))).result()
+        learner.step(1e-3).result()
     assert check_supervised(reward(learner), has_own_reference=False) == []
     finding = only(check_supervised(reward(learner, flip=-1.0), has_own_reference=False))
     assert (finding.rule, finding.severity) == ("labels_swapped", "warning") and finding.numbers["accuracy"] < 0.25
@@ -267,5 +268,5 @@ def test_what_the_run_would_refuse_is_refused():
     """A prompt that leaves no room for an answer is the user's to mend, and no finding."""
     ppo = make_ppo(sampling={"max_new_tokens": 16})
     ppo.sampler.generator.model.config.max_position_embeddings = 8
-    with pytest.raises(UserError, match="positions"), untouched(ppo.actor):
+    with pytest.raises(UserError, match="positions"), ppo.actor.rehearsal():
         preflight_model.sample(ppo)

@@ -9,10 +9,10 @@ from concordant.algorithms.sft import SFTObjective
 from concordant.config.train import TrainConfig
 from concordant.core.errors import RunFailed
 from concordant.core.objective import Outputs
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
 from concordant.engines.memory import enough_memory, is_out_of_memory
-from concordant.engines.networks import PolicyNetwork
-from concordant.engines.torch_learner import TorchLearner
-from tests.engines.test_learner import pairs
+from tests.engines.conformance.test_learner import pairs
 from tests.engines.tiny import tiny_policy
 
 
@@ -31,7 +31,7 @@ class Short(PolicyNetwork):
 
 
 def learner(**settings):
-    made = TorchLearner(Short(tiny_policy()), TrainConfig(micro_batch_tokens=512, **settings), row_tokens=16)
+    made = LocalLearner(Short(tiny_policy()), TrainConfig(micro_batch_tokens=512, **settings), row_tokens=16)
     return made
 
 
@@ -63,25 +63,25 @@ def test_the_setting_to_lower_is_named():
     with pytest.raises(
         RunFailed, match=r"out of memory while computing the gradient: lower train.micro_batch_tokens \(now"
     ):
-        made.forward_backward(pairs(20), SFTObjective())
+        made.forward_backward(pairs(20), SFTObjective()).result()
 
 
 def test_halving_gives_the_same_gradient_on_top_of_what_was_there():
     first, trees = pairs(4, seed=1), pairs(20)
     whole, halved = learner(), learner(halve_on_oom=True)
     for made in (whole, halved):
-        made.forward_backward(first, SFTObjective())  # an earlier term of the same step
+        made.forward_backward(first, SFTObjective()).result()  # an earlier term of the same step
         halved.network.room = 100
-        metrics = made.forward_backward(trees, SFTObjective())
+        metrics = made.forward_backward(trees, SFTObjective()).result()
     assert halved.halvings == 3 and metrics["micro_batch_tokens"] == 64
     torch.testing.assert_close(gradient(halved), gradient(whole), rtol=1e-4, atol=1e-6)
-    assert metrics["loss"] == pytest.approx(whole.evaluate(trees, SFTObjective())["loss"], rel=1e-5)
+    assert metrics["loss"] == pytest.approx(whole.evaluate(trees, SFTObjective()).result()["loss"], rel=1e-5)
 
 
 def test_what_was_halved_stays_so_after_a_resume():
     made, resumed = learner(halve_on_oom=True), learner(halve_on_oom=True)
     made.network.room = 100
-    made.forward(pairs(40), Outputs(logprob=True))
+    made.forward(pairs(40), Outputs(logprob=True)).result()
     resumed.load_state_dict(made.state_dict())
     assert resumed.halvings == made.halvings > 0
 
@@ -90,4 +90,4 @@ def test_a_single_tree_that_does_not_fit_is_an_end():
     made = learner(halve_on_oom=True)
     made.network.room = 1
     with pytest.raises(RunFailed, match=r"train.micro_batch_tokens \(now 1\)"):
-        made.forward_backward(pairs(2), SFTObjective())
+        made.forward_backward(pairs(2), SFTObjective()).result()

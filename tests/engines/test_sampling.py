@@ -10,7 +10,7 @@ from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
 from concordant.core.seeding import torch_stream
-from concordant.engines.sampling import prompt_key, sample_tokens, uniforms
+from concordant.engines.local.sampling import prompt_key, sample_tokens, uniforms
 
 STREAM = "test/sampling"
 

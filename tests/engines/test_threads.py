@@ -15,10 +15,10 @@ from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Outputs
 from concordant.core.trees import Branch, PromptTree
-from concordant.engines.networks import PolicyNetwork
+from concordant.engines.local.generator import LocalGenerator
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
 from concordant.engines.reward_model import RewardModel
-from concordant.engines.torch_generator import TorchGenerator
-from concordant.engines.torch_learner import TorchLearner
 from concordant.kernels.put_on import put_on
 from concordant.models.load import checkpoint_activations
 from tests.engines.tiny import tiny_policy
@@ -60,24 +60,24 @@ def test_training_scoring_sampling_and_chatting_on_one_backbone(kernels: str, re
         checkpoint_activations(policy.model)
     if kernels == "fast":
         put_on(policy.model)
-    learner = TorchLearner(PolicyNetwork(policy), TrainConfig())
+    learner = LocalLearner(PolicyNetwork(policy), TrainConfig())
     reference = learner.reference()
     for parameter in learner.parameters:
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
-    generator, chat = (TorchGenerator(policy.model, [2]) for _ in range(2))
+    generator, chat = (LocalGenerator(policy.model, [2]) for _ in range(2))
 
     def train() -> Any:
-        metrics = learner.forward_backward(TREES, SFTObjective())
+        metrics = learner.forward_backward(TREES, SFTObjective()).result()
         gradient = [p.grad.tolist() for p in learner.parameters if p.grad is not None]
         learner.discard()
         return metrics, gradient
 
     def score() -> Any:
-        logprob_N = reference.forward(TREES, Outputs(logprob=True)).logprob_N
+        logprob_N = reference.forward(TREES, Outputs(logprob=True)).result().logprob_N
         return None if logprob_N is None else logprob_N.tolist()
 
     def sample() -> Any:
-        (answers,) = generator.generate([torch.arange(3, 7)], SamplingConfig(n=3, max_new_tokens=3), seed=1)
+        (answers,) = generator.generate([torch.arange(3, 7)], SamplingConfig(n=3, max_new_tokens=3), seed=1).result()
         return [(c.ids_T.tolist(), c.logprob_T.tolist()) for c in answers]
 
     def stream() -> Any:

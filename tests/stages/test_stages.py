@@ -192,7 +192,7 @@ def test_after_sft_with_lora_the_reference_of_dpo_is_the_result_of_sft(runs, sft
     config = DPOConfig(output="-", data=DATA, model=ModelConfig(**plain(tuned / "model"), lora=LoraConfig(rank=2)))
     learner = common.learner_of(common.open_policy(config.model, []), config.model, config.train)
     reference = common.reference_of(learner, "", config)
-    assert torch.allclose(reference.forward(trees, Outputs(logprob=True)).logprob_N, moved, atol=1e-4)
+    assert torch.allclose(reference.forward(trees, Outputs(logprob=True)).result().logprob_N, moved, atol=1e-4)
     learner = common.learner_of(common.open_policy(config.model, []), config.model, config.train)
     other = common.reference_of(learner, str(sft / "model"), config)
     assert torch.allclose(other.forward(trees, Outputs(logprob=True)).logprob_N, start, atol=1e-4)
@@ -210,7 +210,7 @@ def test_from_an_adapter_of_sft_the_reference_is_the_model_with_it(runs, sft, tm
     model = ModelConfig(**plain(sft / "model"), adapter=str(tmp_path / "adapter"))
     learner = common.learner_of(common.open_policy(model, []), model, train())
     reference = common.reference_of(learner, "", DPOConfig(model=model))
-    assert torch.allclose(reference.forward(trees, Outputs(logprob=True)).logprob_N, tuned, atol=1e-4)
+    assert torch.allclose(reference.forward(trees, Outputs(logprob=True)).result().logprob_N, tuned, atol=1e-4)
     assert reference.network.model is learner.network.model, "one backbone"
 
 

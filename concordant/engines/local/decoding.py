@@ -25,7 +25,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from concordant.core.seeding import torch_stream
 from concordant.core.trees import Layout
-from concordant.engines.slot_cache import SlotCache
+from concordant.engines.local.slot_cache import SlotCache
 from concordant.kernels.put_on import ATTENTION, kernels_of
 from concordant.kernels.ragged_attention import WASTE, Run, attending, cut
 from concordant.models.backbone import (
@@ -218,7 +218,7 @@ def slots_are_exact(model: PreTrainedModel) -> bool:
 
 def _slot_error(model: PreTrainedModel) -> float:
     """Largest difference to plain rows, in standard deviations of the logits; rows join, leave and move meanwhile."""
-    stream = torch_stream(0, "engines/decoding")
+    stream = torch_stream(0, "engines/local/decoding")
     vocabulary = model.config.get_text_config().vocab_size
 
     def tokens(n: int) -> list[int]:

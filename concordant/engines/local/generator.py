@@ -9,21 +9,23 @@ R live rows, V vocabulary, T tokens of one response.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from concordant.config.sampling import SamplingConfig
 from concordant.core.errors import UserError
-from concordant.engines.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
+from concordant.engines.local.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
+from concordant.engines.local.sampling import check_sampling, prompt_key, sample_tokens, uniforms
+from concordant.engines.local.weights import LocalWeights, load_tensors
 from concordant.engines.memory import enough_memory
-from concordant.engines.protocol import Completion
-from concordant.engines.sampling import check_sampling, prompt_key, sample_tokens, uniforms
+from concordant.engines.protocol import Completion, Done, Weights
 from concordant.models.backbone import positions
 from concordant.models.lora_layer import still
 
@@ -43,7 +45,7 @@ class _Sample:
     logprobs: list[float] = field(default_factory=list)
 
 
-class TorchGenerator:
+class LocalGenerator:
     """Samples from ``model``, which may be the very object a learner trains.
 
     ``end_ids``: tokens that end a response (EOS, end of turn); the one sampled is part of it. ``precision`` is
@@ -67,7 +69,7 @@ class TorchGenerator:
         sampling: SamplingConfig,
         seed: int,
         on_token: Callable[[int, int, int], None] | None = None,
-    ) -> list[list[Completion]]:
+    ) -> Done[list[list[Completion]]]:
         """``sampling.n`` completions for each prompt (1-D int64 ids), in the order given.
 
         A response's tokens depend on the seed, the prompt's ids, how many equal prompts came before and the
@@ -87,14 +89,13 @@ class TorchGenerator:
                 decoder = self._decoder(prompts, sampling, len(waiting))
                 with autocast:
                     self._decode(decoder, prompts, waiting, sampling, seed, finished, on_token)
-        return [[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))]
+        return Done([[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))])
 
-    def load_weights(self, weights: nn.Module | Mapping[str, Tensor], version: int) -> None:
-        """Sample from ``weights`` from now on: a model like ours or its state dict; the one we share costs nothing."""
-        if weights is not self.model:
-            state = weights.state_dict() if isinstance(weights, nn.Module) else weights
-            self.model.load_state_dict(state)
-        self.version = version
+    def load_weights(self, weights: Weights) -> None:
+        """Sample from ``weights`` from now on. Those of the very model that we sample from are here already."""
+        if not (isinstance(weights, LocalWeights) and weights.model is self.model):
+            load_tensors(self.model, weights.tensors, weights.adapters)
+        self.version = weights.version
 
     def _check_prompts(self, prompts: Sequence[Tensor], new_tokens: int) -> None:
         limit = positions(self.model)
@@ -150,7 +151,7 @@ class TorchGenerator:
                 live = [live[row] for row in decoder.drop(done)]
 
     def _completion(self, s: _Sample) -> Completion:
-        reason = "stop" if s.last in self.end_ids else "length"
+        reason: Literal["stop", "length"] = "stop" if s.last in self.end_ids else "length"
         return Completion(torch.tensor(s.ids), torch.tensor(s.logprobs, dtype=torch.float32), reason, self.version)
 
 

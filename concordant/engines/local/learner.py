@@ -1,0 +1,309 @@
+"""The scorer and the learner of this process: one CPU or one GPU.
+
+Gradients are divided once, by the weights of all micro-batches together, so how a batch is cut into
+micro-batches, rows and chunks changes nothing but the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concordant.config.train import TrainConfig
+from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
+from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
+from concordant.engines.local.networks import Network
+from concordant.engines.local.weight_motion import WeightMotion
+from concordant.engines.local.weights import LocalWeights
+from concordant.engines.local.within_memory import within_memory
+from concordant.engines.memory import enough_memory, peak_of_process, total_memory
+from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, StepMetrics
+from concordant.kernels.weight_gradients import gradients_in_place
+from concordant.models.lora_layer import still
+from concordant.models.tree_attention import forward_tokens
+from concordant.models.tree_pass import forward_trees
+
+MICRO_BATCH_TOKENS = 8192  # of a pass with gradient, where none are given
+CPU_GRADIENT_TOKENS = 1536  # the same on a CPU: more costs memory and gains little
+_FORWARD_FACTOR = 4  # without a backward pass nothing is kept: such a pass may have that many times the tokens
+
+
+class LocalScorer:
+    """A network that is read and not trained: a reference, a reward model, a policy under evaluation.
+
+    ``precision`` is autocast's dtype, None for fp32. ``row_tokens``: trees share rows of so many tokens, 0 gives each
+    a row of its own, where rows are padded. Of ``config`` only what cuts a batch is used.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        config: TrainConfig | None = None,
+        precision: torch.dtype | None = None,
+        temperature: float = 1.0,
+        row_tokens: int = ROW_TOKENS,
+    ) -> None:
+        self.network = network
+        self.config = config or TrainConfig()
+        self.precision = precision
+        self.temperature = temperature
+        self.row_tokens = row_tokens
+        self.halvings = 0  # of micro_batch_tokens, where memory ran out
+
+    @within_memory("computing log-probs, values or scores")
+    def forward(self, trees: Sequence[PromptTree], want: Outputs) -> Done[BranchOutputs]:
+        def run(batch: TreeBatch) -> BranchOutputs:
+            with still():
+                return self._outputs(batch, want)
+
+        batches = self.network.batches(trees, self._forward_tokens, self.row_tokens)
+        return Done(forward_trees(run, trees, batches, self.network.device))
+
+    @within_memory("evaluating")
+    def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> Done[dict[str, float]]:
+        with still():
+            return Done(self._run(trees, objective, self._forward_tokens))
+
+    def describe(self) -> Description:
+        return Description(
+            precision=self.precision or torch.float32,
+            layout=self.network.layout,
+            micro_batch_tokens=self.micro_batch_tokens,
+            weights=sum(p.numel() for p in self.network.parameters()),
+            trained=0,
+        )
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Of a pass with gradient, now."""
+        usual = CPU_GRADIENT_TOKENS if self.network.device.type == "cpu" else MICRO_BATCH_TOKENS
+        return (self.config.micro_batch_tokens or usual) >> self.halvings
+
+    @property
+    def _forward_tokens(self) -> int:
+        usual = forward_tokens(self.network.device)
+        return min(usual, _FORWARD_FACTOR * (self.config.micro_batch_tokens or usual)) >> self.halvings
+
+    def _run(self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int) -> dict[str, float]:
+        """The objective's numbers, and its gradient where gradients are on."""
+        batches = list(self._micro_batches(trees, max_tokens))
+        weights: defaultdict[str, float] = defaultdict(float)
+        for batch in batches:
+            for name, weight in objective.weights(batch).items():
+                weights[name] += weight
+        means = _Means()
+        for batch in batches:
+            with gradients_in_place():
+                evaluated = objective(self._outputs(batch, objective.want), batch)
+                parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}
+                loss = torch.stack([evaluated.terms[n].coefficient * part for n, part in parts.items()]).sum()
+                if loss.requires_grad:
+                    loss.backward()
+            means.add({"loss": Metric(loss.detach(), 1.0, "sum")})
+            means.add({n: Metric(part.detach(), 1.0, "sum") for n, part in parts.items()})
+            means.add(evaluated.metrics)
+        return means.values()
+
+    def _micro_batches(self, trees: Sequence[PromptTree], max_tokens: int) -> Iterator[TreeBatch]:
+        device = self.network.device
+        cut = self.network.batches(trees, max_tokens, self.row_tokens)
+        return (batch.to(device) for batch in cut)
+
+    def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
+        reference = self._reference_network() if want.kl else None
+        with self._autocast():
+            return self.network(batch, want, self.temperature, reference)
+
+    def _reference_network(self) -> Network:
+        raise ValueError("a scorer has no reference, so it cannot measure the KL from one")
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        context = (
+            nullcontext() if self.precision is None else torch.autocast(self.network.device.type, dtype=self.precision)
+        )
+        with context:
+            yield
+
+
+class LocalLearner(LocalScorer):
+    """A scorer and an optimizer. Weights and optimizer are fp32 always."""
+
+    def __init__(
+        self,
+        network: Network,
+        config: TrainConfig,
+        precision: torch.dtype | None = None,
+        temperature: float = 1.0,
+        row_tokens: int = ROW_TOKENS,
+    ) -> None:
+        super().__init__(network, config, precision, temperature, row_tokens)
+        self.version = 0
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError("nothing in this network is to be trained: make a scorer of it")
+        self.optimizer = _adamw(self.parameters, config)
+        self.motion = WeightMotion(network.named_parameters())
+        self._is_finite = True  # the losses whose gradient is being gathered
+        self._reference: LocalScorer | None = None
+
+    # -- learning -------------------------------------------------------------------------------
+
+    @within_memory("computing the gradient")
+    def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> Done[dict[str, float]]:
+        # What earlier calls of this step have added, for a try that ends half-way; mostly nothing.
+        before = [p.grad.clone() if p.grad is not None and self.config.halve_on_oom else None for p in self.parameters]
+        try:
+            metrics = self._run(trees, objective, self.micro_batch_tokens)
+        except BaseException:
+            for p, gradient in zip(self.parameters, before, strict=True):
+                p.grad = gradient
+            raise
+        self._is_finite &= math.isfinite(metrics.get("loss", 0.0))
+        return Done(metrics | ({"micro_batch_tokens": float(self.micro_batch_tokens)} if self.halvings else {}))
+
+    def discard(self) -> None:
+        """Forget the gradient."""
+        self._is_finite = True
+        for p in self.parameters:
+            p.grad = None
+
+    def step(self, learning_rate: float) -> Done[StepMetrics]:
+        limit = self.config.max_grad_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+        finite, motion = math.isfinite(norm) and self._is_finite, {}
+        if finite:
+            before = self.motion.before()
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            with enough_memory("updating the weights", "train an adapter (model.lora.rank) or a smaller model"):
+                self.optimizer.step()
+            self.version += 1
+            motion = self.motion.after(before)
+        self.discard()
+        return Done(StepMetrics(grad_norm=norm, skipped=not finite, motion=motion))
+
+    # -- the frozen start -----------------------------------------------------------------------
+
+    def reference(self) -> LocalScorer:
+        if self._reference is None:
+            self._reference = LocalScorer(self.network.frozen(), self.config, self.precision, self.temperature)
+        return self._reference
+
+    def set_reference(self, reference: LocalScorer) -> None:
+        """Measure ``want.kl`` from ``reference`` instead of the weights as they were."""
+        self._reference = reference
+
+    def _reference_network(self) -> Network:
+        return self.reference().network
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def publish(self, adapters: Adapters = "merged") -> LocalWeights:
+        return LocalWeights(self.network.sampled, self.version, adapters)
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Trained weights by name, no copy."""
+        trained = set(map(id, self.parameters))
+        return {name: p for name, p in self.network.named_parameters() if id(p) in trained}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self._trained().items()}
+
+    @torch.no_grad()
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        weights = self._trained()
+        for name, value in snapshot.items():
+            weights[name].copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The live tensors, no copy: the next step changes them."""
+        weights = {name: p.detach() for name, p in self._trained().items()}
+        return {
+            "version": self.version, "halvings": self.halvings, "weights": weights,
+            "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.version, self.halvings = state["version"], state["halvings"]
+        self.restore(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
+        self.network.save(folder, dict(card or {}))
+
+    # -- for whoever looks before the first step ------------------------------------------------
+
+    def describe(self) -> Description:
+        return replace(super().describe(), trained=sum(p.numel() for p in self.parameters))
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        resting, halvings = [module for module in self.network.modules() if not module.training], self.halvings
+        device = self.network.device
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                yield
+        finally:
+            self.discard()
+            self.network.zero_grad(set_to_none=True)  # of frozen weights too, should they have one
+            self.halvings = halvings
+            for module in resting:
+                module.training = False
+
+    def reached(self) -> list[Reached]:
+        trained = set(map(id, self.parameters))
+        rows = []
+        for name, p in self.network.named_parameters():
+            if p.grad is None:
+                rows.append(Reached(name, id(p) in trained, came=False))
+            else:
+                is_finite = bool(torch.isfinite(p.grad).all())
+                rows.append(Reached(name, id(p) in trained, True, not bool(p.grad.any()), is_finite))
+        return rows
+
+    def memory(self) -> MemoryUse:
+        device = self.network.device
+        if device.type != "cuda":
+            return MemoryUse(peak_of_process(), total_memory())
+        return MemoryUse(torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory)
+
+
+class _Means:
+    """Metrics over micro-batches; one transfer from the device at the end."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Metric] = {}
+
+    def add(self, metrics: Mapping[str, Metric]) -> None:
+        for name, new in metrics.items():
+            old = self._sums.get(name)
+            if old is None:
+                self._sums[name] = Metric(new.sum, new.weight, new.reduce)
+            elif new.reduce == "max":
+                old.sum = torch.maximum(old.sum, new.sum)
+            else:
+                old.sum, old.weight = old.sum + new.sum, old.weight + new.weight
+
+    def values(self) -> dict[str, float]:
+        return {
+            name: float(m.sum) / float(m.weight) if m.reduce == "mean" and float(m.weight) else float(m.sum)
+            for name, m in self._sums.items()
+        }
+
+
+def _adamw(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW without decay on vectors (norms, biases): shrinking those regularises nothing."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)

@@ -1,0 +1,128 @@
+"""The one place that chooses engines: from a config to the policy's learner, reference, critic, rewards and generator.
+
+Today every role is played in this process. No file outside ``engines/`` names an engine's class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.stages import PPOConfig
+from concordant.config.train import TrainConfig
+from concordant.core.errors import UserError
+from concordant.core.trees import ROW_TOKENS
+from concordant.engines.local.generator import LocalGenerator
+from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.local.precision import place, precision_of
+from concordant.engines.memory import enough_memory
+from concordant.engines.protocol import Generator, Learner, Scorer
+from concordant.engines.reward_model import RewardModel
+from concordant.models.load import Policy, load_policy
+from concordant.models.scalar_head import Started, build_critic
+
+# -- policies -------------------------------------------------------------------------------------
+
+
+def open_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
+    """The policy on its device; ``texts`` are what a built-in model's tokenizer is trained on."""
+    with enough_memory(f"loading {config.name}", "take a smaller model"):
+        policy = load_policy(config, texts, seed)
+        place(policy.model, config)
+    return policy
+
+
+def policy_learner(
+    policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float = 1.0, row_tokens: int = ROW_TOKENS
+) -> Learner:
+    return LocalLearner(PolicyNetwork(policy), train, precision_of(model, policy.model.device), temperature, row_tokens)
+
+
+def policy_scorer(
+    policy: Policy, model: ModelConfig, train: TrainConfig | None = None, temperature: float = 1.0
+) -> Scorer:
+    """A policy that is read and not trained."""
+    return LocalScorer(PolicyNetwork(policy), train, precision_of(model, policy.model.device), temperature)
+
+
+def reference(
+    learner: Learner, policy: Policy, folder: str, model: ModelConfig, train: TrainConfig, temperature: float = 1.0
+) -> Scorer:
+    """The frozen reference of ``policy``: the model in ``folder``, else the learner's policy as it is now."""
+    if not folder:
+        return learner.reference()
+    other = open_policy(replace(model, name=folder, adapter="", lora=LoraConfig()), [])
+    theirs, ours = other.tokenizer.get_vocab(), policy.tokenizer.get_vocab()
+    if theirs != ours:
+        raise UserError(
+            f"reference {folder}: its tokenizer is another ({len(theirs)} tokens, the policy's has {len(ours)}); "
+            "KL is measured token by token, so both must read the same ids"
+        )
+    precision = precision_of(model, policy.model.device)
+    scorer = LocalScorer(PolicyNetwork(other).frozen(), train, precision, temperature)
+    if isinstance(learner, LocalLearner):
+        learner.set_reference(scorer)
+    return scorer
+
+
+def generator(policy: Policy, end_ids: Iterable[int], model: ModelConfig) -> Generator:
+    """Samples from the very weights that the policy's learner trains. A response ends at ``end_ids`` and where the
+    model's own generation config ends it."""
+    ends = sorted({*end_ids, *_generation_ends(policy)})
+    return LocalGenerator(policy.model, ends, precision=precision_of(model, policy.model.device))
+
+
+def _generation_ends(policy: Policy) -> list[int]:
+    ids = policy.model.generation_config.eos_token_id if policy.model.generation_config else None
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
+
+
+# -- reward models --------------------------------------------------------------------------------
+
+
+def new_reward_model(config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool) -> RewardModel:
+    """A reward model to be trained, on its device."""
+    return RewardModel.from_backbone(config, texts, seed, keep_lm_head=keep_lm_head)
+
+
+def open_reward_model(name: str, config: ModelConfig) -> RewardModel:
+    """The saved reward model ``name``, frozen, on the device that ``config`` asks for."""
+    model = RewardModel.from_pretrained(name, config.trust_remote_code, config.device, config.kernels)
+    model.model.requires_grad_(False)
+    return model
+
+
+def reward_learner(reward_model: RewardModel, model: ModelConfig, train: TrainConfig) -> Learner:
+    return LocalLearner(RewardNetwork(reward_model), train, precision_of(model, reward_model.model.device))
+
+
+def reward_scorer(reward_model: RewardModel, model: ModelConfig, train: TrainConfig | None = None) -> Scorer:
+    return LocalScorer(RewardNetwork(reward_model), train, precision_of(model, reward_model.model.device))
+
+
+# -- the critic -----------------------------------------------------------------------------------
+
+
+def critic_start(config: PPOConfig, policy: Policy, reward_models: Sequence[RewardModel]) -> tuple[Started, str]:
+    """What the critic starts from, and why: what was named; else a reward model, which knows what is good, where it
+    reads as the policy does; else the policy."""
+    if config.critic.name:
+        return open_policy(config.critic, [], config.seed), config.critic.name
+    for model in reward_models:
+        if not model.is_encoder and _same_tokens(model, policy):
+            return model, f"the reward model {model.name}"
+    return policy, "the policy (no causal reward model shares its tokenizer)"
+
+
+def _same_tokens(model: RewardModel, policy: Policy) -> bool:
+    """The policy's every token means the same to the reward model, which may have a pad token more."""
+    theirs = model.tokenizer.get_vocab()
+    return all(theirs.get(token) == i for token, i in policy.tokenizer.get_vocab().items())
+
+
+def critic_learner(start: Started, config: PPOConfig) -> Learner:
+    critic = build_critic(start, config.critic_head, config.seed)
+    precision = precision_of(config.model, start.model.device)
+    return LocalLearner(CriticNetwork(critic), config.train, precision)

@@ -1,0 +1,36 @@
+"""The one loop that runs a network on batches of trees and puts its numbers in the caller's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from concordant.core.objective import BranchOutputs
+from concordant.core.trees import PromptTree, TreeBatch
+
+
+def forward_trees(
+    run: Callable[[TreeBatch], BranchOutputs],
+    trees: Sequence[PromptTree],
+    batches: Sequence[TreeBatch],
+    device: torch.device,
+) -> BranchOutputs:
+    """What ``run`` gives for all ``trees``, in fp32 on the CPU, in the order of trees, branches and response tokens.
+
+    ``batches``: the same trees, cut as the network reads them best (``Reader.batches``).
+    """
+    tokens = sum(b.response_length for t in trees for b in t.branches)
+    branches = sum(len(t.branches) for t in trees)
+    columns: dict[str, Tensor] = {}
+    for batch in batches:
+        placed = batch.to(device)
+        out = run(placed)
+        for name in BranchOutputs.__slots__:
+            part = getattr(out, name)
+            if part is not None:
+                of_token = name.endswith("_N")
+                column = columns.setdefault(name, torch.zeros(tokens if of_token else branches))
+                column[(placed.token_N if of_token else placed.caller_B).cpu()] = part.float().cpu()
+    return BranchOutputs(**columns)

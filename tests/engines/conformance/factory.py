@@ -1,0 +1,115 @@
+"""What the conformance suite asks of an engine: to make its learners and generators, and to be looked into.
+
+A new engine writes one factory and adds one line to ``ENGINES``; every test of this folder then runs on it too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from concordant.config.train import TrainConfig
+from concordant.core.trees import Layout
+from concordant.engines.local.generator import LocalGenerator
+from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.protocol import Generator, Learner, Scorer
+from concordant.engines.reward_model import RewardModel
+from concordant.models.traits import ModelTraits
+from concordant.models.load import Policy
+from concordant.models.scalar_head import build_critic
+from tests.engines.tiny import tiny_policy
+
+
+class EngineFactory(Protocol):
+    def policy(
+        self,
+        policy: Policy | None = None,
+        train: TrainConfig | None = None,
+        layout: Layout = Layout.TREE,
+        precision: torch.dtype | None = None,
+        temperature: float = 1.0,
+    ) -> Learner:
+        """A learner of ``policy``, of the tiny one where none is given."""
+        ...
+
+    def scorer(self, policy: Policy) -> Scorer: ...
+
+    def critic(self, train: TrainConfig | None = None, layout: Layout = Layout.TREE) -> Learner:
+        """Of the tiny policy, its head's weights random and the same at every call."""
+        ...
+
+    def reward(self, train: TrainConfig | None = None, layout: Layout = Layout.TREE) -> Learner:
+        """Of the tiny policy, with its language-model head."""
+        ...
+
+    def reward_scorer(self, model: RewardModel, precision: torch.dtype | None = None) -> Scorer: ...
+
+    def generator(self, model: PreTrainedModel, end_ids: Any, precision: torch.dtype | None = None) -> Generator: ...
+
+    def gradient(self, learner: Learner) -> Tensor:
+        """All that has been gathered, in one vector."""
+        ...
+
+    def poison(self, learner: Learner) -> None:
+        """Put a NaN into the gradient."""
+        ...
+
+    def weights(self, learner: Learner) -> dict[str, Tensor]:
+        """A copy of the trained weights."""
+        ...
+
+    def zero(self, learner: Learner) -> None:
+        """Set every weight to 0."""
+        ...
+
+
+class LocalFactory:
+    def policy(self, policy=None, train=None, layout=Layout.TREE, precision=None, temperature=1.0):
+        policy = policy or tiny_policy()
+        policy.traits = ModelTraits(layout)
+        return LocalLearner(PolicyNetwork(policy), train or TrainConfig(), precision, temperature)
+
+    def scorer(self, policy):
+        return LocalScorer(PolicyNetwork(policy))
+
+    def critic(self, train=None, layout=Layout.TREE):
+        policy = tiny_policy()
+        policy.traits = ModelTraits(layout)
+        critic = build_critic(policy)
+        torch.manual_seed(1)
+        torch.nn.init.normal_(critic.head.output.weight)
+        return LocalLearner(CriticNetwork(critic), train or TrainConfig())
+
+    def reward(self, train=None, layout=Layout.TREE):
+        model = RewardModel.from_backbone(tiny_policy(), keep_lm_head=True)
+        model.traits = ModelTraits(layout)
+        return LocalLearner(RewardNetwork(model), train or TrainConfig())
+
+    def reward_scorer(self, model, precision=None):
+        return LocalScorer(RewardNetwork(model), precision=precision)
+
+    def generator(self, model, end_ids, precision=None):
+        return LocalGenerator(model, end_ids, precision=precision)
+
+    def gradient(self, learner):
+        return torch.cat([p.grad.flatten() for p in learner.parameters if p.grad is not None])
+
+    def poison(self, learner):
+        learner.parameters[0].grad[0, 0] = float("nan")
+
+    def weights(self, learner):
+        trained = set(map(id, learner.parameters))
+        named = learner.network.named_parameters()
+        return {name: p.detach().clone() for name, p in named if id(p) in trained}
+
+    def zero(self, learner):
+        with torch.no_grad():
+            for p in learner.network.parameters():
+                p.zero_()
+
+
+ENGINES: dict[str, EngineFactory] = {"local": LocalFactory()}

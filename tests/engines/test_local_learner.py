@@ -1,0 +1,42 @@
+"""What is true of the learner of this process alone."""
+
+import pytest
+import torch
+
+from concordant.config.train import TrainConfig
+from concordant.core.objective import Outputs
+from concordant.core.trees import Layout, lay_out
+from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.networks import PolicyNetwork
+from tests.engines.conformance.test_learner import pairs
+from tests.engines.tiny import tiny_policy
+
+
+def test_with_lora_the_reference_shares_the_backbone():
+    learner = LocalLearner(PolicyNetwork(tiny_policy(lora_rank=4)), TrainConfig())
+    assert learner.reference().network.model is learner.network.model
+
+
+def test_a_scorer_has_no_optimizer_and_a_learner_without_weights_is_refused():
+    frozen = PolicyNetwork(tiny_policy()).frozen()
+    assert not hasattr(LocalScorer(frozen), "optimizer")
+    with pytest.raises(ValueError, match="make a scorer of it"):
+        LocalLearner(frozen, TrainConfig())
+
+
+def test_publishing_copies_nothing():
+    policy = tiny_policy()
+    weights = LocalLearner(PolicyNetwork(policy), TrainConfig()).publish()
+    assert weights.model is policy.model
+    assert weights.tensors["lm_head.weight"].data_ptr() == policy.model.lm_head.weight.data_ptr()
+
+
+def test_padding_is_never_read():
+    """Poison: whatever stands where there is no token, the numbers stay."""
+    learner = LocalLearner(PolicyNetwork(tiny_policy()), TrainConfig())
+    learner.network.layout = Layout.FLAT
+    batch = lay_out(pairs(), Layout.FLAT)
+    assert not batch.is_token_RL.all()
+    clean = learner.network(batch, Outputs(logprob=True)).logprob_N
+    batch.ids_RL[~batch.is_token_RL] = 7
+    assert torch.equal(learner.network(batch, Outputs(logprob=True)).logprob_N, clean)
