@@ -79,6 +79,7 @@ class PPO:
         self.config, self.actor, self.critic, self.reference = config, actor, critic, reference
         self.sampler, self.reward, self.prompts = sampler, reward, prompts
         self.probe, self.card = probe, dict(card or {})
+        self.roles = {"policy": actor} | ({"critic": critic} if critic else {})
         self.needs_critic = config.advantage in NEEDS_CRITIC
         self.controller = make_controller(config)
         self.reward_stats = RunningStats()
@@ -251,12 +252,6 @@ class PPO:
 
     # -- state ----------------------------------------------------------------------------------
 
-    def snapshot(self) -> Any:
-        return self.actor.snapshot()
-
-    def restore(self, snapshot: Any) -> None:
-        self.actor.restore(snapshot)
-
     def export(self, folder: Path) -> None:
         self.actor.export(folder, self.card)
 
@@ -268,20 +263,12 @@ class PPO:
         responses = [a.response for a in e.rollouts.answers]
         return {"trees": [asdict(tree) for tree in e.rollouts.trees], "responses": responses, **numbers}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict() if self.critic else {},
-            "kl_coef": self.controller.kl_coef,
-            "reward_stats": self.reward_stats.state_dict(),
-        }
+    def numbers(self) -> dict[str, Any]:
+        return {"kl_coef": self.controller.kl_coef, "reward_stats": self.reward_stats.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.actor.load_state_dict(state["actor"])
-        if self.critic:
-            self.critic.load_state_dict(state["critic"])
-        self.controller.kl_coef = state["kl_coef"]
-        self.reward_stats = RunningStats(**{f.name: state["reward_stats"][f.name] for f in fields(RunningStats)})
+    def load_numbers(self, numbers: Mapping[str, Any]) -> None:
+        self.controller.kl_coef = numbers["kl_coef"]
+        self.reward_stats = RunningStats(**{f.name: numbers["reward_stats"][f.name] for f in fields(RunningStats)})
 
 
 def make_controller(config: PPOConfig) -> kl.FixedKLController | kl.AdaptiveKLController:

@@ -40,8 +40,10 @@ class Supervised:
         finish: Callable[[dict[str, float]], dict[str, float]] = dict,
         end_ids: Collection[int] = (),
         pairs: bool = False,
+        role: str = "policy",  # its folder in a checkpoint
     ) -> None:
         self.learner = learner
+        self.roles = {role: learner}
         self.trees, self.objective = train
         self.heldout, self.heldout_objective = heldout
         self.config, self.seed = config, seed
@@ -76,20 +78,14 @@ class Supervised:
     def samples(self, step: int) -> list[dict[str, Any]]:
         return self.probe.rows if self.probe else []
 
-    def snapshot(self) -> Any:
-        return self.learner.snapshot()
-
-    def restore(self, snapshot: Any) -> None:
-        self.learner.restore(snapshot)
-
     def export(self, folder: Path) -> None:
         self.learner.export(folder, self.card)
 
     def last_batch(self) -> dict[str, Any]:
         return {"examples": self.last, "trees": [asdict(self.trees[i]) for i in self.last]}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict()}
+    def numbers(self) -> dict[str, Any]:
+        return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
+    def load_numbers(self, numbers: Mapping[str, Any]) -> None:
+        """Nothing: data order is a function of the step."""

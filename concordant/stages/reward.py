@@ -55,6 +55,7 @@ def reward(config: RewardConfig) -> Path:
             card=common.card_of(config, "reward"),
             end_ids=encoder.end_ids,
             pairs=True,
+            role="reward",
         )
         done = common.train(supervised, config, folder, Subject(loaded, encoder, train))
         heldout = encoder.pairs(loaded.test)
