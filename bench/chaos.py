@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from concordant.training.checkpoint import POINTS  # noqa: E402
+from concordant.core.save_points import POINTS  # noqa: E402
 from concordant.training.identity import code_version  # noqa: E402
 from tests.training.killing import (  # noqa: E402
     TRAINERS,
@@ -72,7 +72,7 @@ class Chaos:
         done: list[str] = []
         for point in points:
             share = self.random.uniform(0.05, 1.0)
-            at_point = Kill(call="concordant.training.checkpoint.at", argument=point, time=self.random.randint(1, 2))
+            at_point = Kill(call="concordant.core.save_points.at", argument=point, time=self.random.randint(1, 2))
             ended = self.command(name, output, Kill(seconds=share * seconds) if point == "instant" else at_point)
             if ended.code == -signal.SIGKILL:
                 self.kills[name, point] += 1

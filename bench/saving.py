@@ -31,7 +31,7 @@ from concordant.data.records import Demonstration  # noqa: E402
 from concordant.data.splits import load_records  # noqa: E402
 from concordant.engines import roles  # noqa: E402
 from concordant.stages import common  # noqa: E402
-from concordant.training.saver import Saver, tensor_bytes  # noqa: E402
+from concordant.training.saver import Saver  # noqa: E402
 
 STEPS = 5
 
@@ -54,14 +54,14 @@ def measure(size: str, saves: int) -> dict[str, float | str]:
         saver = Saver(Path(folder), config)
         for number in range(1, saves + 1):
             started = time.perf_counter()
-            state = {"best": learner.snapshot(), "algorithm": learner.state_dict()}
-            saver.save(number, state, {})
+            learner.keep()
+            saver.save(number, {"policy": learner.save}, {}, {})
             costs.append(time.perf_counter() - started)
     save, cadence = statistics.median(costs), 60 * config.save_minutes
     return {
         "model": model.name,
-        "parameters": sum(p.numel() for p in learner.parameters),
-        "state_megabytes": round(tensor_bytes(state) / 1e6, 1),
+        "parameters": learner.describe().trained,
+        "state_megabytes": round(learner.checkpoint_bytes(with_kept=True) / 1e6, 1),
         "step_seconds": round(statistics.median(seconds), 3),
         "save_seconds": round(save, 3),
         "slowest_save_seconds": round(max(costs), 3),

@@ -31,6 +31,10 @@ class DPOObjective:
     label_smoothing: float = 0.0
     want: Outputs = Outputs(logprob=True)
 
+    @property
+    def needs_reference(self) -> bool:
+        return PREFERENCE_LOSSES[self.loss].needs_reference
+
     def weights(self, batch: TreeBatch) -> dict[str, float]:
         return {self.loss: batch.branches // 2}
 

@@ -9,7 +9,7 @@ N response tokens of all branches one after another, B branches (responses), in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +23,7 @@ from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.probe import SampleProbe
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
+from concordant.algorithms.work import Piece, mean, run
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
 from concordant.core.advantages import ADVANTAGES, NEEDS_CRITIC, Returns
@@ -79,6 +80,7 @@ class PPO:
         self.config, self.actor, self.critic, self.reference = config, actor, critic, reference
         self.sampler, self.reward, self.prompts = sampler, reward, prompts
         self.probe, self.card = probe, dict(card or {})
+        self.roles = {"policy": actor} | ({"critic": critic} if critic else {})
         self.needs_critic = config.advantage in NEEDS_CRITIC
         self.controller = make_controller(config)
         self.reward_stats = RunningStats()
@@ -94,7 +96,8 @@ class PPO:
         clock.lap("rollout")
         experience = self.last = self.judge(rollouts)
         clock.lap("judge")
-        metrics = self.describe(experience) | self.learn(experience, step, learning_rate)
+        metrics = self.describe(experience)
+        metrics |= summary(list(run(self.work(experience, step, learning_rate))))
         metrics["epoch"] = (step + 1) * self.config.train.batch_size / len(self.prompts)
         clock.lap("learn")
         # The controller sees the KL of this step's samples and sets the next step's weight.
@@ -142,35 +145,25 @@ class PPO:
             shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
         return shaped_B - config.missing_eos_penalty * (~rollouts.ended_B).float()
 
-    def learn(self, experience: Experience, step: int, learning_rate: float) -> dict[str, float]:
+    def work(self, experience: Experience, step: int, learning_rate: float) -> Iterator[Sequence[Piece]]:
         """Several passes over the step's rollouts, each in minibatches of whole prompts."""
         config = self.config
-        warming = self.critic is not None and step < config.critic_warmup
         critic_rate = learning_rate * (config.critic_learning_rate or config.train.learning_rate)
         critic_rate /= config.train.learning_rate
-        seen: list[dict[str, float]] = []
         for epoch in range(config.inner_epochs):
             for numbers in self.minibatches(step, epoch):
                 trees, tokens_N = experience.part(numbers)
-                metrics: dict[str, float] = {}
+                pieces = []
                 if self.critic is not None:
-                    metrics |= self.critic.forward_backward(trees, self.value_objective(experience, tokens_N)).result()
-                    stepped = self.critic.step(critic_rate).result()
-                    metrics |= {"value/grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
-                    metrics |= {f"value/{name}": moved for name, moved in stepped.motion.items()}
-                if not warming:
-                    metrics |= self.actor.forward_backward(trees, self.policy_objective(experience, tokens_N)).result()
-                    shift = metrics.pop("ratio/shift")
-                    if not seen:  # before any update of this step: policy and sampler are the same
-                        metrics["ratio/start"] = shift
-                    if config.stop_kl and metrics["policy/approx_kl"] > config.stop_kl:
-                        self.actor.discard()
-                        return _mean([*seen, metrics]) | {"policy/stopped_early": 1.0}
-                    stepped = self.actor.step(learning_rate).result()
-                    skipped = max(metrics.get("skipped", 0.0), float(stepped.skipped))
-                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": skipped, **stepped.motion}
-                seen.append(metrics)
-        return _mean(seen)
+                    value = self.value_objective(experience, tokens_N)
+                    pieces.append(Piece(self.critic, trees, value, rate=critic_rate, prefix="value/"))
+                if self.critic is None or step >= config.critic_warmup:
+                    policy = self.policy_objective(experience, tokens_N)
+                    pieces.append(Piece(self.actor, trees, policy, rate=learning_rate, stop=self.has_moved_far))
+                yield pieces
+
+    def has_moved_far(self, metrics: Mapping[str, float]) -> bool:
+        return 0 < self.config.stop_kl < metrics["policy/approx_kl"]
 
     def minibatches(self, step: int, epoch: int) -> list[list[int]]:
         order = list(range(self.config.train.batch_size))
@@ -251,12 +244,6 @@ class PPO:
 
     # -- state ----------------------------------------------------------------------------------
 
-    def snapshot(self) -> Any:
-        return self.actor.snapshot()
-
-    def restore(self, snapshot: Any) -> None:
-        self.actor.restore(snapshot)
-
     def export(self, folder: Path) -> None:
         self.actor.export(folder, self.card)
 
@@ -268,20 +255,12 @@ class PPO:
         responses = [a.response for a in e.rollouts.answers]
         return {"trees": [asdict(tree) for tree in e.rollouts.trees], "responses": responses, **numbers}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict() if self.critic else {},
-            "kl_coef": self.controller.kl_coef,
-            "reward_stats": self.reward_stats.state_dict(),
-        }
+    def numbers(self) -> dict[str, Any]:
+        return {"kl_coef": self.controller.kl_coef, "reward_stats": self.reward_stats.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.actor.load_state_dict(state["actor"])
-        if self.critic:
-            self.critic.load_state_dict(state["critic"])
-        self.controller.kl_coef = state["kl_coef"]
-        self.reward_stats = RunningStats(**{f.name: state["reward_stats"][f.name] for f in fields(RunningStats)})
+    def load_numbers(self, numbers: Mapping[str, Any]) -> None:
+        self.controller.kl_coef = numbers["kl_coef"]
+        self.reward_stats = RunningStats(**{f.name: numbers["reward_stats"][f.name] for f in fields(RunningStats)})
 
 
 def make_controller(config: PPOConfig) -> kl.FixedKLController | kl.AdaptiveKLController:
@@ -303,11 +282,10 @@ class _Clock:
         self._last = now
 
 
-def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over the minibatches that have it; of a greatest value the greatest."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row[name] for row in rows if name in row] for name in names}
-    return {n: max(c) if n.endswith("/max") else sum(c) / len(c) for n, c in columns.items()}
+def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The rounds' means. Before the first round policy and sampler are the same, so its shift shows rounding."""
+    shifts = [row.pop("ratio/shift", None) for row in rounds]
+    return mean(rounds) | ({} if shifts[0] is None else {"ratio/start": shifts[0]})
 
 
 def _wanted(x_N: Tensor | None) -> Tensor:

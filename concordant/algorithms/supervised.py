@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from concordant.algorithms import evidence
 from concordant.algorithms.probe import SampleProbe
+from concordant.algorithms.work import Piece, mean, run
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Objective
 from concordant.core.trees import PromptTree
@@ -18,56 +19,63 @@ from concordant.engines.protocol import Learner
 ObjectiveOf = Callable[[Sequence[int]], Objective]  # from the numbers of the trees a batch holds
 
 
-class Supervised:
-    """An algorithm for ``training.loop``.
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Trees, and what is to be learnt from some of them."""
 
-    ``train`` and ``heldout`` are trees with their objective; ``metric`` names the held-out number that picks the
-    best weights. ``probe`` samples answers at evaluation steps; ``finish`` turns means into derived metrics.
-    ``end_ids`` are the tokens that end a response; ``pairs``: trees are chosen and rejected.
-    """
+    trees: Sequence[PromptTree]
+    objective: ObjectiveOf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How long it goes, how it is judged, and what is written down beside it."""
+
+    config: TrainConfig
+    seed: int
+    metric: str = "eval/loss"  # the held-out number that picks the best weights
+    greater_is_better: bool = False
+    role: str = "policy"  # the learner's folder in a checkpoint
+    finish: Callable[[dict[str, float]], dict[str, float]] = dict  # turns means into derived metrics
+    end_ids: Collection[int] = ()  # tokens that end a response
+    pairs: bool = False  # trees are chosen and rejected
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Supervised:
+    """An algorithm for ``training.loop``. ``probe`` samples answers at evaluation steps."""
 
     def __init__(
-        self,
-        learner: Learner,
-        train: tuple[Sequence[PromptTree], ObjectiveOf],
-        heldout: tuple[Sequence[PromptTree], ObjectiveOf],
-        config: TrainConfig,
-        seed: int,
-        metric: str,
-        greater_is_better: bool,
-        card: Mapping[str, Any] | None = None,
-        probe: SampleProbe | None = None,
-        finish: Callable[[dict[str, float]], dict[str, float]] = dict,
-        end_ids: Collection[int] = (),
-        pairs: bool = False,
+        self, learner: Learner, train: Examples, heldout: Examples, course: Course, probe: SampleProbe | None = None
     ) -> None:
-        self.learner = learner
-        self.trees, self.objective = train
-        self.heldout, self.heldout_objective = heldout
-        self.config, self.seed = config, seed
-        self.metric, self.greater_is_better = metric, greater_is_better
-        self.card = dict(card or {})
-        self.probe, self.finish = probe, finish
-        self.end_ids, self.pairs = end_ids, pairs
+        self.learner, self.roles = learner, {course.role: learner}
+        self.trees, self.objective = train.trees, train.objective
+        self.heldout, self.heldout_objective = heldout.trees, heldout.objective
+        self.course, self.config, self.probe = course, course.config, probe
+        self.metric, self.greater_is_better = course.metric, course.greater_is_better
+        config = course.config
         self.total_steps = steps_of(len(self.trees), config.batch_size, config.epochs, config.max_steps)
         self.last: list[int] = []  # numbers of the examples of the last step
 
+    def work(self, step: int, learning_rate: float) -> Iterator[Sequence[Piece]]:
+        """One batch, one objective. A subclass may yield more pieces."""
+        self.last = batch_of(step, len(self.trees), self.config.batch_size, self.course.seed)
+        trees = [self.trees[i] for i in self.last]
+        yield [Piece(self.learner, trees, self.objective(self.last), rate=learning_rate)]
+
     def step(self, step: int, learning_rate: float) -> dict[str, float]:
-        numbers = batch_of(step, len(self.trees), self.config.batch_size, self.seed)
-        self.last, trees = numbers, [self.trees[i] for i in numbers]
-        metrics = self.learner.forward_backward(trees, self.objective(numbers)).result()
-        stepped = self.learner.step(learning_rate).result()
+        metrics = self.course.finish(mean(list(run(self.work(step, learning_rate)))))
+        trees = [self.trees[i] for i in self.last]
         epoch = (step + 1) * self.config.batch_size / len(self.trees)
         counted = {"epoch": epoch, "tokens": float(sum(t.tokens for t in trees)), "samples": float(len(trees))}
-        measured = {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped), **stepped.motion}
-        seen = evidence.of_trees(trees, self.end_ids) | (evidence.of_pairs(trees) if self.pairs else {})
-        return self.finish(metrics) | measured | seen | counted
+        seen = evidence.of_trees(trees, self.course.end_ids) | (evidence.of_pairs(trees) if self.course.pairs else {})
+        return metrics | seen | counted
 
     def evaluate(self, step: int) -> dict[str, float]:
         if not self.heldout:
             return {}
         numbers = range(len(self.heldout))
-        metrics = self.finish(self.learner.evaluate(self.heldout, self.heldout_objective(numbers)).result())
+        metrics = self.course.finish(self.learner.evaluate(self.heldout, self.heldout_objective(numbers)).result())
         metrics["samples"] = float(len(numbers))
         if self.probe:
             metrics |= self.probe(step)
@@ -76,20 +84,14 @@ class Supervised:
     def samples(self, step: int) -> list[dict[str, Any]]:
         return self.probe.rows if self.probe else []
 
-    def snapshot(self) -> Any:
-        return self.learner.snapshot()
-
-    def restore(self, snapshot: Any) -> None:
-        self.learner.restore(snapshot)
-
     def export(self, folder: Path) -> None:
-        self.learner.export(folder, self.card)
+        self.learner.export(folder, self.course.card)
 
     def last_batch(self) -> dict[str, Any]:
         return {"examples": self.last, "trees": [asdict(self.trees[i]) for i in self.last]}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict()}
+    def numbers(self) -> dict[str, Any]:
+        return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
+    def load_numbers(self, numbers: Mapping[str, Any]) -> None:
+        """Nothing: data order is a function of the step."""

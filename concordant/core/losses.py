@@ -58,6 +58,7 @@ def ipo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor
 class PreferenceLoss:
     of: Callable[[Tensor, float, float], Tensor]  # (logratio_B, beta, label_smoothing) -> (B,)
     length_mean: bool  # True: log-ratios are means over response tokens, not sums
+    needs_reference: bool = True  # False: "log-ratios" are the policy's own log-probs, no reference is asked
 
 
 PREFERENCE_LOSSES = {

@@ -77,3 +77,27 @@ class Objective(Protocol):
         ...
 
     def __call__(self, out: BranchOutputs, batch: TreeBatch) -> Evaluated: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """An objective that counts ``coefficient`` times beside another: a pretraining mix, a replay. It keeps its own
+    denominators; its terms and metrics are named with ``prefix``."""
+
+    objective: Objective
+    coefficient: float
+    prefix: str
+
+    @property
+    def want(self) -> Outputs:
+        return self.objective.want
+
+    def weights(self, batch: TreeBatch) -> dict[str, float]:
+        return {f"{self.prefix}{name}": weight for name, weight in self.objective.weights(batch).items()}
+
+    def __call__(self, out: BranchOutputs, batch: TreeBatch) -> Evaluated:
+        made = self.objective(out, batch)
+        return Evaluated(
+            {f"{self.prefix}{n}": Term(t.sum, self.coefficient * t.coefficient) for n, t in made.terms.items()},
+            {f"{self.prefix}{name}": metric for name, metric in made.metrics.items()},
+        )

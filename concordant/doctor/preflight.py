@@ -78,9 +78,9 @@ class Preflight:
             found += check_supervised(algorithm, has_own_reference)
         elif isinstance(algorithm, PPO):
             found += check_ppo(algorithm, has_own_reference)
-        trained = sum(learner.describe().trained for learner in learners)
-        exported = learners[0].describe().weights
-        disk = disk_space(folder.path, trained, exported, config.train)
+        kept = config.train.keep_best
+        checkpoint = sum(learner.checkpoint_bytes(kept and learner is learners[0]) for learner in learners)
+        disk = disk_space(folder.path, checkpoint, learners[0].export_bytes(), config.train)
         return [*found, disk] if disk else found
 
 

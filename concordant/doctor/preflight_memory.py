@@ -9,8 +9,9 @@ from concordant.config.train import TrainConfig
 from concordant.core.trees import PromptTree
 from concordant.doctor.finding import Finding
 from concordant.engines.protocol import Learner
-from concordant.training.disk import BYTES, disk_free, disk_need
+from concordant.training.disk import disk_free, disk_need
 
+BYTES = 4  # of a weight and of a moment: fp32
 FULL = 0.9  # share of memory or disk that leaves no room for what is not counted
 
 
@@ -49,9 +50,9 @@ def nearly_out_of_memory(learner: Learner) -> Finding | None:
     )
 
 
-def disk_space(path: Path, trained: int, exported: int, train: TrainConfig) -> Finding | None:
-    """``trained``, ``exported``: numbers of weights."""
-    need, free = disk_need(trained, exported, train), disk_free(path)
+def disk_space(path: Path, checkpoint: int, exported: int, train: TrainConfig) -> Finding | None:
+    """``checkpoint``, ``exported``: bytes of one checkpoint and of the model."""
+    need, free = disk_need(checkpoint, exported, train), disk_free(path)
     if need <= FULL * free:
         return None
     return Finding(

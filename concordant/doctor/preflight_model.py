@@ -51,7 +51,7 @@ def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Fin
         if any(finding.rule == "memory" and finding.severity == "error" for finding in found):
             return found  # whatever else would be tried does not fit either
         objective = algorithm.objective(numbers)
-        if isinstance(objective, DPOObjective) and not has_own_reference:
+        if isinstance(objective, DPOObjective) and objective.needs_reference and not has_own_reference:
             found += start_of_dpo(learner, [trees[i] for i in numbers], objective)
         if isinstance(objective, RewardObjective):
             some = range(0, len(trees), -(-len(trees) // LOOKED_AT))

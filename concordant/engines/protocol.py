@@ -116,7 +116,39 @@ class Weights(Protocol):
         ...
 
 
-class Learner(Scorer, Protocol):
+class Role(Protocol):
+    """What has a state of its own through a run, and looks after it: a driver passes folders and numbers alone."""
+
+    def save(self, folder: Path) -> None:
+        """Write all that the next step depends on into ``folder``, which is empty. OSError when the disk is full."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Be as ``save`` found it."""
+        ...
+
+    def keep(self) -> None:
+        """Remember the trained weights as they are now, in place of those remembered before."""
+        ...
+
+    def forget(self) -> None:
+        """Remember none."""
+        ...
+
+    def restore(self) -> None:
+        """Put the weights back that were remembered. They stay part of what ``save`` writes until forgotten."""
+        ...
+
+    def checkpoint_bytes(self, with_kept: bool) -> int:
+        """About how much ``save`` writes; ``with_kept``: while weights are remembered."""
+        ...
+
+    def export_bytes(self) -> int:
+        """About how much ``export`` writes."""
+        ...
+
+
+class Learner(Scorer, Role, Protocol):
     """A scorer with an optimizer."""
 
     @property
@@ -148,16 +180,6 @@ class Learner(Scorer, Protocol):
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         """Write the model in plain Hugging Face layout."""
         ...
-
-    def snapshot(self) -> Any:
-        """The trained weights, copied; ``restore`` puts them back."""
-        ...
-
-    def restore(self, snapshot: Any) -> None: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
     # For whoever looks before the first step.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
-from concordant.algorithms.supervised import ObjectiveOf, Supervised
+from concordant.algorithms.supervised import Course, Examples, ObjectiveOf, Supervised
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import DPOConfig
+from concordant.core.losses import PREFERENCE_LOSSES
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Pair
@@ -29,36 +32,32 @@ def dpo(config: DPOConfig) -> Path:
         heldout = common.heldout(encoder.pairs(loaded.test))
         learner = roles.policy_learner(policy, config.model, config.train)
         reference = roles.reference(learner, policy, config.reference, config.model, config.train)
-        common.message(f"reference log-probs of {len(train) + len(heldout)} pairs, once")
+        needs_reference = PREFERENCE_LOSSES[config.loss].needs_reference
+        if needs_reference:
+            common.message(f"reference log-probs of {len(train) + len(heldout)} pairs, once")
         sampling = SamplingConfig(max_new_tokens=config.data.max_response_tokens)
+        sampler = common.sampler_of(policy, encoder, config.model)
         supervised = Supervised(
             learner,
-            (train, _objective(config, reference, train)),
-            (heldout, _objective(config, reference, heldout)),
-            config.train,
-            config.seed,
-            metric="eval/loss",
-            greater_is_better=False,
-            card=common.card_of(config, "dpo"),
-            end_ids=encoder.end_ids,
-            pairs=True,
-            probe=common.probe_of(
-                config,
-                learner,
-                reference,
-                common.sampler_of(policy, encoder, config.model),
-                common.prompts_of(loaded.test),
-                sampling,
+            Examples(train, _objective(config, reference if needs_reference else None, train)),
+            Examples(heldout, _objective(config, reference if needs_reference else None, heldout)),
+            Course(
+                config=config.train,
+                seed=config.seed,
+                card=common.card_of(config, "dpo"),
+                end_ids=encoder.end_ids,
+                pairs=True,
             ),
+            common.probe_of(config, learner, reference, sampler, common.prompts_of(loaded.test), sampling),
         )
         return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))
 
 
-def _objective(config: DPOConfig, reference: Scorer, trees: Sequence[PromptTree]) -> ObjectiveOf:
-    reference_B = reference_logprobs(reference, trees) if trees else None
+def _objective(config: DPOConfig, reference: Scorer | None, trees: Sequence[PromptTree]) -> ObjectiveOf:
+    """``reference`` is None where the loss needs none: its log-probs then count as 0."""
+    reference_B = reference_logprobs(reference, trees) if reference and trees else torch.zeros(2 * len(trees))
 
     def of(numbers: Sequence[int]) -> DPOObjective:
-        assert reference_B is not None
         return DPOObjective(reference_B[branches_of(numbers)], config.loss, config.beta, config.label_smoothing)
 
     return of

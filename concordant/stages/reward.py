@@ -10,7 +10,7 @@ import torch
 
 from concordant.algorithms.pairs import check_pairs
 from concordant.algorithms.reward import RewardObjective
-from concordant.algorithms.supervised import ObjectiveOf, Supervised
+from concordant.algorithms.supervised import Course, Examples, ObjectiveOf, Supervised
 from concordant.config.stages import RewardConfig, ScoreConfig
 from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
@@ -46,15 +46,17 @@ def reward(config: RewardConfig) -> Path:
         learner = roles.reward_learner(model, config.model, config.train)
         supervised = Supervised(
             learner,
-            (train.trees, _objective(config, train, train_pairs)),
-            (validation.trees, _objective(config, validation, validation_pairs)),
-            config.train,
-            config.seed,
-            metric="eval/bradley_terry",
-            greater_is_better=False,
-            card=common.card_of(config, "reward"),
-            end_ids=encoder.end_ids,
-            pairs=True,
+            Examples(train.trees, _objective(config, train, train_pairs)),
+            Examples(validation.trees, _objective(config, validation, validation_pairs)),
+            Course(
+                config=config.train,
+                seed=config.seed,
+                metric="eval/bradley_terry",
+                role="reward",
+                card=common.card_of(config, "reward"),
+                end_ids=encoder.end_ids,
+                pairs=True,
+            ),
         )
         done = common.train(supervised, config, folder, Subject(loaded, encoder, train))
         heldout = encoder.pairs(loaded.test)

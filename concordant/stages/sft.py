@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from concordant.algorithms import sft as algorithm
-from concordant.algorithms.supervised import Supervised
+from concordant.algorithms.supervised import Course, Examples, Supervised
 from concordant.config.stages import SFTConfig
 from concordant.core.trees import ROW_TOKENS
 from concordant.data.chat import ChatEncoder
@@ -26,16 +26,17 @@ def sft(config: SFTConfig) -> Path:
         heldout = common.heldout(encoder.demonstrations(loaded.test))
         row_tokens = ROW_TOKENS if config.packing else 0
         learner = roles.policy_learner(policy, config.model, config.train, row_tokens=row_tokens)
+        objective = algorithm.SFTObjective()
         supervised = Supervised(
             learner,
-            (algorithm.share_prompts(train), lambda _: algorithm.SFTObjective()),
-            (algorithm.share_prompts(heldout), lambda _: algorithm.SFTObjective()),
-            config.train,
-            config.seed,
-            metric="eval/loss",
-            greater_is_better=False,
-            card=common.card_of(config, "sft"),
-            end_ids=encoder.end_ids,
-            finish=algorithm.finish,
+            Examples(algorithm.share_prompts(train), lambda _: objective),
+            Examples(algorithm.share_prompts(heldout), lambda _: objective),
+            Course(
+                config=config.train,
+                seed=config.seed,
+                card=common.card_of(config, "sft"),
+                end_ids=encoder.end_ids,
+                finish=algorithm.finish,
+            ),
         )
         return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))

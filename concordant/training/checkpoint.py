@@ -1,9 +1,10 @@
-"""Checkpoints that are whole or not there: tensors in safetensors, the rest in JSON, hashes of both in a manifest.
+"""Checkpoints that are whole or not there: a folder for each role, and a manifest with a hash of every file.
 
-    checkpoints/step-000100/{state.safetensors, state.json, manifest.json}
+    checkpoints/step-000100/{manifest.json, loop.json, policy/, critic/ …}
 
-A save writes to a temporary folder on the same file system, syncs it, renames it; only then do old ones go. No pickle.
-The manifest also says what the state came from (``about``), to be read without reading the state.
+Each role writes its own folder; ``loop.json`` has the plain numbers of the loop and the algorithm. A save writes to a
+temporary folder on the same file system, syncs it, renames it; only then do old ones go. The manifest also says what
+the state came from (``about``), to be read without reading the state.
 """
 
 from __future__ import annotations
@@ -13,76 +14,71 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
+from concordant.core import save_points
 from concordant.core.errors import UserError
+from concordant.training.identity import package_version
 from concordant.training.run_folder import sync_file, sync_folder
 
-FORMAT = 2
-_TENSORS, _VALUES, _MANIFEST = "state.safetensors", "state.json", "manifest.json"
+FORMAT = 3
+LOOP = "loop.json"
+_MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{6,})")
-_TAGS = ("$tensor", "$tuple", "$items")  # how JSON says what it has no word for
-POINTS = ("begun", "tensors", "values", "manifest", "synced", "renamed", "hidden", "pruned")
-
-
-def at(point: str) -> None:
-    """One of ``POINTS`` of a save has been reached: a process may die here, and tests see to it that it does."""
 
 
 def save(
-    folder: Path, step: int, state: Mapping[str, Any], keep_last: int = 2, about: Mapping[str, Any] | None = None
+    folder: Path,
+    step: int,
+    roles: Mapping[str, Callable[[Path], None]],
+    numbers: Mapping[str, Any],
+    keep_last: int = 2,
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write ``state`` (nested dicts, lists, tuples of tensors and plain values) as ``folder/step-…``; prune older ones.
-
-    Tensors are not copied: nothing may change them meanwhile. Raises OSError when the disk is full; what was there
-    before is then still there.
+    """Write ``folder/step-…`` and prune older ones. Each of ``roles`` fills the empty folder it is given; ``numbers``
+    is what JSON can hold. Raises OSError when the disk is full; what was there before is then still there.
     """
     final = folder / f"step-{step:06d}"
     temporary = folder / f".{final.name}.tmp"
     _remove_leftovers(folder)
     temporary.mkdir(parents=True)
-    at("begun")
+    save_points.at("begun")
     try:
-        packer = _Packer()
-        values = packer.encode(state, "state")
-        save_file(packer.tensors, temporary / _TENSORS)
-        at("tensors")
-        (temporary / _VALUES).write_text(json.dumps(values), encoding="utf-8")
-        at("values")
-        files = {name: _identity(temporary / name) for name in (_TENSORS, _VALUES)}
+        for name, write in roles.items():
+            (temporary / name).mkdir()
+            write(temporary / name)
+            save_points.at("role")
+        (temporary / LOOP).write_text(json.dumps(numbers), encoding="utf-8")
+        save_points.at("loop")
+        files = {str(path.relative_to(temporary)): _identity(path) for path in _files(temporary)}
         (temporary / _MANIFEST).write_text(_render_manifest(step, files, about or {}), encoding="utf-8")
-        at("manifest")
-        for name in (_TENSORS, _VALUES, _MANIFEST):
-            sync_file(temporary / name)
+        save_points.at("manifest")
+        for path in sorted(temporary.rglob("*")):  # files and the roles' folders
+            sync_file(path)
         sync_folder(temporary)
-        at("synced")
+        save_points.at("synced")
         if final.exists():  # the same step again
             shutil.rmtree(final)
         os.rename(temporary, final)
         sync_folder(folder)
-        at("renamed")
-    except (OSError, SafetensorError, TypeError) as problem:
+        save_points.at("renamed")
+    except (OSError, TypeError):
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(problem, SafetensorError):  # its words for a full disk
-            raise OSError(str(problem)) from problem
         raise
     for old in _all(folder)[keep_last:]:
         doomed = old.with_name(f".{old.name}.tmp")  # out of sight first: a kill in between leaves no half checkpoint
         os.rename(old, doomed)
-        at("hidden")
+        save_points.at("hidden")
         shutil.rmtree(doomed)
-        at("pruned")
+        save_points.at("pruned")
     return final
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose every byte is as it was written, and what is wrong with newer ones."""
+    """The newest checkpoint whose every byte is as it was written, and what is wrong with newer ones. UserError where
+    another version of concordant wrote it."""
     problems: list[str] = []
     for path in _all(folder):
         problem = fault(path)
@@ -102,12 +98,12 @@ def set_aside(folder: Path, after: int) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state that ``save`` wrote, tensors on the CPU. A damaged checkpoint is a UserError that names the file."""
+    """The ``numbers`` that ``save`` wrote, of a checkpoint whose every file is whole: a role may then be given its
+    folder in ``path``. A damaged checkpoint is a UserError that names the file."""
     problem = fault(path)
     if problem:
         raise UserError(problem)
-    tensors = load_file(path / _TENSORS)
-    return _decode(json.loads((path / _VALUES).read_text(encoding="utf-8")), tensors)
+    return json.loads((path / LOOP).read_text(encoding="utf-8"))
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -116,23 +112,33 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def fault(path: Path) -> str | None:
-    """What is wrong with the checkpoint at ``path``, naming the file; None when all hashes hold."""
+    """What is wrong with the checkpoint at ``path``, naming the file; None when all hashes hold. UserError where
+    another version of concordant wrote it."""
     manifest = path / _MANIFEST
     try:
         text = manifest.read_text(encoding="utf-8")
         content = json.loads(text)
-        if content["format"] != FORMAT:
-            return f"{manifest} is of format {content['format']}; this version reads {FORMAT}"
-        if text != _render_manifest(content["step"], content["files"], content["about"]):
+        if text != _render_manifest(content["step"], content["files"], content["about"], content["format"]):
             return f"{manifest} is damaged"
+        if content["format"] != FORMAT:
+            raise _of_another_version(path, content)
         for name, written in content["files"].items():
             if _identity(path / name) != written:
                 return f"{path / name} is not as it was written (size or hash differs)"
     except FileNotFoundError as problem:
         return f"{problem.filename} is missing"
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError):
         return f"{manifest} cannot be read"
     return None
+
+
+def _of_another_version(path: Path, content: Mapping[str, Any]) -> UserError:
+    by = content["about"].get("environment", {}).get("concordant", "of another version")
+    return UserError(
+        f"{path} was written by concordant {by} in checkpoint format {content['format']}, and this is concordant "
+        f"{package_version()}, which reads format {FORMAT}. Finish the run with the version that began it, or start "
+        f"anew: remove {path.parent.parent}, or choose another --output"
+    )
 
 
 def step_of(path: Path) -> int:
@@ -153,72 +159,18 @@ def _remove_leftovers(folder: Path) -> None:
         shutil.rmtree(path)
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _identity(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}
 
 
-def _render_manifest(step: int, files: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+def _render_manifest(step: int, files: Mapping[str, Any], about: Mapping[str, Any], made_as: int = FORMAT) -> str:
     """The manifest's only valid text: it carries a hash of itself."""
-    body: dict[str, Any] = {"format": FORMAT, "step": step, "files": files, "about": about}
+    body: dict[str, Any] = {"format": made_as, "step": step, "files": files, "about": about}
     body["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return json.dumps(body, sort_keys=True, indent=1) + "\n"
-
-
-class _Packer:
-    """Takes tensors out of a state under names. One that occurs twice (tied weights) is stored once."""
-
-    def __init__(self) -> None:
-        self.tensors: dict[str, Tensor] = {}
-        self._name_of: dict[tuple[Any, ...], str] = {}
-        self._storages: set[int] = set()
-
-    def encode(self, value: Any, where: str) -> Any:
-        """JSON of ``value``; ``where`` is the path to it, for names and errors."""
-        if isinstance(value, Tensor):
-            return {"$tensor": self._store(value, where)}
-        if isinstance(value, Mapping):
-            if all(isinstance(key, str) and key not in _TAGS for key in value):
-                return {key: self.encode(item, f"{where}.{key}") for key, item in value.items()}
-            return {"$items": [self._item(key, item, where) for key, item in value.items()]}
-        if isinstance(value, list | tuple):
-            listed = [self.encode(item, f"{where}.{i}") for i, item in enumerate(value)]
-            return {"$tuple": listed} if isinstance(value, tuple) else listed
-        if value is None or isinstance(value, str | bool | int | float):
-            return value
-        raise TypeError(f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values")
-
-    def _item(self, key: Any, item: Any, where: str) -> list[Any]:
-        if not isinstance(key, str | bool | int | float):
-            raise TypeError(f"{where} has a {type(key).__name__} as a key; a checkpoint's keys are text or numbers")
-        return [key, self.encode(item, f"{where}.{key}")]
-
-    def _store(self, value: Tensor, where: str) -> str:
-        same = (value.device, value.data_ptr(), value.dtype, tuple(value.shape), value.stride())
-        if value.numel() and same in self._name_of:
-            return self._name_of[same]
-        tensor = value.detach().to("cpu").contiguous()
-        storage = tensor.untyped_storage()
-        is_part = storage.nbytes() != tensor.numel() * tensor.element_size() or storage.data_ptr() in self._storages
-        if is_part:  # safetensors stores whole storages, each once
-            tensor = tensor.clone()
-        self._storages.add(tensor.untyped_storage().data_ptr())
-        name = f"{len(self.tensors)}:{where}"  # the number keeps "a.b" apart from "b" inside "a"
-        self.tensors[name] = tensor
-        self._name_of[same] = name
-        return name
-
-
-def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_decode(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "$tensor" in value:
-        return tensors[value["$tensor"]]
-    if "$tuple" in value:
-        return tuple(_decode(item, tensors) for item in value["$tuple"])
-    if "$items" in value:
-        return {key: _decode(item, tensors) for key, item in value["$items"]}
-    return {key: _decode(item, tensors) for key, item in value.items()}

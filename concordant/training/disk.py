@@ -7,21 +7,17 @@ from pathlib import Path
 
 from concordant.config.train import TrainConfig
 
-BYTES = 4  # of a weight: fp32, on disk as in memory
 LOGS = 32 * 2**20  # metrics, samples, TensorBoard, tokenizer: an allowance
 
 
-def disk_need(trained: int, exported: int, train: TrainConfig) -> int:
-    """Bytes a run writes at most at once.
+def disk_need(checkpoint: int, exported: int, train: TrainConfig) -> int:
+    """Bytes a run writes at most at once, of a checkpoint's bytes and those of the model that is written at the end.
 
-    ``trained``: weights with an optimizer, each with Adam's two moments beside it in a checkpoint, and once more as
-    the best so far where ``keep_best``. ``exported``: weights of the model that is written at the end. A checkpoint
-    is written whole before the oldest goes, so one more lies there than are kept.
+    A checkpoint is written whole before the oldest goes, so one more lies there than are kept.
     """
-    checkpoint = trained * BYTES * (4 if train.keep_best else 3)
     saves = train.save_every or train.save_minutes
     checkpoints = train.keep_last + 1 if saves else 1  # one even where none is due: when asked to stop
-    return checkpoint * checkpoints + exported * BYTES + LOGS
+    return checkpoint * checkpoints + exported + LOGS
 
 
 def disk_free(path: Path) -> int:

@@ -16,6 +16,8 @@ from concordant.config.train import TrainConfig
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.core.seeding import generators_put_back, reseed
 from concordant.engines.memory import enough_memory
+from concordant.engines.protocol import Role
+from concordant.engines.state_files import write_state
 from concordant.training import checkpoint
 from concordant.training.inputs import Inputs, environment
 from concordant.training.interrupt import StopRequest
@@ -30,8 +32,14 @@ MAX_SKIPPED_IN_A_ROW = 5  # steps without a finite loss or gradient after which 
 
 
 class Algorithm(Protocol):
-    """What is trained. ``state_dict`` holds all that the next step depends on: weights, optimizers, statistics. Random
-    draws come from named streams, or from the process's own generators, which the loop reseeds before each step."""
+    """What is trained. All that the next step depends on is in its roles, which keep their own state, and its numbers.
+    Random draws come from named streams, or from the process's own generators, which the loop reseeds before each
+    step."""
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """Who has a folder in a checkpoint, by its name. The first is exported, and its best weights are kept."""
+        ...
 
     total_steps: int
     metric: str  # held-out metric that picks the best weights, e.g. "eval/loss"
@@ -50,12 +58,6 @@ class Algorithm(Protocol):
         """Rows for samples.jsonl at an evaluation; may be empty."""
         ...
 
-    def snapshot(self) -> dict[str, Any]:
-        """A copy of the trained weights, as nested dicts of tensors."""
-        ...
-
-    def restore(self, snapshot: dict[str, Any]) -> None: ...
-
     def export(self, folder: Path) -> None:
         """Write the result into ``folder``, which exists and is empty."""
         ...
@@ -64,11 +66,11 @@ class Algorithm(Protocol):
         """What the last step learnt from, as nested dicts and lists of tensors and plain values, for a post-mortem."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors may be the live ones: they are written, or copied, before the next step."""
+    def numbers(self) -> dict[str, Any]:
+        """Plain values that JSON can hold, beside what the roles keep."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_numbers(self, numbers: Mapping[str, Any]) -> None: ...
 
 
 class Callback(Protocol):
@@ -104,6 +106,7 @@ class LoopState:
     best_step: int | None = None
     best_value: float | None = None
     stale_evaluations: int = 0  # since the best one
+    kept_step: int | None = None  # steps behind the weights that the first role keeps; None where it keeps none
     skipped: int = 0  # steps with an update left out
     skipped_in_a_row: int = 0
 
@@ -132,7 +135,7 @@ class _Loop:
         self.callbacks, self.display = callbacks, display
         self.total = algorithm.total_steps
         self.state = LoopState()
-        self.best: dict[str, Any] | None = None  # weights of the best evaluation while later steps change them
+        self.main = next(iter(algorithm.roles.values()))  # what is exported
         self.saver = Saver(folder.checkpoints, config)
         folder.inputs.settings |= {"seed": seed, "total_steps": self.total}
         folder.inputs.environment = environment(torch.get_num_threads())
@@ -145,7 +148,9 @@ class _Loop:
         if self.total < 1:
             raise UserError("there is no step to train: the data gives no whole batch; lower train.batch_size")
         with_best = self.config.keep_best and self.config.evaluate_every > 0
-        little_room = self.saver.check_room(self.algorithm.state_dict(), with_best)
+        roles = self.algorithm.roles.values()
+        checkpoint_bytes = sum(role.checkpoint_bytes(with_best and role is self.main) for role in roles)
+        little_room = self.saver.check_room(checkpoint_bytes, self.main.export_bytes())
         if little_room:
             self.display.message(self._where(little_room))
         if self.folder.resume:
@@ -249,8 +254,12 @@ class _Loop:
             state.stale_evaluations += 1
             return
         state.best_step, state.best_value, state.stale_evaluations = state.step, value, 0
-        # The last step's weights are in the model anyway.
-        self.best = self.algorithm.snapshot() if self.config.keep_best and state.step < self.total else None
+        if self.config.keep_best and state.step < self.total:
+            self.main.keep()
+            state.kept_step = state.step
+        else:  # the last step's weights are in the model anyway
+            self.main.forget()
+            state.kept_step = None
 
     def _count_skipped(self, metrics: Mapping[str, float]) -> None:
         state = self.state
@@ -266,9 +275,11 @@ class _Loop:
 
     def _dump(self, metrics: Mapping[str, float]) -> str:
         """Where the batch of the last step and its metrics are now, in a checkpoint's form."""
-        found = {"metrics": dict(metrics), "batch": self.algorithm.last_batch()}
+        batch = {"batch": lambda folder: write_state(folder, self.algorithm.last_batch())}
         try:
-            return str(checkpoint.save(self.folder.path / "bad_batch", self.state.step, found))
+            return str(
+                checkpoint.save(self.folder.path / "bad_batch", self.state.step, batch, {"metrics": dict(metrics)})
+            )
         except OSError as problem:
             return f"no file ({problem})"
 
@@ -278,10 +289,10 @@ class _Loop:
             self.display.message(self._where("the run is complete; nothing left to train"))
         if state.skipped:
             self.display.message(self._where(f"{state.skipped} steps left an update out: loss or gradient not finite"))
-        if self.best is not None and state.best_step != state.step:
-            self.algorithm.restore(self.best)
-            exported = state.best_step or exported
-            self.display.message(self._where(f"kept the weights of step {state.best_step}, the best evaluation"))
+        if state.kept_step is not None and state.kept_step != state.step:
+            self.main.restore()
+            exported = state.kept_step
+            self.display.message(self._where(f"kept the weights of step {state.kept_step}, the best evaluation"))
         result = LoopResult(
             steps=state.step,
             model=self._export(),
@@ -306,13 +317,13 @@ class _Loop:
         if self.saver.has(self.state.step):
             return
         try:
-            state = {
+            numbers = {
                 "loop": asdict(self.state),
                 "offsets": self.folder.offsets(),
-                "best": self.best,
-                "algorithm": self.algorithm.state_dict(),
+                "algorithm": self.algorithm.numbers(),
             }
-            self.saver.save(self.state.step, state, self.folder.inputs.as_json())
+            roles = {name: role.save for name, role in self.algorithm.roles.items()}
+            self.saver.save(self.state.step, roles, numbers, self.folder.inputs.as_json())
         except OSError as problem:
             raise RunFailed(
                 self._where(f"the checkpoint could not be saved ({problem}); older ones are kept")
@@ -339,8 +350,9 @@ class _Loop:
         changes = self.folder.changes_since(Inputs.from_json(checkpoint.read_about(path)), str(path))
         saved = checkpoint.load(path)
         self.state = LoopState(**saved["loop"])
-        self.best = saved["best"]
-        self.algorithm.load_state_dict(saved["algorithm"])
+        for name, role in self.algorithm.roles.items():
+            role.load(path / name)
+        self.algorithm.load_numbers(saved["algorithm"])
         self.folder.rewind(saved["offsets"])
         checkpoint.set_aside(self.folder.checkpoints, self.state.step)
         self.saver.loaded(self.state.step)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.training import checkpoint
 
 SHARE = 0.04  # of the time that saving by the clock may take
-_ADAM = 3  # a trained number is kept with AdamW's two moments
 
 
 class Saver:
@@ -42,41 +39,38 @@ class Saver:
         """The checkpoint of ``step`` is there already."""
         self._saved_step = step
 
-    def save(self, step: int, state: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        roles: Mapping[str, Callable[[Path], None]],
+        numbers: Mapping[str, Any],
+        about: Mapping[str, Any],
+    ) -> None:
         """Raises OSError when the disk is full; older checkpoints are kept."""
         started = time.monotonic()
         try:
-            checkpoint.save(self.folder, step, state, self.config.keep_last, about)
+            checkpoint.save(self.folder, step, roles, numbers, self.config.keep_last, about)
             self._saved_step = step
         finally:
             self._last = time.monotonic()  # after a failure too: a full disk is not asked again at every step
             self._cost = self._last - started
 
-    def check_room(self, state: Mapping[str, Any], with_best: bool) -> str:
+    def check_room(self, checkpoint_bytes: int, model_bytes: int) -> str:
         """Before the first step: UserError where not even one checkpoint and the result fit on the disk, else a
-        warning where not all do that ``keep_last`` asks for, else ''. ``state``: the algorithm's, before AdamW has
-        moments."""
-        weights = tensor_bytes(state)
-        one = weights * (_ADAM + with_best) if self.is_on else 0
+        warning where not all do that ``keep_last`` asks for, else ''."""
+        one = checkpoint_bytes if self.is_on else 0
         there = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
         free = shutil.disk_usage(self.folder.parent).free
-        least, all_of_them = one + weights, max(0, one * (self.config.keep_last + 1) - there) + weights
+        least = one + model_bytes
+        all_of_them = max(0, one * (self.config.keep_last + 1) - there) + model_bytes
         if free >= all_of_them:
             return ""
         has = f"the disk of {self.folder.parent} has {_megabytes(free)} free"
-        need = f"a checkpoint takes about {_megabytes(one)}, the model {_megabytes(weights)}"
+        need = f"a checkpoint takes about {_megabytes(one)}, the model {_megabytes(model_bytes)}"
         if free < least:
             way_out = "make room, choose another --output, or train without checkpoints (--train.save_minutes=0)"
             raise UserError(f"{has}; {need}. {way_out}")
         return f"{has}; {need}: too little for the {self.config.keep_last} of train.keep_last and one being written"
-
-
-def tensor_bytes(value: Any) -> int:
-    """Size of all tensors in nested mappings and sequences."""
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return sum(tensor_bytes(item) for item in items)
 
 
 def _megabytes(count: int) -> str:

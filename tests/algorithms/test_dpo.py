@@ -5,8 +5,10 @@ import torch
 
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.pairs import check_pairs, ranked_right
+from concordant.config.stages import DPOConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
+from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
 from tests.algorithms.worlds import given, loss_of, means, tree
@@ -106,3 +108,21 @@ def test_anything_but_two_answers_is_no_pair():
 
 def test_ties_are_half_right():
     assert ranked_right(torch.tensor([1.0, -2.0, 0.0])) == 1.5
+
+
+def test_a_loss_that_needs_no_reference_asks_none(monkeypatch):
+    from importlib import import_module
+
+    class Nobody:
+        def forward(self, trees, want):
+            raise AssertionError("asked")
+
+    stage = import_module("concordant.stages.dpo")
+    config = DPOConfig()
+    with pytest.raises(AssertionError, match="asked"):
+        stage._objective(config, Nobody(), pairs())
+    assert DPOObjective(torch.zeros(2), "sigmoid", 0.1).needs_reference
+    free = PreferenceLoss(lambda x_P, beta, e: -beta * x_P, length_mean=True, needs_reference=False)
+    monkeypatch.setitem(PREFERENCE_LOSSES, "sigmoid", free)
+    objective = stage._objective(config, None, pairs())([1])
+    assert not objective.needs_reference and objective.reference_B.tolist() == [0.0, 0.0]

@@ -6,7 +6,7 @@ import torch
 
 from concordant.algorithms.rollouts import Sampler
 from concordant.algorithms.sft import SFTObjective, finish, share_prompts
-from concordant.algorithms.supervised import Supervised
+from concordant.algorithms.supervised import Course, Examples, Supervised
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 from concordant.core.objective import BranchOutputs
@@ -88,10 +88,9 @@ def test_after_learning_an_answer_the_model_says_it_and_stops(pad):
 def test_without_held_out_answers_there_is_no_evaluation_to_pick_the_best_by():
     """A probe alone has no loss: the loop would look for one."""
     trees = [tree([8, 9])]
-    supervised = Supervised(
-        learner(), (trees, lambda _: SFTObjective()), ([], lambda _: SFTObjective()), TrainConfig(), 0,
-        "eval/loss", False, probe=lambda step: {"kl": 1.0},
-    )  # fmt: skip
+    examples, nothing = (Examples(some, lambda _: SFTObjective()) for some in (trees, []))
+    course = Course(config=TrainConfig(), seed=0)
+    supervised = Supervised(learner(), examples, nothing, course, probe=lambda step: {"kl": 1.0})
     assert supervised.evaluate(1) == {}
     supervised.heldout = trees
     assert {"eval/loss", "eval/kl"} <= set(supervised.evaluate(1))

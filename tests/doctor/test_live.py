@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from concordant.config.doctor import DoctorConfig
 from concordant.config.train import TrainConfig
@@ -33,19 +32,33 @@ class Scripted:
     def samples(self, step):
         return []
 
-    def snapshot(self):
-        return {}
+    @property
+    def roles(self):
+        return {"policy": self}
 
-    def restore(self, snapshot):
+    def keep(self):
         pass
+
+    forget = restore = keep
+
+    def checkpoint_bytes(self, with_kept):
+        return 4
+
+    def export_bytes(self):
+        return 4
 
     def export(self, folder):
         (folder / "model.json").write_text("{}")
 
-    def state_dict(self):
-        return {"nothing": torch.zeros(1)}
+    def save(self, folder):
+        pass
 
-    def load_state_dict(self, state):
+    load = save
+
+    def numbers(self):
+        return {}
+
+    def load_numbers(self, numbers):
         pass
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.sft import SFTObjective
-from concordant.algorithms.supervised import Supervised
+from concordant.algorithms.supervised import Course, Examples, Supervised
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
@@ -33,7 +33,8 @@ def learner_of(lora_rank=0, **settings):
 
 
 def supervised(learner, objective_of, trees=PAIRS):
-    return Supervised(learner, (trees, objective_of), ([], objective_of), learner.config, 0, "eval/loss", False)
+    course = Course(config=learner.config, seed=0)
+    return Supervised(learner, Examples(trees, objective_of), Examples([], objective_of), course)
 
 
 def sft(learner, trees=PAIRS):

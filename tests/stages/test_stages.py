@@ -37,6 +37,7 @@ from tests.stages.small import (
     SAMPLING,
     SHORT_ANSWERS,
     dialogues,
+    learner_and_reference,
     learner_of,
     metrics_of,
     plain,
@@ -127,7 +128,9 @@ def test_plain_transformers_gives_the_policys_log_probs(verb, request):
     folder = request.getfixturevalue(verb) / "model"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     trees = dialogues(tokenizer)
-    ours = learner_of(load_policy(ModelConfig(**plain(folder)))).forward(trees, Outputs(logprob=True)).logprob_N
+    ours = (
+        learner_of(load_policy(ModelConfig(**plain(folder)))).forward(trees, Outputs(logprob=True)).result().logprob_N
+    )
     theirs = []
     for tree in trees:
         for branch in tree.branches:
@@ -187,15 +190,13 @@ def test_after_sft_with_lora_the_reference_of_dpo_is_the_result_of_sft(runs, sft
     tuned = stages.sft(SFTConfig(output=str(runs / "lora"), data=DATA, model=lora, train=train(learning_rate=1e-2)))
     base, result = (load_policy(ModelConfig(**plain(f / "model"))) for f in (sft, tuned))
     trees = dialogues(result.tokenizer)
-    moved, start = (learner_of(p).forward(trees, Outputs(logprob=True)).logprob_N for p in (result, base))
+    moved, start = (learner_of(p).forward(trees, Outputs(logprob=True)).result().logprob_N for p in (result, base))
     assert not torch.allclose(moved, start, atol=1e-2)
     config = DPOConfig(output="-", data=DATA, model=ModelConfig(**plain(tuned / "model"), lora=LoraConfig(rank=2)))
-    learner = common.learner_of(common.open_policy(config.model, []), config.model, config.train)
-    reference = common.reference_of(learner, "", config)
+    _, reference = learner_and_reference(config.model)
     assert torch.allclose(reference.forward(trees, Outputs(logprob=True)).result().logprob_N, moved, atol=1e-4)
-    learner = common.learner_of(common.open_policy(config.model, []), config.model, config.train)
-    other = common.reference_of(learner, str(sft / "model"), config)
-    assert torch.allclose(other.forward(trees, Outputs(logprob=True)).logprob_N, start, atol=1e-4)
+    _, other = learner_and_reference(config.model, str(sft / "model"))
+    assert torch.allclose(other.forward(trees, Outputs(logprob=True)).result().logprob_N, start, atol=1e-4)
 
 
 def test_from_an_adapter_of_sft_the_reference_is_the_model_with_it(runs, sft, tmp_path):
@@ -206,10 +207,9 @@ def test_from_an_adapter_of_sft_the_reference_is_the_model_with_it(runs, sft, tm
                 p.add_(0.05)
     save_adapter(policy.model, tmp_path / "adapter", base_name=str(sft / "model"))
     trees = dialogues(policy.tokenizer)
-    tuned = learner_of(policy).forward(trees, Outputs(logprob=True)).logprob_N
+    tuned = learner_of(policy).forward(trees, Outputs(logprob=True)).result().logprob_N
     model = ModelConfig(**plain(sft / "model"), adapter=str(tmp_path / "adapter"))
-    learner = common.learner_of(common.open_policy(model, []), model, train())
-    reference = common.reference_of(learner, "", DPOConfig(model=model))
+    learner, reference = learner_and_reference(model)
     assert torch.allclose(reference.forward(trees, Outputs(logprob=True)).result().logprob_N, tuned, atol=1e-4)
     assert reference.network.model is learner.network.model, "one backbone"
 
@@ -230,7 +230,7 @@ def test_merging_an_adapter_gives_the_model_with_it(sft, tmp_path):
     assert not list(merged.glob("adapter*"))
     trees = dialogues(policy.tokenizer)
     adapted, whole = (
-        learner_of(p).forward(trees, Outputs(logprob=True)).logprob_N
+        learner_of(p).forward(trees, Outputs(logprob=True)).result().logprob_N
         for p in (policy, load_policy(ModelConfig(**plain(merged))))
     )
     assert torch.allclose(adapted, whole, atol=1e-4)
@@ -243,9 +243,8 @@ def test_a_reference_that_reads_other_tokens_is_refused(sft, tmp_path):
 
     save_policy(tiny_policy(), tmp_path / "other")
     model = ModelConfig(**plain(sft / "model"))
-    learner = common.learner_of(common.open_policy(model, []), model, train())
     with pytest.raises(UserError, match="tokenizer"):
-        common.reference_of(learner, str(tmp_path / "other"), DPOConfig(model=model))
+        learner_and_reference(model, str(tmp_path / "other"))
 
 
 def test_a_reward_model_with_another_tokenizer_scores_a_ppo_run(runs, sft, capsys):

@@ -268,6 +268,7 @@ def results(folder: Path) -> dict[str, bytes]:
     samples, the exported model. Left out: timings, and lengths of logs, which depend on how timings are written."""
     import torch
 
+    from concordant.engines.state_files import read_state
     from concordant.training import checkpoint
 
     found: dict[str, bytes] = {}
@@ -277,8 +278,9 @@ def results(folder: Path) -> dict[str, bytes]:
         if path.name == "checkpoints":
             newest = checkpoint.newest_valid(path)[0]
             assert newest is not None, path
-            state = checkpoint.load(newest)
-            del state["offsets"]
+            state = {"loop.json": checkpoint.load(newest)}
+            del state["loop.json"]["offsets"]
+            state |= {role.name: read_state(role) for role in newest.iterdir() if role.is_dir()}
             found |= {f"{name}/{newest.name}{where}": value for where, value in _leaves(state, torch)}
         elif path.name == "metrics.jsonl":
             found[name] = _timeless(path)

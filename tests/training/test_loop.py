@@ -14,6 +14,8 @@ import torch
 from concordant.config.train import TrainConfig
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.core.seeding import torch_stream
+from concordant.engines import state_files
+from concordant.engines.state_files import read_state, write_state
 from concordant.training import checkpoint
 from concordant.training.loop import MAX_SKIPPED_IN_A_ROW, LoopResult, run_loop
 from concordant.training.run_folder import RunFolder
@@ -32,7 +34,7 @@ class Walk:
 
     def __post_init__(self):
         self.weight, self.momentum = torch.zeros(3), torch.zeros(3)
-        self.seen = 0
+        self.seen, self.kept = 0, None
         self.rates: list[float] = []
 
     def step(self, step, learning_rate):
@@ -54,11 +56,24 @@ class Walk:
     def samples(self, step):
         return [{"prompt": "p", "response": "r"}] if self.evaluations else []
 
-    def snapshot(self):
-        return {"weight": self.weight.clone()}
+    @property
+    def roles(self):
+        return {"policy": self}
 
-    def restore(self, snapshot):
-        self.weight = snapshot["weight"]
+    def keep(self):
+        self.kept = self.weight.clone()
+
+    def forget(self):
+        self.kept = None
+
+    def restore(self):
+        self.weight = self.kept
+
+    def checkpoint_bytes(self, with_kept):
+        return 3 * self.export_bytes()
+
+    def export_bytes(self):
+        return 4 * (self.weight.numel() + self.momentum.numel())
 
     def export(self, folder):
         (folder / "weight.json").write_text(json.dumps(self.weight.tolist()))
@@ -66,11 +81,18 @@ class Walk:
     def last_batch(self):
         return {"ids": [1, 2], "weight": self.weight}
 
-    def state_dict(self):
-        return {"weight": self.weight, "momentum": self.momentum, "seen": self.seen}
+    def save(self, folder):
+        write_state(folder, {"weight": self.weight, "momentum": self.momentum, "kept": self.kept})
 
-    def load_state_dict(self, state):
-        self.weight, self.momentum, self.seen = state["weight"], state["momentum"], state["seen"]
+    def load(self, folder):
+        state = read_state(folder)
+        self.weight, self.momentum, self.kept = state["weight"], state["momentum"], state["kept"]
+
+    def numbers(self):
+        return {"seen": self.seen}
+
+    def load_numbers(self, numbers):
+        self.seen = numbers["seen"]
 
 
 def config(**changes):
@@ -174,7 +196,8 @@ def test_a_run_of_nothing_but_nan_stops_with_a_cure(tmp_path):
     with pytest.raises(RunFailed, match=f"not finite {MAX_SKIPPED_IN_A_ROW} times in a row; .*; lower train.learning"):
         run(tmp_path, Walk(total_steps=50, skip=lambda step: step >= 3))
     bad = checkpoint.load(tmp_path / "bad_batch" / f"step-{3 + MAX_SKIPPED_IN_A_ROW:06d}")
-    assert bad["batch"]["ids"] == [1, 2] and bad["metrics"]["skipped"] == 1
+    batch = read_state(tmp_path / "bad_batch" / f"step-{3 + MAX_SKIPPED_IN_A_ROW:06d}" / "batch")
+    assert batch["ids"] == [1, 2] and bad["metrics"]["skipped"] == 1
     assert rows(tmp_path)[-1]["step"] == 3 + MAX_SKIPPED_IN_A_ROW
     assert rows(tmp_path)[-1]["skipped"] == 1
 
@@ -212,9 +235,15 @@ def test_the_best_weights_survive_a_resume(tmp_path):
     assert (result.best_step, result.exported_step) == (2, 2)
 
 
+def test_the_best_weights_are_forgotten_when_the_last_are_better(tmp_path):
+    walk = Walk(evaluations=[2.0, 3.0, 1.0])
+    run(tmp_path, walk, evaluate_every=2, save_every=1)
+    assert walk.kept is None and exported(tmp_path) == walk.weight.tolist()
+
+
 def damage(folder):
     newest = checkpoint.newest_valid(folder / "checkpoints")[0]
-    (newest / "state.safetensors").write_bytes(b"\0" * 10)
+    (newest / "policy" / "state.safetensors").write_bytes(b"\0" * 10)
 
 
 def test_a_damaged_checkpoint_falls_back_one_and_the_logs_follow(tmp_path):
@@ -241,7 +270,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(tmp_path):
     with pytest.raises(RunStopped):
         run(tmp_path, Walk(signal_at=3), save_every=1, keep_last=1)
     damage(tmp_path)
-    with pytest.raises(UserError, match="is whole: .*state.safetensors is not as it was written"):
+    with pytest.raises(UserError, match="is whole: .*policy/state.safetensors is not as it was written"):
         run(tmp_path, Walk(), resume=True)
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4]
 
@@ -271,7 +300,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path, monkeypatch,
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(state_files, "save_file", full)
     assert run(tmp_path, Walk(), save_every=2).steps == 6
     assert "could not be saved" in capsys.readouterr().err
 

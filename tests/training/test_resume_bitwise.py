@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from concordant.core import save_points
+from concordant.engines.state_files import read_state
 from concordant.training import checkpoint
 from concordant.training.run_folder import RunFolder
 from tests.training.killing import STEPS, TRAINERS, Kill, Server, bits, command_of, differences, results
 
-AT = "concordant.training.checkpoint.at"
+AT = "concordant.core.save_points.at"
 # Best-of-n saves after every prompt; a small model's last layer runs only where it is read, as a large one's does.
 PATCH = {"concordant.stages.best_of_n.PROMPTS_AT_ONCE": 1, "concordant.kernels.last_layer.WORTH": 0}
 
@@ -63,17 +65,17 @@ def assert_ends_alike(run, place, name, output, whole):
 
 def test_what_is_compared_is_not_nothing(whole):
     names = whole("ppo")
-    for part in ("/algorithm/actor/weights/", "/algorithm/critic/optimizer/state/", "/algorithm/kl_coef"):
+    for part in ("/policy/weights/", "/critic/optimizer/state/", "/loop.json/algorithm/kl_coef"):
         assert any(part in name for name in names), part
-    assert any("/best/" in name for trainer in TRAINERS for name in whole(trainer))  # none where the last is the best
-    assert f"checkpoints/step-{STEPS:06d}/loop/step" in names and bits(names) > 1e6
+    assert any("/kept/" in name for trainer in TRAINERS for name in whole(trainer))  # none where the last is the best
+    assert f"checkpoints/step-{STEPS:06d}/loop.json/loop/step" in names and bits(names) > 1e6
     assert {"metrics.jsonl", "samples.jsonl", "model/model.safetensors"} <= {*names}
 
 
 def test_killed_at_every_point_of_a_save(run, place, whole):
-    """Nine processes one after another, each killed in a save of the one before it goes on from."""
+    """Eleven processes one after another, each killed in a save of the one before it goes on from."""
     output = place / "points"
-    for point in checkpoint.POINTS:
+    for point in save_points.POINTS:
         ended = go_on(run, place, "sft", output, kill=Kill(call=AT, argument=point, time=2 if point == "begun" else 1))
         assert ended.code == -signal.SIGKILL, f"{point}: {ended.said}"
     assert_ends_alike(run, place, "sft", output, whole)
@@ -87,17 +89,18 @@ def test_killed_at_any_instant(run, place, whole, name):
     if name == "best-of-n":
         kill = Kill(call="concordant.training.run_folder.RunFolder.log_samples", time=4)
     else:
-        kill = Kill(call=AT, argument=random.Random(name).choice(checkpoint.POINTS[:6]), time=3)
+        kill = Kill(call=AT, argument=random.Random(name).choice(save_points.POINTS[:7]), time=3)
     assert go_on(run, place, name, output, kill=kill).code == -signal.SIGKILL
     go_on(run, place, name, output, kill=Kill(seconds=instant))
     assert_ends_alike(run, place, name, output, whole)
 
 
-def test_a_step_is_not_lost_to_a_flipped_byte(run, place, whole):
-    output = place / "flipped"
+@pytest.mark.parametrize("part", ["policy/state.safetensors", "critic/state.safetensors", "loop.json"])
+def test_a_step_is_not_lost_to_a_flipped_byte(run, place, whole, part):
+    output = place / f"flipped-{part.partition('.')[0].replace('/', '-')}"
     go_on(run, place, "ppo", output, kill=Kill(call=AT, argument="begun", time=3))
     newest = checkpoint.newest_valid(output / "checkpoints")[0]
-    file = newest / "state.safetensors"
+    file = newest / part
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -242,7 +245,7 @@ def test_a_run_that_is_not_finite_stops_and_leaves_the_batch(run, place, name):
     ended = run(*command_of(name, place / "world", output), *boom, "--model.lora.rank=0")
     assert ended.code == 1 and "Traceback" not in ended.said, ended.said
     said = re.search(r"not finite 5 times in a row; the last batch is in (\S+); lower train.learning_rate", ended.said)
-    batch = checkpoint.load(Path(said[1]))["batch"]
+    batch = read_state(Path(said[1]) / "batch")
     assert all(tree["prompt_P"].numel() and tree["branches"] for tree in batch["trees"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from concordant.config.train import TrainConfig
 from concordant.training import checkpoint, saver
@@ -25,7 +24,7 @@ def test_the_clock_asks_every_minute(tmp_path, clock):
     assert not keeper.due(1)
     clock.now += 1
     assert keeper.due(2)
-    keeper.save(2, {"weight": torch.zeros(2)}, {})
+    keeper.save(2, {}, {"step": 2}, {})
     assert not keeper.due(3)
 
 
@@ -39,7 +38,7 @@ def test_a_slow_save_is_asked_for_less_often_so_that_it_costs_a_twenty_fifth(tmp
     monkeypatch.setattr(checkpoint, "save", slow)
     keeper = Saver(tmp_path, TrainConfig())
     try:
-        keeper.save(1, {}, {})
+        keeper.save(1, {}, {}, {})
     except OSError:
         assert fails
     clock.now += 249

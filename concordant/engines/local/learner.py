@@ -26,6 +26,7 @@ from concordant.engines.local.weights import LocalWeights
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.memory import enough_memory, peak_of_process, total_memory
 from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, StepMetrics
+from concordant.engines.state_files import read_state, write_state
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models.lora_layer import still
 from concordant.models.tree_attention import forward_tokens
@@ -33,6 +34,7 @@ from concordant.models.tree_pass import forward_trees
 
 MICRO_BATCH_TOKENS = 8192  # of a pass with gradient, where none are given
 CPU_GRADIENT_TOKENS = 1536  # the same on a CPU: more costs memory and gains little
+ADAM_MOMENTS = 2  # numbers that AdamW keeps beside each weight
 _FORWARD_FACTOR = 4  # without a backward pass nothing is kept: such a pass may have that many times the tokens
 
 
@@ -154,6 +156,7 @@ class LocalLearner(LocalScorer):
         self.motion = WeightMotion(network.named_parameters())
         self._is_finite = True  # the losses whose gradient is being gathered
         self._reference: LocalScorer | None = None
+        self._kept: dict[str, Tensor] | None = None  # the weights of the best evaluation so far
 
     # -- learning -------------------------------------------------------------------------------
 
@@ -215,27 +218,41 @@ class LocalLearner(LocalScorer):
         trained = set(map(id, self.parameters))
         return {name: p for name, p in self.network.named_parameters() if id(p) in trained}
 
-    def snapshot(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self._trained().items()}
+    def save(self, folder: Path) -> None:
+        """The live tensors are written, without a copy."""
+        weights = {name: p.detach() for name, p in self._trained().items()}
+        counts = {"version": self.version, "halvings": self.halvings}
+        write_state(folder, counts | {"weights": weights, "optimizer": self.optimizer.state_dict(), "kept": self._kept})
+
+    def load(self, folder: Path) -> None:
+        state = read_state(folder)
+        self.version, self.halvings, self._kept = state["version"], state["halvings"], state["kept"]
+        self._copy_in(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def keep(self) -> None:
+        self._kept = {name: p.detach().clone() for name, p in self._trained().items()}
+
+    def forget(self) -> None:
+        self._kept = None
+
+    def restore(self) -> None:
+        if self._kept is None:
+            raise ValueError("no weights were kept, so none can be put back")
+        self._copy_in(self._kept)
 
     @torch.no_grad()
-    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
-        weights = self._trained()
-        for name, value in snapshot.items():
-            weights[name].copy_(value)
+    def _copy_in(self, weights: Mapping[str, Tensor]) -> None:
+        own = self._trained()
+        for name, value in weights.items():
+            own[name].copy_(value)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The live tensors, no copy: the next step changes them."""
-        weights = {name: p.detach() for name, p in self._trained().items()}
-        return {
-            "version": self.version, "halvings": self.halvings, "weights": weights,
-            "optimizer": self.optimizer.state_dict(),
-        }  # fmt: skip
+    def checkpoint_bytes(self, with_kept: bool) -> int:
+        weights = sum(p.numel() * p.element_size() for p in self.parameters)
+        return weights * (1 + ADAM_MOMENTS + with_kept)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.version, self.halvings = state["version"], state["halvings"]
-        self.restore(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def export_bytes(self) -> int:
+        return sum(p.numel() * p.element_size() for p in self.network.parameters())
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         self.network.save(folder, dict(card or {}))

@@ -18,9 +18,9 @@ from concordant.engines.local.learner import LocalLearner, LocalScorer
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
 from concordant.engines.protocol import Generator, Learner, Scorer
 from concordant.engines.reward_model import RewardModel
-from concordant.models.traits import ModelTraits
 from concordant.models.load import Policy
 from concordant.models.scalar_head import build_critic
+from concordant.models.traits import ModelTraits
 from tests.engines.tiny import tiny_policy
 
 

@@ -175,14 +175,15 @@ def test_the_reference_is_the_start_and_never_moves(engine, rank):
     assert learner.forward(trees, Outputs(kl=True)).result().kl_N.sum() > 0.01
 
 
-def test_state_comes_back_to_the_same_next_step(engine):
+def test_state_comes_back_to_the_same_next_step(engine, tmp_path):
     trees = pairs()
     one, two = engine.policy(), engine.policy()
     for learner in (one, two):
         learner.forward_backward(trees, SFTObjective()).result()
         learner.step(1e-3).result()
     resumed = engine.policy()
-    resumed.load_state_dict(two.state_dict())
+    two.save(tmp_path)
+    resumed.load(tmp_path)
     for learner in (one, resumed):
         learner.forward_backward(trees[::-1], SFTObjective()).result()
         learner.step(1e-3).result()
@@ -209,6 +210,39 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone_once(engine):
     assert learner.step(1e-3).result().skipped and same_weights(engine.weights(learner), before)
     learner.forward_backward(trees, SFTObjective()).result()
     assert not learner.step(1e-3).result().skipped and not same_weights(engine.weights(learner), before)
+
+
+def test_kept_weights_come_back_through_a_checkpoint(engine, tmp_path):
+    learner, resumed = engine.policy(), engine.policy()
+    with pytest.raises(ValueError, match="no weights were kept"):
+        learner.restore()
+    best = engine.weights(learner)
+    learner.keep()
+    learner.forward_backward(pairs(), SFTObjective()).result()
+    learner.step(1e-2).result()
+    last = engine.weights(learner)
+    learner.save(tmp_path)
+    resumed.load(tmp_path)
+    assert same_weights(engine.weights(resumed), last)
+    for one in (learner, resumed):
+        one.restore()
+        assert same_weights(engine.weights(one), best) and not same_weights(best, last)
+        one.forget()
+        with pytest.raises(ValueError, match="no weights were kept"):
+            one.restore()
+
+
+def test_a_checkpoint_is_as_large_as_was_said_and_holds_no_pickle(engine, tmp_path):
+    learner = engine.policy(tiny_policy(hidden_size=128))
+    learner.forward_backward(pairs(), SFTObjective()).result()
+    learner.step(1e-3).result()
+    for keeps in (False, True):
+        if keeps:
+            learner.keep()
+        learner.save(tmp_path)
+        size = sum(file.stat().st_size for file in tmp_path.iterdir())
+        assert learner.checkpoint_bytes(keeps) == pytest.approx(size, rel=0.05)
+    assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".json"}
 
 
 def test_a_discarded_gradient_is_gone(engine):
