@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,11 +18,8 @@ from concordant.algorithms.ppo import PPO
 from concordant.core.objective import Evaluated, Term
 from concordant.engines.torch_generator import TorchGenerator
 from concordant.engines.torch_learner import TorchLearner
-from concordant.stages import common
+from concordant.stages import common, dpo
 from concordant.stages.rewarding import ModelReward
-
-dpo = importlib.import_module("concordant.stages.dpo")  # the package gives the function of that name
-
 
 # -- weights --------------------------------------------------------------------------------------
 

@@ -3,13 +3,12 @@ from __future__ import annotations
 import functools
 import io
 import json
-import sys
-import types
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import concordant
 from concordant.cli import main
 from concordant.config.yaml_io import load_yaml, parse_yaml
 from concordant.core.errors import RunFailed, RunStopped, UserError
@@ -24,7 +23,8 @@ FILE = """
 seed: 5
 data: {path: builtin:toytalk, max_prompt_tokens: 64}
 stages:
-  report: {verb: evaluate, policies: ["sft=${sft}", "bon=best_of_n:4:${sft}", "ppo=${ppo}"], runs: ["ppo=${ppo.run}"]}
+  report: {verb: evaluate, policies: ["sft=${sft}", "bon=best_of_n:4:${sft}", "ppo=${ppo}"], runs: ["ppo=${ppo.run}"],
+    reward: rule:ends}
   ppo: {model: {name: "${sft}"}, reward: ["${judge}=0.5"], train: {max_steps: 3}}
   judge: {verb: reward, model: "${sft}", train: {max_steps: 2}}
   sft: {model: builtin:tiny, train: {max_steps: 1}}
@@ -294,10 +294,8 @@ def test_the_demo_file_is_a_valid_pipeline(capsys):
 
 
 def test_run_on_the_command_line(tmp_path, fake, monkeypatch, capsys):
-    module = types.ModuleType("concordant.stages")
     for verb, entry in VERBS.items():
-        setattr(module, entry.function, functools.partial(fake, verb))
-    monkeypatch.setitem(sys.modules, "concordant.stages", module)
+        monkeypatch.setitem(vars(concordant), entry.function, functools.partial(fake, verb))
     (tmp_path / "x.yaml").write_text(FILE)
     command = ["run", str(tmp_path / "x.yaml"), "--data", "d", "--output", str(tmp_path / "o"), "--resume", "auto"]
     assert main(command) == 0

@@ -16,6 +16,7 @@ import jinja2
 import torch
 from torch import Tensor
 
+from concordant.config.names import TooLong
 from concordant.core.errors import UserError
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.records import Demonstration, Message, Pair
@@ -41,7 +42,7 @@ class Limits:
     prompt: int = 2**30
     response: int = 2**30
     total: int = 2**30  # of both together: what the model can read
-    too_long: str = "drop"
+    too_long: TooLong = "drop"
 
 
 @dataclass(slots=True)

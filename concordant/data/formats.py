@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from typing import Any
 
-from concordant.core.errors import unknown_name
+from concordant.config.names import DataFormat
 from concordant.data import fields
 from concordant.data.dialogue import (
     AS_MESSAGES,
@@ -39,7 +39,7 @@ NEAR = 0.8  # difflib similarity above which an unknown column is taken for a sl
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    name: str
+    name: DataFormat
     columns: tuple[str, ...]  # all must be there; "a|b": one of the two
     convert: Callable[[Row], Record | Drop]
     accepts: Callable[[Mapping[str, Any]], bool] = lambda values: True  # a look at one row's values
@@ -197,7 +197,7 @@ def _sides(values: Mapping[str, Any], kind: type) -> bool:
     return all(isinstance(values.get(side), kind) for side in ("chosen", "rejected"))
 
 
-FORMATS: dict[str, Format] = {
+FORMATS: dict[DataFormat, Format] = {
     f.name: f
     for f in (
         Format("sharegpt_preference", ("conversations", "chosen", "rejected"), _sharegpt_preference),
@@ -271,14 +271,12 @@ def _half_there(candidate: Format, match: Format, found: set[str]) -> bool:
     return len(own) < len(candidate.columns) and bool(candidate.lacks(found)) and any(_near(c, found) for c in own)
 
 
-def read_records(rows: Iterator[Row], name: str, bad: BadRows, seen: set[str]) -> Iterator[Record | Drop]:
+def read_records(rows: Iterator[Row], name: DataFormat, bad: BadRows, seen: set[str]) -> Iterator[Record | Drop]:
     """Each row as a record, or the reason it is dropped; ``name`` is a format or "auto".
 
     The format is settled file by file and added to ``seen``. Bad rows go to ``bad``.
-    Raises UserError for an unknown format, and for a file no format fits, even when bad rows are skipped.
+    Raises UserError for a file no format fits, even when bad rows are skipped.
     """
-    if name != "auto" and name not in FORMATS:
-        raise unknown_name("data format", name, ["auto", *FORMATS])
     for _, group in groupby(rows, key=lambda row: row.file):
         head = list(islice(group, SAMPLE))
         chosen = recognise(head) if name == "auto" else FORMATS[name]

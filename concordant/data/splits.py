@@ -111,11 +111,6 @@ def load_all(
 
     Raises UserError for a file that is empty or whose rows are all dropped.
     """
-    if not 0 <= config.test_fraction < 1 or config.max_samples < 0:
-        raise UserError(
-            f"data.test_fraction is {config.test_fraction} and data.max_samples {config.max_samples}; "
-            "expected a fraction in [0, 1) and no negative count"
-        )
     source = open_source(config.path, seed, sets)
     reader = _Reader(config, on_progress)
     notes = list(source.notes)

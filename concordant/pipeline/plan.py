@@ -17,6 +17,7 @@ from typing import Any
 
 from concordant.config.checks import validate
 from concordant.config.fields import build, flatten, schema
+from concordant.config.no_effect import idle
 from concordant.config.parse import Flat, assign, flat_keys, to_mapping, typed
 from concordant.core.errors import UserError, nearest, unknown_name
 from concordant.verbs import VERBS, verb_named
@@ -85,6 +86,9 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
             _assigned(keys, own[name]),
         ]
         values = flatten(_typed(config_class, layers, where))
+        own_keys = layers[2].keys() | layers[3].keys()
+        for key in idle(config_class, values).keys() - own_keys:  # a key for all stages, of no use to this one
+            values[key] = keys.fields[key].default
         for key in _OWN_KEYS:
             if values.get(key):
                 raise UserError(

@@ -213,12 +213,8 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
 
 def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     """The run folder, locked, with the resolved config in it."""
-    from concordant.config.checks import validate
     from concordant.config.parse import to_mapping
 
-    validate(config)  # the command line has done so, a notebook has not
-    if not config.output:
-        raise UserError("no run folder: pass --output DIR")
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
     folder.set_config(to_mapping(verb, config))
     folder.inputs = Inputs.of(flatten(config))

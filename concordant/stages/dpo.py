@@ -7,6 +7,7 @@ from pathlib import Path
 
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.supervised import ObjectiveOf, Supervised
+from concordant.config.checks import checked
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import DPOConfig
 from concordant.core.trees import PromptTree
@@ -17,6 +18,7 @@ from concordant.engines.protocol import Learner
 from concordant.stages import common
 
 
+@checked
 def dpo(config: DPOConfig) -> Path:
     """Train a policy on preference pairs; returns the run folder."""
     with common.opened(config, "dpo") as folder:

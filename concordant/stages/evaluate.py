@@ -14,6 +14,7 @@ import torch
 from concordant.algorithms.best_of_n import Choice, choose
 from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Sampler
+from concordant.config.checks import checked
 from concordant.config.specs import best_of, named
 from concordant.config.stages import EvaluateConfig
 from concordant.config.train import TrainConfig
@@ -57,11 +58,10 @@ class _Bench:
     judge: Reward | None
 
 
+@checked
 def evaluate(config: EvaluateConfig) -> Path:
     """Sample, score and compare; writes report.md, report.html, report.json and pictures to ``output``."""
-    if not config.output:
-        raise UserError("no folder for the report: pass --output DIR")
-    policies = named(config.policies, "policies")
+    policies = named(config.policies)
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
     reference_name = _known(config.reference or baseline, policies)
     loaded = load_records(config.data, Prompt, config.seed)
@@ -84,7 +84,7 @@ def evaluate(config: EvaluateConfig) -> Path:
             answers.append(_answers(name, spec, reference, origin, bench))
             bar.update(number + 1, {})
     evaluation = evaluate_policies(answers, baseline, config.bootstrap, config.seed)
-    runs = {name: Path(folder) for name, folder in named(config.runs, "runs").items()}
+    runs = {name: Path(folder) for name, folder in named(config.runs).items()}
     page = write_report(
         evaluation,
         Path(config.output),
@@ -142,8 +142,6 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
 
 
 def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[list[PromptTree], list[Choice]]:
-    if n > 1 and bench.reward is None:
-        raise UserError("best_of_n needs --reward: something has to say which answer is best")
     # Every policy draws from the same streams: what differs between answers is the policy.
     sampling = replace(bench.config.sampling, n=n)
     rollouts = sampler(bench.prompts, sampling, derive(bench.config.seed, "evaluate"))

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from concordant.algorithms.ppo import PPO
+from concordant.config.checks import checked
+from concordant.config.names import NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
-from concordant.core.advantages import NEEDS_CRITIC
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
 from concordant.doctor.preflight import Subject
@@ -21,6 +22,7 @@ from concordant.stages import common
 from concordant.stages.rewarding import Rewards
 
 
+@checked
 def ppo(config: PPOConfig) -> Path:
     """Train a policy with PPO, RLOO or GRPO; returns the run folder."""
     with common.opened(config, "ppo") as folder:
@@ -50,7 +52,8 @@ def ppo(config: PPOConfig) -> Path:
 
 def _critic(config: PPOConfig, policy: Policy, rewards: Rewards) -> TorchLearner:
     critic = build_critic(_critic_start(config, policy, rewards), config.critic_head, config.seed)
-    return TorchLearner(CriticNetwork(critic), config.train, precision_of(config.model, policy.model.device))
+    runs_as = config.critic if config.critic.name else config.model
+    return TorchLearner(CriticNetwork(critic), config.train, precision_of(runs_as, critic.backbone.device))
 
 
 def _critic_start(config: PPOConfig, policy: Policy, rewards: Rewards) -> Started:

@@ -24,7 +24,8 @@ HARMLESS = {
 # Keys that change nothing but how sums are rounded: the same mathematics, perhaps other bits.
 ROUNDING = {
     "packing", "sampling.slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
-    "model.device", "model.activation_checkpointing", "critic.device", "critic.activation_checkpointing",
+    "model.device", "model.activation_checkpointing", "model.kernels",
+    "critic.device", "critic.activation_checkpointing", "critic.kernels",
 }  # fmt: skip
 # Keys that choose the records: compared by the records they lead to.
 CHOOSE_DATA = {

@@ -229,7 +229,6 @@ def test_a_format_can_be_forced() -> None:
     values = {"prompt": "q", "completion": "a", "labels": "x"}
     assert "--data.format=prompt_response" in message(values)
     assert read(values, name="prompt_response") == [Demonstration((Q, A), 1)]
-    assert 'unknown data format "mesages". Did you mean "messages"?' in message(values, name="mesages")
 
 
 def test_a_later_row_without_the_column_is_named_by_line() -> None:

@@ -178,7 +178,6 @@ def test_nothing_left_is_an_error_with_the_counts(tmp_path: Path) -> None:
     assert "expected two answers to a prompt: prompt + chosen + rejected" in prompts_only
     assert "no answers to imitate to train on" in said({"prompt": "q"}, want=Demonstration)
     assert "no prompts to train on" in said({"text": "words"}, want=Prompt)
-    assert "expected a fraction in [0, 1)" in said(pair("q"), test_fraction=1.5)
 
 
 def test_bad_rows_are_counted_among_the_dropped(tmp_path: Path) -> None:
