@@ -35,7 +35,7 @@ _ENCODER_TEMPLATE = DEFAULT_TEMPLATE.replace(" + eos_token", "").replace("\n\n",
 TOO_LONG = ("drop", "cut_prompt_start", "cut_response_end")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Tokens a prompt and a response may have, and what happens to longer ones."""
 

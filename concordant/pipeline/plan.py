@@ -32,7 +32,7 @@ _OUTPUT_FILE = {"score": "scores.jsonl", "generate": "answers.jsonl"}
 Option = tuple[str, list[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One stage, its references to others not yet replaced by paths."""
 
@@ -171,7 +171,13 @@ def _with_needs(name: str, verb: str, values: Flat, known: Sequence[str], where:
             if dot and part != "run":
                 raise UserError(f"{where}: {key}: expected ${{{stage}}} or ${{{stage}.run}}, given ${{{reference}}}")
             needs[stage] = needs.get(stage, False) or not dot
-    return Stage(name, verb, values, tuple(needs), tuple(stage for stage, model in needs.items() if model))
+    return Stage(
+        name=name,
+        verb=verb,
+        values=values,
+        needs=tuple(needs),
+        needs_model=tuple(stage for stage, model in needs.items() if model),
+    )
 
 
 def _in_order(stages: Sequence[Stage], source: str) -> list[Stage]:

@@ -15,6 +15,7 @@ from concordant.algorithms.best_of_n import Choice, choose
 from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.checks import checked
+from concordant.config.names import Responses
 from concordant.config.specs import best_of, named
 from concordant.config.stages import EvaluateConfig
 from concordant.config.train import TrainConfig
@@ -127,11 +128,11 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
     bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
     is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
     return PolicyAnswers(
-        name,
-        [a.prompt for a in answers],
-        [a.response for a in answers],
-        [c.lengths[c.best_number] for c in choices],
-        [a.ended for a in answers],
+        name=name,
+        prompts=[a.prompt for a in answers],
+        responses=[a.response for a in answers],
+        lengths=[c.lengths[c.best_number] for c in choices],
+        ended=[a.ended for a in answers],
         rewards=bench.reward(answers) if bench.reward else None,
         gold=[gold(a.prompt, a.response) for a in answers] if gold else None,
         judge=bench.judge(answers) if bench.judge else None,
@@ -186,7 +187,7 @@ def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
     return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
 
 
-def _demonstrations(records: Sequence[Record], responses: str) -> list[Demonstration]:
+def _demonstrations(records: Sequence[Record], responses: Responses) -> list[Demonstration]:
     """The answers among the records; none where they are prompts alone."""
     made = [as_demonstrations(record, responses) for record in records]
     return [d for found in made if not isinstance(found, Drop) for d in found]

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from concordant.config.checks import checked
 from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
-from concordant.core.errors import UserError
 from concordant.core.seeding import derive
 from concordant.data.chat import ChatEncoder
 from concordant.data.convert import prompt_of
 from concordant.data.records import Message, Prompt
 from concordant.models.load import load_policy, save_policy
-from concordant.models.lora import adapter_names
 from concordant.stages import common
 from concordant.training.run_folder import json_lines, write_text
 
@@ -93,10 +91,6 @@ class _Stream:
 def merge(config: MergeConfig) -> Path:
     """Write the base with the adapter in its weights: a plain model folder."""
     policy = load_policy(config.model)
-    if not adapter_names(policy.model):
-        raise UserError(
-            f"{config.model.name} has no adapter to merge: pass --model.adapter FOLDER, or an adapter folder"
-        )
     save_policy(policy, Path(config.output), {"base_model": config.model.name, "tags": ["merged"]})
     common.message(f"merged model in {config.output}")
     return Path(config.output)

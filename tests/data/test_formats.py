@@ -21,7 +21,7 @@ USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "q"), ("assis
 
 
 def rows(*values: dict[str, Any]) -> list[Row]:
-    return [Row("x.jsonl", "line", number, v) for number, v in enumerate(values, start=1)]
+    return [Row(file="x.jsonl", unit="line", number=number, values=v) for number, v in enumerate(values, start=1)]
 
 
 def read(*values: dict[str, Any], name: str = "auto", skip: bool = False) -> list[Record | Drop]:
@@ -45,7 +45,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], Record]] = [
     (
         "preference",
         {"prompt": "q", "chosen": "good", "rejected": "bad", "margin": 2, "probability": "0.75"},
-        Pair((Q,), "good", "bad", 2.0, 0.75),
+        Pair((Q,), "good", "bad", margin=2.0, probability=0.75),
     ),
     ("implicit", {"chosen": [USER, GOOD], "rejected": [USER, BAD]}, PAIR),
     (
@@ -276,7 +276,10 @@ def test_bad_rows_are_counted_by_reason_when_skipped() -> None:
 
 
 def test_files_of_different_formats_side_by_side() -> None:
-    both = [Row("a", "line", 1, {"prompt": "q", "response": "a"}), Row("b", "line", 1, {"text": "a"})]
+    both = [
+        Row(file="a", unit="line", number=1, values={"prompt": "q", "response": "a"}),
+        Row(file="b", unit="line", number=1, values={"text": "a"}),
+    ]
     seen: set[str] = set()
     assert len(list(read_records(iter(both), "auto", BadRows(False), seen))) == 2
     assert seen == {"prompt_response", "text"}

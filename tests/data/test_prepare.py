@@ -177,8 +177,6 @@ def test_a_second_run_replaces_the_first_and_somebodys_folder_is_left_alone(tmp_
         prepare(config(tmp_path, [hh(0), hh(1)]))
     with pytest.raises(UserError, match="in.jsonl: a file. Expected a folder"):
         prepare(config(tmp_path, [hh(0), hh(1)], output=str(tmp_path / "in.jsonl")))
-    with pytest.raises(UserError, match="no output folder given"):
-        prepare(config(tmp_path, [hh(0)], output=""))
 
 
 def test_a_failure_on_the_way_leaves_the_earlier_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,8 @@ from concordant.models.load import load_policy, save_policy
 from concordant.models.peft_files import save_adapter
 from concordant.models.reward_model import RewardModel
 from concordant.stages import common
+from concordant.stages.ppo import _critic as critic_of
+from concordant.stages.rewarding import Rewards
 from tests.stages.small import (
     DATA,
     MINILM,
@@ -234,7 +236,7 @@ def test_merging_an_adapter_gives_the_model_with_it(sft, tmp_path):
         for p in (policy, load_policy(ModelConfig(**plain(merged))))
     )
     assert torch.allclose(adapted, whole, atol=1e-4)
-    with pytest.raises(UserError, match="has no adapter to merge"):
+    with pytest.raises(UserError, match="model.adapter is needed"):
         concordant.merge(MergeConfig(model=ModelConfig(**plain(sft / "model")), output=str(tmp_path / "nothing")))
 
 
@@ -362,8 +364,14 @@ def test_generate_answers_the_prompts_in_order(sft, pairs_file, tmp_path, capsys
     assert Path(config.output).read_text() == first
     concordant.generate(GenerateConfig(model=model, prompt="hello", sampling=SAMPLING))
     assert "<|" not in capsys.readouterr().out
-    with pytest.raises(UserError, match="one of the two"):
+    with pytest.raises(UserError, match="give either --prompt TEXT or --data FILE"):
         concordant.generate(GenerateConfig(model=model))
+
+
+def test_a_named_critic_runs_in_its_own_precision(sft):
+    model = ModelConfig(**plain(sft / "model"))
+    config = PPOConfig(model=model, critic=replace(model, precision="bf16"))
+    assert critic_of(config, load_policy(model), Rewards(["rule:ends"], model)).precision is torch.bfloat16
 
 
 NUMBERS = {"reward_mean", "reward_std", "gold_mean", "win_rate", "win_rate_low", "win_rate_high", "kl", "perplexity"}
