@@ -135,7 +135,7 @@ def test_a_section_of_another_class_is_refused(section, message):
 def test_load_policy_says_it_too():
     with pytest.raises(UserError, match='^model.precision: expected one of auto, fp32, bf16; given "fp8"$'):
         concordant.load_policy(ModelConfig("m", precision="fp8"))
-    with pytest.raises(UserError, match="^model.name is needed"):
+    with pytest.raises(UserError, match="^no model given: pass --model.name"):
         concordant.load_policy("")
 
 

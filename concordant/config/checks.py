@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from concordant.config import stages as s
 from concordant.config.contradictions import CONTRADICTIONS
 from concordant.config.fields import Field, flatten, schema
-from concordant.config.model import ModelConfig
 from concordant.config.no_effect import idle
 from concordant.config.ranges import VALUES, Matches, Range, Rule
 from concordant.core.errors import UserError, nearest
@@ -26,14 +25,12 @@ Result = TypeVar("Result")
 _EXAMPLES = {
     "output": "--output runs/NAME",
     "data.path": "--data FILE, a hub id or builtin:toytalk",
-    "name": "--model.name builtin:tiny, a folder or a hub id",
     "model.name": "--model.name builtin:tiny, a folder or a hub id",
     "model.adapter": "--model.adapter FOLDER, the adapter to merge",
     "reward": "--reward FOLDER, module:function or rule:NAME",
     "policies": "--policies NAME=FOLDER …",
 }
 NEEDED: dict[type, tuple[str, ...]] = {
-    ModelConfig: ("name",),
     s.RunConfig: ("output", "data.path", "model.name"),
     s.PPOConfig: ("reward",),
     s.BestOfNConfig: ("output", "data.path", "model.name", "reward"),

@@ -46,6 +46,7 @@ _GREEDY = NoEffect(
     "sampling.temperature 0 takes the most likely token, whatever others there are",
     lambda v: v["sampling.temperature"] == 0,
 )
+_MERGED = "weights are merged in fp32 on the CPU and the model is never run"
 _NEVER_SPLIT = NoEffect(("data.test_fraction",), "all records are read, held-out ones too")
 _RESPONSES_SAMPLED = (
     NoEffect(("data.max_response_tokens",), "responses are sampled; sampling.max_new_tokens bounds them"),
@@ -133,10 +134,9 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         NoEffect(("sampling.n", "sampling.slots"), "a question gets one answer"),
     ),
     s.MergeConfig: (
-        NoEffect(
-            ("model.precision", "model.device", "model.kernels", "model.lora.", "model.activation_checkpointing"),
-            "weights are merged in fp32 on the CPU and the model is never run",
-        ),
+        NoEffect(("model.kernels", "model.lora.", "model.activation_checkpointing"), _MERGED),
+        NoEffect(("model.precision",), _MERGED, lambda v: v["model.precision"] != "fp32"),
+        NoEffect(("model.device",), _MERGED, lambda v: v["model.device"] != "cpu"),
     ),
 }
 

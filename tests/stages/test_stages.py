@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from concordant.config.stages import (
     EvaluateConfig,
     GenerateConfig,
     MergeConfig,
+    PPOConfig,
     RewardConfig,
     ScoreConfig,
     SFTConfig,
