@@ -93,9 +93,7 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
     lora = config.lora
     if adapter:
         if lora.rank:  # where the name itself is an adapter folder, which no look at the settings can tell
-            raise UserError(
-                f'"{adapter}" is an adapter and goes on as it is: leave model.lora.rank 0'
-            )
+            raise UserError(f'"{adapter}" is an adapter and goes on as it is: leave model.lora.rank 0')
         from concordant.models.peft_files import load_adapter
 
         load_adapter(model, Path(adapter), name="default")
