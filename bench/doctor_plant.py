@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,11 +20,8 @@ from concordant.engines import roles
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.weights import LocalWeights
-from concordant.stages import common
+from concordant.stages import common, dpo
 from concordant.stages.rewarding import ModelReward
-
-dpo = importlib.import_module("concordant.stages.dpo")  # the package gives the function of that name
-
 
 # -- weights --------------------------------------------------------------------------------------
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import concordant
 from bench.doctor_world import DATA, SIZES, World, model, train
-from concordant import stages
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import DPOConfig, KLConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig
 from concordant.core.seeding import python_stream
 
 STAGES: dict[str, Callable[..., Path]] = {
-    "sft": stages.sft, "reward": stages.reward, "dpo": stages.dpo, "ppo": stages.ppo
+    "sft": concordant.sft, "reward": concordant.reward, "dpo": concordant.dpo, "ppo": concordant.ppo
 }  # fmt: skip
 NEW_TOKENS = 48
 

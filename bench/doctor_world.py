@@ -16,7 +16,7 @@ from unittest.mock import patch
 import torch
 from rich.console import Console
 
-from concordant import stages
+import concordant
 from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.stages import RewardConfig, SFTConfig
@@ -84,7 +84,7 @@ class World:
         for size in SIZES:
             self._sft(size)
             if not self.reward(size).is_dir():
-                stages.reward(
+                concordant.reward(
                     RewardConfig(
                         output=str(self.reward(size).parent), data=DATA, model=model(self.sft(size)),
                         train=train(max_steps=150, batch_size=16, learning_rate=2e-3), lm_coefficient=0.3,
@@ -93,7 +93,7 @@ class World:
 
     def _sft(self, size: str) -> None:
         if not self.sft(size).is_dir():
-            stages.sft(
+            concordant.sft(
                 SFTConfig(
                     output=str(self.sft(size).parent), data=DATA, model=model(f"builtin:{size}"),
                     train=train(max_steps=400, batch_size=32, learning_rate=5e-3, schedule="cosine"),

@@ -148,17 +148,23 @@ def load_policy(model: str | Path | ModelConfig, texts: Iterable[str] | None = N
     ``texts``: what a built-in model's tokenizer is trained on. ``seed``: of new weights. Raises UserError for what is
     no causal language model.
     """
+    from concordant.config.checks import validate
     from concordant.config.model import ModelConfig
     from concordant.engines.local.precision import place
     from concordant.models import load
 
     config = model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))
+    validate(config, prefix="model.")
     policy = load.load_policy(config, texts, seed)
     place(policy.model, config)
     return policy
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from concordant.training.identity import package_version
+
+        return package_version()
     if name == "losses":
         return importlib.import_module("concordant.losses")
     if name not in _MODULE_OF:

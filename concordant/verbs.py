@@ -1,4 +1,4 @@
-"""The verbs of the command line: which config each takes and which function of ``concordant.stages`` does it."""
+"""The verbs of the command line: which config each takes and which function of ``concordant`` does it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Verb:
     """One stage. The config is named, not imported, so that ``concordant --help`` loads nothing."""
 
     config: str  # class in concordant.config.stages
-    function: str  # function in concordant.stages
+    function: str  # its name in the library, concordant.FUNCTION
     summary: str
 
     def config_class(self) -> type:
@@ -48,7 +48,6 @@ def verb_named(name: str) -> Verb:
 
 def call(name: str, config: Any) -> Path | None:
     """Does ``name`` with ``config``; returns what it wrote, if it wrote something. Imports torch on the way."""
-    stages = importlib.import_module("concordant.stages")
-    # getattr and not a dict: the package may load its modules only when asked for by name
-    function: Callable[[Any], Path | None] = getattr(stages, verb_named(name).function)
+    library = importlib.import_module("concordant")  # which finds the function's module when asked for the name
+    function: Callable[[Any], Path | None] = getattr(library, verb_named(name).function)
     return function(config)

@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import pytest
 
+import concordant
 from concordant import cli
 from concordant.cli import main
 from concordant.core.errors import RunFailed, RunStopped, UserError
@@ -19,12 +19,11 @@ SFT = ["sft", "--data", "d.jsonl", "--model.name", "builtin:tiny", "--output", "
 
 @pytest.fixture
 def stages(monkeypatch):
-    """A stand-in for concordant.stages that remembers what it was asked to do."""
+    """Stand-ins for the functions of the verbs, which remember what they were asked to do."""
     asked = []
-    module = types.ModuleType("concordant.stages")
     for verb in VERBS.values():
-        setattr(module, verb.function, lambda config, name=verb.function: asked.append((name, config)))
-    monkeypatch.setitem(sys.modules, "concordant.stages", module)
+        note = lambda config, name=verb.function: asked.append((name, config))  # noqa: E731
+        monkeypatch.setitem(vars(concordant), verb.function, note)
     return asked
 
 
@@ -83,7 +82,7 @@ def test_the_spellings_that_scripts_rely_on(stages):
         "ppo --model.name m --data d --output o --reward runs/rm/model --reward my.module:length=0.5",
         "best-of-n --model.name m --data d --output o --reward r",
         "score --model.name rm --data d",
-        "evaluate --policies sft=a dpo=b best_of_n=best_of_n:4:a --data d --output o",
+        "evaluate --policies sft=a dpo=b best_of_n=best_of_n:4:a --data d --output o --reward r",
         "generate --model.name m --prompt hello",
         "chat --model.name m",
         "merge --model.name m --model.adapter a --output o",
@@ -119,13 +118,13 @@ def test_exit_codes_and_one_line_without_traceback(stages, monkeypatch, capsys, 
     def fail(config):
         raise error
 
-    monkeypatch.setattr(sys.modules["concordant.stages"], "sft", fail)
+    monkeypatch.setitem(vars(concordant), "sft", fail)
     assert main(SFT) == code
     assert capsys.readouterr().err == line
 
 
 def test_a_bug_shows_its_traceback_and_ends_in_a_sentence(stages, monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["concordant.stages"], "sft", lambda config: 1 / 0)
+    monkeypatch.setitem(vars(concordant), "sft", lambda config: 1 / 0)
     assert main(SFT) == 1
     shown = capsys.readouterr().err
     assert "Traceback" in shown

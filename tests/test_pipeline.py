@@ -3,19 +3,18 @@ from __future__ import annotations
 import functools
 import io
 import json
-import sys
-import types
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import concordant
 from concordant.cli import main
 from concordant.config.yaml_io import load_yaml, parse_yaml
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.pipeline import fingerprint as fingerprints
 from concordant.pipeline import runner
-from concordant.pipeline.plan import read_plan
+from concordant.pipeline.plan import check, read_plan
 from concordant.pipeline.runner import run_pipeline, summary
 from concordant.training.progress import Display
 from concordant.verbs import VERBS
@@ -24,7 +23,8 @@ FILE = """
 seed: 5
 data: {path: builtin:toytalk, max_prompt_tokens: 64}
 stages:
-  report: {verb: evaluate, policies: ["sft=${sft}", "bon=best_of_n:4:${sft}", "ppo=${ppo}"], runs: ["ppo=${ppo.run}"]}
+  report: {verb: evaluate, policies: ["sft=${sft}", "bon=best_of_n:4:${sft}", "ppo=${ppo}"], runs: ["ppo=${ppo.run}"],
+    reward: rule:ends}
   ppo: {model: {name: "${sft}"}, reward: ["${judge}=0.5"], train: {max_steps: 3}}
   judge: {verb: reward, model: "${sft}", train: {max_steps: 2}}
   sft: {model: builtin:tiny, train: {max_steps: 1}}
@@ -98,6 +98,19 @@ def test_shared_keys_reach_every_stage_and_a_stages_own_win(tmp_path, fake, disp
     run(tmp_path, fake, display, FILE.replace("sft: {", "sft: {seed: 9, data: {max_prompt_tokens: 32}, "))
     assert [fake.configs[name].seed for name in ("sft", "judge", "ppo", "report")] == [9, 5, 5, 5]
     assert (fake.configs["sft"].data.path, fake.configs["sft"].data.max_prompt_tokens) == ("builtin:toytalk", 32)
+
+
+def test_a_shared_key_skips_a_stage_in_which_it_would_do_nothing():
+    stages = "stages:\n  sft: {model: {name: m, lora: {rank: 4}}}\n  dpo: {model: m}\n"
+    file = "model: {lora: {alpha: 8}}\ndata: {path: d}\n" + stages
+    sft, dpo = read_plan(parse_yaml(file, "x.yaml"), "x.yaml")
+    assert (sft.values["model.lora.alpha"], dpo.values["model.lora.alpha"]) == (8.0, 32.0)
+
+
+def test_a_stages_own_key_that_would_do_nothing_is_refused(tmp_path):
+    file = "data: {path: d}\nstages:\n  sft: {model: {name: m, lora: {alpha: 8}}}\n"
+    with pytest.raises(UserError, match="stage sft: model.lora.alpha=8.0 would do nothing"):
+        check(read_plan(parse_yaml(file, "x.yaml"), "x.yaml"), tmp_path)
 
 
 def test_options_replace_shared_keys_and_stages_keys(tmp_path, fake, display):
@@ -294,10 +307,8 @@ def test_the_demo_file_is_a_valid_pipeline(capsys):
 
 
 def test_run_on_the_command_line(tmp_path, fake, monkeypatch, capsys):
-    module = types.ModuleType("concordant.stages")
     for verb, entry in VERBS.items():
-        setattr(module, entry.function, functools.partial(fake, verb))
-    monkeypatch.setitem(sys.modules, "concordant.stages", module)
+        monkeypatch.setitem(vars(concordant), entry.function, functools.partial(fake, verb))
     (tmp_path / "x.yaml").write_text(FILE)
     command = ["run", str(tmp_path / "x.yaml"), "--data", "d", "--output", str(tmp_path / "o"), "--resume", "auto"]
     assert main(command) == 0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from concordant.algorithms.pairs import ranked_right, sides
+from concordant.config.names import PreferenceLossName
 from concordant.core.losses import PREFERENCE_LOSSES
 from concordant.core.masked import sum_by_branch
 from concordant.core.objective import BranchOutputs, Evaluated, Metric, Outputs, Term
@@ -26,7 +27,7 @@ class DPOObjective:
     """Mean over pairs of a loss of (log π/π_ref of chosen) - (log π/π_ref of rejected)."""
 
     reference_B: Tensor  # nats, reference's log-prob of every branch of the caller's trees, summed over tokens
-    loss: str  # a name in PREFERENCE_LOSSES
+    loss: PreferenceLossName
     beta: float  # reward per nat
     label_smoothing: float = 0.0
     want: Outputs = Outputs(logprob=True)

@@ -24,9 +24,10 @@ from concordant.algorithms.probe import SampleProbe
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.algorithms.work import Piece, mean, run
+from concordant.config.names import NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
-from concordant.core.advantages import ADVANTAGES, NEEDS_CRITIC, Returns
+from concordant.core.advantages import ADVANTAGES, Returns
 from concordant.core.masked import whiten
 from concordant.core.objective import Outputs
 from concordant.core.running_stats import RunningStats
@@ -179,7 +180,7 @@ class PPO:
             self.config.clip,
             self.config.aggregation,
             self.config.entropy_coefficient,
-            (self.config.kl.estimator or "k2") if in_loss else "",
+            self.config.kl.estimator if in_loss else "",
             self.controller.kl_coef if in_loss else 0.0,
         )
 

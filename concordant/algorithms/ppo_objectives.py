@@ -6,10 +6,12 @@ N response tokens of the caller's trees; a micro-batch takes those its ``token_N
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from concordant.config.names import AggregationName, KLEstimator
 from concordant.core import kl
 from concordant.core.losses import clip_fraction, ppo_policy, ppo_value
 from concordant.core.masked import aggregate, aggregate_weight
@@ -25,9 +27,9 @@ class PolicyObjective:
     advantage_N: Tensor
     reference_N: Tensor  # nats
     clip: float
-    aggregation: str
+    aggregation: AggregationName
     entropy_coefficient: float = 0.0  # subtracted, so a positive one raises entropy
-    kl_estimator: str = ""  # k2 | k3 | exact; empty: no KL in the loss
+    kl_estimator: KLEstimator | Literal[""] = ""  # empty: no KL in the loss
     kl_coefficient: float = 0.0
     want: Outputs = field(init=False)
 
@@ -54,9 +56,7 @@ class PolicyObjective:
             terms["policy/entropy_bonus"] = Term(total(entropy_N), -self.entropy_coefficient)
         if self.kl_estimator:
             kl_N = (
-                out.kl_N
-                if self.kl_estimator == "exact"
-                else kl.LOSS_ESTIMATORS[self.kl_estimator](logprob_N, reference_N)
+                out.kl_N if self.kl_estimator == "exact" else kl.ESTIMATORS[self.kl_estimator](logprob_N, reference_N)
             )
             assert kl_N is not None
             terms["policy/kl_loss"] = Term(total(kl_N), self.kl_coefficient)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+
+from concordant.config.names import DataFormat, TooLong
 
 
 @dataclass
 class DataConfig:
     path: str = ""  # file, folder, folder made by `concordant prepare`, hub id, builtin:toytalk[/human|/biased|/demo]
-    format: str = "auto"  # or a name from docs/data.md
+    _: KW_ONLY
+    format: DataFormat = "auto"  # what the columns mean, see docs/data.md; auto looks at the first rows
     test_path: str = ""  # held-out data; empty: split by prompt
     test_fraction: float = 0.25  # share of prompts held out when there is no test_path
     max_samples: int = 0  # rows read, in the seed's shuffled order; 0 is all
     skip_bad_rows: bool = False  # count unreadable rows instead of stopping at the first
     max_prompt_tokens: int = 512
     max_response_tokens: int = 512
-    too_long: str = "drop"  # drop | cut_prompt_start | cut_response_end
+    too_long: TooLong = "drop"  # what happens to rows above these limits

@@ -22,12 +22,12 @@ from concordant.config.stages import DiagnoseConfig
 MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name", DiagnoseConfig: "target"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """One key of a config."""
 
     key: str  # dotted, e.g. "train.learning_rate"
-    kind: Any  # str, int, float, bool or list[str]
+    kind: Any  # str, int, float, bool, list[str] or a Literal of texts
     default: Any
     comment: str  # "" when the source has none
     owner: type  # the dataclass that declares it
@@ -35,6 +35,11 @@ class Field:
     @property
     def name(self) -> str:
         return self.key.rpartition(".")[2]
+
+    @property
+    def is_choice(self) -> bool:
+        """True where the type says which few texts there are."""
+        return typing.get_origin(self.kind) is typing.Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,9 @@ def _collect(config_class: type, defaults: Mapping[str, Any], prefix: str, into:
             into.sections[key] = typing.cast(type, kind)
             _collect(typing.cast(type, kind), defaults[field.name], key + ".", into)
         else:
-            into.fields[key] = Field(key, kind, defaults[field.name], notes[field.name], config_class)
+            into.fields[key] = Field(
+                key=key, kind=kind, default=defaults[field.name], comment=notes[field.name], owner=config_class
+            )
 
 
 def build(config_class: type, values: Mapping[str, Any], prefix: str = "") -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+
+from concordant.config.names import Kernels, Precision
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LoraConfig:
     rank: int = 0  # 0 trains all weights
     alpha: float = 32.0  # the update is scaled by alpha / rank
@@ -16,10 +18,11 @@ class LoraConfig:
 @dataclass
 class ModelConfig:
     name: str = ""  # builtin:tiny | builtin:small | PATH | hub ID | package:NAME/FOLDER
+    _: KW_ONLY
     adapter: str = ""  # PEFT adapter folder to start from
     trust_remote_code: bool = False  # runs Python code that comes with the model: type it yourself
-    precision: str = "auto"  # auto | fp32 | bf16: autocast; weights and optimizer stay fp32
+    precision: Precision = "auto"  # of autocast; weights and optimizer stay fp32
     activation_checkpointing: bool = False  # recompute activations in backward: less memory, about a third more time
-    kernels: str = "fast"  # fast | plain: plain runs the models' own code everywhere: slower, for comparisons
     device: str = "auto"  # auto | cpu | cuda
+    kernels: Kernels = "fast"  # plain runs the models' own code everywhere: slower, for comparisons
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from concordant.config.checks import expected, shown, validate
+from concordant.config.checks import expected, shown, type_problem, validate
 from concordant.config.fields import MAIN_KEY, Field, Schema, build, flatten, nest, schema
 from concordant.config.yaml_io import load_yaml, parse_yaml
 from concordant.core.errors import UserError, nearest
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 Flat = dict[str, Any]  # values by dotted key
-
-_KIND = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 @dataclass(slots=True)
@@ -141,7 +139,7 @@ def typed(config_class: type[Config], layers: Sequence[Flat]) -> Config:
             values[key] = [value]  # one item needs no brackets
         wrong = value is None or (known.kind is bool and not isinstance(value, bool) and value not in ("true", "false"))
         if wrong:
-            raise _type_error(known, value)
+            raise UserError(type_problem(known, value))
     return build(config_class, _cast(config_class, keys, values))
 
 
@@ -157,15 +155,9 @@ def _cast(config_class: type, keys: Schema, values: Flat) -> Flat:
         match = re.search(r'[Kk]ey "([\w.]+)"', str(problem))
         if match is None or match[1] not in keys.fields:
             raise UserError(str(problem)) from None
-        raise _type_error(keys.fields[match[1]], values[match[1]]) from None
+        raise UserError(type_problem(keys.fields[match[1]], values[match[1]])) from None
     cast = {key: namespace[key] for key in keys.fields}
     return {key: float(value) if keys.fields[key].kind is float else value for key, value in cast.items()}
-
-
-def _type_error(known: Field, value: Any) -> UserError:
-    allowed = expected(known.owner, known.name)
-    kind = _KIND.get(known.kind, "a list of texts")
-    return UserError(f"{known.key}: expected {kind}{f', {allowed}' if allowed else ''}; given {shown(value)}")
 
 
 def parser(verb: str, config_class: type, summary: str = "") -> ArgumentParser:
@@ -182,14 +174,17 @@ def parser(verb: str, config_class: type, summary: str = "") -> ArgumentParser:
     for key, known in keys.fields.items():
         text = describe(known)
         groups[key.rpartition(".")[0]].add_argument(
-            f"--{key}", type=known.kind, default=known.default, help=text.replace("%", "%%")
+            f"--{key}",
+            type=str if known.is_choice else known.kind,  # an unknown name is refused in our words, by `validate`
+            default=known.default,
+            help=text.replace("%", "%%"),
         )
     return result
 
 
 def describe(known: Field) -> str:
     """The comment of the source, and the range where the comment does not name it."""
-    allowed = expected(known.owner, known.name)
+    allowed = expected(known)
     new = [part for part in allowed.split(" | ") if part.strip('"') not in known.comment]
     return "; ".join(filter(None, [known.comment, allowed if new else ""]))
 

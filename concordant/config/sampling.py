@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SamplingConfig:
     n: int = 1  # samples a prompt
     temperature: float = 1.0  # 0 takes the most likely token

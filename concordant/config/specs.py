@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from concordant.core.errors import UserError
 
 
-def named(values: Sequence[str], key: str) -> dict[str, str]:
+def named(values: Sequence[str]) -> dict[str, str]:
     """``["sft=runs/sft/model", …]`` by name, in order; a missing "=" or a name given twice is an error."""
     result: dict[str, str] = {}
     for value in values:
         name, equals, path = value.partition("=")
         if not (name and equals and path):
-            raise UserError(f'{key}: "{value}" is not NAME=PATH, e.g. sft=runs/sft/model')
+            raise UserError(f'"{value}" is not NAME=PATH, e.g. sft=runs/sft/model')
         if name in result:
-            raise UserError(f'{key}: "{name}" is named twice ({result[name]} and {path})')
+            raise UserError(f'"{name}" is named twice ({result[name]} and {path})')
         result[name] = path
     return result
 

@@ -7,30 +7,43 @@ from dataclasses import dataclass, field
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
 from concordant.config.model import ModelConfig
+from concordant.config.names import (
+    AdvantageName,
+    AggregationName,
+    CriticHead,
+    KLControllerName,
+    KLEstimator,
+    KLPlace,
+    PreferenceLossName,
+    Responses,
+    Resume,
+    RewardNormalize,
+    Split,
+)
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RunConfig:
     """What every verb that trains has."""
 
     output: str = ""  # run folder
     seed: int = 0  # of every random draw
-    resume: str = ""  # "auto": continue from the newest valid checkpoint; "force": even with other settings or data
+    resume: Resume = ""  # "auto": continue from the newest valid checkpoint; "force": even with other settings or data
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SFTConfig(RunConfig):
-    responses: str = "both"  # both | chosen: which answers of a pair are imitated
+    responses: Responses = "both"  # which answers of a pair are imitated
     packing: bool = True  # several dialogues share a row where rows are padded; False: one a row
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RewardConfig(RunConfig):
     train: TrainConfig = field(default_factory=lambda: TrainConfig(evaluate_every=50))
     margin: float = 0.0  # reward units the chosen must lead by; a pair's own margin is added
@@ -41,33 +54,33 @@ class RewardConfig(RunConfig):
     validation_fraction: float = 0.05  # slice of train that picks the best checkpoint; held-out pairs only report
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DPOConfig(RunConfig):
-    loss: str = "sigmoid"  # sigmoid | ipo | robust
+    loss: PreferenceLossName = "sigmoid"  # of a pair, see docs/algorithms.md
     beta: float = 0.1  # reward per nat of log-ratio
-    label_smoothing: float = 0.0  # cDPO's and robust DPO's flip probability
+    label_smoothing: float = 0.0  # share of labels believed to be flipped: sigmoid is then cDPO, IPO aims at less
     reference: str = ""  # model folder; empty: the policy as it starts
 
 
-@dataclass
+@dataclass(kw_only=True)
 class KLConfig:
-    place: str = "reward"  # reward (a penalty on every token, k1) | loss (k2, k3 or exact)
-    estimator: str = "k1"  # k1 | k2 | k3 | exact; k1 in the loss has zero expected gradient and is refused
+    place: KLPlace = "reward"  # reward (a penalty on every token, k1) | loss (k2, k3 or exact)
+    estimator: KLEstimator = "k1"  # k1 in the loss has zero expected gradient and is refused
     coefficient: float = 0.05  # reward units per nat
-    controller: str = "fixed"  # fixed | adaptive
+    controller: KLControllerName = "fixed"  # adaptive moves the coefficient until KL is at its target
     target: float = 6.0  # nats a response, the adaptive controller's aim
     horizon: int = 10_000  # responses over which the adaptive controller moves
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PPOConfig(RunConfig):
     reward: list[str] = field(
         default_factory=list
     )  # PATH | module:function | rule:NAME, each with an optional "=weight"
-    reward_normalize: str = "start"  # none | start (once, from the first policy's samples) | running
+    reward_normalize: RewardNormalize = "start"  # none | start (once, from the first policy's samples) | running
     reward_clip: float = 0.0  # absolute value after normalisation; 0 is off
     missing_eos_penalty: float = 0.0  # subtracted from the reward of a response that never ended
-    advantage: str = "gae"  # gae | rloo | grpo
+    advantage: AdvantageName = "gae"  # gae learns a critic; rloo and grpo compare the samples of a prompt
     gamma: float = 1.0  # discount a token
     lam: float = 0.95  # GAE's λ
     whiten: bool = True  # advantages to mean 0, deviation 1, over the whole step's response tokens
@@ -76,14 +89,14 @@ class PPOConfig(RunConfig):
     value_clip: float = 0.2  # reward units; 0 is off
     value_coefficient: float = 0.5
     entropy_coefficient: float = 0.0  # reward units per nat; positive raises entropy
-    aggregation: str = "token-mean"  # token-mean | seq-mean-token-sum | seq-mean-token-mean
+    aggregation: AggregationName = "token-mean"  # of the policy's loss over tokens and responses
     inner_epochs: int = 2  # passes over a step's rollouts
     minibatches: int = 2  # optimizer steps a pass
     stop_kl: float = 0.0  # nats a token, approximate KL from the sampling policy that ends the inner epochs; 0 is off
     critic: ModelConfig = field(
         default_factory=ModelConfig
     )  # empty name: from the reward model where it can, else the policy
-    critic_head: str = "linear"  # linear | mlp
+    critic_head: CriticHead = "linear"  # mlp has a hidden layer
     critic_learning_rate: float = 0.0  # 0: the policy's
     critic_warmup: int = 0  # steps in which only the critic learns
     reference: str = ""  # model folder; empty: the policy as it starts
@@ -91,19 +104,19 @@ class PPOConfig(RunConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BestOfNConfig:
     output: str = ""
     seed: int = 0
-    resume: str = ""  # "auto": continue after the prompts answered already; "force": even with other settings or data
+    resume: Resume = ""  # "auto": continue after the prompts answered already; "force": even if settings or data differ
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     reward: list[str] = field(default_factory=list)
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(n=4))
-    split: str = "train"  # train | test: whose prompts are answered
+    split: Split = "train"  # whose prompts are answered
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EvaluateConfig:
     policies: list[str] = field(default_factory=list)  # name=PATH; name=best_of_n:N:PATH samples N and keeps the best
     output: str = ""
@@ -129,7 +142,7 @@ class ScoreConfig:
     output: str = ""  # JSONL file; empty: the terminal
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PrepareConfig:
     data: DataConfig = field(default_factory=DataConfig)
     output: str = ""
@@ -139,7 +152,7 @@ class PrepareConfig:
     model: ModelConfig = field(default_factory=ModelConfig)  # a name makes lengths tokens instead of words
 
 
-@dataclass
+@dataclass(kw_only=True)
 class GenerateConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -149,7 +162,7 @@ class GenerateConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ChatConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     system: str = ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from concordant.config.names import Schedule
 
-@dataclass
+
+@dataclass(kw_only=True)
 class TrainConfig:
     max_steps: int = 0  # optimizer (PPO: rollout) steps; 0: as many as `epochs` gives
     epochs: float = 1.0  # passes over the training data
@@ -13,7 +15,7 @@ class TrainConfig:
     micro_batch_tokens: int = 0  # tokens a pass with gradient, padding too; 0: 1,536 on a CPU, 8,192 on a GPU
     halve_on_oom: bool = False  # out of memory: halve micro_batch_tokens and do the step again, same gradient
     learning_rate: float = 1e-4
-    schedule: str = "linear"  # linear | cosine | constant
+    schedule: Schedule = "linear"  # how the rate falls after the warm-up
     warmup_fraction: float = 0.05  # share of steps that raise the rate from 0
     weight_decay: float = 0.0  # AdamW's
     beta1: float = 0.9

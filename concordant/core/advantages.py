@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from concordant.config.names import AdvantageName
 from concordant.core.errors import UserError
 from concordant.core.masked import branch_of_token, from_rows, sum_by_branch, to_rows
 
@@ -80,11 +81,10 @@ def _groups(r: Returns, x_B: Tensor) -> tuple[Tensor, Tensor]:
     """Size and sum of every branch's group, (B,) each."""
     size_G = torch.bincount(r.group_B)
     size_B = size_G[r.group_B].to(x_B.dtype)
-    if int(size_B.min()) < 2:
+    if int(size_B.min()) < 2:  # the division by size - 1 would give NaN
         raise UserError("rloo and grpo compare a prompt's responses: sampling.n must be at least 2")
     sum_G = x_B.new_zeros(len(size_G)).index_add(0, r.group_B, x_B)
     return size_B, sum_G[r.group_B]
 
 
-ADVANTAGES: dict[str, Callable[[Returns], tuple[Tensor, Tensor]]] = {"gae": gae, "rloo": rloo, "grpo": grpo}
-NEEDS_CRITIC = frozenset({"gae"})
+ADVANTAGES: dict[AdvantageName, Callable[[Returns], tuple[Tensor, Tensor]]] = {"gae": gae, "rloo": rloo, "grpo": grpo}

@@ -5,10 +5,13 @@ N response tokens, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from concordant.config.names import KLEstimator
 
 
 def k1(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
@@ -36,7 +39,8 @@ def exact(logits_NV: Tensor, reference_logits_NV: Tensor) -> Tensor:
     return (logp_NV.exp() * (logp_NV - torch.log_softmax(reference_logits_NV, -1))).sum(-1)
 
 
-LOSS_ESTIMATORS = {"k2": k2, "k3": k3}  # "exact" comes from the forward pass; k1 is refused
+ESTIMATORS: dict[KLEstimator, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
+# The estimator "exact" needs whole distributions, so it comes from the forward pass.
 
 
 @dataclass

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor
 
+from concordant.config.names import PreferenceLossName
+
 
 def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | float = 0.0) -> Tensor:
     """-log σ(chosen - rejected - margin), nats, (B,).  Bradley & Terry 1952; margin: Llama 2, 2307.09288 eq. 2.
@@ -48,7 +50,7 @@ def ipo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor
     """(logratio - 1/(2β))², (B,).  Azar et al. 2023, 2310.12036 eq. 17.
 
     ``logratio_B`` of per-token means, as the authors advise. Label smoothing: the target 1/(2β) is flipped with
-    probability ε, whose expected square is given.
+    probability ε, whose expected square is given; its minimum is at (1-2ε)/(2β).
     """
     target = 1 / (2 * beta)
     return (1 - label_smoothing) * (logratio_B - target) ** 2 + label_smoothing * (logratio_B + target) ** 2
@@ -61,7 +63,7 @@ class PreferenceLoss:
     needs_reference: bool = True  # False: "log-ratios" are the policy's own log-probs, no reference is asked
 
 
-PREFERENCE_LOSSES = {
+PREFERENCE_LOSSES: dict[PreferenceLossName, PreferenceLoss] = {
     "sigmoid": PreferenceLoss(sigmoid_dpo, length_mean=False),
     "ipo": PreferenceLoss(ipo, length_mean=True),
     "robust": PreferenceLoss(robust_dpo, length_mean=False),

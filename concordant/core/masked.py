@@ -5,10 +5,29 @@ N response tokens of all branches one after another, B branches, T longest branc
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-AGGREGATIONS = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
+from concordant.config.names import AggregationName
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """How a number a token becomes the loss of a batch: a sum, and what the sum is divided by."""
+
+    divides_by_length: bool  # True: every token by the tokens of its response first
+    counts_tokens: bool  # True: the sum by the batch's tokens; False: by its responses
+
+
+# token-mean: every token counts alike (DAPO, 2503.14476). seq-mean-token-sum: every response counts its sum, so long
+# ones weigh more. seq-mean-token-mean: every response counts alike (GRPO, 2402.03300).
+AGGREGATIONS: dict[AggregationName, Aggregation] = {
+    "token-mean": Aggregation(divides_by_length=False, counts_tokens=True),
+    "seq-mean-token-sum": Aggregation(divides_by_length=False, counts_tokens=False),
+    "seq-mean-token-mean": Aggregation(divides_by_length=True, counts_tokens=False),
+}
 
 
 def branch_of_token(length_B: Tensor) -> Tensor:
@@ -46,17 +65,13 @@ def whiten(x_N: Tensor, epsilon: float = 1e-8) -> Tensor:
     return centred_N / (centred_N.square().mean().sqrt() + epsilon)
 
 
-def aggregate(x_N: Tensor, branch_N: Tensor, length_B: Tensor, mode: str) -> Tensor:
-    """The sum whose division by ``aggregate_weight`` is the loss.
-
-    token-mean: every token counts alike (DAPO, 2503.14476). seq-mean-token-sum: every response counts
-    its sum, so long ones weigh more. seq-mean-token-mean: every response counts alike (GRPO, 2402.03300).
-    """
-    if mode == "seq-mean-token-mean":
+def aggregate(x_N: Tensor, branch_N: Tensor, length_B: Tensor, mode: AggregationName) -> Tensor:
+    """The sum whose division by ``aggregate_weight`` is the loss."""
+    if AGGREGATIONS[mode].divides_by_length:
         x_N = x_N / length_B[branch_N]
     return x_N.sum()
 
 
-def aggregate_weight(tokens: int, branches: int, mode: str) -> float:
+def aggregate_weight(tokens: int, branches: int, mode: AggregationName) -> float:
     """What ``aggregate`` sums are divided by once, over the whole batch: tokens or responses."""
-    return float(tokens if mode == "token-mean" else branches)
+    return float(tokens if AGGREGATIONS[mode].counts_tokens else branches)

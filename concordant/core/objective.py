@@ -9,7 +9,7 @@ N response tokens, B branches.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
@@ -54,7 +54,7 @@ class Metric:
 
     sum: Tensor
     weight: float | Tensor = 1.0
-    reduce: str = "mean"  # "sum" over micro-batches, or "max"
+    reduce: Literal["mean", "sum", "max"] = "mean"  # over micro-batches
 
 
 @dataclass(slots=True)

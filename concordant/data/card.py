@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.dialogue import Messages
@@ -21,7 +21,7 @@ COUNTED_AT_ONCE = 1024  # texts given to a tokenizer in one call
 KINDS = {Pair: "preference pairs", Demonstration: "dialogues", Prompt: "prompts"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
     """Of one column; the unit is the card's. All 0 for no text."""
 
@@ -31,7 +31,7 @@ class Lengths:
     max: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Prompts of a given test set that are in the data too."""
 
@@ -41,7 +41,7 @@ class Comparison:
     rows: int  # rows of the data that have one of them
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataCard:
     source: str
     formats: tuple[str, ...]
@@ -52,7 +52,7 @@ class DataCard:
     rows: dict[str, int]  # records kept, "train" and "test"
     prompts: dict[str, int]  # distinct ones, "train" and "test"
     shared_prompts: int  # in train and in test
-    unit: str  # "words" or "tokens"
+    unit: Literal["words", "tokens"]
     lengths: dict[str, Lengths]  # of prompt, chosen, rejected, response
     duplicate_rows: int  # beyond the first of each, prompt and answers alike
     duplicate_prompts: int  # rows whose prompt an earlier row has
@@ -145,12 +145,12 @@ def _table_row(cells: Sequence[str]) -> str:
 
 def lengths_of(counts: Sequence[int]) -> Lengths:
     if not counts:
-        return Lengths(0.0, 0.0, 0, 0)
+        return Lengths(mean=0.0, median=0.0, p95=0, max=0)
     ordered = sorted(counts)
     middle = len(ordered) // 2
     median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
     p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
-    return Lengths(sum(ordered) / len(ordered), float(median), p95, ordered[-1])
+    return Lengths(mean=sum(ordered) / len(ordered), median=float(median), p95=p95, max=ordered[-1])
 
 
 def _count_words(texts: list[str]) -> list[int]:
@@ -217,7 +217,7 @@ def make_card(
     if compare_with is not None:
         name, prompts = compare_with
         hits = sum(prompt_of(record) in prompts for record in records)
-        compared = Comparison(name, len(prompts), len(prompts & everything), hits)
+        compared = Comparison(name=name, prompts=len(prompts), shared=len(prompts & everything), rows=hits)
     kinds = Counter(KINDS.get(type(record), "rated answers") for record in records)
     return DataCard(
         source=source,

@@ -16,6 +16,7 @@ import jinja2
 import torch
 from torch import Tensor
 
+from concordant.config.names import TooLong
 from concordant.core.errors import UserError
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.records import Demonstration, Message, Pair
@@ -34,14 +35,14 @@ _ENCODER_TEMPLATE = DEFAULT_TEMPLATE.replace(" + eos_token", "").replace("\n\n",
 TOO_LONG = ("drop", "cut_prompt_start", "cut_response_end")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Tokens a prompt and a response may have, and what happens to longer ones."""
 
     prompt: int = 2**30
     response: int = 2**30
     total: int = 2**30  # of both together: what the model can read
-    too_long: str = "drop"
+    too_long: TooLong = "drop"
 
 
 @dataclass(slots=True)

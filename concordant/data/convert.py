@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from concordant.core.errors import unknown_name
+from concordant.config.names import Responses
 from concordant.data.dialogue import Drop, Messages, check_prompt
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 
 MODEL_JUDGES = {"style": "model", "ground_truth": 1.0}  # reward_model of a prompt that brings no rule of its own
-RESPONSES = ("both", "chosen")
 
 
 def prompt_of(record: Record) -> Messages:
@@ -28,13 +27,13 @@ def answers_of(record: Record) -> tuple[str, ...]:
     return (record.messages[-1].content,) if isinstance(record, Demonstration) else ()
 
 
-def as_pairs(record: Record, responses: str) -> list[Pair] | Drop:
+def as_pairs(record: Record, responses: Responses) -> list[Pair] | Drop:
     if isinstance(record, Pair):
         return [record]
     return Drop.PROMPT_ONLY if isinstance(record, Prompt) else Drop.ONE_RESPONSE
 
 
-def as_demonstrations(record: Record, responses: str) -> list[Demonstration] | Drop:
+def as_demonstrations(record: Record, responses: Responses) -> list[Demonstration] | Drop:
     """``responses``: "both" answers of a pair, or the "chosen" alone; of ratings all, or those thought good."""
     if isinstance(record, Demonstration):
         return [record]
@@ -47,7 +46,7 @@ def as_demonstrations(record: Record, responses: str) -> list[Demonstration] | D
     return [Demonstration((*prompt, Message("assistant", answer)), len(prompt)) for answer in kept]
 
 
-def as_prompts(record: Record, responses: str) -> list[Prompt] | Drop:
+def as_prompts(record: Record, responses: Responses) -> list[Prompt] | Drop:
     if isinstance(record, Prompt):
         return [record]
     prompt = prompt_of(record)
@@ -55,7 +54,7 @@ def as_prompts(record: Record, responses: str) -> list[Prompt] | Drop:
     return check_prompt(prompt) or [Prompt(prompt, extra)]
 
 
-def as_ratings(record: Record, responses: str) -> list[Rating] | Drop:
+def as_ratings(record: Record, responses: Responses) -> list[Rating] | Drop:
     """A pair is two ratings: its chosen answer good, its rejected one bad."""
     if isinstance(record, Rating):
         return [record]
@@ -64,15 +63,10 @@ def as_ratings(record: Record, responses: str) -> list[Rating] | Drop:
     return Drop.PROMPT_ONLY if isinstance(record, Prompt) else Drop.ONE_RESPONSE
 
 
-Conversion = Callable[[Record, str], "list[Pair] | list[Demonstration] | list[Prompt] | list[Rating] | Drop"]
+Conversion = Callable[[Record, Responses], "list[Pair] | list[Demonstration] | list[Prompt] | list[Rating] | Drop"]
 CONVERSIONS: dict[type, Conversion] = {
     Pair: as_pairs,
     Demonstration: as_demonstrations,
     Prompt: as_prompts,
     Rating: as_ratings,
 }
-
-
-def check_responses(responses: str) -> None:
-    if responses not in RESPONSES:
-        raise unknown_name("choice of responses", responses, RESPONSES)

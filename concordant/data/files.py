@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from concordant.core.errors import UserError, nearest
 
@@ -24,10 +24,10 @@ CHUNK = 1 << 20  # bytes read at a time from a JSON list
 BATCH = 1024  # Parquet rows turned into Python objects at a time
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     file: str
-    unit: str  # "line" or "row"
+    unit: Literal["line", "row"]
     number: int  # from 1
     values: dict[str, Any]
 
@@ -148,7 +148,7 @@ def _json_lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
             bad.report(MALFORMED, f"{name} line {number}: malformed JSON, {error}")
             continue
         if isinstance(values, dict):
-            yield Row(name, "line", number, values)
+            yield Row(file=name, unit="line", number=number, values=values)
         else:
             bad.report(MALFORMED, f"{name} line {number}: {_not_an_object(values)}")
 
@@ -242,7 +242,7 @@ def _json_list(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
             if wrong_line:
                 bad.report(BAD_UTF8, f"{name} line {wrong_line}: not UTF-8, in row {number}")
             elif isinstance(values, dict):
-                yield Row(name, "row", number, values)
+                yield Row(file=name, unit="row", number=number, values=values)
             else:
                 bad.report(MALFORMED, f"{name} row {number}: {_not_an_object(values)}")
             after = window.next_character()
@@ -291,7 +291,7 @@ def _csv(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
             if len(set(header)) < len(header):
                 raise UserError(f"{name} line {start}: a column name stands twice in the header ({', '.join(header)})")
         elif len(fields) == len(header):
-            yield Row(name, "line", start, dict(zip(header, fields, strict=True)))
+            yield Row(file=name, unit="line", number=start, values=dict(zip(header, fields, strict=True)))
         elif fields:  # an empty list is a blank line
             bad.report(MALFORMED, f"{name} line {start}: {len(fields)} fields, but the header has {len(header)}")
 
@@ -305,7 +305,7 @@ def _parquet(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
         for batch in pq.ParquetFile(stream).iter_batches(batch_size=BATCH):
             for values in batch.to_pylist():
                 number += 1
-                yield Row(name, "row", number, values)
+                yield Row(file=name, unit="row", number=number, values=values)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         bad.report(TRUNCATED, f"{name} row {number + 1}: the Parquet file is truncated or damaged ({reason})")

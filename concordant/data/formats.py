@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from typing import Any
 
-from concordant.core.errors import unknown_name
+from concordant.config.names import DataFormat
 from concordant.data import fields
 from concordant.data.dialogue import (
     AS_MESSAGES,
@@ -37,9 +37,9 @@ SAMPLE = 16  # first rows of a file whose columns decide its format
 NEAR = 0.8  # difflib similarity above which an unknown column is taken for a slip of the pen
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    name: str
+    name: DataFormat
     columns: tuple[str, ...]  # all must be there; "a|b": one of the two
     convert: Callable[[Row], Record | Drop]
     accepts: Callable[[Mapping[str, Any]], bool] = lambda values: True  # a look at one row's values
@@ -65,7 +65,7 @@ def _hh(row: Row) -> Record | Drop:
 
 def _pair(row: Row, prompt: Messages, chosen: str, rejected: str) -> Pair | Drop:
     margin, probability = fields.number(row, "margin"), fields.number(row, "probability", 0, 1)
-    return check_pair(Pair(prompt, chosen, rejected, margin, probability, _extra(row)))
+    return check_pair(Pair(prompt, chosen, rejected, margin=margin, probability=probability, extra=_extra(row)))
 
 
 def _extra(row: Row) -> dict[str, Any]:
@@ -197,26 +197,28 @@ def _sides(values: Mapping[str, Any], kind: type) -> bool:
     return all(isinstance(values.get(side), kind) for side in ("chosen", "rejected"))
 
 
-FORMATS: dict[str, Format] = {
+FORMATS: dict[DataFormat, Format] = {
     f.name: f
     for f in (
-        Format("sharegpt_preference", ("conversations", "chosen", "rejected"), _sharegpt_preference),
-        Format("preference", ("prompt", "chosen", "rejected"), _preference),
         Format(
-            "hh",
-            ("chosen", "rejected"),
-            _hh,
-            lambda v: _sides(v, str) and any(is_hh(v[s]) for s in ("chosen", "rejected")),
+            name="sharegpt_preference", columns=("conversations", "chosen", "rejected"), convert=_sharegpt_preference
         ),
-        Format("implicit", ("chosen", "rejected"), _implicit, lambda v: _sides(v, list)),
-        Format("sharegpt", ("conversations",), _sharegpt),
-        Format("messages", ("messages",), _messages),
-        Format("unpaired", ("completion", "label"), _unpaired),
-        Format("alpaca", ("instruction", "output"), _alpaca),
-        Format("prompt_response", ("prompt", "response|completion"), _prompt_response),
-        Format("verl", ("data_source", "prompt"), _prompt_only),
-        Format("text", ("text",), _text),
-        Format("prompt", ("prompt",), _prompt_only),
+        Format(name="preference", columns=("prompt", "chosen", "rejected"), convert=_preference),
+        Format(
+            name="hh",
+            columns=("chosen", "rejected"),
+            convert=_hh,
+            accepts=lambda v: _sides(v, str) and any(is_hh(v[s]) for s in ("chosen", "rejected")),
+        ),
+        Format(name="implicit", columns=("chosen", "rejected"), convert=_implicit, accepts=lambda v: _sides(v, list)),
+        Format(name="sharegpt", columns=("conversations",), convert=_sharegpt),
+        Format(name="messages", columns=("messages",), convert=_messages),
+        Format(name="unpaired", columns=("completion", "label"), convert=_unpaired),
+        Format(name="alpaca", columns=("instruction", "output"), convert=_alpaca),
+        Format(name="prompt_response", columns=("prompt", "response|completion"), convert=_prompt_response),
+        Format(name="verl", columns=("data_source", "prompt"), convert=_prompt_only),
+        Format(name="text", columns=("text",), convert=_text),
+        Format(name="prompt", columns=("prompt",), convert=_prompt_only),
     )
 }
 KNOWN_COLUMNS = {name for f in FORMATS.values() for column in f.columns for name in column.split("|")}
@@ -271,14 +273,12 @@ def _half_there(candidate: Format, match: Format, found: set[str]) -> bool:
     return len(own) < len(candidate.columns) and bool(candidate.lacks(found)) and any(_near(c, found) for c in own)
 
 
-def read_records(rows: Iterator[Row], name: str, bad: BadRows, seen: set[str]) -> Iterator[Record | Drop]:
+def read_records(rows: Iterator[Row], name: DataFormat, bad: BadRows, seen: set[str]) -> Iterator[Record | Drop]:
     """Each row as a record, or the reason it is dropped; ``name`` is a format or "auto".
 
     The format is settled file by file and added to ``seen``. Bad rows go to ``bad``.
-    Raises UserError for an unknown format, and for a file no format fits, even when bad rows are skipped.
+    Raises UserError for a file no format fits, even when bad rows are skipped.
     """
-    if name != "auto" and name not in FORMATS:
-        raise unknown_name("data format", name, ["auto", *FORMATS])
     for _, group in groupby(rows, key=lambda row: row.file):
         head = list(islice(group, SAMPLE))
         chosen = recognise(head) if name == "auto" else FORMATS[name]

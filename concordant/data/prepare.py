@@ -39,8 +39,6 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
     tokens. Raises UserError for bad data, and for an output folder that holds something else.
     """
     output = Path(config.output).expanduser().absolute()
-    if not config.output:
-        raise UserError("no output folder given. Expected --output DIR")
     _check_replaceable(output)
     data = replace(config.data, max_samples=config.max_samples or config.data.max_samples)
     with _progress() as on_progress:

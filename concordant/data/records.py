@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -21,6 +21,7 @@ class Pair:
     prompt: tuple[Message, ...]  # ends before the final assistant turn
     chosen: str
     rejected: str
+    _: KW_ONLY
     margin: float | None = None  # how much better, in units of the reward, where a rater said so
     probability: float | None = None  # P(chosen preferred over rejected), where the label's true model is known
     extra: dict[str, Any] = field(default_factory=dict)

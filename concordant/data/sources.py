@@ -37,7 +37,7 @@ class Pairs:
     make: Callable[[], list[Pair]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     name: str  # as the user gave it
     train: Rows | Pairs
@@ -58,7 +58,7 @@ def open_source(name: str, seed: int, sets: Sequence[str] = SETS) -> Source:
     path = Path(name).expanduser()
     if path.is_file():
         check_kind(path)
-        return Source(name, _files([path], [name]))
+        return Source(name=name, train=_files([path], [name]))
     if path.is_dir():
         return _prepared(name, path, sets) if is_prepared(path) else _folder(name, path)
     if (match := HUB_ID.fullmatch(name)) and not is_data_file(path) and not name.startswith((".", "/")):
@@ -99,7 +99,9 @@ def _toytalk(name: str, seed: int) -> Source:
         raise unknown_name("toytalk preset", preset, TOYTALK_PRESETS)
     from concordant.data.toytalk import heldout_pairs, training_pairs
 
-    return Source(name, Pairs(lambda: training_pairs(preset, seed)), Pairs(lambda: heldout_pairs(preset, seed)))
+    return Source(
+        name=name, train=Pairs(lambda: training_pairs(preset, seed)), test=Pairs(lambda: heldout_pairs(preset, seed))
+    )
 
 
 def _prepared(name: str, folder: Path, sets: Sequence[str]) -> Source:
@@ -115,7 +117,7 @@ def _prepared(name: str, folder: Path, sets: Sequence[str]) -> Source:
         if not path.is_file():
             raise UserError(f"{name}: prepared data without {usable[0]}/{side}.parquet. Run concordant prepare again")
         sides[side] = _files([path], [f"{name.rstrip('/')}/{usable[0]}/{side}.parquet"])
-    return Source(name, sides["train"], sides["test"])
+    return Source(name=name, train=sides["train"], test=sides["test"])
 
 
 def inside_only(folder: Path) -> list[Path]:
@@ -150,10 +152,10 @@ def _folder(name: str, folder: Path) -> Source:
         return _files(chosen, [str(path) for path in chosen])
 
     if not (sides["train"] and sides["test"]):
-        return Source(name, rows(paths))
+        return Source(name=name, train=rows(paths))
     left_out = ", ".join(path.name for path in sides[""])
     notes = [f"{name}: train* and test* files are used, left out: {left_out}"] if left_out else []
-    return Source(name, rows(sides["train"]), rows(sides["test"]), notes)
+    return Source(name=name, train=rows(sides["train"]), test=rows(sides["test"]), notes=notes)
 
 
 def _hub(name: str, match: re.Match[str]) -> Source:
@@ -168,11 +170,11 @@ def _hub(name: str, match: re.Match[str]) -> Source:
     def rows(split: str) -> Rows:
         def read(bad: BadRows, on_bytes: OnBytes) -> Iterator[Row]:
             for number, values in enumerate(splits[split], start=1):
-                yield Row(f"{name} {split}", "row", number, values)
+                yield Row(file=f"{name} {split}", unit="row", number=number, values=values)
 
         return Rows(read)
 
-    return Source(name, rows(train), rows("test") if "test" in splits and train != "test" else None)
+    return Source(name=name, train=rows(train), test=rows("test") if "test" in splits and train != "test" else None)
 
 
 def _load_from_hub(name: str, match: re.Match[str]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
 
 from concordant.config.data import DataConfig
+from concordant.config.names import Responses
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive, python_stream
-from concordant.data.convert import CONVERSIONS, MODEL_JUDGES, check_responses, prompt_of
+from concordant.data.convert import CONVERSIONS, MODEL_JUDGES, prompt_of
 from concordant.data.dialogue import Drop, Messages
 from concordant.data.files import BadRows
 from concordant.data.formats import read_records
@@ -32,7 +33,7 @@ NAMES = {
 }
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Loaded(Generic[R]):
     train: list[R]
     test: list[R]
@@ -54,13 +55,12 @@ def reasons(dropped: Counter[str]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
 
 
-def load_records(config: DataConfig, want: type[R], seed: int, responses: str = "both") -> Loaded[R]:
+def load_records(config: DataConfig, want: type[R], seed: int, responses: Responses = "both") -> Loaded[R]:
     """Train and test records of type ``want`` (Pair, Demonstration, Prompt or Rating).
 
     ``seed`` draws the sample and the split; ``responses`` ("both" or "chosen") is for demonstrations made of
     pairs. Equal prompts to be judged alike are given once. Raises UserError where nothing is left.
     """
-    check_responses(responses)
     held = load_all(config, seed, _sets_for(want, responses))
     dropped = Counter(held.dropped)
     train, test = _converted(held.train, want, responses, dropped), _converted(held.test, want, responses, dropped)
@@ -70,10 +70,12 @@ def load_records(config: DataConfig, want: type[R], seed: int, responses: str = 
             f"{config.path}: no {name} to train on. Rows read: {held.rows_read:,} as {', '.join(held.formats)}; "
             f"dropped: {reasons(dropped) or 'none'}\nexpected {need} (docs/data.md)"
         )
-    return Loaded(train, test, dropped, held.rows_read, held.formats, held.notes)
+    return Loaded(
+        train=train, test=test, dropped=dropped, rows_read=held.rows_read, formats=held.formats, notes=held.notes
+    )
 
 
-def _sets_for(want: type, responses: str) -> tuple[str, ...]:
+def _sets_for(want: type, responses: Responses) -> tuple[str, ...]:
     """Which sets of a prepared folder serve: sft holds both answers, so the chosen alone come from rm."""
     answers = ("rm", "sft") if responses == "chosen" else ("sft", "rm")
     sets: dict[type, tuple[str, ...]] = {
@@ -85,7 +87,7 @@ def _sets_for(want: type, responses: str) -> tuple[str, ...]:
     return sets[want]
 
 
-def _converted(records: list[Record], want: type[R], responses: str, dropped: Counter[str]) -> list[R]:
+def _converted(records: list[Record], want: type[R], responses: Responses, dropped: Counter[str]) -> list[R]:
     convert = CONVERSIONS[want]
     made: list[R] = []
     seen: set[tuple[Messages, str]] = set()
@@ -111,11 +113,6 @@ def load_all(
 
     Raises UserError for a file that is empty or whose rows are all dropped.
     """
-    if not 0 <= config.test_fraction < 1 or config.max_samples < 0:
-        raise UserError(
-            f"data.test_fraction is {config.test_fraction} and data.max_samples {config.max_samples}; "
-            "expected a fraction in [0, 1) and no negative count"
-        )
     source = open_source(config.path, seed, sets)
     reader = _Reader(config, on_progress)
     notes = list(source.notes)
@@ -138,7 +135,14 @@ def load_all(
         train, test = split_by_prompt(sample(sides[0], config.max_samples, seed), config.test_fraction, seed)
         if not test and config.test_fraction:
             notes.append("one prompt only: nothing is held out")
-    return Loaded(train, test, reader.dropped(), reader.rows, tuple(sorted(reader.formats)), notes)
+    return Loaded(
+        train=train,
+        test=test,
+        dropped=reader.dropped(),
+        rows_read=reader.rows,
+        formats=tuple(sorted(reader.formats)),
+        notes=notes,
+    )
 
 
 def load_test(config: DataConfig, name: str, seed: int) -> list[Record]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.names import Kernels
 from concordant.core.errors import UserError
 from concordant.core.losses import bradley_terry
 from concordant.core.objective import BranchOutputs
@@ -76,7 +77,7 @@ class RewardModel:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, trust_remote_code: bool = False, device: str = "cpu", kernels: str = "fast"
+        cls, name: str | Path, trust_remote_code: bool = False, device: str = "cpu", kernels: Kernels = "fast"
     ) -> RewardModel:
         """A saved reward model: folder, hub id, ``package:NAME/FOLDER``, or a PEFT adapter of type SEQ_CLS.
 

@@ -124,5 +124,5 @@ def _same_tokens(model: RewardModel, policy: Policy) -> bool:
 
 def critic_learner(start: Started, config: PPOConfig) -> Learner:
     critic = build_critic(start, config.critic_head, config.seed)
-    precision = precision_of(config.model, start.model.device)
-    return LocalLearner(CriticNetwork(critic), config.train, precision)
+    runs_as = config.critic if config.critic.name else config.model
+    return LocalLearner(CriticNetwork(critic), config.train, precision_of(runs_as, critic.backbone.device))

@@ -154,7 +154,7 @@ def _survival(
     # a ratio over a gain that may as well be zero says nothing, however many digits it has
     floor = gains[0].interval.low if gains[0].interval is not None else gains[0].mean
     if in_proxy is None or in_other is None or floor <= 0:
-        return Survival(*gains, ratio=None, interval=None)
+        return Survival(proxy=gains[0], other=gains[1], ratio=None, interval=None)
     interval = None
     if bootstrap > 0:
         spread = proxy[1].std(), other[1].std()
@@ -162,7 +162,7 @@ def _survival(
         proxy_S = means_S2[:, 0] / spread[0]
         kept = proxy_S > 0  # the interval above leaves at most 2.5 % of them out
         interval = percentile_interval(means_S2[kept, 1] / spread[1] / proxy_S[kept])
-    return Survival(*gains, ratio=in_other / in_proxy, interval=interval)
+    return Survival(proxy=gains[0], other=gains[1], ratio=in_other / in_proxy, interval=interval)
 
 
 def _lead(answers: Sequence[PolicyAnswers], decided_by: Scorer | None, bootstrap: int, seed: int) -> Gain | None:

@@ -34,7 +34,7 @@ from concordant.evaluation.wording import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     name: str
     meaning: str
@@ -43,30 +43,32 @@ class Column:
 
 
 COLUMNS = (
-    Column("gold", "mean true quality of the answers, 0 to 1; never trained on",
-           lambda s: number(s.gold_mean), lambda s: s.gold_mean is not None),
-    Column("judge", "mean score by a reward model that no policy was trained on",
-           lambda s: number(s.judge_mean), lambda s: s.judge_mean is not None),
-    Column("win rate", "prompts won against the baseline, ties half, with the 95 % interval over prompts",
-           win_rate, lambda s: s.win_rate is not None),
-    Column("reward", "mean score by the proxy, the reward that was trained on",
-           lambda s: number(s.reward_mean), lambda s: s.reward_mean is not None),
-    Column("reward sd", "standard deviation of that reward over prompts",
-           lambda s: number(s.reward_std), lambda s: s.reward_std is not None),
-    Column("KL", "distance from the reference policy, nats a response; ≤ marks a bound, log n − (n−1)/n for best-of-n",
-           kl, lambda s: s.kl is not None),
-    Column("perplexity", "on held-out text, per token; lower is more at home in it",
-           lambda s: number(s.perplexity), lambda s: s.perplexity is not None),
-    Column("distinct-1", "different words over all words of the policy's answers; falls as answers get longer",
-           lambda s: number(s.distinct_1, 3), lambda s: s.distinct_1 is not None),
-    Column("distinct-2", "the same for pairs of neighbouring words",
-           lambda s: number(s.distinct_2, 3), lambda s: s.distinct_2 is not None),
-    Column("repetition", "share of an answer's four-word runs that it has said before",
-           lambda s: percent(s.repetition), lambda s: s.repetition is not None),
-    Column("length", "mean tokens an answer, end token included",
-           lambda s: number(s.length_mean, 1), lambda s: True),
-    Column("ends", "share of answers that end by themselves instead of running into the length limit",
-           lambda s: percent(s.eos_fraction), lambda s: True),
+    Column(name="gold", meaning="mean true quality of the answers, 0 to 1; never trained on",
+           cell=lambda s: number(s.gold_mean), known=lambda s: s.gold_mean is not None),
+    Column(name="judge", meaning="mean score by a reward model that no policy was trained on",
+           cell=lambda s: number(s.judge_mean), known=lambda s: s.judge_mean is not None),
+    Column(name="win rate", meaning="prompts won against the baseline, ties half, with the 95 % interval over prompts",
+           cell=win_rate, known=lambda s: s.win_rate is not None),
+    Column(name="reward", meaning="mean score by the proxy, the reward that was trained on",
+           cell=lambda s: number(s.reward_mean), known=lambda s: s.reward_mean is not None),
+    Column(name="reward sd", meaning="standard deviation of that reward over prompts",
+           cell=lambda s: number(s.reward_std), known=lambda s: s.reward_std is not None),
+    Column(name="KL", meaning="distance from the reference policy, nats a response; "
+           "≤ marks a bound, log n − (n−1)/n for best-of-n",
+           cell=kl, known=lambda s: s.kl is not None),
+    Column(name="perplexity", meaning="on held-out text, per token; lower is more at home in it",
+           cell=lambda s: number(s.perplexity), known=lambda s: s.perplexity is not None),
+    Column(name="distinct-1", meaning="different words over all words of the policy's answers; "
+           "falls as answers get longer",
+           cell=lambda s: number(s.distinct_1, 3), known=lambda s: s.distinct_1 is not None),
+    Column(name="distinct-2", meaning="the same for pairs of neighbouring words",
+           cell=lambda s: number(s.distinct_2, 3), known=lambda s: s.distinct_2 is not None),
+    Column(name="repetition", meaning="share of an answer's four-word runs that it has said before",
+           cell=lambda s: percent(s.repetition), known=lambda s: s.repetition is not None),
+    Column(name="length", meaning="mean tokens an answer, end token included",
+           cell=lambda s: number(s.length_mean, 1), known=lambda s: True),
+    Column(name="ends", meaning="share of answers that end by themselves instead of running into the length limit",
+           cell=lambda s: percent(s.eos_fraction), known=lambda s: True),
 )  # fmt: skip
 
 

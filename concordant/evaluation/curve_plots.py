@@ -26,7 +26,7 @@ SMOOTH_FROM = 30  # points; shorter curves are drawn as they are
 COLUMNS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
     """One metric of one stage; "" is any stage."""
 
@@ -38,21 +38,41 @@ class Panel:
 
 
 PANELS = (
-    Panel("sft", "loss", "SFT: loss", "nats a token", "eval/loss"),
-    Panel("reward", "loss", "Reward model: loss", "nats a pair", "eval/loss"),
-    Panel("reward", "accuracy", "Reward model: accuracy", "share of pairs", "eval/accuracy"),
-    Panel("dpo", "loss", "DPO: loss", "loss a pair", "eval/loss"),
-    Panel("dpo", "rewards/accuracies", "DPO: accuracy", "share of pairs", "eval/rewards/accuracies"),
-    Panel("dpo", "rewards/margins", "DPO: margin", "implicit reward", "eval/rewards/margins"),
-    Panel("dpo", "", "DPO: proxy reward", "the proxy's units", "eval/reward"),
-    Panel("dpo", "", "DPO: KL from the reference", "nats a response", "eval/kl"),
-    Panel("ppo", "objective/score", "PPO: proxy reward", "the proxy's units", "eval/reward"),
-    Panel("ppo", "objective/kl", "PPO: KL from the reference", "nats a response", "eval/kl"),
-    Panel("ppo", "objective/entropy", "PPO: entropy", "nats a response"),
-    Panel("ppo", "response/length", "PPO: answer length", "tokens", "eval/length"),
-    Panel("ppo", "response/eos_fraction", "PPO: answers that end", "share of answers", "eval/eos_fraction"),
-    Panel("ppo", "policy/clip_fraction", "PPO: clipped ratios", "share of tokens"),
-    Panel("", "", "Gold on held-out prompts", "gold, 0 to 1", "eval/gold"),
+    Panel(stage="sft", key="loss", title="SFT: loss", unit="nats a token", held_out="eval/loss"),
+    Panel(stage="reward", key="loss", title="Reward model: loss", unit="nats a pair", held_out="eval/loss"),
+    Panel(
+        stage="reward", key="accuracy", title="Reward model: accuracy", unit="share of pairs", held_out="eval/accuracy"
+    ),
+    Panel(stage="dpo", key="loss", title="DPO: loss", unit="loss a pair", held_out="eval/loss"),
+    Panel(
+        stage="dpo",
+        key="rewards/accuracies",
+        title="DPO: accuracy",
+        unit="share of pairs",
+        held_out="eval/rewards/accuracies",
+    ),
+    Panel(
+        stage="dpo", key="rewards/margins", title="DPO: margin", unit="implicit reward", held_out="eval/rewards/margins"
+    ),
+    Panel(stage="dpo", key="", title="DPO: proxy reward", unit="the proxy's units", held_out="eval/reward"),
+    Panel(stage="dpo", key="", title="DPO: KL from the reference", unit="nats a response", held_out="eval/kl"),
+    Panel(
+        stage="ppo", key="objective/score", title="PPO: proxy reward", unit="the proxy's units", held_out="eval/reward"
+    ),
+    Panel(
+        stage="ppo", key="objective/kl", title="PPO: KL from the reference", unit="nats a response", held_out="eval/kl"
+    ),
+    Panel(stage="ppo", key="objective/entropy", title="PPO: entropy", unit="nats a response"),
+    Panel(stage="ppo", key="response/length", title="PPO: answer length", unit="tokens", held_out="eval/length"),
+    Panel(
+        stage="ppo",
+        key="response/eos_fraction",
+        title="PPO: answers that end",
+        unit="share of answers",
+        held_out="eval/eos_fraction",
+    ),
+    Panel(stage="ppo", key="policy/clip_fraction", title="PPO: clipped ratios", unit="share of tokens"),
+    Panel(stage="", key="", title="Gold on held-out prompts", unit="gold, 0 to 1", held_out="eval/gold"),
 )
 
 
@@ -135,7 +155,7 @@ def _key(figure: Figure) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=10, labelcolor=SOFT)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Point:
     """An evaluated policy: a diamond, hollow where its KL is a bound."""
 
@@ -189,7 +209,7 @@ def _points(evaluation: Evaluation, truth: str) -> list[_Point]:
         if s.kl is None or s.reward_mean is None or quality is None or base is None:
             continue
         if math.isfinite(s.kl) and s.reward_mean >= base:
-            found.append(_Point(s.name, s.kl, s.kl_is_bound, (s.reward_mean, quality)))
+            found.append(_Point(name=s.name, kl=s.kl, is_bound=s.kl_is_bound, heights=(s.reward_mean, quality)))
     return found
 
 

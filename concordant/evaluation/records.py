@@ -12,7 +12,7 @@ Scorer = Literal["gold", "judge", "reward"]
 SCORERS: tuple[Scorer, ...] = ("gold", "judge", "reward")  # the most to be trusted first
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyAnswers:
     """One policy's answers to the held-out prompts, one a prompt, in the order every policy shares."""
 
@@ -49,7 +49,7 @@ class Gain:
     interval: Interval | None  # of the mean; None without a bootstrap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Survival:
     """How much of what the proxy says was gained another scorer confirms, on the same answers."""
 
@@ -59,7 +59,7 @@ class Survival:
     interval: Interval | None  # of the ratio
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyScores:
     """One line of the table. None is "not known"."""
 
@@ -82,7 +82,7 @@ class PolicyScores:
     eos_fraction: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Everything the report says about the policies."""
 

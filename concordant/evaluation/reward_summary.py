@@ -17,7 +17,7 @@ from concordant.evaluation.metrics import win_points
 from concordant.evaluation.records import Interval
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationBin:
     """Pairs whose confidence σ(|Δ|) falls in [low, high)."""
 
@@ -37,7 +37,7 @@ class LengthGroup:
     accuracy: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModelSummary:
     pairs: int
     accuracy: float  # share of pairs where the chosen answer scores higher, ties half
@@ -137,7 +137,15 @@ def _calibration(gap_N: NDArray[np.float64], right_N: NDArray[np.float64], bins:
         inside_N = bin_N == i
         if inside_N.any():
             predicted, observed = float(confidence_N[inside_N].mean()), float(right_N[inside_N].mean())
-            found.append(CalibrationBin(float(edges[i]), float(edges[i + 1]), int(inside_N.sum()), predicted, observed))
+            found.append(
+                CalibrationBin(
+                    low=float(edges[i]),
+                    high=float(edges[i + 1]),
+                    pairs=int(inside_N.sum()),
+                    predicted=predicted,
+                    observed=observed,
+                )
+            )
     return tuple(found)
 
 

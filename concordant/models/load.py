@@ -93,6 +93,8 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
     """Put the adapter folder, or a new adapter where ``config.lora.rank`` asks for one, on ``model``."""
     lora = config.lora
     if adapter:
+        if lora.rank:  # where the name itself is an adapter folder, which no look at the settings can tell
+            raise UserError(f'"{adapter}" is an adapter and goes on as it is: leave model.lora.rank 0')
         from concordant.models.peft_files import load_adapter
 
         load_adapter(model, Path(adapter), name="default")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from concordant.core.errors import unknown_name
+from concordant.config.names import CriticHead
 from concordant.core.seeding import derive
 from concordant.core.trees import Layout
 from concordant.models.backbone import backbone
@@ -52,7 +52,7 @@ def _zero(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-VALUE_HEADS: dict[str, Callable[[int], nn.Module]] = {"linear": LinearValueHead, "mlp": ValueHead}
+VALUE_HEADS: dict[CriticHead, Callable[[int], nn.Module]] = {"linear": LinearValueHead, "mlp": ValueHead}
 
 
 class Critic(NamedTuple):
@@ -70,14 +70,12 @@ class Started(Protocol):
     traits: ModelTraits
 
 
-def build_critic(start: Started, kind: str = "linear", seed: int = 0) -> Critic:
+def build_critic(start: Started, kind: CriticHead = "linear", seed: int = 0) -> Critic:
     """A critic with a copy of ``start``'s backbone; nothing is shared, so training it moves nothing else.
 
-    ``kind``: a name of ``VALUE_HEADS``. With adapters the copy's adapters train and its base stays frozen; else all of
+    With adapters the copy's adapters train and its base stays frozen; else all of
     it trains, even if ``start`` is frozen.
     """
-    if kind not in VALUE_HEADS:
-        raise unknown_name("critic head", kind, VALUE_HEADS)
     body = copy.deepcopy(backbone(start.model))
     assert isinstance(body, PreTrainedModel)
     active = {layer.active for layer in lora_layers(body).values()}

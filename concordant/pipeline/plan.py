@@ -17,6 +17,7 @@ from typing import Any
 
 from concordant.config.checks import validate
 from concordant.config.fields import build, flatten, schema
+from concordant.config.no_effect import idle
 from concordant.config.parse import Flat, assign, flat_keys, to_mapping, typed
 from concordant.core.errors import UserError, nearest, unknown_name
 from concordant.verbs import VERBS, verb_named
@@ -31,7 +32,7 @@ _OUTPUT_FILE = {"score": "scores.jsonl", "generate": "answers.jsonl"}
 Option = tuple[str, list[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One stage, its references to others not yet replaced by paths."""
 
@@ -85,6 +86,9 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
             _assigned(keys, own[name]),
         ]
         values = flatten(_typed(config_class, layers, where))
+        own_keys = layers[2].keys() | layers[3].keys()
+        for key in idle(config_class, values).keys() - own_keys:  # a key for all stages, of no use to this one
+            values[key] = keys.fields[key].default
         for key in _OWN_KEYS:
             if values.get(key):
                 raise UserError(
@@ -167,7 +171,13 @@ def _with_needs(name: str, verb: str, values: Flat, known: Sequence[str], where:
             if dot and part != "run":
                 raise UserError(f"{where}: {key}: expected ${{{stage}}} or ${{{stage}.run}}, given ${{{reference}}}")
             needs[stage] = needs.get(stage, False) or not dot
-    return Stage(name, verb, values, tuple(needs), tuple(stage for stage, model in needs.items() if model))
+    return Stage(
+        name=name,
+        verb=verb,
+        values=values,
+        needs=tuple(needs),
+        needs_model=tuple(stage for stage, model in needs.items() if model),
+    )
 
 
 def _in_order(stages: Sequence[Stage], source: str) -> list[Stage]:

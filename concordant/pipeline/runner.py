@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -26,7 +26,7 @@ RECORD = "stage.json"
 _OURS = (LOCK_FILE, f".{RECORD}.tmp")  # what a kill may leave where there is no record yet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """``OUTPUT/<stage>/stage.json``: what the folder holds."""
 
@@ -37,11 +37,11 @@ class Record:
     result: str = ""  # what the stage wrote, its model if it has one; relative to the folder where it is inside
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageReport:
     name: str
     verb: str
-    outcome: str  # "ran", "continued" or "kept"
+    outcome: Literal["ran", "continued", "kept"]
     seconds: float  # that the stage took when it ran
     folder: Path
 
@@ -86,7 +86,7 @@ def _run_stage(
     record = _read(folder)
     if record and record.done and record.fingerprint == now and (folder / record.result).exists():
         display.message(f"{stage.name}: unchanged, kept")
-        return StageReport(stage.name, stage.verb, "kept", record.seconds, folder)
+        return StageReport(name=stage.name, verb=stage.verb, outcome="kept", seconds=record.seconds, folder=folder)
     for need in stage.needs_model:
         if not (output / need / "model").is_dir():
             raise UserError(f"stage {stage.name}: stage {need} exports no model; for its folder write ${{{need}.run}}")
@@ -96,18 +96,20 @@ def _run_stage(
     spent = record.seconds if record and goes_on else 0.0
     display.message(f"{display.prefix} {stage.name}: {stage.verb}{' continues' if goes_on else ''}")
     started = time.monotonic()
-    _write(folder, Record(now, stage.verb, False, spent))
+    _write(folder, Record(fingerprint=now, verb=stage.verb, done=False, seconds=spent))
     try:
         wrote = _uninterrupted(do, stage.verb, stage.config(output, goes_on))
     except (UserError, RunFailed, RunStopped) as problem:
-        _write(folder, Record(now, stage.verb, False, spent + time.monotonic() - started))
+        _write(folder, Record(fingerprint=now, verb=stage.verb, done=False, seconds=spent + time.monotonic() - started))
         more = "; the same command goes on from here" if isinstance(problem, RunStopped) else ""
         raise type(problem)(f"stage {stage.name}: {problem}{more}") from problem
     seconds = spent + time.monotonic() - started
-    _write(folder, Record(now, stage.verb, True, seconds, _result(wrote, folder)))
+    _write(folder, Record(fingerprint=now, verb=stage.verb, done=True, seconds=seconds, result=_result(wrote, folder)))
     if late_request():
         raise RunStopped(f"stage {stage.name} is done; the same command goes on from here")
-    return StageReport(stage.name, stage.verb, "continued" if goes_on else "ran", seconds, folder)
+    return StageReport(
+        name=stage.name, verb=stage.verb, outcome="continued" if goes_on else "ran", seconds=seconds, folder=folder
+    )
 
 
 def _uninterrupted(do: Callable[[str, Any], Path | None], verb: str, config: Any) -> Path | None:
@@ -123,7 +125,7 @@ def _read(folder: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        return Record("", "", False)  # damaged: ours, and of no known content
+        return Record(fingerprint="", verb="", done=False)  # damaged: ours, and of no known content
 
 
 def _write(folder: Path, record: Record) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from concordant.algorithms.best_of_n import Choice, choose
+from concordant.config.checks import checked
 from concordant.config.stages import BestOfNConfig
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive, generators_put_back, reseed
@@ -25,6 +26,7 @@ PROMPTS_AT_ONCE = 64
 INPUTS = "inputs.json"  # in the output folder: what the answers depend on
 
 
+@checked
 def best_of_n(config: BestOfNConfig) -> Path:
     """Writes ``sft.jsonl`` (prompt and best answer: rejection sampling), ``pairs.jsonl`` (best and worst) and
     ``samples.jsonl`` (every answer with its reward) to the output folder, which it returns. ``samples.jsonl`` grows as

@@ -17,6 +17,7 @@ from concordant.algorithms.rollouts import Sampler
 from concordant.config.data import DataConfig
 from concordant.config.fields import flatten
 from concordant.config.model import ModelConfig
+from concordant.config.names import Responses
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import BestOfNConfig, RunConfig
 from concordant.config.train import TrainConfig
@@ -77,7 +78,7 @@ def in_file_order(data: DataConfig) -> list[Record]:
 def limits_of(data: DataConfig, model: Policy | RewardModel) -> Limits:
     """The data's limits, and what ``model`` has positions for."""
     total = min(positions(model.model), model.tokenizer.model_max_length)
-    return Limits(data.max_prompt_tokens, data.max_response_tokens, total, data.too_long)
+    return Limits(prompt=data.max_prompt_tokens, response=data.max_response_tokens, total=total, too_long=data.too_long)
 
 
 def report_dropped(dropped: Mapping[str, int], what: str) -> None:
@@ -172,12 +173,8 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
 
 def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     """The run folder, locked, with the resolved config in it."""
-    from concordant.config.checks import validate
     from concordant.config.parse import to_mapping
 
-    validate(config)  # the command line has done so, a notebook has not
-    if not config.output:
-        raise UserError("no run folder: pass --output DIR")
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
     folder.set_config(to_mapping(verb, config))
     folder.inputs = Inputs.of(flatten(config))
@@ -185,7 +182,7 @@ def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
 
 
 def read(
-    config: RunConfig | BestOfNConfig, folder: RunFolder, want: type[R], what: str, responses: str = "both"
+    config: RunConfig | BestOfNConfig, folder: RunFolder, want: type[R], what: str, responses: Responses = "both"
 ) -> Loaded[R]:
     """The data's records, which become part of what the run depends on."""
     loaded = load_records(config.data, want, config.seed, responses)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from concordant.config.checks import checked
 from concordant.config.stages import DiagnoseConfig
 from concordant.core.errors import RunFailed, UserError, nearest
 from concordant.data.sources import is_prepared
@@ -17,6 +18,7 @@ from concordant.doctor.render import by_gravity, facts_text, finding_text, verdi
 from concordant.models.locate import is_adapter
 
 
+@checked
 def diagnose(config: DiagnoseConfig) -> None:
     """Print the diagnosis of ``config.target``; raises RunFailed where it holds an error."""
     diagnosis = examine(config.target)

@@ -9,6 +9,7 @@ import torch
 
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.supervised import Course, Examples, ObjectiveOf, Supervised
+from concordant.config.checks import checked
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import DPOConfig
 from concordant.core.losses import PREFERENCE_LOSSES
@@ -21,6 +22,7 @@ from concordant.engines.protocol import Scorer
 from concordant.stages import common
 
 
+@checked
 def dpo(config: DPOConfig) -> Path:
     """Train a policy on preference pairs; returns the run folder."""
     with common.opened(config, "dpo") as folder:

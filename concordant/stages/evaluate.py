@@ -14,6 +14,8 @@ import torch
 from concordant.algorithms.best_of_n import Choice, choose
 from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Sampler
+from concordant.config.checks import checked
+from concordant.config.names import Responses
 from concordant.config.specs import best_of, named
 from concordant.config.stages import EvaluateConfig
 from concordant.core import kl
@@ -57,11 +59,10 @@ class _Bench:
     judge: Reward | None
 
 
+@checked
 def evaluate(config: EvaluateConfig) -> Path:
     """Sample, score and compare; writes report.md, report.html, report.json and pictures to ``output``."""
-    if not config.output:
-        raise UserError("no folder for the report: pass --output DIR")
-    policies = named(config.policies, "policies")
+    policies = named(config.policies)
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
     reference_name = _known(config.reference or baseline, policies)
     loaded = load_records(config.data, Prompt, config.seed)
@@ -84,7 +85,7 @@ def evaluate(config: EvaluateConfig) -> Path:
             answers.append(_answers(name, spec, reference, origin, bench))
             bar.update(number + 1, {})
     evaluation = evaluate_policies(answers, baseline, config.bootstrap, config.seed)
-    runs = {name: Path(folder) for name, folder in named(config.runs, "runs").items()}
+    runs = {name: Path(folder) for name, folder in named(config.runs).items()}
     page = write_report(
         evaluation,
         Path(config.output),
@@ -127,11 +128,11 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
     bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
     is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
     return PolicyAnswers(
-        name,
-        [a.prompt for a in answers],
-        [a.response for a in answers],
-        [c.lengths[c.best_number] for c in choices],
-        [a.ended for a in answers],
+        name=name,
+        prompts=[a.prompt for a in answers],
+        responses=[a.response for a in answers],
+        lengths=[c.lengths[c.best_number] for c in choices],
+        ended=[a.ended for a in answers],
         rewards=bench.reward(answers).result().total if bench.reward else None,
         gold=[gold(a.prompt, a.response) for a in answers] if gold else None,
         judge=bench.judge(answers).result().total if bench.judge else None,
@@ -142,8 +143,6 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
 
 
 def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[list[PromptTree], list[Choice]]:
-    if n > 1 and bench.reward is None:
-        raise UserError("best_of_n needs --reward: something has to say which answer is best")
     # Every policy draws from the same streams: what differs between answers is the policy.
     sampling = replace(bench.config.sampling, n=n)
     rollouts = sampler(bench.prompts, sampling, derive(bench.config.seed, "evaluate"))
@@ -186,7 +185,7 @@ def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
     return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
 
 
-def _demonstrations(records: Sequence[Record], responses: str) -> list[Demonstration]:
+def _demonstrations(records: Sequence[Record], responses: Responses) -> list[Demonstration]:
     """The answers among the records; none where they are prompts alone."""
     made = [as_demonstrations(record, responses) for record in records]
     return [d for found in made if not isinstance(found, Drop) for d in found]

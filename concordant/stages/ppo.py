@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from concordant.algorithms.ppo import PPO
+from concordant.config.checks import checked
+from concordant.config.names import NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
-from concordant.core.advantages import NEEDS_CRITIC
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
 from concordant.doctor.preflight import Subject
@@ -18,6 +19,7 @@ from concordant.stages import common
 from concordant.stages.rewarding import Rewards
 
 
+@checked
 def ppo(config: PPOConfig) -> Path:
     """Train a policy with PPO, RLOO or GRPO; returns the run folder."""
     with common.opened(config, "ppo") as folder:

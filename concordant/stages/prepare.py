@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from concordant.config.checks import checked
 from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
 from concordant.data.card import CountTokens
 from concordant.data.prepare import prepare as prepare_data
 
 
+@checked
 def prepare(config: PrepareConfig) -> Path:
     """Write the sets and the data card to ``output``, and show the card."""
     prepare_data(config, _token_counter(config)).show()

@@ -11,6 +11,7 @@ import torch
 from concordant.algorithms.pairs import check_pairs
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.supervised import Course, Examples, ObjectiveOf, Supervised
+from concordant.config.checks import checked
 from concordant.config.stages import RewardConfig, ScoreConfig
 from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
@@ -28,6 +29,7 @@ from concordant.stages.rewarding import SUMMARY
 from concordant.training.run_folder import json_lines, write_text
 
 
+@checked
 def reward(config: RewardConfig) -> Path:
     """Train a reward model, keep the best by a slice of train, report on held-out pairs; returns the run folder."""
     with common.opened(config, "reward") as folder:
@@ -106,6 +108,7 @@ def _objective(config: RewardConfig, encoded: Encoded, pairs: Sequence[Pair]) ->
     return of
 
 
+@checked
 def score(config: ScoreConfig) -> Path | None:
     """Score both answers of every pair, or every answer, of the data; JSON lines to ``output`` or the terminal.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from concordant.algorithms import sft as algorithm
 from concordant.algorithms.supervised import Course, Examples, Supervised
+from concordant.config.checks import checked
 from concordant.config.stages import SFTConfig
 from concordant.core.trees import ROW_TOKENS
 from concordant.data.chat import ChatEncoder
@@ -15,6 +16,7 @@ from concordant.engines import roles
 from concordant.stages import common
 
 
+@checked
 def sft(config: SFTConfig) -> Path:
     """Fine-tune a causal LM on demonstrations, or on the answers of pairs; returns the run folder."""
     with common.opened(config, "sft") as folder:

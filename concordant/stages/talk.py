@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from concordant.config.checks import checked
 from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
-from concordant.core.errors import UserError
 from concordant.core.seeding import derive
 from concordant.data.chat import ChatEncoder
 from concordant.data.convert import prompt_of
 from concordant.data.records import Message, Prompt
 from concordant.models.load import load_policy, save_policy
-from concordant.models.lora import adapter_names
 from concordant.stages import common
 from concordant.training.run_folder import json_lines, write_text
 
 
+@checked
 def generate(config: GenerateConfig) -> Path | None:
     """Answer one prompt, or the prompts of the data; JSON lines to ``output``, or text to the terminal."""
-    if bool(config.prompt) == bool(config.data.path):
-        raise UserError("generate answers either --prompt TEXT or the prompts of --data FILE: give one of the two")
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
     policy = common.open_policy(config.model, [], config.seed)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
@@ -39,6 +37,7 @@ def _prompts(config: GenerateConfig) -> list[Prompt]:
     return [Prompt(prompt_of(r)) for r in common.in_file_order(config.data)]
 
 
+@checked
 def chat(config: ChatConfig) -> None:
     """Talk in the terminal, tokens shown as they are sampled. An empty line or Ctrl-D ends; /reset forgets."""
     policy = common.open_policy(config.model, [], config.seed)
@@ -89,15 +88,10 @@ class _Stream:
         return text
 
 
+@checked
 def merge(config: MergeConfig) -> Path:
     """Write the base with the adapter in its weights: a plain model folder."""
-    if not config.output:
-        raise UserError("no folder for the merged model: pass --output DIR")
     policy = load_policy(config.model)
-    if not adapter_names(policy.model):
-        raise UserError(
-            f"{config.model.name} has no adapter to merge: pass --model.adapter FOLDER, or an adapter folder"
-        )
     save_policy(policy, Path(config.output), {"base_model": config.model.name, "tags": ["merged"]})
     common.message(f"merged model in {config.output}")
     return Path(config.output)

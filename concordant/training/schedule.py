@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+from concordant.config.names import Schedule
 from concordant.config.train import TrainConfig
-from concordant.core.errors import unknown_name
 
-SCHEDULES = {
+SCHEDULES: dict[Schedule, Callable[[float], float]] = {
     "linear": lambda progress: 1.0 - progress,
     "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
     "constant": lambda progress: 1.0,
@@ -21,8 +22,6 @@ def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
     them has the full rate; without warm-up step 0 has it. From that step on the schedule falls with the share of the
     steps left, and would reach 0 one step after the last: no step is spent on a rate of 0.
     """
-    if config.schedule not in SCHEDULES:
-        raise unknown_name("schedule", config.schedule, SCHEDULES)
     warmup = math.ceil(config.warmup_fraction * total_steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup

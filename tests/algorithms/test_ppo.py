@@ -61,7 +61,10 @@ def test_kl_is_nothing_at_the_start_and_something_after():
 
 
 def test_kl_in_the_reward_is_on_every_token_and_in_the_loss_on_none():
-    for kl, on_tokens in ((KLConfig(coefficient=2.0), True), (KLConfig("loss", "k2", 2.0), False)):
+    for kl, on_tokens in (
+        (KLConfig(coefficient=2.0), True),
+        (KLConfig(place="loss", estimator="k2", coefficient=2.0), False),
+    ):
         ppo = make_ppo(scores(0.0, 0.0), kl=kl, **BARE)
         start = ppo.judge(written(ENDED_AND_CUT))
         ppo.actor.forward_backward(start.rollouts.trees, ppo.policy_objective(start, torch.arange(5))).result()
@@ -298,7 +301,8 @@ def test_the_same_seed_gives_the_same_steps():
 
 
 @pytest.mark.parametrize(
-    ("advantage", "kl"), [("gae", KLConfig(coefficient=0.05)), ("grpo", KLConfig("loss", "exact", 0.05))]
+    ("advantage", "kl"),
+    [("gae", KLConfig(coefficient=0.05)), ("grpo", KLConfig(place="loss", estimator="exact", coefficient=0.05))],
 )
 def test_rewards_rise(advantage, kl):
     """A reward for the letter o; a dozen steps are enough to see it learnt."""

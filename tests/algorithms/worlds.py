@@ -7,10 +7,10 @@ import torch
 from concordant.algorithms.ppo import PPO
 from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
+from concordant.config.names import NEEDS_CRITIC
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import PPOConfig
 from concordant.config.train import TrainConfig
-from concordant.core.advantages import NEEDS_CRITIC
 from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, PromptTree, lay_out
 from concordant.data.chat import ChatEncoder

@@ -7,16 +7,22 @@ from typing import get_type_hints
 
 import pytest
 
-from concordant.config.checks import CONTRADICTIONS, NEEDED, VALUES, Range, validate
+from concordant.config.checks import NEEDED, validate
+from concordant.config.contradictions import CONTRADICTIONS
 from concordant.config.fields import build, flatten, schema
+from concordant.config.no_effect import NO_EFFECT, NoEffect
+from concordant.config.ranges import VALUES, Range
 from concordant.config.stages import (
     BestOfNConfig,
+    ChatConfig,
     DPOConfig,
     EvaluateConfig,
     GenerateConfig,
     MergeConfig,
     PPOConfig,
+    PrepareConfig,
     RewardConfig,
+    ScoreConfig,
     SFTConfig,
 )
 from concordant.core.errors import UserError
@@ -29,13 +35,13 @@ GOOD = {
     "model.adapter": "a",
     "reward": ["r"],
     "policies": ["a=b"],
-    "sampling.n": 4,
 }
 
 
 def made(config_class, **changes):
     values = flatten(config_class())
-    values |= {key: value for key, value in GOOD.items() if key in values}
+    needed = [key for owner in config_class.__mro__ for key in NEEDED.get(owner, ())]
+    values |= {key: GOOD[key] for key in needed} | ({"sampling.n": 4} if config_class is PPOConfig else {})
     return build(config_class, values | {key.replace("__", "."): value for key, value in changes.items()})
 
 
@@ -102,9 +108,15 @@ def test_out_of_range(config_class, key, value, message):
         (BestOfNConfig, {"sampling.temperature": 0.0}, "n equal answers"),
         (SFTConfig, {"train.early_stopping": 3}, "train.early_stopping=3, train.evaluate_every=0"),
         (SFTConfig, {"data.test_path": "d.jsonl"}, "held-out data would be the training data"),
-        (DPOConfig, {"loss": "ipo", "label_smoothing": 0.1}, "IPO has no label smoothing"),
+        (RewardConfig, {"train.early_stopping": 2, "validation_fraction": 0.0}, "validation slice and there is none"),
+        (
+            EvaluateConfig,
+            {"policies": ["a=best_of_n:4:b"]},
+            r"policies=.*, reward=\[\]: best_of_n keeps .*give --reward",
+        ),
+        (PrepareConfig, {"max_samples": 5, "data.max_samples": 6}, "both say how many rows"),
         (GenerateConfig, {"data.path": ""}, "give either --prompt TEXT or --data FILE"),
-        (GenerateConfig, {"prompt": "hello"}, "give either --prompt TEXT or --data FILE"),
+        (GenerateConfig, {"prompt": "hello", "data.path": "d.jsonl"}, "give either --prompt TEXT or --data FILE"),
     ],
 )
 def test_contradictions(config_class, changes, message):
@@ -176,3 +188,79 @@ def test_every_number_has_a_range_or_a_reason():
 def test_hints_resolve_for_every_verb():
     for verb in VERBS.values():
         assert get_type_hints(verb.config_class())
+
+
+def test_ipo_takes_label_smoothing():
+    validate(made(DPOConfig, loss="ipo", label_smoothing=0.1))
+
+
+# -- keys that would do nothing -------------------------------------------------------------------
+
+CRITIC = {"critic.name": "m"}
+
+
+@pytest.mark.parametrize(
+    ("config_class", "changes", "message"),
+    [
+        (SFTConfig, {"model.lora.alpha": 8.0}, "model.lora.alpha=8.0 would do nothing: model.lora.rank is 0"),
+        (SFTConfig, {"model.lora.target_modules": ["q_proj"]}, "model.lora.target_modules=.*would do nothing"),
+        (SFTConfig, {"model.lora.rank": 4, "model.adapter": "a"}, "model.lora.rank=4 would do nothing: the adapter in"),
+        (SFTConfig, {"data.test_path": "t", "data.test_fraction": 0.5}, "data.test_fraction=0.5 would do nothing"),
+        (SFTConfig, {"train.save_minutes": 0.0, "train.keep_last": 5}, "train.keep_last=5 would do nothing"),
+        (PPOConfig, {"critic.precision": "bf16"}, 'critic.precision="bf16" would do nothing: without critic.name'),
+        (PPOConfig, {"critic.lora.rank": 4}, "critic.lora.rank=4 would do nothing: without critic.name"),
+        (PPOConfig, {"critic.adapter": "a"}, "critic.adapter=.* would do nothing: without critic.name"),
+        (PPOConfig, {"critic.device": "cpu"}, "critic.device=.* would do nothing: without critic.name"),
+        (PPOConfig, {"critic.activation_checkpointing": True}, "would do nothing: without critic.name"),
+        (PPOConfig, {"critic.trust_remote_code": True}, "would do nothing: without critic.name"),
+        (PPOConfig, CRITIC | {"critic.lora.alpha": 8.0}, "critic.lora.alpha=8.0 would do nothing: critic.lora.rank"),
+        (PPOConfig, {"advantage": "rloo", "critic.name": "m"}, "critic.name=.* rloo and grpo learn no critic"),
+        (PPOConfig, {"advantage": "rloo", "critic_warmup": 2}, "critic_warmup=2 .*learn no critic"),
+        (PPOConfig, {"advantage": "grpo", "value_clip": 0.0}, "value_clip=0.0 .*learn no critic"),
+        (PPOConfig, {"advantage": "grpo", "lam": 0.9}, "lam=0.9 .*discount nothing"),
+        (PPOConfig, {"advantage": "rloo", "gamma": 0.9}, "gamma=0.9 .*discount nothing"),
+        (PPOConfig, {"kl.target": 3.0}, "kl.target=3.0 would do nothing: a fixed coefficient has no target"),
+        (PPOConfig, {"kl.horizon": 100}, "kl.horizon=100 would do nothing"),
+        (PPOConfig, {"data.max_response_tokens": 64}, "data.max_response_tokens=64 .*sampling.max_new_tokens"),
+        (PPOConfig, {"data.too_long": "cut_response_end"}, "data.too_long=.* would do nothing"),
+        (BestOfNConfig, {"model.lora.rank": 4}, "model.lora.rank=4 would do nothing: no model is trained"),
+        (BestOfNConfig, {"data.max_response_tokens": 64}, "sampling.max_new_tokens bounds them"),
+        (EvaluateConfig, {"model.name": "m"}, "model.name=.* would do nothing: the models are those of --policies"),
+        (EvaluateConfig, {"sampling.n": 4}, "sampling.n=4 would do nothing: .*best_of_n:N:PATH"),
+        (EvaluateConfig, {"sampling.temperature": 0.0, "sampling.top_k": 5}, "sampling.top_k=5 would do nothing"),
+        (ScoreConfig, {"model.adapter": "a"}, "model.adapter=.* would do nothing: .*--model.name"),
+        (ScoreConfig, {"data.max_prompt_tokens": 64}, "data.max_prompt_tokens=64 would do nothing"),
+        (ScoreConfig, {"data.test_fraction": 0.5}, "data.test_fraction=0.5 would do nothing"),
+        (PrepareConfig, {"model.precision": "bf16"}, "model.precision=.* only the tokenizer is used"),
+        (PrepareConfig, {"data.max_prompt_tokens": 64}, "data.max_prompt_tokens=64 would do nothing"),
+        (GenerateConfig, {"data.path": "d", "data.test_fraction": 0.5}, "data.test_fraction=0.5 would do nothing"),
+        (GenerateConfig, {"data.path": "d", "model.activation_checkpointing": True}, "no model is trained"),
+        (ChatConfig, {"sampling.n": 2}, "sampling.n=2 would do nothing: a question gets one answer"),
+        (MergeConfig, {"model.precision": "bf16"}, "model.precision=.* the model is never run"),
+    ],
+)
+def test_a_changed_key_that_would_do_nothing_is_refused(config_class, changes, message):
+    refused(config_class, message, **changes)
+
+
+@pytest.mark.parametrize(
+    ("config_class", "changes"),
+    [
+        (SFTConfig, {"model.lora.rank": 4, "model.lora.alpha": 8.0}),
+        (RewardConfig, {"model.lora.rank": 4, "model.adapter": "a"}),  # merged first, the new one on top
+        (PPOConfig, CRITIC | {"critic.precision": "bf16", "critic.device": "cpu", "critic.lora.rank": 4}),
+        (PPOConfig, {"kl.controller": "adaptive", "kl.target": 3.0, "kl.horizon": 100}),
+        (PPOConfig, {"lam": 0.9, "gamma": 0.9, "value_clip": 0.0, "critic_warmup": 2}),
+        (PPOConfig, {"data.too_long": "cut_prompt_start"}),  # which happens in any case
+        (EvaluateConfig, {"sampling.top_k": 5}),
+        (MergeConfig, {"model.precision": "fp32", "model.device": "cpu"}),  # which is so in any case
+    ],
+)
+def test_the_same_key_is_taken_where_it_works(config_class, changes):
+    validate(made(config_class, **changes))
+
+
+def test_the_table_of_idle_keys_names_keys_that_exist():
+    for owner, rules in NO_EFFECT.items():
+        keys = schema(owner).fields
+        assert all(any(NoEffect((known,), "").has(key) for key in keys) for rule in rules for known in rule.keys), owner

@@ -7,17 +7,17 @@ from concordant.core.errors import UserError
 
 
 def test_names_keep_their_order_and_paths_may_hold_an_equals_sign():
-    assert list(named(["b=x=1", "a=y"], "policies").items()) == [("b", "x=1"), ("a", "y")]
+    assert list(named(["b=x=1", "a=y"]).items()) == [("b", "x=1"), ("a", "y")]
 
 
 def test_a_path_without_a_name_is_refused():
-    with pytest.raises(UserError, match='policies: "runs/sft" is not NAME=PATH'):
-        named(["runs/sft"], "policies")
+    with pytest.raises(UserError, match='"runs/sft" is not NAME=PATH'):
+        named(["runs/sft"])
 
 
 def test_a_name_given_twice_is_refused():
     with pytest.raises(UserError, match='"a" is named twice'):
-        named(["a=x", "a=y"], "policies")
+        named(["a=x", "a=y"])
 
 
 def test_best_of_n_is_read_from_the_path():

@@ -113,3 +113,10 @@ def test_whitening_of_equal_or_single_numbers_is_zero():
     assert torch.equal(whiten(torch.full((5,), 2.0)), torch.zeros(5))
     white = whiten(torch.tensor([1.0, 2.0, 9.0]))
     assert white.mean().abs() < 1e-6 and abs(white.std(correction=0).item() - 1) < 1e-6
+
+
+def test_ipo_with_smoothed_labels_aims_at_less():
+    """With a share ε of flipped labels the loss is least at (1-2ε)/(2β); at ε 0.25 and β 0.5 that is 0.5, not 1."""
+    logratio = torch.tensor([0.4, 0.5, 0.6], requires_grad=True)
+    losses.ipo(logratio, beta=0.5, label_smoothing=0.25).sum().backward()
+    assert logratio.grad.tolist() == pytest.approx([-0.2, 0.0, 0.2], abs=1e-6)

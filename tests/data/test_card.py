@@ -61,10 +61,10 @@ def test_a_prompts_length_is_that_of_all_its_messages() -> None:
 
 
 def test_p95_is_the_nearest_rank() -> None:
-    assert lengths_of(range(1, 101)) == Lengths(50.5, 50.5, 95, 100)
+    assert lengths_of(range(1, 101)) == Lengths(mean=50.5, median=50.5, p95=95, max=100)
     assert lengths_of(range(1, 21)).p95 == 19
-    assert lengths_of([4]) == Lengths(4.0, 4.0, 4, 4)
-    assert lengths_of([]) == Lengths(0.0, 0.0, 0, 0)
+    assert lengths_of([4]) == Lengths(mean=4.0, median=4.0, p95=4, max=4)
+    assert lengths_of([]) == Lengths(mean=0.0, median=0.0, p95=0, max=0)
 
 
 def test_always_prefer_the_longer() -> None:
@@ -75,7 +75,9 @@ def test_always_prefer_the_longer() -> None:
 
 def test_prompts_shared_with_a_given_test_set() -> None:
     given = {(Message("user", "one"),), (Message("user", "unseen"),)}
-    assert card(compare_with=("other.jsonl", given)).compared == Comparison("other.jsonl", prompts=2, shared=1, rows=4)
+    assert card(compare_with=("other.jsonl", given)).compared == Comparison(
+        name="other.jsonl", prompts=2, shared=1, rows=4
+    )
 
 
 def test_data_without_pairs() -> None:

@@ -21,7 +21,7 @@ USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "q"), ("assis
 
 
 def rows(*values: dict[str, Any]) -> list[Row]:
-    return [Row("x.jsonl", "line", number, v) for number, v in enumerate(values, start=1)]
+    return [Row(file="x.jsonl", unit="line", number=number, values=v) for number, v in enumerate(values, start=1)]
 
 
 def read(*values: dict[str, Any], name: str = "auto", skip: bool = False) -> list[Record | Drop]:
@@ -45,7 +45,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], Record]] = [
     (
         "preference",
         {"prompt": "q", "chosen": "good", "rejected": "bad", "margin": 2, "probability": "0.75"},
-        Pair((Q,), "good", "bad", 2.0, 0.75),
+        Pair((Q,), "good", "bad", margin=2.0, probability=0.75),
     ),
     ("implicit", {"chosen": [USER, GOOD], "rejected": [USER, BAD]}, PAIR),
     (
@@ -229,7 +229,6 @@ def test_a_format_can_be_forced() -> None:
     values = {"prompt": "q", "completion": "a", "labels": "x"}
     assert "--data.format=prompt_response" in message(values)
     assert read(values, name="prompt_response") == [Demonstration((Q, A), 1)]
-    assert 'unknown data format "mesages". Did you mean "messages"?' in message(values, name="mesages")
 
 
 def test_a_later_row_without_the_column_is_named_by_line() -> None:
@@ -277,7 +276,10 @@ def test_bad_rows_are_counted_by_reason_when_skipped() -> None:
 
 
 def test_files_of_different_formats_side_by_side() -> None:
-    both = [Row("a", "line", 1, {"prompt": "q", "response": "a"}), Row("b", "line", 1, {"text": "a"})]
+    both = [
+        Row(file="a", unit="line", number=1, values={"prompt": "q", "response": "a"}),
+        Row(file="b", unit="line", number=1, values={"text": "a"}),
+    ]
     seen: set[str] = set()
     assert len(list(read_records(iter(both), "auto", BadRows(False), seen))) == 2
     assert seen == {"prompt_response", "text"}

@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 
 import concordant
-from concordant import stages
 from concordant.config.doctor import DoctorConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.stages import DPOConfig, SFTConfig
@@ -43,7 +42,7 @@ def short_toytalk():
 @pytest.fixture(scope="module")
 def sft(tmp_path_factory):
     config = SFTConfig(data=DATA, model=ModelConfig(**plain("builtin:tiny")), train=train(learning_rate=1e-3))
-    return stages.sft(replace(config, output=str(tmp_path_factory.mktemp("runs") / "sft")))
+    return concordant.sft(replace(config, output=str(tmp_path_factory.mktemp("runs") / "sft")))
 
 
 def config_of(verb, output, sft):
@@ -61,7 +60,7 @@ def run(config):
     """The run's folder, and what was said."""
     console = Console(file=io.StringIO(), width=200)
     with use(Display(console)):
-        folder = getattr(stages, {DPOConfig: "dpo", SFTConfig: "sft"}.get(type(config), "ppo"))(config)
+        folder = getattr(concordant, {DPOConfig: "dpo", SFTConfig: "sft"}.get(type(config), "ppo"))(config)
     return folder, console.file.getvalue()
 
 

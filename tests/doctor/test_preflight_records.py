@@ -21,7 +21,7 @@ def pair(i, **known):
 
 
 def loaded(train, test=(), **facts):
-    return Loaded(list(train), list(test), rows_read=len(train) + len(test), **facts)
+    return Loaded(train=list(train), test=list(test), rows_read=len(train) + len(test), **facts)
 
 
 HEALTHY = [pair(i) for i in range(100)]

@@ -111,12 +111,12 @@ def test_a_template_that_drops_earlier_turns(template, role, severity):
 def test_long_rows_are_counted_and_the_cure_cures(too_long):
     tokenizer = MAKERS["chatml"]()
     long = [Pair(p.prompt, " ".join(["tree"] * 60), p.rejected) if i % 4 == 0 else p for i, p in enumerate(PAIRS)]
-    encoder = ChatEncoder(tokenizer, Limits(512, 40, 2048, too_long))
+    encoder = ChatEncoder(tokenizer, Limits(prompt=512, response=40, total=2048, too_long=too_long))
     finding = only(check_tokens(encoder, encoder.pairs(long), long))
     assert finding.rule == "truncation" and finding.numbers["share"] == 0.25
     limit = int(finding.numbers["response_tokens"])
     assert f"--data.max_response_tokens {limit}" in finding.cure
-    cured = ChatEncoder(tokenizer, Limits(512, limit, 2048, too_long))
+    cured = ChatEncoder(tokenizer, Limits(prompt=512, response=limit, total=2048, too_long=too_long))
     assert check_tokens(cured, cured.pairs(long), long) == []
 
 

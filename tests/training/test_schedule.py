@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from concordant.config.train import TrainConfig
-from concordant.core.errors import UserError
 from concordant.training.schedule import SCHEDULES, learning_rate
 
 
@@ -37,8 +36,3 @@ def test_no_step_is_spent_on_nothing_and_the_peak_is_the_rate_asked_for(schedule
     series = rates(schedule, total, warmup)
     assert min(series) > 0
     assert max(series) == 8.0
-
-
-def test_an_unknown_schedule_names_the_nearest():
-    with pytest.raises(UserError, match='unknown schedule "cosin". Did you mean "cosine"'):
-        learning_rate(TrainConfig(schedule="cosin"), 0, 1)

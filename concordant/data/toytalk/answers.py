@@ -26,7 +26,7 @@ from concordant.data.toytalk.world import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
     """Habits of one writer; all numbers are probabilities or, in ``core``, weights."""
 

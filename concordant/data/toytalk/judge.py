@@ -36,7 +36,7 @@ LONG = 0.10  # each sentence past six
 _ATTEMPTS = ("claim", "steps", "refusal", "half refusal", "vague")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Findings:
     """What matters of a reading, given the question."""
 

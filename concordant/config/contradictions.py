@@ -1,0 +1,122 @@
+"""Settings that cannot both hold. Settings that would do nothing beside others stand in no_effect.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from concordant.config import stages as s
+from concordant.config.names import COMPARES_SAMPLES, LOSS_ESTIMATORS, REWARD_ESTIMATORS
+from concordant.config.specs import best_of, named
+
+Values = Mapping[str, Any]  # by dotted key
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Settings that cannot both hold, and the way out."""
+
+    keys: tuple[str, ...]
+    wrong: Callable[[Values], bool]
+    why: str
+
+
+_TRAINING = (
+    Contradiction(
+        ("train.early_stopping", "train.evaluate_every"),
+        lambda v: v["train.early_stopping"] > 0 and v["train.evaluate_every"] == 0,
+        "early stopping counts evaluations and there are none before the end; set train.evaluate_every",
+    ),
+    Contradiction(
+        ("data.path", "data.test_path"),
+        lambda v: bool(v["data.path"]) and v["data.path"] == v["data.test_path"],
+        "held-out data would be the training data; leave data.test_path empty to split by prompt",
+    ),
+)
+CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
+    s.RunConfig: _TRAINING,
+    s.RewardConfig: (
+        Contradiction(
+            ("train.early_stopping", "validation_fraction"),
+            lambda v: v["train.early_stopping"] > 0 and v["validation_fraction"] == 0,
+            "early stopping looks at the validation slice and there is none; set validation_fraction above 0",
+        ),
+    ),
+    s.PPOConfig: (
+        Contradiction(
+            ("advantage", "sampling.n"),
+            lambda v: v["advantage"] in COMPARES_SAMPLES and v["sampling.n"] < 2,
+            "it compares the samples of one prompt and needs sampling.n of 2 or more; or use advantage gae",
+        ),
+        Contradiction(
+            ("kl.place", "kl.estimator"),
+            lambda v: v["kl.place"] == "loss" and v["kl.estimator"] not in LOSS_ESTIMATORS,
+            "k1 in the loss has an expected gradient of 0 and would not hold the policy; use k2, k3 or exact",
+        ),
+        Contradiction(
+            ("kl.place", "kl.estimator"),
+            lambda v: v["kl.place"] == "reward" and v["kl.estimator"] not in REWARD_ESTIMATORS,
+            "a KL in the reward is k1 on every token; for the other estimators set kl.place loss",
+        ),
+        Contradiction(
+            ("kl.controller", "kl.coefficient"),
+            lambda v: v["kl.controller"] == "adaptive" and v["kl.coefficient"] == 0,
+            "the adaptive controller multiplies the coefficient, so 0 stays 0; start above 0",
+        ),
+        Contradiction(
+            ("sampling.top_p", "sampling.top_k", "allow_truncated_sampling"),
+            lambda v: (v["sampling.top_p"] < 1 or v["sampling.top_k"] > 0) and not v["allow_truncated_sampling"],
+            "the learner cannot reproduce a truncated sampler's log-probs, so ratio and KL would be wrong; "
+            "set top_p 1 and top_k 0, or accept it with allow_truncated_sampling true",
+        ),
+        Contradiction(
+            ("sampling.temperature",),
+            lambda v: v["sampling.temperature"] == 0,
+            "PPO learns from differences between samples and temperature 0 gives one answer; use a value above 0",
+        ),
+        Contradiction(
+            ("minibatches", "train.batch_size"),
+            lambda v: v["minibatches"] > v["train.batch_size"],
+            "a minibatch would hold no prompt; minibatches may be train.batch_size at most",
+        ),
+        Contradiction(
+            ("critic_warmup", "train.max_steps"),
+            lambda v: 0 < v["train.max_steps"] <= v["critic_warmup"],
+            "the run would end before the policy learns; make train.max_steps greater than critic_warmup",
+        ),
+    ),
+    s.BestOfNConfig: (
+        Contradiction(
+            ("sampling.n",),
+            lambda v: v["sampling.n"] < 2,
+            "the best of one is that one; use 2 or more",
+        ),
+        Contradiction(
+            ("sampling.temperature",),
+            lambda v: v["sampling.temperature"] == 0,
+            "temperature 0 gives n equal answers; use a value above 0",
+        ),
+    ),
+    s.EvaluateConfig: (
+        Contradiction(
+            ("policies", "reward"),
+            lambda v: not v["reward"] and any(best_of(path)[0] > 1 for path in named(v["policies"]).values()),
+            "best_of_n keeps the answer that a reward likes best; give --reward",
+        ),
+    ),
+    s.PrepareConfig: (
+        Contradiction(
+            ("max_samples", "data.max_samples"),
+            lambda v: 0 < v["data.max_samples"] != v["max_samples"] > 0,
+            "both say how many rows are kept; give one of the two",
+        ),
+    ),
+    s.GenerateConfig: (
+        Contradiction(
+            ("prompt", "data.path"),
+            lambda v: bool(v["prompt"]) == bool(v["data.path"]),
+            "give either --prompt TEXT or --data FILE",
+        ),
+    ),
+}

@@ -1,0 +1,56 @@
+"""The names that a config may hold where few are allowed, and what is known of them without any mathematics.
+
+A name stands here once. Help pages, docs/config.md, error messages and editors read it from its type. The tables that
+map a name to its mathematics are in core/ (losses, advantages, KL, aggregations), training/schedule.py,
+models/scalar_head.py and data/formats.py; tests/test_names.py says that names and tables agree.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+# data
+DataFormat = Literal[
+    "auto",
+    "sharegpt_preference",
+    "preference",
+    "hh",
+    "implicit",
+    "sharegpt",
+    "messages",
+    "unpaired",
+    "alpaca",
+    "prompt_response",
+    "verl",
+    "text",
+    "prompt",
+]
+TooLong = Literal["drop", "cut_prompt_start", "cut_response_end"]
+Responses = Literal["both", "chosen"]
+Split = Literal["train", "test"]
+
+# model
+Precision = Literal["auto", "fp32", "bf16"]
+Kernels = Literal["fast", "plain"]
+
+# training
+Schedule = Literal["linear", "cosine", "constant"]
+Resume = Literal["", "auto", "force"]
+StopOn = Literal["", "warning", "error"]
+
+# preference learning
+PreferenceLossName = Literal["sigmoid", "ipo", "robust"]
+
+# PPO
+RewardNormalize = Literal["none", "start", "running"]
+AdvantageName = Literal["gae", "rloo", "grpo"]
+AggregationName = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
+CriticHead = Literal["linear", "mlp"]
+KLPlace = Literal["reward", "loss"]
+KLEstimator = Literal["k1", "k2", "k3", "exact"]
+KLControllerName = Literal["fixed", "adaptive"]
+
+NEEDS_CRITIC: frozenset[AdvantageName] = frozenset({"gae"})
+COMPARES_SAMPLES: frozenset[AdvantageName] = frozenset({"rloo", "grpo"})  # of one prompt: at least two are needed
+REWARD_ESTIMATORS: frozenset[KLEstimator] = frozenset({"k1"})  # a penalty on every token
+LOSS_ESTIMATORS: frozenset[KLEstimator] = frozenset({"k2", "k3", "exact"})  # k1's expected gradient is 0

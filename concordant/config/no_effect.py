@@ -1,0 +1,153 @@
+"""Settings that would do nothing, because of another setting or because of the verb.
+
+A person who changes such a key would believe that it worked, so a changed key of this table is refused. A key that a
+pipeline file gives to all its stages is left out where it would do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from concordant.config import stages as s
+from concordant.config.fields import schema
+from concordant.config.names import NEEDS_CRITIC
+
+
+@dataclass(frozen=True, slots=True)
+class NoEffect:
+    """Keys that do nothing where ``when`` holds; a key that ends in a dot is a whole section."""
+
+    keys: tuple[str, ...]
+    why: str
+    when: Callable[[Mapping[str, Any]], bool] = lambda v: True
+
+    def has(self, key: str) -> bool:
+        return any(key == known or (known.endswith(".") and key.startswith(known)) for known in self.keys)
+
+
+def _without_rank(section: str) -> NoEffect:
+    keys = tuple(f"{section}.lora.{name}" for name in ("alpha", "dropout", "target_modules"))
+    why = f"{section}.lora.rank is 0, so there is no adapter to shape; set it above 0"
+    return NoEffect(keys, why, lambda v: v[f"{section}.lora.rank"] == 0)
+
+
+def _beside_adapter(section: str) -> NoEffect:
+    why = f"the adapter in {section}.adapter goes on as it is; leave {section}.adapter empty for a new one"
+    return NoEffect((f"{section}.lora.",), why, lambda v: bool(v[f"{section}.adapter"]))
+
+
+_TRAINS_NOTHING = NoEffect(
+    ("model.lora.", "model.activation_checkpointing"), "no model is trained; an adapter is given by --model.adapter"
+)
+_GREEDY = NoEffect(
+    ("sampling.top_p", "sampling.top_k"),
+    "sampling.temperature 0 takes the most likely token, whatever others there are",
+    lambda v: v["sampling.temperature"] == 0,
+)
+_MERGED = "weights are merged in fp32 on the CPU and the model is never run"
+_NEVER_SPLIT = NoEffect(("data.test_fraction",), "all records are read, held-out ones too")
+_RESPONSES_SAMPLED = (
+    NoEffect(("data.max_response_tokens",), "responses are sampled; sampling.max_new_tokens bounds them"),
+    NoEffect(
+        ("data.too_long",),
+        "the data's prompts are read and not its responses; a prompt that is too long is cut at its start",
+        lambda v: v["data.too_long"] == "cut_response_end",
+    ),
+)
+
+NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
+    s.RunConfig: (
+        _without_rank("model"),
+        NoEffect(
+            ("data.test_fraction",),
+            "data.test_path is what is held out, so nothing is split off",
+            lambda v: bool(v["data.test_path"]),
+        ),
+        NoEffect(
+            ("train.keep_last",),
+            "train.save_every and train.save_minutes are 0, so there is no checkpoint to keep",
+            lambda v: v["train.save_every"] == 0 and v["train.save_minutes"] == 0,
+        ),
+    ),
+    s.SFTConfig: (_beside_adapter("model"),),
+    s.DPOConfig: (_beside_adapter("model"),),
+    s.PPOConfig: (
+        _beside_adapter("model"),
+        _without_rank("critic"),
+        _beside_adapter("critic"),
+        *_RESPONSES_SAMPLED,
+        NoEffect(
+            ("kl.target", "kl.horizon"),
+            "a fixed coefficient has no target; set kl.controller adaptive",
+            lambda v: v["kl.controller"] == "fixed",
+        ),
+        NoEffect(
+            ("critic.", "critic_head", "critic_learning_rate", "critic_warmup", "value_clip", "value_coefficient"),
+            "rloo and grpo learn no critic; set advantage gae",
+            lambda v: v["advantage"] not in NEEDS_CRITIC,
+        ),
+        NoEffect(
+            ("gamma", "lam"),
+            "rloo and grpo compare whole responses and discount nothing; set advantage gae",
+            lambda v: v["advantage"] not in NEEDS_CRITIC,
+        ),
+        NoEffect(
+            ("critic.",),
+            "without critic.name the critic is a copy of the reward model or the policy and runs as the policy does; "
+            "give critic.name",
+            lambda v: v["advantage"] in NEEDS_CRITIC and not v["critic.name"],
+        ),
+    ),
+    s.BestOfNConfig: (_TRAINS_NOTHING, *_RESPONSES_SAMPLED),
+    s.EvaluateConfig: (
+        _TRAINS_NOTHING,
+        _GREEDY,
+        NoEffect(("model.name",), "the models are those of --policies; give NAME=PATH there"),
+        NoEffect(("sampling.n",), "every policy answers once; give --policies NAME=best_of_n:N:PATH for the best of N"),
+    ),
+    s.ScoreConfig: (
+        _TRAINS_NOTHING,
+        NoEffect(("model.adapter",), "an adapter folder names its base; give it as --model.name"),
+        _NEVER_SPLIT,
+        NoEffect(
+            ("data.max_prompt_tokens", "data.max_response_tokens", "data.too_long"),
+            "every answer is scored, however long",
+        ),
+    ),
+    s.PrepareConfig: (
+        NoEffect(
+            ("model.adapter", "model.precision", "model.device", "model.kernels", "model.lora.")
+            + ("model.activation_checkpointing",),
+            "of the model only the tokenizer is used",
+        ),
+        NoEffect(
+            ("data.max_prompt_tokens", "data.max_response_tokens", "data.too_long"),
+            "rows of any length are kept; the verbs that train have limits",
+        ),
+    ),
+    s.GenerateConfig: (_TRAINS_NOTHING, _GREEDY, _NEVER_SPLIT, *_RESPONSES_SAMPLED),
+    s.ChatConfig: (
+        _TRAINS_NOTHING,
+        _GREEDY,
+        NoEffect(("sampling.n", "sampling.slots"), "a question gets one answer"),
+    ),
+    s.MergeConfig: (
+        NoEffect(("model.kernels", "model.lora.", "model.activation_checkpointing"), _MERGED),
+        NoEffect(("model.precision",), _MERGED, lambda v: v["model.precision"] != "fp32"),
+        NoEffect(("model.device",), _MERGED, lambda v: v["model.device"] != "cpu"),
+    ),
+}
+
+
+def idle(config_class: type, values: Mapping[str, Any]) -> dict[str, str]:
+    """Keys that were changed from their default and do nothing, each with the reason."""
+    rules = [rule for owner in config_class.__mro__[:-1] for rule in NO_EFFECT.get(owner, ())]
+    rules = [rule for rule in rules if rule.when(values)]
+    found: dict[str, str] = {}
+    for key, known in schema(config_class).fields.items():
+        rule = next((rule for rule in rules if rule.has(key)), None)
+        if rule is not None and values[key] != known.default:
+            found[key] = rule.why
+    return found

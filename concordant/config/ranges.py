@@ -1,0 +1,142 @@
+"""What one value may be beyond its type: numbers in a range, text of a form. Names out of a few: names.py."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from concordant.config import stages as s
+from concordant.config.data import DataConfig
+from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.sampling import SamplingConfig
+from concordant.config.specs import best_of, named
+from concordant.config.train import TrainConfig
+from concordant.core.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A number's range in the usual notation, ``[0, 1)``: square brackets include the end, round ones do not.
+
+    NaN is in no range."""
+
+    text: str
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with ``value``, None where nothing is."""
+        low, high = (float(end) for end in self.text[1:-1].replace("∞", "inf").split(","))
+        above = low <= value if self.text[0] == "[" else low < value
+        below = value <= high if self.text[-1] == "]" else value < high
+        return None if above and below else f"expected a number in {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Text of a certain form."""
+
+    pattern: str
+    expected: str
+
+    def problem(self, value: Any) -> str | None:
+        return None if re.fullmatch(self.pattern, value) else f"expected {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPaths:
+    """A list of NAME=PATH, each name once; where ``samples`` is True a path may also be best_of_n:N:PATH."""
+
+    samples: bool = False
+
+    def problem(self, value: Any) -> str | None:
+        try:
+            for path in named(value).values():
+                if self.samples:
+                    best_of(path)
+        except UserError as problem:
+            return str(problem)
+        return None
+
+
+Rule = Range | Matches | NamedPaths
+
+POSITIVE, NOT_NEGATIVE, COUNT = Range("(0, ∞)"), Range("[0, ∞)"), Range("[1, ∞)")
+
+VALUES: dict[type, dict[str, Rule]] = {
+    DataConfig: {
+        "test_fraction": Range("(0, 1)"),
+        "max_samples": NOT_NEGATIVE,
+        "max_prompt_tokens": COUNT,
+        "max_response_tokens": COUNT,
+    },
+    LoraConfig: {"rank": NOT_NEGATIVE, "alpha": POSITIVE, "dropout": Range("[0, 1)")},
+    ModelConfig: {
+        "device": Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:NUMBER"),
+    },
+    SamplingConfig: {
+        "n": COUNT,
+        "temperature": NOT_NEGATIVE,
+        "top_p": Range("(0, 1]"),
+        "top_k": NOT_NEGATIVE,
+        "max_new_tokens": COUNT,
+        "slots": COUNT,
+    },
+    TrainConfig: {
+        "max_steps": NOT_NEGATIVE,
+        "epochs": POSITIVE,
+        "batch_size": COUNT,
+        "micro_batch_tokens": NOT_NEGATIVE,
+        "learning_rate": POSITIVE,
+        "warmup_fraction": Range("[0, 1]"),
+        "weight_decay": NOT_NEGATIVE,
+        "beta1": Range("[0, 1)"),
+        "beta2": Range("[0, 1)"),
+        "max_grad_norm": NOT_NEGATIVE,
+        "log_every": COUNT,
+        "evaluate_every": NOT_NEGATIVE,
+        "save_every": NOT_NEGATIVE,
+        "save_minutes": NOT_NEGATIVE,
+        "keep_last": COUNT,
+        "early_stopping": NOT_NEGATIVE,
+        "threads": NOT_NEGATIVE,
+    },
+    s.RewardConfig: {
+        "margin": NOT_NEGATIVE,
+        "temperature": POSITIVE,
+        "label_smoothing": Range("[0, 0.5)"),
+        "centering": NOT_NEGATIVE,
+        "lm_coefficient": NOT_NEGATIVE,
+        "validation_fraction": Range("[0, 1)"),
+    },
+    s.DPOConfig: {
+        "beta": POSITIVE,
+        "label_smoothing": Range("[0, 0.5)"),
+    },
+    s.KLConfig: {
+        "coefficient": NOT_NEGATIVE,
+        "target": POSITIVE,
+        "horizon": COUNT,
+    },
+    s.PPOConfig: {
+        "reward_clip": NOT_NEGATIVE,
+        "missing_eos_penalty": NOT_NEGATIVE,
+        "gamma": Range("[0, 1]"),
+        "lam": Range("[0, 1]"),
+        "clip": Range("(0, 1)"),
+        "value_clip": NOT_NEGATIVE,
+        "value_coefficient": NOT_NEGATIVE,
+        "inner_epochs": COUNT,
+        "minibatches": COUNT,
+        "stop_kl": NOT_NEGATIVE,
+        "critic_learning_rate": NOT_NEGATIVE,
+        "critic_warmup": NOT_NEGATIVE,
+    },
+    s.EvaluateConfig: {
+        "policies": NamedPaths(samples=True),
+        "runs": NamedPaths(),
+        "max_prompts": COUNT,
+        "side_by_side": NOT_NEGATIVE,
+        "bootstrap": COUNT,
+    },
+    s.PrepareConfig: {"max_samples": NOT_NEGATIVE},
+}

@@ -1,0 +1,43 @@
+"""A name stands once: every type of names in config/names.py and the table that works with it know the same ones."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+
+from concordant.config import names
+from concordant.core.advantages import ADVANTAGES
+from concordant.core.kl import ESTIMATORS
+from concordant.core.losses import PREFERENCE_LOSSES
+from concordant.core.masked import AGGREGATIONS
+from concordant.data.formats import FORMATS
+from concordant.doctor.finding import SEVERITIES
+from concordant.models.scalar_head import VALUE_HEADS
+from concordant.training.schedule import SCHEDULES
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"),
+    [
+        (names.PreferenceLossName, PREFERENCE_LOSSES),
+        (names.AdvantageName, ADVANTAGES),
+        (names.KLEstimator, [*ESTIMATORS, "exact"]),  # the exact KL comes from the forward pass
+        (names.AggregationName, AGGREGATIONS),
+        (names.Schedule, SCHEDULES),
+        (names.CriticHead, VALUE_HEADS),
+        (names.DataFormat, ["auto", *FORMATS]),
+        (names.StopOn, ["", *set(SEVERITIES) - {"info"}]),  # a note stops nothing
+    ],
+)
+def test_a_type_and_its_table_know_the_same_names(kind, table):
+    assert set(typing.get_args(kind)) == set(table)
+
+
+def test_every_advantage_has_a_critic_or_compares_samples():
+    assert set(ADVANTAGES) == names.NEEDS_CRITIC | names.COMPARES_SAMPLES
+    assert not names.NEEDS_CRITIC & names.COMPARES_SAMPLES
+
+
+def test_every_kl_estimator_has_its_place():
+    assert set(typing.get_args(names.KLEstimator)) == names.REWARD_ESTIMATORS | names.LOSS_ESTIMATORS
