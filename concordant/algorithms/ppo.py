@@ -20,7 +20,7 @@ from torch import Tensor
 
 from concordant.algorithms import evidence
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
-from concordant.algorithms.probe import SampleProbe
+from concordant.algorithms.probe import SampleProbe, plain
 from concordant.algorithms.rewards import Reward, WeightedSum
 from concordant.algorithms.rollouts import Rollouts, Sampler, score
 from concordant.config.stages import PPOConfig
@@ -34,6 +34,8 @@ from concordant.core.trees import Branch, PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Learner
+
+TRAIN_ROWS = 4  # answers of a step that samples.jsonl gets, where it gets any
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +163,19 @@ class PPO:
                     metrics |= self.critic.forward_backward(trees, self.value_objective(experience, tokens_N))
                     stepped = self.critic.step(critic_rate)
                     metrics |= {"value/grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
-                    metrics |= {f"value/{name}": moved for name, moved in stepped.motion.items()}
+                    metrics |= {f"doctor/value/{name}": moved for name, moved in stepped.motion.items()}
                 if not warming:
                     metrics |= self.actor.forward_backward(trees, self.policy_objective(experience, tokens_N))
                     shift = metrics.pop("ratio/shift")
                     if not seen:  # before any update of this step: policy and sampler are the same
-                        metrics["ratio/start"] = shift
+                        metrics["doctor/ratio/start"] = shift
                     if config.stop_kl and metrics["policy/approx_kl"] > config.stop_kl:
                         self.actor.discard()
                         return _mean([*seen, metrics]) | {"policy/stopped_early": 1.0}
                     stepped = self.actor.step(learning_rate)
                     skipped = max(metrics.get("skipped", 0.0), float(stepped.skipped))
-                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": skipped, **stepped.motion}
+                    metrics |= {"grad_norm": stepped.grad_norm, "skipped": skipped}
+                    metrics |= {f"doctor/{name}": moved for name, moved in stepped.motion.items()}
                 seen.append(metrics)
         return _mean(seen)
 
@@ -219,19 +222,19 @@ class PPO:
             "tokens": float(sum(t.tokens for t in rollouts.trees)),
             "samples": float(len(rollouts.answers)),
             "policy_version": float(rollouts.version),
-            "objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
-            "reference/logprob": self.reference_check(),
+            "doctor/objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
+            "doctor/reference/logprob": self.reference_check(),
         } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
         if e.agreement is not None:
-            metrics["reward/agreement"] = e.agreement
+            metrics["doctor/reward/agreement"] = e.agreement
         if self.reward_range is not None:
             mean, deviation = self.reward_range
-            metrics["reward/z"] = (metrics["objective/score"] - mean) / deviation
-            metrics["reward/spread"] = metrics["objective/score_std"] / deviation
+            metrics["doctor/reward/z"] = (metrics["objective/score"] - mean) / deviation
+            metrics["doctor/reward/spread"] = metrics["objective/score_std"] / deviation
         if self.probe is not None and self.probe.gold is not None:
             gold_B = torch.tensor([self.probe.gold(a.prompt, a.response) for a in rollouts.answers])
             metrics["objective/gold"] = float(gold_B.mean())
-            metrics["reward/gold_correlation"] = evidence.correlation(e.score_B, gold_B)
+            metrics["doctor/reward/gold_correlation"] = evidence.correlation(e.score_B, gold_B)
         if self.needs_critic:
             left = (e.return_N - e.value_N).var(correction=0) / e.return_N.var(correction=0).clamp_min(1e-12)
             metrics["value/explained_variance"] = float(1 - left)
@@ -252,6 +255,28 @@ class PPO:
 
     def samples(self, step: int) -> list[dict[str, Any]]:
         return self.probe.rows if self.probe else []
+
+    def train_samples(self) -> list[dict[str, Any]]:
+        """The first few answers of the step."""
+        if self.last is None:
+            return []
+        e, rollouts = self.last, self.last.rollouts
+        kl_B = rollouts.by_branch(kl.k1(e.old_logprob_N, e.reference_N))
+        advantage_B = rollouts.by_branch(e.advantage_N) / rollouts.length_B
+        return [
+            {
+                "split": "train",
+                "prompt": plain(a.prompt),
+                "response": a.response,
+                "reward": float(e.score_B[i]),
+                "kl": float(kl_B[i]),
+                "advantage": float(advantage_B[i]),
+                "length": int(rollouts.length_B[i]),
+                "ended": a.ended,
+                "policy_version": rollouts.version,
+            }
+            for i, a in enumerate(rollouts.answers[:TRAIN_ROWS])
+        ]
 
     # -- state ----------------------------------------------------------------------------------
 

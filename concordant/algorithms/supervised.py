@@ -59,7 +59,8 @@ class Supervised:
         stepped = self.learner.step(learning_rate)
         epoch = (step + 1) * self.config.batch_size / len(self.trees)
         counted = {"epoch": epoch, "tokens": float(sum(t.tokens for t in trees)), "samples": float(len(trees))}
-        measured = {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped), **stepped.motion}
+        measured = {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
+        measured |= {f"doctor/{name}": moved for name, moved in stepped.motion.items()}
         seen = evidence.of_trees(trees, self.end_ids) | (evidence.of_pairs(trees) if self.pairs else {})
         return self.finish(metrics) | measured | seen | counted
 
@@ -75,6 +76,9 @@ class Supervised:
 
     def samples(self, step: int) -> list[dict[str, Any]]:
         return self.probe.rows if self.probe else []
+
+    def train_samples(self) -> list[dict[str, Any]]:
+        return []
 
     def snapshot(self) -> Any:
         return self.learner.snapshot()

@@ -37,10 +37,10 @@ from concordant.engines.torch_learner import TorchLearner
 from concordant.models.load import Policy, load_policy
 from concordant.models.reward_model import RewardModel
 from concordant.models.tree_attention import positions
-from concordant.training.inputs import Inputs
+from concordant.runs.folder import RunFolder
+from concordant.runs.inputs import Inputs
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
-from concordant.training.run_folder import RunFolder
 
 R = TypeVar("R", bound=Record)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from concordant.config.model import ModelConfig
 from concordant.engines.memory import enough_memory
 from concordant.engines.precision import place
 from concordant.models.reward_model import RewardModel
-
-SUMMARY = "reward_model.json"  # beside a reward model's folder: how it does on held-out pairs
+from concordant.runs.logs import read_json
+from concordant.runs.names import REWARD_SUMMARY
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ class Rewards:
         """Mean and deviation of the scores of held-out answers; None unless the reward is one model of ours."""
         if len(self.models) != 1 or not isinstance(self.reward, ModelReward):
             return None
-        summary = Path(self.models[0].name).parent / SUMMARY
-        numbers = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+        numbers = read_json(Path(self.models[0].name).parent / REWARD_SUMMARY) or {}
         return (numbers["score_mean"], numbers["score_std"]) if numbers.get("score_std") else None
 
     def _load(self, name: str) -> Reward:

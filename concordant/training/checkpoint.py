@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from concordant.core.errors import UserError
-from concordant.training.run_folder import sync_file, sync_folder
+from concordant.runs.atomic import sync
 
 FORMAT = 2
 _TENSORS, _VALUES, _MANIFEST = "state.safetensors", "state.json", "manifest.json"
@@ -59,13 +59,13 @@ def save(
         (temporary / _MANIFEST).write_text(_render_manifest(step, files, about or {}), encoding="utf-8")
         at("manifest")
         for name in (_TENSORS, _VALUES, _MANIFEST):
-            sync_file(temporary / name)
-        sync_folder(temporary)
+            sync(temporary / name)
+        sync(temporary)
         at("synced")
         if final.exists():  # the same step again
             shutil.rmtree(final)
         os.rename(temporary, final)
-        sync_folder(folder)
+        sync(folder)
         at("renamed")
     except (OSError, SafetensorError, TypeError) as problem:
         shutil.rmtree(temporary, ignore_errors=True)

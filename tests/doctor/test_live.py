@@ -11,8 +11,8 @@ from concordant.core.errors import RunStopped, UserError
 from concordant.doctor.callback import Doctor
 from concordant.doctor.finding import Finding
 from concordant.doctor.replay import diagnose
+from concordant.runs.folder import RunFolder
 from concordant.training.loop import run_loop
-from concordant.training.run_folder import RunFolder
 from tests.doctor.histories import NAN, rows
 
 
@@ -29,6 +29,9 @@ class Scripted:
 
     def evaluate(self, step):
         return {}
+
+    def train_samples(self):
+        return []
 
     def samples(self, step):
         return []

@@ -14,9 +14,9 @@ import torch
 from concordant.config.train import TrainConfig
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.core.seeding import torch_stream
+from concordant.runs.folder import RunFolder
 from concordant.training import checkpoint
 from concordant.training.loop import MAX_SKIPPED_IN_A_ROW, LoopResult, run_loop
-from concordant.training.run_folder import RunFolder
 
 
 @dataclass
@@ -50,6 +50,9 @@ class Walk:
             return {}
         self.seen += 1
         return {"eval/loss": self.evaluations[self.seen - 1]}
+
+    def train_samples(self):
+        return []
 
     def samples(self, step):
         return [{"prompt": "p", "response": "r"}] if self.evaluations else []

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from concordant.runs.folder import RunFolder
 from concordant.training import checkpoint
-from concordant.training.run_folder import RunFolder
 from tests.training.killing import STEPS, TRAINERS, Kill, Server, bits, command_of, differences, results
 
 AT = "concordant.training.checkpoint.at"
@@ -85,7 +85,7 @@ def test_killed_at_any_instant(run, place, whole, name):
     instant = random.Random(f"instant {name}").uniform(0.2, 0.9) * whole.seconds[name]
     output = place / f"instant-{name}"
     if name == "best-of-n":
-        kill = Kill(call="concordant.training.run_folder.RunFolder.log_samples", time=4)
+        kill = Kill(call="concordant.runs.folder.RunFolder.log_samples", time=4)
     else:
         kill = Kill(call=AT, argument=random.Random(name).choice(checkpoint.POINTS[:6]), time=3)
     assert go_on(run, place, name, output, kill=kill).code == -signal.SIGKILL
@@ -204,7 +204,7 @@ def test_one_folder_one_process(run, place, whole):
     (signal.SIGINT, "sft", "data.chat.ChatEncoder.demonstrations", "interrupted; the same command starts again"),
     (signal.SIGTERM, "sft", "algorithms.supervised.Supervised.step", "step 1/4: stopped on request; continue with --"),
     (signal.SIGINT, "reward", "stages.reward.judge", "interrupted; continue with --resume auto"),
-    (signal.SIGTERM, "best-of-n", "training.run_folder.RunFolder.log_samples", "the same command starts again"),
+    (signal.SIGTERM, "best-of-n", "runs.folder.RunFolder.log_samples", "the same command starts again"),
     (signal.SIGTERM, "pipeline", "stages.best_of_n.choose", "the same command goes on from here"),
 ])  # fmt: skip
 def test_a_signal_ends_cleanly_wherever_it_comes(run, place, whole, number, name, call, said):
