@@ -1,4 +1,4 @@
-"""The one reader of JSON lines: whatever a kill or a bad disk has left, it reads the rest, and counts what it left out."""
+"""The one reader of JSON lines: whatever a kill or a bad disk has left, the rest is read, and the loss counted."""
 
 from __future__ import annotations
 
