@@ -352,7 +352,9 @@ def test_the_status_says_what_the_loop_is_doing(tmp_path):
 
     for name in ("step", "evaluate", "state_dict", "export"):
         look(name)
-    run(tmp_path, walk, save_every=2)
+    with RunFolder(tmp_path) as folder:
+        folder.set_config({"verb": "sft"})
+        run_loop(walk, config(save_every=2), folder, 0)
     training = ("step", "running", "training", 2)
     assert seen == [
         ("state_dict", "running", "preparing", 0),  # its size is asked
