@@ -152,7 +152,7 @@ def _clear(folder: Path, record: Record | None) -> None:
 
 def _result(wrote: Path | None, folder: Path) -> str:
     if (folder / MODEL).is_dir():
-        return "model"
+        return MODEL
     result = wrote or folder
     inside = result.is_relative_to(folder)
     return str(result.relative_to(folder) if inside else result.resolve())

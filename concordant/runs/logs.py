@@ -59,6 +59,19 @@ def read_log(path: Path, key: str = "") -> Log:
     return Log(rows=log.rows + [last] if last else log.rows, damaged=log.damaged, ends_torn=last is None)
 
 
+def read_whole_lines(path: Path) -> list[tuple[Row, int]]:
+    """The rows up to the first line that is not whole, each with the byte behind its line: where a file may be cut."""
+    found: list[tuple[Row, int]] = []
+    end = 0
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        row = _object(line) if line.endswith(b"\n") else None
+        if row is None:
+            break
+        end += len(line)
+        found.append((row, end))
+    return found
+
+
 def read_json(path: Path) -> Row | None:
     """The object in a file of one JSON object; None where there is no file, or no whole object in it."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from concordant.data.records import Message, Prompt
 from concordant.runs.atomic import write_text
 from concordant.runs.folder import RunFolder
 from concordant.runs.inputs import Inputs
-from concordant.runs.logs import json_lines, read_json
+from concordant.runs.logs import Row, json_lines, read_json, read_whole_lines
 from concordant.runs.names import INPUTS, PAIR_DATA, SAMPLES, SFT_DATA
 from concordant.stages import common
 from concordant.stages.rewarding import Rewards
@@ -67,28 +67,26 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
         changes = folder.changes_since(Inputs.from_json(before), str(samples))
     write_text(made_from, json.dumps(folder.inputs.as_json(), indent=1) + "\n")
     folder.write_config()
-    lines = samples.read_bytes().splitlines(keepends=True) if samples.exists() else []
-    choices = list(_readable(lines))
-    if len(choices) < len(lines):
+    lines = read_whole_lines(samples)
+    choices = list(_readable(row for row, _ in lines))
+    if samples.exists() and (lines[len(choices) - 1][1] if choices else 0) < samples.stat().st_size:
         common.message(f"best-of-n: {samples} line {len(choices) + 1} is not whole; answered again from there")
     if len(choices) < total:
         choices = choices[: len(choices) // PROMPTS_AT_ONCE * PROMPTS_AT_ONCE]
     if choices:
         common.message(f"best-of-n: {len(choices)} of {total} prompts are answered already")
-    folder.rewind({SAMPLES: sum(map(len, lines[: len(choices)]))})
+    folder.rewind({SAMPLES: lines[len(choices) - 1][1] if choices else 0})
     for line in folder.note(changes):
         common.message(f"best-of-n: {line}")
     return choices
 
 
-def _readable(lines: Sequence[bytes]) -> Iterator[Choice]:
-    """The rows up to the first that a kill cut short or that the disk has damaged."""
-    for line in lines:
-        if not line.endswith(b"\n"):
-            return
+def _readable(rows: Iterable[Row]) -> Iterator[Choice]:
+    """The rows up to the first that the disk has damaged."""
+    for row in rows:
         try:
-            choice = _choice(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+            choice = _choice(row)
+        except (KeyError, TypeError):
             return
         yield choice
 

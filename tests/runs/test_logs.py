@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from concordant.runs.logs import Follower, json_line, json_lines, read_json, read_log
+from concordant.runs.logs import Follower, json_line, json_lines, read_json, read_log, read_whole_lines
 
 
 def steps(rows):
@@ -136,6 +136,15 @@ def test_line_numbers_run_on(tmp_path):
     with path.open("a") as file:
         file.write("bad\n")
     assert follower.read().damaged == [3]
+
+
+def test_a_file_can_be_cut_behind_each_row_up_to_the_first_damage(tmp_path):
+    path = tmp_path / "x"
+    path.write_text('{"a": 1}\n{"a": "ü"}\nxx\n{"a": 3}\n')
+    assert read_whole_lines(path) == [({"a": 1}, 9), ({"a": "ü"}, 21)]
+    path.write_text('{"a": 1}\n{"a": 2}')
+    assert read_whole_lines(path) == [({"a": 1}, 9)]
+    assert read_whole_lines(tmp_path / "none") == []
 
 
 def test_one_object(tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
+
+import pytest
 
 from concordant.core import losses
 from concordant.doctor.finding import Finding
@@ -21,6 +24,16 @@ def test_the_documentation_lists_every_file_in_the_same_words():
 
 def test_the_documentation_lists_every_metric_in_the_same_words():
     assert (DOCS / "metrics.md").read_text(encoding="utf-8").endswith(metrics.table())
+
+
+NAMED = {name for name in names.CONTENTS if "." in name.strip(".")}
+
+
+@pytest.mark.parametrize("path", sorted((DOCS.parent / "concordant").rglob("*.py")), ids=lambda path: path.stem)
+def test_nobody_else_spells_the_name_of_a_file(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    said = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert path.name == "names.py" or not said & NAMED, "import the name from concordant.runs.names"
 
 
 def test_metrics_of_conventions_keep_their_names_and_only_the_doctors_have_its_prefix():
