@@ -57,6 +57,15 @@ def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_p
     assert found is not None and found.life == "died"
 
 
+def test_the_status_of_a_dead_process_is_not_its_successors(tmp_path, process):
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    lock = FolderLock(tmp_path)  # the next process has begun, and has said nothing yet
+    found = read(tmp_path)
+    lock.release()
+    assert found is not None and found.life == "died"
+
+
 def test_looking_takes_no_lock_away(tmp_path):
     lock = FolderLock(tmp_path)
     with StatusWriter(tmp_path, "sft"):
