@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from concordant.core.save_points import POINTS  # noqa: E402
-from concordant.training.identity import code_version  # noqa: E402
+from concordant.runs.identity import code_version  # noqa: E402
 from tests.training.killing import (  # noqa: E402
     TRAINERS,
     Ended,

@@ -162,7 +162,7 @@ def load_policy(model: str | Path | ModelConfig, texts: Iterable[str] | None = N
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from concordant.training.identity import package_version
+        from concordant.runs.identity import package_version
 
         return package_version()
     if name == "losses":

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from concordant.core.errors import RunFailed, RunStopped, UserError, unknown_name
+from concordant.runs.status import DONE, FAILED, STOPPED, WRONG_USAGE
 from concordant.training.interrupt import interruptible
 from concordant.verbs import VERBS, call, verb_named
-
-DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 3
 
 _OTHER = {
     "run": "run a pipeline of stages from a YAML file, or repeat a run from its config.yaml",
@@ -61,7 +60,7 @@ def dispatch(arguments: list[str]) -> int:
         print(overview())
         return DONE
     if verb == "--version":
-        from concordant.training.identity import package_version
+        from concordant.runs.identity import package_version
 
         print(package_version())
         return DONE

@@ -12,6 +12,7 @@ import concordant
 ROOT = Path(concordant.__file__).parent
 LAYER = {
     "core": 0,
+    "runs": 0,
     "config": 0,
     "data": 1,
     "models": 1,
@@ -70,8 +71,8 @@ def test_imports_point_down(path):
         assert LAYER[part(imported)] <= LAYER[part(module)], f"{module} reaches up to {imported}"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name == "config"], ids=name_of)
-def test_config_loads_no_torch(path):
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name in ("config", "runs")], ids=name_of)
+def test_config_and_run_folders_load_no_torch(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

@@ -152,6 +152,6 @@ def test_the_first_of_many_is_positional_and_the_rest_are_named():
 
 
 def test_it_says_its_version():
-    from concordant.training.identity import package_version
+    from concordant.runs.identity import package_version
 
     assert concordant.__version__ == package_version()

@@ -16,6 +16,7 @@ from concordant.pipeline import fingerprint as fingerprints
 from concordant.pipeline import runner
 from concordant.pipeline.plan import check, read_plan
 from concordant.pipeline.runner import run_pipeline, summary
+from concordant.runs.status import read as read_status
 from concordant.training.progress import Display
 from concordant.verbs import VERBS
 
@@ -213,6 +214,25 @@ def test_a_stopped_stage_whose_config_changed_starts_afresh(tmp_path, fake, disp
     assert run(tmp_path, fake, display, FILE, ("stages.ppo.clip", "0.1"))["ppo"] == "ran"
     assert fake.configs["ppo"].resume == ""
     assert not (tmp_path / "ppo" / "metrics.jsonl").exists()
+
+
+def test_the_pipelines_folder_says_which_stage_is_at_work_and_how_it_ended(tmp_path, fake, display):
+    seen = []
+
+    def watched(verb, config):
+        found = read_status(tmp_path)
+        seen.append((found.life, found.status.stage, found.status.step, found.status.total))
+        return fake(verb, config)
+
+    run_pipeline(plan(FILE), tmp_path, watched, display)
+    assert seen == [("running", name, i, 4) for i, name in enumerate(("sft", "judge", "ppo", "report"))]
+    found = read_status(tmp_path)
+    assert (found.life, found.status.verb, found.status.step) == ("finished", "run", 4)
+    fake.error["ppo"] = RunStopped("step 2/3")
+    with pytest.raises(RunStopped):
+        run(tmp_path, fake, display, FILE, ("stages.ppo.clip", "0.1"))
+    found = read_status(tmp_path)
+    assert (found.life, found.status.stage, found.status.exit_code) == ("stopped", "ppo", 3)
 
 
 @pytest.mark.parametrize("kind", [UserError, RunFailed])

@@ -25,11 +25,11 @@ def of_trees(trees: Sequence[PromptTree], end_ids: Collection[int]) -> dict[str,
     """Of a batch of given answers: whether masks begin and end where answers do, and which examples these are."""
     branches = [b for tree in trees for b in tree.branches]
     evidence = {
-        "data/starts": _share(bool(b.is_response_T[0]) for b in branches),
-        "data/ends": _share(int(b.ids_T[-1]) in end_ids for b in branches),
-        "data/end_learnt": _share(bool(b.is_response_T[-1]) for b in branches),
-        "data/response_share": sum(b.response_length for b in branches) / sum(len(b.ids_T) for b in branches),
-        "data/prompt_tokens": sum(len(t.prompt_P) for t in trees) / len(trees),
+        "doctor/data/starts": _share(bool(b.is_response_T[0]) for b in branches),
+        "doctor/data/ends": _share(int(b.ids_T[-1]) in end_ids for b in branches),
+        "doctor/data/end_learnt": _share(bool(b.is_response_T[-1]) for b in branches),
+        "doctor/data/response_share": sum(b.response_length for b in branches) / sum(len(b.ids_T) for b in branches),
+        "doctor/data/prompt_tokens": sum(len(t.prompt_P) for t in trees) / len(trees),
     }
     return evidence | examples(trees)
 
@@ -39,8 +39,8 @@ def of_pairs(trees: Sequence[PromptTree]) -> dict[str, float]:
     sides = [(tree.branches[0].ids_T, tree.branches[1].ids_T) for tree in trees]
     longer = [float(len(c) > len(r)) + 0.5 * float(len(c) == len(r)) for c, r in sides]
     return {
-        "data/identical": _share(torch.equal(c, r) for c, r in sides),
-        "data/chosen_longer": sum(longer) / len(longer),
+        "doctor/data/identical": _share(torch.equal(c, r) for c, r in sides),
+        "doctor/data/chosen_longer": sum(longer) / len(longer),
     }
 
 
@@ -48,9 +48,9 @@ def examples(trees: Sequence[PromptTree], prompts_only: bool = False) -> dict[st
     """Numbers that name the examples of a batch, in any order, and its first: the same ones give the same numbers."""
     names = [_name(tree, prompts_only) for tree in trees]
     return {
-        "data/batch_id": float(sum(names) % 2**32),
-        "data/first_id": float(names[0]),
-        "data/duplicates": 1 - len(set(names)) / len(names),
+        "doctor/data/batch_id": float(sum(names) % 2**32),
+        "doctor/data/first_id": float(names[0]),
+        "doctor/data/duplicates": 1 - len(set(names)) / len(names),
     }
 
 
@@ -69,14 +69,14 @@ def of_rollouts(rollouts: Rollouts, score_B: Tensor, old_N: Tensor) -> dict[str,
     shared = Counter(gram for found in grams for gram in found)
     repeated = [repetition([a.response]) or 0.0 for a in rollouts.answers]
     return {
-        "rollout/logprob_gap": float(gap_N.abs().mean()),
-        "rollout/logprob_bias": float(gap_N.mean()),
-        "response/after_end": _after_end(rollouts),
-        "response/repetition": sum(repeated) / len(repeated),
-        "response/distinct": len({a.response for a in rollouts.answers}) / len(rollouts.answers),
-        "response/top_phrase": max(shared.values(), default=0) / len(rollouts.answers),
-        "reward/length_correlation": correlation(score_B, rollouts.length_B.float()),
-        "reward/repetition_correlation": correlation(score_B, torch.tensor(repeated)),
+        "doctor/rollout/logprob_gap": float(gap_N.abs().mean()),
+        "doctor/rollout/logprob_bias": float(gap_N.mean()),
+        "doctor/response/after_end": _after_end(rollouts),
+        "doctor/response/repetition": sum(repeated) / len(repeated),
+        "doctor/response/distinct": len({a.response for a in rollouts.answers}) / len(rollouts.answers),
+        "doctor/response/top_phrase": max(shared.values(), default=0) / len(rollouts.answers),
+        "doctor/reward/length_correlation": correlation(score_B, rollouts.length_B.float()),
+        "doctor/reward/repetition_correlation": correlation(score_B, torch.tensor(repeated)),
     } | examples(rollouts.trees, prompts_only=True)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from concordant.algorithms import evidence
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
-from concordant.algorithms.probe import SampleProbe
+from concordant.algorithms.probe import SampleProbe, plain
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.algorithms.work import Piece, mean, run
@@ -36,6 +36,8 @@ from concordant.core.trees import Branch, PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Learner, Scorer
+
+TRAIN_ROWS = 4  # answers of a step that samples.jsonl gets, where it gets any
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,19 +211,19 @@ class PPO:
             "tokens": float(sum(t.tokens for t in rollouts.trees)),
             "samples": float(len(rollouts.answers)),
             "policy_version": float(rollouts.version),
-            "objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
-            "reference/logprob": self.reference_check(),
+            "doctor/objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
+            "doctor/reference/logprob": self.reference_check(),
         } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
         if e.agreement is not None:
-            metrics["reward/agreement"] = e.agreement
+            metrics["doctor/reward/agreement"] = e.agreement
         if self.reward_range is not None:
             mean, deviation = self.reward_range
-            metrics["reward/z"] = (metrics["objective/score"] - mean) / deviation
-            metrics["reward/spread"] = metrics["objective/score_std"] / deviation
+            metrics["doctor/reward/z"] = (metrics["objective/score"] - mean) / deviation
+            metrics["doctor/reward/spread"] = metrics["objective/score_std"] / deviation
         if self.probe is not None and self.probe.gold is not None:
             gold_B = torch.tensor([self.probe.gold(a.prompt, a.response) for a in rollouts.answers])
             metrics["objective/gold"] = float(gold_B.mean())
-            metrics["reward/gold_correlation"] = evidence.correlation(e.score_B, gold_B)
+            metrics["doctor/reward/gold_correlation"] = evidence.correlation(e.score_B, gold_B)
         if self.needs_critic:
             left = (e.return_N - e.value_N).var(correction=0) / e.return_N.var(correction=0).clamp_min(1e-12)
             metrics["value/explained_variance"] = float(1 - left)
@@ -242,6 +244,28 @@ class PPO:
 
     def samples(self, step: int) -> list[dict[str, Any]]:
         return self.probe.rows if self.probe else []
+
+    def train_samples(self) -> list[dict[str, Any]]:
+        """The first few answers of the step."""
+        if self.last is None:
+            return []
+        e, rollouts = self.last, self.last.rollouts
+        kl_B = rollouts.by_branch(kl.k1(e.old_logprob_N, e.reference_N))
+        advantage_B = rollouts.by_branch(e.advantage_N) / rollouts.length_B
+        return [
+            {
+                "split": "train",
+                "prompt": plain(a.prompt),
+                "response": a.response,
+                "reward": float(e.score_B[i]),
+                "kl": float(kl_B[i]),
+                "advantage": float(advantage_B[i]),
+                "length": int(rollouts.length_B[i]),
+                "ended": a.ended,
+                "policy_version": rollouts.version,
+            }
+            for i, a in enumerate(rollouts.answers[:TRAIN_ROWS])
+        ]
 
     # -- state ----------------------------------------------------------------------------------
 
@@ -286,7 +310,7 @@ class _Clock:
 def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
     """The rounds' means. Before the first round policy and sampler are the same, so its shift shows rounding."""
     shifts = [row.pop("ratio/shift", None) for row in rounds]
-    return mean(rounds) | ({} if shifts[0] is None else {"ratio/start": shifts[0]})
+    return mean(rounds) | ({} if shifts[0] is None else {"doctor/ratio/start": shifts[0]})
 
 
 def _wanted(x_N: Tensor | None) -> Tensor:

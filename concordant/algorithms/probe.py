@@ -44,7 +44,7 @@ class SampleProbe:
         if self.gold is not None:
             columns["gold"] = [self.gold(a.prompt, a.response) for a in rollouts.answers]
         self.rows = [
-            {"step": step, "prompt": [{"role": m.role, "content": m.content} for m in a.prompt], "response": a.response}
+            {"step": step, "split": "eval", "prompt": plain(a.prompt), "response": a.response}
             | {name: column[i] for name, column in columns.items()}
             for i, a in enumerate(rollouts.answers[: self.shown])
         ]
@@ -52,6 +52,11 @@ class SampleProbe:
             "length": float(rollouts.length_B.float().mean()),
             "eos_fraction": float(rollouts.ended_B.float().mean()),
         }
+
+
+def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """A dialogue as samples.jsonl has it."""
+    return [{"role": m.role, "content": m.content} for m in messages]
 
 
 def _kl_of(rollouts: Rollouts, learner: Scorer, reference: Scorer) -> list[float]:

@@ -84,6 +84,9 @@ class Supervised:
     def samples(self, step: int) -> list[dict[str, Any]]:
         return self.probe.rows if self.probe else []
 
+    def train_samples(self) -> list[dict[str, Any]]:
+        return []
+
     def export(self, folder: Path) -> None:
         self.learner.export(folder, self.course.card)
 

@@ -82,7 +82,7 @@ def _metrics(updates: Sequence[_Update]) -> dict[str, float]:
         row["loss"] = sum(metrics["loss"] for metrics in pieces)
         if update.step is not None:
             stepped = update.step.result()
-            row |= {f"{update.prefix}{name}": moved for name, moved in stepped.motion.items()}
+            row |= {f"doctor/{update.prefix}{name}": moved for name, moved in stepped.motion.items()}
             row[f"{update.prefix}grad_norm"] = stepped.grad_norm
             row["skipped"] = max(row.get("skipped", 0.0), float(stepped.skipped))
     return row

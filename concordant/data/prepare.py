@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +20,7 @@ from concordant.data.formats import VERL_COLUMNS
 from concordant.data.records import Demonstration, Pair, Prompt, Record
 from concordant.data.sources import SETS
 from concordant.data.splits import Loaded, OnProgress, load_all, load_test
+from concordant.runs.atomic import whole_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,28 +80,12 @@ def _check_replaceable(output: Path) -> None:
 
 @contextmanager
 def _folder_at_once(output: Path) -> Iterator[Path]:
-    """A folder beside ``output`` that takes its place at the end, or goes away on any error."""
+    """``whole_folder``, whose errors name the folder that was asked for."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        with whole_folder(output) as new:
+            yield new
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}") from error
-    try:
-        new, old = beside / "new", beside / "old"
-        new.mkdir()  # with the user's usual permissions; mkdtemp's own are private
-        yield new
-        if output.exists():
-            os.replace(output, old)
-        try:
-            os.replace(new, output)
-        except OSError:
-            if old.exists():
-                os.replace(old, output)
-            raise
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from concordant.core.errors import RunStopped
 from concordant.doctor.finding import Finding, Severity, at_least
 from concordant.doctor.monitor import Monitor, as_line
 from concordant.doctor.replay import monitor_of, rows
+from concordant.runs.folder import RunFolder
 from concordant.training.loop import Algorithm, LoopResult
 from concordant.training.progress import current
-from concordant.training.run_folder import METRICS, RunFolder
 
 
 class Doctor:
@@ -30,7 +30,7 @@ class Doctor:
     def start(self, algorithm: Algorithm, folder: RunFolder) -> None:
         """Learn the run's settings, and of a resumed run what it logged before."""
         self.folder, self.monitor = folder, monitor_of(folder.path)
-        for row in rows(folder.path / METRICS):
+        for row in rows(folder.path):
             self.monitor.see(row)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -28,7 +28,8 @@ from concordant.models.load import Policy, load_config, load_policy
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate
 from concordant.models.peft_config import PeftConfig
 from concordant.models.reward_build import is_encoder_config
-from concordant.training.run_folder import EVENTS, METRICS
+from concordant.runs.names import EVENTS, METRICS
+from concordant.runs.read import complaints, findings_of
 
 # -- data -----------------------------------------------------------------------------------------
 
@@ -269,13 +270,13 @@ def diagnose_run(folder: Path) -> Diagnosis:
     from concordant.doctor.replay import diagnose
 
     findings = [*preflight_findings(folder), *(diagnose(folder) if (folder / METRICS).is_file() else [])]
-    return Diagnosis({"run": str(folder)}, findings)
+    damaged = complaints(folder)
+    facts = {"run": str(folder)} | ({"damaged": "; ".join(damaged)} if damaged else {})
+    return Diagnosis(facts, findings)
 
 
 def preflight_findings(folder: Path) -> Iterator[Finding]:
     """Those in events.jsonl from before the first step, which metrics cannot show again."""
-    path = folder / EVENTS
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []  # a kill may cut the last
-    for event in map(json.loads, lines):
-        if event.get("kind") == "finding" and event.get("step") is None:
+    for event in findings_of(folder):
+        if event["step"] is None:
             yield Finding.from_event(event)

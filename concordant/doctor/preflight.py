@@ -23,9 +23,9 @@ from concordant.doctor.preflight_tokens import LOOKED_AT, check_tokens, spread
 from concordant.doctor.preview import preview
 from concordant.doctor.render import by_gravity, finding_text
 from concordant.engines.protocol import Learner
+from concordant.runs.folder import RunFolder
 from concordant.training.loop import Algorithm, LoopResult
 from concordant.training.progress import current
-from concordant.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from concordant.config.yaml_io import load_yaml
 from concordant.core.errors import UserError
 from concordant.doctor.finding import Finding
 from concordant.doctor.monitor import Monitor
-from concordant.training.run_folder import METRICS, SAMPLES
+from concordant.runs.logs import Row
+from concordant.runs.metrics import DOCTOR
+from concordant.runs.names import CONFIG, METRICS
+from concordant.runs.read import metrics_of, samples_of, written_by_older_version
 
 
 def diagnose(folder: Path) -> list[Finding]:
     """The findings of the run in ``folder``, likely root causes first.
 
-    Raises UserError where there is no metrics.jsonl, or a line of it is no row of metrics.
+    Raises UserError where there is no metrics.jsonl, or where an older version wrote it.
     """
     if not (folder / METRICS).is_file():
         raise UserError(f"{folder} is not a run folder: it has no {METRICS}")
     monitor = monitor_of(folder)
-    for row in rows(folder / METRICS):
+    for row in rows(folder):
         monitor.see(row)
     return monitor.ranked()
 
 
 def monitor_of(folder: Path) -> Monitor:
     """A doctor who knows the run's settings and can look at its samples, and has seen no step yet."""
-    config = folder / "config.yaml"
-    return Monitor(load_yaml(str(config)) if config.is_file() else {}, lambda: list(rows(folder / SAMPLES)))
+    config = folder / CONFIG
+    return Monitor(load_yaml(str(config)) if config.is_file() else {}, lambda: samples_of(folder))
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a ``.jsonl`` log with a step; a last line that a kill cut short is left out."""
-    if not path.is_file():
-        return
-    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int | float):
-            yield row
-        elif number < len(lines):
-            raise UserError(f'{path} line {number}: expected a JSON object with a "step", found {line[:60]!r}')
+def rows(folder: Path) -> list[Row]:
+    """The rows of the run's metrics.jsonl.
+
+    Raises UserError where an older version wrote them: the rules would find nothing under the names they look for, and
+    a sick run would seem healthy.
+    """
+    found = metrics_of(folder).rows
+    if old := written_by_older_version(found):
+        raise UserError(
+            f'{folder / METRICS} was written by an older version: it has "{old}", which is "{DOCTOR}{old}" today. '
+            "The doctor of the version that trained the run can read it"
+        )
+    return found

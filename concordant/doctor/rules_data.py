@@ -17,8 +17,8 @@ LOOK_BACK = 200  # rows in which an example that comes again is noticed
 
 
 def response_mask_wrong(h: History) -> Sign | None:
-    starts, learnt = h.now("data/starts", ROWS), h.now("data/end_learnt", ROWS)
-    share, prompt = h.now("data/response_share", ROWS), h.now("data/prompt_tokens", ROWS)
+    starts, learnt = h.now("doctor/data/starts", ROWS), h.now("doctor/data/end_learnt", ROWS)
+    share, prompt = h.now("doctor/data/response_share", ROWS), h.now("doctor/data/prompt_tokens", ROWS)
     if starts is None or learnt is None or share is None or prompt is None:
         return None
     numbers = {"starts": starts, "end_learnt": learnt, "response_share": share, "prompt_tokens": prompt}
@@ -38,7 +38,7 @@ MASK_CURE = "Make the mask where the text is encoded (ChatEncoder does); a run's
 
 
 def end_token_masked(h: History) -> Sign | None:
-    ends, learnt = h.now("data/ends", ROWS), h.now("data/end_learnt", ROWS)
+    ends, learnt = h.now("doctor/data/ends", ROWS), h.now("doctor/data/end_learnt", ROWS)
     if ends is None or learnt is None or ends < 0.5 or learnt >= 0.5:
         return None
     return Sign(
@@ -51,7 +51,7 @@ def end_token_masked(h: History) -> Sign | None:
 
 
 def end_token_missing(h: History) -> Sign | None:
-    ends = h.now("data/ends", ROWS)
+    ends = h.now("doctor/data/ends", ROWS)
     if ends is None or ends >= 0.5:
         return None
     cut = h.setting("data.too_long") == "cut_response_end"
@@ -62,7 +62,7 @@ def end_token_missing(h: History) -> Sign | None:
 
 
 def answers_identical(h: History) -> Sign | None:
-    same = h.now("data/identical", ROWS)
+    same = h.now("doctor/data/identical", ROWS)
     if same is None or same <= 0.05:
         return None
     return Sign(
@@ -76,8 +76,8 @@ def answers_identical(h: History) -> Sign | None:
 
 def data_repeated(h: History) -> Sign | None:
     """Within an epoch no example comes twice, and two epochs are not in one order."""
-    first, epochs = h.values("data/first_id", LOOK_BACK), h.values("epoch", LOOK_BACK)
-    batches = h.values("data/batch_id", LOOK_BACK)
+    first, epochs = h.values("doctor/data/first_id", LOOK_BACK), h.values("epoch", LOOK_BACK)
+    batches = h.values("doctor/data/batch_id", LOOK_BACK)
     if len(first) < 6 or not len(first) == len(epochs) == len(batches) or not all(map(math.isfinite, epochs)):
         return None
     if epochs[-1] - epochs[-2] > 0.5:  # a batch that is all the data comes again every epoch
@@ -105,7 +105,7 @@ def _repeats(severity: Severity, seen: str, numbers: Mapping[str, float]) -> Sig
 
 
 def chosen_is_longer(h: History) -> Sign | None:
-    share = h.now("data/chosen_longer", MANY_ROWS)
+    share = h.now("doctor/data/chosen_longer", MANY_ROWS)
     if share is None or 0.1 < share < 0.9:
         return None
     which = "longer" if share > 0.5 else "shorter"

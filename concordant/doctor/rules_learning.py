@@ -19,7 +19,7 @@ def part_frozen(h: History) -> Sign | None:
     if not h.is_at_full_rate:  # a tiny rate moves nothing that fp32 could see
         return None
     for prefix, whose in (("", "model"), ("value/", "critic")):
-        seen_still, head = h.values(f"{prefix}update/still", 4), h.now(f"{prefix}update/head", 4)
+        seen_still, head = h.values(f"doctor/{prefix}update/still", 4), h.now(f"doctor/{prefix}update/head", 4)
         if len(seen_still) < 4:
             continue
         still = min(seen_still)
@@ -42,7 +42,7 @@ def _frozen(seen: str, cause: str, numbers: dict[str, float]) -> Sign:
 
 
 def learning_rate_too_high(h: History) -> Sign | None:
-    update = max(h.values("update/ratio", 20), default=0.0)
+    update = max(h.values("doctor/update/ratio", 20), default=0.0)
     if not update > LARGE_UPDATE:
         return None
     seen = _out_of_hand(h)
@@ -80,7 +80,7 @@ def _out_of_hand(h: History) -> str:
     if len(pairs) < 5 or not _is_pair_loss(h):
         return ""
     pair = median(pairs)
-    broken = h.rows >= 16 and max(h.values("update/ratio", 60)) > BREAKING_UPDATE and pair > CHANCE - 0.05
+    broken = h.rows >= 16 and max(h.values("doctor/update/ratio", 60)) > BREAKING_UPDATE and pair > CHANCE - 0.05
     return f"the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}" if broken or pair > CHANCE + 0.2 else ""
 
 
@@ -111,7 +111,7 @@ def learning_rate_too_low(h: History) -> Sign | None:
     if h.rows < 20 or h.progress < HALF or not h.is_at_full_rate:
         return None
     inner = int(h.setting("inner_epochs", 1)) * int(h.setting("minibatches", 1))
-    path = sum(x for x in h.values("update/ratio") if math.isfinite(x)) * inner
+    path = sum(x for x in h.values("doctor/update/ratio") if math.isfinite(x)) * inner
     stuck = _stuck(h)
     if not stuck or not 0 < path < SMALL_PATH:
         return None

@@ -10,7 +10,7 @@ from concordant.doctor.rule import CHANCE, HALF, Rule, Sign
 
 def dpo_reference_is_policy(h: History) -> Sign | None:
     rows = 4
-    margins, update = h.values("rewards/margins", rows), h.now("update/ratio", rows)
+    margins, update = h.values("rewards/margins", rows), h.now("doctor/update/ratio", rows)
     if len(margins) < rows or max(map(abs, margins)) > 1e-6 or not update:
         return None
     return Sign(
@@ -37,7 +37,7 @@ def reference_not_start(h: History) -> Sign | None:
         if loss is not None and h.setting("loss") == "sigmoid" and abs(loss - CHANCE) > 0.03:
             off, seen = max(off, 1.0), f"the first loss is {loss:.3f}, where equal policies give ln 2 = {CHANCE:.3f}"
     else:
-        kl, error = h.at("objective/kl", 1), h.at("objective/kl_error", 1) or 0.0
+        kl, error = h.at("objective/kl", 1), h.at("doctor/objective/kl_error", 1) or 0.0
         if kl is None:
             return None
         off = abs(kl) + error

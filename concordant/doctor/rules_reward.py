@@ -23,7 +23,7 @@ def reward_constant(h: History) -> Sign | None:
 
 
 def reward_reversed(h: History) -> Sign | None:
-    agreement, gold = h.start("reward/gold_correlation", 6), h.change("objective/gold", ROWS)
+    agreement, gold = h.start("doctor/reward/gold_correlation", 6), h.change("objective/gold", ROWS)
     if agreement is None or gold is None or agreement > -0.2:
         return None
     return Sign(
@@ -42,7 +42,7 @@ def _rises(change: Change | None, z: float = 2.0) -> bool:
 
 def length_hacking(h: History) -> Sign | None:
     score, length = h.change("objective/score", ROWS), h.change("response/length", ROWS)
-    by_length = h.now("reward/length_correlation", 8)
+    by_length = h.now("doctor/reward/length_correlation", 8)
     if score is None or length is None or by_length is None or not _rises(score) or not _rises(length):
         return None
     if length.after < 1.25 * length.before or by_length < 0.6 or _quality_rises(h):
@@ -58,7 +58,7 @@ def length_hacking(h: History) -> Sign | None:
 
 
 def repetition_hacking(h: History) -> Sign | None:
-    score, repeats = h.change("objective/score", ROWS), h.change("response/repetition", ROWS)
+    score, repeats = h.change("objective/score", ROWS), h.change("doctor/response/repetition", ROWS)
     if score is None or repeats is None or not _rises(score) or repeats.by < 0.08 or _quality_rises(h):
         return None
     return Sign(
@@ -71,7 +71,7 @@ def repetition_hacking(h: History) -> Sign | None:
 
 
 def phrase_hacking(h: History) -> Sign | None:
-    score, share = h.change("objective/score", ROWS), h.change("response/top_phrase", ROWS)
+    score, share = h.change("objective/score", ROWS), h.change("doctor/response/top_phrase", ROWS)
     if score is None or share is None or not _rises(score) or share.after < 0.5 or share.by < 0.3:
         return None
     gold = h.change("objective/gold", ROWS)  # good answers share phrases too: thanks, an apology
@@ -116,7 +116,7 @@ def proxy_over_gold(h: History) -> Sign | None:
 
 
 def ensemble_disagrees(h: History) -> Sign | None:
-    start, now = h.start("reward/agreement", ROWS), h.now("reward/agreement", ROWS)
+    start, now = h.start("doctor/reward/agreement", ROWS), h.now("doctor/reward/agreement", ROWS)
     score = h.change("objective/score", ROWS)
     if start is None or now is None or start < 0.3 or now > 0.4 * start or not _rises(score):
         return None
@@ -130,10 +130,10 @@ def ensemble_disagrees(h: History) -> Sign | None:
 
 
 def reward_out_of_range(h: History) -> Sign | None:
-    z = h.now("reward/z", 3)
+    z = h.now("doctor/reward/z", 3)
     if z is None or abs(z) < 3:
         return None
-    start = h.start("reward/z", 1) or 0.0
+    start = h.start("doctor/reward/z", 1) or 0.0
     return Sign(
         "warning",
         f"answers score {z:+.1f} standard deviations from those the reward model was tested on, {start:+.1f} at first",
@@ -145,7 +145,7 @@ def reward_out_of_range(h: History) -> Sign | None:
 
 def reward_misread(h: History) -> Sign | None:
     """What the start says is unlike what the reward model was tested on, and no policy is to blame for that yet."""
-    z, spread = h.start("reward/z", 3), h.start("reward/spread", 3)
+    z, spread = h.start("doctor/reward/z", 3), h.start("doctor/reward/spread", 3)
     if z is None or spread is None or (abs(z) < 1.5 and 0.35 < spread < 3):
         return None
     return Sign(
@@ -187,7 +187,7 @@ def value_explains_nothing(h: History) -> Sign | None:
     explained, rows = h.now("value/explained_variance", 8), 16
     if explained is None or h.rows < rows or h.progress < EARLY or explained > 0.05:
         return None
-    clipped, update = h.now("value/clip_fraction", 8), h.now("value/update/ratio", 8)
+    clipped, update = h.now("value/clip_fraction", 8), h.now("doctor/value/update/ratio", 8)
     numbers = {"explained_variance": explained, "clip_fraction": clipped or 0.0, "update": update or 0.0}
     cause, cure = "the critic learns too slowly", "Set critic_learning_rate three times train.learning_rate"
     if (clipped or 0) > 0.5:

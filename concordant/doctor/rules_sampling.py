@@ -14,7 +14,7 @@ def _tolerance(h: History) -> float:
 
 
 def dropout_on(h: History) -> Sign | None:
-    shift = h.now("ratio/start", 2)
+    shift = h.now("doctor/ratio/start", 2)
     if shift is None or shift < _tolerance(h):
         return None
     rate = h.setting("model.lora.dropout", 0.0)
@@ -29,7 +29,7 @@ def dropout_on(h: History) -> Sign | None:
 
 
 def tokens_after_end(h: History) -> Sign | None:
-    behind = h.now("response/after_end", 2)
+    behind = h.now("doctor/response/after_end", 2)
     if behind is None or behind < 0.005:
         return None
     return Sign(
@@ -42,8 +42,8 @@ def tokens_after_end(h: History) -> Sign | None:
 
 
 def sampler_differs(h: History) -> Sign | None:
-    first = h.start("rollout/logprob_gap", 1)
-    gap = h.now("rollout/logprob_gap", 2)
+    first = h.start("doctor/rollout/logprob_gap", 1)
+    gap = h.now("doctor/rollout/logprob_gap", 2)
     if first is None or gap is None or min(first, gap) < _tolerance(h):
         return None
     truncated = h.setting("sampling.top_p", 1.0) < 1 or h.setting("sampling.top_k", 0) > 0
@@ -60,7 +60,7 @@ def sampler_differs(h: History) -> Sign | None:
 
 
 def stale_rollouts(h: History) -> Sign | None:
-    first, gap = h.start("rollout/logprob_gap", 1), h.now("rollout/logprob_gap", 3)
+    first, gap = h.start("doctor/rollout/logprob_gap", 1), h.now("doctor/rollout/logprob_gap", 3)
     if first is None or gap is None or first >= _tolerance(h) or gap < _tolerance(h):
         return None
     return Sign(
@@ -73,7 +73,7 @@ def stale_rollouts(h: History) -> Sign | None:
 
 
 def reference_drifts(h: History) -> Sign | None:
-    logprob = [x for x in h.values("reference/logprob")]
+    logprob = [x for x in h.values("doctor/reference/logprob")]
     if len(logprob) < 3:
         return None
     moved = max(logprob) - min(logprob)
@@ -116,7 +116,7 @@ def clip_too_narrow(h: History) -> Sign | None:
 
 
 def clip_fraction_high(h: History) -> Sign | None:
-    clip, update = h.now("policy/clip_fraction", 4), h.now("update/ratio", 4)
+    clip, update = h.now("policy/clip_fraction", 4), h.now("doctor/update/ratio", 4)
     if clip is None or update is None or clip < 0.4:
         return None
     return Sign(
@@ -174,7 +174,7 @@ def kl_explodes(h: History) -> Sign | None:
 
 def kl_negative(h: History) -> Sign | None:
     rows = 5
-    kl, errors = h.now("objective/kl", rows), h.values("objective/kl_error", rows)
+    kl, errors = h.now("objective/kl", rows), h.values("doctor/objective/kl_error", rows)
     if kl is None or len(errors) < rows:
         return None
     error = (sum(e * e for e in errors) ** 0.5) / rows
@@ -184,14 +184,14 @@ def kl_negative(h: History) -> Sign | None:
         "error",
         f"KL is {kl:.2f} nats a response over {rows} steps, {-kl / max(error, 1e-9):.0f} standard errors below 0",
         "the answers are not samples of the policy that is measured: sampling settings, padding, dropout or reference",
-        "Compare rollout/logprob_gap, response/after_end and ratio/start with 0",
+        "Compare doctor/rollout/logprob_gap, doctor/response/after_end and doctor/ratio/start with 0",
         {"kl": kl, "error": error},
     )
 
 
 def entropy_collapse(h: History) -> Sign | None:
     start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
-    distinct = h.now("response/distinct", 3)
+    distinct = h.now("doctor/response/distinct", 3)
     if start is None or now is None or distinct is None or h.rows < 5 or now > 0.3 * start:
         return None
     return Sign(

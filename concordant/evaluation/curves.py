@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from concordant.core.errors import UserError
+from concordant.runs.names import METRICS
+from concordant.runs.read import metrics_of
 
 Row = dict[str, float]  # one step: "step" and the metrics of that step
 Curve = list[Row]
@@ -25,35 +25,17 @@ STAGE_KEYS = {
 def read_curve(folder: Path) -> Curve:
     """The rows of ``folder``/metrics.jsonl by step; rows of one step are one row, the later number wins.
 
-    A last line cut short by a kill is left out. Raises UserError when there is no such file, or for another
-    line that is not an object with a step.
+    Lines that cannot be read are left out; ``runs.read.complaints`` counts them. Raises UserError where there is no
+    such file.
     """
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     if not path.is_file():
-        raise UserError(f"{folder} is not a run folder: it has no metrics.jsonl")
-    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+        raise UserError(f"{folder} is not a run folder: it has no {METRICS}")
     by_step: dict[float, Row] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        row = _parse(line)
-        if row is None:
-            if number == len(lines):  # no newline after it: the writer was killed here
-                break
-            raise UserError(f'{path} line {number}: expected a JSON object with a "step", found {line[:60]!r}')
-        by_step.setdefault(row["step"], {}).update(row)
+    for row in metrics_of(folder).rows:
+        numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        by_step.setdefault(numbers["step"], {}).update(numbers)
     return [by_step[step] for step in sorted(by_step)]
-
-
-def _parse(line: str) -> Row | None:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(row, dict):
-        return None
-    numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return numbers if "step" in numbers else None
 
 
 def series(curve: Sequence[Row], key: str, over: str = "step") -> tuple[list[float], list[float]]:

@@ -19,6 +19,8 @@ from concordant.evaluation.markdown_page import render_markdown
 from concordant.evaluation.records import Evaluation, Gain, PolicyScores, Survival
 from concordant.evaluation.reward_summary import RewardModelSummary
 from concordant.evaluation.run_findings import Event
+from concordant.runs.atomic import write_text
+from concordant.runs.names import REPORT_JSON, REPORT_MARKDOWN, REPORT_PAGE
 
 LIBRARIES = ("concordant", "torch", "transformers", "numpy")
 
@@ -88,10 +90,10 @@ def write_report(
         findings=findings or {},
     )
     numbers = json.dumps(report_numbers(evaluation, reward_model), indent=2, allow_nan=False)
-    (folder / "report.json").write_text(numbers + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(render_markdown(title, blocks), encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(render_html(title, blocks, folder), encoding="utf-8")
+    write_text(folder / REPORT_JSON, numbers + "\n")
+    write_text(folder / REPORT_MARKDOWN, render_markdown(title, blocks))
+    page = folder / REPORT_PAGE
+    write_text(page, render_html(title, blocks, folder))
     return page
 
 

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from concordant.evaluation.blocks import Block, Bullets, Heading, Paragraph
+from concordant.runs.read import findings_of
 
 Event = Mapping[str, Any]  # a line of events.jsonl whose kind is "finding"
 
 
 def read_findings(folder: Path) -> list[Event]:
-    """The findings in ``folder``/events.jsonl, errors first, then as they were said; none where there is no file.
-
-    What a kill cut short is left out.
-    """
-    path = folder / "events.jsonl"
-    found = []
-    for line in path.read_bytes().decode("utf-8", errors="replace").split("\n") if path.is_file() else ():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(event, dict) and event.get("kind") == "finding":
-            found.append(event)
-    return sorted(found, key=lambda event: _ORDER.get(str(event.get("severity")), 0))
+    """The findings in ``folder``/events.jsonl, errors first, then as they were said; none where there is no file."""
+    return sorted(findings_of(folder), key=lambda event: _ORDER.get(event["severity"], 0))
 
 
 def findings_blocks(findings: Mapping[str, Sequence[Event]]) -> list[Block]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from transformers.utils import logging as hf_logging
 
 from concordant.data.chat import ChatEncoder
 from concordant.models.lora import lora_layers, merged_state_dict
+from concordant.runs.atomic import whole_folder
 
 FRONT_MATTER = ("base_model", "datasets", "tags", "license", "language")  # what the hub reads; the rest is prose
 
@@ -62,27 +61,6 @@ def quiet() -> Iterator[None]:
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder`` to write into; it takes the name only when everything in it has been written."""
-    folder = Path(folder)
-    partial, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "old"))
-    if old.exists() and not folder.exists():
-        os.rename(old, folder)  # killed between the two renames below
-    for left_over in (partial, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def model_card(name: str, card: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ A tensor is called ``base_model.model.<path>.lora_A.weight``; a reward head is l
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from concordant.models.lora import (
 )
 from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name
 from concordant.models.peft_config import PeftConfig
+from concordant.runs.atomic import write_together
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -64,7 +64,10 @@ def save_adapter(
     stored = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
     config = _config_of(adapters, _targets(adapters, model, prefix), base_name, task_type, sorted(head or {}))
     config["fan_in_fan_out"] = any(layer.transposed for layer in lora_layers(model).values())
-    _write_folder(Path(folder), safetensors.torch.save(stored, {"format": "pt"}), config)
+    # The config is the seal: weights never stand beside another adapter's config.
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    weights = safetensors.torch.save(stored, {"format": "pt"})
+    write_together(Path(folder), {WEIGHTS_FILE: weights, CONFIG_FILE: text.encode()})
 
 
 def load_adapter(
@@ -157,25 +160,6 @@ def _config_of(
 def _number(value: float) -> float:
     """32 rather than 32.0: PEFT types alpha as an integer."""
     return int(value) if float(value).is_integer() else value
-
-
-def _write_folder(folder: Path, weights: bytes, config: dict[str, Any]) -> None:
-    """The config goes first out and last in: whenever the process dies, weights never stand beside another's config."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config, indent=2, sort_keys=True).encode() + b"\n"
-    staged = {name: folder / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS_FILE, CONFIG_FILE)}
-    try:
-        for path, data in ((staged[WEIGHTS_FILE], weights), (staged[CONFIG_FILE], text)):
-            with path.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
-        for name, path in staged.items():
-            path.replace(folder / name)
-    finally:
-        for path in staged.values():
-            path.unlink(missing_ok=True)
 
 
 # -- reading --------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 from concordant.config.parse import split_options
 from concordant.config.yaml_io import dump_yaml, load_yaml
 from concordant.core.errors import UserError
+from concordant.runs.names import REPORT_MARKDOWN
 
 DEMO = Path(__file__).resolve().parent.parent / "demo.yaml"
 
@@ -61,6 +62,6 @@ def _run(stages: Sequence[Any], output: Path) -> int:
     display = current()
     display.console.print(summary(reports))
     for report in reports:
-        if (report.folder / "report.md").exists():
-            display.message(f"report: {report.folder / 'report.md'}")
+        if (report.folder / REPORT_MARKDOWN).exists():
+            display.message(f"report: {report.folder / REPORT_MARKDOWN}")
     return 0

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from concordant.training.identity import code_version, identity, paths_in
-from concordant.training.inputs import HARMLESS, ROUNDING
+from concordant.runs.identity import code_version, identity, paths_in
+from concordant.runs.inputs import HARMLESS, ROUNDING
 
 
 def fingerprint(verb: str, values: Mapping[str, Any], needs: Mapping[str, str]) -> str:

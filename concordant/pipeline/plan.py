@@ -20,6 +20,7 @@ from concordant.config.fields import build, flatten, schema
 from concordant.config.no_effect import idle
 from concordant.config.parse import Flat, assign, flat_keys, to_mapping, typed
 from concordant.core.errors import UserError, nearest, unknown_name
+from concordant.runs.names import MODEL
 from concordant.verbs import VERBS, verb_named
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -215,6 +216,6 @@ def _map_text(value: Any, change: Callable[[str], str]) -> Any:
 def _with_paths(text: str, output: Path) -> str:
     def path(match: re.Match[str]) -> str:
         stage, dot, _ = match[1].partition(".")
-        return str(output / stage if dot else output / stage / "model")
+        return str(output / stage if dot else output / stage / MODEL)
 
     return _REFERENCE.sub(path, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -16,14 +15,16 @@ from concordant.config.yaml_io import dump_yaml
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.pipeline.fingerprint import fingerprint
 from concordant.pipeline.plan import Stage, check
+from concordant.runs.atomic import temporary_name, write_text
+from concordant.runs.lock import FolderLock
+from concordant.runs.logs import json_line, read_json
+from concordant.runs.names import LOCK, MODEL, PIPELINE, STAGE_RECORD
+from concordant.runs.status import StatusWriter
 from concordant.training.interrupt import late_request
-from concordant.training.lock import LOCK_FILE, FolderLock
 from concordant.training.progress import Display, current, duration, use
-from concordant.training.run_folder import write_text
 from concordant.verbs import call
 
-RECORD = "stage.json"
-_OURS = (LOCK_FILE, f".{RECORD}.tmp")  # what a kill may leave where there is no record yet
+_OURS = (LOCK, temporary_name(STAGE_RECORD))  # what a kill may leave where there is no record yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +64,16 @@ def run_pipeline(
     except OSError as problem:
         raise UserError(f"cannot write to {output}: {problem.strerror}") from None
     try:
-        with use(display or current()) as shared:
-            write_text(
-                output / "pipeline.yaml", dump_yaml({"stages": {stage.name: stage.mapping() for stage in stages}})
-            )
+        with use(display or current()) as shared, StatusWriter(output, "run") as status:
+            write_text(output / PIPELINE, dump_yaml({"stages": {stage.name: stage.mapping() for stage in stages}}))
             prints: dict[str, str] = {}
             reports = []
             for number, stage in enumerate(stages, 1):
+                status.update("running", number - 1, len(stages), stage=stage.name)
                 shared.prefix = f"[{number}/{len(stages)}]"
                 prints[stage.name] = fingerprint(stage.verb, stage.values, {need: prints[need] for need in stage.needs})
                 reports.append(_run_stage(stage, output, prints[stage.name], do, shared))
+            status.update(step=len(stages), stage="")
             shared.prefix = ""
             return reports
     finally:
@@ -88,7 +89,7 @@ def _run_stage(
         display.message(f"{stage.name}: unchanged, kept")
         return StageReport(name=stage.name, verb=stage.verb, outcome="kept", seconds=record.seconds, folder=folder)
     for need in stage.needs_model:
-        if not (output / need / "model").is_dir():
+        if not (output / need / MODEL).is_dir():
             raise UserError(f"stage {stage.name}: stage {need} exports no model; for its folder write ${{{need}.run}}")
     goes_on = record is not None and not record.done and record.fingerprint == now and "resume" in stage.values
     if not goes_on:
@@ -120,17 +121,17 @@ def _uninterrupted(do: Callable[[str, Any], Path | None], verb: str, config: Any
 
 
 def _read(folder: Path) -> Record | None:
-    try:
-        return Record(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not (folder / STAGE_RECORD).exists():
         return None
-    except (ValueError, TypeError):
+    try:
+        return Record(**(read_json(folder / STAGE_RECORD) or {}))
+    except TypeError:
         return Record(fingerprint="", verb="", done=False)  # damaged: ours, and of no known content
 
 
 def _write(folder: Path, record: Record) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / RECORD, json.dumps(asdict(record), indent=1) + "\n")
+    write_text(folder / STAGE_RECORD, json_line(asdict(record)))
 
 
 def _clear(folder: Path, record: Record | None) -> None:
@@ -142,18 +143,18 @@ def _clear(folder: Path, record: Record | None) -> None:
     lock = FolderLock(folder)
     try:
         # The record goes last: until then a kill leaves a folder that is known for ours.
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == RECORD):
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == STAGE_RECORD):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            elif entry.name != LOCK_FILE:
+            elif entry.name != LOCK:
                 entry.unlink()
     finally:
         lock.release()
 
 
 def _result(wrote: Path | None, folder: Path) -> str:
-    if (folder / "model").is_dir():
-        return "model"
+    if (folder / MODEL).is_dir():
+        return MODEL
     result = wrote or folder
     inside = result.is_relative_to(folder)
     return str(result.relative_to(folder) if inside else result.resolve())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ from concordant.core.errors import UserError
 from concordant.core.seeding import derive, generators_put_back, reseed
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message, Prompt
+from concordant.runs.atomic import write_text
+from concordant.runs.folder import RunFolder
+from concordant.runs.inputs import Inputs
+from concordant.runs.logs import Row, json_lines, read_json, read_whole_lines
+from concordant.runs.names import INPUTS, PAIR_DATA, SAMPLES, SFT_DATA
 from concordant.stages import common
 from concordant.stages.rewarding import Rewards
-from concordant.training.inputs import Inputs, environment
+from concordant.training.environment import environment
 from concordant.training.progress import current
-from concordant.training.run_folder import SAMPLES, RunFolder, json_lines, write_text
 
 PROMPTS_AT_ONCE = 64
-INPUTS = "inputs.json"  # in the output folder: what the answers depend on
 
 
 @checked
@@ -39,6 +42,7 @@ def best_of_n(config: BestOfNConfig) -> Path:
         reward = Rewards(config.reward, config.model).reward
         prompts = loaded.test if config.split == "test" else loaded.train
         choices = _earlier(folder, len(prompts))
+        folder.status.update("running", len(choices), len(prompts))
         with current().task("best-of-n", len(prompts), len(choices)) as bar:
             for start in range(len(choices), len(prompts), PROMPTS_AT_ONCE):
                 number = start // PROMPTS_AT_ONCE
@@ -49,6 +53,7 @@ def best_of_n(config: BestOfNConfig) -> Path:
                 choices += new
                 mean = sum(c.best_reward for c in choices) / len(choices)
                 bar.update(len(choices), {"objective/score": mean})
+                folder.status.update(step=len(choices))
         return _write(folder.path, choices)
 
 
@@ -57,35 +62,33 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
     folder.inputs.environment = environment(torch.get_num_threads())
     made_from, samples = folder.path / INPUTS, folder.path / SAMPLES
     changes: dict[str, list[str]] = {}
-    if samples.exists() and not made_from.exists():
-        raise UserError(f"{samples} was made from nobody knows what ({INPUTS} is missing); remove it")
-    if samples.exists():
-        before = Inputs.from_json(json.loads(made_from.read_text(encoding="utf-8")))
-        changes = folder.changes_since(before, str(samples))
+    before = read_json(made_from)
+    if samples.exists() and before is None:
+        raise UserError(f"{samples} was made from nobody knows what ({INPUTS} is missing or damaged); remove it")
+    if samples.exists() and before is not None:
+        changes = folder.changes_since(Inputs.from_json(before), str(samples))
     write_text(made_from, json.dumps(folder.inputs.as_json(), indent=1) + "\n")
     folder.write_config()
-    lines = samples.read_bytes().splitlines(keepends=True) if samples.exists() else []
-    choices = list(_readable(lines))
-    if len(choices) < len(lines):
+    lines = read_whole_lines(samples)
+    choices = list(_readable(row for row, _ in lines))
+    if samples.exists() and (lines[len(choices) - 1][1] if choices else 0) < samples.stat().st_size:
         common.message(f"best-of-n: {samples} line {len(choices) + 1} is not whole; answered again from there")
     if len(choices) < total:
         choices = choices[: len(choices) // PROMPTS_AT_ONCE * PROMPTS_AT_ONCE]
     if choices:
         common.message(f"best-of-n: {len(choices)} of {total} prompts are answered already")
-    folder.rewind({SAMPLES: sum(map(len, lines[: len(choices)]))})
+    folder.rewind({SAMPLES: lines[len(choices) - 1][1] if choices else 0})
     for line in folder.note(changes):
         common.message(f"best-of-n: {line}")
     return choices
 
 
-def _readable(lines: Sequence[bytes]) -> Iterator[Choice]:
-    """The rows up to the first that a kill cut short or that the disk has damaged."""
-    for line in lines:
-        if not line.endswith(b"\n"):
-            return
+def _readable(rows: Iterable[Row]) -> Iterator[Choice]:
+    """The rows up to the first that the disk has damaged."""
+    for row in rows:
         try:
-            choice = _choice(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+            choice = _choice(row)
+        except (KeyError, TypeError):
             return
         yield choice
 
@@ -108,7 +111,7 @@ def _write(folder: Path, choices: Sequence[Choice]) -> Path:
         best.append({"prompt": prompt, "response": c.best})
         if c.best != c.worst:  # n equal answers prefer nothing
             pairs.append({"prompt": prompt, "chosen": c.best, "rejected": c.worst})
-    write_text(folder / "sft.jsonl", json_lines(best))
-    write_text(folder / "pairs.jsonl", json_lines(pairs))
+    write_text(folder / SFT_DATA, json_lines(best))
+    write_text(folder / PAIR_DATA, json_lines(pairs))
     common.message(f"{len(choices)} prompts answered; {folder}/sft.jsonl, pairs.jsonl, samples.jsonl")
     return folder

@@ -34,10 +34,10 @@ from concordant.engines.reward_model import RewardModel
 from concordant.kernels.allocator import freed_memory_kept
 from concordant.models.backbone import positions
 from concordant.models.load import Policy
-from concordant.training.inputs import Inputs
+from concordant.runs.folder import RunFolder
+from concordant.runs.inputs import Inputs
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
-from concordant.training.run_folder import RunFolder
 
 R = TypeVar("R", bound=Record)
 

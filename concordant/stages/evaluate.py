@@ -39,6 +39,7 @@ from concordant.evaluation.reward_summary import RewardModelSummary
 from concordant.evaluation.run_findings import read_findings
 from concordant.evaluation.terminal import print_table
 from concordant.models.load import Policy
+from concordant.runs.read import complaints
 from concordant.stages import common
 from concordant.stages.reward import judge
 from concordant.stages.rewarding import Rewards
@@ -93,6 +94,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         curves={name: read_curve(folder) for name, folder in runs.items()},
         findings={name: read_findings(folder) for name, folder in runs.items()},
         side_by_side=config.side_by_side,
+        notes=[said for folder in runs.values() for said in complaints(folder)],
         seed=config.seed,
         command=shlex.join(["concordant", *sys.argv[1:]]),
     )

@@ -24,9 +24,10 @@ from concordant.doctor.preflight import Subject
 from concordant.engines import roles
 from concordant.engines.protocol import Scorer
 from concordant.evaluation.reward_summary import RewardModelSummary, summarise_reward_model
+from concordant.runs.atomic import write_text
+from concordant.runs.logs import json_lines
+from concordant.runs.names import REWARD_SUMMARY
 from concordant.stages import common
-from concordant.stages.rewarding import SUMMARY
-from concordant.training.run_folder import json_lines, write_text
 
 
 @checked
@@ -65,7 +66,7 @@ def reward(config: RewardConfig) -> Path:
         common.report_dropped(heldout.dropped, "held-out pairs")
         if heldout.trees:
             summary = judge(learner, heldout.trees, [loaded.test[i] for i in heldout.record])
-            write_text(folder.path / SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
+            write_text(folder.path / REWARD_SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
             common.message(f"held-out accuracy {summary.accuracy:.3f} on {len(heldout.trees)} pairs")
         return done
 

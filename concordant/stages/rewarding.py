@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from concordant.core.objective import BranchOutputs, Outputs
 from concordant.engines import roles
 from concordant.engines.protocol import Future, Scorer
 from concordant.engines.reward_model import RewardModel
-
-SUMMARY = "reward_model.json"  # beside a reward model's folder: how it does on held-out pairs
+from concordant.runs.logs import read_json
+from concordant.runs.names import REWARD_SUMMARY
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class Rewards:
         alone = WeightedSum(dict.fromkeys(self.reward.axes, 1.0))
         if len(self.models) != 1 or len(self.reward.axes) != 1 or self.reward.aggregate != alone:
             return None
-        summary = Path(self.models[0].name).parent / SUMMARY
-        numbers = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+        numbers = read_json(Path(self.models[0].name).parent / REWARD_SUMMARY) or {}
         return (numbers["score_mean"], numbers["score_std"]) if numbers.get("score_std") else None
 
     def _load(self, name: str) -> ModelReward:

@@ -12,8 +12,9 @@ from concordant.data.chat import ChatEncoder
 from concordant.data.convert import prompt_of
 from concordant.data.records import Message, Prompt
 from concordant.models.load import load_policy, save_policy
+from concordant.runs.atomic import write_text
+from concordant.runs.logs import json_lines
 from concordant.stages import common
-from concordant.training.run_folder import json_lines, write_text
 
 
 @checked

@@ -20,8 +20,8 @@ from typing import Any
 
 from concordant.core import save_points
 from concordant.core.errors import UserError
-from concordant.training.identity import package_version
-from concordant.training.run_folder import sync_file, sync_folder
+from concordant.runs.atomic import sync
+from concordant.runs.identity import package_version
 
 FORMAT = 3
 LOOP = "loop.json"
@@ -56,13 +56,13 @@ def save(
         (temporary / _MANIFEST).write_text(_render_manifest(step, files, about or {}), encoding="utf-8")
         save_points.at("manifest")
         for path in sorted(temporary.rglob("*")):  # files and the roles' folders
-            sync_file(path)
-        sync_folder(temporary)
+            sync(path)
+        sync(temporary)
         save_points.at("synced")
         if final.exists():  # the same step again
             shutil.rmtree(final)
         os.rename(temporary, final)
-        sync_folder(folder)
+        sync(folder)
         save_points.at("renamed")
     except (OSError, TypeError):
         shutil.rmtree(temporary, ignore_errors=True)

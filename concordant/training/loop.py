@@ -18,16 +18,19 @@ from concordant.core.seeding import generators_put_back, reseed
 from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Role
 from concordant.engines.state_files import write_state
+from concordant.runs.folder import RunFolder
+from concordant.runs.inputs import Inputs
+from concordant.runs.names import BAD_BATCH, MODEL
 from concordant.training import checkpoint
-from concordant.training.inputs import Inputs, environment
+from concordant.training.environment import environment
 from concordant.training.interrupt import StopRequest
 from concordant.training.progress import Display, current
-from concordant.training.run_folder import RunFolder
 from concordant.training.saver import Saver
 from concordant.training.schedule import learning_rate
 from concordant.training.writers import TensorBoard, Trackers
 
 _LESS_MEMORY = "lower train.micro_batch_tokens, sampling.slots or train.batch_size"
+TRAIN_SAMPLES_EVERY = 20  # steps between two looks at what is learnt from: samples.jsonl of a long run stays small
 MAX_SKIPPED_IN_A_ROW = 5  # steps without a finite loss or gradient after which a run is not coming back
 
 
@@ -56,6 +59,10 @@ class Algorithm(Protocol):
 
     def samples(self, step: int) -> list[dict[str, Any]]:
         """Rows for samples.jsonl at an evaluation; may be empty."""
+        ...
+
+    def train_samples(self) -> list[dict[str, Any]]:
+        """Rows for samples.jsonl of what the last step sampled and learnt from; empty where data gave the answers."""
         ...
 
     def export(self, folder: Path) -> None:
@@ -160,6 +167,7 @@ class _Loop:
         trackers = Trackers(makers if self.config.tensorboard else {}, self.display.message)
         for callback in self.callbacks:
             callback.start(self.algorithm, self.folder)
+        self.folder.status.update("training", self.state.step, self.total)
         metrics: dict[str, float] = {}
         try:
             with (
@@ -169,6 +177,7 @@ class _Loop:
                 while not self._finished:
                     metrics = self._step(trackers)
                     bar.update(self.state.step, metrics)
+                    self.folder.status.update("training", self.state.step)
                     if stop.requested and not self._finished:
                         self._save()
                         raise RunStopped(self._where("stopped on request; continue with --resume auto"))
@@ -210,6 +219,8 @@ class _Loop:
         evaluate = state.step == self.total or _due(state.step, self.config.evaluate_every)
         if evaluate:
             metrics |= self._evaluate()
+        if state.step == 1 or _due(state.step, TRAIN_SAMPLES_EVERY):
+            self.folder.log_samples({"step": state.step, **row} for row in self.algorithm.train_samples())
         if evaluate or _due(state.step, self.config.log_every):
             self.folder.log_metrics(metrics)
             trackers.log(state.step, metrics)
@@ -230,7 +241,7 @@ class _Loop:
     def _evaluate(self) -> dict[str, float]:
         reseed(self.seed, "loop/evaluate", self.state.step)
         started = time.perf_counter()
-        with enough_memory("evaluating", _LESS_MEMORY):
+        with self.folder.status.during("evaluating"), enough_memory("evaluating", _LESS_MEMORY):
             metrics = self.algorithm.evaluate(self.state.step)
         rows = self.algorithm.samples(self.state.step)
         self.folder.log_samples({"step": self.state.step, **row} for row in rows)
@@ -278,7 +289,7 @@ class _Loop:
         batch = {"batch": lambda folder: write_state(folder, self.algorithm.last_batch())}
         try:
             return str(
-                checkpoint.save(self.folder.path / "bad_batch", self.state.step, batch, {"metrics": dict(metrics)})
+                checkpoint.save(self.folder.path / BAD_BATCH, self.state.step, batch, {"metrics": dict(metrics)})
             )
         except OSError as problem:
             return f"no file ({problem})"
@@ -308,7 +319,8 @@ class _Loop:
 
     def _export(self) -> Path:
         try:
-            return self.folder.publish("model", self.algorithm.export)
+            with self.folder.status.during("saving"):
+                return self.folder.publish(MODEL, self.algorithm.export)
         except (OSError, SafetensorError) as problem:  # the latter is safetensors' word for a full disk
             way_out = "with room for it, --resume auto writes it" if self.saver.has(self.state.step) else "make room"
             raise RunFailed(self._where(f"the model could not be written ({problem}); {way_out}")) from None
@@ -323,7 +335,8 @@ class _Loop:
                 "algorithm": self.algorithm.numbers(),
             }
             roles = {name: role.save for name, role in self.algorithm.roles.items()}
-            self.saver.save(self.state.step, roles, numbers, self.folder.inputs.as_json())
+            with self.folder.status.during("saving"):
+                self.saver.save(self.state.step, roles, numbers, self.folder.inputs.as_json())
         except OSError as problem:
             raise RunFailed(
                 self._where(f"the checkpoint could not be saved ({problem}); older ones are kept")

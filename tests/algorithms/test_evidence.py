@@ -25,25 +25,27 @@ def test_masks_and_ends_are_counted_over_branches():
         tree([1, 2, 3, 4], branch([7, 8], [False, True])),
     ]
     seen = evidence.of_trees(trees, {END})
-    assert seen["data/starts"] == seen["data/end_learnt"] == seen["data/ends"] == pytest.approx(2 / 3)
-    assert (seen["data/response_share"], seen["data/prompt_tokens"]) == (5 / 7, 3.0)
+    assert (
+        seen["doctor/data/starts"] == seen["doctor/data/end_learnt"] == seen["doctor/data/ends"] == pytest.approx(2 / 3)
+    )
+    assert (seen["doctor/data/response_share"], seen["doctor/data/prompt_tokens"]) == (5 / 7, 3.0)
 
 
 def test_pairs_are_identical_by_tokens_and_ties_in_length_count_half():
     trees = [tree([1], branch([3, 4]), branch([3, 4])), tree([1], branch([3, 4, 5]), branch([6]))]
-    assert evidence.of_pairs(trees) == {"data/identical": 0.5, "data/chosen_longer": 0.75}
+    assert evidence.of_pairs(trees) == {"doctor/data/identical": 0.5, "doctor/data/chosen_longer": 0.75}
 
 
 def test_a_batch_has_one_name_in_any_order_and_others_have_others():
     a, b, c = (tree([1], branch([i])) for i in (3, 4, 5))
-    name = lambda trees: evidence.examples(trees)["data/batch_id"]  # noqa: E731
+    name = lambda trees: evidence.examples(trees)["doctor/data/batch_id"]  # noqa: E731
     assert name([a, b]) == name([b, a]) != name([a, c])
-    assert evidence.examples([a, b])["data/first_id"] != evidence.examples([b, a])["data/first_id"]
-    assert evidence.examples([a, a, b, a])["data/duplicates"] == 0.5
+    assert evidence.examples([a, b])["doctor/data/first_id"] != evidence.examples([b, a])["doctor/data/first_id"]
+    assert evidence.examples([a, a, b, a])["doctor/data/duplicates"] == 0.5
 
 
 def test_prompts_alone_name_a_batch_of_samples():
-    name = lambda *ids: evidence.examples([tree([1], branch(list(ids)))], prompts_only=True)["data/batch_id"]  # noqa: E731
+    name = lambda *ids: evidence.examples([tree([1], branch(list(ids)))], prompts_only=True)["doctor/data/batch_id"]  # noqa: E731
     assert name(3, 4) == name(5, 6, 7)
 
 
@@ -62,12 +64,14 @@ def test_answers_by_hand():
     old = torch.full((11,), -1.5)
     old[0] = -0.5
     seen = evidence.of_rollouts(made, torch.tensor([2.0, 4.0, 2.0, 3.0]), old)
-    assert seen["rollout/logprob_gap"] == pytest.approx(0.5)
-    assert seen["rollout/logprob_bias"] == pytest.approx((10 * 0.5 - 0.5) / 11)
-    assert seen["response/after_end"] == pytest.approx(2 / 11)
-    assert seen["response/top_phrase"] == 0.5 and seen["response/distinct"] == 1.0
-    assert seen["response/repetition"] == pytest.approx(0.2 / 4)  # one of five four-word runs, in one of four answers
-    assert seen["reward/length_correlation"] == pytest.approx(1.0)
+    assert seen["doctor/rollout/logprob_gap"] == pytest.approx(0.5)
+    assert seen["doctor/rollout/logprob_bias"] == pytest.approx((10 * 0.5 - 0.5) / 11)
+    assert seen["doctor/response/after_end"] == pytest.approx(2 / 11)
+    assert seen["doctor/response/top_phrase"] == 0.5 and seen["doctor/response/distinct"] == 1.0
+    assert seen["doctor/response/repetition"] == pytest.approx(
+        0.2 / 4
+    )  # one of five four-word runs, in one of four answers
+    assert seen["doctor/reward/length_correlation"] == pytest.approx(1.0)
 
 
 def test_correlation_of_what_does_not_vary_is_0():

@@ -32,6 +32,18 @@ def test_the_reward_lands_on_the_last_response_token_eos_or_not():
     assert ppo.judge(written(ENDED_AND_CUT)).advantage_N.tolist() == [0, 0, 5, 0, 7]
 
 
+def test_the_rows_for_people_have_the_mean_advantage_of_each_answer_and_are_few():
+    ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, **BARE)
+    assert ppo.train_samples() == []  # before the first step
+    ppo.last = ppo.judge(written(ENDED_AND_CUT))
+    rows = ppo.train_samples()
+    assert [row["advantage"] for row in rows] == pytest.approx([5 / 3, 3.5])
+    assert [(row["split"], row["reward"], row["length"], row["ended"]) for row in rows] == [
+        ("train", 5.0, 3, True),
+        ("train", 7.0, 2, False),
+    ]
+
+
 def test_undiscounted_every_token_is_credited_with_what_follows():
     ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, whiten=False, reward_normalize="none", lam=1.0)
     experience = ppo.judge(written(ENDED_AND_CUT))

@@ -5,12 +5,18 @@ import math
 from concordant.doctor.monitor import Monitor
 from concordant.doctor.rules import RULES
 
-LEARNS = {"learning_rate": 1e-3, "grad_norm": 1.0, "skipped": 0.0, "update/ratio": 2e-3, "update/still": 0.0}
+LEARNS = {
+    "learning_rate": 1e-3,
+    "grad_norm": 1.0,
+    "skipped": 0.0,
+    "doctor/update/ratio": 2e-3,
+    "doctor/update/still": 0.0,
+}
 DATA = {
-    "data/starts": 1.0, "data/ends": 1.0, "data/end_learnt": 1.0, "data/response_share": 0.9,
-    "data/prompt_tokens": 40.0, "data/duplicates": 0.0,
+    "doctor/data/starts": 1.0, "doctor/data/ends": 1.0, "doctor/data/end_learnt": 1.0,
+    "doctor/data/response_share": 0.9, "doctor/data/prompt_tokens": 40.0, "doctor/data/duplicates": 0.0,
 }  # fmt: skip
-PAIRS = {**DATA, "data/identical": 0.0, "data/chosen_longer": 0.55}
+PAIRS = {**DATA, "doctor/data/identical": 0.0, "doctor/data/chosen_longer": 0.55}
 
 
 def falling(start, end):
@@ -20,21 +26,22 @@ def falling(start, end):
 
 HEALTHY = {
     "sft": {**LEARNS, **DATA, "loss": falling(4.0, 1.0), "token_accuracy": falling(0.3, 0.7)},
-    "reward": {**LEARNS, **PAIRS, "update/head": 1e-2, "loss": falling(0.69, 0.45),
+    "reward": {**LEARNS, **PAIRS, "doctor/update/head": 1e-2, "loss": falling(0.69, 0.45),
                "bradley_terry": falling(0.69, 0.45), "accuracy": falling(0.5, 0.8)},
     "dpo": {**LEARNS, **PAIRS, "loss": falling(0.693, 0.5), "rewards/margins": falling(0.0, 0.6),
             "rewards/chosen": falling(0.0, -0.05), "rewards/rejected": falling(0.0, -0.65),
             "rewards/accuracies": falling(0.5, 0.75),
             "logps/chosen": falling(-40.0, -40.5), "logps/rejected": falling(-42.0, -48.0)},
-    "ppo": {**LEARNS, "loss": -0.01, "data/duplicates": 0.0, "objective/kl": falling(0.0, 4.0),
-            "objective/kl_error": 0.1, "objective/score": falling(0.0, 1.5), "objective/score_std": 1.0,
+    "ppo": {**LEARNS, "loss": -0.01, "doctor/data/duplicates": 0.0, "objective/kl": falling(0.0, 4.0),
+            "doctor/objective/kl_error": 0.1, "objective/score": falling(0.0, 1.5), "objective/score_std": 1.0,
             "response/length": 40.0, "response/eos_fraction": 0.95, "kl_coefficient": 0.1,
-            "reference/logprob": -8.0, "rollout/logprob_gap": 1e-6, "response/after_end": 0.0,
-            "response/repetition": 0.01, "response/distinct": 1.0, "response/top_phrase": 0.2,
-            "reward/length_correlation": 0.2, "reward/repetition_correlation": 0.0, "ratio/start": 1e-6,
+            "doctor/reference/logprob": -8.0, "doctor/rollout/logprob_gap": 1e-6, "doctor/response/after_end": 0.0,
+            "doctor/response/repetition": 0.01, "doctor/response/distinct": 1.0, "doctor/response/top_phrase": 0.2,
+            "doctor/reward/length_correlation": 0.2, "doctor/reward/repetition_correlation": 0.0,
+            "doctor/ratio/start": 1e-6,
             "policy/approx_kl": 0.005, "policy/clip_fraction": 0.08, "objective/entropy_per_token": falling(1.0, 0.8),
             "value/explained_variance": falling(0.0, 0.5), "value/clip_fraction": 0.1, "value/grad_norm": 1.0,
-            "value/update/ratio": 2e-3, "value/update/still": 0.0, "value/update/head": 1e-2},
+            "doctor/value/update/ratio": 2e-3, "doctor/value/update/still": 0.0, "doctor/value/update/head": 1e-2},
 }  # fmt: skip
 CONFIG = {
     "sft": {"verb": "sft"},
@@ -47,7 +54,8 @@ CONFIG = {
 def rows(stage, steps=48, **changes):
     """Rows of a healthy run of ``stage`` with some metrics (``/`` written as ``__``) replaced by a number, a list, or a
     function of the row's number and the count. A change of None leaves the metric out."""
-    curves = HEALTHY[stage] | {"data/batch_id": lambda i, n: 1000 + i, "data/first_id": lambda i, n: 5000 + i,
+    curves = HEALTHY[stage] | {"doctor/data/batch_id": lambda i, n: 1000 + i,
+                               "doctor/data/first_id": lambda i, n: 5000 + i,
                                "epoch": lambda i, n: (i + 1) / (2 * n)}  # fmt: skip
     curves |= {name.replace("__", "/"): value for name, value in changes.items()}
     made = []

@@ -10,8 +10,8 @@ from concordant.core.errors import RunStopped, UserError
 from concordant.doctor.callback import Doctor
 from concordant.doctor.finding import Finding
 from concordant.doctor.replay import diagnose
+from concordant.runs.folder import RunFolder
 from concordant.training.loop import run_loop
-from concordant.training.run_folder import RunFolder
 from tests.doctor.histories import NAN, rows
 
 
@@ -28,6 +28,9 @@ class Scripted:
 
     def evaluate(self, step):
         return {}
+
+    def train_samples(self):
+        return []
 
     def samples(self, step):
         return []
@@ -62,7 +65,7 @@ class Scripted:
         pass
 
 
-FROZEN = rows("sft", 12, update__still=[0.0] * 4 + [1.0] * 8)
+FROZEN = rows("sft", 12, doctor__update__still=[0.0] * 4 + [1.0] * 8)
 LOOK = TrainConfig(tensorboard=False)
 
 
@@ -92,7 +95,7 @@ def test_a_healthy_run_writes_no_event(tmp_path):
 
 
 def test_replay_comes_to_what_was_said_live(tmp_path):
-    broken = rows("sft", 30, loss=lambda i, n: NAN if i == 20 else 4 - i / n, data__ends=0.0)
+    broken = rows("sft", 30, loss=lambda i, n: NAN if i == 20 else 4 - i / n, doctor__data__ends=0.0)
     train(tmp_path / "run", broken)
     live = [Finding.from_event(event) for event in events(tmp_path / "run")]
     assert [f.rule for f in live] == ["end_token_missing", "not_finite"]
@@ -119,14 +122,14 @@ def test_stop_on_saves_the_step_and_stops(tmp_path, stop_on, stops):
 
 
 def test_a_warning_does_not_stop_a_run_that_stops_on_errors(tmp_path):
-    repeated = rows("sft", 24, data__first_id=lambda i, n: i % 4)
+    repeated = rows("sft", 24, doctor__data__first_id=lambda i, n: i % 4)
     assert train(tmp_path / "run", repeated, "error").steps == 24
     assert [e["severity"] for e in events(tmp_path / "run")] == ["warning"]
 
 
 def test_a_resumed_run_finds_what_the_uninterrupted_one_finds(tmp_path):
     """The eight rows of the evidence lie on both sides of the kill."""
-    halves = rows("sft", 30, loss=4.0, update__ratio=1e-6)
+    halves = rows("sft", 30, loss=4.0, doctor__update__ratio=1e-6)
     saves = TrainConfig(tensorboard=False, save_every=10)
     train(tmp_path / "whole", halves, config=saves)
     killed = Scripted(halves)
@@ -146,10 +149,9 @@ def test_a_folder_without_metrics_is_no_run(tmp_path):
         diagnose(tmp_path)
 
 
-def test_a_line_cut_by_a_kill_is_left_out_and_a_broken_one_named(tmp_path):
+def test_a_line_cut_by_a_kill_and_a_broken_one_are_left_out(tmp_path):
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
     assert diagnose(tmp_path) == []
     metrics.write_text('{"step": 1, "loss": 1.0}\n{"stp": 2}\n{"step": 3}\n')
-    with pytest.raises(UserError, match="line 2: expected a JSON object"):
-        diagnose(tmp_path)
+    assert diagnose(tmp_path) == []

@@ -14,36 +14,36 @@ RISING = falling(0.0, 3.0)
 
 # rule, stage, what makes it sick, settings, the neighbour (changes, settings) that must not be called so
 CASES = [
-    ("response_mask_wrong", "sft", {"data__prompt_tokens": 1.0}, {}, {"data__prompt_tokens": 5.0}),
-    ("response_mask_wrong", "dpo", {"data__starts": 0.0}, {}, {"data__starts": 1.0}),
+    ("response_mask_wrong", "sft", {"doctor__data__prompt_tokens": 1.0}, {}, {"doctor__data__prompt_tokens": 5.0}),
+    ("response_mask_wrong", "dpo", {"doctor__data__starts": 0.0}, {}, {"doctor__data__starts": 1.0}),
     (
         "response_mask_wrong",
         "sft",
-        {"data__response_share": 0.5, "data__end_learnt": 0.3},
+        {"doctor__data__response_share": 0.5, "doctor__data__end_learnt": 0.3},
         {},
-        {"data__response_share": 0.5},
+        {"doctor__data__response_share": 0.5},
     ),  # dialogues of several turns have half their tokens from the user
-    ("end_token_masked", "sft", {"data__end_learnt": 0.0}, {}, {"data__end_learnt": 0.8}),
-    ("end_token_missing", "sft", {"data__ends": 0.1}, {}, {"data__ends": 0.9}),
-    ("answers_identical", "reward", {"data__identical": 0.4}, {}, {"data__identical": 0.02}),
+    ("end_token_masked", "sft", {"doctor__data__end_learnt": 0.0}, {}, {"doctor__data__end_learnt": 0.8}),
+    ("end_token_missing", "sft", {"doctor__data__ends": 0.1}, {}, {"doctor__data__ends": 0.9}),
+    ("answers_identical", "reward", {"doctor__data__identical": 0.4}, {}, {"doctor__data__identical": 0.02}),
     (
         "data_repeated",
         "sft",
-        {"data__batch_id": 7.0, "data__first_id": 7.0},
+        {"doctor__data__batch_id": 7.0, "doctor__data__first_id": 7.0},
         {},
-        {"data__first_id": lambda i, n: i // 2 if i < 4 else i},
+        {"doctor__data__first_id": lambda i, n: i // 2 if i < 4 else i},
     ),
     (
         "data_repeated",
         "ppo",
-        {"data__first_id": lambda i, n: i % 10},
+        {"doctor__data__first_id": lambda i, n: i % 10},
         {},
-        {"data__first_id": lambda i, n: i % 10, "epoch": lambda i, n: (i + 1) / 10},
+        {"doctor__data__first_id": lambda i, n: i % 10, "epoch": lambda i, n: (i + 1) / 10},
     ),  # each epoch sees all again
     (
         "data_repeated",
         "dpo",
-        {"data__batch_id": lambda i, n: i % 12, "epoch": lambda i, n: (i + 1) / 12},
+        {"doctor__data__batch_id": lambda i, n: i % 12, "epoch": lambda i, n: (i + 1) / 12},
         {},
         {"epoch": lambda i, n: (i + 1) / 12},
     ),
@@ -61,23 +61,23 @@ CASES = [
         {},
         {"eval__rewards__accuracies": 0.7, "eval__samples": 100.0, "eval__gold": falling(0.5, 0.6)},
     ),
-    ("chosen_is_longer", "reward", {"data__chosen_longer": 0.97}, {}, {"data__chosen_longer": 0.7}),
-    ("dropout_on", "ppo", {"ratio__start": 0.1}, {}, {"ratio__start": 0.003}),
-    ("tokens_after_end", "ppo", {"response__after_end": 0.1}, {}, {"response__after_end": 0.0}),
-    ("sampler_differs", "ppo", {"rollout__logprob_gap": 0.3}, {}, {"rollout__logprob_gap": 0.004}),
+    ("chosen_is_longer", "reward", {"doctor__data__chosen_longer": 0.97}, {}, {"doctor__data__chosen_longer": 0.7}),
+    ("dropout_on", "ppo", {"doctor__ratio__start": 0.1}, {}, {"doctor__ratio__start": 0.003}),
+    ("tokens_after_end", "ppo", {"doctor__response__after_end": 0.1}, {}, {"doctor__response__after_end": 0.0}),
+    ("sampler_differs", "ppo", {"doctor__rollout__logprob_gap": 0.3}, {}, {"doctor__rollout__logprob_gap": 0.004}),
     (
         "stale_rollouts",
         "ppo",
-        {"rollout__logprob_gap": falling(0.0, 0.4)},
+        {"doctor__rollout__logprob_gap": falling(0.0, 0.4)},
         {},
-        {"rollout__logprob_gap": falling(0.0, 0.01)},
+        {"doctor__rollout__logprob_gap": falling(0.0, 0.01)},
     ),
     (
         "reference_drifts",
         "ppo",
-        {"reference__logprob": falling(-8.0, -7.0)},
+        {"doctor__reference__logprob": falling(-8.0, -7.0)},
         {},
-        {"reference__logprob": falling(-8.0, -8.001)},
+        {"doctor__reference__logprob": falling(-8.0, -8.001)},
     ),
     (
         "too_many_inner_steps",
@@ -116,38 +116,50 @@ CASES = [
         {},
         {"rewards__chosen": falling(0.0, -0.1)},
     ),
-    ("part_frozen", "reward", {"update__head": 0.0}, {}, {"update__head": 1e-6}),
-    ("part_frozen", "sft", {"update__still": 0.5}, {}, {"update__still": 0.05}),
+    ("part_frozen", "reward", {"doctor__update__head": 0.0}, {}, {"doctor__update__head": 1e-6}),
+    ("part_frozen", "sft", {"doctor__update__still": 0.5}, {}, {"doctor__update__still": 0.05}),
     (
         "part_frozen",
         "ppo",
-        {"value__update__still": 1.0, "value__update__ratio": 0.0},
+        {"doctor__value__update__still": 1.0, "doctor__value__update__ratio": 0.0},
         {},
-        {"value__update__still": 0.0},
+        {"doctor__value__update__still": 0.0},
     ),
     (
         "learning_rate_too_high",
         "sft",
-        {"loss": falling(4.0, 6.0), "update__ratio": 0.1},
+        {"loss": falling(4.0, 6.0), "doctor__update__ratio": 0.1},
         {},
-        {"update__ratio": 0.1},
+        {"doctor__update__ratio": 0.1},
     ),  # large steps alone are how small models learn
-    ("learning_rate_too_high", "reward", {"bradley_terry": 2.0, "update__ratio": 0.1}, {}, {"bradley_terry": 0.71}),
-    ("learning_rate_too_high", "ppo", {"policy__approx_kl": 0.6, "update__ratio": 0.1}, {}, {"update__ratio": 0.1}),
+    (
+        "learning_rate_too_high",
+        "reward",
+        {"bradley_terry": 2.0, "doctor__update__ratio": 0.1},
+        {},
+        {"bradley_terry": 0.71},
+    ),
+    (
+        "learning_rate_too_high",
+        "ppo",
+        {"policy__approx_kl": 0.6, "doctor__update__ratio": 0.1},
+        {},
+        {"doctor__update__ratio": 0.1},
+    ),
     ("not_finite", "sft", {"loss": lambda i, n: NAN if i == 6 else 2.0 - i / n}, {}, {}),
     ("not_finite", "ppo", {"skipped": lambda i, n: float(i == 9)}, {}, {}),
-    ("learning_rate_too_low", "sft", {"loss": 4.0, "update__ratio": 1e-6}, {}, {"update__ratio": 1e-6}),
+    ("learning_rate_too_low", "sft", {"loss": 4.0, "doctor__update__ratio": 1e-6}, {}, {"doctor__update__ratio": 1e-6}),
     (
         "learning_rate_too_low",
         "dpo",
-        {"rewards__margins": 0.001, "rewards__chosen": 0.001, "update__ratio": 1e-6, "rewards__rejected": 0.0},
+        {"rewards__margins": 0.001, "rewards__chosen": 0.001, "doctor__update__ratio": 1e-6, "rewards__rejected": 0.0},
         {},
-        {"update__ratio": 1e-6},
+        {"doctor__update__ratio": 1e-6},
     ),
     (
         "learning_rate_too_low",
         "ppo",
-        {"objective__kl": 0.001, "update__ratio": 1e-6},
+        {"objective__kl": 0.001, "doctor__update__ratio": 1e-6},
         {},
         {"objective__kl": falling(0, 2)},
     ),
@@ -157,53 +169,63 @@ CASES = [
     (
         "reward_reversed",
         "ppo",
-        {"reward__gold_correlation": -0.6, "objective__gold": falling(0.6, 0.3)},
+        {"doctor__reward__gold_correlation": -0.6, "objective__gold": falling(0.6, 0.3)},
         {},
-        {"reward__gold_correlation": 0.4, "objective__gold": falling(0.5, 0.6)},
+        {"doctor__reward__gold_correlation": 0.4, "objective__gold": falling(0.5, 0.6)},
     ),
     (
         "length_hacking",
         "ppo",
-        {"response__length": falling(40, 90), "reward__length_correlation": 0.9},
+        {"response__length": falling(40, 90), "doctor__reward__length_correlation": 0.9},
         {},
-        {"response__length": falling(40, 90), "reward__length_correlation": 0.9, "objective__gold": falling(0.3, 0.6)},
+        {
+            "response__length": falling(40, 90),
+            "doctor__reward__length_correlation": 0.9,
+            "objective__gold": falling(0.3, 0.6),
+        },
     ),
     (
         "repetition_hacking",
         "ppo",
-        {"response__repetition": falling(0.01, 0.4)},
+        {"doctor__response__repetition": falling(0.01, 0.4)},
         {},
-        {"response__repetition": falling(0.01, 0.4), "objective__score": 0.5},
+        {"doctor__response__repetition": falling(0.01, 0.4), "objective__score": 0.5},
     ),
     (
         "phrase_hacking",
         "ppo",
-        {"response__top_phrase": falling(0.2, 0.95)},
+        {"doctor__response__top_phrase": falling(0.2, 0.95)},
         {},
-        {"response__top_phrase": falling(0.6, 0.7)},
+        {"doctor__response__top_phrase": falling(0.6, 0.7)},
     ),
     (
         "phrase_hacking",
         "ppo",
-        {"response__top_phrase": falling(0.2, 0.95), "objective__gold": falling(0.6, 0.5)},
+        {"doctor__response__top_phrase": falling(0.2, 0.95), "objective__gold": falling(0.6, 0.5)},
         {},
-        {"response__top_phrase": falling(0.2, 0.95), "objective__gold": 0.6},
+        {"doctor__response__top_phrase": falling(0.2, 0.95), "objective__gold": 0.6},
     ),
     (
         "ensemble_disagrees",
         "ppo",
-        {"reward__agreement": falling(0.8, 0.1)},
+        {"doctor__reward__agreement": falling(0.8, 0.1)},
         {},
-        {"reward__agreement": falling(0.8, 0.6)},
+        {"doctor__reward__agreement": falling(0.8, 0.6)},
     ),
     ("proxy_over_gold", "ppo", {"objective__gold": falling(0.6, 0.3)}, {}, {"objective__gold": falling(0.5, 0.52)}),
-    ("reward_out_of_range", "ppo", {"reward__z": falling(0.5, 4.0)}, {}, {"reward__z": falling(0.0, 1.8)}),
+    (
+        "reward_out_of_range",
+        "ppo",
+        {"doctor__reward__z": falling(0.5, 4.0)},
+        {},
+        {"doctor__reward__z": falling(0.0, 1.8)},
+    ),
     (
         "reward_misread",
         "ppo",
-        {"reward__z": -1.2, "reward__spread": 0.1},
+        {"doctor__reward__z": -1.2, "doctor__reward__spread": 0.1},
         {},
-        {"reward__z": -1.2, "reward__spread": 0.8},
+        {"doctor__reward__z": -1.2, "doctor__reward__spread": 0.8},
     ),
     ("never_ends", "ppo", {"response__eos_fraction": 0.0}, {}, {"response__eos_fraction": 0.7}),
     (
@@ -278,7 +300,7 @@ def test_a_run_that_learns_late_is_given_half_of_its_time():
     def late(start, end):
         return lambda i, n: start if i < 0.4 * n else start + (end - start) * (i / n - 0.4) / 0.6
 
-    slow = {"accuracy": late(0.5, 0.9), "bradley_terry": late(0.693, 0.3), "update__ratio": 1e-4}
+    slow = {"accuracy": late(0.5, 0.9), "bradley_terry": late(0.693, 0.3), "doctor__update__ratio": 1e-4}
     said = found("reward", slow, {"train": {"batch_size": 16, "max_steps": 120}}, steps=120)
     assert not said.keys() & {"learning_rate_too_low", "labels_random"}
 
@@ -291,9 +313,9 @@ def test_longer_answers_alone_are_no_fall_of_logprobs():
     ("changes", "cause"),
     [
         ({}, "labels_random"),
-        ({"update__ratio": 1e-7, "rewards__chosen": 1e-5, "rewards__rejected": 1e-5}, "learning_rate_too_low"),
-        ({"data__identical": 0.9}, "answers_identical"),
-        ({"update__still": 1.0, "update__ratio": 0.0}, "part_frozen"),
+        ({"doctor__update__ratio": 1e-7, "rewards__chosen": 1e-5, "rewards__rejected": 1e-5}, "learning_rate_too_low"),
+        ({"doctor__data__identical": 0.9}, "answers_identical"),
+        ({"doctor__update__still": 1.0, "doctor__update__ratio": 0.0}, "part_frozen"),
         ({"rewards__margins": 0.0, "rewards__chosen": 0.0}, "dpo_reference_is_policy"),
     ],
 )
@@ -306,11 +328,11 @@ def test_dpo_stuck_at_ln_2_has_five_causes(changes, cause):
     ("changes", "cause"),
     [
         ({}, "kl_negative"),
-        ({"rollout__logprob_gap": 0.3}, "sampler_differs"),
-        ({"response__after_end": 0.2}, "tokens_after_end"),
-        ({"ratio__start": 0.2, "rollout__logprob_gap": 0.2}, "dropout_on"),
+        ({"doctor__rollout__logprob_gap": 0.3}, "sampler_differs"),
+        ({"doctor__response__after_end": 0.2}, "tokens_after_end"),
+        ({"doctor__ratio__start": 0.2, "doctor__rollout__logprob_gap": 0.2}, "dropout_on"),
         ({"objective__kl": falling(-4.0, -6.0)}, "reference_not_start"),
-        ({"reference__logprob": falling(-8.0, -6.0)}, "reference_drifts"),
+        ({"doctor__reference__logprob": falling(-8.0, -6.0)}, "reference_drifts"),
     ],
 )
 def test_negative_kl_has_six_names(changes, cause):
@@ -318,12 +340,12 @@ def test_negative_kl_has_six_names(changes, cause):
 
 
 def test_a_symptom_is_not_said_where_a_cause_is_known():
-    both = found("ppo", {"objective__kl": falling(0.0, -3.0), "rollout__logprob_gap": 0.3})
+    both = found("ppo", {"objective__kl": falling(0.0, -3.0), "doctor__rollout__logprob_gap": 0.3})
     assert "kl_negative" not in both and "sampler_differs" in both
 
 
 def test_kl_that_is_negative_by_chance_is_no_finding():
-    assert "kl_negative" not in found("ppo", {"objective__kl": -0.3, "objective__kl_error": 0.5})
+    assert "kl_negative" not in found("ppo", {"objective__kl": -0.3, "doctor__objective__kl_error": 0.5})
 
 
 # -- schedules and sizes that look like faults ----------------------------------------------------
@@ -333,25 +355,33 @@ def test_kl_that_is_negative_by_chance_is_no_finding():
     "stage, loss, healthy", [("sft", "loss", falling(4.0, 1.0)), ("reward", "bradley_terry", falling(0.69, 0.45))]
 )
 def test_one_bad_batch_is_no_rate_that_is_too_high(stage, loss, healthy):
-    spike = {loss: lambda i, n: 9.0 if i == 30 else healthy(i, n), "update__ratio": 0.1}
+    spike = {loss: lambda i, n: 9.0 if i == 30 else healthy(i, n), "doctor__update__ratio": 0.1}
     assert found(stage, spike) == {}
-    broken = {loss: lambda i, n: 9.0 if i >= 30 else healthy(i, n), "update__ratio": 0.1}
+    broken = {loss: lambda i, n: 9.0 if i >= 30 else healthy(i, n), "doctor__update__ratio": 0.1}
     assert first(stage, broken) == "learning_rate_too_high"
 
 
 def test_warming_up_is_no_low_rate_and_no_frozen_weight():
-    warming = {"loss": 4.0, "update__ratio": 1e-7, "update__still": 0.9, "learning_rate": lambda i, n: 1e-6 * i / n}
+    warming = {
+        "loss": 4.0,
+        "doctor__update__ratio": 1e-7,
+        "doctor__update__still": 0.9,
+        "learning_rate": lambda i, n: 1e-6 * i / n,
+    }
     assert found("sft", warming, {"train": {"learning_rate": 1e-5}}) == {"loss_not_falling": "info"}
 
 
 def test_a_tenth_of_a_run_is_too_early_for_what_takes_time():
-    slow = {"loss": 4.0, "update__ratio": 1e-6}
+    slow = {"loss": 4.0, "doctor__update__ratio": 1e-6}
     assert found("sft", slow, {"train": {"max_steps": 480}}) == {}
     assert first("sft", slow, {"train": {"max_steps": 48}}) == "learning_rate_too_low"
 
 
 def test_a_batch_that_is_all_the_data_comes_again_every_epoch():
-    assert found("dpo", {"data__batch_id": 7.0, "data__first_id": 7.0, "epoch": lambda i, n: i + 1.0}) == {}
+    assert (
+        found("dpo", {"doctor__data__batch_id": 7.0, "doctor__data__first_id": 7.0, "epoch": lambda i, n: i + 1.0})
+        == {}
+    )
 
 
 # -- a doctor who faints is worse than none -------------------------------------------------------

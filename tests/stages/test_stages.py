@@ -32,6 +32,10 @@ from concordant.data.records import Message, Pair
 from concordant.engines.reward_model import RewardModel
 from concordant.models.load import load_policy, save_policy
 from concordant.models.peft_files import save_adapter
+from concordant.runs.metrics import metric
+from concordant.runs.names import SampleRow
+from concordant.runs.read import samples_of
+from concordant.runs.status import read as read_status
 from concordant.stages import common
 from concordant.stages.ppo import _critic as critic_of
 from concordant.stages.rewarding import Rewards
@@ -124,7 +128,27 @@ def test_a_run_folder_holds_what_conventions_say(verb, request):
     assert verb in (folder / "model" / "README.md").read_text()
     if verb in ("dpo", "ppo"):
         samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-        assert samples and {"step", "prompt", "response", "kl", "gold"} <= set(samples[0])
+        held_out = [row for row in samples if row["split"] == "eval"]
+        assert held_out and {"step", "prompt", "response", "kl", "gold"} <= set(held_out[0])
+        assert all(row.keys() <= SampleRow.__annotations__.keys() for row in samples)
+    unknown = {name for row in rows for name in row if metric(name) is None}
+    assert not unknown, f"give them a place in runs/metrics.py: {unknown}"
+    status = read_status(folder)
+    assert status is not None and status.life == "finished"
+    assert (status.status.verb, status.status.step, status.status.total) == (verb, 2, 2)
+
+
+def test_ppo_shows_a_few_answers_that_it_learnt_from(ppo):
+    rows = samples_of(ppo, "train")
+    assert [row["step"] for row in rows] == [1] * 4  # and none at step 2: the file stays small
+    first = metrics_of(ppo)[0]
+    assert sum(row["kl"] for row in rows) / 4 == pytest.approx(first["objective/kl"], abs=1e-6)  # the batch is of four
+    assert sum(row["reward"] for row in rows) / 4 == pytest.approx(first["objective/score"], abs=1e-6)
+    assert sum(row["length"] for row in rows) / 4 == first["response/length"]
+    assert sum(row["ended"] for row in rows) / 4 == first["response/eos_fraction"]
+    weighted = sum(row["advantage"] * row["length"] for row in rows)
+    assert weighted == pytest.approx(0, abs=1e-3) and any(row["advantage"] for row in rows)  # whitened over tokens
+    assert {row["policy_version"] for row in rows} == {0}
 
 
 @pytest.mark.parametrize("verb", ["sft", "dpo", "ppo"])

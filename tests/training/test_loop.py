@@ -16,9 +16,10 @@ from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.core.seeding import torch_stream
 from concordant.engines import state_files
 from concordant.engines.state_files import read_state, write_state
+from concordant.runs.folder import RunFolder
+from concordant.runs.status import read as read_status
 from concordant.training import checkpoint
-from concordant.training.loop import MAX_SKIPPED_IN_A_ROW, LoopResult, run_loop
-from concordant.training.run_folder import RunFolder
+from concordant.training.loop import MAX_SKIPPED_IN_A_ROW, TRAIN_SAMPLES_EVERY, LoopResult, run_loop
 
 
 @dataclass
@@ -52,6 +53,9 @@ class Walk:
             return {}
         self.seen += 1
         return {"eval/loss": self.evaluations[self.seen - 1]}
+
+    def train_samples(self):
+        return []
 
     def samples(self, step):
         return [{"prompt": "p", "response": "r"}] if self.evaluations else []
@@ -360,3 +364,40 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=50)
     assert done.returncode == 1
     assert "finishing this step, then saving; once more to end at once" in done.stderr
+
+
+def test_the_status_says_what_the_loop_is_doing(tmp_path):
+    walk, seen = Walk(total_steps=2, evaluations=[1.0, 1.0]), []
+
+    def look(name):
+        real = getattr(walk, name)
+
+        def looking(*arguments):
+            found = read_status(tmp_path)
+            seen.append((name, found.life, found.status.state, found.status.total))
+            return real(*arguments)
+
+        setattr(walk, name, looking)
+
+    for name in ("step", "evaluate", "numbers", "export"):
+        look(name)
+    with RunFolder(tmp_path) as folder:
+        folder.set_config({"verb": "sft"})
+        run_loop(walk, config(save_every=2), folder, 0)
+    training = ("step", "running", "training", 2)
+    assert seen == [
+        training,
+        training,
+        ("evaluate", "running", "evaluating", 2),
+        ("numbers", "running", "training", 2),
+        ("export", "running", "saving", 2),
+    ]
+    found = read_status(tmp_path)
+    assert (found.life, found.status.step) == ("finished", 2)
+
+
+def test_what_a_step_learnt_from_is_shown_at_the_first_step_and_then_now_and_then(tmp_path):
+    walk = Walk(total_steps=2 * TRAIN_SAMPLES_EVERY + 3)
+    walk.train_samples = lambda: [{"split": "train"}]
+    run(tmp_path, walk)
+    assert [row["step"] for row in rows(tmp_path, "samples.jsonl")] == [1, TRAIN_SAMPLES_EVERY, 2 * TRAIN_SAMPLES_EVERY]

@@ -12,8 +12,8 @@ import pytest
 
 from concordant.core import save_points
 from concordant.engines.state_files import read_state
+from concordant.runs.folder import RunFolder
 from concordant.training import checkpoint
-from concordant.training.run_folder import RunFolder
 from tests.training.killing import STEPS, TRAINERS, Kill, Server, bits, command_of, differences, results
 
 AT = "concordant.core.save_points.at"
@@ -87,7 +87,7 @@ def test_killed_at_any_instant(run, place, whole, name):
     instant = random.Random(f"instant {name}").uniform(0.2, 0.9) * whole.seconds[name]
     output = place / f"instant-{name}"
     if name == "best-of-n":
-        kill = Kill(call="concordant.training.run_folder.RunFolder.log_samples", time=4)
+        kill = Kill(call="concordant.runs.folder.RunFolder.log_samples", time=4)
     else:
         kill = Kill(call=AT, argument=random.Random(name).choice(save_points.POINTS[:7]), time=3)
     assert go_on(run, place, name, output, kill=kill).code == -signal.SIGKILL
@@ -207,7 +207,7 @@ def test_one_folder_one_process(run, place, whole):
     (signal.SIGINT, "sft", "data.chat.ChatEncoder.demonstrations", "interrupted; the same command starts again"),
     (signal.SIGTERM, "sft", "algorithms.supervised.Supervised.step", "step 1/4: stopped on request; continue with --"),
     (signal.SIGINT, "reward", "stages.reward.judge", "interrupted; continue with --resume auto"),
-    (signal.SIGTERM, "best-of-n", "training.run_folder.RunFolder.log_samples", "the same command starts again"),
+    (signal.SIGTERM, "best-of-n", "runs.folder.RunFolder.log_samples", "the same command starts again"),
     (signal.SIGTERM, "pipeline", "stages.best_of_n.choose", "the same command goes on from here"),
 ])  # fmt: skip
 def test_a_signal_ends_cleanly_wherever_it_comes(run, place, whole, number, name, call, said):
@@ -242,7 +242,7 @@ def test_a_signal_in_a_stages_last_step_stops_the_pipeline_after_it(run, place, 
 def test_a_run_that_is_not_finite_stops_and_leaves_the_batch(run, place, name):
     output = place / f"nan-{name}"
     boom = ["--train.learning_rate=1e30", "--train.max_grad_norm=0", "--train.max_steps=12", "--train.evaluate_every=0"]
-    ended = run(*command_of(name, place / "world", output), *boom, "--model.lora.rank=0")
+    ended = run(*command_of(name, place / "world", output), *boom, "--model.lora.rank=0", "--model.lora.dropout=0")
     assert ended.code == 1 and "Traceback" not in ended.said, ended.said
     said = re.search(r"not finite 5 times in a row; the last batch is in (\S+); lower train.learning_rate", ended.said)
     batch = read_state(Path(said[1]) / "batch")

@@ -10,15 +10,14 @@ import time
 from pathlib import Path
 
 from concordant.core.errors import UserError
-
-LOCK_FILE = ".lock"
+from concordant.runs.names import LOCK
 
 
 class FolderLock:
     """Held from construction to ``release``. A second holder gets a UserError that names the first."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK_FILE
+        self.path = folder / LOCK
         self._descriptor = _take(self.path)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(self._descriptor, 0)
@@ -30,6 +29,21 @@ class FolderLock:
             self.path.unlink(missing_ok=True)  # before the lock goes: whoever waits sees that the file is not the same
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock file ``path``. The lock is asked for and given back at once."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _take(path: Path) -> int:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from concordant.config.checks import shown
-from concordant.training.identity import code_version, identity, paths_in
+from concordant.runs.identity import identity, paths_in
 
 DATA = "data"  # the records themselves, beside the keys that say where they come from
 
@@ -65,21 +63,6 @@ class Inputs:
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Inputs:
         return cls(**saved)
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """Where the bits come from beside the inputs: libraries, threads, kind of machine."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    return {
-        "concordant": " ".join(part[:12] for part in code_version().split()),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
-        "threads": threads,
-        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "accelerator": torch.cuda.get_device_name() if cuda else "",
-    }
 
 
 def refused(before: Inputs, now: Inputs) -> list[str]:

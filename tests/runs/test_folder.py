@@ -10,11 +10,11 @@ import pytest
 
 from concordant.config.yaml_io import load_yaml
 from concordant.core.errors import UserError
-from concordant.training.run_folder import RunFolder, publish_folder, write_text
+from concordant.runs.folder import RunFolder
 
 HOLD = """
 import sys, time
-from concordant.training.run_folder import RunFolder
+from concordant.runs.folder import RunFolder
 folder = RunFolder(sys.argv[1])
 print("held", flush=True)
 time.sleep(60)
@@ -97,26 +97,14 @@ def test_rewind_forgets_later_lines_and_a_torn_one(tmp_path):
     assert (tmp_path / "samples.jsonl").read_text() == ""
 
 
+def test_a_row_does_not_glue_itself_to_a_line_that_a_kill_has_cut(tmp_path):
+    (tmp_path / "events.jsonl").write_text('{"kind": "resu')
+    with RunFolder(tmp_path, resume=True) as folder:
+        folder.log_event({"kind": "finding"})
+    assert (tmp_path / "events.jsonl").read_text() == '{"kind": "resu\n{"kind": "finding"}\n'
+
+
 def test_output_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="x is a file; expected a folder"):
         RunFolder(tmp_path / "x")
-
-
-def test_a_failed_write_leaves_the_old_model(tmp_path):
-    publish_folder(tmp_path / "model", lambda folder: write_text(folder / "a", "old"))
-
-    def fail(folder):
-        (folder / "a").write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        publish_folder(tmp_path / "model", fail)
-    assert (tmp_path / "model" / "a").read_text() == "old"
-
-
-def test_a_new_model_replaces_the_old_one_whole(tmp_path):
-    publish_folder(tmp_path / "model", lambda folder: write_text(folder / "a", "old"))
-    publish_folder(tmp_path / "model", lambda folder: write_text(folder / "b", "new"))
-    assert [path.name for path in (tmp_path / "model").iterdir()] == ["b"]
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]

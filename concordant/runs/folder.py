@@ -1,17 +1,12 @@
 """The folder a run writes: the interface between training, the doctor, the report and the studio.
 
-    config.yaml  metrics.jsonl  samples.jsonl  events.jsonl  checkpoints/  model/  tensorboard/
-
-A whole file appears at once or not at all. A line of a ``.jsonl`` file is with the system when its call returns, so
-that it outlives the process, and on the disk with the next checkpoint.
+``runs/names.py`` says what each file is. A whole file appears at once or not at all. A line of a ``.jsonl`` file is
+with the system when its call returns, so that it outlives the process, and on the disk with the next checkpoint.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +14,15 @@ from typing import Any
 
 from concordant.config.yaml_io import dump_yaml
 from concordant.core.errors import RunFailed, RunStopped, UserError
-from concordant.training.inputs import Inputs, refused, rounded
-from concordant.training.lock import FolderLock
+from concordant.runs.atomic import recover, sync, whole_folder, write_text
+from concordant.runs.inputs import Inputs, refused, rounded
+from concordant.runs.lock import FolderLock
+from concordant.runs.logs import json_line
+from concordant.runs.names import CHECKPOINTS, CONFIG, EVENTS, METRICS, MODEL, SAMPLES, TENSORBOARD
+from concordant.runs.status import StatusWriter
 
-METRICS, SAMPLES, EVENTS = "metrics.jsonl", "samples.jsonl", "events.jsonl"
-CONFIG = "config.yaml"
 _LOGS = (METRICS, SAMPLES, EVENTS)
-_RESULTS = ("model", "checkpoints", "tensorboard")
+_RESULTS = (MODEL, CHECKPOINTS, TENSORBOARD)
 
 
 class RunFolder:
@@ -51,6 +48,8 @@ class RunFolder:
             self.close()
             way_out = "continue it with --resume auto, remove it, or choose another --output"
             raise UserError(f"{self.path} already holds a run; {way_out}")
+        recover(self.model)
+        self.status = StatusWriter(self.path)
 
     @property
     def holds_a_run(self) -> bool:
@@ -64,20 +63,21 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def model(self) -> Path:
-        return self.path / "model"
+        return self.path / MODEL
 
     @property
     def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
+        return self.path / TENSORBOARD
 
     def set_config(self, config: Mapping[str, Any]) -> None:
         """``config``: the resolved mapping with its verb, as ``config.parse.to_mapping`` gives it. Written at once for
         a new run; a run that goes on writes it once it knows that it may (``write_config``)."""
         self.config = config
+        self.status.update("preparing", verb=str(config.get("verb", "")))
         if not (self.path / CONFIG).exists() or not self.resume:
             self.write_config()
 
@@ -114,7 +114,7 @@ class RunFolder:
         """How long each log is, in bytes: part of a checkpoint. So much of it is then safe on disk."""
         for name in _LOGS:
             if (self.path / name).exists():
-                sync_file(self.path / name)
+                sync(self.path / name)
         return {name: _size(self.path / name) for name in _LOGS}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
@@ -125,88 +125,46 @@ class RunFolder:
 
     def publish(self, name: str, write: Callable[[Path], None]) -> Path:
         """Let ``write`` fill a new folder, then put it in the place of ``name``."""
-        return publish_folder(self.path / name, write)
+        with whole_folder(self.path / name) as new:
+            write(new)
+        return self.path / name
 
     def close(self) -> None:
+        """Give the folder free. A run that ends otherwise than by leaving the ``with`` block reads as died."""
         self._lock.release()
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+        stopped = None
         if kind is KeyboardInterrupt:  # outside the loop, which saves first
             way_on = "continue with --resume auto" if self.holds_a_run else "the same command starts again"
-            raise RunStopped(f"{self.path}: interrupted; {way_on}") from None
+            stopped = RunStopped(f"{self.path}: interrupted; {way_on}")
+        self.status.end(stopped or error)
+        self.close()
+        if stopped:
+            raise stopped from None
 
     def _append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         lines = [json_line(row) for row in rows]
         try:
             if lines:
                 with (self.path / name).open("a", encoding="utf-8") as file:
+                    if _ends_torn(self.path / name):  # a kill cut the last line: the next one begins its own
+                        file.write("\n")
                     file.writelines(lines)
         except OSError as problem:
             way_out = "make room there and go on with --resume auto"
             raise RunFailed(f"cannot write {self.path / name}: {problem.strerror}; {way_out}") from None
 
 
-def json_line(row: Mapping[str, Any]) -> str:
-    """One line of strict JSON. NaN and infinity, which JSON has no word for, become null."""
-    return json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(map(json_line, rows))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in one go: whoever reads sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def publish_folder(path: Path, write: Callable[[Path], None]) -> Path:
-    """Fill a new folder beside ``path`` with ``write`` and then rename it to ``path``, whose old contents go."""
-    temporary, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write(temporary)
-    for entry in (*temporary.rglob("*"), temporary):
-        sync_file(entry)
-    if path.exists():
-        os.rename(path, old)
-    os.rename(temporary, path)
-    sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-    return path
-
-
-def sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-sync_folder = sync_file  # a rename is on disk when its folder is
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _ends_torn(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        return size > 0 and file.read(1) != b"\n"

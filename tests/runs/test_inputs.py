@@ -8,7 +8,7 @@ import pytest
 
 from concordant.config.fields import schema
 from concordant.config.stages import BestOfNConfig, DPOConfig, PPOConfig, RewardConfig, SFTConfig
-from concordant.training.inputs import CHOOSE_DATA, HARMLESS, ROUNDING, Inputs, refused, rounded
+from concordant.runs.inputs import CHOOSE_DATA, HARMLESS, ROUNDING, Inputs, refused, rounded
 
 
 def inputs(**settings):

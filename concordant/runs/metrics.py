@@ -1,0 +1,162 @@
+"""Every metric's name, meaning and unit: what a row of metrics.jsonl, TensorBoard and the doctor's rules have.
+
+docs/metrics.md is this table for people; a test compares the two, and another that no run logs a name that is missing
+here. A name under ``eval/`` is the same metric on held-out data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DOCTOR = "doctor/"  # before the names of metrics that only the doctor's rules read
+EVAL = "eval/"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    meaning: str
+    unit: str
+    stages: str = "all"  # that log it; "all" are sft, reward, dpo and ppo
+
+
+_SHARE, _NATS, _REWARD = "share", "nats", "reward units"
+
+METRICS: dict[str, Metric] = {
+    "step": Metric("steps taken, from 1", "steps"),
+    "tokens": Metric("tokens of all steps since the run began, prompts included", "tokens"),
+    "samples": Metric(
+        "examples or answers of all steps since the run began; under eval/ how many were looked at", "count"
+    ),
+    "epoch": Metric("how often the data has been seen", "epochs"),
+    "learning_rate": Metric("of this step, after warmup and schedule", "rate"),
+    "loss": Metric("what the step lowered: the sum of its terms", "depends on the stage"),
+    "grad_norm": Metric("norm of the gradient before clipping", "norm"),
+    "skipped": Metric("updates left out because loss or gradient was not finite", "count"),
+    "tokens_per_second": Metric("of this step alone", "tokens a second"),
+    "seconds/step": Metric("time of the step, without evaluation and saving", "seconds"),
+    "seconds/evaluate": Metric("time of the evaluation after the step", "seconds"),
+    "seconds/rollout": Metric("time to sample answers", "seconds", "ppo"),
+    "seconds/judge": Metric("time for rewards, log-probs and values", "seconds", "ppo"),
+    "seconds/learn": Metric("time for forward and backward passes", "seconds", "ppo"),
+    "token_accuracy": Metric("response tokens that the model thinks likeliest", _SHARE, "sft"),
+    "perplexity": Metric("exp of the loss", "per token", "sft"),
+    "accuracy": Metric("pairs whose chosen answer scores higher", _SHARE, "reward"),
+    "margin": Metric("chosen score less rejected score", _REWARD, "reward"),
+    "reward/chosen": Metric("mean score of chosen answers", _REWARD, "reward"),
+    "reward/rejected": Metric("mean score of rejected answers", _REWARD, "reward"),
+    "rewards/chosen": Metric("implicit reward of chosen answers, beta times the log-ratio", _NATS, "dpo"),
+    "rewards/rejected": Metric("implicit reward of rejected answers", _NATS, "dpo"),
+    "rewards/accuracies": Metric("pairs whose chosen answer has the higher implicit reward", _SHARE, "dpo"),
+    "rewards/margins": Metric("rewards/chosen less rewards/rejected", _NATS, "dpo"),
+    "logps/chosen": Metric("log-prob of a chosen answer under the policy", "nats a response", "dpo"),
+    "logps/rejected": Metric("log-prob of a rejected answer under the policy", "nats a response", "dpo"),
+    "nll": Metric("negative log-prob of response tokens", "nats a token", "sft"),
+    "bradley_terry": Metric("-log sigmoid of the score difference", "nats a pair", "reward"),
+    "centering": Metric("squared sum of both scores of a pair", "reward units squared", "reward"),
+    "lm": Metric("negative log-prob of chosen answers' tokens", "nats a token", "reward"),
+    "sigmoid": Metric("DPO's loss, with --loss sigmoid", "nats a pair", "dpo"),
+    "ipo": Metric("DPO's loss, with --loss ipo", "nats squared a pair", "dpo"),
+    "robust": Metric("DPO's loss, with --loss robust", "nats a pair", "dpo"),
+    "objective/kl": Metric("sampled KL of the policy from the reference", "nats a response", "ppo"),
+    "objective/entropy": Metric("entropy of the policy's choices", "nats a response", "ppo"),
+    "objective/entropy_per_token": Metric("the same", "nats a token", "ppo"),
+    "objective/score": Metric("mean raw reward of the step's answers", _REWARD, "ppo"),
+    "objective/score_std": Metric("standard deviation of that reward over answers", _REWARD, "ppo"),
+    "objective/rlhf_reward": Metric("shaped reward less the KL penalty", _REWARD, "ppo"),
+    "objective/gold": Metric(
+        "true quality of the step's answers, where it is known; never trained on", "0 to 1", "ppo"
+    ),
+    "policy/loss": Metric("clipped policy loss", _REWARD, "ppo"),
+    "policy/kl_loss": Metric("KL term of the loss, with --kl.place loss", "nats", "ppo"),
+    "policy/entropy_bonus": Metric("entropy term of the loss, with --entropy_coefficient", "nats", "ppo"),
+    "policy/approx_kl": Metric("KL from the policy that sampled", "nats a token", "ppo"),
+    "policy/clip_fraction": Metric("tokens whose ratio is clipped", _SHARE, "ppo"),
+    "policy/stopped_early": Metric("1 where --stop_kl ended the step's passes", "0 or 1", "ppo"),
+    "policy_version": Metric("optimizer steps taken by the policy that sampled", "steps", "ppo"),
+    "ratio/mean": Metric("mean of new over old probability", "ratio", "ppo"),
+    "ratio/max": Metric("greatest of these ratios", "ratio", "ppo"),
+    "value/loss": Metric("squared error of the critic, clipped", "reward units squared", "ppo"),
+    "value/clip_fraction": Metric("value estimates that are clipped", _SHARE, "ppo"),
+    "value/explained_variance": Metric("variance of the returns that the critic explains", _SHARE, "ppo"),
+    "value/grad_norm": Metric("norm of the critic's gradient before clipping", "norm", "ppo"),
+    "response/length": Metric("mean length of the step's answers, end token included", "tokens", "ppo"),
+    "response/eos_fraction": Metric("answers that end with an end token", _SHARE, "ppo"),
+    "kl_coefficient": Metric("weight of the KL penalty", "reward units a nat", "ppo"),
+    "micro_batch_tokens": Metric("tokens a micro-batch after train.halve_on_oom had to halve it", "tokens", "all"),
+    "eval/kl": Metric("sampled KL of held-out answers from the reference", "nats a response", "dpo, ppo"),
+    "eval/reward": Metric("raw reward of held-out answers", _REWARD, "dpo, ppo"),
+    "eval/gold": Metric("true quality of held-out answers, where it is known", "0 to 1", "dpo, ppo"),
+    "eval/length": Metric("mean length of held-out answers, end token included", "tokens", "dpo, ppo"),
+    "eval/eos_fraction": Metric("held-out answers that end with an end token", _SHARE, "dpo, ppo"),
+    "eval/objective": Metric("held-out reward less the KL penalty: what picks PPO's best weights", _REWARD, "ppo"),
+    "doctor/update/ratio": Metric(
+        "size of the step's change over the size of the weights, from 512 elements of each tensor", "ratio", "all"
+    ),
+    "doctor/update/head": Metric("the same of the head alone", "ratio", "reward"),
+    "doctor/update/still": Metric("weight tensors that did not move", _SHARE, "all"),
+    "doctor/value/update/ratio": Metric("the same as doctor/update/ratio, of the critic", "ratio", "ppo"),
+    "doctor/value/update/head": Metric("the same of the critic's head alone", "ratio", "ppo"),
+    "doctor/value/update/still": Metric("the critic's weight tensors that did not move", _SHARE, "ppo"),
+    "doctor/data/starts": Metric("answers whose first token is learnt", _SHARE, "sft, reward, dpo"),
+    "doctor/data/end_learnt": Metric("answers whose last token is learnt", _SHARE, "sft, reward, dpo"),
+    "doctor/data/ends": Metric("answers whose last token is an end token", _SHARE, "sft, reward, dpo"),
+    "doctor/data/response_share": Metric("the answers' tokens that are learnt", _SHARE, "sft, reward, dpo"),
+    "doctor/data/prompt_tokens": Metric("mean length of a prompt", "tokens", "sft, reward, dpo"),
+    "doctor/data/identical": Metric("pairs whose two answers are the same", _SHARE, "reward, dpo"),
+    "doctor/data/chosen_longer": Metric(
+        "pairs whose chosen answer is the longer one, ties half", _SHARE, "reward, dpo"
+    ),
+    "doctor/data/batch_id": Metric("a number that names the examples of the batch", "none", "all"),
+    "doctor/data/first_id": Metric("a number that names the batch's first example", "none", "all"),
+    "doctor/data/duplicates": Metric("examples that stand in the batch twice", _SHARE, "all"),
+    "doctor/rollout/logprob_gap": Metric(
+        "mean absolute difference of the sampler's and the learner's log-prob", "nats a token", "ppo"
+    ),
+    "doctor/rollout/logprob_bias": Metric("mean of that difference with its sign", "nats a token", "ppo"),
+    "doctor/ratio/start": Metric("mean absolute log-ratio before the first update of a step", "nats a token", "ppo"),
+    "doctor/reference/logprob": Metric("what the reference gives to fixed tokens", "nats a token", "ppo"),
+    "doctor/objective/kl_error": Metric("standard error of objective/kl", "nats a response", "ppo"),
+    "doctor/response/after_end": Metric("response tokens behind an end token", _SHARE, "ppo"),
+    "doctor/response/repetition": Metric("runs of four words that the answer has said before", _SHARE, "ppo"),
+    "doctor/response/distinct": Metric("answers of the step that differ from one another", _SHARE, "ppo"),
+    "doctor/response/top_phrase": Metric("answers that have the commonest three words", _SHARE, "ppo"),
+    "doctor/reward/length_correlation": Metric("correlation of the reward with the length", "-1 to 1", "ppo"),
+    "doctor/reward/repetition_correlation": Metric("correlation of the reward with the repetition", "-1 to 1", "ppo"),
+    "doctor/reward/gold_correlation": Metric(
+        "correlation of the reward with the true quality, where it is known", "-1 to 1", "ppo"
+    ),
+    "doctor/reward/agreement": Metric("mean correlation among the parts of a reward of several", "-1 to 1", "ppo"),
+    "doctor/reward/z": Metric(
+        "the step's mean reward less that of the reward model's held-out answers", "their standard deviations", "ppo"
+    ),
+    "doctor/reward/spread": Metric("standard deviation of the step's rewards", "that of the held-out answers", "ppo"),
+}
+
+
+def metric(name: str) -> Metric | None:
+    """What ``name`` means, under ``eval/`` too; None for a name that no run logs."""
+    return METRICS.get(name) or METRICS.get(name.removeprefix(EVAL))
+
+
+def older_name(name: str) -> bool:
+    """Whether earlier versions logged under ``name`` what stands under ``doctor/`` today."""
+    return name not in METRICS and DOCTOR + name in METRICS
+
+
+def table() -> str:
+    """docs/metrics.md's tables, as Markdown: first what people read, then what only the doctor reads."""
+    return "\n".join([_table(is_doctors=False), _HEADING, _table(is_doctors=True)])
+
+
+_HEADING = """## What only the doctor reads
+
+These tell causes apart ([doctor](doctor.md)). None costs a noticeable part of a step.
+"""
+
+
+def _table(is_doctors: bool) -> str:
+    lines = ["| metric | what it is | unit | logged by |", "|---|---|---|---|"]
+    for name, m in METRICS.items():
+        if name.startswith(DOCTOR) == is_doctors:
+            lines.append(f"| `{name}` | {m.meaning} | {m.unit} | {m.stages} |")
+    return "\n".join(lines) + "\n"

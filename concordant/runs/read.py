@@ -1,0 +1,39 @@
+"""A run folder read back: rows, findings, and what could not be read. Nothing here raises for a damaged file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+from concordant.runs.logs import Log, Row, read_log
+from concordant.runs.metrics import older_name
+from concordant.runs.names import EVENTS, METRICS, SAMPLES, FindingRow, Split
+
+
+def metrics_of(folder: Path) -> Log:
+    """The rows of metrics.jsonl as they stand there."""
+    return read_log(folder / METRICS, "step")
+
+
+def samples_of(folder: Path, split: Split = "eval") -> list[Row]:
+    """Rows of samples.jsonl: answers to held-out prompts ("eval"), or answers that a step learnt from ("train")."""
+    return [row for row in read_log(folder / SAMPLES, "step").rows if row.get("split") == split]
+
+
+def findings_of(folder: Path) -> list[FindingRow]:
+    """What the doctor said of the run, as it was said; an event that lacks a part of a finding is left out."""
+    needed = FindingRow.__required_keys__
+    rows = read_log(folder / EVENTS).rows
+    return [cast(FindingRow, row) for row in rows if row.get("kind") == "finding" and needed <= row.keys()]
+
+
+def complaints(folder: Path) -> list[str]:
+    """A sentence for each log of the folder that has damaged lines."""
+    logs = {name: read_log(folder / name, "" if name == EVENTS else "step") for name in (METRICS, SAMPLES, EVENTS)}
+    return [said for name, log in logs.items() if (said := log.complaint(folder / name))]
+
+
+def written_by_older_version(rows: Iterable[Row]) -> str:
+    """The first metric under a name that earlier versions gave it; "" where there is none."""
+    return next((name for row in rows for name in row if older_name(name)), "")

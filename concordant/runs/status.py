@@ -1,0 +1,173 @@
+"""status.json: what a run is doing, written by the run and read by whoever watches it.
+
+A run writes the file when its state changes and otherwise at most once a second. ``read`` also looks whether the
+process is still there, so that a run that was killed does not look alive for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, get_args
+
+from concordant.core.errors import RunStopped, UserError
+from concordant.runs.atomic import write_bytes, write_text
+from concordant.runs.lock import is_held
+from concordant.runs.logs import read_json
+from concordant.runs.names import LOCK, STATUS
+
+State = Literal[
+    "preparing",  # reads data and models
+    "training",
+    "evaluating",
+    "saving",  # a checkpoint, or the result
+    "running",  # of best-of-n and of a pipeline, which have prompts and stages and no training steps
+    "finished",
+    "stopped",  # can be resumed
+    "failed",
+]
+STATES: tuple[State, ...] = get_args(State)
+FINAL: tuple[State, ...] = ("finished", "stopped", "failed")
+Life = Literal["running", "finished", "stopped", "failed", "died", "unknown"]
+
+# Exit codes of the command line, which a final state carries too.
+DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 3
+
+SECONDS_BETWEEN = 1.0  # between two writes while the state stays the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The contents of status.json. Times are ISO 8601 in UTC."""
+
+    verb: str = ""  # "ppo", …; "run" for a pipeline
+    state: State = "preparing"
+    step: int = 0  # steps taken; best-of-n: prompts answered; a pipeline: stages done
+    total: int = 0  # of how many; 0: not known yet
+    stage: str = ""  # of a pipeline: the name of the stage at work
+    started: str = ""  # when this process opened the folder
+    updated: str = ""  # when this file was written
+    pid: int = 0
+    host: str = ""
+    message: str = ""  # of a stopped or failed run: why
+    exit_code: int | None = None  # of a final state: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A status, and what has become of its process."""
+
+    status: Status
+    life: Life  # "died": no process holds the folder and no end was written; "unknown": it ran on another host
+
+
+class StatusWriter:
+    """Keeps ``folder``/status.json true. A disk that cannot take the file never stops the run."""
+
+    def __init__(self, folder: Path, verb: str = "") -> None:
+        self.path = folder / STATUS
+        self.status = Status(verb=verb, started=_now(), pid=os.getpid(), host=socket.gethostname())
+        self._before = self.path.read_bytes() if self.path.is_file() else None
+        self._written = 0.0  # seconds of the monotonic clock
+        self._is_over = False
+
+    def update(
+        self,
+        state: State | None = None,
+        step: int | None = None,
+        total: int | None = None,
+        *,
+        verb: str | None = None,
+        stage: str | None = None,
+    ) -> None:
+        """Say what has changed; what is None stays."""
+        given = {"state": state, "step": step, "total": total, "verb": verb, "stage": stage}
+        old = self.status
+        self.status = replace(old, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        said = (old.state, old.stage, old.verb) == (self.status.state, self.status.stage, self.status.verb)
+        if not said or time.monotonic() - self._written >= SECONDS_BETWEEN:
+            self._write()
+
+    @contextmanager
+    def during(self, state: State) -> Iterator[None]:
+        """``state`` while the block runs, then the state before; an error leaves ``state``."""
+        before = self.status.state
+        self.update(state)
+        yield
+        self.update(before)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The final state, once: finished, or what ``error`` means."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if isinstance(error, UserError) and self.status.state == "preparing" and self._before is not None:
+            with suppress(OSError):
+                write_bytes(self.path, self._before)  # a resume that was refused has changed nothing
+            return
+        state, code = _meaning(error)
+        message = "" if error is None else str(error) or type(error).__name__
+        self.status = replace(self.status, state=state, exit_code=code, message=message)
+        self._write(durable=True)
+
+    def __enter__(self) -> StatusWriter:
+        self._write()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end(error)
+
+    def _write(self, durable: bool = False) -> None:
+        self.status = replace(self.status, updated=_now())
+        self._written = time.monotonic()
+        with suppress(OSError):
+            write_text(self.path, json.dumps(asdict(self.status), ensure_ascii=False, indent=1) + "\n", durable)
+
+
+def read(folder: Path) -> Reading | None:
+    """The status of a run folder, and whether its process is alive. None where no status can be read."""
+    found = read_json(folder / STATUS)
+    if found is None or found.get("state") not in STATES:
+        return None
+    known = {field.name for field in fields(Status)}
+    status = Status(**{name: value for name, value in found.items() if name in known})
+    if status.state in FINAL:
+        return Reading(status, status.state)  # type: ignore[arg-type]
+    if status.host != socket.gethostname():
+        return Reading(status, "unknown")
+    return Reading(status, "running" if _exists(status.pid) and is_held(folder / LOCK) else "died")
+
+
+def exit_code(error: BaseException | None) -> int:
+    """The exit code of a command that ended with ``error``."""
+    return _meaning(error)[1]
+
+
+def _meaning(error: BaseException | None) -> tuple[State, int]:
+    if error is None:
+        return "finished", DONE
+    if isinstance(error, RunStopped | KeyboardInterrupt):
+        return "stopped", STOPPED
+    return "failed", WRONG_USAGE if isinstance(error, UserError) else FAILED
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return pid > 0
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,56 @@
+"""What a run folder holds stands once, and the documentation says the same."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from concordant.core import losses
+from concordant.doctor.finding import Finding
+from concordant.evaluation.reward_summary import summarise_reward_model
+from concordant.runs import metrics, names
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def test_the_documentation_lists_every_file_in_the_same_words():
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    section = page.split("## The run folder")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{name}` | {meaning} |" for name, meaning in names.CONTENTS.items()]
+
+
+def test_the_documentation_lists_every_metric_in_the_same_words():
+    assert (DOCS / "metrics.md").read_text(encoding="utf-8").endswith(metrics.table())
+
+
+NAMED = {name for name in names.CONTENTS if "." in name.strip(".")}
+
+
+@pytest.mark.parametrize("path", sorted((DOCS.parent / "concordant").rglob("*.py")), ids=lambda path: path.stem)
+def test_nobody_else_spells_the_name_of_a_file(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    said = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert path.name == "names.py" or not said & NAMED, "import the name from concordant.runs.names"
+
+
+def test_metrics_of_conventions_keep_their_names_and_only_the_doctors_have_its_prefix():
+    plain = {"objective/kl", "policy/clip_fraction", "ratio/max", "value/explained_variance", "kl_coefficient", "loss"}
+    assert plain <= metrics.METRICS.keys()
+    assert not {name for name in metrics.METRICS if "doctor/" in name[1:]}
+    assert metrics.older_name("data/batch_id") and metrics.older_name("value/update/ratio")
+    assert not metrics.older_name("doctor/data/batch_id") and not metrics.older_name("objective/kl")
+    assert metrics.metric("eval/accuracy") is metrics.METRICS["accuracy"] and metrics.metric("accurracy") is None
+
+
+def test_every_preference_loss_is_a_metric():
+    assert losses.PREFERENCE_LOSSES.keys() <= metrics.METRICS.keys()
+
+
+def test_what_is_written_has_the_keys_of_its_schema():
+    event = Finding("rule", "info", "seen", "why", "cause", "cure").as_event()
+    assert event.keys() == names.FindingRow.__required_keys__
+    summary = summarise_reward_model([1.0, 2.0], [0.0, 3.0], [4, 5], [4, 4], bootstrap=10)
+    assert summary.as_json().keys() == names.RewardSummary.__required_keys__
