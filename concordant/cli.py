@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from concordant.core.errors import RunFailed, RunStopped, UserError, unknown_name
-from concordant.runs.status import DONE, FAILED, STOPPED, WRONG_USAGE
+from concordant.core.errors import DONE, FAILED, STOPPED, WRONG_USAGE, RunFailed, RunStopped, UserError, unknown_name
 from concordant.training.interrupt import interruptible
 from concordant.verbs import VERBS, call, verb_named
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 3  # exit codes of the command line; status.json has them too
+
 
 class UserError(Exception):
     """Bad input or wrong usage. The command line prints the message, no traceback, and exits 2."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
 
-from concordant.core.errors import RunStopped, UserError
+from concordant.core.errors import DONE, FAILED, STOPPED, WRONG_USAGE, RunStopped, UserError
 from concordant.runs.atomic import write_bytes, write_text
 from concordant.runs.lock import is_held
 from concordant.runs.logs import read_json
@@ -37,9 +37,6 @@ State = Literal[
 STATES: tuple[State, ...] = get_args(State)
 FINAL: tuple[State, ...] = ("finished", "stopped", "failed")
 Life = Literal["running", "finished", "stopped", "failed", "died", "unknown"]
-
-# Exit codes of the command line, which a final state carries too.
-DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 3
 
 SECONDS_BETWEEN = 1.0  # between two writes while the state stays the same
 
@@ -144,11 +141,6 @@ def read(folder: Path) -> Reading | None:
     if status.host != socket.gethostname():
         return Reading(status, "unknown")
     return Reading(status, "running" if _exists(status.pid) and is_held(folder / LOCK) else "died")
-
-
-def exit_code(error: BaseException | None) -> int:
-    """The exit code of a command that ended with ``error``."""
-    return _meaning(error)[1]
 
 
 def _meaning(error: BaseException | None) -> tuple[State, int]:
