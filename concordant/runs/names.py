@@ -32,7 +32,7 @@ CONTENTS: Mapping[str, str] = {
     EVENTS: "what the [doctor](doctor.md) found, and what was different when the run was resumed",
     STATUS: "what the run is doing: state, step of how many, since when, by which process, how it ended",
     LOCK: "which process writes the folder, while one does",
-    f"{CHECKPOINTS}/": "`step-000100/` …: a folder for each role, `loop.json` with numbers, a manifest of sizes and hashes",
+    f"{CHECKPOINTS}/": "`step-000100/` …: a folder a role, `loop.json` with numbers, a manifest of sizes and hashes",
     f"{MODEL}/": "the result, in plain Hugging Face layout",
     f"{TENSORBOARD}/": "the same metrics for TensorBoard (`--train.tensorboard=false` turns it off)",
     f"{BAD_BATCH}/": "the last batch of a run that ended because nothing was finite",
