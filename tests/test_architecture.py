@@ -21,6 +21,7 @@ LAYER = {
     "training": 3,
     "algorithms": 4,
     "evaluation": 4,
+    "report": 4,
     "doctor": 5,
     "stages": 5,
     "verbs": 6,

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
-from concordant.evaluation.blocks import plain
+from concordant.report.blocks import plain
 
 SAMPLES = 3
 TRUNK_ENDS = (12, 24)  # tokens shown of a long prompt's start and end

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.text import Text
 
 from concordant.doctor.finding import SEVERITIES, Finding, Severity
-from concordant.evaluation.blocks import plain
+from concordant.report.blocks import plain
 
 COLOUR: dict[Severity, str] = {"info": "cyan", "warning": "yellow", "error": "bold red"}
 NAMES: dict[Severity, str] = {"info": "note", "warning": "warning", "error": "error"}

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from concordant.core.seeding import python_stream
-from concordant.evaluation.blocks import (
+from concordant.evaluation.records import SCORERS, Evaluation, PolicyScores, Scorer, Survival
+from concordant.evaluation.reward_summary import RewardModelSummary
+from concordant.report.blocks import (
     Answer,
     Block,
     Bullets,
@@ -18,10 +20,8 @@ from concordant.evaluation.blocks import (
     Sample,
     Table,
 )
-from concordant.evaluation.records import SCORERS, Evaluation, PolicyScores, Scorer, Survival
-from concordant.evaluation.reward_summary import RewardModelSummary
-from concordant.evaluation.run_findings import Event, findings_blocks
-from concordant.evaluation.wording import (
+from concordant.report.run_findings import Event, findings_blocks
+from concordant.report.wording import (
     SCORER_NAMES,
     between,
     kl,

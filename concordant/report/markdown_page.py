@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from concordant.evaluation.blocks import (
+from concordant.report.blocks import (
     Block,
     Bullets,
     Code,

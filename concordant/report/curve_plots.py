@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from concordant.evaluation.curves import Curve, series, stage_of
-from concordant.evaluation.plot_style import SOFT, colours, save, short, styled, whole_steps
 from concordant.evaluation.records import Evaluation
+from concordant.report.curves import Curve, series, stage_of
+from concordant.report.plot_style import SOFT, colours, save, short, styled, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

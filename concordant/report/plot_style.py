@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concordant.evaluation.blocks import plain
+from concordant.report.blocks import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from concordant.evaluation.blocks import plain
-from concordant.evaluation.contents import headline, shown_columns, survival_line
 from concordant.evaluation.records import Evaluation
+from concordant.report.blocks import plain
+from concordant.report.contents import headline, shown_columns, survival_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from concordant.evaluation.blocks import Block, Bullets, Heading, Paragraph
+from concordant.report.blocks import Block, Bullets, Heading, Paragraph
 from concordant.runs.read import findings_of
 
 Event = Mapping[str, Any]  # a line of events.jsonl whose kind is "finding"

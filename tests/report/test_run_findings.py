@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from concordant.evaluation.blocks import Bullets
 from concordant.evaluation.compare import evaluate_policies
-from concordant.evaluation.report import write_report
-from concordant.evaluation.run_findings import findings_blocks, read_findings
+from concordant.report.blocks import Bullets
+from concordant.report.run_findings import findings_blocks, read_findings
+from concordant.report.write import write_report
 
 
 def event(rule, severity, step):

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from concordant.evaluation.plot_style import DASHED, GRID, INK, SOFT, colours, only_y_grid, save, short, styled
 from concordant.evaluation.records import Evaluation, Scorer
 from concordant.evaluation.reward_summary import RewardModelSummary
-from concordant.evaluation.wording import number
+from concordant.report.plot_style import DASHED, GRID, INK, SOFT, colours, only_y_grid, save, short, styled
+from concordant.report.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

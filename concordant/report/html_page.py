@@ -10,7 +10,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from concordant.evaluation.blocks import (
+from concordant.report.blocks import (
     Answer,
     Block,
     Bullets,

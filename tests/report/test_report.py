@@ -17,14 +17,14 @@ from rich.console import Console
 
 from concordant.data.records import Message
 from concordant.evaluation.compare import evaluate_policies
-from concordant.evaluation.contents import drawn_prompts, headline
-from concordant.evaluation.curves import Curve
-from concordant.evaluation.html_page import element
-from concordant.evaluation.markdown_page import escape
 from concordant.evaluation.records import PolicyAnswers
-from concordant.evaluation.report import write_report
 from concordant.evaluation.reward_summary import summarise_reward_model
-from concordant.evaluation.terminal import print_table
+from concordant.report.contents import drawn_prompts, headline
+from concordant.report.curves import Curve
+from concordant.report.html_page import element
+from concordant.report.markdown_page import escape
+from concordant.report.terminal import print_table
+from concordant.report.write import write_report
 
 Answers = Callable[..., PolicyAnswers]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from concordant.core.errors import UserError
-from concordant.evaluation.curves import read_curve, series, stage_of
+from concordant.report.curves import read_curve, series, stage_of
 
 
 def run(folder: Path, text: str) -> Path:

@@ -10,15 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from concordant.evaluation import curve_plots, plots
-from concordant.evaluation.blocks import Picture
-from concordant.evaluation.contents import report_blocks
-from concordant.evaluation.curves import Curve
-from concordant.evaluation.html_page import render_html
-from concordant.evaluation.markdown_page import render_markdown
 from concordant.evaluation.records import Evaluation, Gain, PolicyScores, Survival
 from concordant.evaluation.reward_summary import RewardModelSummary
-from concordant.evaluation.run_findings import Event
+from concordant.report import curve_plots, plots
+from concordant.report.blocks import Picture
+from concordant.report.contents import report_blocks
+from concordant.report.curves import Curve
+from concordant.report.html_page import render_html
+from concordant.report.markdown_page import render_markdown
+from concordant.report.run_findings import Event
 from concordant.runs.atomic import write_text
 from concordant.runs.names import REPORT_JSON, REPORT_MARKDOWN, REPORT_PAGE
 

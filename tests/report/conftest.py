@@ -1,0 +1,1 @@
+from tests.report_answers import answers  # noqa: F401 (a fixture)
