@@ -29,7 +29,8 @@ from bench.sides import memory_mib, now
 from concordant.config.sampling import SamplingConfig
 from concordant.core.seeding import torch_stream
 from concordant.engines.local.generator import LocalGenerator
-from concordant.models.load import settle
+from concordant.kernels.put_on import put_on
+from concordant.models.load import make_deterministic
 
 SMALL = LlamaConfig(
     vocab_size=8192, hidden_size=384, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=6,
@@ -76,7 +77,8 @@ class Workload:
 
     def ours(self, ends: range) -> Side:
         model = copy.deepcopy(self.model)
-        settle(model)  # as every command does that loads one
+        make_deterministic(model)
+        put_on(model)  # as every command does that loads one
         generator = LocalGenerator(model, ends, precision=self.precision)
         sampling = SamplingConfig(max_new_tokens=self.new_tokens, slots=self.slots)
         seeds = iter(range(10**6))

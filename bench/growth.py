@@ -27,7 +27,7 @@ from concordant.core.seeding import torch_stream
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
-from concordant.models.load import load_policy
+from concordant.engines.roles import open_policy
 
 SHAPES = [(prompt, 128, 2) for prompt in (64, 256, 1024, 2048)]
 SHAPES += [(512, response, 2) for response in (32, 128, 512)]
@@ -52,7 +52,7 @@ class Point:
 class Bench:
     def __init__(self, runs: int) -> None:
         folder = material.make() / "llama"
-        policy = load_policy(ModelConfig(name=str(folder)))
+        policy = open_policy(ModelConfig(name=str(folder)))
         self.model = policy.model
         self.network, self.runs = PolicyNetwork(policy), runs
         self.learner = LocalLearner(self.network, TrainConfig(micro_batch_tokens=LIMIT))

@@ -37,12 +37,13 @@ from concordant.data.records import Prompt
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner, LocalScorer
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
-from concordant.engines.local.precision import place
 from concordant.engines.reward_model import RewardModel
+from concordant.engines.roles import open_policy
 from concordant.kernels.allocator import freed_memory_kept
 from concordant.kernels.products import multiply
+from concordant.kernels.put_on import put_on
 from concordant.models.layout import check_layout
-from concordant.models.load import Policy, load_policy
+from concordant.models.load import Policy
 from concordant.models.scalar_head import build_critic
 from concordant.models.traits import ModelTraits, prepare_model
 from concordant.stages.rewarding import ModelReward
@@ -66,11 +67,9 @@ class OurSide:
     def policy(self) -> Policy:
         folder = self.folder / self.model
         if self.device == "cpu":
-            config = ModelConfig(name=str(folder))
-            policy = load_policy(config)
-            place(policy.model, config)
-            return policy
+            return open_policy(ModelConfig(name=str(folder)))
         model = weights(AutoModelForCausalLM, folder, self.device).train()
+        put_on(model)
         return Policy(model, self.tokenizer(), prepare_model(model), self.model)
 
     def tokenizer(self) -> Any:
@@ -81,6 +80,7 @@ class OurSide:
         if self.device == "cpu":
             return RewardModel.from_pretrained(folder)
         model = weights(AutoModelForSequenceClassification, folder, self.device).train()
+        put_on(model)
         return RewardModel(model, self.tokenizer(), ModelTraits(check_layout(model)), False, "bench")
 
     def trees(self) -> list[PromptTree]:

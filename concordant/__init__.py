@@ -150,14 +150,11 @@ def load_policy(model: str | Path | ModelConfig, texts: Iterable[str] | None = N
     """
     from concordant.config.checks import validate
     from concordant.config.model import ModelConfig
-    from concordant.engines.local.precision import place
-    from concordant.models import load
+    from concordant.engines import roles
 
     config = model if isinstance(model, ModelConfig) else ModelConfig(name=str(model))
     validate(config, prefix="model.")
-    policy = load.load_policy(config, texts, seed)
-    place(policy.model, config)
-    return policy
+    return roles.open_policy(config, texts, seed)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -59,12 +58,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 @pytest.mark.parametrize("model", ["runs/sft/model", Path("runs/sft/model"), ModelConfig(name="runs/sft/model")])
 def test_load_policy_takes_a_name_or_a_config(monkeypatch, model):
-    from concordant.engines.local import precision
-    from concordant.models import load
+    from concordant.engines import roles
 
-    placed = []
-    monkeypatch.setattr(load, "load_policy", lambda *given: SimpleNamespace(model=given))
-    monkeypatch.setattr(precision, "place", lambda *given: placed.append(given))
-    loaded = concordant.load_policy(model, ["text"], seed=3)
-    assert loaded.model == (ModelConfig(name="runs/sft/model"), ["text"], 3)
-    assert placed == [(loaded.model, ModelConfig(name="runs/sft/model"))], "on its device, with its kernels"
+    monkeypatch.setattr(roles, "open_policy", lambda *given: given)
+    assert concordant.load_policy(model, ["text"], seed=3) == (ModelConfig(name="runs/sft/model"), ["text"], 3)

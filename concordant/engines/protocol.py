@@ -173,6 +173,10 @@ class Learner(Scorer, Role, Protocol):
         it shares the backbone."""
         ...
 
+    def set_reference(self, reference: Scorer) -> None:
+        """Measure ``Outputs.kl`` from ``reference``, a scorer of the same engine."""
+        ...
+
     def publish(self, adapters: Adapters = "merged") -> Weights:
         """The weights as they are now, for ``Generator.load_weights``. They are to be read before the next step."""
         ...

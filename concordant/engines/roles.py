@@ -62,8 +62,7 @@ def reference(
         )
     precision = precision_of(model, policy.model.device)
     scorer = LocalScorer(PolicyNetwork(other).frozen(), train, precision, temperature)
-    if isinstance(learner, LocalLearner):
-        learner.set_reference(scorer)
+    learner.set_reference(scorer)
     return scorer
 
 

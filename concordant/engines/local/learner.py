@@ -25,7 +25,7 @@ from concordant.engines.local.weight_motion import WeightMotion
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.memory import enough_memory, peak_of_process, total_memory
-from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, StepMetrics
+from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, Scorer, StepMetrics
 from concordant.engines.state_files import read_state, write_state
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models.lora_layer import still
@@ -201,8 +201,10 @@ class LocalLearner(LocalScorer):
             self._reference = LocalScorer(self.network.frozen(), self.config, self.precision, self.temperature)
         return self._reference
 
-    def set_reference(self, reference: LocalScorer) -> None:
+    def set_reference(self, reference: Scorer) -> None:
         """Measure ``want.kl`` from ``reference`` instead of the weights as they were."""
+        if not isinstance(reference, LocalScorer):
+            raise TypeError(f"a learner of this process cannot measure KL from a {type(reference).__name__}")
         self._reference = reference
 
     def _reference_network(self) -> Network:
