@@ -137,7 +137,7 @@ def test_a_bug_shows_its_traceback_and_ends_in_a_sentence(stages, monkeypatch, c
         (["sfft"], 'unknown verb "sfft". Did you mean "sft"? Known: best-of-n'),
         (["best_of_n"], 'Did you mean "best-of-n"?'),
         (["sft", "--train.max_step=1"], 'unknown option "--train.max_step". Did you mean "--train.max_steps"?'),
-        (["sft", "--train.learning_rate=-1"], "train.learning_rate: expected a number in (0, ∞); given -1.0"),
+        (["sft", "--train.learning_rate=-1"], "train.learning_rate: expected a number in [0, ∞); given -1.0"),
         (["sft"], "data.path is needed"),
         (["run"], "run: give the file first"),
         (["run", "nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),

@@ -77,7 +77,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
         Contradiction(
             ("minibatches", "train.batch_size"),
-            lambda v: v["minibatches"] > v["train.batch_size"],
+            lambda v: 0 < v["train.batch_size"] < v["minibatches"],
             "a minibatch would hold no prompt; minibatches may be train.batch_size at most",
         ),
         Contradiction(

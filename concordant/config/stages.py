@@ -45,7 +45,6 @@ class SFTConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class RewardConfig(RunConfig):
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(evaluate_every=50))
     margin: float = 0.0  # reward units the chosen must lead by; a pair's own margin is added
     temperature: float = 1.0  # scores are divided by it inside the loss
     label_smoothing: float = 0.0  # share of labels believed to be flipped

@@ -18,12 +18,14 @@ from concordant.config.data import DataConfig
 from concordant.config.fields import flatten
 from concordant.config.model import ModelConfig
 from concordant.config.names import Responses
+from concordant.config.parse import to_mapping
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import BestOfNConfig, RunConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
+from concordant.data.loader import steps_of
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records
 from concordant.doctor.callback import Doctor
@@ -34,12 +36,15 @@ from concordant.engines.reward_model import RewardModel
 from concordant.kernels.allocator import freed_memory_kept
 from concordant.models.backbone import positions
 from concordant.models.load import Policy
+from concordant.models.lora import adapter_names
 from concordant.runs.folder import RunFolder
 from concordant.runs.inputs import Inputs
+from concordant.training.defaults import Method, Start, settle, steps_needed
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
 
 R = TypeVar("R", bound=Record)
+C = TypeVar("C", bound=RunConfig)
 
 HELD_OUT_TREES = 512  # trees a training-time evaluation looks at: enough for a curve, cheap enough to draw one
 PROBE_PROMPTS = 96  # held-out prompts answered at each evaluation
@@ -157,6 +162,36 @@ def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: S
     return folder.path
 
 
+def start_of(method: Method, examples: int, opened: Policy | RewardModel, model: ModelConfig) -> Start:
+    """What a run of ``method`` starts from."""
+    return Start(
+        method=method,
+        examples=examples,
+        weights=sum(p.numel() for p in opened.model.parameters()),
+        has_adapters=bool(adapter_names(opened.model)),
+        is_random=model.name.startswith("builtin:"),
+        is_encoder=isinstance(opened, RewardModel) and opened.is_encoder,
+    )
+
+
+def settled(config: C, folder: RunFolder, start: Start) -> C:
+    """``config`` with the settings that follow method, model and data; the run folder's config.yaml gets them too."""
+    train = settle(config.train, start)
+    steps, needed = steps_of(start.examples, train.batch_size, train.epochs, train.max_steps), steps_needed(start)
+    message(
+        f"{start.method}: {steps} steps of {train.batch_size}, {steps * train.batch_size / start.examples:.1f} passes "
+        f"over {start.examples:,}, rate {train.learning_rate:.2g}"
+    )
+    if steps < needed / 3:
+        message(f"{start.method}: {needed} steps are usually needed; raise train.epochs, or lower train.batch_size")
+    if train == config.train:
+        return config
+    config = replace(config, train=train)
+    folder.set_config(to_mapping(start.method, config))
+    folder.inputs.settings |= Inputs.of(flatten(config)).settings
+    return config
+
+
 @contextmanager
 def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
     """The run's threads, and no denormals: gradients of nearly certain tokens are such, and a CPU multiplies them a
@@ -173,8 +208,6 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
 
 def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     """The run folder, locked, with the resolved config in it."""
-    from concordant.config.parse import to_mapping
-
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
     folder.set_config(to_mapping(verb, config))
     folder.inputs = Inputs.of(flatten(config))

@@ -32,6 +32,7 @@ def dpo(config: DPOConfig) -> Path:
         encoded = encoder.pairs(loaded.train)
         train = common.kept(encoded, "training data")
         heldout = common.heldout(encoder.pairs(loaded.test))
+        config = common.settled(config, folder, common.start_of("dpo", len(train), policy, config.model))
         learner = roles.policy_learner(policy, config.model, config.train)
         reference = roles.reference(learner, policy, config.reference, config.model, config.train)
         needs_reference = PREFERENCE_LOSSES[config.loss].needs_reference

@@ -28,6 +28,7 @@ def ppo(config: PPOConfig) -> Path:
         encoder = ChatEncoder(
             policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start")
         )
+        config = common.settled(config, folder, common.start_of("ppo", len(loaded.train), policy, config.model))
         rewards = Rewards(config.reward, config.model, config.train)
         temperature = config.sampling.temperature
         actor = roles.policy_learner(policy, config.model, config.train, temperature)

@@ -46,6 +46,7 @@ def reward(config: RewardConfig) -> Path:
         train = encoder.pairs(train_pairs)
         check_pairs(common.kept(train, "training data"))
         validation = encoder.pairs(validation_pairs)
+        config = common.settled(config, folder, common.start_of("reward", len(train.trees), model, config.model))
         learner = roles.reward_learner(model, config.model, config.train)
         supervised = Supervised(
             learner,

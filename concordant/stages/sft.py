@@ -26,12 +26,14 @@ def sft(config: SFTConfig) -> Path:
         encoded = encoder.demonstrations(loaded.train)
         train = common.kept(encoded, "training data")
         heldout = common.heldout(encoder.demonstrations(loaded.test))
+        examples = algorithm.share_prompts(train)
+        config = common.settled(config, folder, common.start_of("sft", len(examples), policy, config.model))
         row_tokens = ROW_TOKENS if config.packing else 0
         learner = roles.policy_learner(policy, config.model, config.train, row_tokens=row_tokens)
         objective = algorithm.SFTObjective()
         supervised = Supervised(
             learner,
-            Examples(algorithm.share_prompts(train), lambda _: objective),
+            Examples(examples, lambda _: objective),
             Examples(algorithm.share_prompts(heldout), lambda _: objective),
             Course(
                 config=config.train,

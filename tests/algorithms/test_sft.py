@@ -89,7 +89,7 @@ def test_without_held_out_answers_there_is_no_evaluation_to_pick_the_best_by():
     """A probe alone has no loss: the loop would look for one."""
     trees = [tree([8, 9])]
     examples, nothing = (Examples(some, lambda _: SFTObjective()) for some in (trees, []))
-    course = Course(config=TrainConfig(), seed=0)
+    course = Course(config=TrainConfig(batch_size=1), seed=0)
     supervised = Supervised(learner(), examples, nothing, course, probe=lambda step: {"kl": 1.0})
     assert supervised.evaluate(1) == {}
     supervised.heldout = trees

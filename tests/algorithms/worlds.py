@@ -68,9 +68,12 @@ def plain(score):
 def make_ppo(reward=letters, seed=1, lora_rank=0, prompts=PROMPTS, sampling=None, train=None, **settings):
     """PPO on four prompts with two answers of six tokens each."""
     policy = tiny_policy(seed, lora_rank)
+    usual = {"batch_size": 4, "max_steps": 9, "learning_rate": 1e-4, "micro_batch_tokens": 10**6}
     config = PPOConfig(
         reward=["-"],
-        train=TrainConfig(**{"batch_size": 4, "max_steps": 9, "micro_batch_tokens": 10**6, **(train or {})}),
+        train=TrainConfig(
+            **{"batch_size": 4, "max_steps": 9, "learning_rate": 1e-4, "micro_batch_tokens": 10**6, **(train or {})}
+        ),
         sampling=SamplingConfig(**{"n": 2, "max_new_tokens": 6, **(sampling or {})}),
         **settings,
     )

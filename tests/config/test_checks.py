@@ -58,13 +58,13 @@ def test_defaults_are_valid_once_what_is_needed_is_there(verb):
 @pytest.mark.parametrize(
     ("config_class", "key", "value", "message"),
     [
-        (SFTConfig, "train.learning_rate", -1.0, r"train.learning_rate: expected a number in \(0, ∞\); given -1.0"),
+        (SFTConfig, "train.learning_rate", -1.0, r"train.learning_rate: expected a number in \[0, ∞\); given -1.0"),
         (SFTConfig, "train.learning_rate", float("nan"), "train.learning_rate: .*given nan"),
         (SFTConfig, "train.learning_rate", float("inf"), "train.learning_rate: .*given inf"),
         (SFTConfig, "data.test_fraction", 0.0, r"data.test_fraction: expected a number in \(0, 1\); given 0.0"),
         (SFTConfig, "data.test_fraction", 1.0, r"data.test_fraction: expected a number in \(0, 1\); given 1.0"),
         (SFTConfig, "train.schedule", "cosin", 'expected one of linear, cosine, constant. Did you mean "cosine"'),
-        (SFTConfig, "train.batch_size", 0, r"train.batch_size: expected a number in \[1, ∞\); given 0"),
+        (SFTConfig, "train.batch_size", -1, r"train.batch_size: expected a number in \[0, ∞\); given -1"),
         (SFTConfig, "resume", "yes", "resume: expected one of .*auto"),
         (SFTConfig, "model.device", "gpu", "model.device: expected auto, cpu, cuda or cuda:NUMBER"),
         (SFTConfig, "model.lora.rank", -1, "model.lora.rank"),
@@ -102,11 +102,19 @@ def test_out_of_range(config_class, key, value, message):
         (PPOConfig, {"sampling.top_p": 0.9}, "sampling.top_p=0.9.*allow_truncated_sampling true"),
         (PPOConfig, {"sampling.top_k": 5}, "sampling.top_k=5.*allow_truncated_sampling true"),
         (PPOConfig, {"sampling.temperature": 0.0}, "sampling.temperature=0.0: .*value above 0"),
-        (PPOConfig, {"minibatches": 64}, "minibatches=64, train.batch_size=32: .*hold no prompt"),
+        (
+            PPOConfig,
+            {"minibatches": 64, "train.batch_size": 32},
+            "minibatches=64, train.batch_size=32: .*hold no prompt",
+        ),
         (PPOConfig, {"critic_warmup": 5, "train.max_steps": 5}, "end before the policy learns"),
         (BestOfNConfig, {"sampling.n": 1}, "sampling.n=1: the best of one is that one; use 2 or more"),
         (BestOfNConfig, {"sampling.temperature": 0.0}, "n equal answers"),
-        (SFTConfig, {"train.early_stopping": 3}, "train.early_stopping=3, train.evaluate_every=0"),
+        (
+            SFTConfig,
+            {"train.early_stopping": 3, "train.evaluate_every": 0},
+            "train.early_stopping=3, train.evaluate_every=0",
+        ),
         (SFTConfig, {"data.test_path": "d.jsonl"}, "held-out data would be the training data"),
         (RewardConfig, {"train.early_stopping": 2, "validation_fraction": 0.0}, "validation slice and there is none"),
         (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from concordant.config.fields import build, comments, flatten, schema
-from concordant.config.stages import PPOConfig, RewardConfig, SFTConfig
+from concordant.config.stages import BestOfNConfig, GenerateConfig, PPOConfig, SFTConfig
 from concordant.verbs import VERBS
 
 
@@ -16,8 +16,8 @@ def test_inherited_fields_keep_their_comment():
 
 
 def test_a_section_default_of_the_owner_wins_over_the_sections_own():
-    assert schema(RewardConfig).fields["train.evaluate_every"].default == 50
-    assert schema(SFTConfig).fields["train.evaluate_every"].default == 0
+    assert schema(BestOfNConfig).fields["sampling.n"].default == 4
+    assert schema(GenerateConfig).fields["sampling.n"].default == 1
 
 
 def test_sections_are_found_at_any_depth():

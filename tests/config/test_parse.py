@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from concordant.config.parse import help_text, parse_command, to_mapping
-from concordant.config.stages import BestOfNConfig, EvaluateConfig, GenerateConfig, PPOConfig, RewardConfig, SFTConfig
+from concordant.config.stages import BestOfNConfig, EvaluateConfig, GenerateConfig, PPOConfig, SFTConfig
 from concordant.config.yaml_io import dump_yaml
 from concordant.core.errors import UserError
 
@@ -53,9 +53,10 @@ def test_options_win_over_files_and_later_files_over_earlier(tmp_path):
 
 
 def test_a_file_keeps_the_defaults_of_a_section_it_mentions(tmp_path):
-    (tmp_path / "a.yaml").write_text("train: {max_steps: 5}\n")
-    config, _ = parse_command("reward", RewardConfig, [*NEEDED, "--config", str(tmp_path / "a.yaml")])
-    assert (config.train.max_steps, config.train.evaluate_every) == (5, 50)
+    (tmp_path / "a.yaml").write_text("sampling: {temperature: 0.5}\n")
+    needed = [*NEEDED, "--reward", "rule:ends", "--config", str(tmp_path / "a.yaml")]
+    config, _ = parse_command("best-of-n", BestOfNConfig, needed)
+    assert (config.sampling.temperature, config.sampling.n) == (0.5, 4)
 
 
 def test_what_print_config_prints_is_the_same_config(tmp_path):
