@@ -71,9 +71,7 @@ def make_ppo(reward=letters, seed=1, lora_rank=0, prompts=PROMPTS, sampling=None
     usual = {"batch_size": 4, "max_steps": 9, "learning_rate": 1e-4, "micro_batch_tokens": 10**6}
     config = PPOConfig(
         reward=["-"],
-        train=TrainConfig(
-            **{"batch_size": 4, "max_steps": 9, "learning_rate": 1e-4, "micro_batch_tokens": 10**6, **(train or {})}
-        ),
+        train=TrainConfig(**{**usual, **(train or {})}),
         sampling=SamplingConfig(**{"n": 2, "max_new_tokens": 6, **(sampling or {})}),
         **settings,
     )
