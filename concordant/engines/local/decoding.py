@@ -27,7 +27,7 @@ from concordant.core.seeding import torch_stream
 from concordant.core.trees import Layout
 from concordant.engines.local.slot_cache import SlotCache
 from concordant.kernels.put_on import ATTENTION, kernels_of
-from concordant.kernels.ragged_attention import WASTE, Run, attending, cut
+from concordant.kernels.ragged_attention import WASTE, RowGroup, attending, row_groups
 from concordant.models.backbone import (
     FULL,
     REFUSALS,
@@ -73,38 +73,38 @@ class SlotDecoder:
         self.window = sliding_window(self.config)
         self.types = layer_types(self.config)
         self.cache = SlotCache(_is_sliding(model), rows, columns, model.device)
-        self.column_C = torch.arange(columns, device=model.device)
+        self.column_K = torch.arange(columns, device=model.device)
         self.lengths: list[int] = []  # tokens each live row has in the cache
         self.ragged = ATTENTION in kernels_of(model)
-        self.runs: list[Run] = []
+        self.row_groups: list[RowGroup] = []
 
     def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
         cursor = self.cache.cursor
         for group in _prefill_groups([len(p) - 1 for p in prompts]):
             length = max(len(prompts[i]) - 1 for i in group)
             if length > 0:
-                ids_NL = torch.zeros((len(group), length), dtype=torch.int64)  # padding follows: none attends to it
+                ids_GL = torch.zeros((len(group), length), dtype=torch.int64)  # padding follows: none attends to it
                 for row, i in enumerate(group):
-                    ids_NL[row, : len(prompts[i]) - 1] = prompts[i][:-1]
+                    ids_GL[row, : len(prompts[i]) - 1] = prompts[i][:-1]
                 cursor.prefill([copies[i] for i in group])
                 backbone(self.model)(
-                    input_ids=ids_NL.to(self.model.device),
-                    position_ids=self.column_C[:length].expand(len(group), -1),
+                    input_ids=ids_GL.to(self.model.device),
+                    position_ids=self.column_K[:length].expand(len(group), -1),
                     past_key_values=self.cache,
                     use_cache=True,
                 )
             self.lengths += [len(prompts[i]) - 1 for i in group for _ in range(copies[i])]
             cursor.live = len(self.lengths)
-        self.runs = cut(self.lengths, self.waste)
+        self.row_groups = row_groups(self.lengths, self.waste)
 
     def step(self, last: Sequence[int]) -> Tensor:
         device = self.model.device
         position_R = torch.tensor(self.lengths, device=device)
         self.lengths = [n + 1 for n in self.lengths]
-        for run in self.runs:
-            run.span += 1
+        for group in self.row_groups:
+            group.span += 1
         self.cache.cursor.decode(position_R, max(self.lengths))
-        with attending(self.runs) if self.ragged and len(self.runs) > 1 else nullcontext():
+        with attending(self.row_groups) if self.ragged and len(self.row_groups) > 1 else nullcontext():
             out = self.model(
                 input_ids=torch.tensor(last, device=device)[:, None],
                 attention_mask=self._masks(position_R),
@@ -116,10 +116,10 @@ class SlotDecoder:
 
     def _masks(self, position_R: Tensor) -> Tensor | dict[str, Tensor]:
         """What to add to attention scores, (R, 1, 1, K): one for all layers, or one a layer type."""
-        hidden_RK = self.column_C[: self.cache.cursor.span] > position_R[:, None]
+        hidden_RK = self.column_K[: self.cache.cursor.span] > position_R[:, None]
         if self.window is None or (self.types and SLIDING not in self.types):
             return _additive(hidden_RK)
-        past_RK = self.column_C[: self.cache.cursor.span] <= position_R[:, None] - self.window
+        past_RK = self.column_K[: self.cache.cursor.span] <= position_R[:, None] - self.window
         if self.types:
             return {FULL: _additive(hidden_RK), SLIDING: _additive(hidden_RK | past_RK)}
         return _additive(hidden_RK | past_RK)
@@ -138,7 +138,7 @@ class SlotDecoder:
         order = order[:left]
         self.lengths = [self.lengths[row] for row in order]
         self.cache.cursor.live = left
-        self.runs = cut(self.lengths, self.waste)
+        self.row_groups = row_groups(self.lengths, self.waste)
         return order
 
 
@@ -157,8 +157,8 @@ class EqualLengthDecoder:
     def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
         self.cache = DynamicCache(config=self.model.config)
         if len(prompts[0]) > 1:
-            ids_NL = torch.stack([p[:-1] for p in prompts]).to(self.model.device)
-            backbone(self.model)(input_ids=ids_NL, use_cache=True, **{self.cache_name: self.cache})
+            ids_GL = torch.stack([p[:-1] for p in prompts]).to(self.model.device)
+            backbone(self.model)(input_ids=ids_GL, use_cache=True, **{self.cache_name: self.cache})
             self._select([i for i, n in enumerate(copies) for _ in range(n)])
         self.rows = sum(copies)
 
