@@ -1,4 +1,4 @@
-"""Trees attended segment by segment: the same numbers as with a mask over everything, and no more work than they need."""
+"""Trees attended segment by segment: the same numbers as with a mask over the row, and no more work than needed."""
 
 from __future__ import annotations
 

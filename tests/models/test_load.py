@@ -183,7 +183,7 @@ def test_an_adapter_folder_loads_its_base(saved: Path, tmp_path: Path) -> None:
 def test_a_new_adapter_beside_an_adapter_folder_is_refused(saved: Path, tmp_path: Path) -> None:
     policy = load_policy(ModelConfig(name=str(saved), lora=LoraConfig(rank=2)))
     save_adapter(policy.model, tmp_path / "adapter", base_name=str(saved))
-    with pytest.raises(UserError, match="is an adapter and goes on as it is: leave model.lora.rank 0"):
+    with pytest.raises(UserError, match="is an adapter, and training continues with it: leave model.lora.rank 0"):
         load_policy(ModelConfig(name=str(tmp_path / "adapter"), lora=LoraConfig(rank=2)))
 
 
@@ -259,7 +259,7 @@ def test_names_that_lead_nowhere(tmp_path: Path, saved: Path) -> None:
     assert message(saved.parent).endswith(f'Did you mean "{saved}"?')
     assert "is a file; expected a folder" in message(saved / "config.json")
     assert 'Did you mean "builtin:tiny"?' in message("builtin:tinny")
-    assert "has none" in message("builtin:tiny")  # no texts to train its tokenizer on
+    assert "has no training data" in message("builtin:tiny")  # no texts to train its tokenizer on
     assert "it holds nothing" in message(tmp_path)
 
 
