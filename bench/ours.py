@@ -71,7 +71,7 @@ class OurSide:
             place(policy.model, config)
             return policy
         model = weights(AutoModelForCausalLM, folder, self.device).train()
-        return Policy(model, self.tokenizer(), prepare_model(model), self.model)
+        return Policy(model=model, tokenizer=self.tokenizer(), traits=prepare_model(model), name=self.model)
 
     def tokenizer(self) -> Any:
         return AutoTokenizer.from_pretrained(self.folder / self.model)
@@ -81,7 +81,13 @@ class OurSide:
         if self.device == "cpu":
             return RewardModel.from_pretrained(folder)
         model = weights(AutoModelForSequenceClassification, folder, self.device).train()
-        return RewardModel(model, self.tokenizer(), ModelTraits(check_layout(model)), False, "bench")
+        return RewardModel(
+            model=model,
+            tokenizer=self.tokenizer(),
+            traits=ModelTraits(check_layout(model)),
+            is_encoder=False,
+            name="bench",
+        )
 
     def trees(self) -> list[PromptTree]:
         return [material.tree(row) for row in material.rows(self.folder, self.batch * self.batches)]

@@ -45,7 +45,7 @@ END_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>",
 RANDOM_WHILE_TRAINING = ("drop", "jitter")  # parts of the names of settings that make a forward pass random
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Policy:
     """A causal language model with its tokenizer and its traits, which were measured when it was loaded."""
 
@@ -76,7 +76,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
             adapter, place = str(place), base_of_adapter(place)
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
     make_deterministic(model)
-    policy = Policy(model, tokenizer, prepare_model(model), name)
+    policy = Policy(model=model, tokenizer=tokenizer, traits=prepare_model(model), name=name)
     adapt(model, config, adapter, seed)
     if config.activation_checkpointing:
         checkpoint_activations(model)

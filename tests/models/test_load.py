@@ -35,7 +35,7 @@ IDS = torch.arange(5, 17)[None]
 def tiny() -> Policy:
     tokenizer = train_tokenizer(zoo.TEXTS, 300)
     model = zoo.make("Llama", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=True)
-    return Policy(model, tokenizer, prepare_model(model), "tiny")
+    return Policy(model=model, tokenizer=tokenizer, traits=prepare_model(model), name="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_other_tools_render_and_stop_as_we_do(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(zoo.TEXTS, 300)
     tokenizer.chat_template = None
     model = zoo.make("Llama", vocab_size=len(tokenizer), eos_token_id=None)
-    save_policy(Policy(model, tokenizer, prepare_model(model), "bare"), tmp_path / "model")
+    save_policy(Policy(model=model, tokenizer=tokenizer, traits=prepare_model(model), name="bare"), tmp_path / "model")
     assert tokenizer.chat_template is None
     text = AutoTokenizer.from_pretrained(tmp_path / "model").apply_chat_template(
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
@@ -192,7 +192,7 @@ def test_an_adapter_whose_base_is_gone_or_another(saved: Path, tmp_path: Path) -
     save_adapter(policy.model, tmp_path / "adapter", base_name="/nowhere/base")
     assert 'no folder "/nowhere/base"' in message(tmp_path / "adapter")
     wider = zoo.make("Llama", vocab_size=len(policy.tokenizer), hidden_size=64)
-    save_policy(Policy(wider, policy.tokenizer, policy.traits, ""), tmp_path / "wider")
+    save_policy(Policy(model=wider, tokenizer=policy.tokenizer, traits=policy.traits, name=""), tmp_path / "wider")
     assert "another base" in message(tmp_path / "wider", adapter=str(tmp_path / "adapter"))
 
 

@@ -86,7 +86,7 @@ def test_files_that_are_no_adapter_are_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="damaged or no safetensors"):
+    with pytest.raises(UserError, match="damaged or not a safetensors file"):
         load_adapter(llama(), tmp_path)
     tensors = safetensors.torch.load(whole)
     tensors.popitem()
