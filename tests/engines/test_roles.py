@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from concordant.models.reward_model import RewardModel
 
 from concordant.algorithms.rewards import Answer
 from concordant.config.model import ModelConfig
@@ -12,6 +11,7 @@ from concordant.config.stages import PPOConfig
 from concordant.config.train import TrainConfig
 from concordant.data.records import Message
 from concordant.engines import roles
+from concordant.engines.reward_model import RewardModel
 from concordant.stages.rewarding import Rewards
 from tests.engines.tiny import tiny_policy
 
