@@ -70,7 +70,7 @@ class OurSide:
             return open_policy(ModelConfig(name=str(folder)))
         model = weights(AutoModelForCausalLM, folder, self.device).train()
         put_on(model)
-        return Policy(model, self.tokenizer(), prepare_model(model), self.model)
+        return Policy(model=model, tokenizer=self.tokenizer(), traits=prepare_model(model), name=self.model)
 
     def tokenizer(self) -> Any:
         return AutoTokenizer.from_pretrained(self.folder / self.model)
@@ -81,7 +81,13 @@ class OurSide:
             return RewardModel.from_pretrained(folder)
         model = weights(AutoModelForSequenceClassification, folder, self.device).train()
         put_on(model)
-        return RewardModel(model, self.tokenizer(), ModelTraits(check_layout(model)), False, "bench")
+        return RewardModel(
+            model=model,
+            tokenizer=self.tokenizer(),
+            traits=ModelTraits(check_layout(model)),
+            is_encoder=False,
+            name="bench",
+        )
 
     def trees(self) -> list[PromptTree]:
         return [material.tree(row) for row in material.rows(self.folder, self.batch * self.batches)]

@@ -1,4 +1,4 @@
-"""Memory that ran out: told from other errors, and told with what to change. And how much of it there is."""
+"""Recognises an out-of-memory error, reports it with the setting to change, and measures the memory of this process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 
 from concordant.core.errors import RunFailed
 
-# Of PyTorch's CPU allocator, and of oneDNN where it has none for the code of a product; neither has an error class.
+# Messages of PyTorch's CPU allocator and of oneDNN when memory runs out. Neither has an error class of its own.
 SAID = ("can't allocate memory", "could not create a primitive")
 
 
 def is_out_of_memory(problem: BaseException | None) -> bool:
-    """Of the GPU, of Python, or of the CPU, there told by words."""
+    """Whether memory ran out on the GPU, in Python or on the CPU. On the CPU only the message tells."""
     if isinstance(problem, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(problem, RuntimeError) and any(words in str(problem) for words in SAID)
@@ -26,7 +26,7 @@ def is_out_of_memory(problem: BaseException | None) -> bool:
 
 @contextmanager
 def enough_memory(phase: str, cure: str) -> Iterator[None]:
-    """RunFailed naming ``phase`` and ``cure`` where the block runs out of memory; its cause is the original error."""
+    """If the block runs out of memory, raise ``RunFailed`` from the original error, with ``phase`` and ``cure``."""
     try:
         yield
     except (MemoryError, RuntimeError) as problem:
@@ -36,13 +36,13 @@ def enough_memory(phase: str, cure: str) -> Iterator[None]:
 
 
 def peak_of_process() -> int:
-    """Bytes this process had in memory at most."""
+    """The most bytes that this process ever had in memory."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def total_memory() -> int:
-    """Bytes this process may use: the machine's, or its container's."""
+    """The bytes that this process may use: the memory of the machine or the limit of its container."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.is_file() else "max"

@@ -1,7 +1,7 @@
-"""What algorithms hold: scorers, learners and generators. An algorithm never knows where their tensors live.
+"""The protocols of scorers, learners and generators. An algorithm uses them and does not know where their tensors are.
 
-Every call that takes time returns a ``Future``. An engine of this process does the work within the call; an engine on
-other machines returns at once. A caller who needs several numbers starts all calls before it waits for the first.
+Every call that takes time returns a ``Future``. An engine in this process does the work during the call; an engine on
+other machines returns at once. A caller that needs several results starts all calls before it waits for the first one.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Adapters = Literal["merged", "apart"]
 
 
 class Future(Protocol[T_co]):
-    """A result that is there, or is being computed."""
+    """A result that is ready or is still being computed."""
 
     def result(self) -> T_co:
-        """Wait for the result. Raises what the computation raised."""
+        """Wait for the result. An error of the computation is raised here."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T]):
-    """A future whose work was done when it was made."""
+    """A future whose result is ready from the start."""
 
     value: T
 
@@ -48,24 +48,24 @@ class Done(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What may be known of a scorer from outside."""
+    """Facts about a scorer that every engine can report."""
 
     precision: torch.dtype  # of matrix products
-    layout: Layout  # how trees are laid into rows
-    micro_batch_tokens: int  # of a pass with gradient, now
-    weights: int  # numbers in the model
-    trained: int  # numbers that the optimizer moves; 0 for a scorer
+    layout: Layout  # how trees are put into rows
+    micro_batch_tokens: int  # tokens of a pass with gradient at present; halved where memory ran out
+    weights: int  # number of parameters of the model
+    trained: int  # number of parameters that the optimizer changes; 0 for a scorer
 
 
 class Scorer(Protocol):
-    """Something with weights that reads trees: a policy, a reference, a critic or a reward model."""
+    """A model that reads trees: a policy, a reference, a critic or a reward model."""
 
     def forward(self, trees: Sequence[PromptTree], want: Outputs) -> Future[BranchOutputs]:
-        """Numbers without gradient, on the CPU, in the order of ``trees``, their branches and response tokens."""
+        """Outputs without gradient, on the CPU, in the order of the trees, their branches and their response tokens."""
         ...
 
     def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> Future[dict[str, float]]:
-        """The loss, its terms and the metrics of ``objective``, all means, without a gradient."""
+        """The loss of ``objective``, its terms and its metrics, all as means, without gradient."""
         ...
 
     def describe(self) -> Description: ...
@@ -77,27 +77,27 @@ class Scorer(Protocol):
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
     grad_norm: float  # before clipping
-    skipped: bool  # True when loss or gradient was not finite and the weights were left alone
+    skipped: bool  # True if the loss or the gradient was not finite; then the weights are unchanged
     motion: Mapping[str, float] = field(default_factory=dict)  # "update/…": how far the weights moved; empty if skipped
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """What the gradient did to one tensor."""
+    """How the gradient reached one tensor of the model."""
 
     name: str
-    is_trained: bool  # the optimizer moves it
-    came: bool  # a gradient arrived
-    is_zero: bool = False  # everywhere
-    is_finite: bool = True  # everywhere
+    is_trained: bool  # the optimizer changes this tensor
+    came: bool  # the tensor has a gradient
+    is_zero: bool = False  # every element of the gradient is 0
+    is_finite: bool = True  # every element of the gradient is finite
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Of the process or device that holds the weights, in bytes."""
+    """Memory of the process or device that holds the weights, in bytes."""
 
-    peak: int  # the most that was in use
-    total: int  # what may be used
+    peak: int  # the most that was in use so far
+    total: int  # the most that may be used
 
 
 class Weights(Protocol):
@@ -111,40 +111,43 @@ class Weights(Protocol):
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        """By plain Hugging Face names. ``merged``: the whole model with its adapters in its weights. ``apart``: only
-        the adapter, by PEFT's names; the base that it belongs to does not change."""
+        """The tensors by name.
+
+        ``merged``: the whole model by plain Hugging Face names, with the adapter merged into the weights. ``apart``:
+        only the adapter, by PEFT's names, because its base does not change.
+        """
         ...
 
 
 class Role(Protocol):
-    """What has a state of its own through a run, and looks after it: a driver passes folders and numbers alone."""
+    """A part of a run that has a state and saves and loads this state itself. The loop only passes it a folder."""
 
     def save(self, folder: Path) -> None:
-        """Write all that the next step depends on into ``folder``, which is empty. OSError when the disk is full."""
+        """Write everything that the next step depends on into the empty ``folder``. OSError if the disk is full."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Be as ``save`` found it."""
+        """Read the state that ``save`` wrote, so that the next step gives the same numbers."""
         ...
 
     def keep(self) -> None:
-        """Remember the trained weights as they are now, in place of those remembered before."""
+        """Keep a copy of the trained weights as they are now, instead of an earlier copy."""
         ...
 
     def forget(self) -> None:
-        """Remember none."""
+        """Drop the copy of the weights."""
         ...
 
     def restore(self) -> None:
-        """Put the weights back that were remembered. They stay part of what ``save`` writes until forgotten."""
+        """Put the kept weights back. ``save`` also writes the copy, until ``forget`` drops it."""
         ...
 
     def checkpoint_bytes(self, with_kept: bool) -> int:
-        """About how much ``save`` writes; ``with_kept``: while weights are remembered."""
+        """About how many bytes ``save`` writes; ``with_kept``: including a copy made by ``keep``."""
         ...
 
     def export_bytes(self) -> int:
-        """About how much ``export`` writes."""
+        """About how many bytes ``export`` writes."""
         ...
 
 
@@ -153,24 +156,26 @@ class Learner(Scorer, Role, Protocol):
 
     @property
     def version(self) -> int:
-        """Optimizer steps taken."""
+        """The number of optimizer steps so far."""
         ...
 
     def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> Future[dict[str, float]]:
-        """Add the objective's gradient over ``trees``; the same numbers as ``evaluate``."""
+        """Add the gradient of ``objective`` over ``trees``. Returns the same numbers as ``evaluate``."""
         ...
 
     def discard(self) -> None:
-        """Forget the gradient."""
+        """Drop the gradient that was added so far."""
         ...
 
     def step(self, learning_rate: float) -> Future[StepMetrics]:
-        """Clip, update, forget the gradient."""
+        """Clip the gradient, update the weights and drop the gradient."""
         ...
 
     def reference(self) -> Scorer:
-        """A frozen scorer: the weights as they were when this was first called, or what stands in for them. With LoRA
-        it shares the backbone."""
+        """A frozen scorer with the weights as they were at the first call, or with those that were set as reference.
+
+        With LoRA the scorer shares the backbone of the learner.
+        """
         ...
 
     def set_reference(self, reference: Scorer) -> None:
@@ -178,21 +183,21 @@ class Learner(Scorer, Role, Protocol):
         ...
 
     def publish(self, adapters: Adapters = "merged") -> Weights:
-        """The weights as they are now, for ``Generator.load_weights``. They are to be read before the next step."""
+        """The present weights, for ``Generator.load_weights``. They must be read before the next step."""
         ...
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         """Write the model in plain Hugging Face layout."""
         ...
 
-    # For whoever looks before the first step.
+    # The doctor's preflight uses these before the first step.
 
     def rehearsal(self) -> AbstractContextManager[None]:
-        """What happens within leaves no trace: no gradient, no draw of random numbers, no smaller micro-batches."""
+        """Inside the block the learner can be tried. At its end gradient, random state and micro-batches are reset."""
         ...
 
     def reached(self) -> list[Reached]:
-        """Where the gradient gathered so far has arrived, a row for every tensor of the model."""
+        """How the gradient added so far reached each tensor of the model, one row for each tensor."""
         ...
 
     def memory(self) -> MemoryUse: ...
@@ -201,14 +206,14 @@ class Learner(Scorer, Role, Protocol):
 # -- generators -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """One sampled response, in token ids."""
 
-    ids_T: Tensor  # int64, the end-of-turn/EOS token included when it was sampled
-    logprob_T: Tensor  # nats under the policy that sampled, temperature applied
+    ids_T: Tensor  # int64; includes the end token if one was sampled
+    logprob_T: Tensor  # nats, under the policy that sampled, at the sampling temperature
     finish_reason: Literal["stop", "length"]  # "stop": an end token was sampled
-    version: int  # policy version (optimizer steps taken) that sampled it
+    version: int  # optimizer steps that the policy had taken when it sampled
 
 
 class Generator(Protocol):
@@ -222,12 +227,12 @@ class Generator(Protocol):
         seed: int,
         on_token: Callable[[int, int, int], None] | None = None,
     ) -> Future[list[list[Completion]]]:
-        """``sampling.n`` completions a prompt; the same seed gives the same tokens.
+        """``sampling.n`` completions for each prompt. The same seed gives the same tokens.
 
-        ``on_token(prompt, sample, token_id)`` is called as each token is sampled (streaming).
+        ``on_token(prompt, sample, token_id)`` is called for each token as soon as it is sampled.
         """
         ...
 
     def load_weights(self, weights: Weights) -> None:
-        """Sample from ``weights`` from now on. A generator that holds the very model a learner trains has them."""
+        """Sample from ``weights`` from now on. Nothing is copied if the generator shares the model with the learner."""
         ...

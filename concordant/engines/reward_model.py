@@ -1,10 +1,8 @@
-"""A reward model: text in, one number out, higher is better.
+"""A reward model gives each text one number, its score. A higher score means a better text.
 
-Decoder: a linear head without bias on the last response token. Encoder (BERT and its kin): the architecture's own
-head on [CLS] prompt response [SEP]. What it saves, a plain ``AutoModelForSequenceClassification`` loads, and scores
-the same.
-
-R rows, L row length, H hidden size, N positions, B branches.
+A decoder has a linear head without bias, which reads the last response token. An encoder, such as BERT, has the head of
+its architecture, which reads [CLS] prompt response [SEP]. ``AutoModelForSequenceClassification`` loads a saved reward
+model and gives the same scores.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, overload
+from typing import Any, Literal, TypedDict, overload
 
 import torch
 from torch import Tensor
@@ -45,25 +43,25 @@ Dialogue = Sequence[Message | Mapping[str, str]]
 
 
 class Comparison(TypedDict):
-    """Which of two texts is better, and how sure the model is."""
+    """The text with the higher score, and the confidence of the model."""
 
-    preference: str  # "a", "b" or, for equal scores, "tie"
-    confidence: float  # σ(|difference| / temperature), the preferred one's probability, in [0.5, 1]
+    preference: Literal["a", "b", "tie"]  # "tie" for equal scores
+    confidence: float  # σ(|difference| / temperature): the probability of the preferred text, in [0.5, 1]
     score_a: float
     score_b: float
     score_diff: float  # score_a - score_b
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RewardModel:
-    """A sequence classifier with one label, its tokenizer, and how trees are laid for it."""
+    """A sequence classifier with one label, with its tokenizer and its traits."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     traits: ModelTraits
     is_encoder: bool
     name: str = ""
-    temperature: float = 1.0  # reward units that count as one nat in ``compare``
+    temperature: float = 1.0  # a difference of so many reward units is one nat in ``compare``
 
     @property
     def layout(self) -> Layout:
@@ -73,15 +71,15 @@ class RewardModel:
     def reader(self) -> Reader:
         return reader_of(self.model, self.layout)
 
-    # -- where one comes from -------------------------------------------------------------------
+    # -- loading and saving ---------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(
         cls, name: str | Path, trust_remote_code: bool = False, device: str = "cpu", kernels: Kernels = "fast"
     ) -> RewardModel:
-        """A saved reward model: folder, hub id, ``package:NAME/FOLDER``, or a PEFT adapter of type SEQ_CLS.
+        """Load a saved reward model from a folder, a hub id, ``package:NAME/FOLDER`` or a PEFT adapter (SEQ_CLS).
 
-        ``device`` and ``kernels`` are those of ``ModelConfig``.
+        ``device`` and ``kernels`` have the meaning of ``ModelConfig``.
         """
         made = cls._load(str(name), trust_remote_code)
         place(made.model, ModelConfig(device=device, kernels=kernels))
@@ -98,7 +96,7 @@ class RewardModel:
             if "score" not in dict(model.named_children()):
                 raise UserError(f"{type(model).__name__} has no head named score to read at the last token")
             _check_pad(model, tokenizer, name)
-        return cls(model, tokenizer, _traits(model, causal), not causal, name)
+        return cls(model=model, tokenizer=tokenizer, traits=_traits(model, causal), is_encoder=not causal, name=name)
 
     @classmethod
     def from_backbone(
@@ -108,14 +106,20 @@ class RewardModel:
         seed: int = 0,
         keep_lm_head: bool = False,
     ) -> RewardModel:
-        """A new reward model on a causal LM, an encoder or a policy (start from SFT); its head is new, from ``seed``.
+        """A new reward model on a causal LM, an encoder or a policy, best the one from SFT. ``seed`` draws its head.
 
-        With a ``ModelConfig`` its adapter is merged into the backbone first, and ``lora`` puts a new adapter on it; the
-        head trains in any case. A folder that is a reward model already goes on from there.
+        If a ``ModelConfig`` names an adapter, the adapter is first merged into the backbone; ``lora`` then adds a new
+        one. The head is always trained. If the folder already holds a reward model, its training continues.
         """
         if isinstance(start, Policy):
             model, tokenizer = reward_build.from_policy(start, seed, keep_lm_head)
-            made = cls(model, tokenizer, replace(start.traits, layout=check_layout(model)), False, start.name)
+            made = cls(
+                model=model,
+                tokenizer=tokenizer,
+                traits=replace(start.traits, layout=check_layout(model)),
+                is_encoder=False,
+                name=start.name,
+            )
             if kernels_of(start.model):
                 put_on(model)
             return made
@@ -124,7 +128,7 @@ class RewardModel:
             adapt(made.model, start, seed=seed)
             for name, parameter in made.model.named_parameters():
                 if not name.startswith(f"{made.model.base_model_prefix}.") or "pooler" in name:
-                    parameter.requires_grad = True  # a frozen random head could never be made up for
+                    parameter.requires_grad = True  # no adapter could correct a frozen random head
         if start.activation_checkpointing:
             checkpoint_activations(made.model)
         place(made.model, start)
@@ -143,7 +147,13 @@ class RewardModel:
                     return cls._load(config.name, config.trust_remote_code)
                 if reward_build.is_encoder_config(settings):
                     model, tokenizer = reward_build.from_encoder(found, settings, config.trust_remote_code, seed)
-                    return cls(model, tokenizer, _traits(model, False), True, config.name)
+                    return cls(
+                        model=model,
+                        tokenizer=tokenizer,
+                        traits=_traits(model, False),
+                        is_encoder=True,
+                        name=config.name,
+                    )
         return cls.from_backbone(load_policy(plain, texts, seed), seed=seed, keep_lm_head=keep_lm_head)
 
     @classmethod
@@ -159,7 +169,7 @@ class RewardModel:
         return made
 
     def save(self, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
-        """Write what ``AutoModelForSequenceClassification.from_pretrained(folder)`` reads; adapters are merged."""
+        """Write a folder for ``AutoModelForSequenceClassification.from_pretrained``, with adapters merged."""
         write_model(Path(folder), self.model, self.tokenizer, card, ("lm_head",), self._kind)
 
     # -- on trees, with gradient ----------------------------------------------------------------
@@ -169,12 +179,12 @@ class RewardModel:
         return self.reader.hidden_at(batch, at_N)
 
     def scores_of(self, last_BH: Tensor) -> Tensor:
-        """A decoder's scores of branches with these hidden states at their last tokens, (B,), fp32 even in autocast."""
+        """A decoder's scores, (B,), from the hidden states at the branches' last tokens; fp32 also under autocast."""
         with torch.autocast(last_BH.device.type, enabled=False):
             return self.model.get_submodule("score")(last_BH.float()).squeeze(-1)
 
     def scores(self, batch: TreeBatch) -> Tensor:
-        """The raw score of every branch in the batch's order, (B,)."""
+        """The raw score of every branch, in the order of the batch, (B,)."""
         if not self.is_encoder:
             return self.scores_of(self.hidden_at(batch, batch.last_B))
         logits_R1 = self.model(input_ids=batch.ids_RL, attention_mask=batch.is_token_RL.long()).logits
@@ -196,7 +206,7 @@ class RewardModel:
         with still():
             batches = self.reader.batches(trees, forward_tokens(device))
             score_B = forward_trees(run, trees, batches, device).score_B
-        return torch.zeros(0) if score_B is None else score_B  # None where there was no tree
+        return torch.zeros(0) if score_B is None else score_B  # None if there was no tree
 
     @overload
     def score(self, texts: str) -> float: ...  # type: ignore[overload-overlap]  # a str is a sequence of str
@@ -205,10 +215,11 @@ class RewardModel:
     def score(self, texts: Sequence[str | Dialogue]) -> list[float]: ...
 
     def score(self, texts: str | Sequence[str | Dialogue]) -> float | list[float]:
-        """The raw score of each text or dialogue; of one string, one number.
+        """The raw score of each text or dialogue; for one string, one number.
 
-        A string is scored as it is, with EOS at its end; a dialogue (messages, the last the assistant's) through the
-        model's chat template. What is longer than the model can read loses its start, a special first token kept.
+        A string gets EOS at its end and no chat template. A dialogue is a list of messages, the last one from the
+        assistant, and is rendered by the model's chat template. A text that is too long for the model loses its
+        beginning, except for a special first token.
         """
         if isinstance(texts, str):
             return self.score([texts])[0]
@@ -225,18 +236,19 @@ class RewardModel:
     def score_responses(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]
     ) -> list[list[float]]:
-        """Scores of several responses to each prompt, the prompt computed once where the layout allows."""
+        """Scores of several responses to each prompt. With the tree layout each prompt is computed once."""
         left = iter(self.score_trees(self.trees(prompts, responses)).tolist())
         return [[next(left) for _ in row] for row in responses]
 
     def trees(self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]) -> list[PromptTree]:
-        """What is scored of several responses to each prompt: trees whose branches are the responses in order."""
+        """One tree for each prompt, whose branches are the responses in order, as this model reads them."""
         encoded = self._encoder().trees(prompts, responses)
         return [one for tree in encoded.trees for one in self._fitted(tree)]
 
     def compare(self, a: str | Dialogue, b: str | Dialogue) -> Comparison:
-        """Which of two texts scores higher, with what confidence."""
-        (score_a,), (score_b,) = self.score([a]), self.score([b])  # apart, so that equal texts tie to the bit
+        """The text with the higher score, and the confidence of the model."""
+        # In two calls, so that equal texts get equal bits and so a tie.
+        (score_a,), (score_b,) = self.score([a]), self.score([b])
         difference = score_a - score_b
         return Comparison(
             preference="a" if difference > 0 else "b" if difference < 0 else "tie",
@@ -263,9 +275,10 @@ class RewardModel:
         return PromptTree(torch.tensor(ids[:1]), (Branch.response(ids[1:]),))
 
     def _fitted(self, tree: PromptTree) -> list[PromptTree]:
-        """The tree, or one a branch where it is longer than the model can read: a score is its own, not its siblings'.
+        """The tree, or one tree for each branch if a branch with its trunk is too long for the model.
 
-        The trunk loses its start; a response too long by itself, what is before its end token.
+        A long trunk loses its beginning. This depends on the branch, so that the other branches do not change its
+        score. A response that is too long by itself loses the tokens before its end token.
         """
         limit = self._longest()
         if len(tree.prompt_P) + max(len(b.ids_T) for b in tree.branches) <= limit:
@@ -292,9 +305,10 @@ class RewardModel:
 def compute_preference_loss(
     chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, temperature: float = 1.0
 ) -> tuple[Tensor, dict[str, float]]:
-    """Mean over pairs of -log σ((chosen - rejected - margin) / temperature), nats, and what to log beside it.
+    """The mean over pairs of -log σ((chosen - rejected - margin) / temperature), in nats, and metrics to log.
 
-    ``chosen``, ``rejected``: scores (B,), reward units, as ``margin`` is. Equal scores count half for accuracy.
+    ``chosen`` and ``rejected`` are scores, (P,). Scores and margin are in reward units. A pair with equal scores counts
+    half for the accuracy.
     """
     loss = bradley_terry(chosen / temperature, rejected / temperature, margin / temperature).mean()
     difference = (chosen - rejected).detach()
@@ -312,7 +326,7 @@ def _traits(model: PreTrainedModel, causal: bool) -> ModelTraits:
 
 
 def _check_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Another tool pools by the pad token: say so where it would score another token than we do."""
+    """Warn if transformers would read the score at another token than we do, because of the pad token."""
     pad = model.config.get_text_config().pad_token_id
     if pad is None or pad == tokenizer.eos_token_id:
         reward_build.log.warning(

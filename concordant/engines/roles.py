@@ -1,6 +1,6 @@
-"""The one place that chooses engines: from a config to the policy's learner, reference, critic, rewards and generator.
+"""The one place that chooses engines. It makes learners, scorers and generators from a config.
 
-Today every role is played in this process. No file outside ``engines/`` names an engine's class.
+At present every engine is in this process. No file outside ``engines/`` names the class of an engine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from concordant.models.scalar_head import Started, build_critic
 
 
 def open_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
-    """The policy on its device; ``texts`` are what a built-in model's tokenizer is trained on."""
+    """The policy on its device. ``texts`` are the training texts of a built-in model's tokenizer."""
     with enough_memory(f"loading {config.name}", "take a smaller model"):
         policy = load_policy(config, texts, seed)
         place(policy.model, config)
@@ -50,15 +50,15 @@ def policy_scorer(
 def reference(
     learner: Learner, policy: Policy, folder: str, model: ModelConfig, train: TrainConfig, temperature: float = 1.0
 ) -> Scorer:
-    """The frozen reference of ``policy``: the model in ``folder``, else the learner's policy as it is now."""
+    """The frozen reference of ``policy``: the model in ``folder``, or the learner's present policy without a folder."""
     if not folder:
         return learner.reference()
     other = open_policy(replace(model, name=folder, adapter="", lora=LoraConfig()), [])
     theirs, ours = other.tokenizer.get_vocab(), policy.tokenizer.get_vocab()
     if theirs != ours:
         raise UserError(
-            f"reference {folder}: its tokenizer is another ({len(theirs)} tokens, the policy's has {len(ours)}); "
-            "KL is measured token by token, so both must read the same ids"
+            f"reference {folder}: its tokenizer ({len(theirs)} tokens) differs from the policy's ({len(ours)} tokens); "
+            "KL is measured token by token, so both models must read the same ids"
         )
     precision = precision_of(model, policy.model.device)
     scorer = LocalScorer(PolicyNetwork(other).frozen(), train, precision, temperature)
@@ -67,8 +67,10 @@ def reference(
 
 
 def generator(policy: Policy, end_ids: Iterable[int], model: ModelConfig) -> Generator:
-    """Samples from the very weights that the policy's learner trains. A response ends at ``end_ids`` and where the
-    model's own generation config ends it."""
+    """A generator that shares its weights with the policy's learner.
+
+    A response ends at any of ``end_ids`` and at the end tokens of the model's own generation config.
+    """
     ends = sorted({*end_ids, *_generation_ends(policy)})
     return LocalGenerator(policy.model, ends, precision=precision_of(model, policy.model.device))
 
@@ -82,7 +84,7 @@ def _generation_ends(policy: Policy) -> list[int]:
 
 
 def new_reward_model(config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool) -> RewardModel:
-    """A reward model to be trained, on its device."""
+    """A reward model on its device, ready to be trained."""
     return RewardModel.from_backbone(config, texts, seed, keep_lm_head=keep_lm_head)
 
 
@@ -105,8 +107,11 @@ def reward_scorer(reward_model: RewardModel, model: ModelConfig, train: TrainCon
 
 
 def critic_start(config: PPOConfig, policy: Policy, reward_models: Sequence[RewardModel]) -> tuple[Started, str]:
-    """What the critic starts from, and why: what was named; else a reward model, which knows what is good, where it
-    reads as the policy does; else the policy."""
+    """The model from which the critic starts, and the reason in words.
+
+    It is the model that ``critic.name`` names; otherwise a causal reward model with the policy's tokenizer, because a
+    reward model already knows which answers are good; otherwise the policy.
+    """
     if config.critic.name:
         return open_policy(config.critic, [], config.seed), config.critic.name
     for model in reward_models:
@@ -116,7 +121,7 @@ def critic_start(config: PPOConfig, policy: Policy, reward_models: Sequence[Rewa
 
 
 def _same_tokens(model: RewardModel, policy: Policy) -> bool:
-    """The policy's every token means the same to the reward model, which may have a pad token more."""
+    """Whether every token of the policy has the same id in the reward model, which may have an extra pad token."""
     theirs = model.tokenizer.get_vocab()
     return all(theirs.get(token) == i for token, i in policy.tokenizer.get_vocab().items())
 

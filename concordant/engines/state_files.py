@@ -1,4 +1,4 @@
-"""How a role keeps its state in a folder: tensors in ``state.safetensors``, all else in ``state.json``. No pickle."""
+"""Writes a role's state to a folder: tensors to ``state.safetensors``, plain values to ``state.json``, no pickle."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import Tensor
 from concordant.core import save_points
 
 TENSORS, VALUES = "state.safetensors", "state.json"
-_TAGS = ("$tensor", "$tuple", "$items")  # how JSON says what it has no word for
+_TAGS = ("$tensor", "$tuple", "$items")  # keys that mark a tensor, a tuple and a dict with other keys than text
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state``, nested dicts, lists and tuples of tensors and plain values, into ``folder``.
+    """Write ``state`` into ``folder``. It holds tensors and plain values in nested dicts, lists and tuples.
 
-    Tensors are not copied: nothing may change them meanwhile. Raises OSError when the disk is full, and TypeError for
-    what is neither a tensor nor a plain value.
+    Tensors are not copied, so nothing may change them during the call. Raises OSError if the disk is full, and
+    TypeError for a value of another kind.
     """
     packer = _Packer()
     values = packer.encode(state, "state")
     try:
         save_file(packer.tensors, folder / TENSORS)
-    except SafetensorError as problem:  # its words for a full disk
+    except SafetensorError as problem:  # safetensors raises this error when the disk is full
         raise OSError(str(problem)) from problem
     save_points.at("tensors")
     (folder / VALUES).write_text(json.dumps(values), encoding="utf-8")
@@ -35,13 +35,13 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What ``write_state`` wrote, tensors on the CPU."""
+    """Read the state that ``write_state`` wrote. Tensors are on the CPU."""
     tensors = load_file(folder / TENSORS)
     return _decode(json.loads((folder / VALUES).read_text(encoding="utf-8")), tensors)
 
 
 class _Packer:
-    """Takes tensors out of a state under names. One that occurs twice (tied weights) is stored once."""
+    """Replaces the tensors of a state by names and collects them. A tensor that occurs twice is stored once."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -49,7 +49,7 @@ class _Packer:
         self._storages: set[int] = set()
 
     def encode(self, value: Any, where: str) -> Any:
-        """JSON of ``value``; ``where`` is the path to it, for names and errors."""
+        """``value`` as JSON. ``where`` is its path in the state, used for names and errors."""
         if isinstance(value, Tensor):
             return {"$tensor": self._store(value, where)}
         if isinstance(value, Mapping):
@@ -75,10 +75,10 @@ class _Packer:
         tensor = value.detach().to("cpu").contiguous()
         storage = tensor.untyped_storage()
         is_part = storage.nbytes() != tensor.numel() * tensor.element_size() or storage.data_ptr() in self._storages
-        if is_part:  # safetensors stores whole storages, each once
+        if is_part:  # safetensors refuses a view of a larger storage
             tensor = tensor.clone()
         self._storages.add(tensor.untyped_storage().data_ptr())
-        name = f"{len(self.tensors)}:{where}"  # the number keeps "a.b" apart from "b" inside "a"
+        name = f"{len(self.tensors)}:{where}"  # the number distinguishes the key "a.b" from "b" inside "a"
         self.tensors[name] = tensor
         self._name_of[same] = name
         return name

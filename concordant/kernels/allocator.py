@@ -1,4 +1,4 @@
-"""glibc's allocator, told to keep what a training step frees and asks for again."""
+"""Settings of glibc's allocator, so that a process keeps the memory that each training step frees and needs again."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-NEVER = -1  # is the heap's end given back
-# A tensor from so many bytes on is mapped alone and given back. Smaller ones stay as holes in the heap; cut to fit
-# PyTorch's alignment, the first do not always serve the next of their size: up to eight were seen before one did.
+NEVER = -1  # as M_TRIM_THRESHOLD: glibc never gives the end of the heap back
+# Bytes. Each larger tensor gets a mapping of its own, which goes back to the system as soon as the tensor is freed.
+# A smaller tensor leaves a hole in the heap. Because of PyTorch's alignment a hole does not always fit the next tensor
+# of the same size, so the heap may hold several such holes before one is used again.
 MAPPED_ALONE = 2**28
-GLIBC_TRIM, GLIBC_MMAP = 2**26, 2**25  # where glibc by itself arrives after some large tensors
+GLIBC_TRIM, GLIBC_MMAP = 2**26, 2**25  # bytes; the values that glibc itself chooses after some large tensors
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Within, what is freed stays with the process; afterwards it goes back to the system. Nothing without glibc.
+    """Inside the block, freed memory stays with the process; at its end the memory goes back to the system.
 
-    Every micro-batch frees what the next one asks for again. By itself glibc gives back at once a tensor of 32 MiB, and
-    a heap's end of 64; what is asked for next comes as pages that the kernel maps and zeroes one at a time, which took
-    a fifth to a third of the time of GPT-2's steps.
+    Every micro-batch frees memory that the next micro-batch needs again. By default glibc gives a freed tensor of
+    32 MiB or more, and 64 MiB at the end of the heap, back to the system at once. The operating system must then map
+    and zero new pages for the next micro-batch, which is slow. Without glibc this function does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         yield

@@ -1,8 +1,8 @@
-"""The one attention function of ours that transformers knows. It is put on a model for good.
+"""The one attention function of this package that transformers knows. A model gets the function for good.
 
-A call may bring a way of attending with it: the pieces of packed trees, or the runs of a sampler's rows. Every other
-call is transformers' own "sdpa". The way is held by the call's context and not by the model, so that calls of several
-threads on one model do not see each other.
+A call may choose a way of attending: the segments of packed trees, or the row groups of a sampler. Every other call is
+transformers' own "sdpa". The call's context holds the way, and not the model, so that several threads can use one
+model at once and each keeps its own way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _way: ContextVar[Way | None] = ContextVar("the present call's way of attending",
 
 
 def put_on(model: PreTrainedModel) -> bool:
-    """Let ``model`` attend by our function, if a plain call then gives the same bits as before."""
+    """Make ``model`` use our attention function, if a plain call then gives the same bits as before."""
     config = model.config.get_text_config()
     if config._attn_implementation != "sdpa":
         return False
@@ -47,7 +47,7 @@ def put_on(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def attending(way: Way) -> Iterator[None]:
-    """Within, models that have our function attend in this ``way``."""
+    """Inside the block, models that have our attention function attend in this ``way``."""
     token = _way.set(way)
     try:
         yield

@@ -1,10 +1,9 @@
 """The last layer, computed only for the positions whose hidden state is read.
 
-The other tokens need their keys and values in the last layer and nothing after them: no query, no output projection, no
-MLP. Where prompts are two thirds of the tokens, this saves a twelfth of a six-layer model's products and a twelfth of
-what autograd keeps.
+In the last layer every other token needs only its keys and values, because the read positions attend to them. Its
+query, its output projection and its MLP would be computed for nothing.
 
-N positions read, T positions of all rows, H hidden size.
+Here N counts the positions that are read, and T all positions of all rows.
 """
 
 from __future__ import annotations
@@ -24,17 +23,18 @@ from concordant.models.backbone import REFUSALS, backbone, run_backbone, undistu
 from concordant.models.tree_attention import rows_at
 from concordant.models.trial import close, two_rows
 
-WORTH = 2**24  # multiply-adds left out, all experts of a mixture counted; fewer cost less than leaving them out does
-# Parts of a decoder layer that compute each position's number without the other positions, by their usual names. A
-# model is believed to mean this by the names only after ``put_on`` has seen it in numbers.
+# Multiply-adds that must be saved, with all experts of a mixture counted; below this, selecting positions costs more.
+WORTH = 2**24
+# The usual names of the parts of a decoder layer that compute each position without looking at the other positions.
+# ``put_on`` does not trust the names: it compares numbers.
 CANDIDATES = ("mlp", "self_attn.q_proj", "self_attn.o_proj", "attn.c_proj")
 
-# Indices into the flattened rows of the present call, without repetition; None: every position is computed.
+# Indices into the flattened rows of the present call, each index once; None means that every position is computed.
 _read_N: ContextVar[Tensor | None] = ContextVar("positions that the present call reads", default=None)
 
 
 def put_on(model: PreTrainedModel) -> bool:
-    """Let the parts of the last layer read the call's positions, if numbers show that nothing else changes."""
+    """Make the parts of the last layer compute only the call's positions, if their numbers then stay the same."""
     parts = candidates(backbone(model))
     plain: list[Any] = [type(part) for part in parts]
     for part, kind in zip(parts, plain, strict=True):
@@ -48,10 +48,10 @@ def put_on(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def reading(body: nn.Module, positions: int, at_N: Tensor) -> Iterator[None]:
-    """Within, ``body`` computes its last layer's position-wise parts at ``at_N`` of its ``positions`` alone.
+    """Inside the block, ``body`` computes the position-wise parts of its last layer only at ``at_N``.
 
-    ``at_N``: indices into the flattened rows, in any order, repeated or not. Elsewhere the final hidden states are
-    finite and mean nothing.
+    ``positions`` is the number of all positions. ``at_N`` holds indices into the flattened rows, in any order, and may
+    repeat an index. At all other positions the final hidden states are finite numbers without a meaning.
     """
     parts = [part for part in candidates(body) if is_made_by(part, fast)]
     weights = sum(p.numel() for part in parts for p in part.parameters())
@@ -64,7 +64,7 @@ def reading(body: nn.Module, positions: int, at_N: Tensor) -> Iterator[None]:
 
 
 def candidates(body: nn.Module) -> list[nn.Module]:
-    """Parts of the last layer that may be position-wise; none where an architecture calls them otherwise."""
+    """Parts of the last layer that may be position-wise; an empty list where an architecture uses other names."""
     layers = [child for child in body.children() if isinstance(child, nn.ModuleList) and len(child)]
     if len(layers) != 1:
         return []
@@ -83,23 +83,23 @@ def _only_at(at_N: Tensor | None) -> Iterator[None]:
 
 @cache
 def fast(kind: Any) -> type[nn.Module]:
-    """The part at the positions that the present call reads, and zeros at the others."""
+    """A subclass of ``kind`` that computes only the positions that the present call reads, with zeros elsewhere."""
 
     def narrowed(self: Any, whole: Tensor) -> Tensor:
         at_N = _read_N.get()
         if at_N is None:
             return kind.forward(self, whole)
         leading = whole.shape[:-1]
-        with _only_at(None):  # a part may hold another part, which is given these positions alone
-            (out_NK,) = kind.forward(self, rows_at(whole.flatten(0, -2), at_N)[None])
-        whole_TK = out_NK.new_zeros(leading.numel(), out_NK.shape[1])
-        return whole_TK.index_copy(0, at_N, out_NK).view(*leading, -1)
+        with _only_at(None):  # a part inside this part gets only these positions, so it must not select again
+            (out_NO,) = kind.forward(self, rows_at(whole.flatten(0, -2), at_N)[None])
+        whole_TO = out_NO.new_zeros(leading.numel(), out_NO.shape[1])
+        return whole_TO.index_copy(0, at_N, out_NO).view(*leading, -1)
 
     return subclass(kind, narrowed, fast)
 
 
 def _narrows_exactly(model: PreTrainedModel) -> bool:
-    """Whether final hidden states stay what they were where the parts are computed, and change elsewhere."""
+    """Whether the final hidden states stay the same at the computed positions and change at the others."""
     rows, _ = two_rows(model)
     read_N, unread_N = (torch.arange(start, rows.numel(), 2, device=model.device) for start in (0, 1))
     try:

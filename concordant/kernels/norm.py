@@ -1,9 +1,9 @@
-"""A root-mean-square norm with a backward pass of its own that reads each tensor once.
+"""A root-mean-square norm with its own backward pass, which reads each tensor once.
 
-y = w · x / √(mean x² + ε), Zhang and Sennrich 2019, 1910.07467, equation 4. On a CPU a small model spends an eighth of
-a step on norms, rotary embeddings and activations, because each small operation writes what the next one reads.
+y = w · x / √(mean x² + ε), Zhang and Sennrich 2019, 1910.07467, equation 4. As separate operations, a norm would write
+several tensors to memory and read them again.
 
-T any leading shape, H hidden size.
+T stands for tokens in leading dimensions of any shape.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOLERANCE = 1e-5
 
 
 def put_on(model: nn.Module) -> bool:
-    """Give the kernel to every norm that was seen to compute the formula above."""
+    """Give the kernel to every norm whose numbers agree with the formula above."""
     norms = [m for m in model.modules() if not is_made_by(m, fast) and _is_rms_norm(m)]
     for module in norms:
         kind: Any = type(module)
@@ -46,10 +46,10 @@ def _is_rms_norm(module: nn.Module) -> bool:
     weights = dict(module.named_parameters())
     if "variance_epsilon" not in vars(module) or list(weights) != ["weight"] or weights["weight"].ndim != 1:
         return False
-    if len(inspect.signature(module.forward).parameters) != 1:  # a gate beside
+    if len(inspect.signature(module.forward).parameters) != 1:  # some norms of state-space models also take a gate
         return False
     weight_H = weights["weight"].detach()
-    # Small numbers, so that ε is seen.
+    # The numbers are small, so that a wrong ε changes the result.
     x_TH = 1e-3 * torch.randn(3, len(weight_H), generator=torch_stream(0, "models/fused")).to(weight_H.device)
     try:
         with torch.no_grad():

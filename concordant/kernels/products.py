@@ -1,15 +1,13 @@
-"""Matrix products by oneDNN: in fp32 where PyTorch's BLAS leaves half of the processor idle, in bf16 on every CPU.
+"""Matrix products by oneDNN: in fp32 on AMD's processors with AVX-512, in bf16 on every CPU.
 
-PyTorch's BLAS is MKL, which does not use AVX-512 on AMD's processors. oneDNN is part of the same PyTorch and does use
-it. PyTorch offers oneDNN for fp32 products behind a setting of the whole process, which would change the products of
-other threads. So this file calls the operator that PyTorch's compiler uses for a linear layer on a CPU, which always
-runs oneDNN and reads no such setting. ``_is_exact`` checks once that oneDNN does not round the factors on this
-processor (it may on units of AMX); where it rounds, all products stay with MKL.
+PyTorch multiplies fp32 matrices with MKL, and MKL does not use AVX-512 on AMD's processors. oneDNN is part of the same
+PyTorch and does use AVX-512. PyTorch can use oneDNN for fp32 products, but only by a setting of the whole process. This
+setting would change the products of other threads. So this file calls the operator that PyTorch's compiler uses for a
+linear layer on a CPU. This operator always runs oneDNN and reads no such setting. On some processors (with AMX) oneDNN
+may round the factors. ``_is_exact`` checks this once; if oneDNN rounds, all products stay with MKL.
 
-oneDNN compiles code for every shape of a product, which takes milliseconds and half a MiB each, and packed rows have a
-new length each time. So rows are multiplied in blocks of few sizes, and the last block is filled up with zeros.
-
-N rows, I and O sizes of input and output.
+oneDNN compiles code for every shape of a product, which costs time and memory, and packed rows have a new length each
+time. So rows are multiplied in blocks of few sizes, and the last block is filled up with zeros.
 """
 
 from __future__ import annotations
@@ -26,8 +24,8 @@ from torch import Tensor
 from concordant.core.seeding import torch_stream
 
 BLOCKS = (512, 128)  # rows multiplied at once
-TAILS = (16, 32, 64, 128)  # what is left is filled up to one of these
-LEAST = 2**23  # multiplications in fp32 from which a block's detour through Python is worth it
+TAILS = (16, 32, 64, 128)  # the remaining rows are filled up with zeros to one of these sizes
+LEAST = 2**23  # multiplications in fp32; for fewer, splitting into blocks in Python costs more than oneDNN saves
 TOLERANCE = 1e-5  # of the product's size: fp32 gives 1e-7, factors rounded to bf16 3e-3
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -35,63 +33,66 @@ _onednn: Any = torch.backends.mkldnn
 _linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # x Wᵀ + b; None in a PyTorch without oneDNN
 
 
-def multiply(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """a b + bias, where autograd does not look."""
-    if not _suits(a_NI, b_IO):
-        return _plain(a_NI, b_IO, bias_O)
+def multiply(a_RI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """The product a b + bias, outside autograd."""
+    if not _suits(a_RI, b_IO):
+        return _plain(a_RI, b_IO, bias_O)
     parts = []
-    for rows, size in _blocks(len(a_NI)):
-        block = a_NI[rows]
+    for rows, size in _blocks(len(a_RI)):
+        block = a_RI[rows]
         parts.append(_by_onednn(_filled(block, size), b_IO, bias_O)[: len(block)])
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def in_known_shape(x_TI: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
-    """``product`` of all rows, filled up to one of few numbers of them, (T, O)."""
-    x_NI = x_TI.flatten(0, -2)
-    size = _tail(len(x_NI)) or -(-len(x_NI) // TAILS[-1]) * TAILS[-1]
-    return product(_filled(x_NI, size))[: len(x_NI)].unflatten(0, x_TI.shape[:-1])
+    """``product`` of all rows, (T, O). Rows of zeros are added first, so that oneDNN sees few different shapes."""
+    x_RI = x_TI.flatten(0, -2)
+    size = _tail(len(x_RI)) or -(-len(x_RI) // TAILS[-1]) * TAILS[-1]
+    return product(_filled(x_RI, size))[: len(x_RI)].unflatten(0, x_TI.shape[:-1])
 
 
-def add_multiplied(sum_IO: Tensor | None, a_NI: Tensor, b_NO: Tensor) -> Tensor:
-    """sum + aᵀ b, added to ``sum`` in place where one is given. The sum of bf16 factors is fp32."""
-    suits = _suits(a_NI, b_NO)
+def add_multiplied(sum_IO: Tensor | None, a_RI: Tensor, b_RO: Tensor) -> Tensor:
+    """sum + aᵀ b; a given ``sum_IO`` is changed in place. For factors in bf16 the sum is kept in fp32."""
+    suits = _suits(a_RI, b_RO)
     multiply_block = _by_onednn if suits else _plain
-    for rows, size in _blocks(len(a_NI)) if suits else [(slice(None), len(a_NI))]:
-        a, b = (_filled(x_N[rows], size) for x_N in (a_NI, b_NO))
+    for rows, size in _blocks(len(a_RI)) if suits else [(slice(None), len(a_RI))]:
+        a, b = (_filled(x_R[rows], size) for x_R in (a_RI, b_RO))
         if sum_IO is None:
             sum_IO = multiply_block(a.t(), b).float()
         elif not suits and a.dtype == sum_IO.dtype:
             sum_IO.addmm_(a.t(), b)
         else:
             sum_IO.add_(multiply_block(a.t(), b))
-    assert sum_IO is not None  # without rows there is one block, of no rows
+    assert sum_IO is not None  # even an input without rows makes one (empty) block
     return sum_IO
 
 
-def _plain(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    return a_NI @ b_IO if bias_O is None else torch.addmm(bias_O, a_NI, b_IO)
+def _plain(a_RI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    return a_RI @ b_IO if bias_O is None else torch.addmm(bias_O, a_RI, b_IO)
 
 
-def _by_onednn(a_NI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """In bf16 PyTorch's own product is oneDNN's already."""
-    if a_NI.dtype != torch.float32:
-        return _plain(a_NI, b_IO, bias_O)
-    return _linear(a_NI, b_IO.t(), bias_O, "none", [], "")
+def _by_onednn(a_RI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """a b + bias by oneDNN. In bf16 PyTorch's own product already uses oneDNN."""
+    if a_RI.dtype != torch.float32:
+        return _plain(a_RI, b_IO, bias_O)
+    return _linear(a_RI, b_IO.t(), bias_O, "none", [], "")
 
 
-def _suits(a_NI: Tensor, b: Tensor) -> bool:
-    """``b`` (I, O) or (N, O). In bf16 PyTorch itself leaves products to oneDNN, in whatever shape they come."""
-    if not (a_NI.device.type == b.device.type == "cpu" and a_NI.dtype == b.dtype and _onednn.enabled):
+def _suits(a_RI: Tensor, b: Tensor) -> bool:
+    """Whether oneDNN should compute this product; ``b`` is (I, O) or (R, O).
+
+    In bf16 PyTorch gives every product to oneDNN anyway, so here only the blocks of few sizes matter.
+    """
+    if not (a_RI.device.type == b.device.type == "cpu" and a_RI.dtype == b.dtype and _onednn.enabled):
         return False
-    if a_NI.dtype == torch.bfloat16:
-        return len(a_NI) > 0 and bool(_onednn.is_available())
-    is_large = len(a_NI) >= TAILS[0] and len(a_NI) * a_NI.shape[1] * b.shape[1] >= LEAST
-    return is_large and a_NI.dtype == torch.float32 and _faster()
+    if a_RI.dtype == torch.bfloat16:
+        return len(a_RI) > 0 and bool(_onednn.is_available())
+    is_large = len(a_RI) >= TAILS[0] and len(a_RI) * a_RI.shape[1] * b.shape[1] >= LEAST
+    return is_large and a_RI.dtype == torch.float32 and _faster()
 
 
 def _blocks(count: int) -> Iterator[tuple[slice, int]]:
-    """Rows of each block, and how many to fill it up to."""
+    """The rows of each block, and the size to which the block is filled up."""
     at = 0
     while at < count:
         left = count - at
@@ -101,21 +102,24 @@ def _blocks(count: int) -> Iterator[tuple[slice, int]]:
 
 
 def _tail(count: int) -> int:
-    """0 where there are more rows than any has."""
+    """The smallest of ``TAILS`` that holds ``count`` rows; 0 where none does."""
     return next((t for t in TAILS if t >= count), 0)
 
 
-def _filled(x_NI: Tensor, size: int) -> Tensor:
-    if len(x_NI) == size:
-        return x_NI
-    filled = x_NI.new_zeros(size, x_NI.shape[1])
-    filled[: len(x_NI)] = x_NI
+def _filled(x_RI: Tensor, size: int) -> Tensor:
+    if len(x_RI) == size:
+        return x_RI
+    filled = x_RI.new_zeros(size, x_RI.shape[1])
+    filled[: len(x_RI)] = x_RI
     return filled
 
 
 @cache
 def _faster() -> bool:
-    """Decided by the processor's name and not by a clock: the same machine is to give the same bits."""
+    """Whether oneDNN multiplies fp32 faster here.
+
+    The processor's name decides and not a measured time, so that one machine always gives the same bits.
+    """
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX512"
         and _linear is not None

@@ -1,7 +1,7 @@
-"""Which kernels there are, which devices they serve, and putting them on a model.
+"""The table of kernels with the devices they serve, and the function that puts them on a model.
 
-A kernel changes how fast numbers come and not the numbers: each has a plain twin in ``core/``, in ``models/`` or in the
-model's own code, and tests hold both together. ``--model.kernels plain`` puts none on.
+A kernel makes a model faster and does not change its numbers. Each kernel has a plain twin in ``core/``, in ``models/``
+or in the model's own code, and tests compare the two. ``--model.kernels plain`` puts no kernel on.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ CARRIED = "concordant_kernels"  # attribute of a backbone: the names of the kern
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    serves: tuple[str, ...]  # types of devices on which it was seen to pay
-    put_on: Callable[[PreTrainedModel], bool]  # False where the model has nothing of the kind, or a proof failed
+    serves: tuple[str, ...]  # types of devices on which the kernel was measured to be faster
+    put_on: Callable[[PreTrainedModel], bool]  # False where the kernel does not fit the model or a check fails
 
 
 def _gelu(model: PreTrainedModel) -> bool:
-    """GPT-2's GELU, nine tensor operations, by PyTorch's single one: the same function."""
+    """Replace GPT-2's GELU, nine tensor operations, by PyTorch's single operation for the same function."""
     found = [(m, name) for m in model.modules() for name, c in m.named_children() if type(c) is NewGELUActivation]
     for module, name in found:
         setattr(module, name, nn.GELU(approximate="tanh"))
     return bool(found)
 
 
-# In this order: packed trees need our attention, and the last layer is narrowed as the other kernels left it.
+# The order matters: packed trees need our attention function, and the last layer's kernel wraps the other kernels.
 KERNELS: dict[str, Kernel] = {
     "gelu": Kernel((CPU, GPU), _gelu),
     "norm": Kernel((CPU,), norm.put_on),
@@ -60,5 +60,5 @@ def put_on(model: PreTrainedModel) -> None:
 
 
 def kernels_of(model: PreTrainedModel) -> frozenset[str]:
-    """Names of the kernels that ``model`` carries."""
+    """Names of the kernels that were put on ``model``."""
     return vars(backbone(model)).get(CARRIED, frozenset())

@@ -1,10 +1,8 @@
-"""Decoding attention that reads no more of the cache than each group of rows has filled.
+"""Attention for decoding that reads only the filled part of the cache.
 
-The attention of one token costs as much as the keys and values that it reads, and rows of mixed lengths would all be
-read to the end of the longest. The rows lie in the cache roughly longest first. So the rows are cut in a few runs, and
-each run is attended up to its own longest row. The arithmetic is transformers' own ("sdpa"), called once a run.
-
-R rows.
+The attention of one token takes as long as it takes to read the keys and values. In one call, all rows would be read up
+to the length of the longest row. The rows lie in the cache with roughly the longest first. So the rows are split into a
+few groups, and each group is read up to its own longest row. Each group is one call of transformers' own "sdpa".
 """
 
 from __future__ import annotations
@@ -21,46 +19,46 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from concordant.kernels import attention
 
-ROWS = 4  # rows looked at together; finer runs cost more calls than they save reading
-WASTE = 256  # cells (row × column) read for nothing that cost about as much as one more call
+ROWS = 4  # groups are made of so many neighbouring rows at a time; smaller groups cost more calls than they save
+WASTE = 256  # cells (row × column); reading so many unused cells costs about as much as one more call
 
 
 @dataclass(slots=True)
-class Run:
-    """Neighbouring rows attended to one span."""
+class RowGroup:
+    """Neighbouring rows that share one attention call."""
 
     first: int
     last: int  # one past the end
-    span: int  # columns, at least the longest row's
+    span: int  # columns that are read: at least the length of the longest row
 
 
-def cut(lengths: Sequence[int], allowed: int = WASTE) -> list[Run]:
-    """Runs of rows of like length, each with its longest row as span and ``allowed`` cells of waste at most."""
-    runs: list[Run] = []
+def row_groups(lengths: Sequence[int], allowed: int = WASTE) -> list[RowGroup]:
+    """Groups of rows of similar length. Each group reads at most ``allowed`` unused cells."""
+    groups: list[RowGroup] = []
     waste = 0
     for first in range(0, len(lengths), ROWS):
         last = min(first + ROWS, len(lengths))
         span = max(lengths[first:last])
-        if runs:
-            run = runs[-1]
-            joint = max(run.span, span)
-            more = (joint - run.span) * (run.last - run.first) + (joint - span) * (last - first)
+        if groups:
+            group = groups[-1]
+            joint = max(group.span, span)
+            more = (joint - group.span) * (group.last - group.first) + (joint - span) * (last - first)
             if waste + more <= allowed:
                 waste += more
-                run.last, run.span = last, joint
+                group.last, group.span = last, joint
                 continue
-        runs.append(Run(first, last, span))
+        groups.append(RowGroup(first, last, span))
         waste = 0
-    return runs
+    return groups
 
 
-def attending(runs: Sequence[Run]) -> AbstractContextManager[None]:
-    """Within, a model that has our attention function attends one token a row in ``runs``."""
-    return attention.attending(partial(_attend, runs))
+def attending(groups: Sequence[RowGroup]) -> AbstractContextManager[None]:
+    """Inside the block, a model that has our attention function decodes one token a row in these ``groups``."""
+    return attention.attending(partial(_attend, groups))
 
 
 def _attend(
-    runs: Sequence[Run],
+    groups: Sequence[RowGroup],
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -71,12 +69,12 @@ def _attend(
     parts = [
         sdpa_attention_forward(
             module,
-            query[run.first : run.last],
-            key[run.first : run.last, :, : run.span],
-            value[run.first : run.last, :, : run.span],
-            attention_mask[run.first : run.last, :, :, : run.span],
+            query[group.first : group.last],
+            key[group.first : group.last, :, : group.span],
+            value[group.first : group.last, :, : group.span],
+            attention_mask[group.first : group.last, :, :, : group.span],
             **settings,
         )[0]
-        for run in runs
+        for group in groups
     ]
     return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Trees read with the kernels that a model carries; the numbers are those of ``PlainReader``."""
+"""Reads trees with the kernels that were put on a model; the numbers are those of ``PlainReader``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reader_of(model: PreTrainedModel, layout: Layout) -> Reader:
 
 
 class FastReader:
-    """Packed rows on a CPU, the last layer only where it is read, the softmax in blocks."""
+    """Uses packed rows, the narrowed last layer and the blocked softmax, each where the model has that kernel."""
 
     def __init__(self, model: PreTrainedModel, layout: Layout) -> None:
         carried = kernels_of(model)

@@ -1,6 +1,6 @@
-"""Modules that get another ``forward``: an object of a subclass, while the classes of transformers and PyTorch stay.
+"""Gives a module another ``forward`` by moving it to a subclass; the classes of transformers and PyTorch stay the same.
 
-A copy of such a module is of the same subclass, and so is one that was pickled and read again.
+A copy of such a module, and a module that is read from a pickle, have the same subclass.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MAKERS = "concordant_makers"  # of a class made here: the plain class, and what made each subclass from the one before
-Maker = Callable[[Any], type[nn.Module]]  # from a class to its subclass; cached, and found by its name in its module
+# Attribute of each subclass made here: the plain class, then the makers that were applied to it, in order.
+MAKERS = "concordant_makers"
+# A function from a class to its subclass. It must be cached, and pickle must find it by its name in its module.
+Maker = Callable[[Any], type[nn.Module]]
 
 
 def subclass(kind: Any, forward: Callable[..., Any], maker: Maker) -> type[nn.Module]:
-    """A subclass of ``kind`` under the same name with our ``forward``. ``maker(kind)`` must give this subclass."""
+    """A subclass of ``kind`` with the same name and our ``forward``. ``maker(kind)`` must return this subclass."""
     makers = (*vars(kind).get(MAKERS, (kind,)), maker)
 
     def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
@@ -31,7 +33,7 @@ def is_made_by(module: nn.Module, maker: Maker) -> bool:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Where our own steps are worth their while and were measured: fp32 on a CPU."""
+    """Whether the kernels of this package were measured for such a tensor: fp32 on a CPU."""
     return x.device.type == "cpu" and x.dtype == torch.float32
 
 

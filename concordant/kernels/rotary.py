@@ -1,9 +1,10 @@
 """Rotary position embedding in one step forward and one back (Su et al. 2021, 2104.09864, equation 34).
 
-Halves of a head are paired, as GPT-NeoX pairs them. transformers' attention modules call a function of their file,
-``apply_rotary_pos_emb``; a module that calls one with these numbers gets the same code with our function in its place.
+The first half of a head is paired with its second half, as in GPT-NeoX. Attention modules of transformers call a
+function ``apply_rotary_pos_emb`` of their own file. If this function computes the same numbers as ours, the module gets
+a copy of its code that calls our function instead.
 
-T any leading shape, D head size.
+T stands for tokens in leading dimensions of any shape.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ TOLERANCE = 1e-5
 
 
 def put_on(model: nn.Module) -> bool:
-    """Give the kernel to every module whose code calls a rotary embedding with these numbers."""
+    """Give the kernel to every module whose code calls a rotary embedding that computes the same numbers."""
     rotating = [m for m in model.modules() if not is_made_by(m, fast) and _with_our_rotary(type(m).forward) is not None]
     for module in rotating:
         kind: Any = type(module)
@@ -43,7 +44,7 @@ def fast(kind: Any) -> type[nn.Module]:
 
 @cache
 def _with_our_rotary(forward: Any) -> FunctionType | None:
-    """The same code, with our function under the name of transformers'; None where that is not what it calls."""
+    """A copy of ``forward`` that calls our function; None where ``forward`` does not call such a rotary embedding."""
     if not isinstance(forward, FunctionType) or ROTARY not in forward.__code__.co_names:
         return None
     theirs = forward.__globals__.get(ROTARY)
@@ -52,7 +53,7 @@ def _with_our_rotary(forward: Any) -> FunctionType | None:
 
     def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> Any:
         whole = cos.shape[-1] == q.shape[-1] and not (args or kwargs or cos.requires_grad or sin.requires_grad)
-        # autocast's bf16; times cos it would be fp32 all the same
+        # Autocast gives q and k in bf16. Their product with cos, which is fp32, would be fp32 anyway.
         if q.dtype == k.dtype == torch.bfloat16 and is_plain(cos):
             q, k = q.float(), k.float()
         if not (whole and is_plain(q) and is_plain(k)):
@@ -82,7 +83,7 @@ def _is_rotary(theirs: Callable[..., Any]) -> bool:
 
 
 class _Rotary(torch.autograd.Function):
-    """(a, b) → (a · cos - b · sin, b · cos + a · sin), a and b the halves of D; cos and sin are constants."""
+    """(a, b) → (a · cos - b · sin, b · cos + a · sin); a and b are the two halves of D. cos, sin get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class _Rotary(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, None, None]:
-        """The transpose of it."""
+        """The transposed map: (g_a, g_b) → (g_a · cos + g_b · sin, g_b · cos - g_a · sin)."""
         cos_TD, sin_TD = ctx.saved_tensors
         x_grad_TD = grad_TD * cos_TD
         (g_a, g_b), (x_a, x_b), (sin_a, sin_b) = (t.chunk(2, -1) for t in (grad_TD, x_grad_TD, sin_TD))

@@ -1,9 +1,7 @@
-"""The distribution of the next token (core/logprobs.py) in blocks of rows that stay in a core's cache.
+"""The distribution of the next token (core/logprobs.py), computed in blocks of rows that fit in a core's cache.
 
-Nothing of size (C, V) is kept but the logits. Autograd's own log-softmax, exp and gather would keep or make it four
-times.
-
-C tokens of a chunk, V vocabulary.
+The logits are the only tensor of size (C, V) that is kept. With PyTorch's own log-softmax, exp and gather, autograd
+would make or keep four such tensors.
 """
 
 from __future__ import annotations
@@ -15,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_ELEMENTS = 2**18  # logits worked on at once by a CPU, 1 MiB
+BLOCK_ELEMENTS = 2**18  # logits that a CPU handles at once: 1 MiB in fp32
 
 
 def distribution(
     logits_CV: Tensor, target_C: Tensor, temperature: float, entropy: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``core.logprobs.distribution``, with the entropy undefined where it is not wanted."""
+    """The same numbers as ``core.logprobs.distribution``. Without ``entropy`` the returned entropy is undefined."""
     return _Distribution.apply(logits_CV, target_C, temperature, entropy)
 
 
@@ -62,15 +60,15 @@ class _Distribution(torch.autograd.Function):
             if entropy_grad_C is None:
                 grad = log_p.exp_().mul_(-given_C[rows, None])
             else:
-                given_H = entropy_grad_C[rows, None] / ctx.temperature
-                factor = (log_p + entropy_C[rows, None]).mul_(-given_H).sub_(given_C[rows, None])
+                entropy_grad = entropy_grad_C[rows, None] / ctx.temperature
+                factor = (log_p + entropy_C[rows, None]).mul_(-entropy_grad).sub_(given_C[rows, None])
                 grad = log_p.exp_().mul_(factor)
             grad_CV[rows] = grad.scatter_add_(1, target_C[rows, None], given_C[rows, None])
         return grad_CV, None, None, None
 
 
 def row_blocks(logits_CV: Tensor) -> Iterator[slice]:
-    """Rows at a time that stay in a core's cache; on a GPU all at once."""
+    """Blocks of rows that fit in a core's cache; on a GPU one block with all rows."""
     rows, vocabulary = logits_CV.shape
     size = max(1, BLOCK_ELEMENTS // vocabulary) if logits_CV.device.type == "cpu" else max(rows, 1)
     return (slice(at, at + size) for at in range(0, rows, size))

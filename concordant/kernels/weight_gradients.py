@@ -1,14 +1,14 @@
-"""Weights' gradients added where they are kept.
+"""Adds the gradients of weights directly to ``.grad``.
 
-Autograd makes the gradient that a pass gives a weight as a tensor of its own, and then adds the tensor to ``.grad``. A
-batch is many passes. Here a product adds to ``.grad`` directly, and an embedding adds to the rows of the tokens that
-were read, so no second gradient is made, written, read and freed. The sums are the same but for the order of rounding.
-The products are those of ``products.py``, in the backward pass and wherever no gradient is wanted.
+In each pass autograd makes a new tensor for the gradient of a weight and then adds this tensor to ``.grad``. A batch
+needs many passes. Here a product adds to ``.grad`` directly, and an embedding adds only to the rows of the tokens that
+it read. So no second tensor is made, and the sums differ only by rounding. ``products.py`` computes the products in the
+backward pass and in every pass without gradient.
 
-This happens only within ``gradients_in_place``; outside, a module with one of these forward passes behaves as its plain
-class does. Within, hooks on weights are given no gradient and ``torch.autograd.grad`` finds none.
+Gradients are added in this way only inside ``gradients_in_place``. Outside this block autograd works as usual. Inside,
+hooks on weights get no gradient, and ``torch.autograd.grad`` finds none for weights.
 
-T any leading shape, N all of it in one, I and O sizes of input and output, V vocabulary, H hidden size.
+T stands for tokens in leading dimensions of any shape, R for the rows after these dimensions are flattened.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from concordant.kernels.products import add_multiplied, in_known_shape, multiply
 from concordant.kernels.replaced import subclass
 from concordant.models.lora_layer import Adapter
 
-CASTS_FROM = 256  # rows; fewer, as in sampling, take the copy of the weight that autocast keeps
+CASTS_FROM = 256  # rows; with fewer rows, as in sampling, the copy of the weight that autocast keeps is used
 
 _is_active: ContextVar[bool] = ContextVar("gradients_in_place", default=False)
 
 
 @contextmanager
 def gradients_in_place() -> Iterator[None]:
-    """Around a forward pass and its ``backward()``."""
+    """Use this block around a forward pass and its ``backward()``."""
     token = _is_active.set(True)
     try:
         yield
@@ -49,7 +49,7 @@ def _applies(weight: Tensor) -> bool:
 
 
 def _is_plain(weight: Tensor) -> bool:
-    """Where it was measured: weights kept in fp32, on a CPU."""
+    """Whether the kernel was measured for such a weight: fp32 on a CPU."""
     return (
         type(weight) in (Tensor, nn.Parameter)
         and weight.device.type == "cpu"
@@ -59,18 +59,24 @@ def _is_plain(weight: Tensor) -> bool:
 
 
 def _factors() -> torch.dtype:
-    """What products are made of: autocast's type or fp32."""
+    """The dtype of the factors of a product: autocast's dtype, or fp32."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
 
 
-def _add_product(weight: Tensor, a_N: Tensor, b_N: Tensor) -> None:
-    """``weight``: the leaf itself; where activations are computed again, the saved one is an alias of the leaf."""
-    weight.grad = add_multiplied(weight.grad, a_N, b_N)
+def _add_product(weight: Tensor, a_R: Tensor, b_R: Tensor) -> None:
+    """Add aᵀ b to the gradient of ``weight``.
+
+    ``weight`` must be the leaf. With activation checkpointing the saved tensor is only an alias of the leaf.
+    """
+    weight.grad = add_multiplied(weight.grad, a_R, b_R)
 
 
 class _Product(torch.autograd.Function):
-    """y = x W + b. Under autocast x and W stay in fp32 for the backward pass, which casts them again: three layers that
-    read one x keep it once, and no second copy of W is kept."""
+    """y = x W + b.
+
+    Under autocast x and W are kept in fp32, and the backward pass casts them again. So three layers that read the same
+    x keep one tensor, and no second copy of W is kept.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_TI: Tensor, weight: Tensor, bias_O: Tensor | None, kept_IO: bool) -> Tensor:
@@ -84,20 +90,20 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad_TO: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         x_TI, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        grad_NO = grad_TO.flatten(0, -2)
+        grad_RO = grad_TO.flatten(0, -2)
         if needs_weight:
-            x_NI = x_TI.flatten(0, -2).to(ctx.dtype)
-            _add_product(ctx.leaf, *((x_NI, grad_NO) if ctx.kept_IO else (grad_NO, x_NI)))
+            x_RI = x_TI.flatten(0, -2).to(ctx.dtype)
+            _add_product(ctx.leaf, *((x_RI, grad_RO) if ctx.kept_IO else (grad_RO, x_RI)))
         x_grad_TI = None
         if needs_x:
             x_grad_TI = _product(ctx.dtype, grad_TO, weight.t() if ctx.kept_IO else weight).to(x_TI.dtype)
-        return x_grad_TI, None, grad_NO.sum(0, dtype=torch.float32) if needs_bias else None, None
+        return x_grad_TI, None, grad_RO.sum(0, dtype=torch.float32) if needs_bias else None, None
 
 
 def _product(dtype: torch.dtype, x_TI: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
     bias_O = None if bias_O is None else bias_O.to(dtype)
-    out_NO = multiply(x_TI.flatten(0, -2).to(dtype), weight_IO.to(dtype), bias_O)
-    return out_NO.view(*x_TI.shape[:-1], weight_IO.shape[1])
+    out_RO = multiply(x_TI.flatten(0, -2).to(dtype), weight_IO.to(dtype), bias_O)
+    return out_RO.view(*x_TI.shape[:-1], weight_IO.shape[1])
 
 
 class _Embedding(torch.autograd.Function):
@@ -110,14 +116,14 @@ class _Embedding(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_TH: Tensor) -> tuple[None, None, None]:
-        """The row of ``padding`` gets none."""
+        """Adds to the gradient of each row that was read, except to the row of ``padding``."""
         (ids_T,) = ctx.saved_tensors
-        ids_N, grad_NH = ids_T.flatten(), grad_TH.flatten(0, -2)
+        ids_R, grad_RH = ids_T.flatten(), grad_TH.flatten(0, -2)
         if ctx.padding is not None:
-            grad_NH = grad_NH.masked_fill((ids_N == ctx.padding)[:, None], 0.0)
+            grad_RH = grad_RH.masked_fill((ids_R == ctx.padding)[:, None], 0.0)
         if ctx.leaf.grad is None:
             ctx.leaf.grad = torch.zeros_like(ctx.leaf)
-        ctx.leaf.grad.index_add_(0, ids_N, grad_NH)
+        ctx.leaf.grad.index_add_(0, ids_R, grad_RH)
         return None, None, None
 
 
@@ -137,7 +143,7 @@ def _conv1d(self: Any, x: Tensor) -> Tensor:
 def _any_product(
     x: Tensor, weight: Tensor, bias_O: Tensor | None, kept_IO: bool, theirs: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """``theirs`` where autograd is to see the layer's own operations, or they are not ours to do."""
+    """The product by this module, or by ``theirs`` where the kernel does not apply."""
     if x.ndim < 2 or x.dtype not in (torch.float32, _factors()):
         return theirs(x)
     if torch.is_grad_enabled():

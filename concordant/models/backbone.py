@@ -1,7 +1,4 @@
-"""A transformers model below its output head: how to run it, and what its configuration says of it.
-
-R rows, L row length, H hidden size.
-"""
+"""The part of a transformers model below its output head: functions to run it and to read its configuration."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # transformers' names of layer types
-CHECK_WINDOW = 6  # tokens a sliding window is narrowed to while checking, so that short rows are longer than it
-# What architectures raise when they are given a 4-D mask or position ids they do not know. Running out of memory
-# is a RuntimeError too, but 50 tokens do not.
+CHECK_WINDOW = 6  # tokens; checks narrow a sliding window to this size, so that short rows are longer than the window
+# Errors that architectures raise when they do not support a 4-D mask or the given position ids. An out-of-memory error
+# is a RuntimeError too, but the checks use too few tokens to run out of memory.
 REFUSALS = (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 
@@ -42,27 +39,30 @@ def output_embedding(model: PreTrainedModel) -> nn.Module:
 
 
 def layer_types(config: PretrainedConfig) -> set[str]:
-    """Kinds of attention the layers have where the configuration tells them apart; empty where it does not."""
+    """The kinds of attention of the layers; empty where the configuration does not list them."""
     return set(config.to_dict().get("layer_types") or ())
 
 
 def sliding_window(config: PretrainedConfig) -> int | None:
-    """Tokens a query of a sliding layer sees, itself included; None without such layers."""
+    """How many tokens a query of a sliding layer sees, including its own token; None without such layers."""
     return config.to_dict().get("sliding_window")
 
 
 def positions(model: PreTrainedModel) -> int:
-    """Tokens of a dialogue the model has positions for; practically no limit where it states none."""
+    """The longest dialogue, in tokens, that the model has positions for; 2**30 where the configuration has no limit."""
     settings = model.config.get_text_config().to_dict()
     return settings.get("max_position_embeddings") or settings.get("n_positions") or 2**30
 
 
-# -- leaving everything as it was -----------------------------------------------------------------
+# -- a model that is only looked at ---------------------------------------------------------------
 
 
 @contextmanager
 def undisturbed(model: PreTrainedModel) -> Iterator[None]:
-    """No gradient, no dropout; afterwards global random state and every module's training flag are as they were."""
+    """Inside the block there is no gradient and no dropout.
+
+    At its end the global random state and the training flag of every module are the same as before.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -75,7 +75,11 @@ def undisturbed(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def narrow_window(config: PretrainedConfig) -> Iterator[None]:
-    """Masks are made from the configuration at every call, so a window of 4,096 can be proved in 13 tokens."""
+    """Inside the block, a sliding window has at most ``CHECK_WINDOW`` tokens.
+
+    transformers reads the window from the configuration at every call. So a few tokens are enough to check a window of
+    thousands.
+    """
     window = sliding_window(config)
     if window is None:
         yield

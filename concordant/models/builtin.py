@@ -1,4 +1,4 @@
-"""Two small Llamas made here, from scratch: enough to learn the toy language, and to train on a laptop."""
+"""Two small Llamas with new random weights. They can learn the toy language and can be trained on a laptop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 from concordant.core.errors import UserError, unknown_name
 from concordant.core.seeding import derive
 
-MAX_POSITIONS = 2048  # tokens of a dialogue; RoPE has no table, so this costs nothing
+MAX_POSITIONS = 2048  # tokens of a dialogue; RoPE needs no table of positions, so a large number costs nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    vocabulary: int  # at most; a tokenizer trained on little text has fewer
+    vocabulary: int  # the most tokens; a tokenizer trained on little text has fewer
     hidden: int
     layers: int
     heads: int
@@ -30,12 +30,15 @@ SIZES = {
 
 
 def build(size: str, texts: Iterable[str] | None, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A seeded random model and a BPE tokenizer trained on ``texts``; the same texts and seed give the same both."""
+    """A model with random weights and a BPE tokenizer trained on ``texts``.
+
+    The same texts and the same seed give the same model and the same tokenizer.
+    """
     if size not in SIZES:
         raise unknown_name("model", f"builtin:{size}", [f"builtin:{name}" for name in SIZES])
     if texts is None:
         raise UserError(
-            f"builtin:{size} is made from training data, and this command has none. "
+            f"builtin:{size} is made from training data, and this command has no training data. "
             "Give the folder that training wrote, e.g. --model.name runs/sft/model"
         )
     from concordant.data.tokenizer import train_tokenizer

@@ -1,4 +1,4 @@
-"""Writing a model folder in plain Hugging Face layout: all of it, or nothing."""
+"""Writes a model folder in the plain Hugging Face layout. The folder is written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from concordant.data.chat import ChatEncoder
 from concordant.models.lora import lora_layers, merged_state_dict
 from concordant.runs.atomic import whole_folder
 
-FRONT_MATTER = ("base_model", "datasets", "tags", "license", "language")  # what the hub reads; the rest is prose
+FRONT_MATTER = ("base_model", "datasets", "tags", "license", "language")  # keys of the card that the hub reads
 
 
 def write_model(
@@ -28,11 +28,11 @@ def write_model(
     leave_out: tuple[str, ...] = (),
     kind: str = "causal",
 ) -> None:
-    """Write config, safetensors, tokenizer, chat template and model card to ``folder``, replacing what is there.
+    """Write config, safetensors, tokenizer, chat template and model card to ``folder``; old contents are replaced.
 
-    Adapters in ``model`` are merged in what is written, never in ``model`` itself. ``leave_out``: first parts of the
-    names of weights that another tool has no place for. ``kind``: of ``ChatEncoder``, whose default template is
-    written where the tokenizer has none, so that other tools render a dialogue as we do.
+    The written weights have the adapters merged; ``model`` keeps its adapters. ``leave_out`` lists the first parts of
+    the names of weights that other tools cannot read. ``kind`` is the kind of ``ChatEncoder``. If the tokenizer has no
+    chat template, the default template of this kind is written, so that other tools render a dialogue in the same way.
     """
     state = {name: w for name, w in plain_weights(model).items() if name.split(".")[0] not in leave_out}
     tokenizer = copy.deepcopy(tokenizer)
@@ -44,14 +44,14 @@ def write_model(
 
 
 def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The model's state dict as it would be without adapters: the active one merged in."""
+    """The state dict of the plain model, with the active adapter merged into the weights."""
     adapted = list(lora_layers(model).values())
     return merged_state_dict(model, adapted[0].active) if adapted else model.state_dict()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' bars and load reports: what matters of them is said by us, as errors."""
+    """Inside the block, transformers shows no progress bars and no load reports. Our own errors say what is wrong."""
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
@@ -64,7 +64,7 @@ def quiet() -> Iterator[None]:
 
 
 def model_card(name: str, card: Mapping[str, Any]) -> str:
-    """README.md: YAML for the hub, then ``description`` and a table for every mapping in ``card``."""
+    """The text of README.md: YAML for the hub, then ``description``, then a table for every mapping in ``card``."""
     front: dict[str, Any] = {"library_name": "transformers"}
     front |= {key: card[key] for key in FRONT_MATTER if card.get(key)}
     front["tags"] = ["concordant", *(tag for tag in card.get("tags", ()) if tag != "concordant")]

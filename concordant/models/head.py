@@ -1,7 +1,4 @@
-"""The language-model head alone: logits of given hidden states, as the model's own forward pass would give them.
-
-C tokens of a chunk, N positions, H hidden size, V vocabulary.
-"""
+"""The language-model head alone: the logits of given hidden states, equal to those of the model's own forward pass."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ from concordant.models.trial import close, random_trees
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the architecture does after its output embedding."""
+    """The operations of an architecture after its output embedding."""
 
-    scale: float = 1.0  # logits are multiplied by it (Cohere's logit_scale, 1 / Granite's logits_scaling)
-    softcap: float | None = None  # then x becomes softcap · tanh(x / softcap) (Gemma 2)
-    own_code: bool = False  # something else: the model's own forward runs around the given hidden states
+    scale: float = 1.0  # the logits are multiplied by this factor (Cohere's logit_scale, 1 / Granite's logits_scaling)
+    softcap: float | None = None  # after scaling, a logit x becomes softcap · tanh(x / softcap) (Gemma 2)
+    own_code: bool = False  # the head does something else, so the model's own forward code computes the logits
 
 
 def lm_logits(model: PreTrainedModel, hidden_NH: Tensor, head: Head) -> Tensor:
-    """Next-token logits (N, V) of final hidden states, as the model's own forward would give them."""
+    """Next-token logits (N, V) of final hidden states, equal to those of the model's own forward pass."""
     if head.own_code:
         return _own_logits(model, hidden_NH)
     logits_NV = output_embedding(model)(hidden_NH)
@@ -47,7 +44,11 @@ def lm_logits(model: PreTrainedModel, hidden_NH: Tensor, head: Head) -> Tensor:
 
 
 def find_head(model: PreTrainedModel) -> Head:
-    """The cheapest way from hidden states to the logits the model itself gives; ``UserError`` when there is none."""
+    """The cheapest ``Head`` that gives the model's own logits from its hidden states.
+
+    Raises:
+        UserError: no ``Head`` gives the model's own logits.
+    """
     with undisturbed(model):
         (row,) = lay_out(random_trees(model, 2 * CHECK_WINDOW + 1)[:1]).ids_RL.to(model.device).split(1)
         wanted = model(input_ids=row, use_cache=False).logits[0].float()
@@ -62,9 +63,10 @@ def find_head(model: PreTrainedModel) -> Head:
 
 
 def _candidate_heads(config: PretrainedConfig) -> Iterator[Head]:
-    """Each is tried by numbers, so a field that means something else does no harm.
+    """Heads that the configuration suggests, in the order in which they are tried.
 
-    Capped ones come first: on the small logits of an untrained model a cap is hardly seen.
+    Each head is compared in numbers, so a configuration field with another meaning does no harm. Heads with a cap come
+    first, because a cap hardly changes the small logits of an untrained model.
     """
     settings = config.to_dict()
     scales = [1.0]
@@ -78,7 +80,7 @@ def _candidate_heads(config: PretrainedConfig) -> Iterator[Head]:
 
 
 class _Given(nn.Module):
-    """Stands where the backbone was and hands on hidden states that are known already."""
+    """Takes the place of the backbone and returns given hidden states."""
 
     def __init__(self, hidden_NH: Tensor) -> None:
         super().__init__()
@@ -92,6 +94,6 @@ def _own_logits(model: PreTrainedModel, hidden_NH: Tensor) -> Tensor:
     below = backbone(model)
     (name,) = (name for name, child in model.named_children() if child is below)
     ids = torch.zeros((1, len(hidden_NH)), dtype=torch.int64, device=hidden_NH.device)
-    view = copy.copy(model)  # the same weights; another thread may be using the model itself
+    view = copy.copy(model)  # shares the weights; the model itself must not change, another thread may be using it
     view._modules = {**model._modules, name: _Given(hidden_NH)}
     return view(input_ids=ids, use_cache=False).logits[0]

@@ -1,10 +1,8 @@
-"""Whether prompts may be laid as trees, proved by numbers once when a model is loaded.
+"""Decides once, when a model is loaded, whether the tree layout is exact for this model.
 
-Nothing is believed from an architecture's name. Random tokens run as plain rows and as trees through the model's own
-code. Only where the numbers agree, and a wrong mask and wrong positions are seen to disagree a hundred times more, is a
-model ``Layout.TREE``. Whatever fails or raises is ``Layout.FLAT``.
-
-R rows, L row length, H hidden size, N positions, V vocabulary.
+The decision uses numbers and not the architecture's name. Random tokens go through the model's own code as plain rows
+and as trees. The model gets ``Layout.TREE`` only if both give the same numbers, and if a wrong mask and wrong positions
+give an error at least a hundred times as large. If the check fails or raises an error, the model gets ``Layout.FLAT``.
 """
 
 from __future__ import annotations
@@ -22,13 +20,13 @@ from concordant.models.backbone import CHECK_WINDOW, REFUSALS, narrow_window, ru
 from concordant.models.tree_attention import hidden_states
 from concordant.models.trial import TOLERANCE, random_trees, two_rows
 
-SENSITIVITY = 100.0  # how much further off a wrong mask or wrong positions must be than the layout that is believed
-LONGEST_CHECK = 512  # tokens; a window that cannot be narrowed and is longer stays unproven
-ROPE_WITH_MEMORY = ("dynamic", "longrope")  # angles depend on the longest row of the batch or of the past
+SENSITIVITY = 100.0  # the error of a wrong mask or wrong positions must be so many times the error of the tree layout
+LONGEST_CHECK = 512  # tokens; a model with a longer window that cannot be narrowed is not checked and gets FLAT
+ROPE_WITH_MEMORY = ("dynamic", "longrope")  # their angles depend on the longest row of this batch or of earlier ones
 
 
 def is_causal(model: PreTrainedModel) -> bool:
-    """True when a later token changes nothing before it."""
+    """True if a later token does not change the hidden states before it."""
     rows, prompt = two_rows(model)
     with undisturbed(model):
         one, other = run_backbone(model, rows)[:, :prompt].float()
@@ -36,7 +34,7 @@ def is_causal(model: PreTrainedModel) -> bool:
 
 
 def check_layout(model: PreTrainedModel) -> Layout:
-    """Run the check on anything with a causal backbone."""
+    """The layout for ``model``, which may be any model with a causal backbone."""
     config = model.config.get_text_config()
     length = _length_to_check(config)
     if length is None or _has_rope_with_memory(config.to_dict()):
@@ -66,13 +64,13 @@ def _trees_are_exact(model: PreTrainedModel, length: int) -> bool:
 
 
 def _response_states(hidden_RLH: Tensor, batch: TreeBatch) -> Tensor:
-    """Hidden states that predict response tokens, in the caller's order, (N, H)."""
+    """The hidden states that predict the response tokens, in the caller's order, (N, H)."""
     source_N = batch.source_N[batch.token_N.argsort()].to(hidden_RLH.device)
     return hidden_RLH.flatten(0, 1)[source_N].float()
 
 
 def _length_to_check(config: PretrainedConfig) -> int | None:
-    """Tokens of a dialogue in the check, past every window; None where that is too many to prove anything."""
+    """How many tokens a dialogue of the check needs to be longer than every window; None where that is too many."""
     windows = [
         value
         for name, value in config.to_dict().items()

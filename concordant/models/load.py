@@ -1,7 +1,7 @@
-"""Policies: any transformers causal LM, with its tokenizer, ready to train; and the way back to a folder.
+"""Loads a transformers causal LM and its tokenizer as a policy that is ready to train, and saves policies to folders.
 
-Weights are loaded in fp32 (autocast is the engine's business). Dropout is 0 in the configuration and in every
-module, and the model stays in train mode, because ``eval()`` would also switch activation checkpointing off.
+Weights are loaded in fp32; the engine decides about autocast. Dropout is 0 in the configuration and in every module.
+The model stays in train mode, because ``eval()`` would also switch activation checkpointing off.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ END_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>",
 RANDOM_WHILE_TRAINING = ("drop", "jitter")  # parts of the names of settings that make a forward pass random
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Policy:
-    """A causal language model, its tokenizer, and what was found out about it at load."""
+    """A causal language model with its tokenizer and its traits, which were measured when it was loaded."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -56,12 +56,12 @@ class Policy:
 
 
 def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
-    """Load or make what ``config.name`` says, on the CPU, with its adapter or a new one.
+    """Load the model that ``config.name`` names, or make a built-in one, on the CPU. Adds its adapter or a new one.
 
-    ``texts``: what a built-in model's tokenizer is trained on. ``seed``: of new weights.
+    ``texts`` are the training texts of a built-in model's tokenizer. ``seed`` is the seed of new weights.
 
     Raises:
-        UserError: what is named is not a causal language model, or cannot be read; says what was found.
+        UserError: the model is not a causal language model, or it cannot be read. The message says what was found.
     """
     name, adapter = config.name or config.adapter, config.adapter if config.name else ""
     if name.startswith("builtin:"):
@@ -71,12 +71,12 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
         if isinstance(place, Path) and is_adapter(place) and not (place / "config.json").is_file():
             if adapter:
                 raise UserError(
-                    f'"{place}" is an adapter already; give its base as --model.name, or no --model.adapter'
+                    f'"{place}" is itself an adapter: give its base as --model.name, or leave --model.adapter out'
                 )
             adapter, place = str(place), base_of_adapter(place)
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
     make_deterministic(model)
-    policy = Policy(model, tokenizer, prepare_model(model), name)
+    policy = Policy(model=model, tokenizer=tokenizer, traits=prepare_model(model), name=name)
     adapt(model, config, adapter, seed)
     if config.activation_checkpointing:
         checkpoint_activations(model)
@@ -84,17 +84,17 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
 
 
 def save_policy(policy: Policy, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
-    """Write what ``AutoModelForCausalLM.from_pretrained(folder)`` reads. Adapters are merged in what is written."""
+    """Write a folder that ``AutoModelForCausalLM.from_pretrained`` reads. The written weights have adapters merged."""
     stop_at(policy.model, ChatEncoder(policy.tokenizer).end_ids)
     write_model(Path(folder), policy.model, policy.tokenizer, card)
 
 
 def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: int = 0) -> None:
-    """Put the adapter folder, or a new adapter where ``config.lora.rank`` asks for one, on ``model``."""
+    """Give ``model`` the adapter of the folder ``adapter``, or a new adapter if ``config.lora.rank`` is not 0."""
     lora = config.lora
     if adapter:
-        if lora.rank:  # where the name itself is an adapter folder, which no look at the settings can tell
-            raise UserError(f'"{adapter}" is an adapter and goes on as it is: leave model.lora.rank 0')
+        if lora.rank:  # the checks of the config cannot see this case: model.name itself may be an adapter's folder
+            raise UserError(f'"{adapter}" is an adapter, and training continues with it: leave model.lora.rank 0')
         from concordant.models.peft_files import load_adapter
 
         load_adapter(model, Path(adapter), name="default")
@@ -106,13 +106,13 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
 
 
 def base_of_adapter(folder: Path) -> Path | str:
-    """The model that a PEFT adapter folder was made for."""
+    """The base model of a PEFT adapter folder."""
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f'"{folder / ADAPTER_CONFIG}" names no base_model_name_or_path: {error}') from error
     if not base:
-        raise UserError(f'"{folder}" does not say what it adapts: pass --model.name BASE --model.adapter {folder}')
+        raise UserError(f'"{folder}" does not name its base model: pass --model.name BASE --model.adapter {folder}')
     return locate(base)
 
 
@@ -120,7 +120,11 @@ def base_of_adapter(folder: Path) -> Path | str:
 
 
 def load_config(place: Path | str, trust_remote_code: bool) -> PretrainedConfig:
-    """The configuration; ``UserError`` for a folder that is no model and a hub that cannot be reached."""
+    """The model's configuration.
+
+    Raises:
+        UserError: the folder is not a model folder, or the hub cannot be reached.
+    """
     if isinstance(place, Path):
         read_settings(place, trust_remote_code)
     with readable_errors(place):
@@ -128,7 +132,11 @@ def load_config(place: Path | str, trust_remote_code: bool) -> PretrainedConfig:
 
 
 def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer; ``UserError`` where there is none that can be read."""
+    """The model's tokenizer.
+
+    Raises:
+        UserError: there is no tokenizer, or it cannot be read.
+    """
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -138,7 +146,7 @@ def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedToke
 
 
 def load_weights(auto_class: Any, place: Path | str, config: PretrainedConfig, trust: bool) -> tuple[Any, set[str]]:
-    """The model in fp32 and train mode, and the names of weights the files did not have. Safetensors only."""
+    """The model, in fp32 and train mode, and the names of weights that the files lack. Reads only safetensors."""
     with readable_errors(place), quiet():
         model, info = auto_class.from_pretrained(
             place,
@@ -153,7 +161,7 @@ def load_weights(auto_class: Any, place: Path | str, config: PretrainedConfig, t
 
 @contextmanager
 def readable_errors(place: Path | str) -> Iterator[None]:
-    """Turn what transformers raises for a model it cannot find or read into one sentence with a way out."""
+    """Inside the block, the errors of transformers become a ``UserError`` with one sentence that says what to do."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
@@ -193,14 +201,17 @@ def _load_causal_lm(place: Path | str, trust: bool) -> tuple[PreTrainedModel, Pr
 
 
 def embedding_rows(model: PreTrainedModel) -> int:
-    """Token ids the model has an embedding for; it may be more than its tokenizer has tokens."""
+    """The number of token ids that the model has an embedding for. The tokenizer may have fewer tokens."""
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return weight.shape[0]
 
 
 def define_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Give a tokenizer without EOS one: the model's own, else a usual end token of the vocabulary; never a new one."""
+    """Give a tokenizer without an end token the model's own, or else a usual end token of its vocabulary.
+
+    No token is added to the vocabulary.
+    """
     if tokenizer.eos_token_id is None:
         ids = model.config.get_text_config().eos_token_id
         candidates = ids if isinstance(ids, list) else [] if ids is None else [ids]
@@ -208,7 +219,10 @@ def define_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
         token = tokenizer.convert_ids_to_tokens(candidates[0]) if candidates else None
         token = token or next((t for t in END_TOKENS if t in vocabulary), None)
         if token is None:
-            raise UserError(f'"{name}" has no end-of-sequence token, so it could never learn to stop: set eos_token')
+            raise UserError(
+                f'"{name}" has no end-of-sequence token, so the model could never learn to stop: '
+                "set eos_token in its tokenizer_config.json"
+            )
         log.warning('"%s" has no end-of-sequence token: using "%s"', name, token)
         tokenizer.eos_token = token
     if model.config.eos_token_id is None:
@@ -216,7 +230,7 @@ def define_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
 
 
 def stop_at(model: PreTrainedModel, ends: tuple[int, ...]) -> None:
-    """Let transformers' own ``generate`` end a response where ours does: at EOS and at the template's end of turn."""
+    """Make transformers' own ``generate`` end a response where our generator ends it: at any token of ``ends``."""
     generation = model.generation_config
     assert generation is not None  # every causal LM has one
     known = generation.eos_token_id
@@ -226,13 +240,13 @@ def stop_at(model: PreTrainedModel, ends: tuple[int, ...]) -> None:
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Keep only each layer's input for the backward pass, and compute the rest again, in the same call's context.
+    """Keep only each layer's input for the backward pass, which computes the rest again in the context of its call.
 
-    Only passes with gradient are recomputed: a pass without would lose its cache of keys and values, and the model
-    stays in train mode while it is sampled from.
+    A pass without gradient recomputes nothing. transformers would switch off its cache of keys and values, because the
+    model stays in train mode while it samples.
     """
     with warnings.catch_warnings():
-        # The new name of this method is not in every version that pyproject.toml allows.
+        # Newer versions of transformers warn about this name, but the older ones that pyproject.toml allows need it.
         warnings.simplefilter("ignore", FutureWarning)
         model.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": same_context}
@@ -245,7 +259,7 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 @cache
 def _recomputing(kind: Any) -> type[nn.Module]:
-    """``kind``, whose objects say that they recompute only while a gradient is wanted."""
+    """A subclass of ``kind`` whose ``gradient_checkpointing`` is true only while gradients are recorded."""
 
     def wanted(self: Any) -> bool:
         return vars(self)["gradient_checkpointing"] and torch.is_grad_enabled()
@@ -258,15 +272,15 @@ def _recomputing(kind: Any) -> type[nn.Module]:
     return type(kind.__name__, (kind,), {"gradient_checkpointing": recomputes, **names})
 
 
-# -- nothing random in a forward pass -------------------------------------------------------------
+# -- forward passes without randomness ------------------------------------------------------------
 
 
 def make_deterministic(model: PreTrainedModel) -> None:
-    """Dropout and jitter 0 in the configuration and in every module: the same input gives the same numbers."""
+    """Set dropout and jitter to 0 in the configuration and in every module, so that one input gives one result."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        _zero_rates(module, vars(module))  # OPT and others copy the rate and call the function
+        _zero_rates(module, vars(module))  # OPT and others keep a copy of the rate and have no nn.Dropout
     for config in (model.config, model.config.get_text_config()):
         _zero_rates(config, config.to_dict())
 

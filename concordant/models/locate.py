@@ -1,6 +1,7 @@
-"""Where a model is: a folder, a folder inside an installed package, or a hub id; and whether it is safe to read.
+"""Finds a model (a folder, a folder inside an installed package, or a hub id) and checks that it is safe to read.
 
-Nothing found is executed: weights are safetensors, settings are JSON, and a package is located without importing it.
+No code of the model is executed: weights are safetensors, settings are JSON, and a package is found without importing
+it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def locate(name: str) -> Path | str:
-    """The folder that ``name`` says, or the hub id it is. ``UserError`` for what can be neither."""
+    """The folder that ``name`` means, or ``name`` itself if it is a hub id.
+
+    Raises:
+        UserError: ``name`` is neither a folder nor a possible hub id.
+    """
     if not name:
         raise UserError("no model given: pass --model.name PATH, a hub id, package:NAME/FOLDER or builtin:tiny")
     if name.startswith("package:"):
@@ -59,7 +64,11 @@ def is_adapter(folder: Path) -> bool:
 
 
 def read_settings(folder: Path, trust_remote_code: bool = False) -> dict[str, Any]:
-    """``config.json`` of a folder that is a model and safe to read; ``UserError`` naming what was found instead."""
+    """The contents of ``config.json``.
+
+    Raises:
+        UserError: the folder is not a model folder, or it is not safe to read. The message says what was found.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f'"{folder}" is not a model folder: no config.json ({_found(folder)}).{_hint(folder)}')
@@ -105,7 +114,7 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def _refuse_ways_out(folder: Path) -> None:
-    """Symlinks and index files may not lead out of the folder; the hub's cache links to its own blobs."""
+    """Refuse symlinks and index files that lead out of the folder. The hub's cache may link to its own blobs."""
     home = folder.resolve()
     allowed = [home] + ([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])
     for path in folder.iterdir():

@@ -1,4 +1,4 @@
-"""LoRA on a whole model: several adapters by name on one frozen backbone, one active or none.
+"""LoRA on a whole model: named adapters on one frozen backbone, of which one or none is active.
 
 The layer is in lora_layer.py, PEFT's files in peft_files.py.
 """
@@ -39,14 +39,17 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-# Heads of models that do not say where their backbone ends.
+# Usual names of heads, for models that do not say where their backbone ends.
 HEAD_NAMES = frozenset({"lm_head", "embed_out", "score", "classifier", "qa_outputs", "v_head", "value_head"})
 
 
 @dataclass(frozen=True, slots=True)
 class LoraReport:
-    """What an adapter reached. ``not_adapted``: weights that were asked for and are no linear layer's,
-    such as the 3-D experts of a mixture; they stay as they are."""
+    """The paths of the layers that got an adapter, and the weights that got none.
+
+    ``not_adapted`` lists weights that were asked for but do not belong to a linear layer, such as the 3-D experts of a
+    mixture. They stay unchanged.
+    """
 
     modules: list[str]
     not_adapted: list[str]
@@ -57,7 +60,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def adaptable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer by path, heads included, wrapped ones as their wrapper."""
+    """Every linear layer by path, heads included. A layer that has adapters is given as its ``LoRALinear``."""
     wrappers = lora_layers(model)
     return {
         path: module
@@ -68,7 +71,7 @@ def adaptable_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _backbone(model: nn.Module) -> set[nn.Module]:
-    """The modules adapted when no target is named: all but the LM, score and value heads."""
+    """The modules whose layers get adapters when no target is named: all except the LM, score and value heads."""
     roots: list[tuple[str, PreTrainedModel]] = []
     for path, module in model.named_modules():
         inside = any(root == "" or path.startswith(f"{root}.") for root, _ in roots)
@@ -85,13 +88,13 @@ def _matches(path: str, target: str) -> bool:
 
 
 def find_target_modules(model: nn.Module, target_names: Sequence[str] | None = None) -> list[str]:
-    """Paths of the linear layers named by the end of their path, e.g. ``["c_attn"]`` or ``["mlp.c_proj"]``.
+    """Paths of the linear layers whose path ends with one of the names, e.g. ``["c_attn"]`` or ``["mlp.c_proj"]``.
 
-    None or empty: every ``nn.Linear`` and ``Conv1D`` of the backbone, so neither LM head nor score head.
+    Without names: every ``nn.Linear`` and ``Conv1D`` of the backbone, and so neither the LM head nor the score head.
 
     Raises:
-        UserError: a name that no linear layer has; one whose weight is tied to another module's, because
-            an update merged into it would change both.
+        UserError: no linear layer has this name; or the layer's weight is tied to another module's weight, which a
+            merged update would change as well.
     """
     layers = adaptable_layers(model)
     if not target_names:
@@ -116,11 +119,13 @@ def _no_target(model: nn.Module, target: str, layers: dict[str, nn.Module]) -> U
     for path, module in model.named_modules():
         if _matches(path, target):
             return UserError(
-                f'LoRA cannot adapt "{target}": {path} is of type {type(module).__name__}, no linear layer'
+                f'LoRA cannot adapt "{target}": {path} is of type {type(module).__name__} and not a linear layer'
             )
     for path, parameter in model.named_parameters():
         if _matches(path, target):
-            return UserError(f'LoRA cannot adapt "{target}": {path} is a {parameter.ndim}-D parameter, no linear layer')
+            return UserError(
+                f'LoRA cannot adapt "{target}": {path} is a {parameter.ndim}-D parameter and not a linear layer'
+            )
     return UserError(
         f'no module is called "{target}".{nearest(target, known)} Linear layers here: {", ".join(sorted(known))}'
     )
@@ -140,7 +145,7 @@ def _refuse_tied(model: nn.Module, paths: Sequence[str]) -> None:
 
 def _not_adapted(model: nn.Module, target_names: Sequence[str] | None) -> list[str]:
     backbone, adapted = _backbone(model), set(adaptable_layers(model).values())
-    ignored = (nn.Embedding, Adapter)  # an embedding is a table whose rows are picked, no linear map
+    ignored = (nn.Embedding, Adapter)  # an embedding looks up rows of a table and is not a linear layer
     inside = {child for layer in adapted if isinstance(layer, LoRALinear) for child in layer.modules()}
     found: list[str] = []
     for path, module in model.named_modules():
@@ -163,7 +168,7 @@ def add_adapter_at(
     generator: torch.Generator | None = None,
     rank_stabilised: bool = False,
 ) -> Adapter:
-    """Add an adapter to the linear layer at ``path``, wrapping it the first time."""
+    """Add an adapter to the linear layer at ``path``. The first adapter wraps the layer in a ``LoRALinear``."""
     layer = model.get_submodule(path)
     if isinstance(layer, LoRALinear):
         layer.add_adapter(name, r, alpha, dropout, generator, rank_stabilised)
@@ -174,7 +179,7 @@ def add_adapter_at(
 
 
 def freeze_before_first_adapter(model: nn.Module) -> None:
-    """Freeze every parameter, unless adapters are there already: then a head unfrozen since stays so."""
+    """Freeze every parameter if the model has no adapters yet. A head that was unfrozen later stays unfrozen."""
     if not lora_layers(model):
         model.requires_grad_(False)
 
@@ -190,11 +195,11 @@ def apply_lora_to_model(
 ) -> LoraReport:
     """Give the layers of ``find_target_modules`` a new adapter and make it active; the model changes in place.
 
-    The first adapter freezes everything else; unfreeze a new head afterwards. ``seed``, ``name`` and a
-    layer's path decide that layer's A, so the order of calls does not.
+    The first adapter freezes all other weights; unfreeze a new head afterwards. The random start of each layer depends
+    on ``seed``, ``name`` and the layer's path, and not on the order of calls.
 
     Raises:
-        UserError: unknown or tied targets; a name already taken; a rank, alpha or dropout out of range.
+        UserError: a target is unknown or tied; the name is taken; the rank, alpha or dropout is out of range.
     """
     check_adapter_name(name)
     check_settings(r, alpha, dropout)
@@ -207,7 +212,7 @@ def apply_lora_to_model(
         add_adapter_at(model, path, name, r, alpha, dropout, torch_stream(seed, "lora", name, path))
     set_active_adapter(model, name)
     if missed:
-        _log.warning("LoRA left %d weights that are no linear layer's as they are, first %s", len(missed), missed[0])
+        _log.warning("LoRA adapts linear layers only: %d other weights stay frozen, first %s", len(missed), missed[0])
     return LoraReport(paths, missed)
 
 
@@ -216,7 +221,7 @@ def adapter_names(model: nn.Module) -> list[str]:
 
 
 def _layers_with(model: nn.Module, name: str) -> dict[str, LoRALinear]:
-    """The layers that hold adapter ``name``; there is one at least."""
+    """The layers that have adapter ``name``: at least one, otherwise ``UserError``."""
     found = {path: layer for path, layer in lora_layers(model).items() if name in layer.adapters}
     if not found:
         raise unknown_name("adapter", name, adapter_names(model))
@@ -224,13 +229,13 @@ def _layers_with(model: nn.Module, name: str) -> dict[str, LoRALinear]:
 
 
 def get_lora_parameters(model: nn.Module, name: str | None = None) -> list[nn.Parameter]:
-    """A and B of every layer, of the adapter ``name`` or of all adapters."""
+    """The parameters A and B of every layer: those of adapter ``name``, or without a name those of all adapters."""
     names = [name] if name is not None else adapter_names(model)
     return [p for n in names for layer in _layers_with(model, n).values() for p in layer.adapters[n].parameters()]
 
 
 def set_active_adapter(model: nn.Module, name: str | None) -> None:
-    """Use adapter ``name``, or none: the reference. Which parameters are trainable does not change."""
+    """Make adapter ``name`` active, or none (the reference). This does not change which parameters are trainable."""
     if not lora_layers(model):
         raise UserError("the model has no adapters; apply_lora_to_model or load_adapter first")
     if name is not None:
@@ -240,8 +245,11 @@ def set_active_adapter(model: nn.Module, name: str | None) -> None:
 
 
 def active_adapter(model: nn.Module, name: str | None) -> AbstractContextManager[None]:
-    """Within, this thread's calls use adapter ``name``, or none. The model is not changed, so other threads are not
-    disturbed; what activation checkpointing computes again in the backward pass uses the same adapter."""
+    """Inside the block, calls of this thread use adapter ``name``, or none.
+
+    The model is not changed, so other threads are not disturbed. With activation checkpointing, the backward pass uses
+    the same adapter when it computes activations again.
+    """
     if name is not None:
         _layers_with(model, name)
     layers = lora_layers(model).values()
@@ -251,7 +259,10 @@ def active_adapter(model: nn.Module, name: str | None) -> AbstractContextManager
 
 
 def copy_adapter(model: nn.Module, source: str, target: str) -> None:
-    """A frozen copy without dropout: the reference for a policy that starts from the adapter SFT left."""
+    """Add a frozen copy of adapter ``source``, without dropout, under the name ``target``.
+
+    The copy is the reference for a policy that starts from the adapter of SFT.
+    """
     check_adapter_name(target)
     layers = _layers_with(model, source)
     if target in adapter_names(model):
@@ -263,7 +274,7 @@ def copy_adapter(model: nn.Module, source: str, target: str) -> None:
 
 
 def remove_adapter(model: nn.Module, name: str) -> None:
-    """Forget an adapter; where it was active, none is."""
+    """Remove an adapter from every layer. If the adapter was active, no adapter is active afterwards."""
     for layer in _layers_with(model, name).values():
         del layer.adapters[name]
         layer.active = None if layer.active == name else layer.active
@@ -271,9 +282,9 @@ def remove_adapter(model: nn.Module, name: str) -> None:
 
 @torch.no_grad()
 def merge_lora_weights(model: nn.Module, name: str = "default") -> None:
-    """Add adapter ``name`` to the base weights and take the wrappers away, other adapters with them.
+    """Add adapter ``name`` to the base weights and remove all adapters.
 
-    The model is a plain one again, its weights still frozen.
+    The model is a plain model again. Its weights stay frozen.
     """
     _layers_with(model, name)
     for path, layer in lora_layers(model).items():
@@ -285,8 +296,10 @@ def merge_lora_weights(model: nn.Module, name: str = "default") -> None:
 
 @torch.no_grad()
 def merged_state_dict(model: nn.Module, name: str | None) -> dict[str, Tensor]:
-    """The state dict of the plain model with adapter ``name`` merged (None: the base alone); the model keeps
-    its adapters, so a run can export a usual model and go on."""
+    """The state dict of the plain model with adapter ``name`` merged; with None, of the base alone.
+
+    The model keeps its adapters, so that a run can export a plain model and then continue.
+    """
     layers = lora_layers(model)
     merged = (
         {p: layer.merged_weight(name) for p, layer in _layers_with(model, name).items()} if name is not None else {}
@@ -304,7 +317,7 @@ def merged_state_dict(model: nn.Module, name: str | None) -> dict[str, Tensor]:
 
 
 def print_trainable_parameters(model: nn.Module) -> tuple[int, int]:
-    """Print and return how many numbers are trained, and how many there are; tied weights count once."""
+    """Print and return how many parameters are trained and how many the model has. Tied weights count once."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     total, trainable = sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
     print(f"trainable: {trainable:,} || all: {total:,} || {100 * trainable / max(total, 1):.2f} %")

@@ -2,9 +2,9 @@
 
     y = base(x) + alpha / r · B A x        A (r, in) random, B (out, r) zero at the start
 
-With no adapter active the layer is its base, bit for bit: that is the reference model, and it costs no memory.
+If no adapter is active, the layer gives the same bits as its base. So the reference model needs no memory of its own.
 
-I inputs, O outputs, R rank.
+r rank of an adapter.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from transformers.pytorch_utils import Conv1D
 from concordant.core.errors import UserError
 from concordant.core.seeding import torch_stream
 
-# What the present call brings with it. Calls of several threads on one model each have their own.
+# Settings of the present call. Each thread has its own, also where several threads call one model at once.
 _chosen: ContextVar[Mapping[LoRALinear, str | None]] = ContextVar("adapters of the present call", default={})  # noqa: B039
 _without_dropout: ContextVar[bool] = ContextVar("no dropout in the present call", default=False)
 
 
 @contextmanager
 def still() -> Iterator[None]:
-    """Within, no gradient and no adapter's dropout: two passes give the same numbers, whatever mode the model is in."""
+    """Inside the block there is no gradient and no dropout of adapters, in train mode too.
+
+    So two passes give the same numbers.
+    """
     token = _without_dropout.set(True)
     try:
         with torch.no_grad():
@@ -41,7 +44,7 @@ def still() -> Iterator[None]:
 
 @contextmanager
 def choosing(adapters: Mapping[LoRALinear, str | None]) -> Iterator[None]:
-    """Within, these layers use these adapters, or none, whichever adapter is active otherwise."""
+    """Inside the block, each of these layers uses the given adapter, or none, instead of its active adapter."""
     token = _chosen.set({**_chosen.get(), **adapters})
     try:
         yield
@@ -50,8 +53,10 @@ def choosing(adapters: Mapping[LoRALinear, str | None]) -> Iterator[None]:
 
 
 class Adapter(nn.Module):
-    """One update of one layer. ``lora_A`` is (r, in), ``lora_B`` (out, r); fp32 whatever the base is kept in,
-    because a step of 1e-6 is nothing to a bf16 weight."""
+    """One adapter of one layer. ``lora_A`` is (r, in), ``lora_B`` (out, r).
+
+    Both are fp32 for every dtype of the base, because a bf16 weight rounds a step of 1e-6 away.
+    """
 
     def __init__(
         self,
@@ -69,12 +74,12 @@ class Adapter(nn.Module):
         self.r, self.alpha, self.rank_stabilised = r, alpha, rank_stabilised
         self.dropout = nn.Dropout(dropout)
         like = torch.empty(0) if like is None else like
-        # Drawn on the CPU, so that a GPU starts from the same bits. Kaiming-uniform with a = sqrt(5).
+        # The CPU draws the numbers, so that a GPU starts from the same bits. Kaiming-uniform with a = sqrt(5).
         bound = 1 / math.sqrt(in_features)
         drawn = generator or torch_stream(0, "lora")
-        a_RI = torch.empty(r, in_features, device="cpu").uniform_(-bound, bound, generator=drawn)
+        a_rI = torch.empty(r, in_features, device="cpu").uniform_(-bound, bound, generator=drawn)
         dtype = torch.promote_types(like.dtype, torch.float32)
-        self.lora_A = nn.Parameter(a_RI.to(like.device, dtype))
+        self.lora_A = nn.Parameter(a_rI.to(like.device, dtype))
         self.lora_B = nn.Parameter(torch.zeros(out_features, r, device=like.device, dtype=dtype))
 
     @property
@@ -90,13 +95,13 @@ class Adapter(nn.Module):
         return linear(linear(x, self.lora_A) * self.scaling, self.lora_B)
 
     def update_OI(self) -> Tensor:
-        """What the adapter adds to a weight of shape (out, in)."""
+        """The matrix that the adapter adds to a weight of shape (out, in)."""
         with torch.autocast(self.lora_A.device.type, enabled=False):
             return self.lora_B @ self.lora_A * self.scaling
 
 
 class LoRALinear(nn.Module):
-    """An ``nn.Linear`` or GPT-2's ``Conv1D``, frozen, with named adapters of which ``active`` is applied.
+    """A frozen ``nn.Linear`` or GPT-2 ``Conv1D`` with named adapters, of which only ``active`` is applied.
 
     In a state dict: ``<path>.base.weight``, ``<path>.adapters.<name>.lora_A`` and ``.lora_B``.
     """
@@ -125,7 +130,7 @@ class LoRALinear(nn.Module):
 
     @property
     def active(self) -> str | None:
-        """The adapter in force: the present call's choice (``choosing``), else what was set last."""
+        """The adapter that is used now: the choice of the present call (``choosing``), or else the one that was set."""
         return _chosen.get().get(self, self._active)
 
     @active.setter
@@ -141,7 +146,7 @@ class LoRALinear(nn.Module):
         generator: torch.Generator | None = None,
         rank_stabilised: bool = False,
     ) -> None:
-        """A new trainable adapter beside the others; it is not made active."""
+        """Add a trainable adapter. The active adapter stays active."""
         check_adapter_name(name)
         if name in self.adapters:
             raise UserError(f'the model already has an adapter "{name}"; choose another name or remove_adapter it')
@@ -161,14 +166,14 @@ class LoRALinear(nn.Module):
         return out + self.adapter(self.active)(x).to(out.dtype)
 
     def merged_weight(self, name: str) -> Tensor:
-        """The base's weight with the adapter's update added, in the base's layout and dtype; summed in fp32."""
+        """The base's weight plus the adapter's update, in the layout and dtype of the base. The sum is made in fp32."""
         update = self.adapter(name).update_OI()
         weight = self.base.weight
         return (weight + (update.T if self.transposed else update)).to(weight.dtype)
 
     @property
     def weight(self) -> Tensor:
-        """The weight in force. Some models read it instead of calling the layer (Mamba's ``dt_proj``)."""
+        """The weight that is used now. Some models read the weight and do not call the layer (Mamba's ``dt_proj``)."""
         return self.base.weight if self.active is None else self.merged_weight(self.active)
 
     @property
@@ -181,7 +186,7 @@ class LoRALinear(nn.Module):
 
 def check_adapter_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in dir(nn.ModuleDict()):
-        raise UserError(f'adapter name "{name}": expected letters, digits, "_" or "-", and no name torch uses itself')
+        raise UserError(f'adapter name "{name}": expected letters, digits, "_" or "-", and no name that torch uses')
 
 
 def check_settings(r: int, alpha: float, dropout: float) -> None:

@@ -1,4 +1,4 @@
-"""What an ``adapter_config.json`` asks for, honoured or refused by name; nothing in it is skipped in silence."""
+"""Reads ``adapter_config.json``. Every option in the file is either followed or refused by its name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _HONOURED = {
     "init_lora_weights",
     "bias",
 }
-# No effect on what a trained adapter computes. fan_in_fan_out states how the base keeps its weight, and the base knows.
+# These do not change what a trained adapter computes. fan_in_fan_out says how the base stores its weight, which the
+# base's own layer says too.
 _WITHOUT_EFFECT = {
     "auto_mapping",
     "peft_version",
@@ -42,13 +43,13 @@ _WITHOUT_EFFECT = {
     "qalora_group_size",
     "ensure_weight_tying",
 }
-# Other ways to start (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change the base's weights as well.
+# The other values (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) are refused, because they also change the base's weights.
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeftConfig:
-    """The part of a PEFT LoRA config that decides what the adapter computes and where it goes."""
+    """The options of a PEFT LoRA config that decide which layers get an adapter and what the adapter computes."""
 
     task_type: str | None
     base_name: str | None
@@ -56,23 +57,27 @@ class PeftConfig:
     alpha: float
     dropout: float
     rank_stabilised: bool
-    target_modules: tuple[str, ...] | str | None  # a string is a regular expression over the whole path
+    target_modules: tuple[str, ...] | str | None  # a string is a regular expression for the whole path
     exclude_modules: tuple[str, ...] | str
     layer_indices: tuple[int, ...]  # empty: every layer
     layer_patterns: tuple[str, ...]
-    rank_pattern: dict[str, int]  # regular expressions for the end of a path; the first that matches counts
+    rank_pattern: dict[str, int]  # keys are regular expressions for the end of a path; the first match is used
     alpha_pattern: dict[str, float]
     modules_to_save: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path) -> PeftConfig:
-        """Raises UserError for what is no LoRA config, and for every option that cannot be honoured."""
+        """Read the file.
+
+        Raises:
+            UserError: the file is not a LoRA config, or it has an option that is not supported.
+        """
         if not path.is_file():
             raise UserError(f"{path.parent} has no {path.name}: expected the folder of a PEFT adapter")
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise UserError(f"{path} is no JSON: {error}") from error
+            raise UserError(f"{path} is not readable JSON: {error}") from error
         if not isinstance(raw, dict):
             raise UserError(f"{path} holds a {type(raw).__name__}, expected an object")
         try:
@@ -110,7 +115,7 @@ class PeftConfig:
         return any(f".{key}".find(f".{name}.") >= 0 for name in self.modules_to_save)
 
     def targets(self, path: str) -> bool:
-        """Whether the config says that the layer at ``path`` is adapted; False where it does not say."""
+        """Whether the config names the layer at ``path`` for an adapter; False where it names no layers at all."""
         if self.target_modules is None or _named(self.exclude_modules, path) or self.saves(f"{path}."):
             return False
         if isinstance(self.target_modules, str) or not self.layer_indices:
@@ -160,7 +165,7 @@ def _pattern(key: str, value: object) -> str:
     try:
         re.compile(value)
     except re.error as error:
-        raise UserError(f'{key} holds "{value}", no regular expression: {error}') from error
+        raise UserError(f'{key} holds "{value}", which is not a regular expression: {error}') from error
     return value
 
 

@@ -1,6 +1,7 @@
-"""Adapters in PEFT's two files, ``adapter_config.json`` and ``adapter_model.safetensors``: each loads the other's.
+"""Reads and writes adapters as PEFT does, in ``adapter_config.json`` and ``adapter_model.safetensors``.
 
-A tensor is called ``base_model.model.<path>.lora_A.weight``; a reward head is listed under ``modules_to_save``.
+PEFT loads our files, and we load PEFT's. A tensor is called ``base_model.model.<path>.lora_A.weight``; a reward model's
+head is listed under ``modules_to_save``.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ def save_adapter(
     name: str = "default",
     head: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write adapter ``name`` of ``model`` (with its heads, or the backbone alone) for PEFT.
+    """Write adapter ``name`` of ``model`` for PEFT. ``model`` may have its heads or be the backbone alone.
 
-    ``base_name`` is what PEFT passes to ``from_pretrained`` for the base. ``head`` is a reward model's head,
-    keyed as in the plain sequence-classification model (``{"score.weight": (1, H)}``).
+    PEFT passes ``base_name`` to ``from_pretrained`` to load the base. ``head`` is a reward model's head, with the keys
+    of the plain sequence-classification model (``{"score.weight": (1, H)}``).
 
     Raises:
-        UserError: an unknown adapter or task type; SEQ_CLS without its head, which would be lost.
+        UserError: the adapter or the task type is unknown; SEQ_CLS is given without its head, which would be lost.
     """
     if task_type not in TASK_TYPES:
         raise unknown_name("task type", task_type, TASK_TYPES)
     if task_type == "SEQ_CLS" and not head:
-        raise UserError('a SEQ_CLS adapter needs its head, e.g. head={"score.weight": tensor}; it would be lost')
+        raise UserError('a SEQ_CLS adapter is saved with its head: pass head={"score.weight": tensor}')
     prefix = _backbone_prefix(model)
     adapters = {prefix + p: layer.adapter(name) for p, layer in lora_layers(model).items() if name in layer.adapters}
     if not adapters:
@@ -64,7 +65,7 @@ def save_adapter(
     stored = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
     config = _config_of(adapters, _targets(adapters, model, prefix), base_name, task_type, sorted(head or {}))
     config["fan_in_fan_out"] = any(layer.transposed for layer in lora_layers(model).values())
-    # The config is the seal: weights never stand beside another adapter's config.
+    # The config is written last. So new weights never stand beside the config of an older adapter.
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     weights = safetensors.torch.save(stored, {"format": "pt"})
     write_together(Path(folder), {WEIGHTS_FILE: weights, CONFIG_FILE: text.encode()})
@@ -75,12 +76,12 @@ def load_adapter(
 ) -> dict[str, Tensor] | None:
     """Add the adapter in ``folder`` to ``model`` as ``name`` and make it active.
 
-    Returns its head, keyed as in the plain sequence-classification model, or None. On an error the model is
-    as it was. The first adapter freezes everything else.
+    Returns the adapter's head with the keys of the plain sequence-classification model, or None. An error leaves the
+    model unchanged. The first adapter freezes all other weights.
 
     Raises:
-        UserError: not an adapter folder; pickled weights; a PEFT type or option that is not plain LoRA; modules or
-            shapes of another base; a SEQ_CLS adapter whose head is missing; ``name`` already taken.
+        UserError: the folder is not an adapter folder; its weights are pickled; its PEFT type or an option is not plain
+            LoRA; its modules or shapes belong to another base; a SEQ_CLS adapter lacks its head; ``name`` is taken.
     """
     folder = Path(folder)
     config = PeftConfig.read(folder / CONFIG_FILE)
@@ -93,7 +94,7 @@ def load_adapter(
     _check_base(pairs, layers, config, folder)
     _check_head(model, head, config, folder)
     freeze_before_first_adapter(model)
-    for path, (a_RI, b_OR) in pairs.items():
+    for path, (a_rI, b_Or) in pairs.items():
         adapter = add_adapter_at(
             model,
             path.removeprefix(prefix),
@@ -104,8 +105,8 @@ def load_adapter(
             rank_stabilised=config.rank_stabilised,
         )
         with torch.no_grad():
-            adapter.lora_A.copy_(a_RI)
-            adapter.lora_B.copy_(b_OR)
+            adapter.lora_A.copy_(a_rI)
+            adapter.lora_B.copy_(b_Or)
         adapter.requires_grad_(trainable)
     set_active_adapter(model, name)
     return head or None
@@ -116,7 +117,7 @@ def _pair(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def _backbone_prefix(model: nn.Module) -> str:
-    """PEFT's paths start at the model with its head; a backbone on its own lacks the first step (``model.``)."""
+    """The first part of PEFT's paths, such as ``model.``, that the paths of a backbone without its head lack."""
     if isinstance(model, PreTrainedModel) and model.base_model is model and model.get_output_embeddings() is None:
         return f"{model.base_model_prefix}." if model.base_model_prefix else ""
     return ""
@@ -126,7 +127,7 @@ def _backbone_prefix(model: nn.Module) -> str:
 
 
 def _targets(adapters: dict[str, Adapter], model: nn.Module, prefix: str) -> list[str]:
-    """The last names of the adapted paths where these match no other linear layer, else whole paths."""
+    """The last names of the adapted paths; whole paths where a last name would also match another linear layer."""
     short = {path.rpartition(".")[2] for path in adapters}
     matched = {prefix + path for path in adaptable_layers(model) if path.rpartition(".")[2] in short}
     return sorted(short if matched == set(adapters) else adapters)
@@ -158,7 +159,7 @@ def _config_of(
 
 
 def _number(value: float) -> float:
-    """32 rather than 32.0: PEFT types alpha as an integer."""
+    """An integer where the value is whole, such as 32 for 32.0, because PEFT declares alpha as an integer."""
     return int(value) if float(value).is_integer() else value
 
 
@@ -175,13 +176,13 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def _split(
     tensors: dict[str, Tensor], config: PeftConfig, folder: Path
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """(A, B) by path, and the tensors of ``modules_to_save`` by their key in the plain model."""
+    """The pairs (A, B) by path, and the tensors of ``modules_to_save`` by their key in the plain model."""
     halves: dict[str, dict[str, Tensor]] = {}
     head: dict[str, Tensor] = {}
     for key, value in tensors.items():
@@ -195,23 +196,23 @@ def _split(
             raise UserError(f"{folder / WEIGHTS_FILE}: {key} is neither a LoRA weight nor under modules_to_save")
     for path, half in halves.items():
         if len(half) != 2:
-            raise UserError(f"{folder / WEIGHTS_FILE}: {path} has {min(half)} alone, expected lora_A and lora_B")
+            raise UserError(f"{folder / WEIGHTS_FILE}: {path} has only {min(half)}, expected lora_A and lora_B")
     return {path: (half["lora_A"], half["lora_B"]) for path, half in halves.items()}, head
 
 
 def _check_base(
     pairs: dict[str, tuple[Tensor, Tensor]], layers: dict[str, nn.Module], config: PeftConfig, folder: Path
 ) -> None:
-    """Every pair fits a layer of this model, and every layer the config names has its pair."""
+    """Refuse a pair that fits no layer of this model, and a layer that the config names and that has no pair."""
     other = f"{folder} was made for another base ({config.base_name or 'unnamed'})"
     strange = [path for path in pairs if path not in layers]
     if strange or not pairs:
         raise UserError(f"{other}: this model has no linear layer {strange[0]}" if strange else f"{folder} is empty")
-    for path, (a_RI, b_OR) in pairs.items():
+    for path, (a_rI, b_Or) in pairs.items():
         rank, size = config.rank_of(path), _size(layers[path])
-        if (tuple(a_RI.shape), tuple(b_OR.shape)) != ((rank, size[0]), (size[1], rank)):
+        if (tuple(a_rI.shape), tuple(b_Or.shape)) != ((rank, size[0]), (size[1], rank)):
             raise UserError(
-                f"{other}: {path} holds A {tuple(a_RI.shape)} and B {tuple(b_OR.shape)}, "
+                f"{other}: {path} holds A {tuple(a_rI.shape)} and B {tuple(b_Or.shape)}, "
                 f"expected {(rank, size[0])} and {(size[1], rank)}"
             )
     bare = [path for path in layers if config.targets(path) and path not in pairs]
@@ -220,7 +221,7 @@ def _check_base(
 
 
 def _size(layer: nn.Module) -> tuple[int, int]:
-    """(in, out), whichever way round the weight is kept."""
+    """(in, out) of a linear layer, also where the weight is stored transposed."""
     if isinstance(layer, nn.Linear | LoRALinear):
         return layer.in_features, layer.out_features
     rows, columns = layer.get_parameter("weight").shape  # Conv1D's
@@ -228,7 +229,7 @@ def _size(layer: nn.Module) -> tuple[int, int]:
 
 
 def _check_head(model: nn.Module, head: dict[str, Tensor], config: PeftConfig, folder: Path) -> None:
-    """A head comes along with SEQ_CLS; anything saved that is part of the model itself is refused, not dropped."""
+    """Refuse a SEQ_CLS adapter without its head, and any saved weight that would replace a part of the model."""
     if config.task_type == "SEQ_CLS" and not head:
         raise UserError(f"{folder} is a SEQ_CLS adapter without its head: its scores cannot be reproduced")
     if not isinstance(model, PreTrainedModel):
@@ -238,4 +239,4 @@ def _check_head(model: nn.Module, head: dict[str, Tensor], config: PeftConfig, f
     output_paths = [path for path, module in model.named_modules() if module is output]
     for key in head:
         if key.startswith(f"{body}.") or any(key.startswith(f"{path}.") for path in output_paths):
-            raise UserError(f"{folder} also replaces {key}, a weight of the model itself: only a head can come along")
+            raise UserError(f"{folder} also replaces {key}, a weight of the model itself: only a head can be loaded")

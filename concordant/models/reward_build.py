@@ -1,7 +1,4 @@
-"""Making a sequence classifier with one label out of a causal LM, an encoder, or a folder of either.
-
-H hidden size, V vocabulary.
-"""
+"""Makes a sequence classifier with one label from a causal LM, an encoder, or the folder of either."""
 
 from __future__ import annotations
 
@@ -28,11 +25,15 @@ from concordant.models.load import Policy, embedding_rows, load_config, load_tok
 
 log = logging.getLogger(__name__)
 
-PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]")  # taken from the vocabulary where one is there, else the first is added
+PAD_TOKENS = (
+    "<|pad|>",
+    "<pad>",
+    "[PAD]",
+)  # the first one in the vocabulary is used, else <|pad|> is added
 
 
 def from_folder(place: Path | str, trust: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A reward model that was saved as such."""
+    """A reward model that was saved as a sequence classifier with one label."""
     config = load_config(place, trust)
     made_for = ", ".join(config.architectures or ()) or "an unnamed architecture"
     if "ForSequenceClassification" not in made_for:
@@ -41,7 +42,7 @@ def from_folder(place: Path | str, trust: bool) -> tuple[PreTrainedModel, PreTra
             "Train one from it with `concordant reward`"
         )
     if config.num_labels != 1:
-        raise UserError(f'"{place}" has num_labels = {config.num_labels}; a reward model has 1: a scalar, no classes')
+        raise UserError(f'"{place}" has num_labels = {config.num_labels}; a reward model has 1 label, its score')
     model, missing = load_weights(AutoModelForSequenceClassification, place, config, trust)
     if missing:
         raise UserError(f'"{place}" lacks weights: {", ".join(sorted(missing)[:3])}')
@@ -50,14 +51,14 @@ def from_folder(place: Path | str, trust: bool) -> tuple[PreTrainedModel, PreTra
 
 
 def is_encoder_config(config: PretrainedConfig) -> bool:
-    """True for what is trained to fill gaps: BERT and its kin. Numbers confirm it after loading."""
+    """True for models that are trained to fill gaps, such as BERT. After loading, numbers confirm the answer."""
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING
 
 
 def from_encoder(
     place: Path | str, config: PretrainedConfig, trust: bool, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An encoder with its architecture's own head, new where the folder has none."""
+    """An encoder with the head of its architecture. The head gets new weights where the folder has none."""
     _one_label(config)
     with torch.random.fork_rng():
         torch.manual_seed(derive(seed, "models/reward_head"))
@@ -73,9 +74,10 @@ def from_encoder(
 
 
 def from_policy(policy: Policy, seed: int, keep_lm_head: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A decoder with a linear head without bias, on a copy of the policy's backbone, adapters merged.
+    """A decoder with a linear head without bias, on a copy of the policy's backbone with adapters merged.
 
-    ``keep_lm_head``: the language-model head stays as ``lm_head``, for a language-model loss beside; it is not saved.
+    With ``keep_lm_head`` the model keeps the language-model head as ``lm_head``, so that a language-model loss can be
+    added to the training. This head is not saved.
     """
     config = copy.deepcopy(policy.model.config)
     _one_label(config)
@@ -113,9 +115,10 @@ def _language_model_head(policy: PreTrainedModel, model: PreTrainedModel) -> nn.
 
 
 def set_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give a decoder a pad token that is not its EOS, with a row of its own in this model's embedding.
+    """Give a decoder a pad token that differs from EOS and has its own row in the model's embedding.
 
-    transformers pools the rightmost token that is not padding: with pad = EOS it would score the token before the end.
+    transformers reads the score at the last token that is not padding. If the pad token were EOS, transformers would
+    read the score at the token before the end.
     """
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         vocabulary = tokenizer.get_vocab()
@@ -131,4 +134,4 @@ def set_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
 
 def _one_label(config: PretrainedConfig) -> None:
     config.num_labels = 1
-    config.problem_type = "regression"  # so that text-classification pipelines give the raw score, no sigmoid
+    config.problem_type = "regression"  # makes text-classification pipelines return the raw score without a sigmoid

@@ -1,7 +1,4 @@
-"""Value heads, and a critic that is a model of its own.
-
-N positions, H hidden size.
-"""
+"""Value heads, and the critic as a model of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from concordant.models.traits import ModelTraits
 
 
 class ValueHead(nn.Module):
-    """Hidden → hidden, ReLU, → 1: the two-layer head. Its last layer starts at 0, so that the first value is 0."""
+    """Two layers (H → H, ReLU, H → 1). The last layer starts at 0, so that every value is 0 before training."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -35,7 +32,7 @@ class ValueHead(nn.Module):
 
 
 class LinearValueHead(nn.Module):
-    """Hidden → 1, starting at 0: a critic that knows nothing says 0 rather than noise."""
+    """One layer (H → 1) that starts at 0, so that every value is 0 before training and not noise."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -56,7 +53,7 @@ VALUE_HEADS: dict[CriticHead, Callable[[int], nn.Module]] = {"linear": LinearVal
 
 
 class Critic(NamedTuple):
-    """A backbone without language-model head, a value head on its last hidden states, and how trees are laid for it."""
+    """A backbone without language-model head, a value head on its final hidden states, and the layout of its trees."""
 
     backbone: PreTrainedModel
     head: nn.Module
@@ -71,16 +68,16 @@ class Started(Protocol):
 
 
 def build_critic(start: Started, kind: CriticHead = "linear", seed: int = 0) -> Critic:
-    """A critic with a copy of ``start``'s backbone; nothing is shared, so training it moves nothing else.
+    """A critic with a copy of the backbone of ``start``. No weight is shared, so its training changes no other model.
 
-    With adapters the copy's adapters train and its base stays frozen; else all of
-    it trains, even if ``start`` is frozen.
+    If ``start`` has adapters, the copy's adapters are trained and its base stays frozen. Otherwise all weights of the
+    copy are trained, even if ``start`` is frozen.
     """
     body = copy.deepcopy(backbone(start.model))
     assert isinstance(body, PreTrainedModel)
     active = {layer.active for layer in lora_layers(body).values()}
     for name in adapter_names(body):
-        if name not in active:  # the reference's: it would be trained, and serve nothing
+        if name not in active:  # the adapter of the reference: the critic would train it without using it
             remove_adapter(body, name)
     adapted = bool(adapter_names(body))
     for name, parameter in body.named_parameters():
@@ -92,6 +89,6 @@ def build_critic(start: Started, kind: CriticHead = "linear", seed: int = 0) -> 
 
 
 def output_size(body: PreTrainedModel) -> int:
-    """Size of the final hidden states; OPT may project them to that of its embedding."""
+    """The size of the final hidden states. OPT may project them to the size of its embedding."""
     config = body.config.get_text_config()
     return config.to_dict().get("word_embed_proj_dim") or config.hidden_size

@@ -1,4 +1,4 @@
-"""What was found out about a causal language model when it was loaded."""
+"""The traits of a causal language model, measured once when the model is loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ModelTraits:
 
 
 def prepare_model(model: PreTrainedModel) -> ModelTraits:
-    """Decide a causal LM's layout and head. Draws nothing from global random state."""
+    """Measure the layout and the head of a causal LM. The global random state is not used."""
     if not is_causal(model):
-        raise UserError(f"{type(model).__name__} lets a token see later ones: expected a causal language model")
+        raise UserError(f"{type(model).__name__} lets a token see later tokens: expected a causal language model")
     return ModelTraits(check_layout(model), find_head(model))

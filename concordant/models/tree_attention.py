@@ -1,9 +1,7 @@
-"""Running a transformers backbone on trees: an explicit mask of who sees whom, and positions that restart.
+"""Runs a transformers backbone on trees, with a mask of which token sees which, and positions that restart per branch.
 
-The model's own code is not touched. A tree layout needs an architecture whose positions are mixed by attention alone
-and which honours a given mask and given position ids; ``layout.py`` proves both at load.
-
-R rows, L row length, H hidden size, N any positions, V vocabulary.
+The model's own code is not changed. The tree layout is exact only if attention alone mixes the positions and the model
+follows a given mask and given position ids. ``layout.py`` checks both when a model is loaded.
 """
 
 from __future__ import annotations
@@ -20,38 +18,38 @@ from concordant.core import logprobs
 from concordant.core.trees import ROW_TOKENS, Layout, PromptTree, TreeBatch, micro_batches
 from concordant.models.backbone import FULL, SLIDING, layer_types, run_backbone, sliding_window
 
-# Tokens (rows × length) of a pass without gradient. A CPU takes half as long again where what a layer makes is more
-# than its cache holds.
+# Tokens (rows × length) of a pass without gradient. A CPU is much slower when the tensors of a layer do not fit in its
+# cache.
 CPU_FORWARD_TOKENS, FORWARD_TOKENS = 2048, 32768
 
 
 def forward_tokens(device: torch.device) -> int:
-    """Tokens (rows × length) a pass without gradient works on at once."""
+    """How many tokens (rows × length) go through the model at once in a pass without gradient."""
     return CPU_FORWARD_TOKENS if device.type == "cpu" else FORWARD_TOKENS
 
 
 class Reader(Protocol):
-    """How a model reads trees. ``PlainReader`` is the mathematics, ``kernels.reader.FastReader`` the same numbers."""
+    """How a model reads trees: ``PlainReader`` by the model's own code, ``kernels.reader.FastReader`` by kernels."""
 
     def batches(self, trees: Sequence[PromptTree], max_tokens: int, row_tokens: int = ROW_TOKENS) -> list[TreeBatch]:
-        """``trees`` in batches of at most ``max_tokens``, padding counted, and of one whole tree at least."""
+        """Split ``trees`` into batches of at most ``max_tokens``, padding included; a batch has at least one tree."""
         ...
 
     def hidden_at(self, batch: TreeBatch, at_N: Tensor) -> Tensor:
         """Final hidden states at ``at_N`` of the flattened rows, (N, H).
 
-        ``at_N``: positions with a token, in any order, repeated or not.
+        ``at_N`` holds positions with a token, in any order, and may repeat a position.
         """
         ...
 
     @property
     def distribution(self) -> logprobs.Distribution:
-        """What turns logits into numbers of the response tokens."""
+        """The function from logits to log-probability and entropy of each response token."""
         ...
 
 
 class PlainReader:
-    """Trees read by the model's own code, with a mask over every row."""
+    """Reads trees with the model's own code and a mask over every row."""
 
     distribution = staticmethod(logprobs.distribution)
 
@@ -66,22 +64,22 @@ class PlainReader:
 
 
 def rows_at(x_TH: Tensor, at_N: Tensor) -> Tensor:
-    """``x_TH[at_N]``, (N, H), with a gradient that is the same to the bit however many threads there are.
+    """``x_TH[at_N]``, (N, H), with a gradient that has the same bits for every number of threads.
 
-    All branches of a tree read the last hidden state of its trunk. The gradient of plain indexing adds the branches'
-    parts in whatever order the threads come. This is an embedding look-up, whose gradient adds the parts in a fixed
-    order, in a seventh of the time.
+    All branches of a tree read the last hidden state of the trunk. The gradient of plain indexing would add the
+    branches' parts in an order that depends on the threads. The gradient of an embedding look-up adds the parts in a
+    fixed order and is faster.
     """
     return F.embedding(at_N, x_TH)
 
 
 def hidden_states(model: PreTrainedModel, batch: TreeBatch, layout: Layout) -> Tensor:
-    """Hidden states after the final norm, (R, L, H), what an output head reads.
+    """Hidden states after the final norm, (R, L, H), which an output head reads.
 
-    ``model`` is a backbone or anything that carries one (a causal LM, a sequence classifier). With
-    ``Layout.FLAT`` every row of ``batch`` must hold one branch with its own trunk (``micro_batches`` does so):
-    a plain two-dimensional mask is enough, and works for every architecture. Numbers where there is no token
-    are finite and mean nothing.
+    ``model`` is a backbone or a model with a backbone (a causal LM, a sequence classifier). With ``Layout.FLAT`` every
+    row of ``batch`` must hold one branch with its own trunk, as ``micro_batches`` makes them. Then a plain
+    two-dimensional mask is enough, and it works for every architecture. At positions without a token the numbers are
+    finite and have no meaning.
     """
     if layout is Layout.FLAT:
         return run_backbone(model, batch.ids_RL, attention_mask=batch.is_token_RL.long())
@@ -90,10 +88,11 @@ def hidden_states(model: PreTrainedModel, batch: TreeBatch, layout: Layout) -> T
 
 
 def visible(batch: TreeBatch, window: int | None = None) -> Tensor:
-    """True where token q may see token k, bool (R, q, k): same tree, k not later, k of the trunk or of q's branch.
+    """True where token q may see token k, bool (R, Q, K).
 
-    ``window``: tokens back a query sees, itself included, counted in position ids as a plain row counts them. A
-    position without token sees only its own kind, so that no row of the mask is empty (an empty one gives NaN).
+    q sees k if both belong to one tree, k is not later, and k belongs to the trunk or to q's branch. ``window`` is the
+    number of tokens that a query sees, its own token included, counted in position ids as in a plain row. A position
+    without a token sees other positions without a token, because an empty row of the mask would give NaN.
     """
     length = batch.ids_RL.shape[1]
     tree_RL, branch_RL = batch.tree_RL, batch.branch_RL
@@ -106,10 +105,9 @@ def visible(batch: TreeBatch, window: int | None = None) -> Tensor:
 
 
 def attention_mask(config: PretrainedConfig, batch: TreeBatch) -> Tensor | dict[str, Tensor]:
-    """The 4-D mask (R, 1, q, k) this architecture takes: one for all layers, or one a layer type.
+    """The 4-D mask (R, 1, Q, K) that this architecture takes: one for all layers, or one for each type of layer.
 
-    Boolean for attention functions that select by it; numbers to add for eager attention, which would add
-    True as 1.
+    The mask is boolean, except for eager attention, which adds the mask to the scores and would add True as 1.
     """
     config = config.get_text_config()
     types, window = layer_types(config), sliding_window(config)

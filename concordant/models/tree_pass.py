@@ -1,4 +1,4 @@
-"""The one loop that runs a network on batches of trees and puts its numbers in the caller's order."""
+"""The one loop that runs a network on batches of trees and returns the numbers in the caller's order."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def forward_trees(
     batches: Sequence[TreeBatch],
     device: torch.device,
 ) -> BranchOutputs:
-    """What ``run`` gives for all ``trees``, in fp32 on the CPU, in the order of trees, branches and response tokens.
+    """The outputs of ``run`` for all ``trees``, in fp32 on the CPU, in the order of trees, branches and tokens.
 
-    ``batches``: the same trees, cut as the network reads them best (``Reader.batches``).
+    ``batches`` holds the same trees, split as the network reads them best (``Reader.batches``).
     """
     tokens = sum(b.response_length for t in trees for b in t.branches)
     branches = sum(len(t.branches) for t in trees)

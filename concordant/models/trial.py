@@ -1,7 +1,4 @@
-"""Random tokens on which a model is tried when it is loaded, and when two results count as the same.
-
-R rows, L row length.
-"""
+"""Random tokens to check a model when it is loaded, and the tolerance within which two results count as equal."""
 
 from __future__ import annotations
 
@@ -13,11 +10,12 @@ from concordant.core.seeding import torch_stream
 from concordant.core.trees import Branch, PromptTree
 from concordant.models.backbone import CHECK_WINDOW
 
-TOLERANCE = 1e-4  # of the hidden states' root mean square; fp32 gives 1e-6, a wrong mask 1e-1, wrong RoPE angles 1e-3
+# A share of the hidden states' root mean square. Rounding in fp32 gives 1e-6, wrong RoPE angles 1e-3, a wrong mask 0.1.
+TOLERANCE = 1e-4
 
 
 def random_trees(model: PreTrainedModel, length: int) -> list[PromptTree]:
-    """Two trees of two branches, every trunk with its branch ``length`` tokens, so that plain rows need no padding."""
+    """Two trees of two branches. A trunk with one branch has ``length`` tokens, so that plain rows need no padding."""
     stream = torch_stream(0, "models/layout")
     vocabulary = model.config.get_text_config().vocab_size
 
@@ -31,7 +29,7 @@ def random_trees(model: PreTrainedModel, length: int) -> list[PromptTree]:
 
 
 def two_rows(model: PreTrainedModel) -> tuple[Tensor, int]:
-    """Plain rows (2, L) that begin alike, and for how many tokens."""
+    """Two plain rows, (2, L), that begin with the same tokens, and the number of these tokens."""
     (tree, _) = random_trees(model, 2 * CHECK_WINDOW + 1)
     rows = torch.stack([torch.cat([tree.prompt_P, b.ids_T]) for b in tree.branches])
     return rows.to(model.device), len(tree.prompt_P)

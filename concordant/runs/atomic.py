@@ -1,7 +1,7 @@
-"""Files and folders that are whole or not there: written under another name on the same disk, then renamed.
+"""Writes files and folders under a temporary name on the same disk and then renames them.
 
-Everything that replaces a file or a folder uses one of these functions. A process may be killed anywhere: a reader
-then finds the old contents or the new ones, never a mixture. Temporary names begin with a dot.
+One of these functions writes every file and folder that is replaced. So if the process is killed at any moment, a
+reader finds the old contents or the new contents, and never a mixture. Temporary names begin with a dot.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
-    """Replace the file ``path`` by ``data`` in one go.
+    """Replace the file ``path`` by ``data`` in one atomic step.
 
-    ``durable``: the file survives a power cut once the call has returned. Without ``durable`` the file survives only
-    the end of the process, which costs no wait for the disk.
+    With ``durable`` the file survives a power cut after the call. Without ``durable`` the file survives the end of the
+    process but perhaps not a power cut, and the call does not wait for the disk.
     """
     temporary = _stage(path, data, durable)
     try:
@@ -35,15 +35,15 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
 
 
 def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Replace files of ``folder`` that mean something only together; other files there stay.
+    """Replace ``files`` in ``folder`` that belong together. Other files of the folder stay.
 
-    The last file of ``files`` is the seal: the old one is removed first and the new one arrives last. So whenever the
-    process dies, a folder that has its seal has files that belong together.
+    The last file in ``files`` marks the others as complete: its old version is removed first, and its new version is
+    put in place last. So whenever the process dies, if this file is there, all files belong together.
     """
     folder.mkdir(parents=True, exist_ok=True)
     staged: dict[str, Path] = {}
     try:
-        for name, data in files.items():  # all of them before any is replaced: a full disk costs nothing
+        for name, data in files.items():  # write all before replacing any, so that a full disk changes no file
             staged[name] = _stage(folder / name, data, durable=True)
         *_, seal = files
         (folder / seal).unlink(missing_ok=True)
@@ -57,10 +57,10 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside ``path`` to write into. At the end it takes the name ``path``, and what was there goes.
+    """Give the block a new folder to write into, which replaces ``path`` at the end of the block.
 
-    When the block raises, ``path`` stays as it was. Two renames are needed where ``path`` exists; a kill between the
-    two leaves no ``path``, and ``recover`` puts the old folder back.
+    If the block raises an error, ``path`` is unchanged. If ``path`` exists, two renames are needed. A kill between them
+    leaves no ``path``; ``recover`` then puts the old folder back.
     """
     path = Path(path)
     recover(path)
@@ -85,7 +85,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def recover(path: Path) -> None:
-    """Put the old folder ``path`` back where a kill has left none, and remove what a killed write has left beside."""
+    """Put the old folder ``path`` back if a kill left none, and remove temporary folders of a killed write."""
     new, old = _beside(path)
     if old.exists() and not path.exists():
         os.rename(old, path)
@@ -94,7 +94,7 @@ def recover(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until the file is on the disk; of a folder, until its renames are."""
+    """Wait until the file is on the disk. For a folder, wait until its renames are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -103,7 +103,7 @@ def sync(path: Path) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """What ``write_bytes`` calls a file of that name until it is whole."""
+    """The name of a file while ``write_bytes`` writes it."""
     return f".{name}.tmp"
 
 

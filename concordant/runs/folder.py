@@ -1,7 +1,7 @@
-"""The folder a run writes: the interface between training, the doctor, the report and the studio.
+"""The folder that a run writes. Training, the doctor and the report exchange data only through this folder.
 
-``runs/names.py`` says what each file is. A whole file appears at once or not at all. A line of a ``.jsonl`` file is
-with the system when its call returns, so that it outlives the process, and on the disk with the next checkpoint.
+``runs/names.py`` lists the files. A file that is replaced is complete or does not appear. A line of a ``.jsonl`` file
+survives the end of the process after the call that logs the line, and a power cut after the next checkpoint.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _RESULTS = (MODEL, CHECKPOINTS, TENSORBOARD)
 
 
 class RunFolder:
-    """Makes and locks ``path``; a context manager that unlocks it.
+    """Makes and locks the folder ``path``. As a context manager, it unlocks the folder at the end.
 
-    A folder that already holds a run is refused, so that no result is lost to a repeated command; with ``resume`` it is
-    continued (``rewind`` then cuts the logs back to the checkpoint), with ``may_differ`` even where the run's
-    ``inputs`` have changed.
+    A folder that already holds a run is refused, so that a repeated command does not destroy a result. With ``resume``
+    the run is continued, and ``rewind`` shortens the logs to the checkpoint. With ``may_differ`` the run is continued
+    even if its ``inputs`` have changed.
     """
 
     def __init__(self, path: str | Path, resume: bool = False, may_differ: bool = False) -> None:
@@ -38,7 +38,7 @@ class RunFolder:
         self.inputs = Inputs()
         self.config: Mapping[str, Any] = {}
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file; expected a folder to write the run to")
+            raise UserError(f"{self.path} is a file; expected a folder for the run")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.path)
@@ -58,7 +58,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """What progress lines call the run."""
+        """The name of the run in progress lines."""
         return self.path.resolve().name
 
     @property
@@ -74,8 +74,11 @@ class RunFolder:
         return self.path / TENSORBOARD
 
     def set_config(self, config: Mapping[str, Any]) -> None:
-        """``config``: the resolved mapping with its verb, as ``config.parse.to_mapping`` gives it. Written at once for
-        a new run; a run that goes on writes it once it knows that it may (``write_config``)."""
+        """Set the config: the resolved mapping with its verb, as ``config.parse.to_mapping`` gives it.
+
+        A new run writes the config at once. A resumed run writes it later (``write_config``), after its inputs were
+        compared.
+        """
         self.config = config
         self.status.update("preparing", verb=str(config.get("verb", "")))
         if not (self.path / CONFIG).exists() or not self.resume:
@@ -86,17 +89,21 @@ class RunFolder:
             write_text(self.path / CONFIG, dump_yaml(self.config))
 
     def changes_since(self, before: Inputs, source: str) -> dict[str, list[str]]:
-        """What is different now, by what it means. UserError where it makes another run, unless that was asked for."""
+        """The changed inputs, grouped by their consequence.
+
+        Raises:
+            UserError: a change makes it a different run, and ``may_differ`` is off.
+        """
         other = refused(before, self.inputs)
         if other and not self.may_differ:
             listed = "\n  ".join(other)
-            way_out = "put them back, or go on with the new ones by --resume force"
-            raise UserError(f"{source} is of a run with other settings:\n  {listed}\n{way_out}")
-        found = {"goes on with other settings": other, "the last bits may differ": rounded(before, self.inputs)}
+            way_out = "change them back, or continue with the new ones by --resume force"
+            raise UserError(f"{source} belongs to a run with other settings:\n  {listed}\n{way_out}")
+        found = {"continues with other settings": other, "the last bits may differ": rounded(before, self.inputs)}
         return {meaning: changes for meaning, changes in found.items() if changes}
 
     def note(self, changes: Mapping[str, list[str]]) -> list[str]:
-        """Put ``changes_since`` into events.jsonl; returns a line for each meaning."""
+        """Write the result of ``changes_since`` to events.jsonl. Returns a line for each consequence."""
         for meaning, lines in changes.items():
             self.log_event({"kind": "resume", "meaning": meaning, "changes": lines})
         return [f"{meaning}: {'; '.join(lines)}" for meaning, lines in changes.items()]
@@ -111,26 +118,26 @@ class RunFolder:
         self._append(EVENTS, [event])
 
     def offsets(self) -> dict[str, int]:
-        """How long each log is, in bytes: part of a checkpoint. So much of it is then safe on disk."""
+        """Sync the logs to the disk and return their lengths in bytes, which are part of a checkpoint."""
         for name in _LOGS:
             if (self.path / name).exists():
                 sync(self.path / name)
         return {name: _size(self.path / name) for name in _LOGS}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """Forget what was logged after ``offsets`` was taken; a half-written last line goes too."""
+        """Remove the lines that were logged after ``offsets`` were taken, and an incomplete last line."""
         for name in _LOGS:
             if (self.path / name).exists():
                 os.truncate(self.path / name, min(_size(self.path / name), offsets.get(name, 0)))
 
     def publish(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Let ``write`` fill a new folder, then put it in the place of ``name``."""
+        """Call ``write`` with a new folder, then put this folder in the place of ``name``."""
         with whole_folder(self.path / name) as new:
             write(new)
         return self.path / name
 
     def close(self) -> None:
-        """Give the folder free. A run that ends otherwise than by leaving the ``with`` block reads as died."""
+        """Unlock the folder. A run that calls this without leaving its ``with`` block is later reported as died."""
         self._lock.release()
 
     def __enter__(self) -> RunFolder:
@@ -138,7 +145,7 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         stopped = None
-        if kind is KeyboardInterrupt:  # outside the loop, which saves first
+        if kind is KeyboardInterrupt:  # raised only outside the loop; inside, the loop saves first
             way_on = "continue with --resume auto" if self.holds_a_run else "the same command starts again"
             stopped = RunStopped(f"{self.path}: interrupted; {way_on}")
         self.status.end(stopped or error)
@@ -151,11 +158,11 @@ class RunFolder:
         try:
             if lines:
                 with (self.path / name).open("a", encoding="utf-8") as file:
-                    if _ends_torn(self.path / name):  # a kill cut the last line: the next one begins its own
+                    if _ends_torn(self.path / name):  # a kill left an incomplete line, so the next row needs a new line
                         file.write("\n")
                     file.writelines(lines)
         except OSError as problem:
-            way_out = "make room there and go on with --resume auto"
+            way_out = "make room there and continue with --resume auto"
             raise RunFailed(f"cannot write {self.path / name}: {problem.strerror}; {way_out}") from None
 
 

@@ -1,4 +1,4 @@
-"""What tells one set of inputs from another: files by content, code by version and source."""
+"""Identifies the inputs of a run: files by their contents, code by its version and source."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_HASHED_BYTES = 64 * 2**20  # more is told apart by size and time: hashing a 10 GB model takes a minute
-_ENTRIES = 10_000  # files of a folder that are looked at
+_HASHED_BYTES = 64 * 2**20  # larger files are identified by size and time, because hashing 10 GB takes a minute
+_ENTRIES = 10_000  # the most files of a folder that are looked at
 
 
 def identity(path: Path) -> Any:
-    """What tells the contents of a file or folder from another's."""
+    """A value that identifies the contents of a file or folder."""
     if not path.is_dir():
         return _content(path) if path.stat().st_size <= _HASHED_BYTES else _stamp(path)
     entries = sorted(entry for entry in path.rglob("*") if entry.is_file())[:_ENTRIES]
@@ -24,7 +24,7 @@ def identity(path: Path) -> Any:
 
 
 def paths_in(value: Any) -> Iterator[str]:
-    """The texts, or their parts in ``name=PATH``, ``PATH=weight`` and ``best_of_n:4:PATH``, that are on disk."""
+    """All paths on the disk that ``value`` names, also in ``name=PATH``, ``PATH=weight`` and ``best_of_n:4:PATH``."""
     for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
         head, _, tail = text.partition("=")
         for candidate in {text, head, tail, tail.split(":", 2)[-1]}:
@@ -34,7 +34,7 @@ def paths_in(value: Any) -> Iterator[str]:
 
 @functools.cache
 def code_version() -> str:
-    """The package's version and a hash of its source: a result of older code is not kept."""
+    """The package's version and a hash of its source, so that results of older code are made again."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""What a run's numbers depend on, kept in every checkpoint, and what has changed when the run goes on."""
+"""The inputs on which a run's numbers depend. Every checkpoint stores them, and a resumed run compares them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 from concordant.config.checks import shown
 from concordant.runs.identity import identity, paths_in
 
-DATA = "data"  # the records themselves, beside the keys that say where they come from
+DATA = "data"  # stands for the records themselves; other keys say where the records come from
 
 # Keys that change no number of the run.
 HARMLESS = {
     "output", "resume", "train.log_every", "train.save_every", "train.save_minutes", "train.keep_last",
     "train.tensorboard",
 }  # fmt: skip
-# Keys that change nothing but how sums are rounded: the same mathematics, perhaps other bits.
+# Keys that only change how sums are rounded: the mathematics is the same, but the last bits may differ.
 ROUNDING = {
     "packing", "sampling.slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
     "model.device", "model.kernels", "model.activation_checkpointing",
     "critic.device", "critic.kernels", "critic.activation_checkpointing",
 }  # fmt: skip
-# Keys that choose the records: compared by the records they lead to.
+# Keys that choose the records. They are compared by the records that they lead to.
 CHOOSE_DATA = {
     f"data.{key}" for key in ("path", "test_path", "format", "skip_bad_rows", "max_samples", "test_fraction")
 }
@@ -33,7 +33,7 @@ CHOOSE_DATA = {
 
 @dataclass
 class Inputs:
-    """Settings by dotted key, and under the same key a hash where a file's or the data's content says more."""
+    """Settings by dotted key. Where a setting names a file or data, a hash of its contents has the same key."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
@@ -41,19 +41,19 @@ class Inputs:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Inputs:
-        """From a config's values by dotted key; files and folders that they name are looked at."""
+        """Make inputs from the values of a config by dotted key. Files and folders that they name are read."""
         contents = {}
         for key, value in settings.items():
             paths = set(paths_in(value)) if key not in HARMLESS | CHOOSE_DATA else set()
-            if paths:  # the same files elsewhere are the same input
+            if paths:  # equal files in another place are the same input
                 text = json.dumps(value)
-                for path in sorted(paths, key=len, reverse=True):  # a path may begin with another
+                for path in sorted(paths, key=len, reverse=True):  # one path may be the beginning of another
                     text = text.replace(path, _hash(json.dumps(identity(Path(path)))))
                 contents[key] = _hash(text)
         return cls(dict(settings), contents)
 
     def add_data(self, train: Sequence[Any], heldout: Sequence[Any]) -> None:
-        """The records, in their order, as they were read."""
+        """Add the records in the order in which they were read."""
         self.settings[DATA] = f"{len(train):,} records, {len(heldout):,} held out"
         self.contents[DATA] = records_hash([train, heldout])
 
@@ -66,7 +66,7 @@ class Inputs:
 
 
 def refused(before: Inputs, now: Inputs) -> list[str]:
-    """Changes that make it another run, a line each: ``key: old -> new``."""
+    """The changes that make it a different run, one line each: ``key: old -> new``."""
     moved = before.contents.get(DATA) != now.contents.get(DATA)
     keys = [key for key in {**before.settings, **now.settings} if key not in HARMLESS | ROUNDING]
     lines = []
@@ -79,7 +79,7 @@ def refused(before: Inputs, now: Inputs) -> list[str]:
 
 
 def rounded(before: Inputs, now: Inputs) -> list[str]:
-    """Changes after which the same run may have other bits."""
+    """The changes after which the last bits of the run's numbers may differ."""
     keys = sorted(ROUNDING & {*before.settings, *now.settings})
     settings = [_line(key, before.settings, now.settings) for key in keys if _differs(key, before, now)]
     names = {**before.environment, **now.environment}
@@ -92,7 +92,7 @@ def rounded(before: Inputs, now: Inputs) -> list[str]:
 
 
 def records_hash(sides: Iterable[Sequence[Any]]) -> str:
-    """A hash of records, which are frozen dataclasses of text and numbers, and of where each side ends."""
+    """A hash of the records of each side. Records are frozen dataclasses of text and numbers."""
     digest = hashlib.sha256()
     for side in sides:
         for record in side:

@@ -1,4 +1,4 @@
-"""One process a folder. The kernel drops the lock when its process dies, so none can be stale."""
+"""A lock so that only one process writes a folder. The operating system frees the lock when its process dies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from concordant.runs.names import LOCK
 
 
 class FolderLock:
-    """Held from construction to ``release``. A second holder gets a UserError that names the first."""
+    """Holds the lock from construction to ``release``. A second process gets a UserError that names the first."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
@@ -24,15 +24,15 @@ class FolderLock:
         os.pwrite(self._descriptor, (json.dumps(holder) + "\n").encode(), 0)
 
     def release(self) -> None:
-        """Safe to call twice."""
+        """Free the lock. A second call does nothing."""
         if self._descriptor >= 0:
-            self.path.unlink(missing_ok=True)  # before the lock goes: whoever waits sees that the file is not the same
+            self.path.unlink(missing_ok=True)  # while the lock is held, so that a waiting process sees a changed file
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock file ``path``. The lock is asked for and given back at once."""
+    """Whether a living process holds the lock file ``path``. The function takes the lock and frees it at once."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
@@ -60,7 +60,7 @@ def _take(path: Path) -> int:
             if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
                 return descriptor
         except FileNotFoundError:
-            pass  # released between open and flock: the file we hold is no longer in the folder
+            pass  # the file was removed between open and flock, so this lock protects nothing
         os.close(descriptor)
 
 

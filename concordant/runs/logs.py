@@ -1,7 +1,7 @@
-"""Files of JSON: how a line is written, and the one reader, which takes what a kill or a bad disk has left.
+"""Writes lines of JSON, and reads such files even if a kill or a bad disk has damaged them.
 
-A process can be killed in the middle of a line, a resumed run cuts its logs back to its checkpoint, and a disk can
-damage anything. The reader never raises for any of these: it gives every row that can be read and counts the rest.
+A process can be killed in the middle of a line, a resumed run shortens its logs to its checkpoint, and a disk can
+damage any byte. The reader raises no error in these cases. It returns every row that can be read and counts the others.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 Row = dict[str, Any]
 
-_TAIL = 256  # bytes before the place that was read to, by which a follower knows the file again
+_TAIL = 256  # a follower compares so many bytes before its position, to notice that the file was replaced
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """One line of strict JSON. NaN and infinity, which JSON has no word for, become null."""
+    """One line of strict JSON. NaN and infinity become null, because JSON has no such numbers."""
     return json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -29,15 +29,15 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """What a file of JSON lines holds, or what is new in it."""
+    """The rows of a file of JSON lines, or only its new rows."""
 
     rows: list[Row] = field(default_factory=list)
-    damaged: list[int] = field(default_factory=list)  # numbers of the lines, from 1, that are not one whole object
-    ends_torn: bool = False  # behind the last newline stands a part of a line: its writer is at work, or was killed
-    restarted: bool = False  # the file is another or shorter: these rows replace all that were read before
+    damaged: list[int] = field(default_factory=list)  # numbers, from 1, of the lines that are not one complete object
+    ends_torn: bool = False  # the file ends with an incomplete line: its writer is still writing, or was killed
+    restarted: bool = False  # the file was replaced or shortened: these rows replace all earlier rows
 
     def complaint(self, path: Path) -> str:
-        """One sentence on the damaged lines; '' where there are none."""
+        """A sentence about the damaged lines; '' if there are none."""
         if not self.damaged:
             return ""
         shown = ", ".join(map(str, self.damaged[:5])) + (", …" if len(self.damaged) > 5 else "")
@@ -47,9 +47,9 @@ class Log:
 
 
 def read_log(path: Path, key: str = "") -> Log:
-    """Every row of the file; none where there is no file. A last line without its newline counts if it is whole.
+    """Every row of the file; no rows if there is no file. A complete last line counts also without its newline.
 
-    ``key``: what every row has a number for, "step" in most files; a row without one counts as damaged.
+    Every row must have a number under ``key``, which is "step" in most files. A row without it counts as damaged.
     """
     follower = Follower(path, key)
     log = follower.read()
@@ -60,7 +60,7 @@ def read_log(path: Path, key: str = "") -> Log:
 
 
 def read_whole_lines(path: Path) -> list[tuple[Row, int]]:
-    """The rows up to the first line that is not whole, each with the byte behind its line: where a file may be cut."""
+    """The rows before the first incomplete line, each with the offset of its end, where the file may be shortened."""
     found: list[tuple[Row, int]] = []
     end = 0
     for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
@@ -73,7 +73,7 @@ def read_whole_lines(path: Path) -> list[tuple[Row, int]]:
 
 
 def read_json(path: Path) -> Row | None:
-    """The object in a file of one JSON object; None where there is no file, or no whole object in it."""
+    """The object in a file of one JSON object; None if there is no file or no complete object."""
     try:
         return _object(path.read_bytes())
     except OSError:
@@ -81,17 +81,17 @@ def read_json(path: Path) -> Row | None:
 
 
 class Follower:
-    """Reads a file as it grows: every ``read`` gives what is new since the one before."""
+    """Reads a file while it grows. Each call of ``read`` returns the rows that are new since the last call."""
 
     def __init__(self, path: Path, key: str = "") -> None:
         self.path, self.key = path, key
-        self.offset = 0  # bytes read, always behind a newline
-        self.rest = b""  # what stood behind the last newline at the last read
-        self._line = 0  # lines read
+        self.offset = 0  # bytes read so far, up to the end of a line
+        self.rest = b""  # the incomplete line that the last read found at the end
+        self._line = 0  # lines read so far
         self._tail = b""  # the last bytes before ``offset``
 
     def read(self) -> Log:
-        """New whole lines. A file that was cut back or replaced since is read again from its start, and said so."""
+        """The new complete lines. A shortened or replaced file is read again from its start (``restarted``)."""
         try:
             with self.path.open("rb") as file:
                 restarted = not self._is_known(file)
@@ -111,7 +111,7 @@ class Follower:
         return Log(rows=rows, damaged=damaged, ends_torn=bool(self.rest), restarted=restarted)
 
     def row_of(self, line: bytes) -> Row | None:
-        """The row in a line; None where there is none."""
+        """The row in a line; None if the line has no row."""
         row = _object(line)
         return row if row is not None and self._fits(row) else None
 
@@ -141,7 +141,10 @@ class Follower:
         return rows, damaged
 
     def _glued(self, line: bytes) -> Row | None:
-        """The whole row at the end of a line that begins with a torn one: the next process wrote behind a cut."""
+        """The complete row at the end of a line that begins with an incomplete row.
+
+        Such a line appears when a process is killed inside a row and the next process appends to the file.
+        """
         start = line.find(b'{"', 1)
         while start > 0:
             row = self.row_of(line[start:])

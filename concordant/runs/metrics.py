@@ -1,6 +1,6 @@
-"""Every metric's name, meaning and unit: what a row of metrics.jsonl, TensorBoard and the doctor's rules have.
+"""The name, the meaning and the unit of every metric in metrics.jsonl, in TensorBoard and in the doctor's rules.
 
-docs/metrics.md is this table for people; a test compares the two, and another that no run logs a name that is missing
+docs/metrics.md shows this table; a test compares the two. Another test checks that no run logs a metric that is missing
 here. A name under ``eval/`` is the same metric on held-out data.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DOCTOR = "doctor/"  # before the names of metrics that only the doctor's rules read
+DOCTOR = "doctor/"  # prefix of evidence: metrics that only the doctor's rules read
 EVAL = "eval/"
 
 
@@ -16,7 +16,7 @@ EVAL = "eval/"
 class Metric:
     meaning: str
     unit: str
-    stages: str = "all"  # that log it; "all" are sft, reward, dpo and ppo
+    stages: str = "all"  # the stages that log the metric; "all" means sft, reward, dpo and ppo
 
 
 _SHARE, _NATS, _REWARD = "share", "nats", "reward units"
@@ -25,20 +25,20 @@ METRICS: dict[str, Metric] = {
     "step": Metric("steps taken, from 1", "steps"),
     "tokens": Metric("tokens of all steps since the run began, prompts included", "tokens"),
     "samples": Metric(
-        "examples or answers of all steps since the run began; under eval/ how many were looked at", "count"
+        "examples or answers of all steps since the run began; under eval/ the number of held-out ones", "count"
     ),
-    "epoch": Metric("how often the data has been seen", "epochs"),
-    "learning_rate": Metric("of this step, after warmup and schedule", "rate"),
-    "loss": Metric("what the step lowered: the sum of its terms", "depends on the stage"),
+    "epoch": Metric("passes over the data so far", "epochs"),
+    "learning_rate": Metric("learning rate of this step, after warmup and schedule", "rate"),
+    "loss": Metric("the loss of this step: the weighted sum of its terms", "depends on the stage"),
     "grad_norm": Metric("norm of the gradient before clipping", "norm"),
-    "skipped": Metric("updates left out because loss or gradient was not finite", "count"),
-    "tokens_per_second": Metric("of this step alone", "tokens a second"),
+    "skipped": Metric("updates left out because the loss or the gradient was not finite", "count"),
+    "tokens_per_second": Metric("tokens of this step over its time", "tokens a second"),
     "seconds/step": Metric("time of the step, without evaluation and saving", "seconds"),
     "seconds/evaluate": Metric("time of the evaluation after the step", "seconds"),
     "seconds/rollout": Metric("time to sample answers", "seconds", "ppo"),
     "seconds/judge": Metric("time for rewards, log-probs and values", "seconds", "ppo"),
     "seconds/learn": Metric("time for forward and backward passes", "seconds", "ppo"),
-    "token_accuracy": Metric("response tokens that the model thinks likeliest", _SHARE, "sft"),
+    "token_accuracy": Metric("response tokens that are the model's most likely token", _SHARE, "sft"),
     "perplexity": Metric("exp of the loss", "per token", "sft"),
     "accuracy": Metric("pairs whose chosen answer scores higher", _SHARE, "reward"),
     "margin": Metric("chosen score less rejected score", _REWARD, "reward"),
@@ -59,7 +59,7 @@ METRICS: dict[str, Metric] = {
     "robust": Metric("DPO's loss, with --loss robust", "nats a pair", "dpo"),
     "objective/kl": Metric("sampled KL of the policy from the reference", "nats a response", "ppo"),
     "objective/entropy": Metric("entropy of the policy's choices", "nats a response", "ppo"),
-    "objective/entropy_per_token": Metric("the same", "nats a token", "ppo"),
+    "objective/entropy_per_token": Metric("entropy of the policy's choices", "nats a token", "ppo"),
     "objective/score": Metric("mean raw reward of the step's answers", _REWARD, "ppo"),
     "objective/score_std": Metric("standard deviation of that reward over answers", _REWARD, "ppo"),
     "objective/rlhf_reward": Metric("shaped reward less the KL penalty", _REWARD, "ppo"),
@@ -88,15 +88,15 @@ METRICS: dict[str, Metric] = {
     "eval/gold": Metric("true quality of held-out answers, where it is known", "0 to 1", "dpo, ppo"),
     "eval/length": Metric("mean length of held-out answers, end token included", "tokens", "dpo, ppo"),
     "eval/eos_fraction": Metric("held-out answers that end with an end token", _SHARE, "dpo, ppo"),
-    "eval/objective": Metric("held-out reward less the KL penalty: what picks PPO's best weights", _REWARD, "ppo"),
+    "eval/objective": Metric("held-out reward less the KL penalty; chooses PPO's best weights", _REWARD, "ppo"),
     "doctor/update/ratio": Metric(
         "size of the step's change over the size of the weights, from 512 elements of each tensor", "ratio", "all"
     ),
-    "doctor/update/head": Metric("the same of the head alone", "ratio", "reward"),
-    "doctor/update/still": Metric("weight tensors that did not move", _SHARE, "all"),
-    "doctor/value/update/ratio": Metric("the same as doctor/update/ratio, of the critic", "ratio", "ppo"),
-    "doctor/value/update/head": Metric("the same of the critic's head alone", "ratio", "ppo"),
-    "doctor/value/update/still": Metric("the critic's weight tensors that did not move", _SHARE, "ppo"),
+    "doctor/update/head": Metric("the same ratio for the head alone", "ratio", "reward"),
+    "doctor/update/still": Metric("weight tensors that did not change", _SHARE, "all"),
+    "doctor/value/update/ratio": Metric("the same as doctor/update/ratio for the critic", "ratio", "ppo"),
+    "doctor/value/update/head": Metric("the same as doctor/update/head for the critic's head", "ratio", "ppo"),
+    "doctor/value/update/still": Metric("the critic's weight tensors that did not change", _SHARE, "ppo"),
     "doctor/data/starts": Metric("answers whose first token is learnt", _SHARE, "sft, reward, dpo"),
     "doctor/data/end_learnt": Metric("answers whose last token is learnt", _SHARE, "sft, reward, dpo"),
     "doctor/data/ends": Metric("answers whose last token is an end token", _SHARE, "sft, reward, dpo"),
@@ -108,24 +108,24 @@ METRICS: dict[str, Metric] = {
     ),
     "doctor/data/batch_id": Metric("a number that names the examples of the batch", "none", "all"),
     "doctor/data/first_id": Metric("a number that names the batch's first example", "none", "all"),
-    "doctor/data/duplicates": Metric("examples that stand in the batch twice", _SHARE, "all"),
+    "doctor/data/duplicates": Metric("examples that are in the batch twice", _SHARE, "all"),
     "doctor/rollout/logprob_gap": Metric(
         "mean absolute difference of the sampler's and the learner's log-prob", "nats a token", "ppo"
     ),
     "doctor/rollout/logprob_bias": Metric("mean of that difference with its sign", "nats a token", "ppo"),
     "doctor/ratio/start": Metric("mean absolute log-ratio before the first update of a step", "nats a token", "ppo"),
-    "doctor/reference/logprob": Metric("what the reference gives to fixed tokens", "nats a token", "ppo"),
+    "doctor/reference/logprob": Metric("mean log-prob of fixed tokens under the reference", "nats a token", "ppo"),
     "doctor/objective/kl_error": Metric("standard error of objective/kl", "nats a response", "ppo"),
-    "doctor/response/after_end": Metric("response tokens behind an end token", _SHARE, "ppo"),
-    "doctor/response/repetition": Metric("runs of four words that the answer has said before", _SHARE, "ppo"),
-    "doctor/response/distinct": Metric("answers of the step that differ from one another", _SHARE, "ppo"),
-    "doctor/response/top_phrase": Metric("answers that have the commonest three words", _SHARE, "ppo"),
+    "doctor/response/after_end": Metric("response tokens after an end token", _SHARE, "ppo"),
+    "doctor/response/repetition": Metric("sequences of four words that the answer repeats", _SHARE, "ppo"),
+    "doctor/response/distinct": Metric("different answers among the answers of the step", _SHARE, "ppo"),
+    "doctor/response/top_phrase": Metric("answers that contain the most common three words", _SHARE, "ppo"),
     "doctor/reward/length_correlation": Metric("correlation of the reward with the length", "-1 to 1", "ppo"),
     "doctor/reward/repetition_correlation": Metric("correlation of the reward with the repetition", "-1 to 1", "ppo"),
     "doctor/reward/gold_correlation": Metric(
         "correlation of the reward with the true quality, where it is known", "-1 to 1", "ppo"
     ),
-    "doctor/reward/agreement": Metric("mean correlation among the parts of a reward of several", "-1 to 1", "ppo"),
+    "doctor/reward/agreement": Metric("mean correlation between the parts of a sum of rewards", "-1 to 1", "ppo"),
     "doctor/reward/z": Metric(
         "the step's mean reward less that of the reward model's held-out answers", "their standard deviations", "ppo"
     ),
@@ -134,23 +134,23 @@ METRICS: dict[str, Metric] = {
 
 
 def metric(name: str) -> Metric | None:
-    """What ``name`` means, under ``eval/`` too; None for a name that no run logs."""
+    """The metric called ``name``, also under ``eval/``; None for a name that no run logs."""
     return METRICS.get(name) or METRICS.get(name.removeprefix(EVAL))
 
 
 def older_name(name: str) -> bool:
-    """Whether earlier versions logged under ``name`` what stands under ``doctor/`` today."""
+    """Whether earlier versions logged a metric as ``name`` that now has the prefix ``doctor/``."""
     return name not in METRICS and DOCTOR + name in METRICS
 
 
 def table() -> str:
-    """docs/metrics.md's tables, as Markdown: first what people read, then what only the doctor reads."""
+    """The tables of docs/metrics.md as Markdown: first the metrics for people, then those for the doctor only."""
     return "\n".join([_table(is_doctors=False), _HEADING, _table(is_doctors=True)])
 
 
-_HEADING = """## What only the doctor reads
+_HEADING = """## Evidence, which only the doctor reads
 
-These tell causes apart ([doctor](doctor.md)). None costs a noticeable part of a step.
+These metrics help the [doctor](doctor.md) to find the cause of a fault. They take no noticeable part of a step's time.
 """
 
 

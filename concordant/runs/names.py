@@ -1,6 +1,6 @@
-"""What a run folder holds: the name of every file and folder, and what a row of each file is.
+"""The name of every file and folder in a run folder, and the fields of the rows in each file.
 
-The names of metrics stand in ``runs/metrics.py``. docs/cli.md has the same list for people; a test compares the two.
+The names of metrics are in ``runs/metrics.py``. docs/cli.md shows the same list; a test compares the two.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ STAGE_RECORD = "stage.json"
 
 CONTENTS: Mapping[str, str] = {
     CONFIG: "every key, and the verb: `concordant run DIR/config.yaml --output OTHER` repeats the run",
-    METRICS: "a JSON object a step; NaN and infinity are `null`; [metrics.md](metrics.md) lists the names",
+    METRICS: "one JSON object for each step; NaN and infinity are `null`; [metrics.md](metrics.md) lists the names",
     SAMPLES: "of `dpo` and `ppo`: prompts and answers at evaluation steps, and a few that `ppo` learnt from",
-    EVENTS: "what the [doctor](doctor.md) found, and what was different when the run was resumed",
-    STATUS: "what the run is doing: state, step of how many, since when, by which process, how it ended",
-    LOCK: "which process writes the folder, while one does",
-    f"{CHECKPOINTS}/": "`step-000100/` …: a folder a role, `loop.json` with numbers, a manifest of sizes and hashes",
+    EVENTS: "findings of the [doctor](doctor.md), and changes of settings when the run was resumed",
+    STATUS: "what the run is doing: state, step and total, start time, process, and how it ended",
+    LOCK: "the process that writes the folder, as long as it does",
+    f"{CHECKPOINTS}/": "`step-000100/` …: a folder for each role, `loop.json` with numbers, a manifest of hashes",
     f"{MODEL}/": "the result, in plain Hugging Face layout",
     f"{TENSORBOARD}/": "the same metrics for TensorBoard (`--train.tensorboard=false` turns it off)",
     f"{BAD_BATCH}/": "the last batch of a run that ended because nothing was finite",
     REWARD_SUMMARY: "of `reward`: accuracy, calibration and spread of the scores on held-out pairs",
-    INPUTS: "of `best-of-n`: what the answers depend on",
+    INPUTS: "of `best-of-n`: the settings and data on which the answers depend",
     SFT_DATA: "of `best-of-n`: every prompt with its best answer",
     PAIR_DATA: "of `best-of-n`: best and worst answer as a pair",
     REPORT_JSON: "of `evaluate`: every number of the report",
     REPORT_MARKDOWN: "of `evaluate`: the report as Markdown",
     REPORT_PAGE: "of `evaluate`: the report as one page with its pictures",
     PIPELINE: "of a pipeline, in its own folder: every stage with every key",
-    STAGE_RECORD: "of a pipeline, in each stage's folder: whether the stage is done, and what it was made from",
+    STAGE_RECORD: "of a pipeline, in each stage's folder: whether the stage is done, and its inputs",
 }
 
 Split = Literal["train", "eval"]
 
 
 class MetricsRow(TypedDict):
-    """A row of metrics.jsonl; beside ``step`` it has metrics of ``runs/metrics.py``, numbers or null."""
+    """A row of metrics.jsonl. Besides ``step`` it has metrics of ``runs/metrics.py``, each a number or null."""
 
     step: int  # steps taken, from 1
 
@@ -70,13 +70,13 @@ class SampleRow(TypedDict):
     split: Split  # "eval": a held-out prompt; "train": an answer that the step learnt from
     prompt: list[TextMessage]
     response: str
-    reward: NotRequired[float]  # raw score by the reward that is trained on
-    kl: NotRequired[float]  # nats a response, from the reference
+    reward: NotRequired[float]  # raw score of the proxy
+    kl: NotRequired[float]  # from the reference, nats a response
     gold: NotRequired[float]  # the true quality, where it is known, 0 to 1
-    advantage: NotRequired[float]  # "train": mean over the response's tokens, reward units, whitened where asked
+    advantage: NotRequired[float]  # "train": mean over the response's tokens, reward units; whitened if --whiten is on
     length: NotRequired[int]  # "train": tokens, the end token included
     ended: NotRequired[bool]  # "train": whether the policy sampled an end token
-    policy_version: NotRequired[int]  # "train": optimizer steps taken by the policy that sampled
+    policy_version: NotRequired[int]  # "train": optimizer steps that the policy had taken when it sampled
 
 
 class RankedAnswer(TypedDict):
@@ -94,22 +94,22 @@ class BestOfNRow(TypedDict):
 
 
 class FindingRow(TypedDict):
-    """A row of events.jsonl of kind "finding": what the doctor said."""
+    """A row of events.jsonl of kind "finding": one finding of the doctor."""
 
     kind: Literal["finding"]
     rule: str
     severity: Literal["info", "warning", "error"]
     seen: str  # what was measured, with its numbers
-    why: str  # what goes wrong if nothing is done
-    cause: str  # the likely one
+    why: str  # what goes wrong if nothing is changed
+    cause: str  # the likely cause
     cure: str  # the setting to change, with a value
-    step: int | None  # steps taken when it was seen; None before the first
-    numbers: Mapping[str, float]  # what was measured, to compute with
-    page: str  # of the documentation
+    step: int | None  # steps taken when it was seen; None before the first step
+    numbers: Mapping[str, float]  # the measured numbers, for programs
+    page: str  # page of the documentation
 
 
 class ResumeRow(TypedDict):
-    """A row of events.jsonl of kind "resume": what was different when the run went on."""
+    """A row of events.jsonl of kind "resume": the changes when the run was resumed."""
 
     kind: Literal["resume"]
     meaning: str
@@ -117,17 +117,17 @@ class ResumeRow(TypedDict):
 
 
 class RewardSummary(TypedDict):
-    """reward_model.json; None is "not known". Scores are in the reward model's raw units."""
+    """The contents of reward_model.json. None means "not known". Scores are in the reward model's raw units."""
 
     accuracy: float | None  # share of held-out pairs ranked as people did, ties half
-    bayes_accuracy: float | None  # what somebody who knew the labels' true probabilities would reach
+    bayes_accuracy: float | None  # the accuracy that the labels' true probabilities would reach
     accuracy_low: float | None  # 95 % interval of the accuracy
     accuracy_high: float | None
     score_mean: float  # of all held-out answers
     score_std: float
-    longer_accuracy: float  # of "always prefer the longer"
+    longer_accuracy: float  # accuracy of the rule "always prefer the longer answer"
     log_loss: float  # nats
     calibration_error: float  # mean |observed - predicted| over bins, weighted by pairs
     pairs: int
-    calibration: list[dict[str, Any]]  # a bin each: low, high, pairs, predicted, observed
-    accuracy_by_length: dict[str, dict[str, Any]]  # chosen longer, same, shorter: pairs, accuracy
+    calibration: list[dict[str, Any]]  # one row for each bin: low, high, pairs, predicted, observed
+    accuracy_by_length: dict[str, dict[str, Any]]  # pairs and accuracy where the chosen answer is longer, same, shorter

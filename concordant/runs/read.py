@@ -1,4 +1,4 @@
-"""A run folder read back: rows, findings, and what could not be read. Nothing here raises for a damaged file."""
+"""Reads the rows and findings of a run folder. A damaged file raises no error; ``complaints`` reports its damage."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from concordant.runs.names import EVENTS, METRICS, SAMPLES, FindingRow, Split
 
 
 def metrics_of(folder: Path) -> Log:
-    """The rows of metrics.jsonl as they stand there."""
+    """The rows of metrics.jsonl, unchanged."""
     return read_log(folder / METRICS, "step")
 
 
 def samples_of(folder: Path, split: Split = "eval") -> list[Row]:
-    """Rows of samples.jsonl: answers to held-out prompts ("eval"), or answers that a step learnt from ("train")."""
+    """Rows of samples.jsonl: answers to held-out prompts ("eval"), or answers on which a step trained ("train")."""
     return [row for row in read_log(folder / SAMPLES, "step").rows if row.get("split") == split]
 
 
 def findings_of(folder: Path) -> list[FindingRow]:
-    """What the doctor said of the run, as it was said; an event that lacks a part of a finding is left out."""
+    """The doctor's findings in this run, unchanged. An event that lacks a part of a finding is left out."""
     needed = FindingRow.__required_keys__
     rows = read_log(folder / EVENTS).rows
     return [cast(FindingRow, row) for row in rows if row.get("kind") == "finding" and needed <= row.keys()]
@@ -35,5 +35,5 @@ def complaints(folder: Path) -> list[str]:
 
 
 def written_by_older_version(rows: Iterable[Row]) -> str:
-    """The first metric under a name that earlier versions gave it; "" where there is none."""
+    """The first metric that has a name of an earlier version; "" if there is none."""
     return next((name for row in rows for name in row if older_name(name)), "")

@@ -1,7 +1,7 @@
-"""status.json: what a run is doing, written by the run and read by whoever watches it.
+"""status.json says what a run is doing. The run writes the file, and programs that watch the run read it.
 
-A run writes the file when its state changes and otherwise at most once a second. ``read`` also looks whether the
-process is still there, so that a run that was killed does not look alive for ever.
+A run writes the file when its state changes, and otherwise at most once a second. ``read`` also checks whether the
+process still exists, so that a killed run is not reported as running.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from concordant.runs.logs import read_json
 from concordant.runs.names import LOCK, STATUS
 
 State = Literal[
-    "preparing",  # reads data and models
+    "preparing",  # the run reads data and models
     "training",
     "evaluating",
-    "saving",  # a checkpoint, or the result
-    "running",  # of best-of-n and of a pipeline, which have prompts and stages and no training steps
+    "saving",  # the run writes a checkpoint or the result
+    "running",  # for best-of-n and pipelines, which have prompts or stages and no training steps
     "finished",
-    "stopped",  # can be resumed
+    "stopped",  # the run can be resumed
     "failed",
 ]
 STATES: tuple[State, ...] = get_args(State)
 FINAL: tuple[State, ...] = ("finished", "stopped", "failed")
 Life = Literal["running", "finished", "stopped", "failed", "died", "unknown"]
 
-SECONDS_BETWEEN = 1.0  # between two writes while the state stays the same
+SECONDS_BETWEEN = 1.0  # least time between two writes while the state stays the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,33 +47,33 @@ class Status:
 
     verb: str = ""  # "ppo", …; "run" for a pipeline
     state: State = "preparing"
-    step: int = 0  # steps taken; best-of-n: prompts answered; a pipeline: stages done
-    total: int = 0  # of how many; 0: not known yet
-    stage: str = ""  # of a pipeline: the name of the stage at work
+    step: int = 0  # steps taken; for best-of-n: prompts answered; for a pipeline: stages done
+    total: int = 0  # steps in all; 0: not known yet
+    stage: str = ""  # for a pipeline: the name of the stage that runs
     started: str = ""  # when this process opened the folder
     updated: str = ""  # when this file was written
     pid: int = 0
     host: str = ""
-    message: str = ""  # of a stopped or failed run: why
-    exit_code: int | None = None  # of a final state: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped
+    message: str = ""  # why the run stopped or failed
+    exit_code: int | None = None  # in a final state: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A status, and what has become of its process."""
+    """A status, and whether its process is alive."""
 
     status: Status
     life: Life  # "died": no process holds the folder and no end was written; "unknown": it ran on another host
 
 
 class StatusWriter:
-    """Keeps ``folder``/status.json true. A disk that cannot take the file never stops the run."""
+    """Keeps ``folder``/status.json up to date. If the file cannot be written, the run goes on."""
 
     def __init__(self, folder: Path, verb: str = "") -> None:
         self.path = folder / STATUS
         self.status = Status(verb=verb, started=_now(), pid=os.getpid(), host=socket.gethostname())
         self._before = self.path.read_bytes() if self.path.is_file() else None
-        self._written = 0.0  # seconds of the monotonic clock
+        self._written = 0.0  # time of the last write, by the monotonic clock
         self._is_over = False
 
     def update(
@@ -85,7 +85,7 @@ class StatusWriter:
         verb: str | None = None,
         stage: str | None = None,
     ) -> None:
-        """Say what has changed; what is None stays."""
+        """Write the values that have changed. None means that a value stays the same."""
         given = {"state": state, "step": step, "total": total, "verb": verb, "stage": stage}
         old = self.status
         self.status = replace(old, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -95,20 +95,20 @@ class StatusWriter:
 
     @contextmanager
     def during(self, state: State) -> Iterator[None]:
-        """``state`` while the block runs, then the state before; an error leaves ``state``."""
+        """Inside the block the state is ``state``; afterwards it is the earlier state. An error leaves ``state``."""
         before = self.status.state
         self.update(state)
         yield
         self.update(before)
 
     def end(self, error: BaseException | None = None) -> None:
-        """The final state, once: finished, or what ``error`` means."""
+        """Write the final state: finished, or the state that ``error`` means. Only the first call counts."""
         if self._is_over:
             return
         self._is_over = True
         if isinstance(error, UserError) and self.status.state == "preparing" and self._before is not None:
             with suppress(OSError):
-                write_bytes(self.path, self._before)  # a resume that was refused has changed nothing
+                write_bytes(self.path, self._before)  # a refused resume leaves the earlier status
             return
         state, code = _meaning(error)
         message = "" if error is None else str(error) or type(error).__name__
@@ -130,7 +130,7 @@ class StatusWriter:
 
 
 def read(folder: Path) -> Reading | None:
-    """The status of a run folder, and whether its process is alive. None where no status can be read."""
+    """The status of a run folder, and whether its process is alive. None if the status cannot be read."""
     found = read_json(folder / STATUS)
     if found is None or found.get("state") not in STATES:
         return None
@@ -156,7 +156,7 @@ def _exists(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # the process exists and belongs to another user
         return True
     return pid > 0
 

@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or not there: a folder for each role, and a manifest with a hash of every file.
+"""Checkpoints, which are complete or do not exist: a folder for each role and a manifest with a hash of every file.
 
     checkpoints/step-000100/{manifest.json, loop.json, policy/, critic/ …}
 
-Each role writes its own folder; ``loop.json`` has the plain numbers of the loop and the algorithm. A save writes to a
-temporary folder on the same file system, syncs it, renames it; only then do old ones go. The manifest also says what
-the state came from (``about``), to be read without reading the state.
+Each role writes its own folder. ``loop.json`` has the plain numbers of the loop and the algorithm. A save writes to a
+temporary folder on the same file system, syncs it and renames it, and only then removes old checkpoints. The manifest
+also records the inputs of the run (``about``), so that they can be read without reading the state.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ def save(
     keep_last: int = 2,
     about: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write ``folder/step-…`` and prune older ones. Each of ``roles`` fills the empty folder it is given; ``numbers``
-    is what JSON can hold. Raises OSError when the disk is full; what was there before is then still there.
+    """Write ``folder/step-…`` and remove older checkpoints.
+
+    Each of ``roles`` fills the empty folder that it is given. ``numbers`` holds values that JSON can hold. Raises
+    OSError if the disk is full; older checkpoints are then kept.
     """
     final = folder / f"step-{step:06d}"
     temporary = folder / f".{final.name}.tmp"
@@ -59,7 +61,7 @@ def save(
             sync(path)
         sync(temporary)
         save_points.at("synced")
-        if final.exists():  # the same step again
+        if final.exists():  # the same step was saved before
             shutil.rmtree(final)
         os.rename(temporary, final)
         sync(folder)
@@ -68,7 +70,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     for old in _all(folder)[keep_last:]:
-        doomed = old.with_name(f".{old.name}.tmp")  # out of sight first: a kill in between leaves no half checkpoint
+        doomed = old.with_name(f".{old.name}.tmp")  # hidden first, so that a kill leaves no half checkpoint
         os.rename(old, doomed)
         save_points.at("hidden")
         shutil.rmtree(doomed)
@@ -77,8 +79,11 @@ def save(
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose every byte is as it was written, and what is wrong with newer ones. UserError where
-    another version of concordant wrote it."""
+    """The newest undamaged checkpoint, and a sentence for each newer checkpoint that is damaged.
+
+    Raises:
+        UserError: another version of concordant wrote the checkpoint in another format.
+    """
     problems: list[str] = []
     for path in _all(folder):
         problem = fault(path)
@@ -89,7 +94,7 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def set_aside(folder: Path, after: int) -> None:
-    """Rename checkpoints of later steps, which were found damaged: they must not count among those that are kept."""
+    """Rename the damaged checkpoints of later steps, so that they do not count among the checkpoints to keep."""
     for path in _all(folder):
         if step_of(path) > after:
             aside = path.with_name(f"damaged-{path.name}")
@@ -98,8 +103,11 @@ def set_aside(folder: Path, after: int) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The ``numbers`` that ``save`` wrote, of a checkpoint whose every file is whole: a role may then be given its
-    folder in ``path``. A damaged checkpoint is a UserError that names the file."""
+    """The ``numbers`` that ``save`` wrote. Every file is checked, so that a role can then read its folder in ``path``.
+
+    Raises:
+        UserError: the checkpoint is damaged; the message names the file.
+    """
     problem = fault(path)
     if problem:
         raise UserError(problem)
@@ -107,13 +115,16 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What ``save`` was told the state came from; of a checkpoint without fault."""
+    """The ``about`` of an undamaged checkpoint, as it was given to ``save``."""
     return json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["about"]
 
 
 def fault(path: Path) -> str | None:
-    """What is wrong with the checkpoint at ``path``, naming the file; None when all hashes hold. UserError where
-    another version of concordant wrote it."""
+    """A sentence that names a damaged file of the checkpoint at ``path``; None if all hashes are right.
+
+    Raises:
+        UserError: another version of concordant wrote the checkpoint in another format.
+    """
     manifest = path / _MANIFEST
     try:
         text = manifest.read_text(encoding="utf-8")
@@ -137,7 +148,7 @@ def _of_another_version(path: Path, content: Mapping[str, Any]) -> UserError:
     return UserError(
         f"{path} was written by concordant {by} in checkpoint format {content['format']}, and this is concordant "
         f"{package_version()}, which reads format {FORMAT}. Finish the run with the version that began it, or start "
-        f"anew: remove {path.parent.parent}, or choose another --output"
+        f"again from step 0: remove {path.parent.parent}, or choose another --output"
     )
 
 
@@ -149,7 +160,7 @@ def step_of(path: Path) -> int:
 
 
 def _all(folder: Path) -> list[Path]:
-    """Newest first; folders of half-finished saves start with a dot and are not among them."""
+    """All checkpoints, newest first. Folders of unfinished saves start with a dot and are left out."""
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(found, key=step_of, reverse=True)
 
@@ -170,7 +181,7 @@ def _identity(path: Path) -> dict[str, Any]:
 
 
 def _render_manifest(step: int, files: Mapping[str, Any], about: Mapping[str, Any], made_as: int = FORMAT) -> str:
-    """The manifest's only valid text: it carries a hash of itself."""
+    """The text of the manifest, which includes a hash of the rest of the text."""
     body: dict[str, Any] = {"format": made_as, "step": step, "files": files, "about": about}
     body["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return json.dumps(body, sort_keys=True, indent=1) + "\n"

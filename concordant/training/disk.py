@@ -1,4 +1,4 @@
-"""How much disk a run needs, known before its first step."""
+"""Estimates before the first step how much disk a run needs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from pathlib import Path
 
 from concordant.config.train import TrainConfig
 
-LOGS = 32 * 2**20  # metrics, samples, TensorBoard, tokenizer: an allowance
+LOGS = 32 * 2**20  # a rough allowance for metrics, samples, TensorBoard and tokenizer
 
 
 def disk_need(checkpoint: int, exported: int, train: TrainConfig) -> int:
-    """Bytes a run writes at most at once, of a checkpoint's bytes and those of the model that is written at the end.
+    """The most bytes that a run has on the disk, from the bytes of a checkpoint and of the exported model.
 
-    A checkpoint is written whole before the oldest goes, so one more lies there than are kept.
+    A new checkpoint is complete before the oldest is removed. So for a short time there is one checkpoint more than
+    ``keep_last``.
     """
     saves = train.save_every or train.save_minutes
-    checkpoints = train.keep_last + 1 if saves else 1  # one even where none is due: when asked to stop
+    checkpoints = train.keep_last + 1 if saves else 1  # a run that is asked to stop saves one in any case
     return checkpoint * checkpoints + exported + LOGS
 
 
 def disk_free(path: Path) -> int:
-    """Bytes free where ``path`` is, or will be."""
+    """The free bytes of the disk where ``path`` is or will be."""
     present = next(p for p in (path, *path.absolute().parents) if p.exists())
     return shutil.disk_usage(present).free

@@ -1,4 +1,4 @@
-"""Where the bits of a run come from beside its inputs: libraries, threads, the kind of machine."""
+"""Describes the environment of a run, which can change the last bits of its numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concordant.runs.identity import code_version
 
 
 def environment(threads: int) -> dict[str, Any]:
-    """Where the bits come from beside the inputs: libraries, threads, kind of machine."""
+    """Versions of libraries, number of threads and kind of machine: with the inputs, they decide the bits of a run."""
     cuda = torch.cuda.is_available()
     return {
         "concordant": " ".join(part[:12] for part in code_version().split()),

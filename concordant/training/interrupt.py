@@ -1,5 +1,8 @@
-"""Ctrl-C and SIGTERM. In the training loop the first asks to finish the step and save; elsewhere it ends what is being
-done, cleanly. The second ends the process at once."""
+"""Handles Ctrl-C and SIGTERM.
+
+In the training loop the first signal asks the loop to finish its step and save. Elsewhere the first signal ends the
+command cleanly. The second signal ends the process at once.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ if TYPE_CHECKING:
     from concordant.training.progress import Display
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_late = False  # a request came in a loop's last step: the handlers are the process's, so this is too
+_late = False  # whether a request came in the last step of a loop; global, because signals belong to the process
 
 
 class StopRequest:
-    """While the context is open, ``requested`` becomes True at the first signal."""
+    """A context manager whose ``requested`` becomes True at the first signal."""
 
     def __init__(self, display: Display) -> None:
         self.requested = False
@@ -38,14 +41,14 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            self._display.close()  # the cursor back
+            self._display.close()  # shows the cursor again
             os._exit(1)
         self.requested = True
-        os.write(2, b"\nfinishing this step, then saving; once more to end at once\n")  # print is not re-entrant
+        os.write(2, b"\nfinishing this step, then saving; Ctrl-C again ends at once\n")  # print is not re-entrant
 
 
 def late_request() -> bool:
-    """Whether the last loop was asked to stop when there was nothing left to stop; asking forgets it."""
+    """Whether the last loop was asked to stop in its last step. The call resets the answer to False."""
     global _late
     was, _late = _late, False
     return was
@@ -53,7 +56,7 @@ def late_request() -> bool:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """The first signal raises KeyboardInterrupt, SIGTERM too; the second ends the process at once."""
+    """Inside the block, the first Ctrl-C or SIGTERM raises KeyboardInterrupt; the second ends the process at once."""
     seen: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -71,7 +74,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _handle_with(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
-    """The handlers there were; none are set outside the main thread, to which alone Python gives signals."""
+    """Set ``handler`` and return the earlier handlers. Outside the main thread, which gets all signals, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.signal(number, handler) for number in _SIGNALS}

@@ -1,4 +1,4 @@
-"""The only training loop: it steps, logs, evaluates, checkpoints, resumes, stops early, and knows no algorithm."""
+"""The only training loop. It steps, logs, evaluates, saves, resumes and stops early, for every algorithm."""
 
 from __future__ import annotations
 
@@ -30,31 +30,36 @@ from concordant.training.schedule import learning_rate
 from concordant.training.writers import TensorBoard, Trackers
 
 _LESS_MEMORY = "lower train.micro_batch_tokens, sampling.slots or train.batch_size"
-TRAIN_SAMPLES_EVERY = 20  # steps between two looks at what is learnt from: samples.jsonl of a long run stays small
-MAX_SKIPPED_IN_A_ROW = 5  # steps without a finite loss or gradient after which a run is not coming back
+TRAIN_SAMPLES_EVERY = 20  # steps between logged training samples, so that samples.jsonl of a long run stays small
+MAX_SKIPPED_IN_A_ROW = 5  # a run ends after so many steps in a row without a finite loss and gradient
 
 
 class Algorithm(Protocol):
-    """What is trained. All that the next step depends on is in its roles, which keep their own state, and its numbers.
-    Random draws come from named streams, or from the process's own generators, which the loop reseeds before each
-    step."""
+    """An algorithm that the loop trains.
+
+    The next step depends only on the state of the roles and on ``numbers``. Random numbers come from named streams or
+    from the process's own generators, which the loop seeds again before each step.
+    """
 
     @property
     def roles(self) -> Mapping[str, Role]:
-        """Who has a folder in a checkpoint, by its name. The first is exported, and its best weights are kept."""
+        """The roles by name; each has a folder in a checkpoint. The first one is exported with its best weights."""
         ...
 
     total_steps: int
-    metric: str  # held-out metric that picks the best weights, e.g. "eval/loss"
+    metric: str  # the held-out metric that chooses the best weights, e.g. "eval/loss"
     greater_is_better: bool
 
     def step(self, step: int, learning_rate: float) -> dict[str, float]:
-        """One optimizer (PPO: rollout) step, the ``step``-th from 0. ``tokens`` and ``samples`` count this step's own;
-        ``skipped`` above 0 says that an update was left out because loss or gradient was not finite."""
+        """Do optimizer step number ``step``, counted from 0, and return its metrics. For PPO it is a rollout step.
+
+        ``tokens`` and ``samples`` count only this step. ``skipped`` is above 0 if an update was left out because the
+        loss or the gradient was not finite.
+        """
         ...
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Held-out metrics after ``step`` steps, named ``eval/…``; empty without held-out data."""
+        """Metrics on held-out data after ``step`` steps, named ``eval/…``; empty without held-out data."""
         ...
 
     def samples(self, step: int) -> list[dict[str, Any]]:
@@ -62,7 +67,7 @@ class Algorithm(Protocol):
         ...
 
     def train_samples(self) -> list[dict[str, Any]]:
-        """Rows for samples.jsonl of what the last step sampled and learnt from; empty where data gave the answers."""
+        """Rows for samples.jsonl with answers that the last step sampled and learnt from; empty if it sampled none."""
         ...
 
     def export(self, folder: Path) -> None:
@@ -70,23 +75,23 @@ class Algorithm(Protocol):
         ...
 
     def last_batch(self) -> dict[str, Any]:
-        """What the last step learnt from, as nested dicts and lists of tensors and plain values, for a post-mortem."""
+        """The last step's training batch, as nested dicts and lists of tensors and plain values, to find an error."""
         ...
 
     def numbers(self) -> dict[str, Any]:
-        """Plain values that JSON can hold, beside what the roles keep."""
+        """State of the algorithm outside its roles, as plain values that JSON can hold."""
         ...
 
     def load_numbers(self, numbers: Mapping[str, Any]) -> None: ...
 
 
 class Callback(Protocol):
-    """Watches a run (the doctor, a test). Raising RunStopped or RunFailed ends it."""
+    """Watches a run, as the doctor does. If it raises RunStopped or RunFailed, the run ends."""
 
     def start(self, algorithm: Algorithm, folder: RunFolder) -> None: ...
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """After every step, with its metrics and, where there was one, the evaluation's."""
+        """Called after every step, with its metrics. After an evaluation they include the evaluation's metrics."""
         ...
 
     def end(self, result: LoopResult) -> None: ...
@@ -94,36 +99,38 @@ class Callback(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoopResult:
-    steps: int  # taken in all, before a resume too
-    model: Path  # what was exported
-    exported_step: int  # steps behind the exported weights: the best evaluation's with keep_best, else all
-    best_step: int | None  # of the best evaluation; None without held-out data
-    best_value: float | None  # of the metric that picks the best
+    steps: int  # steps taken, including those before a resume
+    model: Path  # the folder of the exported model
+    exported_step: int  # step of the exported weights: with keep_best that of the best evaluation, else the last
+    best_step: int | None  # step of the best evaluation; None without held-out data
+    best_value: float | None  # the best value of the metric that chooses the best weights
     stopped_early: bool
-    metrics: dict[str, float]  # of the last step, its evaluation's included; empty when a resume had nothing to do
+    metrics: dict[str, float]  # of the last step and its evaluation; empty if a resumed run was already complete
 
 
 @dataclass(slots=True)
 class LoopState:
-    """What the loop itself remembers; part of every checkpoint."""
+    """The state of the loop itself, which is part of every checkpoint."""
 
     step: int = 0  # steps taken
     tokens: float = 0
     samples: float = 0
     best_step: int | None = None
     best_value: float | None = None
-    stale_evaluations: int = 0  # since the best one
-    kept_step: int | None = None  # steps behind the weights that the first role keeps; None where it keeps none
-    skipped: int = 0  # steps with an update left out
+    stale_evaluations: int = 0  # evaluations since the best one
+    kept_step: int | None = None  # step of the weights that the first role keeps; None if it keeps none
+    skipped: int = 0  # steps in which an update was left out
     skipped_in_a_row: int = 0
 
 
 def run_loop(
     algorithm: Algorithm, config: TrainConfig, folder: RunFolder, seed: int, callbacks: Sequence[Callback] = ()
 ) -> LoopResult:
-    """Train to the end, export the best (or last) weights to ``folder/model``.
+    """Train to the end, then export the best or the last weights to ``folder/model``.
 
-    Raises RunStopped when a signal asked for it, a checkpoint having been saved, and RunFailed when nothing is finite.
+    Raises:
+        RunStopped: a signal asked the run to stop; a checkpoint has been saved.
+        RunFailed: too many steps in a row had a loss or gradient that was not finite.
     """
     return _Loop(algorithm, config, folder, seed, callbacks, current()).run()
 
@@ -142,7 +149,7 @@ class _Loop:
         self.callbacks, self.display = callbacks, display
         self.total = algorithm.total_steps
         self.state = LoopState()
-        self.main = next(iter(algorithm.roles.values()))  # what is exported
+        self.main = next(iter(algorithm.roles.values()))  # the role that is exported
         self.saver = Saver(folder.checkpoints, config)
         folder.inputs.settings |= {"seed": seed, "total_steps": self.total}
         folder.inputs.environment = environment(torch.get_num_threads())
@@ -153,7 +160,9 @@ class _Loop:
 
     def _run(self) -> LoopResult:
         if self.total < 1:
-            raise UserError("there is no step to train: the data gives no whole batch; lower train.batch_size")
+            raise UserError(
+                "there is no step to train: the data has fewer examples than one batch; lower train.batch_size"
+            )
         with_best = self.config.keep_best and self.config.evaluate_every > 0
         roles = self.algorithm.roles.values()
         checkpoint_bytes = sum(role.checkpoint_bytes(with_best and role is self.main) for role in roles)
@@ -181,7 +190,7 @@ class _Loop:
                     if stop.requested and not self._finished:
                         self._save()
                         raise RunStopped(self._where("stopped on request; continue with --resume auto"))
-                if self.saver.is_on:  # so that a run that is done says so, and its result can be written again
+                if self.saver.is_on:  # a later --resume then finds the run complete and can export again
                     self._save_or_say()
         finally:
             trackers.close()
@@ -196,7 +205,7 @@ class _Loop:
         return 0 < self.config.early_stopping <= self.state.stale_evaluations
 
     def _step(self, trackers: Trackers) -> dict[str, float]:
-        """Train, evaluate if it is time, write it down, save if it is time."""
+        """Train one step and log it. Evaluate and save if they are due."""
         state, rate = self.state, learning_rate(self.config, self.state.step, self.total)
         reseed(self.seed, "loop/step", state.step)
         started = time.perf_counter()
@@ -234,7 +243,7 @@ class _Loop:
         try:
             for callback in self.callbacks:
                 callback.step(self.state.step, metrics)
-        except RunStopped:  # resumable, so this step has to be on disk
+        except RunStopped:  # the run can be resumed, so this step must be saved
             self._save()
             raise
 
@@ -253,7 +262,7 @@ class _Loop:
         return metrics | {"seconds/evaluate": time.perf_counter() - started}
 
     def _is_better(self, value: float) -> bool:
-        """NaN is never better; a tie goes to the earlier."""
+        """Whether ``value`` is better than the best so far. NaN and an equal value are not better."""
         best = self.state.best_value
         if math.isnan(value) or best is None:
             return best is None and not math.isnan(value)
@@ -268,7 +277,7 @@ class _Loop:
         if self.config.keep_best and state.step < self.total:
             self.main.keep()
             state.kept_step = state.step
-        else:  # the last step's weights are in the model anyway
+        else:  # the model already has the weights of the last step
             self.main.forget()
             state.kept_step = None
 
@@ -281,11 +290,11 @@ class _Loop:
         state.skipped_in_a_row += 1
         if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             cure = "lower train.learning_rate, or set model.precision fp32 to rule out overflow"
-            what = f"loss or gradient was not finite {state.skipped_in_a_row} times in a row"
+            what = f"the loss or the gradient was not finite {state.skipped_in_a_row} times in a row"
             raise RunFailed(self._where(f"{what}; the last batch is in {self._dump(metrics)}; {cure}"))
 
     def _dump(self, metrics: Mapping[str, float]) -> str:
-        """Where the batch of the last step and its metrics are now, in a checkpoint's form."""
+        """Write the last step's batch and metrics in the form of a checkpoint; returns the folder."""
         batch = {"batch": lambda folder: write_state(folder, self.algorithm.last_batch())}
         try:
             return str(
@@ -299,7 +308,8 @@ class _Loop:
         if not metrics:
             self.display.message(self._where("the run is complete; nothing left to train"))
         if state.skipped:
-            self.display.message(self._where(f"{state.skipped} steps left an update out: loss or gradient not finite"))
+            left_out = f"{state.skipped} steps left an update out: the loss or the gradient was not finite"
+            self.display.message(self._where(left_out))
         if state.kept_step is not None and state.kept_step != state.step:
             self.main.restore()
             exported = state.kept_step
@@ -321,8 +331,8 @@ class _Loop:
         try:
             with self.folder.status.during("saving"):
                 return self.folder.publish(MODEL, self.algorithm.export)
-        except (OSError, SafetensorError) as problem:  # the latter is safetensors' word for a full disk
-            way_out = "with room for it, --resume auto writes it" if self.saver.has(self.state.step) else "make room"
+        except (OSError, SafetensorError) as problem:  # safetensors raises SafetensorError when the disk is full
+            way_out = "make room" + (", then --resume auto writes it" if self.saver.has(self.state.step) else "")
             raise RunFailed(self._where(f"the model could not be written ({problem}); {way_out}")) from None
 
     def _save(self) -> None:
@@ -343,7 +353,7 @@ class _Loop:
             ) from None
 
     def _save_or_say(self) -> None:
-        """A full disk costs the checkpoint, not the run."""
+        """Save a checkpoint. If the disk is full, say so and go on without it."""
         try:
             self._save()
         except RunFailed as problem:
@@ -352,7 +362,7 @@ class _Loop:
     def _resume(self) -> None:
         path, problems = checkpoint.newest_valid(self.folder.checkpoints)
         if path is None and problems:
-            way_out = "remove the folder to start anew, or choose another --output"
+            way_out = "remove the folder to start again, or choose another --output"
             raise UserError(f"no checkpoint in {self.folder.checkpoints} is whole: {'; '.join(problems)}. {way_out}")
         for problem in problems:
             self.display.message(f"{problem}; falling back to an older checkpoint")

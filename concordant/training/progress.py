@@ -1,6 +1,7 @@
-"""What a person sees while something runs: live bars on a terminal, a plain line every few seconds anywhere else.
+"""Shows progress: live bars on a terminal, and a plain line every few seconds elsewhere.
 
-It goes to stderr, so that results can be piped. rich honours NO_COLOR. Stages share one display through ``current``.
+Progress goes to stderr, so that results on stdout can be piped. rich follows NO_COLOR. All stages share one display,
+``current``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-# metric -> the word for it beside the bar
+# metric -> its name beside the bar
 SHOWN = {
     "loss": "loss",
     "token_accuracy": "accuracy",
@@ -27,7 +28,7 @@ SHOWN = {
 
 
 class Display:
-    """Any number of tasks at once; live on a terminal from the first task to the last."""
+    """Shows any number of tasks at once. On a terminal it is live from the first task to the last."""
 
     def __init__(self, console: Console | None = None, seconds_between_lines: float = 5.0) -> None:
         self.console = console or Console(stderr=True)
@@ -37,12 +38,12 @@ class Display:
         self._open_tasks = 0
 
     def message(self, text: str | Text) -> None:
-        """What stays, above the bars; only rich's ``Text`` brings colours."""
+        """Print a line that stays above the bars. Only rich's ``Text`` can have colours."""
         console = self.live.console if self.live else self.console
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def task(self, name: str, total: int, done: int = 0) -> Task:
-        """Something of ``total`` steps, ``done`` of them before (a resumed run). A context manager."""
+        """A context manager for a task of ``total`` steps, of which a resumed run has already ``done`` some."""
         if self.console.is_terminal and self.live is None:
             self.live = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -64,7 +65,7 @@ class Display:
             self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was; the next task starts afresh."""
+        """Remove the bars and restore the terminal. A later task starts a new display."""
         if self.live is not None:
             self.live.stop()
             self.live = None
@@ -76,14 +77,14 @@ class Task:
     def __init__(self, display: Display, name: str, total: int, done: int) -> None:
         self.display, self.name, self.total = display, name, total
         self._started, self._first, self._done = time.monotonic(), done, done
-        self._last_line, self._said = float("-inf"), done  # when, and how far it was
+        self._last_line, self._said = float("-inf"), done  # time of the last plain line, and the steps done then
         self._numbers = ""
         self._closed = False
         live = display.live
         self._bar = None if live is None else live.add_task(name, total=total, completed=done, numbers="")
 
     def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
-        """``done`` of the total are done; ``metrics`` by their usual names, the known ones are shown."""
+        """Show that ``done`` steps are done. Of ``metrics``, those in ``SHOWN`` are shown."""
         self._done = done
         if metrics is not None:
             self._numbers = numbers(metrics)
@@ -96,7 +97,7 @@ class Task:
         self.update(self._done + 1, metrics)
 
     def close(self) -> None:
-        """Safe to call twice."""
+        """Close the task. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -121,12 +122,12 @@ class Task:
 
 
 def numbers(metrics: Mapping[str, float]) -> str:
-    """``loss 0.693  KL 1.2``: the metrics of ``SHOWN`` that are there."""
+    """The metrics of ``SHOWN`` as text, such as ``loss 0.693  KL 1.2``."""
     return "  ".join(f"{word} {metrics[name]:.4g}" for name, word in SHOWN.items() if name in metrics)
 
 
 def duration(seconds: float) -> str:
-    """``42s``, ``3m07s`` or ``2h05m``."""
+    """A duration as text: ``42s``, ``3m07s`` or ``2h05m``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -138,7 +139,7 @@ _current: ContextVar[Display | None] = ContextVar("display", default=None)
 
 
 def current() -> Display:
-    """The display in use; the first call makes one."""
+    """The present display; the first call makes one."""
     display = _current.get()
     if display is None:
         display = Display()
@@ -148,7 +149,7 @@ def current() -> Display:
 
 @contextmanager
 def use(display: Display) -> Iterator[Display]:
-    """Make ``display`` the current one for a while: a pipeline's stages, a test's captured console."""
+    """Inside the block ``display`` is the current one, for the stages of a pipeline or the console of a test."""
     token = _current.set(display)
     try:
         yield display

@@ -1,4 +1,4 @@
-"""When a checkpoint is due, whether the disk has room for it, and saving it."""
+"""Decides when a checkpoint is due, checks that the disk has room, and saves."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.training import checkpoint
 
-SHARE = 0.04  # of the time that saving by the clock may take
+SHARE = 0.04  # saving by the clock may take this share of the time
 
 
 class Saver:
-    """Saves to ``folder`` every ``save_every`` steps and every ``save_minutes``; the clock waits longer where a save
-    takes so long that it would cost more than ``SHARE`` of the time. A checkpoint changes no number of the run, so it
-    does not matter when the clock asks for one."""
+    """Saves to ``folder`` every ``save_every`` steps and every ``save_minutes``.
+
+    If a save takes long, the clock waits longer, so that saving takes at most ``SHARE`` of the time. A checkpoint does
+    not change any number of the run, so the run's result does not depend on the clock.
+    """
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
         self.folder, self.config = folder, config
@@ -36,7 +38,7 @@ class Saver:
         return self._saved_step == step
 
     def loaded(self, step: int) -> None:
-        """The checkpoint of ``step`` is there already."""
+        """Note that the checkpoint of ``step`` already exists."""
         self._saved_step = step
 
     def save(
@@ -46,18 +48,23 @@ class Saver:
         numbers: Mapping[str, Any],
         about: Mapping[str, Any],
     ) -> None:
-        """Raises OSError when the disk is full; older checkpoints are kept."""
+        """Save a checkpoint. Raises OSError if the disk is full; older checkpoints are kept."""
         started = time.monotonic()
         try:
             checkpoint.save(self.folder, step, roles, numbers, self.config.keep_last, about)
             self._saved_step = step
         finally:
-            self._last = time.monotonic()  # after a failure too: a full disk is not asked again at every step
+            self._last = time.monotonic()  # after a failure too, so that a full disk is not tried again at every step
             self._cost = self._last - started
 
     def check_room(self, checkpoint_bytes: int, model_bytes: int) -> str:
-        """Before the first step: UserError where not even one checkpoint and the result fit on the disk, else a
-        warning where not all do that ``keep_last`` asks for, else ''."""
+        """Check the disk before the first step.
+
+        Returns a warning if the disk has too little room for ``keep_last`` checkpoints, else ''.
+
+        Raises:
+            UserError: the disk has too little room for one checkpoint and the exported model.
+        """
         one = checkpoint_bytes if self.is_on else 0
         there = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
         free = shutil.disk_usage(self.folder.parent).free
@@ -70,7 +77,7 @@ class Saver:
         if free < least:
             way_out = "make room, choose another --output, or train without checkpoints (--train.save_minutes=0)"
             raise UserError(f"{has}; {need}. {way_out}")
-        return f"{has}; {need}: too little for the {self.config.keep_last} of train.keep_last and one being written"
+        return f"{has}; {need}: too little for train.keep_last = {self.config.keep_last} and one that is being written"
 
 
 def _megabytes(count: int) -> str:

@@ -1,4 +1,4 @@
-"""The learning rate at every step."""
+"""Computes the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SCHEDULES: dict[Schedule, Callable[[float], float]] = {
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
-    """The rate of step ``step`` (from 0) of ``total_steps``.
+    """The learning rate of step ``step``, counted from 0, of ``total_steps``.
 
-    The first ``warmup = ceil(warmup_fraction · total_steps)`` steps climb in equal parts, never from 0, and the last of
-    them has the full rate; without warm-up step 0 has it. From that step on the schedule falls with the share of the
-    steps left, and would reach 0 one step after the last: no step is spent on a rate of 0.
+    In the first ``warmup = ceil(warmup_fraction · total_steps)`` steps the rate rises in equal parts. Step 0 already
+    has one part, and the last warm-up step has the full rate. Without warm-up, step 0 has the full rate. Then the rate
+    falls with the share of steps left. It would reach 0 one step after the last step, so that no step has a rate of 0.
     """
     warmup = math.ceil(config.warmup_fraction * total_steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
-    start = warmup - 1 if warmup else 0  # the step that has the full rate
+    start = warmup - 1 if warmup else 0  # the step with the full rate
     progress = (step - start) / (total_steps - start)
     return config.learning_rate * SCHEDULES[config.schedule](progress)

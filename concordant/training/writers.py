@@ -1,4 +1,4 @@
-"""Trackers beside the run folder. One that fails is dropped with a message: the local files are the truth."""
+"""Trackers that get a copy of the metrics. A tracker that fails is dropped with a message; the local files have all."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files under ``folder``. ``first_step`` hides what an earlier, killed process logged from there on."""
+    """Writes event files to ``folder``. Rows from ``first_step`` on that a killed process logged are hidden."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        tensorboard = importlib.import_module("torch.utils.tensorboard")  # a second to import: only when asked for
+        tensorboard = importlib.import_module("torch.utils.tensorboard")  # here, because the import takes a second
         self._writer = tensorboard.SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -51,7 +51,7 @@ class Trackers:
     def _guard(self, name: str, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as problem:  # whatever a tracker raises (network, disk, version), the run goes on
+        except Exception as problem:  # a tracker may fail for any reason (network, disk, version); the run goes on
             self._active.pop(name, None)
             self._say(
                 f"{name} stopped ({type(problem).__name__}: {problem}); the run goes on, metrics.jsonl has it all"

@@ -1,4 +1,4 @@
-"""How the generator of this process decodes: slots, rows in runs, a prompt computed once."""
+"""How the generator of this process decodes: slots, rows in groups, a prompt computed once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concordant.config.sampling import SamplingConfig
 from concordant.engines.local import decoding
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.weights import LocalWeights
-from concordant.kernels.ragged_attention import cut
+from concordant.kernels.ragged_attention import row_groups
 from tests.engines.conformance.test_generator import END, MODELS, build, plain_logprobs, random_prompts
 
 
@@ -20,31 +20,31 @@ def test_slots_are_used_where_the_architecture_allows_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3, one layer of two sliding"])
-def test_rows_attended_in_runs_of_like_length_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_in_groups_of_similar_length_give_the_same_numbers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = build(name), random_prompts(*range(40, 3, -2), *range(1, 6))
     sampling = SamplingConfig(max_new_tokens=10, slots=20)
-    runs = []
+    groups = []
     step = decoding.SlotDecoder.step
 
     def watched(self: decoding.SlotDecoder, last: list[int]) -> Tensor:
-        runs.append([(r.first, r.last) for r in self.runs])
+        groups.append([(r.first, r.last) for r in self.row_groups])
         return step(self, last)
 
     monkeypatch.setattr(decoding.SlotDecoder, "step", watched)
     out = LocalGenerator(model, END).generate(prompts, sampling, 0).result()
-    assert max(map(len, runs)) > 1
+    assert max(map(len, groups)) > 1
     for prompt, (c,) in zip(prompts, out, strict=True):
         torch.testing.assert_close(c.logprob_T, plain_logprobs(model, prompt, c.ids_T, 1.0), atol=1e-4, rtol=0)
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_runs_are_cut_where_reading_on_costs_more_than_a_call() -> None:
+def test_row_groups_are_split_where_reading_on_costs_more_than_a_call() -> None:
     """Four rows of 10 read to column 100 are 360 cells for nothing, to column 70 they are 240."""
-    assert [(r.first, r.last, r.span) for r in cut([100] * 4 + [10] * 4)] == [(0, 4, 100), (4, 8, 10)]
-    assert [(r.first, r.last, r.span) for r in cut([70] * 4 + [10] * 4)] == [(0, 8, 70)]
-    assert [(r.first, r.last, r.span) for r in cut([10, 9, 8, 7, 30])] == [(0, 5, 30)]
-    assert [(r.first, r.last, r.span) for r in cut([5] * 5, allowed=0)] == [(0, 5, 5)]
-    assert cut([]) == []
+    assert [(r.first, r.last, r.span) for r in row_groups([100] * 4 + [10] * 4)] == [(0, 4, 100), (4, 8, 10)]
+    assert [(r.first, r.last, r.span) for r in row_groups([70] * 4 + [10] * 4)] == [(0, 8, 70)]
+    assert [(r.first, r.last, r.span) for r in row_groups([10, 9, 8, 7, 30])] == [(0, 5, 30)]
+    assert [(r.first, r.last, r.span) for r in row_groups([5] * 5, allowed=0)] == [(0, 5, 5)]
+    assert row_groups([]) == []
 
 
 def test_a_model_whose_cache_is_off_by_a_little_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ def test_with_lora_the_reference_shares_the_backbone():
 def test_a_scorer_has_no_optimizer_and_a_learner_without_weights_is_refused():
     frozen = PolicyNetwork(tiny_policy()).frozen()
     assert not hasattr(LocalScorer(frozen), "optimizer")
-    with pytest.raises(ValueError, match="make a scorer of it"):
+    with pytest.raises(ValueError, match="no weight of this network is trainable"):
         LocalLearner(frozen, TrainConfig())
 
 

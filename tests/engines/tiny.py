@@ -24,4 +24,4 @@ def tiny_policy(seed: int = 0, lora_rank: int = 0, vocab_size: int = 300, hidden
     )  # fmt: skip
     if lora_rank:
         apply_lora_to_model(model, r=lora_rank)
-    return Policy(model.train(), _TOKENIZER, ModelTraits(Layout.TREE), "tiny")
+    return Policy(model=model.train(), tokenizer=_TOKENIZER, traits=ModelTraits(Layout.TREE), name="tiny")

@@ -142,7 +142,7 @@ def test_a_reward_model_made_from_a_policy_is_narrowed_too() -> None:
 
 @pytest.mark.parametrize("name", ["Llama", "GPT-2", "Gemma 3"])
 def test_layers_that_are_computed_again_are_narrowed_again(name: str) -> None:
-    """The backward pass repeats the layers in the context of their call, so it meets the same positions and pieces."""
+    """The backward pass repeats the layers in the context of their call, with the same positions and segments."""
     batch = lay_out(zoo.trees())
 
     def gradients(recompute: bool) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Trees attended piece by piece: the same numbers as with a mask over everything, and no more work than they need."""
+"""Trees attended segment by segment: the same numbers as with a mask over the row, and no more work than needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 from concordant.kernels import attention, packed_attention
-from concordant.kernels.packed_attention import JOINT, cut, in_one_row, tokens_of
+from concordant.kernels.packed_attention import JOINT, in_one_row, segments_of, tokens_of
 from concordant.kernels.put_on import PACKED, kernels_of, put_on
 from concordant.models.load import make_deterministic
 from concordant.models.tree_attention import hidden_states
@@ -25,7 +25,7 @@ def trees(*shapes: tuple[int, ...]) -> list[PromptTree]:
     ]
 
 
-def pieces_of(*shapes: tuple[int, ...]) -> list[packed_attention.Piece]:
+def segments_in(*shapes: tuple[int, ...]) -> list[packed_attention.Segment]:
     tree_T, branch_T, branch = [], [], 0
     for number, (trunk, *branches) in enumerate(shapes):
         tree_T += [number] * (trunk + sum(branches))
@@ -33,16 +33,16 @@ def pieces_of(*shapes: tuple[int, ...]) -> list[packed_attention.Piece]:
         for length in branches:
             branch_T += [branch] * length
             branch += 1
-    return cut(tree_T, branch_T)
+    return segments_of(tree_T, branch_T)
 
 
 LARGE = (JOINT + 2, 9, 3, JOINT, 4)  # branches that share a call, one that fills its own, one that is left
 SHAPES = [(3, 2, 4), (5, 1), LARGE, (4, 6), (90, 30, 30), (JOINT + 7, 5)]
 
 
-def test_pieces_by_hand() -> None:
-    """Small trees share a piece; of a large one trunk and first branch are plain, others look back at the trunk."""
-    small, large, third = pieces_of((2, 1, 2), (1, 1), (JOINT, 3, 2))
+def test_segments_by_hand() -> None:
+    """Small trees share a segment; of a large one trunk and first branch are plain, others look back at the trunk."""
+    small, large, third = segments_in((2, 1, 2), (1, 1), (JOINT, 3, 2))
     o, x = 0.0, -torch.inf
     assert small.mask_QK is not None
     assert small.mask_QK.tolist() == [
@@ -61,10 +61,10 @@ def test_pieces_by_hand() -> None:
 
 
 def test_every_token_is_in_one_piece_and_work_follows_the_trees() -> None:
-    assert sum(p.tokens for p in pieces_of(*SHAPES)) == sum(map(sum, SHAPES))
+    assert sum(p.tokens for p in segments_in(*SHAPES)) == sum(map(sum, SHAPES))
 
     def cells(count: int) -> int:
-        return sum(p.tokens * (p.tokens + p.trunk) for p in pieces_of(*[(150, 20, 30)] * count))
+        return sum(p.tokens * (p.tokens + p.trunk) for p in segments_in(*[(150, 20, 30)] * count))
 
     assert cells(16) == 16 * cells(1), "a mask over the row would be 256 times one tree's"
 
@@ -96,7 +96,7 @@ def test_attention_of_bf16_is_rounded_once_at_its_end() -> None:
     q, k, v = (torch.randn(shape, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(3))
     module = torch.nn.Module()
     module.is_causal = True
-    with packed_attention.attending(pieces_of((8, 4))), torch.autocast("cpu", torch.bfloat16):
+    with packed_attention.attending(segments_in((8, 4))), torch.autocast("cpu", torch.bfloat16):
         given, _ = attention._attend(module, q, k, v, torch.zeros(1, 1, 1, 1))
     scores = (q.double() @ k.double().transpose(2, 3)) / 8**0.5
     hidden = torch.ones(12, 12, dtype=torch.bool).triu(1)
@@ -120,7 +120,7 @@ def test_which_models_pack_their_trees() -> None:
 
 def test_a_model_that_does_not_reach_our_function_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     """An architecture may have attention of its own beside the one that it looks up."""
-    monkeypatch.setattr(packed_attention, "_attend", lambda pieces, *given, **settings: sdpa(*given, **settings))
+    monkeypatch.setattr(packed_attention, "_attend", lambda segments, *given, **settings: sdpa(*given, **settings))
     model = zoo.make("Llama")
     put_on(model)
     assert PACKED not in kernels_of(model)

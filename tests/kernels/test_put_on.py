@@ -62,7 +62,7 @@ def test_a_model_of_any_architecture_gives_the_same_logprobs(name: str) -> None:
     put_on(fast)
     numbers = []
     for mine in (model, fast):
-        network = PolicyNetwork(Policy(mine, None, traits, name))  # type: ignore[arg-type]
+        network = PolicyNetwork(Policy(model=mine, tokenizer=None, traits=traits, name=name))  # type: ignore[arg-type]
         (batch,) = network.batches(zoo.trees(), 2**20)
         out = network(batch, Outputs(logprob=True, entropy=True))
         assert out.logprob_N is not None and out.entropy_N is not None

@@ -86,7 +86,7 @@ def test_a_model_that_looks_ahead_is_no_policy() -> None:
     for layer in model.model.layers:
         layer.self_attn.is_causal = False
     assert not is_causal(model)
-    with pytest.raises(UserError, match="lets a token see later ones"):
+    with pytest.raises(UserError, match="lets a token see later tokens"):
         prepare_model(model)
 
 

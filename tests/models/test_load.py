@@ -35,7 +35,7 @@ IDS = torch.arange(5, 17)[None]
 def tiny() -> Policy:
     tokenizer = train_tokenizer(zoo.TEXTS, 300)
     model = zoo.make("Llama", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=True)
-    return Policy(model, tokenizer, prepare_model(model), "tiny")
+    return Policy(model=model, tokenizer=tokenizer, traits=prepare_model(model), name="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_other_tools_render_and_stop_as_we_do(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(zoo.TEXTS, 300)
     tokenizer.chat_template = None
     model = zoo.make("Llama", vocab_size=len(tokenizer), eos_token_id=None)
-    save_policy(Policy(model, tokenizer, prepare_model(model), "bare"), tmp_path / "model")
+    save_policy(Policy(model=model, tokenizer=tokenizer, traits=prepare_model(model), name="bare"), tmp_path / "model")
     assert tokenizer.chat_template is None
     text = AutoTokenizer.from_pretrained(tmp_path / "model").apply_chat_template(
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
@@ -183,7 +183,7 @@ def test_an_adapter_folder_loads_its_base(saved: Path, tmp_path: Path) -> None:
 def test_a_new_adapter_beside_an_adapter_folder_is_refused(saved: Path, tmp_path: Path) -> None:
     policy = load_policy(ModelConfig(name=str(saved), lora=LoraConfig(rank=2)))
     save_adapter(policy.model, tmp_path / "adapter", base_name=str(saved))
-    with pytest.raises(UserError, match="is an adapter and goes on as it is: leave model.lora.rank 0"):
+    with pytest.raises(UserError, match="is an adapter, and training continues with it: leave model.lora.rank 0"):
         load_policy(ModelConfig(name=str(tmp_path / "adapter"), lora=LoraConfig(rank=2)))
 
 
@@ -192,7 +192,7 @@ def test_an_adapter_whose_base_is_gone_or_another(saved: Path, tmp_path: Path) -
     save_adapter(policy.model, tmp_path / "adapter", base_name="/nowhere/base")
     assert 'no folder "/nowhere/base"' in message(tmp_path / "adapter")
     wider = zoo.make("Llama", vocab_size=len(policy.tokenizer), hidden_size=64)
-    save_policy(Policy(wider, policy.tokenizer, policy.traits, ""), tmp_path / "wider")
+    save_policy(Policy(model=wider, tokenizer=policy.tokenizer, traits=policy.traits, name=""), tmp_path / "wider")
     assert "another base" in message(tmp_path / "wider", adapter=str(tmp_path / "adapter"))
 
 
@@ -259,7 +259,7 @@ def test_names_that_lead_nowhere(tmp_path: Path, saved: Path) -> None:
     assert message(saved.parent).endswith(f'Did you mean "{saved}"?')
     assert "is a file; expected a folder" in message(saved / "config.json")
     assert 'Did you mean "builtin:tiny"?' in message("builtin:tinny")
-    assert "has none" in message("builtin:tiny")  # no texts to train its tokenizer on
+    assert "has no training data" in message("builtin:tiny")  # no texts to train its tokenizer on
     assert "it holds nothing" in message(tmp_path)
 
 

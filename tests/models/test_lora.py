@@ -129,7 +129,7 @@ def test_heads_beside_a_backbone_are_left_alone() -> None:
     ("names", "message"),
     [
         (["c_atn"], 'no module is called "c_atn". Did you mean "c_attn"'),
-        (["wte"], "transformer.wte is of type Embedding, no linear layer"),
+        (["wte"], "transformer.wte is of type Embedding and not a linear layer"),
         (["lm_head"], "its weight is tied to transformer.wte.weight"),
         ("c_attn", 'expected a list of names, such as ["c_attn"]'),
     ],
@@ -149,7 +149,7 @@ def test_experts_that_are_3d_parameters_are_reported(caplog: pytest.LogCaptureFi
     report = apply_lora_to_model(MixtralForCausalLM(config), r=2)
     experts = {path.rpartition(".")[2] for path in report.not_adapted if ".experts." in path}
     assert experts == {"gate_up_proj", "down_proj"}
-    assert "no linear layer" in caplog.text
+    assert "LoRA adapts linear layers only" in caplog.text
     with pytest.raises(UserError, match="3-D parameter"):
         apply_lora_to_model(MixtralForCausalLM(config), ["gate_up_proj"])
     assert apply_lora_to_model(llama(), r=2).not_adapted == []

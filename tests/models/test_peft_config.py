@@ -66,7 +66,7 @@ def test_an_adapter_for_another_base_is_refused(changes: dict[str, int], message
         ({"r": 0}, "expected a rank of 1 or more"),
         ({"lora_alpha": 0}, "expected more than 0"),
         ({"r": 8}, r"holds A \(4, 24\) and B \(16, 4\), expected \(8, 24\) and \(16, 8\)"),
-        ({"target_modules": "q_proj("}, "no regular expression"),
+        ({"target_modules": "q_proj("}, "not a regular expression"),
         ({"target_modules": {"q": 1}}, "expected a list of names"),
         ({"rank_pattern": [2]}, "expected an object"),
     ],
@@ -86,17 +86,17 @@ def test_files_that_are_no_adapter_are_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="damaged or no safetensors"):
+    with pytest.raises(UserError, match="damaged or not a safetensors file"):
         load_adapter(llama(), tmp_path)
     tensors = safetensors.torch.load(whole)
     tensors.popitem()
     safetensors.torch.save_file(tensors, weights)
-    with pytest.raises(UserError, match="alone, expected lora_A and lora_B"):
+    with pytest.raises(UserError, match="has only lora_A, expected lora_A and lora_B"):
         load_adapter(llama(), tmp_path)
     weights.unlink()
     with pytest.raises(UserError, match="has no adapter_model.safetensors"):
         load_adapter(llama(), tmp_path)
-    for text, message in (("{", "is no JSON"), ("[]", "holds a list")):
+    for text, message in (("{", "is not readable JSON"), ("[]", "holds a list")):
         config.write_text(text)
         with pytest.raises(UserError, match=message):
             load_adapter(llama(), tmp_path)

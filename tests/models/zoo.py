@@ -101,4 +101,4 @@ def policy(architecture: str) -> Policy:
     """Random weights and a tokenizer that has learnt ``TEXTS``."""
     tokenizer = train_tokenizer(TEXTS, 300)
     model = make(architecture, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
-    return Policy(model, tokenizer, prepare_model(model), architecture)
+    return Policy(model=model, tokenizer=tokenizer, traits=prepare_model(model), name=architecture)

@@ -77,7 +77,13 @@ def dpo(setting: case.DPOSetting, micro_batch_tokens: int = WHOLE) -> Figures:
 
 def reward(setting: case.RewardSetting) -> Figures:
     model = case.classifier()
-    reward_model = RewardModel(model, case.tokenizer(), ModelTraits(check_layout(model)), False, "parity")
+    reward_model = RewardModel(
+        model=model,
+        tokenizer=case.tokenizer(),
+        traits=ModelTraits(check_layout(model)),
+        is_encoder=False,
+        name="parity",
+    )
     learner = LocalLearner(RewardNetwork(reward_model), TrainConfig())
     margin_P = torch.tensor(case.MARGINS if setting.margin else [0.0] * len(case.MARGINS))
     figures = learn(learner, pair_trees(), RewardObjective(margin_P, centering=setting.centering))
@@ -184,7 +190,7 @@ def _policy(variant: int) -> Network:
     model = case.language_model(variant)
     layout = check_layout(model)
     assert layout is Layout.TREE  # the comparison is of prompt trees with plain rows
-    return PolicyNetwork(Policy(model, case.tokenizer(), ModelTraits(layout), "parity"))
+    return PolicyNetwork(Policy(model=model, tokenizer=case.tokenizer(), traits=ModelTraits(layout), name="parity"))
 
 
 def _logprobs(trees: Sequence[PromptTree], variant: int) -> Tensor:

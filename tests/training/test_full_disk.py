@@ -81,7 +81,7 @@ def test_a_disk_that_fills_up_costs_checkpoints_and_the_run_goes_on_when_there_i
     with pytest.raises(RunFailed, match="step 6/6: the model could not be written .*; make room"):
         run(place / "run", Heavy(), save_every=1, keep_last=1, callbacks=[filler])
     said = capsys.readouterr().err
-    assert "MB free; a checkpoint takes about 6 MB, the model 2 MB: too little for the 1 of train.keep_last" in said
+    assert "MB free; a checkpoint takes about 6 MB, the model 2 MB: too little for train.keep_last = 1" in said
     assert "step 3/6: the checkpoint could not be saved" in said and "older ones are kept" in said
     newest, problems = checkpoint.newest_valid(place / "run" / "checkpoints")
     assert (newest.name, problems) == ("step-000002", [])

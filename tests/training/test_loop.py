@@ -208,7 +208,7 @@ def test_a_run_of_nothing_but_nan_stops_with_a_cure(tmp_path):
 
 def test_skipped_steps_that_are_not_in_a_row_do_not_stop_it_and_are_counted(tmp_path, capsys):
     assert run(tmp_path, Walk(total_steps=20, skip=lambda step: step % MAX_SKIPPED_IN_A_ROW != 0)).steps == 20
-    assert "step 20/20: 16 steps left an update out: loss or gradient not finite" in capsys.readouterr().err
+    assert "step 20/20: 16 steps left an update out: the loss or the gradient was not finite" in capsys.readouterr().err
 
 
 def test_a_run_without_steps_says_so(tmp_path):
@@ -296,7 +296,7 @@ def test_resume_without_a_checkpoint_starts_again(tmp_path, capsys):
 
 def test_resume_with_another_length_is_refused(tmp_path):
     run(tmp_path, Walk(), save_every=3)
-    with pytest.raises(UserError, match="step-000006 is of a run with other settings:\n  total_steps: 6 -> 8\n"):
+    with pytest.raises(UserError, match="step-000006 belongs to a run with other settings:\n  total_steps: 6 -> 8\n"):
         run(tmp_path, Walk(total_steps=8), resume=True)
 
 
@@ -363,7 +363,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     arguments = [sys.executable, "-c", TWICE, str(tmp_path / "run"), os.path.dirname(__file__)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=50)
     assert done.returncode == 1
-    assert "finishing this step, then saving; once more to end at once" in done.stderr
+    assert "finishing this step, then saving; Ctrl-C again ends at once" in done.stderr
 
 
 def test_the_status_says_what_the_loop_is_doing(tmp_path):

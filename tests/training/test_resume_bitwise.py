@@ -134,7 +134,7 @@ def test_changed_settings_are_refused_by_name_and_nothing_is_touched(run, place,
     assert ended.code == 2
     for line in ("train.learning_rate: 0.01 -> 0.5", "model.lora.dropout: 0.2 -> 0.0", "total_steps: 4 -> 9"):
         assert f"\n  {line}\n" in ended.said
-    assert "go on with the new ones by --resume force" in ended.said
+    assert "continue with the new ones by --resume force" in ended.said
     assert (half / "config.yaml").read_text() == config
 
 
@@ -165,7 +165,7 @@ def test_force_goes_on_and_leaves_a_note(run, place, half):
     command = command_of("sft", place / "world", half)
     ended = run(*command, "--resume=force", "--train.learning_rate=0.5", "--train.micro_batch_tokens=512")
     assert ended.code == 0, ended.said
-    assert "goes on with other settings: train.learning_rate: 0.01 -> 0.5" in ended.said
+    assert "continues with other settings: train.learning_rate: 0.01 -> 0.5" in ended.said
     events = (half / "events.jsonl").read_text()
     assert '"changes": ["train.learning_rate: 0.01 -> 0.5"]' in events
     assert '"the last bits may differ", "changes": ["train.micro_batch_tokens: 256 -> 512"]' in events

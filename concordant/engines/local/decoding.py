@@ -1,13 +1,13 @@
-"""Two ways of decoding responses side by side, and how a model's way is chosen.
+"""Two ways to decode many responses at once, and the check that chooses one for a model.
 
-``SlotDecoder``: rows of any lengths share a ``SlotCache``; prompts join and leave at any step. Exact where
-attention honours a given mask and given positions. ``EqualLengthDecoder``: transformers' own cache, rows
-that started together from prompts of one length, so nothing is padded; exact for every architecture.
+``SlotDecoder``: rows of different lengths share a ``SlotCache``, and prompts join and leave at any step. It is exact if
+attention follows a given mask and given positions. ``EqualLengthDecoder``: the rows start together from prompts of one
+length, in transformers' own cache, so no padding is needed. It is exact for every architecture.
 
-Both leave a prompt's last token to the first decoding step: a prefill then needs no logits, wherever
-prompts end, and every sampled token comes from the same place.
+In both, the first decoding step reads the last token of the prompt. So a prefill needs no logits, and every sampled
+token comes from the same code.
 
-R live rows, K columns attended, N prompts, L prompt length, V vocabulary.
+Here R counts the live rows and K the columns of the cache that attention reads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from concordant.core.seeding import torch_stream
 from concordant.core.trees import Layout
 from concordant.engines.local.slot_cache import SlotCache
 from concordant.kernels.put_on import ATTENTION, kernels_of
-from concordant.kernels.ragged_attention import WASTE, Run, attending, cut
+from concordant.kernels.ragged_attention import WASTE, RowGroup, attending, row_groups
 from concordant.models.backbone import (
     FULL,
     REFUSALS,
@@ -40,24 +40,24 @@ from concordant.models.backbone import (
 )
 from concordant.models.layout import check_layout
 
-PREFILL_TOKENS = 8192  # rows × length of one prefill; bounds its memory
-PREFILL_WASTE = 0.125  # padding a prefill may carry, as a share of its tokens; less would mean more, smaller calls
-TOLERANCE = 1e-4  # of the logits' spread; fp32 gives 1e-6, a wrong mask or position 1e-1
+PREFILL_TOKENS = 8192  # the most tokens (rows × length) of one prefill, to limit its memory
+PREFILL_WASTE = 0.125  # the share of padding that a prefill may have; a smaller share would need more, smaller calls
+TOLERANCE = 1e-4  # a share of the logits' standard deviation; fp32 gives 1e-6, a wrong mask or position 1e-1
 
 
 class Decoder(Protocol):
-    """Rows are numbered from 0; what is admitted follows the live ones, ``copies`` rows a prompt."""
+    """Rows are numbered from 0. Admitted prompts come after the live rows, each with ``copies`` rows."""
 
-    mixed_lengths: bool  # False: admit only when nothing is live, and only prompts of one length
+    mixed_lengths: bool  # False: prompts are admitted only when no row is live, and only prompts of one length
 
     def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None: ...
 
     def step(self, last: Sequence[int]) -> Tensor:
-        """Feed each live row its last token (at first its prompt's); logits of the next one, (R, V)."""
+        """Give each live row its last token, at first the prompt's. Returns the logits of the next token, (R, V)."""
         ...
 
     def drop(self, rows: Sequence[int]) -> list[int]:
-        """Remove finished rows; the old number of every row that is left, in its new order."""
+        """Remove finished rows. Returns the old numbers of the remaining rows, in their new order."""
         ...
 
 
@@ -68,43 +68,44 @@ class SlotDecoder:
 
     def __init__(self, model: PreTrainedModel, rows: int, columns: int, waste: int = WASTE) -> None:
         self.model = model
-        self.waste = waste  # cells a run of ragged attention may read for nothing
+        self.waste = waste  # unused cells that a row group of ragged attention may read
         self.config = model.config.get_text_config()
         self.window = sliding_window(self.config)
         self.types = layer_types(self.config)
         self.cache = SlotCache(_is_sliding(model), rows, columns, model.device)
-        self.column_C = torch.arange(columns, device=model.device)
-        self.lengths: list[int] = []  # tokens each live row has in the cache
+        self.column_K = torch.arange(columns, device=model.device)
+        self.lengths: list[int] = []  # tokens in the cache, for each live row
         self.ragged = ATTENTION in kernels_of(model)
-        self.runs: list[Run] = []
+        self.row_groups: list[RowGroup] = []
 
     def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
         cursor = self.cache.cursor
         for group in _prefill_groups([len(p) - 1 for p in prompts]):
             length = max(len(prompts[i]) - 1 for i in group)
             if length > 0:
-                ids_NL = torch.zeros((len(group), length), dtype=torch.int64)  # padding follows: none attends to it
+                # Padding comes last, so that no token attends to it.
+                ids_GL = torch.zeros((len(group), length), dtype=torch.int64)
                 for row, i in enumerate(group):
-                    ids_NL[row, : len(prompts[i]) - 1] = prompts[i][:-1]
+                    ids_GL[row, : len(prompts[i]) - 1] = prompts[i][:-1]
                 cursor.prefill([copies[i] for i in group])
                 backbone(self.model)(
-                    input_ids=ids_NL.to(self.model.device),
-                    position_ids=self.column_C[:length].expand(len(group), -1),
+                    input_ids=ids_GL.to(self.model.device),
+                    position_ids=self.column_K[:length].expand(len(group), -1),
                     past_key_values=self.cache,
                     use_cache=True,
                 )
             self.lengths += [len(prompts[i]) - 1 for i in group for _ in range(copies[i])]
             cursor.live = len(self.lengths)
-        self.runs = cut(self.lengths, self.waste)
+        self.row_groups = row_groups(self.lengths, self.waste)
 
     def step(self, last: Sequence[int]) -> Tensor:
         device = self.model.device
         position_R = torch.tensor(self.lengths, device=device)
         self.lengths = [n + 1 for n in self.lengths]
-        for run in self.runs:
-            run.span += 1
+        for group in self.row_groups:
+            group.span += 1
         self.cache.cursor.decode(position_R, max(self.lengths))
-        with attending(self.runs) if self.ragged and len(self.runs) > 1 else nullcontext():
+        with attending(self.row_groups) if self.ragged and len(self.row_groups) > 1 else nullcontext():
             out = self.model(
                 input_ids=torch.tensor(last, device=device)[:, None],
                 attention_mask=self._masks(position_R),
@@ -115,11 +116,11 @@ class SlotDecoder:
         return out.logits[:, -1]
 
     def _masks(self, position_R: Tensor) -> Tensor | dict[str, Tensor]:
-        """What to add to attention scores, (R, 1, 1, K): one for all layers, or one a layer type."""
-        hidden_RK = self.column_C[: self.cache.cursor.span] > position_R[:, None]
+        """Masks to add to the attention scores, (R, 1, 1, K): one for all layers, or one for each type of layer."""
+        hidden_RK = self.column_K[: self.cache.cursor.span] > position_R[:, None]
         if self.window is None or (self.types and SLIDING not in self.types):
             return _additive(hidden_RK)
-        past_RK = self.column_C[: self.cache.cursor.span] <= position_R[:, None] - self.window
+        past_RK = self.column_K[: self.cache.cursor.span] <= position_R[:, None] - self.window
         if self.types:
             return {FULL: _additive(hidden_RK), SLIDING: _additive(hidden_RK | past_RK)}
         return _additive(hidden_RK | past_RK)
@@ -130,7 +131,7 @@ class SlotDecoder:
         left = len(order) - len(gone)
         holes = [row for row in sorted(gone) if row < left]
         movers = [row for row in range(left, len(order)) if row not in gone]
-        movers.sort(key=lambda row: -self.lengths[row])  # earlier rows are longer: keep it so
+        movers.sort(key=lambda row: -self.lengths[row])  # row groups are best when longer rows come first
         for hole, mover in zip(holes, movers, strict=True):
             order[hole] = mover
         if movers:
@@ -138,12 +139,12 @@ class SlotDecoder:
         order = order[:left]
         self.lengths = [self.lengths[row] for row in order]
         self.cache.cursor.live = left
-        self.runs = cut(self.lengths, self.waste)
+        self.row_groups = row_groups(self.lengths, self.waste)
         return order
 
 
 class EqualLengthDecoder:
-    """Rows of one length; the cache is the architecture's own and grows with them."""
+    """Decodes rows of one length with the architecture's own cache, which grows with the rows."""
 
     mixed_lengths = False
 
@@ -157,8 +158,8 @@ class EqualLengthDecoder:
     def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
         self.cache = DynamicCache(config=self.model.config)
         if len(prompts[0]) > 1:
-            ids_NL = torch.stack([p[:-1] for p in prompts]).to(self.model.device)
-            backbone(self.model)(input_ids=ids_NL, use_cache=True, **{self.cache_name: self.cache})
+            ids_GL = torch.stack([p[:-1] for p in prompts]).to(self.model.device)
+            backbone(self.model)(input_ids=ids_GL, use_cache=True, **{self.cache_name: self.cache})
             self._select([i for i, n in enumerate(copies) for _ in range(n)])
         self.rows = sum(copies)
 
@@ -175,7 +176,7 @@ class EqualLengthDecoder:
         return order
 
     def _select(self, rows: Sequence[int]) -> None:
-        """Rows in another order, left out or repeated."""
+        """Reorder the cache to these rows. A row may be left out or repeated."""
         if rows:
             index_R = torch.tensor(rows, dtype=torch.int64, device=self.model.device)
             self.cache.reorder_cache(cast(torch.LongTensor, index_R))
@@ -187,7 +188,7 @@ def _additive(hidden_RK: Tensor) -> Tensor:
 
 
 def _prefill_groups(lengths: Sequence[int]) -> list[list[int]]:
-    """Neighbours in groups that share a forward pass: few padding tokens, bounded size."""
+    """Groups of neighbouring prompts that share a forward pass, of limited size and with little padding."""
     groups: list[list[int]] = []
     longest = tokens = 0
     for i, length in enumerate(lengths):
@@ -202,11 +203,11 @@ def _prefill_groups(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-# -- which of the two a model gets ------------------------------------------------------------------
+# -- the choice between the two ---------------------------------------------------------------------
 
 
 def slots_are_exact(model: PreTrainedModel) -> bool:
-    """True where ``SlotDecoder`` gives the logits of plain rows, proved by running both on random tokens."""
+    """True if ``SlotDecoder`` gives the logits of plain rows. Both are run on random tokens and compared."""
     if check_layout(model) is not Layout.TREE or not _keeps_keys_and_values(model):
         return False
     try:
@@ -217,7 +218,7 @@ def slots_are_exact(model: PreTrainedModel) -> bool:
 
 
 def _slot_error(model: PreTrainedModel) -> float:
-    """Largest difference to plain rows, in standard deviations of the logits; rows join, leave and move meanwhile."""
+    """The largest difference from plain rows, in standard deviations of the logits, while rows join, leave and move."""
     stream = torch_stream(0, "engines/local/decoding")
     vocabulary = model.config.get_text_config().vocab_size
 
@@ -242,7 +243,7 @@ def _slot_error(model: PreTrainedModel) -> float:
 
 
 def _keeps_keys_and_values(model: PreTrainedModel) -> bool:
-    """False where a layer remembers anything else, or nothing (state-space layers, layers that share keys)."""
+    """True if every layer caches its own keys and values. State-space layers and layers that share keys do not."""
     return all(type(x) in (DynamicLayer, DynamicSlidingWindowLayer) for x in DynamicCache(config=model.config).layers)
 
 

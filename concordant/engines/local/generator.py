@@ -1,9 +1,9 @@
-"""The sampler of this process: continuous batching over a preallocated cache, on one CPU or one GPU.
+"""The generator of this process, on one CPU or one GPU. It uses continuous batching and a preallocated cache.
 
-Samples wait in a line, longest prompts first; as many as there are slots are decoded side by side, and
-a finished one's place is taken by the next in line. Tokens are the seed's, whatever the order.
+Samples wait in a queue, longest prompts first. As many samples as there are slots are decoded at the same time. When a
+sample ends, the next one from the queue takes its slot. The tokens depend on the seed and not on the order.
 
-R live rows, V vocabulary, T tokens of one response.
+Here R counts the live rows.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ from concordant.engines.protocol import Completion, Done, Weights
 from concordant.models.backbone import positions
 from concordant.models.lora_layer import still
 
-REFILL = 8  # the slots' part that is free before prompts join: a prefill of few costs nearly that of many
+# New prompts join when one slot in ``REFILL`` is free. A small prefill takes nearly as long as a large one.
+REFILL = 8
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Sample:
-    """One response in the making."""
+    """One response that is being sampled."""
 
     prompt: int  # index in the caller's list
-    number: int  # among the prompt's n
-    occurrence: int  # how many equal prompts came before
-    last: int  # the token fed next
-    uniform_T: list[float] = field(default_factory=list)  # drawn when it joins: lines may be long
+    number: int  # index among the n samples of this prompt
+    occurrence: int  # how many equal prompts come before this prompt
+    last: int  # the token that the model reads next
+    uniform_T: list[float] = field(default_factory=list)  # drawn when the sample gets its slot, to save memory
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
 
 class LocalGenerator:
-    """Samples from ``model``, which may be the very object a learner trains.
+    """Samples from ``model``, which may be the same object that a learner trains.
 
-    ``end_ids``: tokens that end a response (EOS, end of turn); the one sampled is part of it. ``precision`` is
-    autocast's dtype, None for the weights' own. ``version`` (optimizer steps taken) stamps every completion.
+    ``end_ids`` are the tokens that end a response (EOS, end of turn); the sampled end token belongs to the response.
+    ``precision`` is autocast's dtype, or None for the dtype of the weights. Every completion carries ``version``, the
+    number of optimizer steps.
     """
 
     def __init__(
@@ -59,8 +61,8 @@ class LocalGenerator:
         self.end_ids = frozenset(end_ids)
         self.version = version
         self.precision = precision
-        # Whether responses of different lengths are decoded together, which the architecture must allow. Decided now,
-        # so that a resumed run decides on the weights that the whole one did.
+        # Whether the architecture allows responses of different lengths to be decoded together. The check is made now
+        # and with the first weights, so that a resumed run comes to the same result as an uninterrupted one.
         self.uses_slots = slots_are_exact(model)
 
     def generate(
@@ -70,12 +72,12 @@ class LocalGenerator:
         seed: int,
         on_token: Callable[[int, int, int], None] | None = None,
     ) -> Done[list[list[Completion]]]:
-        """``sampling.n`` completions for each prompt (1-D int64 ids), in the order given.
+        """``sampling.n`` completions for each prompt (1-D int64 ids), in the order of the prompts.
 
-        A response's tokens depend on the seed, the prompt's ids, how many equal prompts came before and the
-        sample's number, not on slots or batch mates (up to ties that rounding decides). ``on_token(prompt,
-        sample, token_id)`` is called as each token is sampled. Raises ``UserError`` for an empty prompt, one too
-        long for the model's positions, or sampling settings out of range.
+        The tokens of a response depend on the seed, the ids of the prompt, the number of equal prompts before it and
+        the sample's number. They do not depend on slots or on the other rows, except where rounding decides a tie.
+        ``on_token(prompt, sample, token_id)`` is called for each token as soon as it is sampled. Raises ``UserError``
+        if a prompt is empty or too long for the model's positions, or if a sampling setting is out of range.
         """
         check_sampling(sampling)
         self._check_prompts(prompts, sampling.max_new_tokens)
@@ -92,7 +94,7 @@ class LocalGenerator:
         return Done([[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))])
 
     def load_weights(self, weights: Weights) -> None:
-        """Sample from ``weights`` from now on. Those of the very model that we sample from are here already."""
+        """Sample from ``weights`` from now on. Nothing is copied if they are the weights of this generator's model."""
         if not (isinstance(weights, LocalWeights) and weights.model is self.model):
             load_tensors(self.model, weights.tensors, weights.adapters)
         self.version = weights.version
@@ -152,16 +154,24 @@ class LocalGenerator:
 
     def _completion(self, s: _Sample) -> Completion:
         reason: Literal["stop", "length"] = "stop" if s.last in self.end_ids else "length"
-        return Completion(torch.tensor(s.ids), torch.tensor(s.logprobs, dtype=torch.float32), reason, self.version)
+        return Completion(
+            ids_T=torch.tensor(s.ids),
+            logprob_T=torch.tensor(s.logprobs, dtype=torch.float32),
+            finish_reason=reason,
+            version=self.version,
+        )
 
 
 def _line_up(prompts: Sequence[Tensor], n: int) -> deque[_Sample]:
-    """Longest prompts first: memory runs short early or never, and neighbours are of like length."""
+    """The queue of samples, longest prompts first.
+
+    So memory runs out at the beginning or not at all, and neighbouring rows have similar lengths.
+    """
     seen: Counter[str] = Counter()
     samples = []
     for i, prompt in enumerate(prompts):
         key = prompt_key(prompt)
-        samples += [_Sample(i, k, seen[key], int(prompt[-1])) for k in range(n)]
+        samples += [_Sample(prompt=i, number=k, occurrence=seen[key], last=int(prompt[-1])) for k in range(n)]
         seen[key] += 1
     return deque(sorted(samples, key=lambda s: -len(prompts[s.prompt])))
 
@@ -169,7 +179,7 @@ def _line_up(prompts: Sequence[Tensor], n: int) -> deque[_Sample]:
 def _next_in_line(
     decoder: Decoder, prompts: Sequence[Tensor], waiting: deque[_Sample], live: int, slots: int
 ) -> list[_Sample]:
-    """Take from ``waiting`` those that join now."""
+    """Take the samples that get a slot now out of ``waiting``."""
     free = slots - live
     if not waiting or (live and (not decoder.mixed_lengths or free < min(len(waiting), max(1, slots // REFILL)))):
         return []

@@ -1,7 +1,7 @@
 """The scorer and the learner of this process: one CPU or one GPU.
 
-Gradients are divided once, by the weights of all micro-batches together, so how a batch is cut into
-micro-batches, rows and chunks changes nothing but the time.
+The gradient is divided once, by the total weight of all micro-batches. So the split of a batch into micro-batches, rows
+and chunks changes only the time and not the result.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from concordant.models.lora_layer import still
 from concordant.models.tree_attention import forward_tokens
 from concordant.models.tree_pass import forward_trees
 
-MICRO_BATCH_TOKENS = 8192  # of a pass with gradient, where none are given
-CPU_GRADIENT_TOKENS = 1536  # the same on a CPU: more costs memory and gains little
-ADAM_MOMENTS = 2  # numbers that AdamW keeps beside each weight
-_FORWARD_FACTOR = 4  # without a backward pass nothing is kept: such a pass may have that many times the tokens
+MICRO_BATCH_TOKENS = 8192  # tokens of a pass with gradient, if the config gives no number
+CPU_GRADIENT_TOKENS = 1536  # the same on a CPU, where larger passes need more memory and are hardly faster
+ADAM_MOMENTS = 2  # numbers that AdamW keeps for each weight
+_FORWARD_FACTOR = 4  # a pass without gradient keeps no activations, so it may have so many times more tokens
 
 
 class LocalScorer:
-    """A network that is read and not trained: a reference, a reward model, a policy under evaluation.
+    """A network that is read and not trained: a reference, a reward model, or a policy under evaluation.
 
-    ``precision`` is autocast's dtype, None for fp32. ``row_tokens``: trees share rows of so many tokens, 0 gives each
-    a row of its own, where rows are padded. Of ``config`` only what cuts a batch is used.
+    ``precision`` is autocast's dtype, or None for fp32. Where rows are padded, trees share rows of ``row_tokens``
+    tokens; 0 gives each tree its own row. Only the settings of ``config`` that split a batch are used.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LocalScorer:
         self.precision = precision
         self.temperature = temperature
         self.row_tokens = row_tokens
-        self.halvings = 0  # of micro_batch_tokens, where memory ran out
+        self.halvings = 0  # how often micro_batch_tokens was halved because memory ran out
 
     @within_memory("computing log-probs, values or scores")
     def forward(self, trees: Sequence[PromptTree], want: Outputs) -> Done[BranchOutputs]:
@@ -85,7 +85,7 @@ class LocalScorer:
 
     @property
     def micro_batch_tokens(self) -> int:
-        """Of a pass with gradient, now."""
+        """Tokens of a pass with gradient at present."""
         usual = CPU_GRADIENT_TOKENS if self.network.device.type == "cpu" else MICRO_BATCH_TOKENS
         return (self.config.micro_batch_tokens or usual) >> self.halvings
 
@@ -95,7 +95,7 @@ class LocalScorer:
         return min(usual, _FORWARD_FACTOR * (self.config.micro_batch_tokens or usual)) >> self.halvings
 
     def _run(self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int) -> dict[str, float]:
-        """The objective's numbers, and its gradient where gradients are on."""
+        """The loss, its terms and metrics. If gradients are enabled, the gradient is added too."""
         batches = list(self._micro_batches(trees, max_tokens))
         weights: defaultdict[str, float] = defaultdict(float)
         for batch in batches:
@@ -116,8 +116,7 @@ class LocalScorer:
 
     def _micro_batches(self, trees: Sequence[PromptTree], max_tokens: int) -> Iterator[TreeBatch]:
         device = self.network.device
-        cut = self.network.batches(trees, max_tokens, self.row_tokens)
-        return (batch.to(device) for batch in cut)
+        return (batch.to(device) for batch in self.network.batches(trees, max_tokens, self.row_tokens))
 
     def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
         reference = self._reference_network() if want.kl else None
@@ -125,7 +124,7 @@ class LocalScorer:
             return self.network(batch, want, self.temperature, reference)
 
     def _reference_network(self) -> Network:
-        raise ValueError("a scorer has no reference, so it cannot measure the KL from one")
+        raise ValueError("a scorer has no reference, so it cannot measure a KL: ask a learner")
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -137,7 +136,7 @@ class LocalScorer:
 
 
 class LocalLearner(LocalScorer):
-    """A scorer and an optimizer. Weights and optimizer are fp32 always."""
+    """A scorer with an optimizer. Weights and optimizer state are always fp32."""
 
     def __init__(
         self,
@@ -151,10 +150,10 @@ class LocalLearner(LocalScorer):
         self.version = 0
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         if not self.parameters:
-            raise ValueError("nothing in this network is to be trained: make a scorer of it")
+            raise ValueError("no weight of this network is trainable: use LocalScorer")
         self.optimizer = _adamw(self.parameters, config)
         self.motion = WeightMotion(network.named_parameters())
-        self._is_finite = True  # the losses whose gradient is being gathered
+        self._is_finite = True  # whether every loss since the last step was finite
         self._reference: LocalScorer | None = None
         self._kept: dict[str, Tensor] | None = None  # the weights of the best evaluation so far
 
@@ -162,7 +161,7 @@ class LocalLearner(LocalScorer):
 
     @within_memory("computing the gradient")
     def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> Done[dict[str, float]]:
-        # What earlier calls of this step have added, for a try that ends half-way; mostly nothing.
+        # The gradient of earlier calls in this step. If this call fails half-way, its own part is dropped.
         before = [p.grad.clone() if p.grad is not None and self.config.halve_on_oom else None for p in self.parameters]
         try:
             metrics = self._run(trees, objective, self.micro_batch_tokens)
@@ -174,7 +173,7 @@ class LocalLearner(LocalScorer):
         return Done(metrics | ({"micro_batch_tokens": float(self.micro_batch_tokens)} if self.halvings else {}))
 
     def discard(self) -> None:
-        """Forget the gradient."""
+        """Drop the gradient that was added so far."""
         self._is_finite = True
         for p in self.parameters:
             p.grad = None
@@ -202,7 +201,7 @@ class LocalLearner(LocalScorer):
         return self._reference
 
     def set_reference(self, reference: Scorer) -> None:
-        """Measure ``want.kl`` from ``reference`` instead of the weights as they were."""
+        """Measure ``want.kl`` from ``reference`` and not from the learner's first weights."""
         if not isinstance(reference, LocalScorer):
             raise TypeError(f"a learner of this process cannot measure KL from a {type(reference).__name__}")
         self._reference = reference
@@ -216,12 +215,12 @@ class LocalLearner(LocalScorer):
         return LocalWeights(self.network.sampled, self.version, adapters)
 
     def _trained(self) -> dict[str, Tensor]:
-        """Trained weights by name, no copy."""
+        """The trained weights by name, without a copy."""
         trained = set(map(id, self.parameters))
         return {name: p for name, p in self.network.named_parameters() if id(p) in trained}
 
     def save(self, folder: Path) -> None:
-        """The live tensors are written, without a copy."""
+        """Write the live tensors without a copy."""
         weights = {name: p.detach() for name, p in self._trained().items()}
         counts = {"version": self.version, "halvings": self.halvings}
         write_state(folder, counts | {"weights": weights, "optimizer": self.optimizer.state_dict(), "kept": self._kept})
@@ -240,7 +239,7 @@ class LocalLearner(LocalScorer):
 
     def restore(self) -> None:
         if self._kept is None:
-            raise ValueError("no weights were kept, so none can be put back")
+            raise ValueError("no weights were kept, so none can be put back: call keep first")
         self._copy_in(self._kept)
 
     @torch.no_grad()
@@ -259,7 +258,7 @@ class LocalLearner(LocalScorer):
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         self.network.save(folder, dict(card or {}))
 
-    # -- for whoever looks before the first step ------------------------------------------------
+    # -- for the doctor's preflight -------------------------------------------------------------
 
     def describe(self) -> Description:
         return replace(super().describe(), trained=sum(p.numel() for p in self.parameters))
@@ -273,7 +272,7 @@ class LocalLearner(LocalScorer):
                 yield
         finally:
             self.discard()
-            self.network.zero_grad(set_to_none=True)  # of frozen weights too, should they have one
+            self.network.zero_grad(set_to_none=True)  # also the gradients of frozen weights
             self.halvings = halvings
             for module in resting:
                 module.training = False
@@ -283,10 +282,18 @@ class LocalLearner(LocalScorer):
         rows = []
         for name, p in self.network.named_parameters():
             if p.grad is None:
-                rows.append(Reached(name, id(p) in trained, came=False))
+                rows.append(Reached(name=name, is_trained=id(p) in trained, came=False))
             else:
                 is_finite = bool(torch.isfinite(p.grad).all())
-                rows.append(Reached(name, id(p) in trained, True, not bool(p.grad.any()), is_finite))
+                rows.append(
+                    Reached(
+                        name=name,
+                        is_trained=id(p) in trained,
+                        came=True,
+                        is_zero=not bool(p.grad.any()),
+                        is_finite=is_finite,
+                    )
+                )
         return rows
 
     def memory(self) -> MemoryUse:
@@ -297,7 +304,7 @@ class LocalLearner(LocalScorer):
 
 
 class _Means:
-    """Metrics over micro-batches; one transfer from the device at the end."""
+    """Metrics over micro-batches. They stay on the device until the end, so that there is only one transfer."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Metric] = {}
@@ -320,7 +327,7 @@ class _Means:
 
 
 def _adamw(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW without decay on vectors (norms, biases): shrinking those regularises nothing."""
+    """AdamW without weight decay on vectors (norms, biases), where decay does not regularise."""
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

@@ -1,7 +1,4 @@
-"""What a learner trains: a model and its heads behind one call that takes a ``TreeBatch``.
-
-R rows, L row length, H hidden size, N response tokens, B branches, V vocabulary.
-"""
+"""The networks that a learner trains: a model with its heads, behind one call that takes a ``TreeBatch``."""
 
 from __future__ import annotations
 
@@ -26,11 +23,11 @@ from concordant.models.lora import active_adapter, adapter_names, copy_adapter
 from concordant.models.scalar_head import Critic
 from concordant.models.tree_attention import Reader
 
-REFERENCE = "reference"  # the adapter that keeps a policy's start on a shared backbone
+REFERENCE = "reference"  # name of the adapter that keeps the policy's start, on the backbone that both share
 
 
 class Network(nn.Module, ABC):
-    """One of policy, critic and reward model."""
+    """A policy, a critic or a reward model."""
 
     layout: Layout
 
@@ -40,18 +37,18 @@ class Network(nn.Module, ABC):
 
     @property
     def body(self) -> PreTrainedModel | None:
-        """The model that reads trees; None for a network of another kind."""
+        """The model that reads trees, or None if the network has no transformers model."""
         return None
 
     @property
     def reader(self) -> Reader:
-        """How the model reads trees, which depends on the kernels that it carries."""
+        """The reader of trees, which depends on the kernels that were put on the model."""
         if self.body is None:
             raise TypeError(f"{type(self).__name__} has no transformers model to read trees")
         return reader_of(self.body, self.layout)
 
     def batches(self, trees: Sequence[PromptTree], max_tokens: int, row_tokens: int = ROW_TOKENS) -> list[TreeBatch]:
-        """``trees`` in batches of at most ``max_tokens``, padding counted, and of one whole tree at least."""
+        """Split ``trees`` into batches of at most ``max_tokens``, padding included; a batch has at least one tree."""
         if self.body is None:
             return micro_batches(trees, self.layout, max_tokens, row_tokens)
         return self.reader.batches(trees, max_tokens, row_tokens)
@@ -67,7 +64,7 @@ class Network(nn.Module, ABC):
     ) -> BranchOutputs: ...
 
     def frozen(self) -> Network:
-        """The network as it is now, never to change."""
+        """A copy of the network as it is now, which never changes."""
         return copy.deepcopy(self).requires_grad_(False)
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
@@ -75,7 +72,7 @@ class Network(nn.Module, ABC):
 
 
 class PolicyNetwork(Network):
-    """A causal language model. ``adapter`` names the LoRA adapter it runs with; None runs the base alone."""
+    """A causal language model. ``adapter`` is the name of the LoRA adapter to use; None uses the base alone."""
 
     def __init__(self, policy: Policy, adapter: str | None = None) -> None:
         super().__init__()
@@ -127,7 +124,7 @@ class PolicyNetwork(Network):
         return self.model.config.get_text_config().vocab_size
 
     def frozen(self) -> Network:
-        """With LoRA the backbone is shared: the reference is a frozen copy of the adapter, no second model."""
+        """With LoRA the copy shares the backbone: only the adapter is copied, and no second model is needed."""
         if not self.has_adapters:
             return super().frozen()
         copy_adapter(self.model, "default", REFERENCE)
@@ -138,7 +135,7 @@ class PolicyNetwork(Network):
 
 
 class CriticNetwork(Network):
-    """A backbone of its own and a head that says, before every response token, what reward is still to come."""
+    """A backbone of its own and a head that predicts, before every response token, the reward still to come."""
 
     def __init__(self, critic: Critic) -> None:
         super().__init__()
@@ -156,7 +153,7 @@ class CriticNetwork(Network):
 
 
 class RewardNetwork(Network):
-    """A reward model. One built with ``keep_lm_head`` also gives log-probs, for a loss beside Bradley–Terry."""
+    """A reward model. If it was built with ``keep_lm_head``, it also gives log-probs, for a language-model loss."""
 
     def __init__(self, reward_model: RewardModel) -> None:
         super().__init__()

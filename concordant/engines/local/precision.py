@@ -1,4 +1,4 @@
-"""Which device and which autocast dtype a model runs in."""
+"""Chooses the device and the autocast dtype of a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concordant.kernels.put_on import put_on
 
 
 def device_of(config: ModelConfig) -> torch.device:
-    """``auto`` takes the GPU where there is one."""
+    """The device of ``config``; ``auto`` is the GPU if there is one."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device is cuda, but PyTorch sees no GPU: use --model.device auto or cpu")
     wanted = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -20,16 +20,16 @@ def device_of(config: ModelConfig) -> torch.device:
 
 
 def place(model: PreTrainedModel, config: ModelConfig) -> None:
-    """Move ``model`` to its device, and put on the kernels that serve it there."""
+    """Move ``model`` to its device, and put on the kernels that serve this device."""
     nn.Module.to(model, device_of(config))
     if config.kernels == "fast":
         put_on(model)
 
 
 def precision_of(config: ModelConfig, device: torch.device) -> torch.dtype | None:
-    """Autocast's dtype; None is fp32. ``auto`` takes bf16 only where the hardware multiplies in it.
+    """Autocast's dtype; None means fp32. ``auto`` is bf16 only if the hardware multiplies in bf16.
 
-    A CPU without bf16 units emulates it, several times slower than fp32.
+    A CPU without bf16 units emulates bf16, which is several times slower than fp32.
     """
     if config.precision == "fp32":
         return None

@@ -1,12 +1,11 @@
-"""From logits to a token and its log-probability, one uniform random number a token.
+"""Draws a token from logits, with its log-probability. Each token uses one uniform random number.
 
-A sample's uniforms depend on the seed, its prompt's ids and its own number alone, so the tokens it
-gets do not depend on batch mates, slots, the order of the prompts or how many of them there are.
-Tokens are drawn by inverting the cumulative distribution in two levels (chunks, then tokens of a
-chunk), in double precision: no sort of the vocabulary, and no loss of rare tokens in a long sum.
+The random numbers of a sample depend only on the seed, the ids of its prompt and the sample's own number. So its tokens
+do not depend on the other rows, on slots, or on the order and the number of the prompts. A token is drawn by inverting
+the cumulative distribution in two steps, first over sections of the vocabulary and then inside one section. This needs
+no sorting. The sums are in double precision, so that rare tokens are not lost in a long sum.
 
-R rows (responses decoded side by side), V vocabulary, K candidates kept by top-k or top-p,
-C chunks of the vocabulary, W tokens of a chunk.
+M candidates kept by top-k or top-p, S sections of the vocabulary, W tokens of a section.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from concordant.core.errors import UserError
 from concordant.core.seeding import torch_stream
 from concordant.kernels.softmax import row_blocks
 
-CHUNK = 128  # tokens summed at once; about √V for the vocabularies in use
-NUCLEUS_PREFIX = 256  # candidates looked at before a nucleus is worth a longer look; most hold fewer
-BELOW_ONE = 1.0 - 2.0**-52  # u · total < total holds in double precision for every u up to this
+SECTION = 128  # tokens of a section; about √V for usual vocabularies
+NUCLEUS_PREFIX = 256  # candidates that are looked at first for top-p; most nuclei are smaller
+BELOW_ONE = 1.0 - 2.0**-52  # for every u up to this number, u · total < total holds in double precision
 
 
 def check_sampling(sampling: SamplingConfig) -> None:
-    """Raises UserError naming the field that is out of range."""
+    """Raise ``UserError`` with the name of a field that is out of range."""
     counts = [("n", sampling.n, 1), ("top_k", sampling.top_k, 0), ("slots", sampling.slots, 1)]
     for name, value, least in [*counts, ("max_new_tokens", sampling.max_new_tokens, 1)]:
         if value < least:
@@ -41,25 +40,25 @@ def check_sampling(sampling: SamplingConfig) -> None:
 
 
 def prompt_key(prompt: Tensor) -> str:
-    """Names a prompt by its ids, the same in every process."""
+    """A key made from the ids of a prompt, the same in every process."""
     return hashlib.sha256(prompt.to(torch.int64).cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def uniforms(seed: int, key: str, occurrence: int, sample: int, count: int) -> list[float]:
-    """The random numbers in [0, 1) of one response, one a token.
+    """The random numbers in [0, 1) of one response, one number for each token.
 
-    ``occurrence`` tells equal prompts of one call apart. A longer ``count`` begins with the shorter one's numbers.
+    ``occurrence`` distinguishes equal prompts of one call. A larger ``count`` gives the same numbers and then more.
     """
     stream = torch_stream(seed, "sample", key, occurrence, sample)
     return torch.rand(count, dtype=torch.float64, generator=stream).tolist()
 
 
 def sample_tokens(logits_RV: Tensor, uniform_R: Tensor, sampling: SamplingConfig) -> tuple[Tensor, Tensor]:
-    """Draw a token a row; returns its id (R,), int64, and its log-probability (R,), nats, float32.
+    """Draw one token for each row. Returns its id (R,), int64, and its log-probability (R,), nats, float32.
 
-    The log-probability is the temperature-scaled distribution's: of the whole vocabulary with top_p = 1 and
-    top_k = 0, renormalised over the kept tokens otherwise. At temperature 0 the most likely token is taken and its
-    log-probability is that at temperature 1, for a point mass has none to learn from.
+    The log-probability belongs to the distribution at the sampling temperature: over the whole vocabulary with
+    top_p = 1 and top_k = 0, and otherwise renormalised over the kept tokens. At temperature 0 the most likely token is
+    taken, and its log-probability is the one at temperature 1, because it would otherwise always be 0.
     """
     logits_RV = logits_RV.float()
     if sampling.temperature == 0:
@@ -69,27 +68,27 @@ def sample_tokens(logits_RV: Tensor, uniform_R: Tensor, sampling: SamplingConfig
         logits_RV = logits_RV / sampling.temperature
     if sampling.top_k == 0 and sampling.top_p == 1:
         return _draw(logits_RV, uniform_R)
-    logits_RK, candidate_RK = _keep(logits_RV, sampling.top_k, sampling.top_p)
-    place_R, logprob_R = _draw(logits_RK, uniform_R)
-    return candidate_RK.gather(1, place_R[:, None]).squeeze(1), logprob_R
+    logits_RM, candidate_RM = _keep(logits_RV, sampling.top_k, sampling.top_p)
+    place_R, logprob_R = _draw(logits_RM, uniform_R)
+    return candidate_RM.gather(1, place_R[:, None]).squeeze(1), logprob_R
 
 
 def _keep(logits_RV: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
-    """Logits (R, K) in falling order and their token ids; -inf where not kept.
+    """Logits (R, M) in falling order and their token ids; the logit of a token that is not kept is -inf.
 
-    A token is kept while those above it hold less than ``top_p``, of what ``top_k`` left.
+    Of the tokens that ``top_k`` leaves, a token is kept if the more likely ones together have less than ``top_p``.
     """
     vocabulary = logits_RV.shape[1]
     size = min(top_k or NUCLEUS_PREFIX, vocabulary)
     while True:
-        kept_RK, candidate_RK = logits_RV.topk(size, dim=1)
+        kept_RM, candidate_RM = logits_RV.topk(size, dim=1)
         if top_p == 1:
-            return kept_RK, candidate_RK
-        total_R1 = (kept_RK if top_k else logits_RV).logsumexp(1, keepdim=True)
-        p_RK = (kept_RK - total_R1).double().exp()
-        until_RK = p_RK.cumsum(1)
-        if top_k or size == vocabulary or bool((until_RK[:, -1] >= top_p).all()):
-            return kept_RK.masked_fill(until_RK - p_RK >= top_p, -math.inf), candidate_RK
+            return kept_RM, candidate_RM
+        total_R1 = (kept_RM if top_k else logits_RV).logsumexp(1, keepdim=True)
+        p_RM = (kept_RM - total_R1).double().exp()
+        until_RM = p_RM.cumsum(1)
+        if top_k or size == vocabulary or bool((until_RM[:, -1] >= top_p).all()):
+            return kept_RM.masked_fill(until_RM - p_RM >= top_p, -math.inf), candidate_RM
         size = min(8 * size, vocabulary)
 
 
@@ -97,22 +96,23 @@ def _draw(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:
     """A token from softmax(logits), by inverting the cumulative distribution at ``uniform_R`` (float64)."""
     rows, vocabulary = logits_RV.shape
     highest_R1 = logits_RV.amax(1, keepdim=True)
-    width = min(CHUNK, vocabulary)
+    width = min(SECTION, vocabulary)
     if vocabulary % width:
         logits_RV = F.pad(logits_RV, (0, -vocabulary % width), value=-math.inf)
-    logits_RCW = logits_RV.view(rows, -1, width)
-    sum_RC = logits_RV.new_empty(logits_RCW.shape[:2])
-    for block in row_blocks(logits_RV):  # weights are not kept: writing them all takes longer than a chunk's once more
-        sum_RC[block] = (logits_RCW[block] - highest_R1[block, :, None]).exp_().sum(2)
-    until_RC = sum_RC.double().cumsum(1)
-    total_R = until_RC[:, -1]
+    logits_RSW = logits_RV.view(rows, -1, width)
+    sum_RS = logits_RV.new_empty(logits_RSW.shape[:2])
+    # Only the sums are kept. Storing all weights takes longer than computing those of one section again.
+    for block in row_blocks(logits_RV):
+        sum_RS[block] = (logits_RSW[block] - highest_R1[block, :, None]).exp_().sum(2)
+    until_RS = sum_RS.double().cumsum(1)
+    total_R = until_RS[:, -1]
     target_R1 = (uniform_R.clamp(max=BELOW_ONE) * total_R)[:, None]
-    chunk_R = (until_RC <= target_R1).sum(1)  # the first chunk that reaches past the target: its sum is not 0
-    row_R = torch.arange(rows, device=chunk_R.device)
-    before_R1 = until_RC[row_R, chunk_R - 1].masked_fill(chunk_R == 0, 0.0)[:, None]
-    within_RW = (logits_RCW[row_R, chunk_R] - highest_R1).exp_().double().cumsum(1)
-    # The two sums round differently: without the bound a target at a chunk's very end would find no token.
+    section_R = (until_RS <= target_R1).sum(1)  # the first section whose end lies past the target; its sum is not 0
+    row_R = torch.arange(rows, device=section_R.device)
+    before_R1 = until_RS[row_R, section_R - 1].masked_fill(section_R == 0, 0.0)[:, None]
+    within_RW = (logits_RSW[row_R, section_R] - highest_R1).exp_().double().cumsum(1)
+    # The two sums round differently. Without this bound, a target at the end of a section would find no token.
     target_R1 = torch.minimum(target_R1 - before_R1, BELOW_ONE * within_RW[:, -1:])
-    id_R = chunk_R * width + (within_RW <= target_R1).sum(1)
+    id_R = section_R * width + (within_RW <= target_R1).sum(1)
     logprob_R = logits_RV[row_R, id_R] - highest_R1[:, 0] - total_R.log().float()
     return id_R, logprob_R

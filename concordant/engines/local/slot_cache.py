@@ -1,11 +1,10 @@
 """A preallocated cache of keys and values in which every row has its own length.
 
-Rows 0 … R-1 are live; each writes its next key and value at its own length, and attention spans the
-longest live row, not what was allocated. A row that ends gives its place to the last one, so there
-are never holes; a prompt computed once fills the rows of all its samples.
+Rows 0 … R-1 are live. Each row writes its next key and value at its own length. Attention reads up to the end of the
+longest live row and not all allocated columns. When a row ends, the last row moves to its place, so that there are no
+holes. A prompt is computed once and then copied to the rows of all its samples.
 
-R live rows, S rows allocated, C columns allocated, K columns attended, N prompts, L prompt length,
-H key/value heads, D head size.
+A key/value heads.
 """
 
 from __future__ import annotations
@@ -17,44 +16,44 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-BLOCK = 16  # columns; the span of attention grows in steps of it
+BLOCK = 16  # columns; the span of attention grows in steps of this size
 
 
 class Cursor:
-    """Where all layers of one cache write during the coming forward pass."""
+    """The places where all layers of one cache write in the next forward pass."""
 
     def __init__(self, rows: int, columns: int, device: torch.device) -> None:
         self.rows, self.columns = rows, columns
         self.device = device
         self.live = 0  # rows in use
-        self.span = 0  # columns attended; 0 during a prefill
-        self.copies_N = torch.empty(0, dtype=torch.int64)  # rows each prefilled prompt fills
-        self.column_R = torch.empty(0, dtype=torch.int64)  # where each decoding row writes
-        self._cell_RH: dict[int, Tensor] = {}
+        self.span = 0  # columns that attention reads; 0 during a prefill
+        self.copies_G = torch.empty(0, dtype=torch.int64)  # how many rows each prefilled prompt fills
+        self.column_R = torch.empty(0, dtype=torch.int64)  # the column where each decoding row writes
+        self._cell_RA: dict[int, Tensor] = {}
 
     def prefill(self, copies: Sequence[int]) -> None:
-        """Prompts come next; they fill ``copies`` rows each, behind the live ones."""
+        """Prepare a pass over prompts. Each prompt fills its number of ``copies`` of rows after the live rows."""
         self.span = 0
-        self.copies_N = torch.tensor(copies, device=self.device)
+        self.copies_G = torch.tensor(copies, device=self.device)
 
     def decode(self, column_R: Tensor, longest: int) -> None:
-        """One token a live row comes next, at ``column_R``; the longest row will have ``longest`` then."""
+        """Prepare a pass of one token for each live row, at ``column_R``. The longest row then has ``longest``."""
         self.span = min(self.columns, -(-longest // BLOCK) * BLOCK)
         self.column_R = column_R
-        self._cell_RH = {}
+        self._cell_RA = {}
 
     def cells(self, heads: int) -> Tensor:
-        """Index of each (row, head)'s next place in the flattened store, made once a step for all layers alike."""
-        if heads not in self._cell_RH:
+        """Index in the flattened store of the next place of each row and head; made once a step for all layers."""
+        if heads not in self._cell_RA:
             row_R = torch.arange(self.live, device=self.device)
-            head_H = torch.arange(heads, device=self.device)
-            cell_RH = (row_R[:, None] * heads + head_H) * self.columns + self.column_R[:, None]
-            self._cell_RH[heads] = cell_RH.flatten()
-        return self._cell_RH[heads]
+            head_A = torch.arange(heads, device=self.device)
+            cell_RA = (row_R[:, None] * heads + head_A) * self.columns + self.column_R[:, None]
+            self._cell_RA[heads] = cell_RA.flatten()
+        return self._cell_RA[heads]
 
 
 class SlotLayer(CacheLayerMixin):
-    """One layer's keys and values, each (S, H, C, D)."""
+    """Keys and values of one layer; both have the shape (allocated rows, A, allocated columns, D)."""
 
     keys: Tensor
     values: Tensor
@@ -62,7 +61,7 @@ class SlotLayer(CacheLayerMixin):
     def __init__(self, cursor: Cursor, sliding: bool) -> None:
         super().__init__()
         self.cursor = cursor
-        self.is_sliding = sliding  # only tells transformers which mask to make for a prefill; no key is ever dropped
+        self.is_sliding = sliding  # transformers makes the mask of a prefill by this flag; the cache keeps all keys
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.keys = self._allocate(key_states)
@@ -70,7 +69,7 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def _allocate(self, like: Tensor) -> Tensor:
-        """Zeros, for what a mask hides must still be finite; under autocast in the precision attention runs in."""
+        """Zeros, because masked values must be finite too. Under autocast they have the dtype of attention."""
         kind = like.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
         shape = (self.cursor.rows, like.shape[1], self.cursor.columns, like.shape[3])
@@ -90,9 +89,9 @@ class SlotLayer(CacheLayerMixin):
             store.view(-1, size).index_copy_(0, cells, states.reshape(-1, size).to(store.dtype))
         return self.keys[: cursor.live, :, : cursor.span], self.values[: cursor.live, :, : cursor.span]
 
-    def _fill(self, store: Tensor, states_NHLD: Tensor) -> None:
-        copies_N = self.cursor.copies_N
-        states = states_NHLD.repeat_interleave(copies_N, dim=0)
+    def _fill(self, store: Tensor, states_GALD: Tensor) -> None:
+        copies_G = self.cursor.copies_G
+        states = states_GALD.repeat_interleave(copies_G, dim=0)
         first = self.cursor.live
         store[first : first + len(states), :, : states.shape[2]] = states
 
@@ -106,14 +105,14 @@ class SlotLayer(CacheLayerMixin):
         return self.cursor.span or query_length, 0
 
     def get_seq_length(self) -> int:
-        return 0  # a prefill starts at 0; while decoding positions and masks are given
+        return 0  # a prefill starts at 0; during decoding, positions and masks are given
 
     def get_max_length(self) -> int:
         return self.cursor.columns
 
 
 class SlotCache(Cache):
-    """One ``SlotLayer`` a layer and the cursor they share."""
+    """A ``SlotLayer`` for each layer of the model, and the cursor that they share."""
 
     def __init__(self, sliding: Sequence[bool], rows: int, columns: int, device: torch.device) -> None:
         self.cursor = Cursor(rows, columns, device)

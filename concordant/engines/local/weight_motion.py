@@ -1,5 +1,7 @@
-"""How far an optimizer step moves the weights, from a sample of each tensor: what tells a rate that is too high from
-one too low, and a part that learns from one that was left out."""
+"""Measures how far an optimizer step moves the weights, from a sample of each tensor.
+
+These numbers show a learning rate that is too high or too low, and a part of the model that does not learn.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-SAMPLE = 512  # elements of each tensor that are looked at, evenly spread
-HEADS = ("score", "head", "classifier")  # modules that turn a hidden state into a number: reward model's and critic's
+SAMPLE = 512  # elements of each tensor, evenly spread
+HEADS = ("score", "head", "classifier")  # modules of a reward model or critic that turn a hidden state into a number
 
 
 class WeightMotion:
-    """Call ``before`` the optimizer's step and ``after`` it.
+    """Call ``before`` before the optimizer's step and ``after`` after it.
 
-    What is meant to train is the adapters where there are any, with the head; else everything. A weight that is meant
-    to and does not move is the finding, so frozen ones are looked at too.
+    If the model has adapters, they and the head are expected to train; otherwise all weights are. Frozen weights are
+    measured too, because a weight that should train and is frozen must be noticed.
 
     W weight tensors, S sampled elements of all of them one after another.
     """
@@ -33,13 +35,14 @@ class WeightMotion:
 
     @torch.no_grad()
     def before(self) -> Tensor:
-        """The sampled elements as they are, to be given to ``after``."""
+        """The sampled elements before the step. Give them to ``after``."""
         return torch.cat([_sample(p) for p in self.weights]).float()
 
     @torch.no_grad()
     def after(self, before_S: Tensor) -> dict[str, float]:
-        """``update/ratio``: ‖change‖ / ‖weights‖; ``update/head``: the same of the head, where there is one;
-        ``update/still``: share of the tensors that did not move at all."""
+        """``update/ratio``: ‖change‖ / ‖weights‖. ``update/head``: the same for the head, if there is one.
+        ``update/still``: the share of tensors that did not change at all.
+        """
         now_S = self.before()
         squares_S2 = torch.stack([(now_S - before_S).square(), now_S.square()], 1)
         sums_W2 = torch.zeros(len(self.weights), 2, device=now_S.device).index_add_(0, self._owner_S, squares_S2).cpu()

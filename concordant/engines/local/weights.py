@@ -1,4 +1,4 @@
-"""A learner's weights as other programs know them: by plain Hugging Face names, or an adapter alone by PEFT's."""
+"""A learner's weights under the names of other programs: plain Hugging Face names, or PEFT's names for an adapter."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from concordant.engines.protocol import Adapters
 from concordant.models.lora import lora_layers, merged_state_dict
 
-PEFT_ROOT = "base_model.model."  # what PEFT puts before the path of an adapted layer
+PEFT_ROOT = "base_model.model."  # the prefix that PEFT puts before the path of an adapted layer
 
 
 @dataclass(frozen=True, slots=True)
 class LocalWeights:
-    """The live weights of ``model``. Nothing is copied or merged before ``tensors`` is asked for, so publishing to a
-    generator that holds the same model costs nothing."""
+    """The live weights of ``model``.
+
+    Only ``tensors`` copies and merges. So it costs nothing to publish weights to a generator with the same model.
+    """
 
     model: nn.Module
     version: int
@@ -34,7 +36,7 @@ class LocalWeights:
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The live tensors of the active adapter, by PEFT's names. ValueError where the model has no adapter."""
+    """The live tensors of the active adapter, by PEFT's names. ValueError if the model has no adapter."""
     found: dict[str, Tensor] = {}
     for path, layer in lora_layers(model).items():
         if layer.active is not None:
@@ -42,16 +44,16 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
             found[f"{PEFT_ROOT}{path}.lora_A.weight"] = adapter.lora_A
             found[f"{PEFT_ROOT}{path}.lora_B.weight"] = adapter.lora_B
     if not found:
-        raise ValueError("the model has no active adapter, so there is nothing to publish apart from it")
+        raise ValueError('the model has no active adapter, so no adapter can be published: use adapters="merged"')
     return found
 
 
 @torch.no_grad()
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], adapters: Adapters) -> None:
-    """Copy published ``tensors`` into ``model``. ValueError where names or the kind of model do not fit."""
+    """Copy published ``tensors`` into ``model``. ValueError if the names or the kind of model do not fit."""
     if adapters == "merged":
         if lora_layers(model):
-            raise ValueError("merged weights were published, and this model has adapters of its own: publish apart")
+            raise ValueError('this model has adapters, but the published weights are merged: use adapters="apart"')
         model.load_state_dict(tensors)
         return
     own = adapter_tensors(model)

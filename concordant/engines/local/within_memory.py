@@ -1,4 +1,4 @@
-"""A step whose memory runs out, taken again in smaller pieces."""
+"""Repeats a step with smaller micro-batches when memory runs out."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Halving(Protocol):
-    """What cuts its work into micro-batches."""
+    """An object that splits its work into micro-batches."""
 
     config: TrainConfig
-    halvings: int  # of micro_batch_tokens, so far
+    halvings: int  # how often micro_batch_tokens was halved so far
 
     @property
     def micro_batch_tokens(self) -> int: ...
@@ -29,8 +29,10 @@ class Halving(Protocol):
 def within_memory(
     phase: str,
 ) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[Concatenate[Any, P], T]]:
-    """Makes a method name ``phase`` where memory runs out. Where ``train.halve_on_oom`` allows it,
-    the method is called again with half as many tokens at once, until one token is left."""
+    """A decorator for a method that may run out of memory. The error then names ``phase``.
+
+    If ``train.halve_on_oom`` is on, the method is called again with half as many tokens at once, down to one token.
+    """
 
     def decorate(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
         @wraps(method)
@@ -43,7 +45,7 @@ def within_memory(
                 except RunFailed as problem:
                     if not is_out_of_memory(problem.__cause__):
                         raise
-                    torch.cuda.empty_cache()  # nothing where there is no GPU
+                    torch.cuda.empty_cache()  # does nothing without a GPU
                     if not self.config.halve_on_oom or tokens < 2:
                         raise
                 self.halvings += 1

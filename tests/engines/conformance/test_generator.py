@@ -291,7 +291,7 @@ def test_a_generator_takes_what_a_learner_publishes(engine: EngineFactory, adapt
 
 def test_weights_that_do_not_fit_are_refused(engine: EngineFactory) -> None:
     learner = engine.policy(tiny_policy(lora_rank=4))
-    with pytest.raises(ValueError, match="publish apart"):
+    with pytest.raises(ValueError, match="published weights are merged"):
         engine.generator(tiny_policy(lora_rank=4).model, ()).load_weights(Sent(1, dict(learner.publish().tensors)))
     with pytest.raises(ValueError, match="no active adapter"):
         apart = Sent(1, dict(learner.publish("apart").tensors), "apart")
