@@ -38,6 +38,7 @@ from concordant.evaluation.report import write_report
 from concordant.evaluation.reward_summary import RewardModelSummary
 from concordant.evaluation.run_findings import read_findings
 from concordant.evaluation.terminal import print_table
+from concordant.models.backbone import positions
 from concordant.models.load import Policy
 from concordant.runs.read import complaints
 from concordant.stages import common
@@ -129,6 +130,9 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
     # The bound is from the policy that was sampled, so it says nothing of another reference.
     bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
     is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
+    is_comparable = is_comparable and all(
+        len(tree.prompt_P) + len(branch.ids_T) <= positions(reference.model) for tree in trees for branch in tree.branches
+    )
     return PolicyAnswers(
         name=name,
         prompts=[a.prompt for a in answers],
@@ -178,12 +182,12 @@ def _perplexity(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> float | 
 
 
 def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
-    """The text in pieces of 256 tokens, each predicted from its first."""
+    """The text in pieces of 256 tokens, or of what the model reads, each predicted from its first."""
     if not path.is_file():
         raise UserError(f"perplexity_text: no file {path}")
     text = path.read_text(encoding="utf-8")[:PERPLEXITY_CHARACTERS]
     ids = torch.tensor(policy.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    pieces = [piece for piece in ids.split(256) if len(piece) > 1]
+    pieces = [piece for piece in ids.split(min(256, positions(policy.model))) if len(piece) > 1]
     return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from concordant.config.checks import checked
+from concordant.config.data import DataConfig
 from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
 from concordant.core.seeding import derive
-from concordant.data.chat import ChatEncoder
+from concordant.data.chat import ChatEncoder, Limits
 from concordant.data.convert import prompt_of
 from concordant.data.records import Message, Prompt
 from concordant.models.load import load_policy, save_policy
@@ -42,7 +43,9 @@ def _prompts(config: GenerateConfig) -> list[Prompt]:
 def chat(config: ChatConfig) -> None:
     """Talk in the terminal, tokens shown as they are sampled. An empty line or Ctrl-D ends; /reset forgets."""
     policy = common.open_policy(config.model, [], config.seed)
-    encoder = ChatEncoder(policy.tokenizer)
+    reads = common.limits_of(DataConfig(), policy).total
+    room = reads - min(config.sampling.max_new_tokens, reads // 2)  # a long talk loses its start
+    encoder = ChatEncoder(policy.tokenizer, Limits(prompt=room, total=reads))
     generator = common.sampler_of(policy, encoder, config.model).generator
     start = [Message("system", config.system)] if config.system else []
     messages = list(start)

@@ -40,6 +40,7 @@ class _Sample:
     number: int  # among the prompt's n
     occurrence: int  # how many equal prompts came before
     last: int  # the token fed next
+    room: int  # tokens it may have
     uniform_T: list[float] = field(default_factory=list)  # drawn when it joins: lines may be long
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -74,12 +75,14 @@ class LocalGenerator:
 
         A response's tokens depend on the seed, the prompt's ids, how many equal prompts came before and the
         sample's number, not on slots or batch mates (up to ties that rounding decides). ``on_token(prompt,
-        sample, token_id)`` is called as each token is sampled. Raises ``UserError`` for an empty prompt, one too
-        long for the model's positions, or sampling settings out of range.
+        sample, token_id)`` is called as each token is sampled. A response ends with the model's positions where
+        these are fewer than ``sampling.max_new_tokens``. Raises ``UserError`` for an empty prompt, one that leaves
+        no position for a response, or sampling settings out of range.
         """
         check_sampling(sampling)
-        self._check_prompts(prompts, sampling.max_new_tokens)
-        waiting = _line_up(prompts, sampling.n)
+        self._check_prompts(prompts)
+        limit = positions(self.model)
+        waiting = _line_up(prompts, sampling.n, [min(sampling.max_new_tokens, limit - len(p)) for p in prompts])
         finished: dict[tuple[int, int], Completion] = {}
         if waiting:
             kind = self.model.device.type
@@ -97,21 +100,21 @@ class LocalGenerator:
             load_tensors(self.model, weights.tensors, weights.adapters)
         self.version = weights.version
 
-    def _check_prompts(self, prompts: Sequence[Tensor], new_tokens: int) -> None:
+    def _check_prompts(self, prompts: Sequence[Tensor]) -> None:
         limit = positions(self.model)
         for i, prompt in enumerate(prompts):
             if len(prompt) == 0:
                 raise UserError(f"prompt {i} is empty; a response needs at least one token to continue")
-            if len(prompt) + new_tokens > limit:
+            if len(prompt) >= limit:
                 raise UserError(
-                    f"prompt {i} has {len(prompt)} tokens, which with sampling.max_new_tokens = {new_tokens} is more "
-                    f"than the model's {limit} positions; shorten one of the two"
+                    f"prompt {i} has {len(prompt)} tokens, which leaves a response none of the model's {limit} "
+                    "positions; shorten the prompt"
                 )
 
     def _decoder(self, prompts: Sequence[Tensor], sampling: SamplingConfig, samples: int) -> Decoder:
         if not self.uses_slots:
             return EqualLengthDecoder(self.model)
-        columns = max(len(p) for p in prompts) - 1 + sampling.max_new_tokens
+        columns = max(len(p) - 1 + min(sampling.max_new_tokens, positions(self.model) - len(p)) for p in prompts)
         return SlotDecoder(self.model, min(sampling.slots, samples), columns)
 
     def _decode(
@@ -130,7 +133,7 @@ class LocalGenerator:
             if joining:
                 for s in joining:
                     key = prompt_key(prompts[s.prompt])
-                    s.uniform_T = uniforms(seed, key, s.occurrence, s.number, sampling.max_new_tokens)
+                    s.uniform_T = uniforms(seed, key, s.occurrence, s.number, s.room)
                 groups = [list(g) for _, g in groupby(joining, key=lambda s: s.prompt)]
                 decoder.admit([prompts[g[0].prompt] for g in groups], [len(g) for g in groups])
                 live += joining
@@ -144,7 +147,7 @@ class LocalGenerator:
                 s.logprobs.append(logprob)
                 if on_token is not None:
                     on_token(s.prompt, s.number, token)
-                if token in self.end_ids or len(s.ids) == sampling.max_new_tokens:
+                if token in self.end_ids or len(s.ids) == s.room:
                     finished[s.prompt, s.number] = self._completion(s)
                     done.append(row)
             if done:
@@ -155,13 +158,13 @@ class LocalGenerator:
         return Completion(torch.tensor(s.ids), torch.tensor(s.logprobs, dtype=torch.float32), reason, self.version)
 
 
-def _line_up(prompts: Sequence[Tensor], n: int) -> deque[_Sample]:
+def _line_up(prompts: Sequence[Tensor], n: int, rooms: Sequence[int]) -> deque[_Sample]:
     """Longest prompts first: memory runs short early or never, and neighbours are of like length."""
     seen: Counter[str] = Counter()
     samples = []
     for i, prompt in enumerate(prompts):
         key = prompt_key(prompt)
-        samples += [_Sample(i, k, seen[key], int(prompt[-1])) for k in range(n)]
+        samples += [_Sample(i, k, seen[key], int(prompt[-1]), rooms[i]) for k in range(n)]
         seen[key] += 1
     return deque(sorted(samples, key=lambda s: -len(prompts[s.prompt])))
 
