@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from concordant.config.checks import shown
-from concordant.runs.identity import identity, paths_in
+from concordant.runs.identity import identity, on_disk
 
 DATA = "data"  # the records themselves, beside the keys that say where they come from
 
@@ -40,13 +40,14 @@ class Inputs:
     environment: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Inputs:
-        """From a config's values by dotted key; files and folders that they name are looked at."""
+    def of(cls, settings: Mapping[str, Any], paths_of: Mapping[str, Sequence[str]] | None = None) -> Inputs:
+        """From a config's values by dotted key. ``paths_of``: what each key that names files or folders names
+        (``config.paths.paths_of``); their contents are looked at."""
         contents = {}
-        for key, value in settings.items():
-            paths = set(paths_in(value)) if key not in HARMLESS | CHOOSE_DATA else set()
+        for key, named in (paths_of or {}).items():
+            paths = on_disk(named) if key not in HARMLESS | CHOOSE_DATA else []
             if paths:  # the same files elsewhere are the same input
-                text = json.dumps(value)
+                text = json.dumps(settings[key])
                 for path in sorted(paths, key=len, reverse=True):  # a path may begin with another
                     text = text.replace(path, _hash(json.dumps(identity(Path(path)))))
                 contents[key] = _hash(text)

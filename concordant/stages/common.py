@@ -18,6 +18,7 @@ from concordant.config.data import DataConfig
 from concordant.config.fields import flatten
 from concordant.config.model import ModelConfig
 from concordant.config.names import Responses
+from concordant.config.paths import paths_of
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import BestOfNConfig, RunConfig
 from concordant.config.train import TrainConfig
@@ -177,7 +178,8 @@ def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
 
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
     folder.set_config(to_mapping(verb, config))
-    folder.inputs = Inputs.of(flatten(config))
+    settings = flatten(config)
+    folder.inputs = Inputs.of(settings, paths_of(type(config), settings))
     return folder
 
 
