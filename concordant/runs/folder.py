@@ -37,9 +37,9 @@ class RunFolder:
         self.path, self.resume, self.may_differ = Path(path), resume, may_differ
         self.inputs = Inputs()
         self.config: Mapping[str, Any] = {}
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file; expected a folder to write the run to")
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(f"{self.path} is a file; expected a folder to write the run to")
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.path)
         except OSError as problem:

@@ -41,6 +41,7 @@ from concordant.evaluation.terminal import print_table
 from concordant.models.backbone import positions
 from concordant.models.load import Policy
 from concordant.runs.read import complaints
+from concordant.runs.writable import check_folder
 from concordant.stages import common
 from concordant.stages.reward import judge
 from concordant.stages.rewarding import Rewards
@@ -64,6 +65,7 @@ class _Bench:
 @checked
 def evaluate(config: EvaluateConfig) -> Path:
     """Sample, score and compare; writes report.md, report.html, report.json and pictures to ``output``."""
+    check_folder(config.output)
     policies = named(config.policies)
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
     reference_name = _known(config.reference or baseline, policies)

@@ -27,6 +27,7 @@ from concordant.evaluation.reward_summary import RewardModelSummary, summarise_r
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
 from concordant.runs.names import REWARD_SUMMARY
+from concordant.runs.writable import check_file
 from concordant.stages import common
 
 
@@ -115,6 +116,8 @@ def score(config: ScoreConfig) -> Path | None:
 
     A line a record, in the data's order: its prompt, and ``chosen`` and ``rejected``, or ``score``.
     """
+    if config.output:
+        check_file(config.output)
     model = roles.open_reward_model(config.model.name, config.model)
     scorer = roles.reward_scorer(model, config.model)
     records = common.in_file_order(config.data)

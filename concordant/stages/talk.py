@@ -8,6 +8,7 @@ from pathlib import Path
 from concordant.config.checks import checked
 from concordant.config.data import DataConfig
 from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
+from concordant.core.errors import UserError
 from concordant.core.seeding import derive
 from concordant.data.chat import ChatEncoder, Limits
 from concordant.data.convert import prompt_of
@@ -15,12 +16,15 @@ from concordant.data.records import Message, Prompt
 from concordant.models.load import load_policy, save_policy
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
+from concordant.runs.writable import check_file, check_folder
 from concordant.stages import common
 
 
 @checked
 def generate(config: GenerateConfig) -> Path | None:
     """Answer one prompt, or the prompts of the data; JSON lines to ``output``, or text to the terminal."""
+    if config.output:
+        check_file(config.output)
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
     policy = common.open_policy(config.model, [], config.seed)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
@@ -95,6 +99,10 @@ class _Stream:
 @checked
 def merge(config: MergeConfig) -> Path:
     """Write the base with the adapter in its weights: a plain model folder."""
+    check_folder(config.output)
+    output = Path(config.output)
+    if output.is_dir() and any(output.iterdir()) and not (output / "config.json").is_file():
+        raise UserError(f"{output} holds something else than a model, which would be replaced; give another --output")
     policy = load_policy(config.model)
     save_policy(policy, Path(config.output), {"base_model": config.model.name, "tags": ["merged"]})
     common.message(f"merged model in {config.output}")
