@@ -94,8 +94,8 @@ class Sampler:
         if short and not self._said:
             self._said = True
             current().message(
-                f"the model reads {total:,} tokens: {short:,} of {len(prompt_ids):,} prompts leave a response fewer than "
-                f"the {new_tokens:,} tokens that were asked for"
+                f"the model reads {total:,} tokens: {short:,} of {len(prompt_ids):,} prompts leave a response fewer "
+                f"than the {new_tokens:,} tokens that were asked for"
             )
         return prompt_ids
 

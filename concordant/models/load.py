@@ -36,6 +36,7 @@ from concordant.core.recompute import same_context
 from concordant.data.chat import ChatEncoder
 from concordant.models import builtin
 from concordant.models.export import quiet, write_model
+from concordant.models.finite import refuse_not_finite
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate, read_settings
 from concordant.models.traits import ModelTraits, prepare_model
 
@@ -148,6 +149,7 @@ def load_weights(auto_class: Any, place: Path | str, config: PretrainedConfig, t
             trust_remote_code=trust,
             output_loading_info=True,
         )
+    refuse_not_finite(place, dict(model.named_parameters()))
     return model.train(), set(info["missing_keys"])
 
 

@@ -133,7 +133,9 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
     bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
     is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
     is_comparable = is_comparable and all(
-        len(tree.prompt_P) + len(branch.ids_T) <= positions(reference.model) for tree in trees for branch in tree.branches
+        len(tree.prompt_P) + len(branch.ids_T) <= positions(reference.model)
+        for tree in trees
+        for branch in tree.branches
     )
     return PolicyAnswers(
         name=name,

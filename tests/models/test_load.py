@@ -12,6 +12,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
@@ -194,6 +195,19 @@ def test_an_adapter_whose_base_is_gone_or_another(saved: Path, tmp_path: Path) -
     wider = zoo.make("Llama", vocab_size=len(policy.tokenizer), hidden_size=64)
     save_policy(Policy(wider, policy.tokenizer, policy.traits, ""), tmp_path / "wider")
     assert "another base" in message(tmp_path / "wider", adapter=str(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(folder: Path, saved: Path, tmp_path: Path, number: float) -> None:
+    """They made every check of the architecture fail, and the model was called not causal."""
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = number
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert "has NaN or infinite weights: model.layers.1.mlp.up_proj.weight." in message(folder)
+    policy = with_trained_adapter(saved)
+    next(iter(lora_layers(policy.model).values())).adapter("default").lora_A.data[0, 0] = number
+    save_adapter(policy.model, tmp_path / "adapter", base_name=str(saved))
+    assert "has NaN or infinite weights: base_model.model.model.layers.0" in message(tmp_path / "adapter")
 
 
 # -- writing --------------------------------------------------------------------------------------
