@@ -82,8 +82,11 @@ class RunFolder:
             self.write_config()
 
     def write_config(self) -> None:
-        if self.config:
-            write_text(self.path / CONFIG, dump_yaml(self.config))
+        try:
+            if self.config:
+                write_text(self.path / CONFIG, dump_yaml(self.config))
+        except OSError as problem:
+            raise RunFailed(f"cannot write {self.path / CONFIG}: {problem.strerror}; make room there") from None
 
     def changes_since(self, before: Inputs, source: str) -> dict[str, list[str]]:
         """What is different now, by what it means. UserError where it makes another run, unless that was asked for."""

@@ -63,7 +63,10 @@ class Inputs:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Inputs:
-        return cls(**saved)
+        inputs = cls(**saved)
+        if not all(isinstance(part, dict) for part in (inputs.settings, inputs.contents, inputs.environment)):
+            raise TypeError("settings, contents and environment are objects")
+        return inputs
 
 
 def refused(before: Inputs, now: Inputs) -> list[str]:

@@ -69,7 +69,11 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
     if samples.exists() and before is None:
         raise UserError(f"{samples} was made from nobody knows what ({INPUTS} is missing or damaged); remove it")
     if samples.exists() and before is not None:
-        changes = folder.changes_since(Inputs.from_json(before), str(samples))
+        try:
+            inputs = Inputs.from_json(before)
+        except TypeError:
+            raise UserError(f"{made_from} is damaged: it does not say what {samples} was made from; remove it") from None
+        changes = folder.changes_since(inputs, str(samples))
     write_text(made_from, json.dumps(folder.inputs.as_json(), indent=1) + "\n")
     folder.write_config()
     lines = read_whole_lines(samples)

@@ -177,9 +177,13 @@ def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     from concordant.config.parse import to_mapping
 
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
-    folder.set_config(to_mapping(verb, config))
-    settings = flatten(config)
-    folder.inputs = Inputs.of(settings, paths_of(type(config), settings))
+    try:
+        folder.set_config(to_mapping(verb, config))
+        settings = flatten(config)
+        folder.inputs = Inputs.of(settings, paths_of(type(config), settings))
+    except BaseException:
+        folder.close()
+        raise
     return folder
 
 

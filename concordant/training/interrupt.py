@@ -1,29 +1,33 @@
 """Ctrl-C and SIGTERM. In the training loop the first asks to finish the step and save; elsewhere it ends what is being
-done, cleanly. The second ends the process at once."""
+done, cleanly. The second ends the process at once.
+
+Two signals that come together are one: a terminal sends Ctrl-C to every process, and a wrapper that started this one
+passes its own on.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from concordant.training.progress import Display
-
+_CURSOR = b"\x1b[?25h"  # what shows a terminal's cursor, which live bars hide
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TOGETHER = 0.5  # seconds within which a second signal is the first one's twin
 _late = False  # a request came in a loop's last step: the handlers are the process's, so this is too
 
 
 class StopRequest:
     """While the context is open, ``requested`` becomes True at the first signal."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self) -> None:
         self.requested = False
-        self._display = display
+        self._first = 0.0  # when the first signal came
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -38,9 +42,9 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            self._display.close()  # the cursor back
-            os._exit(1)
-        self.requested = True
+            _end_unless_twin(self._first)
+            return
+        self.requested, self._first = True, time.monotonic()
         os.write(2, b"\nfinishing this step, then saving; once more to end at once\n")  # print is not re-entrant
 
 
@@ -54,12 +58,13 @@ def late_request() -> bool:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """The first signal raises KeyboardInterrupt, SIGTERM too; the second ends the process at once."""
-    seen: list[int] = []
+    first: list[float] = []  # when the first signal came
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if seen:
-            os._exit(1)
-        seen.append(number)
+        if first:
+            _end_unless_twin(first[0])
+            return
+        first.append(time.monotonic())
         raise KeyboardInterrupt
 
     before = _handle_with(handle)
@@ -68,6 +73,16 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_unless_twin(first: float) -> None:
+    """The end of the process at once, with the cursor back. Nothing is called that could wait for a lock."""
+    if time.monotonic() - first < TOGETHER:
+        return
+    if os.isatty(2):
+        os.write(2, _CURSOR)
+    os.write(2, b"\nended at once; what was saved before is whole\n")
+    os._exit(1)
 
 
 def _handle_with(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
