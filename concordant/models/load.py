@@ -6,7 +6,6 @@ module, and the model stays in train mode, because ``eval()`` would also switch 
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -38,6 +35,7 @@ from concordant.models import builtin
 from concordant.models.export import quiet, write_model
 from concordant.models.finite import refuse_not_finite
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate, read_settings
+from concordant.models.settings_files import read_object, refuse_code
 from concordant.models.traits import ModelTraits, prepare_model
 
 log = logging.getLogger(__name__)
@@ -65,6 +63,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
         UserError: what is named is not a causal language model, or cannot be read; says what was found.
     """
     name, adapter = config.name or config.adapter, config.adapter if config.name else ""
+    place: Path | str = name
     if name.startswith("builtin:"):
         model, tokenizer = builtin.build(name.removeprefix("builtin:"), texts, seed)
     else:
@@ -77,7 +76,9 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
             adapter, place = str(place), base_of_adapter(place)
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
     make_deterministic(model)
-    policy = Policy(model, tokenizer, prepare_model(model), name)
+    with readable_errors(place):
+        traits = prepare_model(model)
+    policy = Policy(model, tokenizer, traits, name)
     adapt(model, config, adapter, seed)
     if config.activation_checkpointing:
         checkpoint_activations(model)
@@ -108,11 +109,8 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
 
 def base_of_adapter(folder: Path) -> Path | str:
     """The model that a PEFT adapter folder was made for."""
-    try:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f'"{folder / ADAPTER_CONFIG}" names no base_model_name_or_path: {error}') from error
-    if not base:
+    base = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
         raise UserError(f'"{folder}" does not say what it adapts: pass --model.name BASE --model.adapter {folder}')
     return locate(base)
 
@@ -125,14 +123,23 @@ def load_config(place: Path | str, trust_remote_code: bool) -> PretrainedConfig:
     if isinstance(place, Path):
         read_settings(place, trust_remote_code)
     with readable_errors(place):
-        return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+    if not trust_remote_code:  # of a hub's model too
+        refuse_code(config.to_dict() | {"_attn_implementation": config._attn_implementation}, str(place))
+    return config
 
 
 def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer; ``UserError`` where there is none that can be read."""
     try:
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+        tokenizer("try")  # some faults show at the first text
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise ValueError(f"model_max_length is {tokenizer.model_max_length!r}, no number")
+        return tokenizer
+    except BaseException as error:
+        if _is_ours_to_pass(error):
+            raise
         raise UserError(
             f'no readable tokenizer in "{place}" ({_first_line(error)}); expected tokenizer.json, tokenizer_config.json'
         ) from error
@@ -158,7 +165,9 @@ def readable_errors(place: Path | str) -> Iterator[None]:
     """Turn what transformers raises for a model it cannot find or read into one sentence with a way out."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except BaseException as error:
+        if _is_ours_to_pass(error):
+            raise
         if isinstance(place, Path):
             raise UserError(f'"{place}" cannot be loaded: {_first_line(error)}') from error
         raise UserError(
@@ -168,8 +177,20 @@ def readable_errors(place: Path | str) -> Iterator[None]:
         ) from error
 
 
+def _is_ours_to_pass(error: BaseException) -> bool:
+    """True for what says nothing of a file that was read: our own errors, a signal, the end of memory.
+
+    Anything else comes from a file that another library did not understand, and such a library raises what it likes;
+    those written in Rust raise a ``PanicException``, which is no ``Exception``.
+    """
+    if isinstance(error, Exception):
+        return isinstance(error, UserError | MemoryError)
+    return type(error).__name__ != "PanicException"
+
+
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return line[:300] if isinstance(error, OSError | ValueError) and line else f"{type(error).__name__}: {line[:300]}"
 
 
 def _load_causal_lm(place: Path | str, trust: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

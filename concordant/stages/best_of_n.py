@@ -72,7 +72,9 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
         try:
             inputs = Inputs.from_json(before)
         except TypeError:
-            raise UserError(f"{made_from} is damaged: it does not say what {samples} was made from; remove it") from None
+            raise UserError(
+                f"{made_from} is damaged: it does not say what {samples} was made from; remove it"
+            ) from None
         changes = folder.changes_since(inputs, str(samples))
     write_text(made_from, json.dumps(folder.inputs.as_json(), indent=1) + "\n")
     folder.write_config()

@@ -16,6 +16,7 @@ from concordant.doctor.finding import Diagnosis
 from concordant.doctor.machine import diagnose_machine
 from concordant.doctor.render import by_gravity, facts_text, finding_text, verdict
 from concordant.models.locate import is_adapter
+from concordant.training.progress import Display
 
 
 @checked
@@ -27,9 +28,9 @@ def diagnose(config: DiagnoseConfig) -> None:
         events = [finding.as_event() for finding in findings]
         print(json.dumps({"target": config.target, "facts": dict(diagnosis.facts), "findings": events}, indent=2))
     else:
-        console = Console()
+        display = Display(Console())
         for text in (facts_text(diagnosis.facts), *map(finding_text, findings), verdict(findings)):
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            display.message(text)
     if any(finding.severity == "error" for finding in findings):
         raise RunFailed(f"doctor {config.target}: {verdict(findings)}".replace("  ", " "))
 

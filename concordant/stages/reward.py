@@ -17,6 +17,7 @@ from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
 from concordant.core.seeding import python_stream
 from concordant.core.trees import PromptTree
+from concordant.core.visible import say
 from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair
@@ -136,7 +137,7 @@ def score(config: ScoreConfig) -> Path | None:
     ]
     text = json_lines(rows)
     if not config.output:
-        print(text, end="")
+        say(text, end="")
         return None
     write_text(Path(config.output), text)
     return Path(config.output)

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from concordant.core.visible import visible
+
 # metric -> the word for it beside the bar
 SHOWN = {
     "loss": "loss",
@@ -39,7 +41,9 @@ class Display:
     def message(self, text: str | Text) -> None:
         """What stays, above the bars; only rich's ``Text`` brings colours."""
         console = self.live.console if self.live else self.console
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        plain = text.plain if isinstance(text, Text) else text
+        shown = text if visible(plain) == plain else visible(plain)
+        console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
     def task(self, name: str, total: int, done: int = 0) -> Task:
         """Something of ``total`` steps, ``done`` of them before (a resumed run). A context manager."""
@@ -56,7 +60,7 @@ class Display:
             )
             self.live.start()
         self._open_tasks += 1
-        return Task(self, " ".join(filter(None, [self.prefix, name])), total, done)
+        return Task(self, visible(" ".join(filter(None, [self.prefix, name]))), total, done)
 
     def task_closed(self) -> None:
         self._open_tasks -= 1

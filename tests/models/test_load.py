@@ -210,6 +210,69 @@ def test_weights_that_are_no_numbers_are_named(folder: Path, saved: Path, tmp_pa
     assert "has NaN or infinite weights: base_model.model.model.layers.0" in message(tmp_path / "adapter")
 
 
+# -- settings that would run code, and files that are no settings ----------------------------------
+
+KERNEL = "kernels-community/flash-attn"
+CODE = [
+    ("config.json", "_attn_implementation", KERNEL),
+    ("config.json", "attn_implementation", {"": KERNEL}),
+    ("config.json", "attn_implementation", f"paged|{KERNEL}@main:attention"),
+    ("config.json", "experts_implementation", KERNEL),
+    ("config.json", "text_config", {"_attn_implementation_internal": KERNEL}),
+    ("config.json", "use_pretrained_backbone", True),
+    ("config.json", "kernel_config", {"RMSNorm": "kernels-community/norm:RMSNorm"}),
+    ("config.json", "text_config", {"auto_map": {"AutoConfig": "other/repo--code.Config"}}),
+    ("tokenizer_config.json", "auto_map", {"AutoTokenizer": ["code.Tokenizer", None]}),
+    ("generation_config.json", "custom_generate", "other/repo"),
+]
+
+
+@pytest.mark.parametrize(("file", "key", "value"), CODE)
+def test_settings_that_fetch_or_import_code_are_refused_by_name(
+    folder: Path, file: str, key: str, value: object
+) -> None:
+    settings = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(settings | {key: value}))
+    assert f'{file}" ' in message(folder) and "add --model.trust_remote_code true" in message(folder)
+
+
+def test_an_attention_of_transformers_own_is_no_code(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"_attn_implementation": "eager", "auto_map": {}}))
+    assert load(folder).model.config.model_type == "llama"
+
+
+def test_weights_named_by_the_settings_are_safetensors_of_the_folder(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    for name in ("../elsewhere.safetensors", "pytorch_model.bin", ["x"]):
+        (folder / "config.json").write_text(json.dumps(settings | {"transformers_weights": name}))
+        assert "expected a *.safetensors of its folder" in message(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1]", b"7", b"null", b'"x"', b"\xff\xfe{", b"[" * 100_000, b'{"a":' * 50_000 + b"1" + b"}" * 50_000],
+)
+def test_a_malformed_file_is_named(folder: Path, file: str, content: bytes) -> None:
+    (folder / file).write_bytes(content)
+    assert file in message(folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"weight_map": 7}', '{"weight_map": {"a": null}}', "{", "[" * 100_000]
+)
+def test_a_malformed_index_is_named(folder: Path, content: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(content)
+    assert "model.safetensors.index.json" in message(folder)
+
+
+def test_a_link_to_itself_is_named(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    (folder / "generation_config.json").symlink_to("generation_config.json")
+    assert "generation_config.json" in message(folder)
+
+
 # -- writing --------------------------------------------------------------------------------------
 
 

@@ -96,7 +96,7 @@ def test_files_that_are_no_adapter_are_refused(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(UserError, match="has no adapter_model.safetensors"):
         load_adapter(llama(), tmp_path)
-    for text, message in (("{", "is no JSON"), ("[]", "holds a list")):
+    for text, message in (("{", "is not readable JSON"), ("[]", "holds a list")):
         config.write_text(text)
         with pytest.raises(UserError, match=message):
             load_adapter(llama(), tmp_path)
