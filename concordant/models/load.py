@@ -92,15 +92,26 @@ def save_policy(policy: Policy, folder: Path | str, card: Mapping[str, Any] | No
 
 
 def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: int = 0) -> None:
-    """Put the adapter folder, or a new adapter where ``config.lora.rank`` asks for one, on ``model``."""
+    """Put the adapter folder, or a new adapter where ``config.lora.rank`` asks for one, on ``model``.
+
+    With ``config.lora.on_top`` the adapter folder is merged into the weights and the new adapter lies over it.
+    """
     lora = config.lora
+    if lora.on_top and not adapter:
+        raise UserError("model.lora.on_top: there is no adapter to merge; give one as --model.adapter, or leave it out")
     if adapter:
-        if lora.rank:  # where the name itself is an adapter folder, which no look at the settings can tell
-            raise UserError(f'"{adapter}" is an adapter and goes on as it is: leave model.lora.rank 0')
+        if lora.rank and not lora.on_top:  # where the name itself is an adapter folder, which no setting tells
+            raise UserError(
+                f'"{adapter}" is an adapter and goes on as it is: leave model.lora.rank 0, or set model.lora.on_top true '
+                "for a new adapter over it"
+            )
+        from concordant.models.lora import merge_lora_weights
         from concordant.models.peft_files import load_adapter
 
         load_adapter(model, Path(adapter), name="default")
-    elif lora.rank:
+        if lora.on_top:
+            merge_lora_weights(model)
+    if lora.rank:
         from concordant.models.lora import apply_lora_to_model
 
         targets = lora.target_modules or None

@@ -184,8 +184,24 @@ def test_an_adapter_folder_loads_its_base(saved: Path, tmp_path: Path) -> None:
 def test_a_new_adapter_beside_an_adapter_folder_is_refused(saved: Path, tmp_path: Path) -> None:
     policy = load_policy(ModelConfig(name=str(saved), lora=LoraConfig(rank=2)))
     save_adapter(policy.model, tmp_path / "adapter", base_name=str(saved))
-    with pytest.raises(UserError, match="is an adapter and goes on as it is: leave model.lora.rank 0"):
+    with pytest.raises(UserError, match="goes on as it is: leave model.lora.rank 0, or set model.lora.on_top true"):
         load_policy(ModelConfig(name=str(tmp_path / "adapter"), lora=LoraConfig(rank=2)))
+
+
+def test_a_new_adapter_over_a_merged_one_starts_as_it_and_trains_alone(saved: Path, tmp_path: Path) -> None:
+    first = with_trained_adapter(saved)
+    save_adapter(first.model, tmp_path / "adapter", base_name=str(saved))
+    lora = LoraConfig(rank=4, on_top=True)
+    for config in (
+        ModelConfig(name=str(tmp_path / "adapter"), lora=lora),
+        ModelConfig(name=str(saved), adapter=str(tmp_path / "adapter"), lora=lora),
+    ):
+        model = load_policy(config).model
+        torch.testing.assert_close(model(IDS).logits, first.model(IDS).logits, atol=5e-5, rtol=0)
+        assert {layer.adapter("default").r for layer in lora_layers(model).values()} == {4}
+        assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+    with pytest.raises(UserError, match="model.lora.on_top: there is no adapter to merge"):
+        load_policy(ModelConfig(name=str(saved), lora=lora))
 
 
 def test_an_adapter_whose_base_is_gone_or_another(saved: Path, tmp_path: Path) -> None:
