@@ -5,12 +5,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped early but re
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from concordant.core.errors import DONE, FAILED, STOPPED, WRONG_USAGE, RunFailed, RunStopped, UserError, unknown_name
+from concordant.core.visible import visible
 from concordant.training.interrupt import interruptible
 from concordant.verbs import VERBS, call, verb_named
 
@@ -19,6 +21,9 @@ _OTHER = {
     "demo": "the whole pipeline on the built-in toy world, in minutes on a laptop",
 }
 
+# What the machine lacks or forbids: no bug, and a traceback would say nothing more.
+_THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EIO}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; all errors end here, with one line that says what to do."""
@@ -26,27 +31,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interruptible():
             return dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return WRONG_USAGE
+        return _ended("error", problem, WRONG_USAGE)
     except RunStopped as stop:
-        print(f"stopped: {stop}", file=sys.stderr)
-        return STOPPED
+        return _ended("stopped", stop, STOPPED)
     except RunFailed as failure:
-        print(f"failed: {failure}", file=sys.stderr)
-        return FAILED
+        return _ended("failed", failure, FAILED)
     except KeyboardInterrupt:
-        print("stopped: interrupted; nothing is half-written, the same command starts again", file=sys.stderr)
-        return STOPPED
+        return _ended("stopped", "interrupted; nothing is half-written, the same command starts again", STOPPED)
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
         return DONE
-    except Exception as bug:  # the last stop: a bug of ours, or of a library, still ends in a sentence
-        import traceback
+    except SystemExit as leaving:  # its code may be 0, and the work is not done
+        what = f"sys.exit({leaving.code!r}) was called in the middle of the work, by a reward function perhaps"
+        return _ended("failed", what, FAILED)
+    except MemoryError:
+        return _ended("failed", "out of memory; take a smaller model, shorter texts or less data at once", FAILED)
+    except OSError as problem:
+        if problem.errno not in _THE_MACHINES:
+            return _bug(problem)
+        return _ended("failed", f"{problem.strerror}: {problem.filename or 'a file that was being written'}", FAILED)
+    except BaseException as bug:  # the last stop: a bug of ours or of a library, in Rust perhaps, ends in a sentence
+        return _bug(bug)
 
-        traceback.print_exc()
-        text = str(bug).splitlines()
-        print(f"failed: {type(bug).__name__}: {text[0] if text else 'no message'} (details above)", file=sys.stderr)
-        return FAILED
+
+def _ended(word: str, message: object, code: int) -> int:
+    print(f"{word}: {visible(str(message))}", file=sys.stderr)
+    return code
+
+
+def _bug(bug: BaseException) -> int:
+    import traceback
+
+    shown = traceback.format_exception(bug, limit=-20 if isinstance(bug, RecursionError) else None)
+    print(visible("".join(shown)), end="", file=sys.stderr)
+    text = str(bug).splitlines()
+    return _ended("failed", f"{type(bug).__name__}: {text[0] if text else 'no message'} (details above)", FAILED)
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -90,7 +109,7 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
         return DONE
     result = call(verb, config)
     if result is not None:
-        print(f"wrote {result}", file=sys.stderr)
+        print(f"wrote {visible(str(result))}", file=sys.stderr)
     return DONE
 
 

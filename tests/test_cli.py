@@ -131,6 +131,45 @@ def test_a_bug_shows_its_traceback_and_ends_in_a_sentence(stages, monkeypatch, c
     assert shown.splitlines()[-1] == "failed: ZeroDivisionError: division by zero (details above)"
 
 
+class PanicException(BaseException):
+    """As a library written in Rust raises it: no ``Exception``."""
+
+
+def deep():
+    return deep()
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "is_a_bug"),
+    [
+        (
+            SystemExit(0),
+            "failed: sys.exit(0) was called in the middle of the work, by a reward function perhaps",
+            False,
+        ),
+        (PanicException("unwrap on None"), "failed: PanicException: unwrap on None (details above)", True),
+        (MemoryError(), "failed: out of memory; take a smaller model, shorter texts or less data at once", False),
+        (OSError(28, "No space left on device", "/runs/a"), "failed: No space left on device: /runs/a", False),
+        (OSError(22, "Invalid argument"), "failed: OSError: [Errno 22] Invalid argument (details above)", True),
+    ],
+)
+def test_whatever_is_raised_ends_in_a_sentence_and_code_1(stages, monkeypatch, capsys, error, line, is_a_bug):
+    def fail(config):
+        raise error
+
+    monkeypatch.setitem(vars(concordant), "sft", fail)
+    assert main(SFT) == 1
+    shown = capsys.readouterr().err
+    assert shown.splitlines()[-1] == line and ("Traceback" in shown) is is_a_bug
+
+
+def test_an_endless_recursion_shows_its_end_alone(stages, monkeypatch, capsys):
+    monkeypatch.setitem(vars(concordant), "sft", lambda config: deep())
+    assert main(SFT) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("failed: RecursionError: maximum recursion depth") and len(lines) < 80
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

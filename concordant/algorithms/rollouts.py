@@ -5,8 +5,9 @@ N response tokens of all branches one after another, B branches (responses), in 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Generator
+from concordant.training.progress import current
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,17 @@ class Rollouts:
 
 
 class Sampler:
-    """From prompts to rollouts: one object for PPO, best-of-n, probes and evaluation."""
+    """From prompts to rollouts: one object for PPO, best-of-n, probes and evaluation.
+
+    Prompt and response together have at most ``encoder.limits.total`` tokens, which is what the model reads.
+    """
 
     def __init__(self, generator: Generator, encoder: ChatEncoder) -> None:
         self.generator, self.encoder = generator, encoder
+        self._said = False  # that the model's positions bound the responses
 
     def __call__(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Rollouts:
-        prompt_ids = self.encoder.prompts([p.messages for p in prompts])
+        prompt_ids = self.prompt_ids(prompts, sampling.max_new_tokens)
         groups = self.generator.generate(prompt_ids, sampling, seed).result()
         flat = [completion for group in groups for completion in group]
         trees = [
@@ -77,6 +83,21 @@ class Sampler:
             flat[0].version,
             self.encoder.end_ids,
         )
+
+    def prompt_ids(self, prompts: Sequence[Prompt], new_tokens: int) -> list[Tensor]:
+        """Prompts that leave a response its ``new_tokens``, or half of what the model reads where that is less."""
+        total, limits = self.encoder.limits.total, self.encoder.limits
+        encoder = copy.copy(self.encoder)
+        encoder.limits = replace(limits, prompt=min(limits.prompt, total - min(new_tokens, total // 2)))
+        prompt_ids = encoder.prompts([p.messages for p in prompts])
+        short = sum(len(ids) + new_tokens > total for ids in prompt_ids)
+        if short and not self._said:
+            self._said = True
+            current().message(
+                f"the model reads {total:,} tokens: {short:,} of {len(prompt_ids):,} prompts leave a response fewer "
+                f"than the {new_tokens:,} tokens that were asked for"
+            )
+        return prompt_ids
 
 
 def score(rollouts: Rollouts, reward: Reward) -> Tensor:

@@ -13,6 +13,7 @@ class LoraConfig:
     alpha: float = 32.0  # the update is scaled by alpha / rank
     dropout: float = 0.0
     target_modules: list[str] = field(default_factory=list)  # empty: every linear layer but the head
+    on_top: bool = False  # merge the adapter that the model starts from, and train a new one over it
 
 
 @dataclass

@@ -28,14 +28,18 @@ class NoEffect:
 
 
 def _without_rank(section: str) -> NoEffect:
-    keys = tuple(f"{section}.lora.{name}" for name in ("alpha", "dropout", "target_modules"))
+    keys = tuple(f"{section}.lora.{name}" for name in ("alpha", "dropout", "target_modules", "on_top"))
     why = f"{section}.lora.rank is 0, so there is no adapter to shape; set it above 0"
     return NoEffect(keys, why, lambda v: v[f"{section}.lora.rank"] == 0)
 
 
 def _beside_adapter(section: str) -> NoEffect:
-    why = f"the adapter in {section}.adapter goes on as it is; leave {section}.adapter empty for a new one"
-    return NoEffect((f"{section}.lora.",), why, lambda v: bool(v[f"{section}.adapter"]))
+    why = (
+        f"the adapter in {section}.adapter goes on as it is; for a new one over it set {section}.lora.on_top true, "
+        f"for a new one alone leave {section}.adapter empty"
+    )
+    keys = (f"{section}.lora.",)
+    return NoEffect(keys, why, lambda v: bool(v[f"{section}.adapter"]) and not v[f"{section}.lora.on_top"])
 
 
 _TRAINS_NOTHING = NoEffect(

@@ -310,7 +310,7 @@ def imagined(algorithm: PPO, actor: Learner) -> tuple[list[PromptTree], Experien
     sampling, vocabulary = config.sampling, len(algorithm.sampler.encoder.tokenizer)
     candidates = sorted(algorithm.prompts, key=_characters, reverse=True)[: config.train.batch_size]
 
-    prompt_ids = algorithm.sampler.encoder.prompts([p.messages for p in candidates])
+    prompt_ids = algorithm.sampler.prompt_ids(candidates, sampling.max_new_tokens)
     room = algorithm.sampler.encoder.limits.total - max(map(len, prompt_ids))
     tokens = max(1, min(sampling.max_new_tokens, room))
 

@@ -202,7 +202,8 @@ def _longest(encoder: ChatEncoder, records: Sequence[Record]) -> tuple[int, int]
     ]
     prompts = [len(t.prompt_P) for t in trees] or [len(ids) for ids in free.prompts([prompt_of(r) for r in some])]
     responses = [len(b.ids_T) for t in trees for b in t.branches] or [encoder.limits.response]
-    return _nearly_longest(prompts), _nearly_longest(responses)
+    response = min(_nearly_longest(responses), encoder.limits.total - 1)
+    return min(_nearly_longest(prompts), encoder.limits.total - response), response
 
 
 def _nearly_longest(lengths: Sequence[int]) -> int:

@@ -6,7 +6,6 @@ The model stays in train mode, because ``eval()`` would also switch activation c
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -36,7 +33,9 @@ from concordant.core.recompute import same_context
 from concordant.data.chat import ChatEncoder
 from concordant.models import builtin
 from concordant.models.export import quiet, write_model
+from concordant.models.finite import refuse_not_finite
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate, read_settings
+from concordant.models.settings_files import read_object, refuse_code
 from concordant.models.traits import ModelTraits, prepare_model
 
 log = logging.getLogger(__name__)
@@ -64,6 +63,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
         UserError: the model is not a causal language model, or it cannot be read. The message says what was found.
     """
     name, adapter = config.name or config.adapter, config.adapter if config.name else ""
+    place: Path | str = name
     if name.startswith("builtin:"):
         model, tokenizer = builtin.build(name.removeprefix("builtin:"), texts, seed)
     else:
@@ -76,7 +76,9 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
             adapter, place = str(place), base_of_adapter(place)
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
     make_deterministic(model)
-    policy = Policy(model=model, tokenizer=tokenizer, traits=prepare_model(model), name=name)
+    with readable_errors(place):
+        traits = prepare_model(model)
+    policy = Policy(model=model, tokenizer=tokenizer, traits=traits, name=name)
     adapt(model, config, adapter, seed)
     if config.activation_checkpointing:
         checkpoint_activations(model)
@@ -90,15 +92,26 @@ def save_policy(policy: Policy, folder: Path | str, card: Mapping[str, Any] | No
 
 
 def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: int = 0) -> None:
-    """Give ``model`` the adapter of the folder ``adapter``, or a new adapter if ``config.lora.rank`` is not 0."""
+    """Give ``model`` the adapter of the folder ``adapter``, or a new adapter if ``config.lora.rank`` is not 0.
+
+    With ``config.lora.on_top`` the folder's adapter is merged into the weights, and the new adapter lies over them.
+    """
     lora = config.lora
+    if lora.on_top and not adapter:
+        raise UserError("model.lora.on_top: there is no adapter to merge; give one as --model.adapter, or leave it out")
     if adapter:
-        if lora.rank:  # the checks of the config cannot see this case: model.name itself may be an adapter's folder
-            raise UserError(f'"{adapter}" is an adapter, and training continues with it: leave model.lora.rank 0')
+        if lora.rank and not lora.on_top:  # model.name may be an adapter folder
+            raise UserError(
+                f'"{adapter}" is an adapter, and training continues with it: leave model.lora.rank 0, or set '
+                "model.lora.on_top true for a new adapter over it"
+            )
+        from concordant.models.lora import merge_lora_weights
         from concordant.models.peft_files import load_adapter
 
         load_adapter(model, Path(adapter), name="default")
-    elif lora.rank:
+        if lora.on_top:
+            merge_lora_weights(model)
+    if lora.rank:
         from concordant.models.lora import apply_lora_to_model
 
         targets = lora.target_modules or None
@@ -107,11 +120,8 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
 
 def base_of_adapter(folder: Path) -> Path | str:
     """The base model of a PEFT adapter folder."""
-    try:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f'"{folder / ADAPTER_CONFIG}" names no base_model_name_or_path: {error}') from error
-    if not base:
+    base = read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
         raise UserError(f'"{folder}" does not name its base model: pass --model.name BASE --model.adapter {folder}')
     return locate(base)
 
@@ -128,7 +138,10 @@ def load_config(place: Path | str, trust_remote_code: bool) -> PretrainedConfig:
     if isinstance(place, Path):
         read_settings(place, trust_remote_code)
     with readable_errors(place):
-        return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+    if not trust_remote_code:  # of a hub's model too
+        refuse_code(config.to_dict() | {"_attn_implementation": config._attn_implementation}, str(place))
+    return config
 
 
 def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -138,8 +151,14 @@ def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedToke
         UserError: there is no tokenizer, or it cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+        tokenizer("try")  # some faults show at the first text
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise ValueError(f"model_max_length is {tokenizer.model_max_length!r}, no number")
+        return tokenizer
+    except BaseException as error:
+        if _is_ours_to_pass(error):
+            raise
         raise UserError(
             f'no readable tokenizer in "{place}" ({_first_line(error)}); expected tokenizer.json, tokenizer_config.json'
         ) from error
@@ -156,6 +175,7 @@ def load_weights(auto_class: Any, place: Path | str, config: PretrainedConfig, t
             trust_remote_code=trust,
             output_loading_info=True,
         )
+    refuse_not_finite(place, dict(model.named_parameters()))
     return model.train(), set(info["missing_keys"])
 
 
@@ -164,7 +184,9 @@ def readable_errors(place: Path | str) -> Iterator[None]:
     """Inside the block, the errors of transformers become a ``UserError`` with one sentence that says what to do."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except BaseException as error:
+        if _is_ours_to_pass(error):
+            raise
         if isinstance(place, Path):
             raise UserError(f'"{place}" cannot be loaded: {_first_line(error)}') from error
         raise UserError(
@@ -174,8 +196,20 @@ def readable_errors(place: Path | str) -> Iterator[None]:
         ) from error
 
 
+def _is_ours_to_pass(error: BaseException) -> bool:
+    """True for what says nothing of a file that was read: our own errors, a signal, the end of memory.
+
+    Anything else comes from a file that another library did not understand, and such a library raises what it likes;
+    those written in Rust raise a ``PanicException``, which is no ``Exception``.
+    """
+    if isinstance(error, Exception):
+        return isinstance(error, UserError | MemoryError)
+    return type(error).__name__ != "PanicException"
+
+
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return line[:300] if isinstance(error, OSError | ValueError) and line else f"{type(error).__name__}: {line[:300]}"
 
 
 def _load_causal_lm(place: Path | str, trust: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -6,13 +6,14 @@ it.
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from concordant.core.errors import UserError, nearest
+from concordant.models.settings_files import read_index, read_objects, refuse_code
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # reading one of these can run any code
 ADAPTER_CONFIG = "adapter_config.json"
@@ -72,19 +73,15 @@ def read_settings(folder: Path, trust_remote_code: bool = False) -> dict[str, An
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f'"{folder}" is not a model folder: no config.json ({_found(folder)}).{_hint(folder)}')
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f'"{path}" is not readable JSON: {error}') from error
-    if not isinstance(settings, dict) or "model_type" not in settings:
+    files = read_objects(folder)
+    settings = files[path.name]
+    if not isinstance(settings.get("model_type"), str):
         raise UserError(f'"{path}" names no model_type, so it is not the configuration of a transformers model')
     _refuse_ways_out(folder)
     _refuse_pickles(folder)
-    if "auto_map" in settings and not trust_remote_code:
-        raise UserError(
-            f'"{folder}" comes with Python code of its own ({_first_module(settings["auto_map"])}), which is not run. '
-            "If you trust its author, add --model.trust_remote_code true"
-        )
+    if not trust_remote_code:
+        for name, content in files.items():
+            refuse_code(content, str(folder / name))
     return settings
 
 
@@ -96,11 +93,6 @@ def _found(folder: Path) -> str:
 def _hint(folder: Path) -> str:
     inner = next((p.parent for p in sorted(folder.glob("*/config.json"))), None)
     return f' Did you mean "{inner}"?' if inner else ""
-
-
-def _first_module(auto_map: Any) -> str:
-    value = next(iter(auto_map.values()), "") if isinstance(auto_map, dict) else auto_map
-    return str(value)
 
 
 def _refuse_pickles(folder: Path) -> None:
@@ -118,10 +110,7 @@ def _refuse_ways_out(folder: Path) -> None:
     home = folder.resolve()
     allowed = [home] + ([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])
     for path in folder.iterdir():
-        if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in allowed):
+        if path.is_symlink() and not any(Path(os.path.realpath(path)).is_relative_to(root) for root in allowed):
             raise UserError(f'"{path}" is a symlink that leads out of the model folder: refused')
     for index in folder.glob("*.index.json"):
-        shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
-        outside = sorted({s for s in shards if Path(s).name != s})
-        if outside:
-            raise UserError(f'"{index}" names weights outside its folder ({outside[0]}): refused')
+        read_index(index)

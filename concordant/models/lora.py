@@ -102,7 +102,7 @@ def find_target_modules(model: nn.Module, target_names: Sequence[str] | None = N
         paths = [path for path, layer in layers.items() if layer in backbone]
         if not paths:
             raise UserError("the model has no nn.Linear or Conv1D to adapt")
-        _refuse_tied(model, paths)
+        refuse_tied(model, paths)
         return paths
     if isinstance(target_names, str):
         raise UserError(f'target_modules "{target_names}": expected a list of names, such as ["{target_names}"]')
@@ -110,7 +110,7 @@ def find_target_modules(model: nn.Module, target_names: Sequence[str] | None = N
         if not any(_matches(path, target) for path in layers):
             raise _no_target(model, target, layers)
     paths = [path for path in layers if any(_matches(path, target) for target in target_names)]
-    _refuse_tied(model, paths)
+    refuse_tied(model, paths)
     return paths
 
 
@@ -131,7 +131,8 @@ def _no_target(model: nn.Module, target: str, layers: dict[str, nn.Module]) -> U
     )
 
 
-def _refuse_tied(model: nn.Module, paths: Sequence[str]) -> None:
+def refuse_tied(model: nn.Module, paths: Sequence[str]) -> None:
+    """UserError where the weight of a layer at ``paths`` is another module's too."""
     owners: dict[int, list[str]] = {}
     for path, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from concordant.core.errors import UserError
+from concordant.models.settings_files import read_object
 
 _HONOURED = {
     "peft_type",
@@ -74,12 +75,7 @@ class PeftConfig:
         """
         if not path.is_file():
             raise UserError(f"{path.parent} has no {path.name}: expected the folder of a PEFT adapter")
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is not readable JSON: {error}") from error
-        if not isinstance(raw, dict):
-            raise UserError(f"{path} holds a {type(raw).__name__}, expected an object")
+        raw = read_object(path)
         try:
             return cls._parse(raw)
         except UserError as error:

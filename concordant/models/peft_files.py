@@ -18,15 +18,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from concordant.core.errors import UserError, unknown_name
+from concordant.models.finite import refuse_not_finite
 from concordant.models.lora import (
     adaptable_layers,
     adapter_names,
     add_adapter_at,
     freeze_before_first_adapter,
     lora_layers,
+    refuse_tied,
     set_active_adapter,
 )
 from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name
+from concordant.models.peft_base import BaseWeights, replaced_weights
 from concordant.models.peft_config import PeftConfig
 from concordant.runs.atomic import write_together
 
@@ -61,9 +64,11 @@ def save_adapter(
     if not adapters:
         raise unknown_name("adapter", name, adapter_names(model))
     tensors = {f"{_ROOT}{path}.{key}.weight": value for path, a in adapters.items() for key, value in _pair(a).items()}
-    tensors |= {f"{_ROOT}{key}": value for key, value in (head or {}).items()}
+    replaced = {prefix + key: value for key, value in replaced_weights(model).items()}
+    whole = {key.split(".")[0] for key in head or {}} | {key.split(".")[-2] for key in replaced}
+    tensors |= {f"{_ROOT}{key}": value for key, value in (replaced | (head or {})).items()}
     stored = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
-    config = _config_of(adapters, _targets(adapters, model, prefix), base_name, task_type, sorted(head or {}))
+    config = _config_of(adapters, _targets(adapters, model, prefix), base_name, task_type, sorted(whole))
     config["fan_in_fan_out"] = any(layer.transposed for layer in lora_layers(model).values())
     # The config is written last. So new weights never stand beside the config of an older adapter.
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
@@ -80,20 +85,26 @@ def load_adapter(
     model unchanged. The first adapter freezes all other weights.
 
     Raises:
-        UserError: the folder is not an adapter folder; its weights are pickled; its PEFT type or an option is not plain
-            LoRA; its modules or shapes belong to another base; a SEQ_CLS adapter lacks its head; ``name`` is taken.
+        UserError: the folder is not an adapter folder; its weights are pickled, NaN or infinite; its PEFT type or an
+            option is not plain LoRA; its modules, shapes or copied weights belong to another base; a SEQ_CLS adapter
+            lacks its head; a weight is tied to another; ``name`` is taken.
     """
     folder = Path(folder)
     config = PeftConfig.read(folder / CONFIG_FILE)
     check_adapter_name(name)
     if name in adapter_names(model):
         raise UserError(f'the model already has an adapter "{name}"; choose another name or remove_adapter it')
-    pairs, head = _split(_read_tensors(folder), config, folder)
+    tensors = _read_tensors(folder)
     prefix = _backbone_prefix(model)
+    base = BaseWeights(model, prefix, config, folder)
+    tensors = base.take(tensors, _ROOT)
+    pairs, head = _split(tensors, config, folder)
     layers = {prefix + path: layer for path, layer in adaptable_layers(model).items()}
     _check_base(pairs, layers, config, folder)
     _check_head(model, head, config, folder)
+    refuse_tied(model, [path.removeprefix(prefix) for path in pairs])
     freeze_before_first_adapter(model)
+    base.replace()
     for path, (a_rI, b_Or) in pairs.items():
         adapter = add_adapter_at(
             model,
@@ -134,7 +145,7 @@ def _targets(adapters: dict[str, Adapter], model: nn.Module, prefix: str) -> lis
 
 
 def _config_of(
-    adapters: dict[str, Adapter], targets: list[str], base_name: str, task_type: str, head: list[str]
+    adapters: dict[str, Adapter], targets: list[str], base_name: str, task_type: str, whole: list[str]
 ) -> dict[str, Any]:
     rank = Counter(a.r for a in adapters.values()).most_common(1)[0][0]
     alpha = Counter(a.alpha for a in adapters.values()).most_common(1)[0][0]
@@ -151,7 +162,7 @@ def _config_of(
         "target_modules": targets,
         "rank_pattern": {path: a.r for path, a in adapters.items() if a.r != rank},
         "alpha_pattern": {path: _number(a.alpha) for path, a in adapters.items() if a.alpha != alpha},
-        "modules_to_save": sorted({key.partition(".")[0] for key in head}) or None,
+        "modules_to_save": whole or None,
         "bias": "none",
         "use_dora": False,
         "init_lora_weights": True,
@@ -174,9 +185,11 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             raise UserError(f"{pickled} is a pickle, which can run code when opened: refused. Expected {WEIGHTS_FILE}")
         raise UserError(f"{folder} has no {WEIGHTS_FILE}: expected the folder of a PEFT adapter")
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
+    refuse_not_finite(folder, tensors)
+    return tensors
 
 
 def _split(

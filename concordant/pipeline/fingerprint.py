@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from concordant.runs.identity import code_version, identity, paths_in
+from concordant.config.paths import paths_of
+from concordant.runs.identity import code_version, identity, on_disk
 from concordant.runs.inputs import HARMLESS, ROUNDING
+from concordant.verbs import verb_named
 
 
 def fingerprint(verb: str, values: Mapping[str, Any], needs: Mapping[str, str]) -> str:
@@ -19,7 +21,7 @@ def fingerprint(verb: str, values: Mapping[str, Any], needs: Mapping[str, str]) 
     fingerprint of every stage it names.
     """
     inputs = {key: value for key, value in values.items() if key not in HARMLESS | ROUNDING}
-    paths = {text for value in inputs.values() for text in paths_in(value)}
-    files = {text: identity(Path(text)) for text in sorted(paths)}
+    named = paths_of(verb_named(verb).config_class(), inputs)
+    files = {path: identity(Path(path)) for path in on_disk(path for paths in named.values() for path in paths)}
     content = {"verb": verb, "values": inputs, "needs": dict(needs), "files": files, "code": code_version()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

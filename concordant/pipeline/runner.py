@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,8 +124,9 @@ def _read(folder: Path) -> Record | None:
     if not (folder / STAGE_RECORD).exists():
         return None
     try:
-        return Record(**(read_json(folder / STAGE_RECORD) or {}))
-    except TypeError:
+        record = Record(**(read_json(folder / STAGE_RECORD) or {}))
+        return replace(record, seconds=float(record.seconds), result=str(record.result))
+    except (TypeError, ValueError):
         return Record(fingerprint="", verb="", done=False)  # damaged: ours, and of no known content
 
 

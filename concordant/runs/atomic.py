@@ -70,7 +70,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield new
         for entry in (*new.rglob("*"), new):
             sync(entry)
-        if path.exists():
+        if os.path.lexists(path):  # a link is replaced, and what it leads to stays
             os.rename(path, old)
         try:
             os.rename(new, path)
@@ -79,18 +79,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise
         sync(path.parent)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        _remove(new)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def recover(path: Path) -> None:
     """Put the old folder ``path`` back if a kill left none, and remove temporary folders of a killed write."""
     new, old = _beside(path)
-    if old.exists() and not path.exists():
+    if os.path.lexists(old) and not os.path.lexists(path):
         os.rename(old, path)
     for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+        _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder and what is in it; of a link, the link alone."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -37,9 +37,9 @@ class RunFolder:
         self.path, self.resume, self.may_differ = Path(path), resume, may_differ
         self.inputs = Inputs()
         self.config: Mapping[str, Any] = {}
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file; expected a folder for the run")
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(f"{self.path} is a file; expected a folder to write the run to")
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.path)
         except OSError as problem:
@@ -85,8 +85,11 @@ class RunFolder:
             self.write_config()
 
     def write_config(self) -> None:
-        if self.config:
-            write_text(self.path / CONFIG, dump_yaml(self.config))
+        try:
+            if self.config:
+                write_text(self.path / CONFIG, dump_yaml(self.config))
+        except OSError as problem:
+            raise RunFailed(f"cannot write {self.path / CONFIG}: {problem.strerror}; make room there") from None
 
     def changes_since(self, before: Inputs, source: str) -> dict[str, list[str]]:
         """The changed inputs, grouped by their consequence.

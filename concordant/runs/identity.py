@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,9 @@ def identity(path: Path) -> Any:
     return [[str(entry.relative_to(path)), _content(entry) if is_small else _stamp(entry)] for entry in entries]
 
 
-def paths_in(value: Any) -> Iterator[str]:
-    """All paths on the disk that ``value`` names, also in ``name=PATH``, ``PATH=weight`` and ``best_of_n:4:PATH``."""
-    for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
-        head, _, tail = text.partition("=")
-        for candidate in {text, head, tail, tail.split(":", 2)[-1]}:
-            if candidate and "${" not in candidate and os.path.exists(candidate):  # False for over-long text
-                yield candidate
+def on_disk(paths: Iterable[str]) -> list[str]:
+    """The paths among ``paths`` that exist, sorted, each once."""
+    return sorted({path for path in paths if os.path.exists(path)})  # False for a text too long for a path
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from concordant.config.checks import shown
-from concordant.runs.identity import identity, paths_in
+from concordant.runs.identity import identity, on_disk
 
 DATA = "data"  # stands for the records themselves; other keys say where the records come from
 
@@ -40,13 +40,16 @@ class Inputs:
     environment: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Inputs:
-        """Make inputs from the values of a config by dotted key. Files and folders that they name are read."""
+    def of(cls, settings: Mapping[str, Any], paths_of: Mapping[str, Sequence[str]] | None = None) -> Inputs:
+        """Make inputs from the values of a config by dotted key.
+
+        ``paths_of`` gives the files and folders that each key names (``config.paths.paths_of``); they are read.
+        """
         contents = {}
-        for key, value in settings.items():
-            paths = set(paths_in(value)) if key not in HARMLESS | CHOOSE_DATA else set()
+        for key, named in (paths_of or {}).items():
+            paths = on_disk(named) if key not in HARMLESS | CHOOSE_DATA else []
             if paths:  # equal files in another place are the same input
-                text = json.dumps(value)
+                text = json.dumps(settings[key])
                 for path in sorted(paths, key=len, reverse=True):  # one path may be the beginning of another
                     text = text.replace(path, _hash(json.dumps(identity(Path(path)))))
                 contents[key] = _hash(text)
@@ -62,7 +65,10 @@ class Inputs:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Inputs:
-        return cls(**saved)
+        inputs = cls(**saved)
+        if not all(isinstance(part, dict) for part in (inputs.settings, inputs.contents, inputs.environment)):
+            raise TypeError("settings, contents and environment are objects")
+        return inputs
 
 
 def refused(before: Inputs, now: Inputs) -> list[str]:

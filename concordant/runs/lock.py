@@ -20,8 +20,12 @@ class FolderLock:
         self.path = folder / LOCK
         self._descriptor = _take(self.path)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, (json.dumps(holder) + "\n").encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, (json.dumps(holder) + "\n").encode(), 0)
+        except OSError:  # a full disk: nobody holds the folder
+            self.release()
+            raise
 
     def release(self) -> None:
         """Free the lock. A second call does nothing."""
@@ -67,6 +71,6 @@ def _take(path: Path) -> int:
 def _holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"
-    return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"

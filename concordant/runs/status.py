@@ -125,8 +125,18 @@ class StatusWriter:
     def _write(self, durable: bool = False) -> None:
         self.status = replace(self.status, updated=_now())
         self._written = time.monotonic()
-        with suppress(OSError):
-            write_text(self.path, json.dumps(asdict(self.status), ensure_ascii=False, indent=1) + "\n", durable)
+        text = json.dumps(asdict(self.status), ensure_ascii=False, indent=1) + "\n"
+        try:
+            write_text(self.path, text, durable)
+        except OSError:
+            if durable:  # how a run ended is said even on a full disk, in the room that the file has already
+                with suppress(OSError):
+                    self._write_in_place(text.encode("utf-8"))
+
+    def _write_in_place(self, data: bytes) -> None:
+        with self.path.open("r+b") as file:
+            file.write(data)
+            file.truncate()
 
 
 def read(folder: Path) -> Reading | None:
@@ -136,6 +146,8 @@ def read(folder: Path) -> Reading | None:
         return None
     known = {field.name for field in fields(Status)}
     status = Status(**{name: value for name, value in found.items() if name in known})
+    if not isinstance(status.pid, int) or not isinstance(status.host, str):
+        return None
     if status.state in FINAL:
         return Reading(status, status.state)  # type: ignore[arg-type]
     if status.host != socket.gethostname():
@@ -154,7 +166,7 @@ def _meaning(error: BaseException | None) -> tuple[State, int]:
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # the process exists and belongs to another user
         return True

@@ -21,6 +21,7 @@ from concordant.runs.folder import RunFolder
 from concordant.runs.inputs import Inputs
 from concordant.runs.logs import Row, json_lines, read_json, read_whole_lines
 from concordant.runs.names import INPUTS, PAIR_DATA, SAMPLES, SFT_DATA
+from concordant.runs.writable import check_file
 from concordant.stages import common
 from concordant.stages.rewarding import Rewards
 from concordant.training.environment import environment
@@ -35,6 +36,8 @@ def best_of_n(config: BestOfNConfig) -> Path:
     ``samples.jsonl`` (every answer with its reward) to the output folder, which it returns. ``samples.jsonl`` grows as
     it goes, and a command that was cut short continues after its last whole part."""
     with common.opened(config, "best-of-n") as folder, generators_put_back():
+        for name in (SFT_DATA, PAIR_DATA):
+            check_file(folder.path / name)
         loaded = common.read(config, folder, Prompt, "prompts")
         policy = common.open_policy(config.model, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
@@ -66,7 +69,13 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
     if samples.exists() and before is None:
         raise UserError(f"{samples} was made from nobody knows what ({INPUTS} is missing or damaged); remove it")
     if samples.exists() and before is not None:
-        changes = folder.changes_since(Inputs.from_json(before), str(samples))
+        try:
+            inputs = Inputs.from_json(before)
+        except TypeError:
+            raise UserError(
+                f"{made_from} is damaged: it does not say what {samples} was made from; remove it"
+            ) from None
+        changes = folder.changes_since(inputs, str(samples))
     write_text(made_from, json.dumps(folder.inputs.as_json(), indent=1) + "\n")
     folder.write_config()
     lines = read_whole_lines(samples)

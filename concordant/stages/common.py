@@ -19,6 +19,7 @@ from concordant.config.fields import flatten
 from concordant.config.model import ModelConfig
 from concordant.config.names import Responses
 from concordant.config.parse import to_mapping
+from concordant.config.paths import paths_of
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import BestOfNConfig, RunConfig
 from concordant.config.train import TrainConfig
@@ -209,8 +210,13 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
 def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     """The run folder, locked, with the resolved config in it."""
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
-    folder.set_config(to_mapping(verb, config))
-    folder.inputs = Inputs.of(flatten(config))
+    try:
+        folder.set_config(to_mapping(verb, config))
+        settings = flatten(config)
+        folder.inputs = Inputs.of(settings, paths_of(type(config), settings))
+    except BaseException:
+        folder.close()
+        raise
     return folder
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from concordant.config.checks import checked
 from concordant.config.stages import DiagnoseConfig
@@ -16,6 +17,7 @@ from concordant.doctor.finding import Diagnosis
 from concordant.doctor.machine import diagnose_machine
 from concordant.doctor.render import by_gravity, facts_text, finding_text, verdict
 from concordant.models.locate import is_adapter
+from concordant.training.progress import Display
 
 
 @checked
@@ -27,9 +29,10 @@ def diagnose(config: DiagnoseConfig) -> None:
         events = [finding.as_event() for finding in findings]
         print(json.dumps({"target": config.target, "facts": dict(diagnosis.facts), "findings": events}, indent=2))
     else:
-        console = Console()
-        for text in (facts_text(diagnosis.facts), *map(finding_text, findings), verdict(findings)):
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        display = Display(Console())
+        shown: list[str | Text] = [facts_text(diagnosis.facts), *map(finding_text, findings), verdict(findings)]
+        for text in shown:
+            display.message(text)
     if any(finding.severity == "error" for finding in findings):
         raise RunFailed(f"doctor {config.target}: {verdict(findings)}".replace("  ", " "))
 

@@ -34,12 +34,14 @@ from concordant.evaluation.compare import evaluate_policies
 from concordant.evaluation.metrics import best_of_n_kl_bound
 from concordant.evaluation.records import PolicyAnswers
 from concordant.evaluation.reward_summary import RewardModelSummary
+from concordant.models.backbone import positions
 from concordant.models.load import Policy
 from concordant.report.curves import read_curve
 from concordant.report.run_findings import read_findings
 from concordant.report.terminal import print_table
 from concordant.report.write import write_report
 from concordant.runs.read import complaints
+from concordant.runs.writable import check_folder
 from concordant.stages import common
 from concordant.stages.reward import judge
 from concordant.stages.rewarding import Rewards
@@ -63,6 +65,7 @@ class _Bench:
 @checked
 def evaluate(config: EvaluateConfig) -> Path:
     """Sample, score and compare; writes report.md, report.html, report.json and pictures to ``output``."""
+    check_folder(config.output)
     policies = named(config.policies)
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
     reference_name = _known(config.reference or baseline, policies)
@@ -129,6 +132,11 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
     # The bound is from the policy that was sampled, so it says nothing of another reference.
     bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
     is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
+    is_comparable = is_comparable and all(
+        len(tree.prompt_P) + len(branch.ids_T) <= positions(reference.model)
+        for tree in trees
+        for branch in tree.branches
+    )
     return PolicyAnswers(
         name=name,
         prompts=[a.prompt for a in answers],
@@ -178,12 +186,12 @@ def _perplexity(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> float | 
 
 
 def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
-    """The text in pieces of 256 tokens, each predicted from its first."""
+    """The text in pieces of 256 tokens, or of what the model reads, each predicted from its first."""
     if not path.is_file():
         raise UserError(f"perplexity_text: no file {path}")
     text = path.read_text(encoding="utf-8")[:PERPLEXITY_CHARACTERS]
     ids = torch.tensor(policy.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    pieces = [piece for piece in ids.split(256) if len(piece) > 1]
+    pieces = [piece for piece in ids.split(min(256, positions(policy.model))) if len(piece) > 1]
     return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
 
 

@@ -9,11 +9,13 @@ from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
 from concordant.data.card import CountTokens
 from concordant.data.prepare import prepare as prepare_data
+from concordant.runs.writable import check_folder
 
 
 @checked
 def prepare(config: PrepareConfig) -> Path:
     """Write the sets and the data card to ``output``, and show the card."""
+    check_folder(Path(config.output).expanduser())
     prepare_data(config, _token_counter(config)).show()
     return Path(config.output)
 

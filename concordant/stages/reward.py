@@ -17,6 +17,7 @@ from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
 from concordant.core.seeding import python_stream
 from concordant.core.trees import PromptTree
+from concordant.core.visible import say
 from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair
@@ -27,6 +28,7 @@ from concordant.evaluation.reward_summary import RewardModelSummary, summarise_r
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
 from concordant.runs.names import REWARD_SUMMARY
+from concordant.runs.writable import check_file
 from concordant.stages import common
 
 
@@ -116,6 +118,8 @@ def score(config: ScoreConfig) -> Path | None:
 
     A line a record, in the data's order: its prompt, and ``chosen`` and ``rejected``, or ``score``.
     """
+    if config.output:
+        check_file(config.output)
     model = roles.open_reward_model(config.model.name, config.model)
     scorer = roles.reward_scorer(model, config.model)
     records = common.in_file_order(config.data)
@@ -134,7 +138,7 @@ def score(config: ScoreConfig) -> Path | None:
     ]
     text = json_lines(rows)
     if not config.output:
-        print(text, end="")
+        say(text, end="")
         return None
     write_text(Path(config.output), text)
     return Path(config.output)

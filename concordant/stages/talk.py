@@ -6,20 +6,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from concordant.config.checks import checked
+from concordant.config.data import DataConfig
 from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
+from concordant.core.errors import UserError
 from concordant.core.seeding import derive
-from concordant.data.chat import ChatEncoder
+from concordant.core.visible import say, visible
+from concordant.data.chat import ChatEncoder, Limits
 from concordant.data.convert import prompt_of
 from concordant.data.records import Message, Prompt
 from concordant.models.load import load_policy, save_policy
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
+from concordant.runs.writable import check_file, check_folder
 from concordant.stages import common
+
+HELP = "/reset forgets what was said, /exit, an empty line or Ctrl-D ends, /help shows this."
+COMMANDS = ("/reset", "/exit", "/quit", "/help")
 
 
 @checked
 def generate(config: GenerateConfig) -> Path | None:
     """Answer one prompt, or the prompts of the data; JSON lines to ``output``, or text to the terminal."""
+    if config.output:
+        check_file(config.output)
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
     policy = common.open_policy(config.model, [], config.seed)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
@@ -30,7 +39,7 @@ def generate(config: GenerateConfig) -> Path | None:
         write_text(Path(config.output), json_lines(rows))
         return Path(config.output)
     for answer in rollouts.answers:
-        print(answer.response if config.prompt else f"> {answer.prompt[-1].content}\n{answer.response}\n")
+        say(answer.response if config.prompt else f"> {answer.prompt[-1].content}\n{answer.response}\n")
     return None
 
 
@@ -40,17 +49,24 @@ def _prompts(config: GenerateConfig) -> list[Prompt]:
 
 @checked
 def chat(config: ChatConfig) -> None:
-    """Talk in the terminal, tokens shown as they are sampled. An empty line or Ctrl-D ends; /reset forgets."""
+    """Talk in the terminal, tokens shown as they are sampled; ``HELP`` says what may be typed."""
     policy = common.open_policy(config.model, [], config.seed)
-    encoder = ChatEncoder(policy.tokenizer)
+    reads = common.limits_of(DataConfig(), policy).total
+    room = reads - min(config.sampling.max_new_tokens, reads // 2)  # a long talk loses its start
+    encoder = ChatEncoder(policy.tokenizer, Limits(prompt=room, total=reads))
     generator = common.sampler_of(policy, encoder, config.model).generator
     start = [Message("system", config.system)] if config.system else []
     messages = list(start)
-    print(f"Talking with {config.model.name}. /reset forgets, an empty line ends.")
+    print(visible(f"Talking with {config.model.name}. {HELP}"))
     turn = 0
     while question := _ask():
-        if question == "/reset":
-            messages = list(start)
+        if question.startswith("/") and question.lower() in COMMANDS:
+            if question.lower() in ("/exit", "/quit"):
+                return
+            if question.lower() == "/help":
+                print(HELP)
+            else:
+                messages = list(start)
             continue
         messages.append(Message("user", question))
         stream = _Stream(encoder)
@@ -80,18 +96,22 @@ class _Stream:
         self.ids.append(token)
         text = self.encoder.text(self.ids)
         if not text.endswith("\ufffd") and text.startswith(self.printed):
-            print(text[len(self.printed) :], end="", flush=True)
+            print(visible(text[len(self.printed) :]), end="", flush=True)
             self.printed = text
 
     def finish(self) -> str:
         text = self.encoder.text(self.ids)
-        print(text[len(self.printed) :] if text.startswith(self.printed) else "", flush=True)
+        print(visible(text[len(self.printed) :]) if text.startswith(self.printed) else "", flush=True)
         return text
 
 
 @checked
 def merge(config: MergeConfig) -> Path:
     """Write the base with the adapter in its weights: a plain model folder."""
+    check_folder(config.output)
+    output = Path(config.output)
+    if output.is_dir() and any(output.iterdir()) and not (output / "config.json").is_file():
+        raise UserError(f"{output} holds something else than a model, which would be replaced; give another --output")
     policy = load_policy(config.model)
     save_policy(policy, Path(config.output), {"base_model": config.model.name, "tags": ["merged"]})
     common.message(f"merged model in {config.output}")

@@ -138,7 +138,7 @@ def fault(path: Path) -> str | None:
                 return f"{path / name} is not as it was written (size or hash differs)"
     except FileNotFoundError as problem:
         return f"{problem.filename} is missing"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{manifest} cannot be read"
     return None
 

@@ -2,6 +2,9 @@
 
 In the training loop the first signal asks the loop to finish its step and save. Elsewhere the first signal ends the
 command cleanly. The second signal ends the process at once.
+
+Two signals that come together count as one: a terminal sends Ctrl-C to every process, and a wrapper that started this
+process passes its own signal on.
 """
 
 from __future__ import annotations
@@ -9,24 +12,24 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from concordant.training.progress import Display
-
+_CURSOR = b"\x1b[?25h"  # what shows a terminal's cursor, which live bars hide
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TOGETHER = 0.5  # seconds within which a second signal is the first one's twin
 _late = False  # whether a request came in the last step of a loop; global, because signals belong to the process
 
 
 class StopRequest:
     """A context manager whose ``requested`` becomes True at the first signal."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self) -> None:
         self.requested = False
-        self._display = display
+        self._first = 0.0  # when the first signal came
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -41,10 +44,10 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            self._display.close()  # shows the cursor again
-            os._exit(1)
-        self.requested = True
-        os.write(2, b"\nfinishing this step, then saving; Ctrl-C again ends at once\n")  # print is not re-entrant
+            _end_unless_twin(self._first)
+            return
+        self.requested, self._first = True, time.monotonic()
+        os.write(2, b"\nfinishing this step, then saving; once more to end at once\n")  # print is not re-entrant
 
 
 def late_request() -> bool:
@@ -57,12 +60,13 @@ def late_request() -> bool:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Inside the block, the first Ctrl-C or SIGTERM raises KeyboardInterrupt; the second ends the process at once."""
-    seen: list[int] = []
+    first: list[float] = []  # when the first signal came
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if seen:
-            os._exit(1)
-        seen.append(number)
+        if first:
+            _end_unless_twin(first[0])
+            return
+        first.append(time.monotonic())
         raise KeyboardInterrupt
 
     before = _handle_with(handle)
@@ -71,6 +75,16 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_unless_twin(first: float) -> None:
+    """The end of the process at once, with the cursor back. Nothing is called that could wait for a lock."""
+    if time.monotonic() - first < TOGETHER:
+        return
+    if os.isatty(2):
+        os.write(2, _CURSOR)
+    os.write(2, b"\nended at once; what was saved before is whole\n")
+    os._exit(1)
 
 
 def _handle_with(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:

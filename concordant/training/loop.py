@@ -180,7 +180,7 @@ class _Loop:
         metrics: dict[str, float] = {}
         try:
             with (
-                StopRequest(self.display) as stop,
+                StopRequest() as stop,
                 self.display.task(self.folder.name, self.total, self.state.step) as bar,
             ):
                 while not self._finished:

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from concordant.core.visible import visible
+
 # metric -> its name beside the bar
 SHOWN = {
     "loss": "loss",
@@ -40,7 +42,9 @@ class Display:
     def message(self, text: str | Text) -> None:
         """Print a line that stays above the bars. Only rich's ``Text`` can have colours."""
         console = self.live.console if self.live else self.console
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        plain = text.plain if isinstance(text, Text) else text
+        shown = text if visible(plain) == plain else visible(plain)
+        console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
     def task(self, name: str, total: int, done: int = 0) -> Task:
         """A context manager for a task of ``total`` steps, of which a resumed run has already ``done`` some."""
@@ -57,7 +61,7 @@ class Display:
             )
             self.live.start()
         self._open_tasks += 1
-        return Task(self, " ".join(filter(None, [self.prefix, name])), total, done)
+        return Task(self, visible(" ".join(filter(None, [self.prefix, name]))), total, done)
 
     def task_closed(self) -> None:
         self._open_tasks -= 1

@@ -5,7 +5,8 @@ from concordant.algorithms.rollouts import Sampler, score
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Outputs
-from concordant.data.chat import ChatEncoder
+from concordant.data.chat import ChatEncoder, Limits
+from concordant.data.records import Message, Prompt
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
@@ -64,3 +65,21 @@ def test_answers_stand_with_their_prompts_and_the_version_is_stamped():
     encoder = ChatEncoder(policy.tokenizer)
     for tree, prompt in zip(rollouts.trees, PROMPTS, strict=True):
         assert torch.equal(tree.prompt_P, encoder.prompts([prompt.messages])[0])
+
+
+def test_no_prompt_and_no_response_is_longer_than_the_model_reads(capsys):
+    """A prompt of 300 words to a model of 64 positions: its end is answered, and that is said once."""
+    policy = tiny_policy()
+    policy.model.config.max_position_embeddings = 64
+    sampler = Sampler(
+        LocalGenerator(policy.model, []), ChatEncoder(policy.tokenizer, Limits(prompt=512, response=512, total=64))
+    )
+    prompts = [Prompt((Message("user", "the owl is brown " * 75),)), Prompt((Message("user", "the owl"),))]
+    for _ in range(2):
+        rollouts = sampler(prompts, SamplingConfig(max_new_tokens=512), seed=0)
+        assert [len(t.prompt_P) + len(t.branches[0].ids_T) for t in rollouts.trees] == [64, 64]
+        assert len(rollouts.trees[0].prompt_P) == 32
+    said = "the model reads 64 tokens: 2 of 2 prompts leave a response fewer than the 512 tokens"
+    assert " ".join(capsys.readouterr().err.split()).count(said) == 1
+    short = sampler(prompts, SamplingConfig(max_new_tokens=4), seed=0)
+    assert len(short.trees[0].prompt_P) == 60, "no more of a prompt is cut than the response needs"

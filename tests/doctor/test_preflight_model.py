@@ -268,6 +268,6 @@ def test_a_reward_model_that_knows_the_opposite():
 def test_what_the_run_would_refuse_is_refused():
     """A prompt that leaves no room for an answer is the user's to mend, and no finding."""
     ppo = make_ppo(sampling={"max_new_tokens": 16})
-    ppo.sampler.generator.model.config.max_position_embeddings = 8
+    ppo.sampler.generator.model.config.max_position_embeddings = 1
     with pytest.raises(UserError, match="positions"), ppo.actor.rehearsal():
         preflight_model.sample(ppo)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
@@ -183,8 +184,26 @@ def test_an_adapter_folder_loads_its_base(saved: Path, tmp_path: Path) -> None:
 def test_a_new_adapter_beside_an_adapter_folder_is_refused(saved: Path, tmp_path: Path) -> None:
     policy = load_policy(ModelConfig(name=str(saved), lora=LoraConfig(rank=2)))
     save_adapter(policy.model, tmp_path / "adapter", base_name=str(saved))
-    with pytest.raises(UserError, match="is an adapter, and training continues with it: leave model.lora.rank 0"):
+    with pytest.raises(
+        UserError, match="training continues with it: leave model.lora.rank 0, or set model.lora.on_top"
+    ):
         load_policy(ModelConfig(name=str(tmp_path / "adapter"), lora=LoraConfig(rank=2)))
+
+
+def test_a_new_adapter_over_a_merged_one_starts_as_it_and_trains_alone(saved: Path, tmp_path: Path) -> None:
+    first = with_trained_adapter(saved)
+    save_adapter(first.model, tmp_path / "adapter", base_name=str(saved))
+    lora = LoraConfig(rank=4, on_top=True)
+    for config in (
+        ModelConfig(name=str(tmp_path / "adapter"), lora=lora),
+        ModelConfig(name=str(saved), adapter=str(tmp_path / "adapter"), lora=lora),
+    ):
+        model = load_policy(config).model
+        torch.testing.assert_close(model(IDS).logits, first.model(IDS).logits, atol=5e-5, rtol=0)
+        assert {layer.adapter("default").r for layer in lora_layers(model).values()} == {4}
+        assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+    with pytest.raises(UserError, match="model.lora.on_top: there is no adapter to merge"):
+        load_policy(ModelConfig(name=str(saved), lora=lora))
 
 
 def test_an_adapter_whose_base_is_gone_or_another(saved: Path, tmp_path: Path) -> None:
@@ -194,6 +213,82 @@ def test_an_adapter_whose_base_is_gone_or_another(saved: Path, tmp_path: Path) -
     wider = zoo.make("Llama", vocab_size=len(policy.tokenizer), hidden_size=64)
     save_policy(Policy(model=wider, tokenizer=policy.tokenizer, traits=policy.traits, name=""), tmp_path / "wider")
     assert "another base" in message(tmp_path / "wider", adapter=str(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(folder: Path, saved: Path, tmp_path: Path, number: float) -> None:
+    """They made every check of the architecture fail, and the model was called not causal."""
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = number
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert "has NaN or infinite weights: model.layers.1.mlp.up_proj.weight." in message(folder)
+    policy = with_trained_adapter(saved)
+    next(iter(lora_layers(policy.model).values())).adapter("default").lora_A.data[0, 0] = number
+    save_adapter(policy.model, tmp_path / "adapter", base_name=str(saved))
+    assert "has NaN or infinite weights: base_model.model.model.layers.0" in message(tmp_path / "adapter")
+
+
+# -- settings that would run code, and files that are no settings ----------------------------------
+
+KERNEL = "kernels-community/flash-attn"
+CODE = [
+    ("config.json", "_attn_implementation", KERNEL),
+    ("config.json", "attn_implementation", {"": KERNEL}),
+    ("config.json", "attn_implementation", f"paged|{KERNEL}@main:attention"),
+    ("config.json", "experts_implementation", KERNEL),
+    ("config.json", "text_config", {"_attn_implementation_internal": KERNEL}),
+    ("config.json", "use_pretrained_backbone", True),
+    ("config.json", "kernel_config", {"RMSNorm": "kernels-community/norm:RMSNorm"}),
+    ("config.json", "text_config", {"auto_map": {"AutoConfig": "other/repo--code.Config"}}),
+    ("tokenizer_config.json", "auto_map", {"AutoTokenizer": ["code.Tokenizer", None]}),
+    ("generation_config.json", "custom_generate", "other/repo"),
+]
+
+
+@pytest.mark.parametrize(("file", "key", "value"), CODE)
+def test_settings_that_fetch_or_import_code_are_refused_by_name(
+    folder: Path, file: str, key: str, value: object
+) -> None:
+    settings = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(settings | {key: value}))
+    assert f'{file}" ' in message(folder) and "add --model.trust_remote_code true" in message(folder)
+
+
+def test_an_attention_of_transformers_own_is_no_code(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"_attn_implementation": "eager", "auto_map": {}}))
+    assert load(folder).model.config.model_type == "llama"
+
+
+def test_weights_named_by_the_settings_are_safetensors_of_the_folder(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    for name in ("../elsewhere.safetensors", "pytorch_model.bin", ["x"]):
+        (folder / "config.json").write_text(json.dumps(settings | {"transformers_weights": name}))
+        assert "expected a *.safetensors of its folder" in message(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1]", b"7", b"null", b'"x"', b"\xff\xfe{", b"[" * 100_000, b'{"a":' * 50_000 + b"1" + b"}" * 50_000],
+)
+def test_a_malformed_file_is_named(folder: Path, file: str, content: bytes) -> None:
+    (folder / file).write_bytes(content)
+    assert file in message(folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"weight_map": 7}', '{"weight_map": {"a": null}}', "{", "[" * 100_000]
+)
+def test_a_malformed_index_is_named(folder: Path, content: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(content)
+    assert "model.safetensors.index.json" in message(folder)
+
+
+def test_a_link_to_itself_is_named(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    (folder / "generation_config.json").symlink_to("generation_config.json")
+    assert "generation_config.json" in message(folder)
 
 
 # -- writing --------------------------------------------------------------------------------------

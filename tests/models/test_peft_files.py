@@ -260,7 +260,7 @@ def test_an_encoder_brings_both_layers_of_its_head(tmp_path: Path) -> None:
 
 
 def test_a_head_that_would_be_lost_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="needs its head"):
+    with pytest.raises(UserError, match="is saved with its head"):
         save_adapter(adapted(scorer), tmp_path, "the-base", task_type="SEQ_CLS")
     edit(saved(tmp_path), task_type="SEQ_CLS")
     with pytest.raises(UserError, match="without its head"):
@@ -270,13 +270,58 @@ def test_a_head_that_would_be_lost_is_refused(tmp_path: Path) -> None:
 # -- refusals and failures -------------------------------------------------------------------------
 
 
-def test_a_weight_of_the_model_itself_is_refused(tmp_path: Path) -> None:
+WHOLE = [
+    {"target_modules": ["q_proj", "lm_head"]},
+    {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+]
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("settings", WHOLE)
+def test_an_output_layer_comes_along_both_ways(settings: dict[str, Any], copies: bool, tmp_path: Path) -> None:
+    """On an untied base: adapted, or trained whole; with and without the copies of the base that PEFT adds."""
+    peft = pytest.importorskip("peft")
+    theirs = peft.get_peft_model(llama(), peft.LoraConfig(r=4, lora_alpha=8, **settings)).eval()
+    wake([p for name, p in theirs.named_parameters() if "lora_" in name or "modules_to_save" in name])
+    theirs.save_pretrained(tmp_path / "theirs", save_embedding_layers=copies)
+    ours = llama()
+    assert load_adapter(ours, tmp_path / "theirs") is None
+    assert not torch.allclose(logits(ours), logits(llama()), atol=1e-2)
+    torch.testing.assert_close(logits(ours), logits(theirs), atol=1e-5, rtol=1e-5)
+    save_adapter(ours, tmp_path / "ours", "the-base")
+    for back in (peft.PeftModel.from_pretrained(llama(), tmp_path / "ours").eval(), llama()):
+        if isinstance(back, LlamaForCausalLM):
+            load_adapter(back, tmp_path / "ours")
+        torch.testing.assert_close(logits(back), logits(theirs), atol=1e-5, rtol=1e-5)
+
+
+def test_a_weight_of_the_model_itself_that_cannot_be_put_in_place_is_refused(tmp_path: Path) -> None:
     peft_adapter(llama(), tmp_path / "head", modules_to_save=["lm_head"])
-    with pytest.raises(UserError, match="also replaces lm_head.weight"):
-        load_adapter(llama(), tmp_path / "head")
+    peft_adapter(llama(), tmp_path / "adapted", target_modules=["q_proj", "lm_head"])
+    with pytest.raises(UserError, match=r"also replaces lm_head.weight, which is tied to model.embed_tokens.weight"):
+        load_adapter(llama(tie_word_embeddings=True), tmp_path / "head")
+    with pytest.raises(UserError, match="cannot adapt lm_head: its weight is tied to model.embed_tokens"):
+        load_adapter(llama(tie_word_embeddings=True), tmp_path / "adapted")
+    peft_adapter(llama(), tmp_path / "norm", modules_to_save=["post_attention_layernorm"])
+    with pytest.raises(UserError, match=r"also replaces model.layers.0.post_attention_layernorm.weight"):
+        load_adapter(llama(), tmp_path / "norm")
     peft_adapter(llama(), tmp_path / "embedding", target_modules=["q_proj", "embed_tokens"])
     with pytest.raises(UserError, match="embed_tokens"):
         load_adapter(llama(), tmp_path / "embedding")
+
+
+def test_a_copy_of_another_bases_weight_is_refused(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    other = llama()
+    wake([other.lm_head.weight])
+    peft.get_peft_model(other, peft.LoraConfig(r=4, target_modules=["lm_head"])).save_pretrained(
+        tmp_path, save_embedding_layers=True
+    )
+    model = llama()
+    with pytest.raises(UserError, match="made for another base.*copy of lm_head.weight is not this model's"):
+        load_adapter(model, tmp_path)
+    assert torch.equal(logits(model), logits(llama()))
 
 
 def test_a_taken_or_unknown_name_is_refused(tmp_path: Path) -> None:

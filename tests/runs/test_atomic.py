@@ -126,3 +126,17 @@ def fill(folder, **files):
     with whole_folder(folder) as new:
         for name, text in files.items():
             (new / name).write_text(text)
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    """`model` may be a link to another run's model, or to nothing any more."""
+    fill(tmp_path / "elsewhere", a="theirs")
+    for target in ("elsewhere", "nowhere"):
+        (tmp_path / "model").symlink_to(tmp_path / target)
+        for text in ("first", "second"):  # what is left beside would stop the next write
+            fill(tmp_path / "model", a=text)
+            assert (tmp_path / "model" / "a").read_text() == text and not (tmp_path / "model").is_symlink()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "model"]
+        assert (tmp_path / "elsewhere" / "a").read_text() == "theirs"
+        (tmp_path / "model" / "a").unlink()
+        (tmp_path / "model").rmdir()

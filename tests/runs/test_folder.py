@@ -9,12 +9,14 @@ import sys
 import pytest
 
 from concordant.config.yaml_io import load_yaml
-from concordant.core.errors import UserError
+from concordant.core.errors import RunFailed, UserError
 from concordant.runs.folder import RunFolder
+from concordant.runs.status import read as read_status
 
 HOLD = """
 import sys, time
 from concordant.runs.folder import RunFolder
+from concordant.runs.status import read as read_status
 folder = RunFolder(sys.argv[1])
 print("held", flush=True)
 time.sleep(60)
@@ -108,3 +110,56 @@ def test_output_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="x is a file; expected a folder"):
         RunFolder(tmp_path / "x")
+
+
+def test_a_row_behind_a_torn_line_begins_a_line_of_its_own(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
+    with RunFolder(tmp_path, resume=True) as folder:
+        folder.log_metrics({"step": 3})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n'
+
+
+@pytest.mark.parametrize("text", ["", "[]", "7", '{"pid": 1}', "null", "[" * 100_000, '{"host": []}', "\ud800"])
+def test_an_odd_lock_file_is_another_process(tmp_path, holder, text):
+    (tmp_path / "run" / ".lock").write_text(text, errors="surrogatepass")
+    with pytest.raises(UserError, match="run is in use by another process"):
+        RunFolder(tmp_path / "run")
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_is_full_at_the_lock_leaves_the_folder_free(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(UserError, match="cannot write to .*: No space left on device"):
+            RunFolder(tmp_path / "run")
+    RunFolder(tmp_path / "run").close()
+
+
+def test_how_a_run_ended_is_said_on_a_full_disk(tmp_path, monkeypatch):
+    """A new file finds no room; the old one's room is there."""
+    with pytest.raises(RunFailed), RunFolder(tmp_path / "run") as folder:
+        folder.status.update("training", 3, 6)
+        monkeypatch.setattr("concordant.runs.status.write_text", full)
+        raise RunFailed("no room")
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["message"]) == ("failed", "no room")
+
+
+def test_a_config_that_finds_no_room_is_said(tmp_path, monkeypatch):
+    with RunFolder(tmp_path / "run") as folder:
+        monkeypatch.setattr("concordant.runs.folder.write_text", full)
+        with pytest.raises(RunFailed, match="cannot write .*config.yaml: No space left on device"):
+            folder.set_config({"verb": "sft"})
+
+
+@pytest.mark.parametrize("odd", [{"pid": "x"}, {"pid": 10**30}, {"host": 7}, {"state": []}, {"step": None}])
+def test_an_odd_status_is_read_without_fault(tmp_path, odd):
+    with RunFolder(tmp_path / "run") as folder:
+        folder.status.update("training", 3, 6)
+        status = json.loads((tmp_path / "run" / "status.json").read_text())
+        (tmp_path / "run" / "status.json").write_text(json.dumps(status | odd))
+        found = read_status(tmp_path / "run")
+        assert found is None or found.life in ("running", "died")

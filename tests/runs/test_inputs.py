@@ -6,13 +6,15 @@ import shutil
 
 import pytest
 
-from concordant.config.fields import schema
-from concordant.config.stages import BestOfNConfig, DPOConfig, PPOConfig, RewardConfig, SFTConfig
+from concordant.config.fields import flatten, schema
+from concordant.config.paths import paths_of
+from concordant.config.stages import BestOfNConfig, DPOConfig, EvaluateConfig, PPOConfig, RewardConfig, SFTConfig
 from concordant.runs.inputs import CHOOSE_DATA, HARMLESS, ROUNDING, Inputs, refused, rounded
 
 
 def inputs(**settings):
-    return Inputs.of({key.replace("__", "."): value for key, value in settings.items()})
+    values = {key.replace("__", "."): value for key, value in settings.items()}
+    return Inputs.of(values, paths_of(PPOConfig, values))
 
 
 def test_a_changed_number_is_named_with_both_values():
@@ -74,3 +76,33 @@ def test_they_survive_the_manifest():
     before = inputs(a=1, b=["x"])
     before.add_data(["r"], [])
     assert Inputs.from_json(before.as_json()) == before
+
+
+@pytest.mark.parametrize("config_class", [SFTConfig, RewardConfig, DPOConfig, PPOConfig, BestOfNConfig])
+def test_a_run_named_like_one_of_its_choices_is_the_same_run_again(config_class, tmp_path, monkeypatch):
+    """Folders are called as people call them: `ipo`, `grpo`, `both`. Only a key that is a path looks at the disk."""
+    monkeypatch.chdir(tmp_path)
+    config = config_class(output="grpo")
+    values = flatten(config)
+    texts = {text for value in values.values() for text in (value if isinstance(value, list) else [value])}
+    before = Inputs.of(values, paths_of(config_class, values))
+    for text in filter(None, texts):
+        if isinstance(text, str):
+            (tmp_path / text).mkdir(exist_ok=True)
+            (tmp_path / text / "config.yaml").write_text(text)
+    assert refused(before, Inputs.of(values, paths_of(config_class, values))) == []
+
+
+def test_the_paths_in_each_notation():
+    values = {
+        "policies": ["sft=runs/sft/model", "best=best_of_n:4:runs/a=b"],
+        "reward": ["rm=0.5", "rule:ends"],
+        "baseline": "sft",
+        "reference": "sft",
+        "data.path": "${prepared}/rm",
+    }
+    assert paths_of(EvaluateConfig, values) == {
+        "data.path": [],
+        "policies": ["runs/sft/model", "runs/a=b"],
+        "reward": ["rm=0.5", "rm", "rule:ends"],
+    }

@@ -353,6 +353,7 @@ from test_loop import Walk, run
 class Slow(Walk):
     def step(self, step, learning_rate):
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.6)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
 run(sys.argv[1], Slow())
@@ -363,7 +364,19 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     arguments = [sys.executable, "-c", TWICE, str(tmp_path / "run"), os.path.dirname(__file__)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=50)
     assert done.returncode == 1
-    assert "finishing this step, then saving; Ctrl-C again ends at once" in done.stderr
+    assert "finishing this step, then saving; once more to end at once" in done.stderr
+    assert done.stderr.endswith("ended at once; what was saved before is whole\n")
+
+
+TOGETHER = TWICE.replace("time.sleep(0.6)", "").replace("time.sleep(60)", "return super().step(step, learning_rate)")
+
+
+def test_a_signal_that_a_wrapper_sends_again_is_one_signal(tmp_path):
+    """Ctrl-C reaches every process of a terminal, and a wrapper passes its own on: the run still saves."""
+    arguments = [sys.executable, "-c", TOGETHER, str(tmp_path / "run"), os.path.dirname(__file__)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=50)
+    assert "RunStopped" in done.stderr and "stopped on request; continue with --resume auto" in done.stderr
+    assert checkpoint.newest_valid(tmp_path / "run" / "checkpoints")[0] is not None
 
 
 def test_the_status_says_what_the_loop_is_doing(tmp_path):

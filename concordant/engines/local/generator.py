@@ -41,6 +41,7 @@ class _Sample:
     number: int  # index among the n samples of this prompt
     occurrence: int  # how many equal prompts come before this prompt
     last: int  # the token that the model reads next
+    room: int  # the most tokens that this response may have
     uniform_T: list[float] = field(default_factory=list)  # drawn when the sample gets its slot, to save memory
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -77,11 +78,13 @@ class LocalGenerator:
         The tokens of a response depend on the seed, the ids of the prompt, the number of equal prompts before it and
         the sample's number. They do not depend on slots or on the other rows, except where rounding decides a tie.
         ``on_token(prompt, sample, token_id)`` is called for each token as soon as it is sampled. Raises ``UserError``
-        if a prompt is empty or too long for the model's positions, or if a sampling setting is out of range.
+        if a prompt is empty or leaves no position for a response, or if a sampling setting is out of range. A response
+        ends at the model's last position where that comes before ``sampling.max_new_tokens``.
         """
         check_sampling(sampling)
-        self._check_prompts(prompts, sampling.max_new_tokens)
-        waiting = _line_up(prompts, sampling.n)
+        self._check_prompts(prompts)
+        limit = positions(self.model)
+        waiting = _line_up(prompts, sampling.n, [min(sampling.max_new_tokens, limit - len(p)) for p in prompts])
         finished: dict[tuple[int, int], Completion] = {}
         if waiting:
             kind = self.model.device.type
@@ -99,21 +102,21 @@ class LocalGenerator:
             load_tensors(self.model, weights.tensors, weights.adapters)
         self.version = weights.version
 
-    def _check_prompts(self, prompts: Sequence[Tensor], new_tokens: int) -> None:
+    def _check_prompts(self, prompts: Sequence[Tensor]) -> None:
         limit = positions(self.model)
         for i, prompt in enumerate(prompts):
             if len(prompt) == 0:
                 raise UserError(f"prompt {i} is empty; a response needs at least one token to continue")
-            if len(prompt) + new_tokens > limit:
+            if len(prompt) >= limit:
                 raise UserError(
-                    f"prompt {i} has {len(prompt)} tokens, which with sampling.max_new_tokens = {new_tokens} is more "
-                    f"than the model's {limit} positions; shorten one of the two"
+                    f"prompt {i} has {len(prompt)} tokens, which leaves a response none of the model's {limit} "
+                    "positions; shorten the prompt"
                 )
 
     def _decoder(self, prompts: Sequence[Tensor], sampling: SamplingConfig, samples: int) -> Decoder:
         if not self.uses_slots:
             return EqualLengthDecoder(self.model)
-        columns = max(len(p) for p in prompts) - 1 + sampling.max_new_tokens
+        columns = max(len(p) - 1 + min(sampling.max_new_tokens, positions(self.model) - len(p)) for p in prompts)
         return SlotDecoder(self.model, min(sampling.slots, samples), columns)
 
     def _decode(
@@ -132,7 +135,7 @@ class LocalGenerator:
             if joining:
                 for s in joining:
                     key = prompt_key(prompts[s.prompt])
-                    s.uniform_T = uniforms(seed, key, s.occurrence, s.number, sampling.max_new_tokens)
+                    s.uniform_T = uniforms(seed, key, s.occurrence, s.number, s.room)
                 groups = [list(g) for _, g in groupby(joining, key=lambda s: s.prompt)]
                 decoder.admit([prompts[g[0].prompt] for g in groups], [len(g) for g in groups])
                 live += joining
@@ -146,7 +149,7 @@ class LocalGenerator:
                 s.logprobs.append(logprob)
                 if on_token is not None:
                     on_token(s.prompt, s.number, token)
-                if token in self.end_ids or len(s.ids) == sampling.max_new_tokens:
+                if token in self.end_ids or len(s.ids) == s.room:
                     finished[s.prompt, s.number] = self._completion(s)
                     done.append(row)
             if done:
@@ -162,7 +165,7 @@ class LocalGenerator:
         )
 
 
-def _line_up(prompts: Sequence[Tensor], n: int) -> deque[_Sample]:
+def _line_up(prompts: Sequence[Tensor], n: int, rooms: Sequence[int]) -> deque[_Sample]:
     """The queue of samples, longest prompts first.
 
     So memory runs out at the beginning or not at all, and neighbouring rows have similar lengths.
@@ -171,7 +174,9 @@ def _line_up(prompts: Sequence[Tensor], n: int) -> deque[_Sample]:
     samples = []
     for i, prompt in enumerate(prompts):
         key = prompt_key(prompt)
-        samples += [_Sample(prompt=i, number=k, occurrence=seen[key], last=int(prompt[-1])) for k in range(n)]
+        samples += [
+            _Sample(prompt=i, number=k, occurrence=seen[key], last=int(prompt[-1]), room=rooms[i]) for k in range(n)
+        ]
         seen[key] += 1
     return deque(sorted(samples, key=lambda s: -len(prompts[s.prompt])))
 

@@ -325,6 +325,15 @@ def test_prompts_that_cannot_be_continued_are_refused_by_number(engine: EngineFa
     generator = engine.generator(build("gpt2"), END)
     with pytest.raises(UserError, match="prompt 1 is empty"):
         sampled(generator, [*random_prompts(3), torch.empty(0, dtype=torch.int64)], SamplingConfig(max_new_tokens=5), 0)
-    with pytest.raises(UserError, match="prompt 0 has 60 tokens.* = 5 .*64 positions"):
-        sampled(generator, random_prompts(60), SamplingConfig(max_new_tokens=5), 0)
-    sampled(generator, random_prompts(60), SamplingConfig(max_new_tokens=4), 0)
+    with pytest.raises(UserError, match="prompt 0 has 64 tokens.*64 positions"):
+        sampled(generator, random_prompts(64), SamplingConfig(max_new_tokens=1), 0)
+
+
+def test_a_response_ends_with_the_models_positions(engine: EngineFactory) -> None:
+    """Its tokens are the first of those that more positions would have given; a shorter prompt's are not touched."""
+    generator = engine.generator(build("gpt2"), [])
+    prompts = random_prompts(60, 20)
+    (long,), (short,) = sampled(generator, prompts, SamplingConfig(max_new_tokens=30), 0)
+    assert len(long.ids_T) == 4 and long.finish_reason == "length" and len(short.ids_T) == 30
+    (first,), _ = sampled(generator, prompts, SamplingConfig(max_new_tokens=4), 0)
+    assert torch.equal(first.ids_T, long.ids_T)

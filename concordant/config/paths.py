@@ -1,0 +1,57 @@
+"""The keys whose values name files or folders. No other key's value is ever looked for on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from concordant.config import stages as s
+from concordant.config.data import DataConfig
+from concordant.config.fields import schema
+from concordant.config.model import ModelConfig
+
+
+def _plain(text: str) -> list[str]:
+    return [text]
+
+
+def _weighted(text: str) -> list[str]:
+    """Of ``PATH=weight``; a path may itself hold an equals sign."""
+    return [text, text.rpartition("=")[0]]
+
+
+def _named(text: str) -> list[str]:
+    """Of ``name=PATH`` and ``name=best_of_n:4:PATH``."""
+    path = text.partition("=")[2]
+    return [path.split(":", 2)[-1] if path.startswith("best_of_n:") else path]
+
+
+# By the class that declares the key: how a path stands in its text.
+_KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
+    DataConfig: {"path": _plain, "test_path": _plain},
+    ModelConfig: {"name": _plain, "adapter": _plain},
+    s.DPOConfig: {"reference": _plain},
+    s.PPOConfig: {"reference": _plain, "reward": _weighted},
+    s.BestOfNConfig: {"reward": _weighted},
+    s.EvaluateConfig: {
+        "policies": _named,
+        "runs": _named,
+        "reward": _weighted,
+        "judge": _weighted,
+        "perplexity_text": _plain,
+    },
+    s.PrepareConfig: {"compare_with": _plain},
+    s.DiagnoseConfig: {"target": _plain},
+}
+
+
+def paths_of(config_class: type, values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The texts in ``values``, by dotted key, that can be paths; whether something is there is not looked at."""
+    found: dict[str, list[str]] = {}
+    for key, known in schema(config_class).fields.items():
+        form = _KEYS.get(known.owner, {}).get(known.name)
+        if form is None or key not in values:
+            continue
+        texts = values[key] if isinstance(values[key], list) else [values[key]]
+        found[key] = [path for text in texts for path in form(text) if path and "${" not in path]
+    return found

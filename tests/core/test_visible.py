@@ -1,0 +1,60 @@
+"""What steers a terminal is shown and never sent."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from concordant.cli import main
+from concordant.core.visible import say, visible
+from concordant.training.progress import Display
+
+TITLE = "\x1b]0;owned\x07"
+STEERS = [*map(chr, [*range(0x20), *range(0x7F, 0xA0)]), "\u202e", "\u2066", "\ud800"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("character", [c for c in STEERS if c not in "\n\t"], ids=ascii)
+def test_every_character_that_steers_becomes_its_escape(character: str) -> None:
+    assert visible(f"a{character}b") == f"a{character.encode('unicode_escape').decode()}b"
+
+
+def test_text_of_all_languages_stays_as_it_is() -> None:
+    text = "Grüße, 世界 שלום 🦉\n\tzwei 100 %"
+    assert visible(text) == text
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_messages_and_bars_send_nothing(coloured: bool) -> None:
+    file = io.StringIO()
+    display = Display(Console(file=file, force_terminal=coloured, width=200), seconds_between_lines=0)
+    display.message(f"column {TITLE}")
+    display.message(Text(f"column {TITLE}", style="red"))
+    with display.task(f"name {TITLE}", 2) as task:
+        task.update(2)
+    assert "\x1b]0" not in file.getvalue() and "\x07" not in file.getvalue()
+    assert file.getvalue().count("\\x1b]0;owned") >= 3
+
+
+def test_an_error_message_sends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sft", f"--{TITLE}=1"]) == main(["doctor", f"no{TITLE}"]) == 2
+    said = capsys.readouterr().err
+    assert "\x1b" not in said and said.count("\\x1b]0;owned\\x07") >= 2
+
+
+def test_answers_are_made_visible_on_a_terminal_and_kept_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, shown in (
+        (Terminal(), "answer \\x1b]0;owned\\x07 \\ud800\n"),
+        (io.StringIO(), f"answer {TITLE} \\ud800\n"),
+    ):
+        monkeypatch.setattr(sys, "stdout", stream)
+        say(f"answer {TITLE} \ud800")
+        assert stream.getvalue() == shown

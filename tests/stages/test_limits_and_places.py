@@ -1,0 +1,137 @@
+"""Verbs on a model that reads few tokens, and on places where nothing can be written."""
+
+import json
+
+import pytest
+
+import concordant
+from concordant.config.data import DataConfig
+from concordant.config.model import ModelConfig
+from concordant.config.sampling import SamplingConfig
+from concordant.config.stages import (
+    BestOfNConfig,
+    DPOConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    MergeConfig,
+    PPOConfig,
+    PrepareConfig,
+    ScoreConfig,
+)
+from concordant.core.errors import UserError
+from concordant.models.load import save_policy
+from concordant.stages import common
+from tests.engines.tiny import tiny_policy
+from tests.stages.small import metrics_of, train
+
+POSITIONS = 48
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A policy of 48 positions; pairs that fit, and prompts that alone have more tokens than the model reads."""
+    folder = tmp_path_factory.mktemp("world")
+    policy = tiny_policy()
+    policy.model.config.max_position_embeddings = POSITIONS
+    save_policy(policy, folder / "policy")
+    pairs = [{"prompt": f"where does owl {i} live", "chosen": "in a tree", "rejected": "fox"} for i in range(24)]
+    prompts = [{"prompt": f"{i} the owl is brown " * 40} for i in range(4)]
+    for name, rows in (("pairs", pairs), ("prompts", prompts)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def model(world):
+    return ModelConfig(name=str(world / "policy"), device="cpu", precision="fp32")
+
+
+def data(world, name):
+    return DataConfig(path=str(world / f"{name}.jsonl"))
+
+
+# -- the model reads fewer tokens than the limits allow -------------------------------------------
+
+
+def test_dpo_with_the_usual_limits_ends_on_a_model_of_few_positions(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "PROBE_PROMPTS", 3)
+    run = concordant.dpo(
+        DPOConfig(output=str(tmp_path / "run"), data=data(world, "pairs"), model=model(world), train=train(max_steps=1))
+    )
+    assert metrics_of(run)[-1]["eval/length"] > 1 and (run / "model" / "config.json").is_file()
+
+
+def test_ppo_and_its_preflight_cut_what_the_model_does_not_read(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "PROBE_PROMPTS", 2)
+    config = PPOConfig(
+        output=str(tmp_path / "run"), data=data(world, "prompts"), model=model(world), reward=["rule:ends"],
+        train=train(max_steps=1, batch_size=2), sampling=SamplingConfig(max_new_tokens=200),
+    )  # fmt: skip
+    assert (concordant.ppo(config) / "model" / "config.json").is_file()
+
+
+def test_every_verb_that_samples_is_bound_by_the_model(world, tmp_path):
+    long = SamplingConfig(max_new_tokens=500)
+    answers = concordant.generate(
+        GenerateConfig(model=model(world), data=data(world, "prompts"), output=str(tmp_path / "g.jsonl"), sampling=long)
+    )
+    assert len(answers.read_text().splitlines()) == 4
+    best = BestOfNConfig(
+        output=str(tmp_path / "best"), data=data(world, "prompts"), model=model(world), reward=["rule:ends"],
+        sampling=SamplingConfig(n=2, max_new_tokens=500),
+    )  # fmt: skip
+    assert (concordant.best_of_n(best) / "sft.jsonl").is_file()
+    text = tmp_path / "text.txt"
+    text.write_text("the owl lives in a tree " * 200)
+    config = EvaluateConfig(
+        policies=[f"sft={world / 'policy'}"], output=str(tmp_path / "report"), data=data(world, "prompts"),
+        model=ModelConfig(device="cpu"), sampling=long, bootstrap=10, perplexity_text=str(text),
+    )  # fmt: skip
+    (policy,) = json.loads((concordant.evaluate(config) / "report.json").read_text())["policies"].values()
+    assert policy["length_mean"] <= POSITIONS // 2 and policy["perplexity"] > 1
+
+
+# -- where nothing can be written -----------------------------------------------------------------
+
+
+def places(tmp_path, kind):
+    """A path under a file, a name that no file system takes, and something of the other kind."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir(exist_ok=True)
+    (tmp_path / "folder" / "thesis.tex").write_text("mine")
+    return [tmp_path / "file" / "out", tmp_path / ("x" * 300), tmp_path / ("folder" if kind == "file" else "file")]
+
+
+def test_a_verb_that_cannot_write_says_so_before_it_reads_a_model(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("concordant.models.load.load_policy", None)  # calling it would be another error
+    for at in (0, 1, 2):
+        file, folder = (str(places(tmp_path, kind)[at]) for kind in ("file", "folder"))
+        verbs = [
+            (concordant.generate, GenerateConfig(model=model(world), prompt="hi", output=file)),
+            (concordant.score, ScoreConfig(model=model(world), data=data(world, "pairs"), output=file)),
+            (concordant.merge, MergeConfig(model=ModelConfig(name="x", adapter="y"), output=folder)),
+            (concordant.prepare, PrepareConfig(data=DataConfig(path="nowhere.jsonl"), output=folder)),
+            (concordant.evaluate, EvaluateConfig(policies=["a=b"], data=DataConfig(path="nowhere"), output=folder)),
+            (
+                concordant.best_of_n,
+                BestOfNConfig(output=folder, data=DataConfig(path="n"), model=model(world), reward=["r"]),
+            ),
+        ]
+        for verb, config in verbs:
+            with pytest.raises(UserError, match=r"cannot write to|expected (the name of )?a (file|folder) to write"):
+                verb(config)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["thesis.tex"]
+
+
+def test_somebodys_folder_is_not_replaced_by_a_merged_model(tmp_path):
+    folder = str(places(tmp_path, "file")[2])
+    with pytest.raises(UserError, match="holds something else than a model"):
+        concordant.merge(MergeConfig(model=ModelConfig(name="x", adapter="y"), output=folder))
+    assert (tmp_path / "folder" / "thesis.tex").read_text() == "mine"
+
+
+def test_the_folder_of_a_result_is_made(world, tmp_path):
+    out = tmp_path / "new" / "deep" / "g.jsonl"
+    sampling = SamplingConfig(max_new_tokens=2)
+    concordant.generate(GenerateConfig(model=model(world), prompt="hi", output=str(out), sampling=sampling))
+    assert [path.name for path in out.parent.iterdir()] == ["g.jsonl"]
