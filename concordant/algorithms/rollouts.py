@@ -55,7 +55,7 @@ class Sampler:
         self.generator, self.encoder = generator, encoder
 
     def __call__(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Rollouts:
-        prompt_ids = self.encoder.prompts([p.messages for p in prompts])
+        prompt_ids = self.encoder.prompts([p.messages for p in prompts], [p.tools for p in prompts])
         groups = self.generator.generate(prompt_ids, sampling, seed).result()
         flat = [completion for group in groups for completion in group]
         trees = [
@@ -63,7 +63,7 @@ class Sampler:
             for ids, group in zip(prompt_ids, groups, strict=True)
         ]
         answers = [
-            Answer(prompt.messages, self.encoder.text(c.ids_T), c.finish_reason == "stop", prompt.extra)
+            Answer(prompt.messages, self.encoder.text(c.ids_T), c.finish_reason == "stop", prompt.extra, prompt.tools)
             for prompt, group in zip(prompts, groups, strict=True)
             for c in group
         ]

@@ -9,6 +9,7 @@ the answer begins behind their last common token. Masks are made here and never 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -77,13 +78,16 @@ class ChatEncoder:
     def _look_at_template(self) -> None:
         """What the template puts around an answer, learnt from a short dialogue."""
         question, content = Message("user", "Q"), "PROBE"
+        self._template.learn_form()
         opened = self._template.example([question], open_turn=True)
         whole = self._template.example([question, Message("assistant", content)], open_turn=False)
         self._tail = whole.rpartition(content)[2]
         thought = _OPENED_THOUGHT.search(opened)
         self.opened_thought = thought.group() if thought else ""
         lead = whole[len(opened) :].partition(content)[0] if whole.startswith(opened) else ""
-        self._lead = lead.strip()  # what stands between the opened turn and the answer's own words
+        # What stands between the opened turn and the answer's own words: the name of a channel, or an empty thought. A
+        # thought that the prompt has opened is no such thing, because rewards see it.
+        self._lead = "" if thought else lead.strip()
         if self.kind == "encoder":
             self._first, self.end_id = [self.tokenizer.cls_token_id], self.tokenizer.sep_token_id
             self._after: int | None = None
@@ -130,9 +134,7 @@ class ChatEncoder:
 
     # -- records to trees -----------------------------------------------------------------------
 
-    def prompts(
-        self, prompts: Sequence[Sequence[Message]], tools: Sequence[Tools] | None = None
-    ) -> list[Tensor]:
+    def prompts(self, prompts: Sequence[Sequence[Message]], tools: Sequence[Tools] | None = None) -> list[Tensor]:
         """Ids of each prompt, cut at its start where it is longer than the limit (sampling must go on).
 
         Raises UserError for a prompt that the template refuses: ``refusals`` names them beforehand.
@@ -262,21 +264,24 @@ class ChatEncoder:
 
     def _turns(self, dialogues: Sequence[Dialogue]) -> list[_Turn | Refusal]:
         """The last message of each dialogue, an answer, as the template renders it behind the opened prompt."""
-        turns: list[_Turn | Refusal] = [_Turn([], []) for _ in dialogues]
+        turns: dict[int, _Turn | Refusal] = {}
+        numbers = []
         for i, (messages, _) in enumerate(dialogues):
-            if len(messages) == 1:
+            if len(messages) > 1:
+                numbers.append(i)
+            else:
                 turns[i] = self._plain(messages[0].content)
-        numbers = [i for i, (messages, _) in enumerate(dialogues) if len(messages) > 1]
         opened = self._opened([(dialogues[i][0][:-1], dialogues[i][1]) for i in numbers])
         whole = self._template.render([dialogues[i] for i in numbers], open_turn=False)
-        for i, *texts in zip(numbers, opened, whole, strict=True):
-            turns[i] = next((text for text in texts if isinstance(text, Refusal)), turns[i])
-        taken = [n for n, i in enumerate(numbers) if isinstance(turns[i], _Turn)]
-        starts = [str(opened[n]) for n in taken]
-        texts = [self._without_tail(str(whole[n])) for n in taken]
-        start_ids, text_ids = self._tokenize(starts, first=True), self._tokenize(texts, first=True)
-        for n, start, text, before, ids in zip(taken, starts, texts, start_ids, text_ids, strict=True):
-            i = numbers[n]
+        rendered: list[tuple[int, str, str]] = []
+        for i, start, text in zip(numbers, opened, whole, strict=True):
+            if isinstance(start, Refusal) or isinstance(text, Refusal):
+                turns[i] = start if isinstance(start, Refusal) else text
+            else:
+                rendered.append((i, start, self._without_tail(text)))
+        start_ids = self._tokenize([start for _, start, _ in rendered], first=True)
+        text_ids = self._tokenize([text for _, _, text in rendered], first=True)
+        for (i, start, text), before, ids in zip(rendered, start_ids, text_ids, strict=True):
             common = _common(before, ids)
             if common == len(before):
                 turns[i] = _Turn(before, self._ended(ids[common:]))
@@ -285,7 +290,7 @@ class ChatEncoder:
                 turns[i] = _Turn(before, self._ended(self._tokenize([text[len(start) :]])[0]))
             else:
                 turns[i] = _Turn(ids[:common], self._ended(ids[common:]), apart=True)
-        return turns
+        return [turns[i] for i in range(len(dialogues))]
 
     def _plain(self, text: str) -> _Turn:
         """A text that answers nobody: it has no template, and its first token is all that stands before it."""
@@ -312,9 +317,13 @@ class ChatEncoder:
         """The token that ends a turn, and how many the template writes after it; None where it writes no such token."""
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         ids = self.tokenizer(self._tail, add_special_tokens=False)["input_ids"]
-        for number, i in enumerate(ids):
-            if i in special:
-                return i, len(ids) - number - 1
+        first = next((number for number, i in enumerate(ids) if i in special), None)
+        if first is not None:
+            # A template may close an answer by several tokens (Cohere 2). Generation then stops at EOS.
+            closing = list(itertools.takewhile(special.__contains__, ids[first:]))
+            eos = self.tokenizer.eos_token_id
+            end = first + (closing.index(eos) if eos in closing else 0)
+            return ids[end], len(ids) - end - 1
         if self.tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has neither an end-of-turn nor an EOS token, so no response could ever end")
         return self.tokenizer.eos_token_id, None

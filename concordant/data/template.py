@@ -66,8 +66,25 @@ class ChatTemplate:
         # Each prelude ends in a line break, which Jinja removes after a block. The template's own text is untouched.
         asks = _TODAY in self.source
         complaint = "{{ raise_exception(" + json.dumps(_NO_DATE) + ") }}"
-        self._guarded = f"{{% macro {_TODAY}(format) %}}{complaint}{{% endmacro %}}\n{self.source}" if asks else self.source
+        self._guarded = (
+            f"{{% macro {_TODAY}(format) %}}{complaint}{{% endmacro %}}\n{self.source}" if asks else self.source
+        )
         self._dated = _with_date(self.source, datetime.date(2000, 1, 1)) if asks else self.source
+
+        self._in_parts = False
+
+    def learn_form(self) -> None:
+        """Find out whether the template reads a message's content as text or, as those of some models that see
+        pictures do, as a list of parts. Raises UserError where no answer's words come through."""
+        dialogue = (Message("user", "Q"), Message("assistant", "PROBE"))
+        why = "it leaves out the assistant's words"
+        for self._in_parts in (False, True):
+            try:
+                if "PROBE" in self.example(dialogue, open_turn=False):
+                    return
+            except UserError as error:
+                why = str(error)
+        raise UserError(f"the chat template cannot be trained with: {why}")
 
     def render(self, dialogues: Sequence[Dialogue], open_turn: bool) -> list[str | Refusal]:
         """The text of each dialogue. ``open_turn``: with the beginning of an answer at its end."""
@@ -86,17 +103,15 @@ class ChatTemplate:
         return [texts[key] for key in keys]
 
     def example(self, messages: Sequence[Message], open_turn: bool) -> str:
-        """The text of a dialogue that is never learnt. The date in it does not matter. Raises UserError on a refusal."""
+        """The text of a dialogue that is never learnt, so its date does not matter. Raises UserError on a refusal."""
         with at_most(SECONDS, f"the chat template takes more than {SECONDS:g} s for a short dialogue"):
             text = self._one(tuple(messages), None, open_turn, self._dated)
         if isinstance(text, Refusal):
             raise refused(messages, text)
         return text
 
-    def _one(
-        self, messages: tuple[Message, ...], tools: Tools, open_turn: bool, template: str = ""
-    ) -> str | Refusal:
-        rows = [_as_row(m) for m in messages]
+    def _one(self, messages: tuple[Message, ...], tools: Tools, open_turn: bool, template: str = "") -> str | Refusal:
+        rows: list[dict[str, Any]] = [_as_row(m) for m in messages]
         ways = [rows]
         if len(rows) > 1 and rows[0]["role"] == "system":
             # Templates without a system role (Gemma) get its text at the beginning of the first turn.
@@ -105,7 +120,7 @@ class ChatTemplate:
         for way in ways:
             try:
                 text = self.tokenizer.apply_chat_template(
-                    way,
+                    _parts(way) if self._in_parts else way,
                     tools=list(tools) if tools else None,
                     chat_template=template or self._guarded,
                     tokenize=False,
@@ -232,6 +247,10 @@ def _as_row(message: Message) -> dict[str, str]:
     if message.reasoning_content:
         row |= {"reasoning_content": message.reasoning_content, "thinking": message.reasoning_content}
     return row
+
+
+def _parts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "content": [{"type": "text", "text": row["content"]}]} for row in rows]
 
 
 def _first_line(error: BaseException) -> str:

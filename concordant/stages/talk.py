@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from concordant.core.seeding import derive
 from concordant.data.chat import ChatEncoder
 from concordant.data.convert import prompt_of
 from concordant.data.records import Message, Prompt
+from concordant.data.template import prints_today, set_arguments
+from concordant.engines import roles
 from concordant.models.load import load_policy, save_policy
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
@@ -21,9 +24,10 @@ from concordant.stages import common
 def generate(config: GenerateConfig) -> Path | None:
     """Answer one prompt, or the prompts of the data; JSON lines to ``output``, or text to the terminal."""
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
-    policy = common.open_policy(config.model, [], config.seed)
+    policy = common.open_policy(config.model, config.data, [], config.seed)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
     sampler = common.sampler_of(policy, encoder, config.model)
+    prompts = common.accepted(prompts, encoder, "prompts")
     rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
     rows = [{"prompt": common.as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers]
     if config.output:
@@ -35,13 +39,16 @@ def generate(config: GenerateConfig) -> Path | None:
 
 
 def _prompts(config: GenerateConfig) -> list[Prompt]:
-    return [Prompt(prompt_of(r)) for r in common.in_file_order(config.data)]
+    return [Prompt(prompt_of(r), tools=r.tools) for r in common.in_file_order(config.data)]
 
 
 @checked
 def chat(config: ChatConfig) -> None:
     """Talk in the terminal, tokens shown as they are sampled. An empty line or Ctrl-D ends; /reset forgets."""
-    policy = common.open_policy(config.model, [], config.seed)
+    # A dialogue in the terminal is no run to repeat: here a template's today is today.
+    today = [f"date={datetime.date.today()}"]
+    policy = roles.open_policy(config.model, [], config.seed)
+    set_arguments(policy.tokenizer, today if prints_today(policy.tokenizer) else [])
     encoder = ChatEncoder(policy.tokenizer)
     generator = common.sampler_of(policy, encoder, config.model).generator
     start = [Message("system", config.system)] if config.system else []
