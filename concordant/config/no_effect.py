@@ -126,6 +126,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             ("data.max_prompt_tokens", "data.max_response_tokens", "data.too_long"),
             "rows of any length are kept; the verbs that train have limits",
         ),
+        NoEffect(("data.template_args",), "rows are kept as messages; the verbs that render them have a chat template"),
     ),
     s.GenerateConfig: (_TRAINS_NOTHING, _GREEDY, _NEVER_SPLIT, *_RESPONSES_SAMPLED),
     s.ChatConfig: (

@@ -275,8 +275,10 @@ class ChatEncoder:
         whole = self._template.render([dialogues[i] for i in numbers], open_turn=False)
         rendered: list[tuple[int, str, str]] = []
         for i, start, text in zip(numbers, opened, whole, strict=True):
-            if isinstance(start, Refusal) or isinstance(text, Refusal):
-                turns[i] = start if isinstance(start, Refusal) else text
+            if isinstance(start, Refusal):
+                turns[i] = start
+            elif isinstance(text, Refusal):
+                turns[i] = text
             else:
                 rendered.append((i, start, self._without_tail(text)))
         start_ids = self._tokenize([start for _, start, _ in rendered], first=True)

@@ -38,6 +38,7 @@ SECONDS = 10.0  # for AT_ONCE dialogues, which take some milliseconds
 AT_ONCE = 200
 LONGEST, GROWTH = 1_000_000, 50  # a text may have so many characters, and so many for each character of its dialogue
 _TODAY = "strftime_now"  # the function by which templates ask for the day
+_DAY = "concordant_day"  # the variable by which a template knows that its day is fixed
 _GIVEN = {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", _TODAY}
 _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 _NO_DATE = (
@@ -77,14 +78,15 @@ class ChatTemplate:
         """Find out whether the template reads a message's content as text or, as those of some models that see
         pictures do, as a list of parts. Raises UserError where no answer's words come through."""
         dialogue = (Message("user", "Q"), Message("assistant", "PROBE"))
-        why = "it leaves out the assistant's words"
+        complaints = []
         for self._in_parts in (False, True):
             try:
                 if "PROBE" in self.example(dialogue, open_turn=False):
                     return
+                complaints.append("the chat template leaves out the assistant's words, so no answer can be learnt")
             except UserError as error:
-                why = str(error)
-        raise UserError(f"the chat template cannot be trained with: {why}")
+                complaints.append(str(error))
+        raise UserError(complaints[0])
 
     def render(self, dialogues: Sequence[Dialogue], open_turn: bool) -> list[str | Refusal]:
         """The text of each dialogue. ``open_turn``: with the beginning of an answer at its end."""
@@ -157,7 +159,7 @@ def own_template(tokenizer: Any) -> str | None:
 def prints_today(tokenizer: Any) -> bool:
     """True where the template asks for the day, and no argument has fixed it."""
     template = own_template(tokenizer) or ""
-    return _TODAY in jinja2.meta.find_undeclared_variables(_parsed(template)) if _TODAY in template else False
+    return _TODAY in template and _DAY not in template
 
 
 def set_arguments(tokenizer: Any, arguments: Sequence[str]) -> None:
@@ -177,7 +179,7 @@ def set_arguments(tokenizer: Any, arguments: Sequence[str]) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """Values by name. A value is read as YAML: false, 3 and text are what they look like."""
+    """Values by name. A value is read as YAML: false and 3 are what they look like, all else is text."""
     values: dict[str, Any] = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
@@ -185,16 +187,16 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
             raise UserError(f'data.template_args: "{argument}" is not NAME=VALUE, e.g. enable_thinking=false')
         if name in values:
             raise UserError(f'data.template_args: "{name}" is given twice')
-        if name == DATE:
-            values[name] = _day(text)
-            continue
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f'data.template_args: "{argument}": the value is no YAML') from error
-        if not isinstance(values[name], str | int | float | bool | None):
-            values[name] = text  # a date or a list means its text
+        values[name] = _day(text) if name == DATE else _scalar(text)
     return values
+
+
+def _scalar(text: str) -> str | int | float | bool | None:
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+    return value if isinstance(value, str | int | float | bool | None) else text
 
 
 def _day(text: str) -> datetime.date:
@@ -230,8 +232,7 @@ def _with_date(source: str, day: datetime.date) -> str:
         filled += f" | replace('%{letter}', '00')"
     # The first of several dates holds, so that a template which has a day already can be given another one.
     macro = f"{{% macro {_TODAY}(format) %}}{{{{ {filled} }}}}{{% endmacro %}}"
-    known = "concordant_day"
-    return f"{{% if {known} is not defined %}}{{% set {known} = '{day}' %}}{macro}{{% endif %}}\n{source}"
+    return f"{{% if {_DAY} is not defined %}}{{% set {_DAY} = '{day}' %}}{macro}{{% endif %}}\n{source}"
 
 
 def _parsed(source: str) -> jinja2.nodes.Template:
