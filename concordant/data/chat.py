@@ -85,6 +85,7 @@ class ChatEncoder:
         thought = _OPENED_THOUGHT.search(opened)
         self.opened_thought = thought.group() if thought else ""
         lead = whole[len(opened) :].partition(content)[0] if whole.startswith(opened) else ""
+        self._lead_text = lead
         # What stands between the opened turn and the answer's own words: the name of a channel, or an empty thought. A
         # thought that the prompt has opened is no such thing, because rewards see it.
         self._lead = "" if thought else lead.strip()
@@ -290,9 +291,27 @@ class ChatEncoder:
             elif text.startswith(start):
                 # A token spans the border. The policy continues from exactly the prompt's ids.
                 turns[i] = _Turn(before, self._ended(self._tokenize([text[len(start) :]])[0]))
-            else:
+            elif self._keeps_question(dialogues[i], text):
                 turns[i] = _Turn(ids[:common], self._ended(ids[common:]), apart=True)
+            else:
+                turns[i] = _Turn(before, self._ended(self._tokenize([self._words(dialogues[i], text)])[0]))
         return [turns[i] for i in range(len(dialogues))]
+
+    def _keeps_question(self, dialogue: Dialogue, text: str) -> bool:
+        """False where the template writes the question otherwise when an answer follows.
+
+        Some templates put the system message into the last turn alone, or write the last turn alone.
+        """
+        messages, tools = dialogue
+        (question,) = self._template.render([(messages[:-1], tools)], open_turn=False)
+        return isinstance(question, str) and text.startswith(question)
+
+    def _words(self, dialogue: Dialogue, text: str) -> str:
+        """The answer's part of a rendered dialogue, found by rendering another answer beside it."""
+        messages, tools = dialogue
+        other = (*messages[:-1], Message("assistant", "\N{OBJECT REPLACEMENT CHARACTER}"))
+        (beside,) = self._template.render([(other, tools)], open_turn=False)
+        return self._lead_text + text[_common(text, str(beside)) :]
 
     def _plain(self, text: str) -> _Turn:
         """A text that answers nobody: it has no template, and its first token is all that stands before it."""
@@ -356,8 +375,8 @@ def _joined(turns: Sequence[_Turn]) -> list[tuple[list[int], list[int], list[boo
     return [(turns[0].before, so_far[len(turns[0].before) :], mask)]
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many ids two rows have in common at their start."""
+def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many ids, or letters, two rows have in common at their start."""
     shorter = min(len(a), len(b))
     return next((i for i in range(shorter) if a[i] != b[i]), shorter)
 

@@ -111,6 +111,20 @@ def test_what_is_learnt_is_the_templates_own_text_up_to_the_end(name):
         assert text.endswith(encoder.tokenizer.convert_ids_to_tokens(encoder.end_id))
 
 
+def test_a_question_that_is_written_otherwise_before_an_answer_stays_as_generation_has_it():
+    """Mistral's template puts the system message into the last turn, which no longer is the question's."""
+    source = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' }}"
+        "{% if loop.last %}{{ messages[0].content + '|' }}{% endif %}{{ m.content + ' [/INST]' }}"
+        "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+    )
+    encoder = ChatEncoder(made.byte_level(made.IM, source, eos_token="<|im_end|>"))
+    dialogue = (Message("system", "Be short."), Q, A)
+    before, answer = learnt(encoder, *dialogue)
+    assert before == "[INST] Be short.|What is 2+3? [/INST]" == encoder.render(dialogue[:2])
+    assert answer.strip() == "It is 5.<|im_end|>"
+
+
 def test_eos_that_follows_the_end_of_turn_at_once_is_the_end():
     assert learnt(encoder_of("two ends"), Q, A)[1] == "It is 5.<|im_end|><|endoftext|>"
 
