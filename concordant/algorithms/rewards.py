@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from concordant.core.errors import UserError, unknown_name
-from concordant.data.records import Message
+from concordant.data.records import Message, Tools
 from concordant.engines.protocol import Done, Future
 
 Dialogue = tuple[Message, ...]
@@ -28,6 +28,7 @@ class Answer:
     response: str  # text without the end token
     ended: bool  # an end token was sampled
     extra: dict[str, Any]  # the prompt's own columns: ground_truth, data_source, …
+    tools: Tools = None  # the prompt's, for a reward model's chat template
 
 
 class Axis(Protocol):

@@ -69,7 +69,7 @@ class Sampler:
             for ids, group in zip(prompt_ids, groups, strict=True)
         ]
         answers = [
-            Answer(prompt.messages, self.encoder.text(c.ids_T), c.finish_reason == "stop", prompt.extra)
+            Answer(prompt.messages, self.encoder.text(c.ids_T), c.finish_reason == "stop", prompt.extra, prompt.tools)
             for prompt, group in zip(prompts, groups, strict=True)
             for c in group
         ]
@@ -89,7 +89,7 @@ class Sampler:
         total, limits = self.encoder.limits.total, self.encoder.limits
         encoder = copy.copy(self.encoder)
         encoder.limits = replace(limits, prompt=min(limits.prompt, total - min(new_tokens, total // 2)))
-        prompt_ids = encoder.prompts([p.messages for p in prompts])
+        prompt_ids = encoder.prompts([p.messages for p in prompts], [p.tools for p in prompts])
         short = sum(len(ids) + new_tokens > total for ids in prompt_ids)
         if short and not self._said:
             self._said = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 from concordant.config.names import DataFormat, TooLong
 
@@ -19,3 +19,7 @@ class DataConfig:
     max_prompt_tokens: int = 512
     max_response_tokens: int = 512
     too_long: TooLong = "drop"  # what happens to rows above these limits
+    template_args: list[str] = field(
+        default_factory=list
+    )  # for the chat template: enable_thinking=false, date=2026-11-28
+    merge_turns: bool = False  # join neighbouring messages of one role, which many chat templates refuse

@@ -130,6 +130,14 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             ("data.max_prompt_tokens", "data.max_response_tokens", "data.too_long"),
             "rows of any length are kept; the verbs that train have limits",
         ),
+        NoEffect(("data.template_args",), "rows are kept as messages; the verbs that render them have a chat template"),
+    ),
+    s.DiagnoseConfig: (
+        NoEffect(
+            ("model.adapter", "model.precision", "model.device", "model.kernels", "model.lora.")
+            + ("model.activation_checkpointing",),
+            "of the model only the tokenizer is used",
+        ),
     ),
     s.GenerateConfig: (_TRAINS_NOTHING, _GREEDY, _NEVER_SPLIT, *_RESPONSES_SAMPLED),
     s.ChatConfig: (

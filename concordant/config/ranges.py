@@ -58,7 +58,20 @@ class NamedPaths:
         return None
 
 
-Rule = Range | Matches | NamedPaths
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A list of NAME=VALUE, each name once."""
+
+    def problem(self, value: Any) -> str | None:
+        names = [item.partition("=")[0] for item in value]
+        wrong = [item for item, name in zip(value, names, strict=True) if "=" not in item or not name.isidentifier()]
+        if wrong:
+            return f'"{wrong[0]}" is not NAME=VALUE, e.g. enable_thinking=false'
+        twice = [name for name in names if names.count(name) > 1]
+        return f'"{twice[0]}" is given twice' if twice else None
+
+
+Rule = Range | Matches | NamedPaths | Arguments
 
 POSITIVE, NOT_NEGATIVE, COUNT = Range("(0, ∞)"), Range("[0, ∞)"), Range("[1, ∞)")
 
@@ -68,6 +81,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "max_samples": NOT_NEGATIVE,
         "max_prompt_tokens": COUNT,
         "max_response_tokens": COUNT,
+        "template_args": Arguments(),
     },
     LoraConfig: {"rank": NOT_NEGATIVE, "alpha": POSITIVE, "dropout": Range("[0, 1)")},
     ModelConfig: {

@@ -179,3 +179,4 @@ class MergeConfig:
 class DiagnoseConfig:
     target: str = ""  # run folder, data file or folder, model folder; empty: this machine
     json: bool = False  # findings as JSON on stdout, for scripts
+    model: ModelConfig = field(default_factory=ModelConfig)  # name: whose tokenizer looks at data

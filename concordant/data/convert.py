@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from concordant.config.names import Responses
-from concordant.data.dialogue import Drop, Messages, check_prompt
+from concordant.data.dialogue import Drop, Messages, check_prompt, merged
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 
 MODEL_JUDGES = {"style": "model", "ground_truth": 1.0}  # reward_model of a prompt that brings no rule of its own
@@ -27,6 +28,20 @@ def answers_of(record: Record) -> tuple[str, ...]:
     return (record.messages[-1].content,) if isinstance(record, Demonstration) else ()
 
 
+def merge_turns(record: Record) -> Record:
+    """The record with neighbouring messages of one role joined by an empty line."""
+    if isinstance(record, Demonstration):
+        before = merged(record.messages[: record.first_response])
+        return replace(
+            record,
+            messages=before + merged(record.messages[record.first_response :]),
+            first_response=len(before),
+        )
+    if isinstance(record, Prompt):
+        return replace(record, messages=merged(record.messages))
+    return replace(record, prompt=merged(record.prompt))
+
+
 def as_pairs(record: Record, responses: Responses) -> list[Pair] | Drop:
     if isinstance(record, Pair):
         return [record]
@@ -43,7 +58,7 @@ def as_demonstrations(record: Record, responses: Responses) -> list[Demonstratio
         return []
     prompt, answers = record.prompt, answers_of(record)
     kept = answers[:1] if responses == "chosen" else answers
-    return [Demonstration((*prompt, Message("assistant", answer)), len(prompt)) for answer in kept]
+    return [Demonstration((*prompt, Message("assistant", answer)), len(prompt), record.tools) for answer in kept]
 
 
 def as_prompts(record: Record, responses: Responses) -> list[Prompt] | Drop:
@@ -51,7 +66,7 @@ def as_prompts(record: Record, responses: Responses) -> list[Prompt] | Drop:
         return [record]
     prompt = prompt_of(record)
     extra = record.extra if isinstance(record, Pair) else {}
-    return check_prompt(prompt) or [Prompt(prompt, extra)]
+    return check_prompt(prompt) or [Prompt(prompt, extra, record.tools)]
 
 
 def as_ratings(record: Record, responses: Responses) -> list[Rating] | Drop:
@@ -59,7 +74,10 @@ def as_ratings(record: Record, responses: Responses) -> list[Rating] | Drop:
     if isinstance(record, Rating):
         return [record]
     if isinstance(record, Pair):
-        return [Rating(record.prompt, record.chosen, True), Rating(record.prompt, record.rejected, False)]
+        return [
+            Rating(record.prompt, answer, label, record.tools)
+            for answer, label in ((record.chosen, True), (record.rejected, False))
+        ]
     return Drop.PROMPT_ONLY if isinstance(record, Prompt) else Drop.ONE_RESPONSE
 
 

@@ -124,6 +124,18 @@ def joined(prompt: Messages, messages: Messages) -> Messages | Drop:
     return Drop.PROMPTS_DIFFER if messages[0].role == prompt[-1].role == "user" else prompt + messages
 
 
+def merged(messages: Messages) -> Messages:
+    """Neighbouring messages of one role as one message, an empty line between their texts."""
+    made: list[Message] = []
+    for message in messages:
+        if made and made[-1].role == message.role:
+            before = made.pop()
+            thought = "\n\n".join(filter(None, (before.reasoning_content, message.reasoning_content)))
+            message = Message(message.role, f"{before.content}\n\n{message.content}", thought)
+        made.append(message)
+    return tuple(made)
+
+
 def _trimmed(messages: Messages) -> Messages:
     return tuple(Message(m.role, m.content.strip()) for m in messages)
 

@@ -6,12 +6,14 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
+Tools = tuple[Any, ...] | None  # descriptions of functions that a chat template may list
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     role: Role
     content: str
+    reasoning_content: str = ""  # the thought before an answer, where the data has it apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Pair:
     margin: float | None = None  # how much better, in units of the reward, where a rater said so
     probability: float | None = None  # P(chosen preferred over rejected), where the label's true model is known
     extra: dict[str, Any] = field(default_factory=dict)
+    tools: Tools = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Demonstration:
 
     messages: tuple[Message, ...]  # ends with an assistant message
     first_response: int
+    tools: Tools = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Prompt:
 
     messages: tuple[Message, ...]
     extra: dict[str, Any] = field(default_factory=dict)  # verl's data_source, ability, reward_model, extra_info
+    tools: Tools = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Rating:
     prompt: tuple[Message, ...]
     completion: str
     label: bool
+    tools: Tools = None
 
 
 Record = Pair | Demonstration | Prompt | Rating

@@ -15,7 +15,7 @@ from concordant.config.data import DataConfig
 from concordant.config.names import Responses
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive, python_stream
-from concordant.data.convert import CONVERSIONS, MODEL_JUDGES, prompt_of
+from concordant.data.convert import CONVERSIONS, MODEL_JUDGES, merge_turns, prompt_of
 from concordant.data.dialogue import Drop, Messages
 from concordant.data.files import BadRows
 from concordant.data.formats import read_records
@@ -170,6 +170,7 @@ class _Reader:
     def __init__(self, config: DataConfig, on_progress: OnProgress | None) -> None:
         self.format = config.format
         self.bad = BadRows(config.skip_bad_rows)
+        self.merge_turns = config.merge_turns
         self.drops: Counter[str] = Counter()
         self.formats: set[str] = set()
         self.good = 0
@@ -203,7 +204,7 @@ class _Reader:
             if isinstance(found, Drop):
                 self.drops[found] += 1
             else:
-                kept.append(found)
+                kept.append(merge_turns(found) if self.merge_turns else found)
         self.good += len(kept)
         return kept
 

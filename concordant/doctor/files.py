@@ -18,13 +18,14 @@ from concordant.data.card import DataCard, make_card
 from concordant.data.chat import ChatEncoder
 from concordant.data.dialogue import Drop
 from concordant.data.splits import Loaded, load_all, reasons
+from concordant.doctor.data_tokens import look_at_tokens
 from concordant.doctor.finding import Diagnosis, Finding
 from concordant.doctor.machine import available_memory
 from concordant.doctor.preflight_memory import BYTES, gigabytes
 from concordant.doctor.preflight_records import check_records
 from concordant.doctor.preflight_tokens import template_turns
 from concordant.engines.reward_model import RewardModel
-from concordant.models.load import Policy, load_config, load_policy
+from concordant.models.load import Policy, load_config, load_policy, load_tokenizer
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate
 from concordant.models.peft_config import PeftConfig
 from concordant.models.reward_build import is_encoder_config
@@ -34,8 +35,11 @@ from concordant.runs.read import complaints, findings_of
 # -- data -----------------------------------------------------------------------------------------
 
 
-def diagnose_data(name: str) -> Diagnosis:
-    """The data card's numbers, and what is wrong with the records. ``UserError`` for what is no data at all."""
+def diagnose_data(name: str, model: ModelConfig | None = None) -> Diagnosis:
+    """The data card's numbers, and what is wrong with the records. ``UserError`` for what is no data at all.
+
+    ``model``: its tokenizer, where a name is given, says how long the rows are and whether its template suits them.
+    """
     loaded = load_all(DataConfig(path=name, skip_bad_rows=True), seed=0)
     card = make_card(
         loaded.train,
@@ -47,7 +51,12 @@ def diagnose_data(name: str) -> Diagnosis:
         dropped=loaded.dropped,
     )
     bad = bad_rows(loaded)
-    return Diagnosis(_card_facts(card), [*([bad] if bad else []), *check_records(loaded, card)])
+    facts, found = _card_facts(card), [*([bad] if bad else []), *check_records(loaded, card)]
+    if model is not None and model.name:
+        tokenizer = load_tokenizer(locate(model.name), model.trust_remote_code)
+        counted, about_tokens = look_at_tokens(loaded.train, tokenizer)
+        facts, found = facts | counted, found + about_tokens
+    return Diagnosis(facts, found)
 
 
 def _card_facts(card: DataCard) -> dict[str, str]:

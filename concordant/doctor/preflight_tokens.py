@@ -15,6 +15,7 @@ from concordant.data.convert import prompt_of
 from concordant.data.records import Demonstration, Message, Pair, Record
 from concordant.doctor.finding import Finding, Severity
 from concordant.doctor.preflight_records import percent
+from concordant.doctor.preflight_template import check_template
 
 LOOKED_AT = 2_000  # trees, evenly spread: a fault of one in a hundred is in twenty of them
 MEASURED = 200  # records encoded again without limits, to say which limit would do
@@ -37,7 +38,8 @@ def check_tokens(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Recor
         template_turns(encoder, records),
         truncation(encoder, encoded, records),
     ]
-    return [finding for finding in found if finding is not None]
+    some = spread(records, LOOKED_AT)
+    return [finding for finding in found if finding is not None] + check_template(encoder, encoded, some)
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:

@@ -23,7 +23,7 @@ from concordant.core.losses import bradley_terry
 from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch
 from concordant.data.chat import ChatEncoder
-from concordant.data.records import Message
+from concordant.data.records import Message, Tools
 from concordant.engines.local.precision import place
 from concordant.kernels.put_on import kernels_of, put_on
 from concordant.kernels.reader import reader_of
@@ -228,7 +228,7 @@ class RewardModel:
         trees = [self._tree_of_text(str(texts[i])) for i in plain]
         dialogues = [_messages(texts[i], i) for i in spoken]
         if dialogues:
-            trees += self._encoder().trees([d[:-1] for d in dialogues], [[d[-1].content] for d in dialogues]).trees
+            trees += self.trees([d[:-1] for d in dialogues], [[d[-1].content] for d in dialogues])
         scores = self.score_trees([one for tree in trees for one in self._fitted(tree)]).tolist()
         by_index = dict(zip(plain + spoken, scores, strict=True))
         return [by_index[i] for i in range(len(texts))]
@@ -240,9 +240,20 @@ class RewardModel:
         left = iter(self.score_trees(self.trees(prompts, responses)).tolist())
         return [[next(left) for _ in row] for row in responses]
 
-    def trees(self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]) -> list[PromptTree]:
-        """One tree for each prompt, whose branches are the responses in order, as this model reads them."""
-        encoded = self._encoder().trees(prompts, responses)
+    def trees(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        responses: Sequence[Sequence[str]],
+        tools: Sequence[Tools] | None = None,
+    ) -> list[PromptTree]:
+        """One tree for each prompt, whose branches are the responses in order, as this model reads them.
+
+        Raises:
+            UserError: the model's chat template refuses a dialogue, because every response must get its score.
+        """
+        encoded = self._encoder().trees(prompts, responses, tools)
+        for reason in encoded.dropped:
+            raise UserError(f"the reward model cannot score a dialogue: {reason}")
         return [one for tree in encoded.trees for one in self._fitted(tree)]
 
     def compare(self, a: str | Dialogue, b: str | Dialogue) -> Comparison:
@@ -337,7 +348,10 @@ def _check_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
 
 
 def _messages(dialogue: Any, number: int) -> list[Message]:
-    messages = [m if isinstance(m, Message) else Message(m["role"], m["content"]) for m in dialogue]
+    messages = [
+        m if isinstance(m, Message) else Message(m["role"], m["content"], m.get("reasoning_content") or "")
+        for m in dialogue
+    ]
     if len(messages) < 2 or messages[-1].role != "assistant":
         roles = [m.role for m in messages]
         raise UserError(f"dialogue {number}: expected at least two messages, the last the assistant's; found {roles}")

@@ -39,11 +39,11 @@ def best_of_n(config: BestOfNConfig) -> Path:
         for name in (SFT_DATA, PAIR_DATA):
             check_file(folder.path / name)
         loaded = common.read(config, folder, Prompt, "prompts")
-        policy = common.open_policy(config.model, loaded.train, config.seed)
+        policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         sampler = common.sampler_of(policy, encoder, config.model)
         reward = Rewards(config.reward, config.model).reward
-        prompts = loaded.test if config.split == "test" else loaded.train
+        prompts = common.accepted(loaded.test if config.split == "test" else loaded.train, encoder, "prompts")
         choices = _earlier(folder, len(prompts))
         folder.status.update("running", len(choices), len(prompts))
         with current().task("best-of-n", len(prompts), len(choices)) as bar:

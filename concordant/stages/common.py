@@ -26,9 +26,11 @@ from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
+from concordant.data.convert import prompt_of
 from concordant.data.loader import steps_of
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records
+from concordant.data.template import set_arguments
 from concordant.doctor.callback import Doctor
 from concordant.doctor.preflight import Preflight, Subject
 from concordant.engines import roles
@@ -56,9 +58,14 @@ def message(text: str) -> None:
     current().message(text)
 
 
-def open_policy(config: ModelConfig, records: Iterable[Record], seed: int = 0) -> Policy:
-    """The policy on its device; a built-in model's tokenizer is trained on the text of ``records``."""
-    return roles.open_policy(config, all_texts(records) if config.name.startswith("builtin:") else None, seed)
+def open_policy(config: ModelConfig, data: DataConfig, records: Iterable[Record], seed: int = 0) -> Policy:
+    """The policy on its device, the data's arguments in its chat template.
+
+    A built-in model's tokenizer is trained on the text of ``records``.
+    """
+    policy = roles.open_policy(config, all_texts(records) if config.name.startswith("builtin:") else None, seed)
+    set_arguments(policy.tokenizer, data.template_args)
+    return policy
 
 
 def all_texts(records: Iterable[Record]) -> list[str]:
@@ -102,6 +109,13 @@ def kept(encoded: Encoded, what: str) -> list[PromptTree]:
     return encoded.trees
 
 
+def accepted(records: Sequence[R], encoder: ChatEncoder, what: str) -> list[R]:
+    """The records from whose prompts can be sampled. Those that the chat template refuses are counted and left out."""
+    refusals = encoder.refusals([(prompt_of(record), record.tools) for record in records])
+    report_dropped(Counter(f"the chat template refuses it ({why})" for why in refusals if why is not None), what)
+    return [record for record, why in zip(records, refusals, strict=True) if why is None]
+
+
 def heldout(encoded: Encoded) -> list[PromptTree]:
     """The trees that evaluations during training look at."""
     report_dropped(encoded.dropped, "held-out data")
@@ -139,7 +153,8 @@ def probe_of(
 
 def prompts_of(pairs: Sequence[Pair]) -> list[Prompt]:
     """Each prompt once, in order."""
-    return [Prompt(messages) for messages in dict.fromkeys(p.prompt for p in pairs)]
+    tools = {p.prompt: p.tools for p in reversed(pairs)}
+    return [Prompt(messages, tools=tools[messages]) for messages in dict.fromkeys(p.prompt for p in pairs)]
 
 
 def card_of(config: RunConfig, verb: str) -> dict[str, Any]:
@@ -231,4 +246,6 @@ def read(
 
 
 def as_dict(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": m.role, "content": m.content} for m in messages]
+    thought = "reasoning_content"
+    rows = [{"role": m.role, "content": m.content, thought: m.reasoning_content} for m in messages]
+    return [row if row[thought] else {k: v for k, v in row.items() if k != thought} for row in rows]

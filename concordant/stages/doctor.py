@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from concordant.config.checks import checked
+from concordant.config.model import ModelConfig
 from concordant.config.stages import DiagnoseConfig
 from concordant.core.errors import RunFailed, UserError, nearest
 from concordant.data.sources import is_prepared
@@ -23,7 +24,7 @@ from concordant.training.progress import Display
 @checked
 def diagnose(config: DiagnoseConfig) -> None:
     """Print the diagnosis of ``config.target``; raises RunFailed where it holds an error."""
-    diagnosis = examine(config.target)
+    diagnosis = examine(config.target, config.model)
     findings = by_gravity(diagnosis.findings)
     if config.json:
         events = [finding.as_event() for finding in findings]
@@ -37,15 +38,16 @@ def diagnose(config: DiagnoseConfig) -> None:
         raise RunFailed(f"doctor {config.target}: {verdict(findings)}".replace("  ", " "))
 
 
-def examine(target: str) -> Diagnosis:
-    """Find out what ``target`` is and look at it."""
+def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
+    """Find out what ``target`` is and look at it; at data with the tokenizer of ``model``, where one is named."""
+    model = model or ModelConfig()
     if not target:
         return diagnose_machine()
     if target.startswith("package:"):
         return diagnose_model(target)
     path = Path(target).expanduser()
     if target.startswith("builtin:") or path.is_file() or (path.is_dir() and is_prepared(path)):
-        return diagnose_data(target)
+        return diagnose_data(target, model)
     if not path.is_dir():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
@@ -56,4 +58,4 @@ def examine(target: str) -> Diagnosis:
         return diagnose_run(path)
     if (path / "config.json").is_file() or is_adapter(path):
         return diagnose_model(str(path))
-    return diagnose_data(str(path))
+    return diagnose_data(str(path), model)

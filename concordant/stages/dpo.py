@@ -27,7 +27,7 @@ def dpo(config: DPOConfig) -> Path:
     """Train a policy on preference pairs; returns the run folder."""
     with common.opened(config, "dpo") as folder:
         loaded = common.read(config, folder, Pair, "pairs")
-        policy = common.open_policy(config.model, loaded.train, config.seed)
+        policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         encoded = encoder.pairs(loaded.train)
         train = common.kept(encoded, "training data")
@@ -39,6 +39,7 @@ def dpo(config: DPOConfig) -> Path:
         if needs_reference:
             common.message(f"reference log-probs of {len(train) + len(heldout)} pairs, once")
         sampling = SamplingConfig(max_new_tokens=config.data.max_response_tokens)
+        prompts = common.accepted(common.prompts_of(loaded.test), encoder, "held-out prompts")
         sampler = common.sampler_of(policy, encoder, config.model)
         supervised = Supervised(
             learner,
@@ -51,7 +52,7 @@ def dpo(config: DPOConfig) -> Path:
                 end_ids=encoder.end_ids,
                 pairs=True,
             ),
-            common.probe_of(config, learner, reference, sampler, common.prompts_of(loaded.test), sampling),
+            common.probe_of(config, learner, reference, sampler, prompts, sampling),
         )
         return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))
 

@@ -82,6 +82,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         judges.reward if judges else None,
     )
     reference = _open(policies[reference_name], bench)
+    bench = replace(bench, prompts=common.accepted(bench.prompts, ChatEncoder(reference.tokenizer), "prompts"))
     origin = best_of(policies[reference_name])[1]
     answers = []
     with current().task("evaluate", len(policies)) as bar:
@@ -115,7 +116,7 @@ def _known(name: str, policies: dict[str, str]) -> str:
 def _open(spec: str, bench: _Bench) -> Policy:
     _, path = best_of(spec)
     model = replace(bench.config.model, name=path)
-    return common.open_policy(model, bench.records, bench.config.seed)
+    return common.open_policy(model, bench.config.data, bench.records, bench.config.seed)
 
 
 def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench) -> PolicyAnswers:
@@ -126,7 +127,8 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
     sampler = common.sampler_of(policy, encoder, config.model)
     trees, choices = _sample(sampler, n, bench)
     answers = [
-        Answer(c.prompt, c.best, c.ended[c.best_number], p.extra) for c, p in zip(choices, bench.prompts, strict=True)
+        Answer(c.prompt, c.best, c.ended[c.best_number], p.extra, p.tools)
+        for c, p in zip(choices, bench.prompts, strict=True)
     ]
     gold = common.gold_of(config.data)
     # The bound is from the policy that was sampled, so it says nothing of another reference.

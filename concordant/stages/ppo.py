@@ -24,9 +24,14 @@ def ppo(config: PPOConfig) -> Path:
     """Train a policy with PPO, RLOO or GRPO; returns the run folder."""
     with common.opened(config, "ppo") as folder:
         loaded = common.read(config, folder, Prompt, "prompts")
-        policy = common.open_policy(config.model, loaded.train, config.seed)
+        policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(
             policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start")
+        )
+        loaded = replace(
+            loaded,
+            train=common.accepted(loaded.train, encoder, "prompts"),
+            test=common.accepted(loaded.test, encoder, "held-out prompts"),
         )
         config = common.settled(config, folder, common.start_of("ppo", len(loaded.train), policy, config.model))
         rewards = Rewards(config.reward, config.model, config.train)

@@ -21,6 +21,7 @@ from concordant.core.visible import say
 from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair
+from concordant.data.template import set_arguments
 from concordant.doctor.preflight import Subject
 from concordant.engines import roles
 from concordant.engines.protocol import Scorer
@@ -39,6 +40,7 @@ def reward(config: RewardConfig) -> Path:
         loaded = common.read(config, folder, Pair, "pairs")
         texts = common.all_texts(loaded.train) if config.model.name.startswith("builtin:") else None
         model = roles.new_reward_model(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
+        set_arguments(model.tokenizer, config.data.template_args)
         if model.is_encoder and config.lm_coefficient:
             raise UserError("reward.lm_coefficient needs a causal language model; an encoder predicts no next token")
         encoder = ChatEncoder(
@@ -121,13 +123,16 @@ def score(config: ScoreConfig) -> Path | None:
     if config.output:
         check_file(config.output)
     model = roles.open_reward_model(config.model.name, config.model)
+    set_arguments(model.tokenizer, config.data.template_args)
     scorer = roles.reward_scorer(model, config.model)
     records = common.in_file_order(config.data)
     answered = [record for record in records if answers_of(record)]
     common.report_dropped({"prompts without an answer": len(records) - len(answered)}, "score")
     if not answered:
         raise UserError(f"{config.data.path}: no answer to score; expected pairs, dialogues or rated answers")
-    trees = model.trees([prompt_of(r) for r in answered], [answers_of(r) for r in answered])
+    trees = model.trees(
+        [prompt_of(r) for r in answered], [answers_of(r) for r in answered], [r.tools for r in answered]
+    )
     score_B = scorer.forward(trees, Outputs(score=True)).result().score_B
     assert score_B is not None
     left = iter(score_B.tolist())

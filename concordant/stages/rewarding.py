@@ -32,7 +32,9 @@ class ModelReward:
                 groups[-1].append(answer)
             else:
                 groups.append([answer])
-        trees = self.model.trees([g[0].prompt for g in groups], [[a.response for a in g] for g in groups])
+        trees = self.model.trees(
+            [g[0].prompt for g in groups], [[a.response for a in g] for g in groups], [g[0].tools for g in groups]
+        )
         return _ScoresToCome(self.scorer.forward(trees, Outputs(score=True)))
 
 

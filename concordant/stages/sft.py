@@ -21,7 +21,7 @@ def sft(config: SFTConfig) -> Path:
     """Fine-tune a causal LM on demonstrations, or on the answers of pairs; returns the run folder."""
     with common.opened(config, "sft") as folder:
         loaded = common.read(config, folder, Demonstration, "dialogues", config.responses)
-        policy = common.open_policy(config.model, loaded.train, config.seed)
+        policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         encoded = encoder.demonstrations(loaded.train)
         train = common.kept(encoded, "training data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from concordant.core.visible import say, visible
 from concordant.data.chat import ChatEncoder, Limits
 from concordant.data.convert import prompt_of
 from concordant.data.records import Message, Prompt
+from concordant.data.template import prints_today, set_arguments
+from concordant.engines import roles
 from concordant.models.load import load_policy, save_policy
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
@@ -30,9 +33,10 @@ def generate(config: GenerateConfig) -> Path | None:
     if config.output:
         check_file(config.output)
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
-    policy = common.open_policy(config.model, [], config.seed)
+    policy = common.open_policy(config.model, config.data, [], config.seed)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
     sampler = common.sampler_of(policy, encoder, config.model)
+    prompts = common.accepted(prompts, encoder, "prompts")
     rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
     rows = [{"prompt": common.as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers]
     if config.output:
@@ -44,13 +48,16 @@ def generate(config: GenerateConfig) -> Path | None:
 
 
 def _prompts(config: GenerateConfig) -> list[Prompt]:
-    return [Prompt(prompt_of(r)) for r in common.in_file_order(config.data)]
+    return [Prompt(prompt_of(r), tools=r.tools) for r in common.in_file_order(config.data)]
 
 
 @checked
 def chat(config: ChatConfig) -> None:
     """Talk in the terminal, tokens shown as they are sampled; ``HELP`` says what may be typed."""
-    policy = common.open_policy(config.model, [], config.seed)
+    # A dialogue in the terminal is no run to repeat: here a template's today is today.
+    today = [f"date={datetime.date.today()}"]
+    policy = roles.open_policy(config.model, [], config.seed)
+    set_arguments(policy.tokenizer, today if prints_today(policy.tokenizer) else [])
     reads = common.limits_of(DataConfig(), policy).total
     room = reads - min(config.sampling.max_new_tokens, reads // 2)  # a long talk loses its start
     encoder = ChatEncoder(policy.tokenizer, Limits(prompt=room, total=reads))

@@ -109,3 +109,26 @@ def test_short_flat_rows_are_not_padded_to_the_longest():
     laid, real = sum(b.ids_RL.numel() for b in batches), sum(int(b.is_token_RL.sum()) for b in batches)
     assert real > 0.8 * laid
     assert len(batches) == 2  # and calls are few
+
+
+BRANCH = st.lists(st.booleans(), min_size=1, max_size=6)
+MASKS = st.lists(st.lists(BRANCH, min_size=1, max_size=4), min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(MASKS, st.sampled_from(Layout), st.integers(1, 40))
+def test_only_response_tokens_are_numbered_whatever_is_masked(masks, layout, max_tokens):
+    """Turns of the user inside a branch have ids and no number; numbers go on from branch to branch without a gap."""
+    ids = iter(range(1, 10_000))
+    trees = [
+        PromptTree(
+            torch.tensor([next(ids)]),
+            tuple(Branch(torch.tensor([next(ids) for _ in mask]), torch.tensor(mask)) for mask in tree),
+        )
+        for tree in masks
+    ]
+    learnt = [int(i) for t in trees for b in t.branches for i in b.ids_T[b.is_response_T]]
+    numbered = {}
+    for batch in micro_batches(trees, layout, max_tokens):
+        numbered |= dict(zip(batch.token_N.tolist(), batch.target_N.tolist(), strict=True))
+    assert [numbered[i] for i in range(len(learnt))] == learnt and len(numbered) == len(learnt)

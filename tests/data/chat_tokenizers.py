@@ -42,6 +42,49 @@ REWRITING = (  # answers before the last question are shortened, as templates th
     "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# Templates of models that think. A thought is message.reasoning_content, or stands in front of the content.
+_SPLIT = (
+    "{% set thought = m.reasoning_content or '' %}{% set words = m.content %}"
+    "{% if '</think>' in words %}{% set thought = words.split('</think>')[0].split('<think>')[-1] | trim %}"
+    "{% set words = words.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+)
+THINKING = (  # the last answer has a thought, which may be empty; earlier answers lose theirs
+    "{% for t in tools or [] %}{{ '[' + t.name + ']' }}{% endfor %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}" + _SPLIT + "{{ '<|im_start|>assistant\n' }}"
+    "{% if loop.last %}{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}{{ words + '<|im_end|>\n' }}"
+    "{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{% endif %}"
+)
+OPENING = THINKING.replace(  # generation begins inside a thought
+    "{% if enable_thinking is",
+    "{% if not enable_thinking is defined %}{{ '<think>\n' }}{% endif %}{% if enable_thinking is",
+)
+FORGETTING = (  # generation begins inside a thought, and no answer that is rendered has one
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ '<|im_start|>' + m.content.split('</think>')[-1] + '<|im_end|>' }}"
+    "{% else %}{{ '<|endoftext|>' + m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|><think>\n' }}{% endif %}"
+)
+CHANNELS = (  # thought and answer in channels, another token at the end of the last answer
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{% if loop.last and m.thinking %}{{ '<|start|>assistant<|channel|>analysis<|message|>' + m.thinking + '<|end|>' }}"
+    "{% endif %}{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
+    "{{ '<|return|>' if loop.last else '<|end|>' }}"
+    "{% else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+DATED = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + CHATML
+PARTS = CHATML.replace("m.content", "m.content[0].text")  # content is a list of parts
+TWO_ENDS = CHATML.replace("'<|im_end|>\n'", "'<|im_end|><|endoftext|>'")  # EOS follows the end of turn at once
+STRICT = (
+    "{% if messages[0].role == 'system' %}{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}"
+    + (
+        "{% for m in rest %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('Roles must alternate user/assistant') }}{% endif %}{% endfor %}" + CHATML
+    )
+)
 
 
 def byte_level(special: list[str], template: str | None = None, adds_bos: bool = False, **named: str):
@@ -117,6 +160,21 @@ MAKERS = {
     "llama 2": lambda: metaspace("always", MISTRAL),
     "metaspace without a template": lambda: metaspace("always", None),
 }  # fmt: skip
+CHANNEL = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"]
+TEMPLATES = {"thinking": THINKING, "opening": OPENING, "forgetting": FORGETTING, "dated": DATED, "parts": PARTS}
+TEMPLATES |= {"two ends": TWO_ENDS, "strict": STRICT}
+
+
+def templated(name: str):
+    """A tokenizer with one of ``TEMPLATES``, or with channels. Thought tags are tokens, and not special."""
+    if name == "channels":
+        return byte_level(CHANNEL, CHANNELS, eos_token="<|return|>")
+    eos = "<|endoftext|>" if name == "two ends" else "<|im_end|>"
+    tokenizer = byte_level(IM, TEMPLATES[name], eos_token=eos)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    return tokenizer
+
+
 ENDS = {  # what must end a response
     "builtin": "<|end|>",
     "no template, pad = EOS": "<|endoftext|>",

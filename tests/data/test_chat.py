@@ -154,12 +154,15 @@ def test_a_template_that_rewrites_history_makes_a_tree_of_every_turn():
     assert all(b.is_response_T.all() for t in encoded.trees for b in t.branches)
 
 
-def test_a_template_that_trims_gets_answers_as_they_are_and_a_prompt_it_would_make():
-    encoder = encoder_of("llama 3")
-    turns = (TURNS[0], Message("assistant", "  In a tree. "), *TURNS[2:])
-    encoded = encoder.demonstrations([Demonstration(turns, 1)])
-    assert len(encoded.trees) == 2, "trimmed history is rewritten history"
-    assert torch.equal(encoded.trees[1].prompt_P, encoder.prompts([turns[:3]])[0])
+@pytest.mark.parametrize("name", ["llama 3", "gemma"])
+def test_white_space_that_the_template_trims_is_neither_learnt_nor_scored(name):
+    encoder = encoder_of(name)
+    spaced = [Message(m.role, f"  {m.content}\n\n") for m in TURNS]
+    assert ids_of(encoder.demonstrations([Demonstration(tuple(spaced), 1)]).trees[0]) == ids_of(
+        encoder.demonstrations([Demonstration(TURNS, 1)]).trees[0]
+    )
+    (tree,) = encoder.trees([QUESTION], [[" In a den.\n", "In a den."]]).trees
+    assert torch.equal(tree.branches[0].ids_T, tree.branches[1].ids_T)
 
 
 def test_the_first_response_to_learn_may_be_a_later_one():

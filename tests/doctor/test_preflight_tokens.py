@@ -91,8 +91,9 @@ def test_text_that_has_been_through_a_template_before():
     twice = Encoded([PromptTree(torch.tensor([plain[0], *plain]), (Branch.response([5, encoder.end_id]),))] * 4)
     assert "begin with BOS twice" in only(check_tokens(encoder, twice, PAIRS)).seen
     ended = [Pair(p.prompt, p.chosen + "</s>", p.rejected) for p in PAIRS]
-    finding = only(check_tokens(encoder, encoder.pairs(ended), ended))
+    finding, text = check_tokens(encoder, encoder.pairs(ended), ended)
     assert finding.rule == "double_special" and finding.numbers["stops"] == len(PAIRS)
+    assert text.rule == "templated_text"
 
 
 @pytest.mark.parametrize(

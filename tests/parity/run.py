@@ -1,4 +1,4 @@
-"""``make parity``: our losses and gradients beside TRL's, in an environment of their own.
+"""``make parity``: our losses, gradients and masks beside TRL's, in an environment of their own.
 
 Runs with any Python 3.11 or later and nothing else. Makes .venv-parity once: torch first, by its exact version, then
 this package and TRL, and in a folder beside it TRL 1.12.0, which still has PPO. Each TRL writes its numbers in its own
@@ -45,7 +45,8 @@ def main(options: list[str]) -> int:
     else:
         python("-m", "tests.parity.trl_ppo", str(ppo), path=PPO_FOLDER)
     compared = python("-m", "tests.parity.compare", str(trainers), "-" if reason else str(ppo), *options, check=False)
-    return compared.returncode
+    masks = python("-m", "tests.parity.templates", check=False)
+    return compared.returncode or masks.returncode
 
 
 def install() -> None:

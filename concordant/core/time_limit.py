@@ -1,0 +1,42 @@
+"""A time limit for Python code that somebody else wrote."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from concordant.core.errors import UserError
+
+
+class _TimeIsUp(BaseException):
+    """Not an Exception, so that the code under the limit does not catch it with its own errors."""
+
+
+@contextmanager
+def at_most(seconds: float, complaint: str) -> Iterator[None]:
+    """Raises UserError with ``complaint`` where the block runs longer than ``seconds``.
+
+    The limit works in every thread and on every system. It stops Python code between two instructions and cannot stop
+    a single call into compiled code.
+    """
+    thread, lock, finished = threading.get_ident(), threading.Lock(), False
+
+    def stop() -> None:
+        with lock:
+            if not finished:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TimeIsUp))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    try:
+        timer.start()
+        try:
+            yield
+        finally:
+            with lock:
+                finished = True
+            timer.cancel()
+    except _TimeIsUp:
+        raise UserError(complaint) from None

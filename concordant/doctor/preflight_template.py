@@ -1,0 +1,126 @@
+"""What the chat template makes of the data: text that was through a template before, and thoughts that are lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from concordant.data.chat import ChatEncoder, Encoded
+from concordant.data.convert import answers_of, prompt_of
+from concordant.data.records import Demonstration, Message, Record
+from concordant.doctor.finding import Finding
+from concordant.doctor.preflight_records import percent
+
+MEASURED = 200  # records rendered again, to see whether their thoughts are learnt
+_CLOSES = "</think>"
+
+
+def check_template(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]) -> list[Finding]:
+    """``records``: some of those that ``encoded`` was made of, evenly spread."""
+    found = [
+        templated_text(encoder, records),
+        thought_lost(encoder, records),
+        generation_opens_more(encoder, encoded),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+def templated_text(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | None:
+    """Rows whose text holds special tokens of the tokenizer, as text does that was through a template before."""
+    seen: Counter[str] = Counter()
+    rows = 0
+    special = _special_texts(encoder.tokenizer)
+    for record in records:
+        texts = [*(m.content for m in _messages(record)), *answers_of(record)]
+        here = {token for token in special if any(token in text for text in texts)}
+        seen.update(here)
+        rows += bool(here)
+    if not rows:
+        return None
+    share = rows / len(records)
+    names = ", ".join(f'"{token}"' for token, _ in seen.most_common(3))
+    return Finding(
+        "templated_text",
+        "error" if share > 0.1 else "warning",
+        f"{rows:,} of {len(records):,} rows ({percent(share)}) hold special tokens in their text: {names}",
+        "The chat template writes these tokens a second time, so the model learns a dialogue inside a question.",
+        "the text has been through a chat template before",
+        "Give the rows as messages, with role and content, and without the template's tokens: the columns messages, or "
+        "prompt, chosen and rejected as lists of messages (docs/data.md)",
+        numbers={"share": share},
+    )
+
+
+def _special_texts(tokenizer: Any) -> list[str]:
+    """Special tokens that nobody types: a mark around a word, such as <|im_end|>, </s> or [INST]."""
+    known = {*tokenizer.all_special_tokens}
+    known |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return sorted(token for token in known if len(token) > 2 and not token.isalnum())
+
+
+def thought_lost(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | None:
+    """Answers whose thought is in the data and not in what is learnt."""
+    thinking = [d for record in records if (d := _thinking(record)) is not None][:MEASURED]
+    if not thinking:
+        return None
+    encoded = encoder.demonstrations(thinking)
+    lost = 0
+    for tree, number in zip(encoded.trees, encoded.record, strict=True):
+        branch, last = tree.branches[0], thinking[number].messages[-1]
+        text = encoder.tokenizer.decode(branch.ids_T[branch.is_response_T])
+        thought = (last.reasoning_content or last.content.partition(_CLOSES)[0]).replace("<think>", "").strip()
+        lost += bool(thought) and thought not in text
+    if not lost:
+        return None
+    share = lost / len(encoded.trees)
+    return Finding(
+        "thought_lost",
+        "warning",
+        f"of {len(encoded.trees):,} answers with a thought, {lost:,} ({percent(share)}) are learnt without it",
+        "The model learns to answer without a thought, whatever the data shows.",
+        "the chat template leaves thoughts out of the answers that it renders (DeepSeek-R1's distilled models), or "
+        "reads none",
+        "Put a chat_template.jinja that writes the thought of the last answer into the model's folder, or take the "
+        "thoughts out of the data",
+        numbers={"share": share},
+    )
+
+
+def _thinking(record: Record) -> Demonstration | None:
+    """The dialogue with its last answer, where this answer has a thought."""
+    if isinstance(record, Demonstration):
+        last = record.messages[-1]
+        before = record.messages[:-1]
+    elif answers := answers_of(record):
+        last, before = Message("assistant", answers[0]), prompt_of(record)
+    else:
+        return None
+    if not before or not (last.reasoning_content or _CLOSES in last.content):
+        return None
+    return Demonstration((*before, last), len(before), record.tools)
+
+
+def generation_opens_more(encoder: ChatEncoder, encoded: Encoded) -> Finding | None:
+    """Answers that are learnt behind another text than the one generation begins with."""
+    answers = sum(len(tree.branches) for tree in encoded.trees)
+    if not encoded.apart or not answers:
+        return None
+    share = min(1.0, encoded.apart / answers)
+    opened = encoder.opened_thought.strip()
+    what = f'opens a thought ("{opened}")' if opened else "begins the answer with a text"
+    return Finding(
+        "generation_opens_more",
+        "warning",
+        f"the prompt of generation {what} that {encoded.apart:,} of {answers:,} learnt answers do not have",
+        "The model is sampled behind a text that it was never trained on, so its answers change little or get worse.",
+        "the chat template opens a thought for generation, and the data's answers are rendered without one",
+        "Give the answers their thoughts (reasoning_content, or <think> … </think> in the content), switch the thought "
+        "off with --data.template_args enable_thinking=false where the template reads it, or take a template that "
+        "opens nothing",
+        numbers={"share": share},
+    )
+
+
+def _messages(record: Record) -> Sequence[Message]:
+    return record.messages if isinstance(record, Demonstration) else prompt_of(record)
