@@ -377,3 +377,11 @@ def test_all_scorers_are_at_work_before_the_first_is_waited_for():
     assert {*log[:4]} == {f"start {name}" for name in scorers}
     assert sorted(log[4:]) == sorted(f"wait {name}" for name in scorers)
     assert torch.equal(found.advantage_N, expected.advantage_N)
+
+
+def test_the_missing_eos_penalty_is_not_clipped_away():
+    """Both at once: the clip bounds what a reward may say, and the penalty comes off whatever that was."""
+    ppo = make_ppo(reward_normalize="none", reward_clip=1.5, missing_eos_penalty=2.0)
+    rollouts = written([([8], True), ([8], False), ([8], False), ([8], False)])
+    shaped = ppo.shape(torch.tensor([9.0, 9.0, 0.5, -9.0]), rollouts)
+    assert shaped.tolist() == [1.5, -0.5, -1.5, -3.5]

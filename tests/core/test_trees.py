@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out, micro_batches, packed_batches
 
 lengths = st.integers(1, 9)
+masked_branches = st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=4)
 trees_of_lengths = st.lists(st.tuples(lengths, st.lists(lengths, min_size=1, max_size=4)), min_size=1, max_size=8)
 
 
@@ -109,3 +110,22 @@ def test_short_flat_rows_are_not_padded_to_the_longest():
     laid, real = sum(b.ids_RL.numel() for b in batches), sum(int(b.is_token_RL.sum()) for b in batches)
     assert real > 0.8 * laid
     assert len(batches) == 2  # and calls are few
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(masked_branches, min_size=1, max_size=5), st.sampled_from(Layout), st.integers(1, 40))
+def test_only_response_tokens_are_numbered_whatever_is_masked(masks, layout, max_tokens):
+    """Turns of the user inside a branch have ids and no number; numbers go on from branch to branch without a gap."""
+    ids = iter(range(1, 10_000))
+    trees = [
+        PromptTree(
+            torch.tensor([next(ids)]),
+            tuple(Branch(torch.tensor([next(ids) for _ in mask]), torch.tensor(mask)) for mask in tree),
+        )
+        for tree in masks
+    ]
+    learnt = [int(i) for t in trees for b in t.branches for i in b.ids_T[b.is_response_T]]
+    numbered = {}
+    for batch in micro_batches(trees, layout, max_tokens):
+        numbered |= dict(zip(batch.token_N.tolist(), batch.target_N.tolist(), strict=True))
+    assert [numbered[i] for i in range(len(learnt))] == learnt and len(numbered) == len(learnt)

@@ -104,3 +104,18 @@ def test_dropout_acts_in_training_on_the_update_alone() -> None:
 def test_wrong_settings_are_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         LoRALinear(nn.Linear(4, 4), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["Linear", "Conv1D"])
+def test_a_bf16_merge_rounds_the_sum_once(transposed: bool) -> None:
+    """W = 1 and an update of 2^-8 + 2^-12. bf16 has 8 bits: the sum is just above half way from 1 to 1 + 2^-7 and goes
+    up; an update that is rounded to 2^-8 first is half way, and goes to the even 1."""
+    base = Conv1D(1, 1) if transposed else nn.Linear(1, 1)
+    base = base.to(torch.bfloat16)
+    lora = LoRALinear(base, r=1, alpha=1.0)
+    with torch.no_grad():
+        base.weight.fill_(1.0)
+        lora.adapter("default").lora_A.fill_(1.0)
+        lora.adapter("default").lora_B.fill_(2**-8 + 2**-17)
+    merged = lora.merged_weight("default")
+    assert merged.dtype == torch.bfloat16 and merged.item() == 1 + 2**-7

@@ -369,3 +369,46 @@ def test_an_adapter_published_apart_loads_into_peft(engine):
 def test_without_an_adapter_there_is_nothing_to_publish_apart(engine):
     with pytest.raises(ValueError, match="no active adapter"):
         dict(engine.policy().publish("apart").tensors)
+
+
+def test_a_resumed_learner_goes_on_counting_its_steps(engine, tmp_path):
+    """The version stamps what is sampled: a rollout of step 3 is not of step 0."""
+    learner, resumed = engine.policy(), engine.policy()
+    for _ in range(3):
+        learner.forward_backward(pairs(), SFTObjective()).result()
+        learner.step(1e-3).result()
+    (tmp_path / "policy").mkdir()
+    learner.save(tmp_path / "policy")
+    resumed.load(tmp_path / "policy")
+    assert (resumed.version, resumed.publish().version) == (3, 3)
+    resumed.forward_backward(pairs(), SFTObjective()).result()
+    resumed.step(1e-3).result()
+    assert (resumed.version, resumed.publish().version) == (4, 4)
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_a_reward_model_gives_scores_and_log_probs_of_one_pass(engine, layout):
+    """Scores are those that it gives alone, log-probs those of the language model that it was made from."""
+    trees = pairs(8)  # of unlike lengths, so that no order can be mistaken for another
+    reward, policy = engine.reward(layout=layout), engine.policy()
+    both = reward.forward(trees, Outputs(score=True, logprob=True)).result()
+    alone = reward.forward(trees, Outputs(score=True)).result()
+    spoken = policy.forward(trees, Outputs(logprob=True)).result()
+    torch.testing.assert_close(both.score_B, alone.score_B, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(both.logprob_N, spoken.logprob_N, atol=1e-4, rtol=1e-4)
+    assert both.score_B.std() > 0 and both.logprob_N.std() > 0
+    two = [reward.forward([tree], Outputs(score=True, logprob=True)).result() for tree in trees]
+    torch.testing.assert_close(both.score_B, torch.cat([out.score_B for out in two]), atol=1e-5, rtol=1e-5)
+
+
+def test_the_language_model_loss_of_a_reward_model_is_the_chosen_answers_alone(engine):
+    """One pair at a time, so that the answers' lengths and order show in what is added to the loss."""
+    trees = pairs(5)
+    reward, policy = engine.reward(), engine.policy()
+    margins = torch.zeros(len(trees))
+    plain = reward.evaluate(trees, RewardObjective(margins)).result()
+    mixed = reward.evaluate(trees, RewardObjective(margins, lm_coefficient=0.5)).result()
+    spoken = policy.forward(trees, Outputs(logprob=True)).result().logprob_N
+    lengths = [b.response_length for t in trees for b in t.branches]
+    chosen = torch.cat(spoken.split(lengths)[::2])
+    assert mixed["loss"] - plain["loss"] == pytest.approx(-0.5 * float(chosen.mean()), rel=1e-4)
