@@ -35,8 +35,8 @@ def _without_rank(section: str) -> NoEffect:
 
 def _beside_adapter(section: str) -> NoEffect:
     why = (
-        f"the adapter in {section}.adapter goes on as it is; for a new one over it set {section}.lora.on_top true, for a "
-        f"new one alone leave {section}.adapter empty"
+        f"the adapter in {section}.adapter goes on as it is; for a new one over it set {section}.lora.on_top true, for "
+        f"a new one alone leave {section}.adapter empty"
     )
     keys = (f"{section}.lora.",)
     return NoEffect(keys, why, lambda v: bool(v[f"{section}.adapter"]) and not v[f"{section}.lora.on_top"])

@@ -102,8 +102,8 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
     if adapter:
         if lora.rank and not lora.on_top:  # where the name itself is an adapter folder, which no setting tells
             raise UserError(
-                f'"{adapter}" is an adapter and goes on as it is: leave model.lora.rank 0, or set model.lora.on_top true '
-                "for a new adapter over it"
+                f'"{adapter}" is an adapter and goes on as it is: leave model.lora.rank 0, or set model.lora.on_top '
+                "true for a new adapter over it"
             )
         from concordant.models.lora import merge_lora_weights
         from concordant.models.peft_files import load_adapter
