@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from concordant.config.checks import checked
 from concordant.config.stages import DiagnoseConfig
@@ -29,7 +30,8 @@ def diagnose(config: DiagnoseConfig) -> None:
         print(json.dumps({"target": config.target, "facts": dict(diagnosis.facts), "findings": events}, indent=2))
     else:
         display = Display(Console())
-        for text in (facts_text(diagnosis.facts), *map(finding_text, findings), verdict(findings)):
+        texts: list[Text | str] = [facts_text(diagnosis.facts), *map(finding_text, findings), verdict(findings)]
+        for text in texts:
             display.message(text)
     if any(finding.severity == "error" for finding in findings):
         raise RunFailed(f"doctor {config.target}: {verdict(findings)}".replace("  ", " "))
