@@ -141,7 +141,23 @@ def load_config(place: Path | str, trust_remote_code: bool) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     if not trust_remote_code:  # of a hub's model too
         refuse_code(config.to_dict() | {"_attn_implementation": config._attn_implementation}, str(place))
+    _check_config(config, place)
     return config
+
+
+def _check_config(config: PretrainedConfig, place: Path | str) -> None:
+    """What transformers takes from config.json as it stands, and what is read here."""
+    made_for = config.architectures
+    if made_for is not None and not (isinstance(made_for, list) and all(isinstance(name, str) for name in made_for)):
+        raise UserError(f'"{place}": architectures is {str(made_for)[:80]!r}; expected a list of names')
+    if not _are_ids(config.get_text_config().eos_token_id):
+        raise UserError(f'"{place}": eos_token_id is no token id; expected a whole number, a list of them or null')
+
+
+def _are_ids(value: object) -> bool:
+    """Whether ``value`` is a token's id, a list of ids, or None."""
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    return all(isinstance(item, int) and not isinstance(item, bool) for item in items)
 
 
 def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -225,6 +241,8 @@ def _load_causal_lm(place: Path | str, trust: bool) -> tuple[PreTrainedModel, Pr
             f'"{place}" lacks weights of a causal language model: {", ".join(sorted(missing)[:3])} '
             f"({len(missing)} in all; it was saved as {made_for or 'an unnamed architecture'})"
         )
+    if model.generation_config is not None and not _are_ids(model.generation_config.eos_token_id):
+        raise UserError(f'"{place}": eos_token_id of generation_config.json is no token id, nor a list of ids')
     tokenizer = load_tokenizer(place, trust)
     if len(tokenizer) > embedding_rows(model):
         raise UserError(

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out, micro_batches, packed_batches
 
 lengths = st.integers(1, 9)
+masked_branches = st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=4)
 trees_of_lengths = st.lists(st.tuples(lengths, st.lists(lengths, min_size=1, max_size=4)), min_size=1, max_size=8)
 
 
@@ -111,12 +112,8 @@ def test_short_flat_rows_are_not_padded_to_the_longest():
     assert len(batches) == 2  # and calls are few
 
 
-BRANCH = st.lists(st.booleans(), min_size=1, max_size=6)
-MASKS = st.lists(st.lists(BRANCH, min_size=1, max_size=4), min_size=1, max_size=5)
-
-
 @settings(deadline=None, max_examples=60)
-@given(MASKS, st.sampled_from(Layout), st.integers(1, 40))
+@given(st.lists(masked_branches, min_size=1, max_size=5), st.sampled_from(Layout), st.integers(1, 40))
 def test_only_response_tokens_are_numbered_whatever_is_masked(masks, layout, max_tokens):
     """Turns of the user inside a branch have ids and no number; numbers go on from branch to branch without a gap."""
     ids = iter(range(1, 10_000))

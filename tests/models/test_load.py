@@ -285,6 +285,24 @@ def test_a_malformed_index_is_named(folder: Path, content: str) -> None:
     assert "model.safetensors.index.json" in message(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("config.json", "architectures", 7),
+        ("config.json", "architectures", [[1, 2]]),
+        ("config.json", "eos_token_id", "x"),
+        ("generation_config.json", "eos_token_id", "x"),
+        ("generation_config.json", "eos_token_id", [None]),
+        ("tokenizer_config.json", "model_max_length", "x"),
+    ],
+)
+def test_a_value_of_another_type_is_named(folder: Path, file: str, key: str, value: object) -> None:
+    settings = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(settings | {key: value}))
+    said = message(folder)
+    assert key in said or file in said
+
+
 def test_a_link_to_itself_is_named(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
     (folder / "generation_config.json").symlink_to("generation_config.json")
