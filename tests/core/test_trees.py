@@ -112,7 +112,8 @@ def test_short_flat_rows_are_not_padded_to_the_longest():
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=4), min_size=1, max_size=5),
+@given(st.lists(st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=4), min_size=1,
+                max_size=5),
        st.sampled_from(Layout), st.integers(1, 40))  # fmt: skip
 def test_only_response_tokens_are_numbered_whatever_is_masked(masks, layout, max_tokens):
     """Turns of the user inside a branch have ids and no number; numbers go on from branch to branch without a gap."""
