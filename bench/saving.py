@@ -39,8 +39,9 @@ STEPS = 5
 def measure(size: str, saves: int) -> dict[str, float | str]:
     model = ModelConfig(name=f"builtin:{size}", device="cpu", precision="fp32")
     config = TrainConfig(save_minutes=1.0)
-    loaded = load_records(DataConfig(path="builtin:toytalk"), Demonstration, 0)
-    policy = common.open_policy(model, loaded.train, 0)
+    data = DataConfig(path="builtin:toytalk")
+    loaded = load_records(data, Demonstration, 0)
+    policy = common.open_policy(model, data, loaded.train, 0)
     trees = ChatEncoder(policy.tokenizer).demonstrations(loaded.train[: 16 * STEPS]).trees
     learner = roles.policy_learner(policy, model, config)
     seconds = []

@@ -187,7 +187,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
             raise UserError(f'data.template_args: "{argument}" is not NAME=VALUE, e.g. enable_thinking=false')
         if name in values:
             raise UserError(f'data.template_args: "{name}" is given twice')
-        values[name] = _day(text) if name == DATE else _scalar(text)
+        values[name] = text if name == DATE else _scalar(text)
     return values
 
 
@@ -215,8 +215,8 @@ def _with_arguments(source: str, values: Mapping[str, Any]) -> str:
                 f"It reads {', '.join(sorted(read)) or 'no argument'}"
             )
     for name, value in values.items():
-        if name == DATE:
-            source = _with_date(source, value)
+        if name == DATE and _TODAY in source:
+            source = _with_date(source, _day(str(value)))
         else:
             literal = "none" if value is None else json.dumps(value, ensure_ascii=False)
             source = f"{{% if {name} is not defined %}}{{% set {name} = {literal} %}}{{% endif %}}\n{source}"

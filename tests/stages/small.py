@@ -47,7 +47,7 @@ def learner_of(policy):
 
 def learner_and_reference(model, folder=""):
     """As a stage makes them."""
-    policy = common.open_policy(model, DataConfig(), [])
+    policy = common.open_policy(model, DATA, [])
     learner = roles.policy_learner(policy, model, train())
     return learner, roles.reference(learner, policy, folder, model, train())
 
