@@ -58,7 +58,7 @@ METRICS: dict[str, Metric] = {
     "centering": Metric("squared sum of both scores of a pair", "reward units squared", "reward"),
     "lm": Metric("negative log-prob of chosen answers' tokens", "nats a token", "reward"),
     **{
-        name: Metric(f"DPO's loss, with --loss {name}", "nats squared a pair" if name == "ipo" else "nats a pair", "dpo")
+        name: Metric(f"DPO's loss, with --loss {name}", f"nats{' squared' if name == 'ipo' else ''} a pair", "dpo")
         for name in get_args(PreferenceLossName)
     },
     "objective/kl": Metric("sampled KL of the policy from the reference", "nats a response", "ppo"),
