@@ -45,7 +45,8 @@ def read_page(text: str) -> tuple[str, list[Example]]:
 
 
 def python_blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    """Whole pieces of Python, and parts of one (``py``), which belong inside a class."""
+    return re.findall(r"^```py(?:thon)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def read_section(section: str) -> Example:
