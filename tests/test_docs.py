@@ -149,7 +149,7 @@ def test_files_and_names_in_the_text_exist(page):
 def test_the_index_lists_every_page():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     for page in PAGES:
-        if page.parent.name == "docs" and page.name != "index.md":
+        if page.parent == ROOT / "docs" and page.name != "index.md":
             assert f"({page.name})" in index, f"docs/index.md does not list {page.name}"
 
 

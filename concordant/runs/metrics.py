@@ -7,6 +7,9 @@ here. A name under ``eval/`` is the same metric on held-out data.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
+
+from concordant.config.names import PreferenceLossName
 
 DOCTOR = "doctor/"  # prefix of evidence: metrics that only the doctor's rules read
 EVAL = "eval/"
@@ -54,9 +57,10 @@ METRICS: dict[str, Metric] = {
     "bradley_terry": Metric("-log sigmoid of the score difference", "nats a pair", "reward"),
     "centering": Metric("squared sum of both scores of a pair", "reward units squared", "reward"),
     "lm": Metric("negative log-prob of chosen answers' tokens", "nats a token", "reward"),
-    "sigmoid": Metric("DPO's loss, with --loss sigmoid", "nats a pair", "dpo"),
-    "ipo": Metric("DPO's loss, with --loss ipo", "nats squared a pair", "dpo"),
-    "robust": Metric("DPO's loss, with --loss robust", "nats a pair", "dpo"),
+    **{
+        name: Metric(f"DPO's loss, with --loss {name}", f"nats{' squared' if name == 'ipo' else ''} a pair", "dpo")
+        for name in get_args(PreferenceLossName)
+    },
     "objective/kl": Metric("sampled KL of the policy from the reference", "nats a response", "ppo"),
     "objective/entropy": Metric("entropy of the policy's choices", "nats a response", "ppo"),
     "objective/entropy_per_token": Metric("entropy of the policy's choices", "nats a token", "ppo"),

@@ -35,7 +35,7 @@ CONTENTS: Mapping[str, str] = {
     f"{CHECKPOINTS}/": "`step-000100/` …: a folder for each role, `loop.json` with numbers, a manifest of hashes",
     f"{MODEL}/": "the result, in plain Hugging Face layout",
     f"{TENSORBOARD}/": "the same metrics for TensorBoard (`--train.tensorboard=false` turns it off)",
-    f"{BAD_BATCH}/": "the last batch of a run that ended because nothing was finite",
+    f"{BAD_BATCH}/": "the last batch of a run that ended because loss or gradient was not finite",
     REWARD_SUMMARY: "of `reward`: accuracy, calibration and spread of the scores on held-out pairs",
     INPUTS: "of `best-of-n`: the settings and data on which the answers depend",
     SFT_DATA: "of `best-of-n`: every prompt with its best answer",
