@@ -36,9 +36,10 @@ def locate(name: str) -> Path | str:
     if path.exists():
         raise UserError(f'model "{name}" is a file; expected a folder with config.json and *.safetensors')
     looks_like_path = name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name)
-    if looks_like_path:
-        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-        raise UserError(f'no folder "{name}".{nearest(path.name, siblings)}')
+    siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    guess = nearest(path.name, siblings)
+    if looks_like_path or ("/" in name and guess):  # a folder beside it has nearly that name: no hub is asked
+        raise UserError(f'no folder "{name}".{guess}')
     return name
 
 

@@ -303,6 +303,14 @@ def test_a_value_of_another_type_is_named(folder: Path, file: str, key: str, val
     assert key in said or file in said
 
 
+def test_a_misspelt_folder_is_named_before_a_hub_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='no folder "runs/modle". Did you mean "model"?'):
+        locate("runs/modle")
+    assert locate("elsewhere/modle") == "elsewhere/modle" and locate("run") == "run"
+
+
 def test_a_link_to_itself_is_named(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
     (folder / "generation_config.json").symlink_to("generation_config.json")
