@@ -21,7 +21,7 @@ _OTHER = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; all errors end here, with one line that says what to do."""
+    """Run one command and return its exit code. All errors end here, with one line that says what to do."""
     try:
         with interruptible():
             return dispatch(list(sys.argv[1:] if arguments is None else arguments))
@@ -37,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: interrupted; nothing is half-written, the same command starts again", file=sys.stderr)
         return STOPPED
-    except BrokenPipeError:  # the reader of our output, `head` say, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
+    except BrokenPipeError:  # the program that reads our output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise the flush at exit fails again
         return DONE
-    except Exception as bug:  # the last stop: a bug of ours, or of a library, still ends in a sentence
+    except Exception as bug:  # a bug of ours or of a library also ends with one sentence
         import traceback
 
         traceback.print_exc()
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Finds the verb and does it."""
+    """Find the verb in the arguments and run it."""
     if not arguments:
         print(overview(), file=sys.stderr)
         return WRONG_USAGE
@@ -75,7 +75,7 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def run_verb(verb: str, arguments: Sequence[str]) -> int:
-    """One stage: parse, then do it or print what it would do."""
+    """Parse the arguments of a verb, then run the verb or print its config."""
     from concordant.config.parse import help_text, parse_command, to_mapping
     from concordant.config.yaml_io import dump_yaml
 
@@ -95,7 +95,7 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
 
 
 def run_file(arguments: Sequence[str]) -> int:
-    """A pipeline, or one run's config.yaml: its verb again."""
+    """Run a pipeline's file, or repeat a run from its config.yaml."""
     from concordant.config.yaml_io import load_yaml
     from concordant.pipeline.command import HELP, pipeline_command
 
@@ -115,7 +115,7 @@ def run_file(arguments: Sequence[str]) -> int:
 
 
 def overview() -> str:
-    """The page of ``concordant --help``."""
+    """The help page that ``concordant --help`` prints."""
     width = max(map(len, [*VERBS, *_OTHER]))
     summaries = {name: entry.summary for name, entry in VERBS.items()} | _OTHER
     lines = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
@@ -127,7 +127,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "concordant VERB --help lists a verb's keys; --print_config prints what they come to.",
+            "concordant VERB --help lists a verb's keys; --print_config prints the resulting config.",
             "Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped early but resumable.",
         ]
     )

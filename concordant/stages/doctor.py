@@ -1,4 +1,4 @@
-"""``concordant doctor``: what is wrong with a run, data, a model or this machine, and the cure."""
+"""``concordant doctor``: find what is wrong with a run, data, a model or this machine, and say how to cure it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from concordant.models.locate import is_adapter
 
 @checked
 def diagnose(config: DiagnoseConfig) -> None:
-    """Print the diagnosis of ``config.target``; raises RunFailed where it holds an error."""
+    """Print the diagnosis of ``config.target``. Raises RunFailed if the diagnosis has an error."""
     diagnosis = examine(config.target)
     findings = by_gravity(diagnosis.findings)
     if config.json:
@@ -35,7 +35,7 @@ def diagnose(config: DiagnoseConfig) -> None:
 
 
 def examine(target: str) -> Diagnosis:
-    """Find out what ``target`` is and look at it."""
+    """The diagnosis of ``target``, which may be a run, data, a model or, if empty, this machine."""
     if not target:
         return diagnose_machine()
     if target.startswith("package:"):

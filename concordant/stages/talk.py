@@ -1,4 +1,4 @@
-"""``generate``, ``chat`` and ``merge``: using a policy."""
+"""``concordant generate``, ``chat`` and ``merge``: use a trained policy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from concordant.stages import common
 
 @checked
 def generate(config: GenerateConfig) -> Path | None:
-    """Answer one prompt, or the prompts of the data; JSON lines to ``output``, or text to the terminal."""
+    """Answer one prompt or the prompts of the data. Writes lines of JSON to ``output``, or text to the terminal."""
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
     policy = common.open_policy(config.model, [], config.seed)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
@@ -40,13 +40,13 @@ def _prompts(config: GenerateConfig) -> list[Prompt]:
 
 @checked
 def chat(config: ChatConfig) -> None:
-    """Talk in the terminal, tokens shown as they are sampled. An empty line or Ctrl-D ends; /reset forgets."""
+    """Chat in the terminal; tokens appear as they are sampled. An empty line or Ctrl-D ends, /reset starts again."""
     policy = common.open_policy(config.model, [], config.seed)
     encoder = ChatEncoder(policy.tokenizer)
     generator = common.sampler_of(policy, encoder, config.model).generator
     start = [Message("system", config.system)] if config.system else []
     messages = list(start)
-    print(f"Talking with {config.model.name}. /reset forgets, an empty line ends.")
+    print(f"Talking with {config.model.name}. /reset starts a new dialogue, an empty line ends.")
     turn = 0
     while question := _ask():
         if question == "/reset":
@@ -68,7 +68,7 @@ def _ask() -> str:
 
 
 class _Stream:
-    """Prints a response as it grows; a character split over several tokens waits for its last."""
+    """Prints a response while it is sampled. A character of several tokens is printed after its last token."""
 
     def __init__(self, encoder: ChatEncoder) -> None:
         self.encoder = encoder
@@ -91,7 +91,7 @@ class _Stream:
 
 @checked
 def merge(config: MergeConfig) -> Path:
-    """Write the base with the adapter in its weights: a plain model folder."""
+    """Merge the adapter into the base's weights and write a plain model folder."""
     policy = load_policy(config.model)
     save_policy(policy, Path(config.output), {"base_model": config.model.name, "tags": ["merged"]})
     common.message(f"merged model in {config.output}")
