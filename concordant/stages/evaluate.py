@@ -48,7 +48,7 @@ from concordant.training.progress import current
 PERPLEXITY_CHARACTERS = 200_000  # so many characters of a text file are used for perplexity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
     """The prompts, rewards and texts with which every policy is measured."""
 
@@ -71,12 +71,12 @@ def evaluate(config: EvaluateConfig) -> Path:
     judges = Rewards(config.judge, config.model) if config.judge else None
     records = load_all(config.data, config.seed)
     bench = _Bench(
-        config,
-        (loaded.test or loaded.train)[: config.max_prompts],
-        _demonstrations(records.train, "both"),
-        _demonstrations(records.test, "chosen")[: common.HELD_OUT_TREES],
-        rewards.reward if rewards else None,
-        judges.reward if judges else None,
+        config=config,
+        prompts=(loaded.test or loaded.train)[: config.max_prompts],
+        records=_demonstrations(records.train, "both"),
+        heldout=_demonstrations(records.test, "chosen")[: common.HELD_OUT_TREES],
+        reward=rewards.reward if rewards else None,
+        judge=judges.reward if judges else None,
     )
     reference = _open(policies[reference_name], bench)
     origin = best_of(policies[reference_name])[1]

@@ -206,7 +206,7 @@ def test_one_folder_one_process(run, place, whole):
     (signal.SIGTERM, "sft", "stages.common.load_records", "interrupted; the same command starts again"),
     (signal.SIGINT, "sft", "data.chat.ChatEncoder.demonstrations", "interrupted; the same command starts again"),
     (signal.SIGTERM, "sft", "algorithms.supervised.Supervised.step", "step 1/4: stopped on request; continue with --"),
-    (signal.SIGINT, "reward", "stages.reward.judge", "interrupted; continue with --resume auto"),
+    (signal.SIGINT, "reward", "stages.reward.measure_on_heldout", "interrupted; continue with --resume auto"),
     (signal.SIGTERM, "best-of-n", "runs.folder.RunFolder.log_samples", "the same command starts again"),
     (signal.SIGTERM, "pipeline", "stages.best_of_n.choose", "the same command continues from here"),
 ])  # fmt: skip
