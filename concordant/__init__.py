@@ -1,7 +1,7 @@
 """Concordant: from human preferences to an aligned language model.
 
-The names below are the library; they are the objects the command line uses. A name is looked up when it is first
-used, so ``import concordant`` loads no torch.
+The names below are the public library; the command line uses the same objects. A name is imported when it is first
+used, so ``import concordant`` does not load torch.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ __all__ = [
     "sft",
 ]
 
-# Module of every name that is imported when it is first used; a test holds it against the imports above.
+# The module of every name that is imported at its first use. A test compares this table with the imports above.
 _NAMES_IN = {
     "config.data": ("DataConfig",),
     "config.doctor": ("DoctorConfig",),
@@ -142,11 +142,11 @@ _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in na
 
 
 def load_policy(model: str | Path | ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
-    """A causal language model with its tokenizer, on its device: a folder, hub id, ``package:NAME/FOLDER``,
-    ``builtin:tiny`` or ``builtin:small``, or a ``ModelConfig`` that also says adapter, LoRA and precision.
+    """Load a causal language model with its tokenizer and move it to its device.
 
-    ``texts``: what a built-in model's tokenizer is trained on. ``seed``: of new weights. Raises UserError for what is
-    no causal language model.
+    ``model`` is a folder, a hub id, ``package:NAME/FOLDER``, ``builtin:tiny``, ``builtin:small``, or a ``ModelConfig``,
+    which can also choose an adapter, LoRA and the precision. ``texts`` are the training texts of a built-in model's
+    tokenizer. ``seed`` is the seed of new weights. Raises UserError if the model is not a causal language model.
     """
     from concordant.config.checks import validate
     from concordant.config.model import ModelConfig

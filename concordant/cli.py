@@ -26,7 +26,7 @@ _THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; all errors end here, with one line that says what to do."""
+    """Run one command and return its exit code. All errors end here, with one line that says what to do."""
     try:
         with interruptible():
             return dispatch(list(sys.argv[1:] if arguments is None else arguments))
@@ -69,7 +69,7 @@ def _bug(bug: BaseException) -> int:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Finds the verb and does it."""
+    """Find the verb in the arguments and run it."""
     if not arguments:
         print(overview(), file=sys.stderr)
         return WRONG_USAGE
@@ -94,7 +94,7 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def run_verb(verb: str, arguments: Sequence[str]) -> int:
-    """One stage: parse, then do it or print what it would do."""
+    """Parse the arguments of a verb, then run the verb or print its config."""
     from concordant.config.parse import help_text, parse_command, to_mapping
     from concordant.config.yaml_io import dump_yaml
 
@@ -114,7 +114,7 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
 
 
 def run_file(arguments: Sequence[str]) -> int:
-    """A pipeline, or one run's config.yaml: its verb again."""
+    """Run a pipeline's file, or repeat a run from its config.yaml."""
     from concordant.config.yaml_io import load_yaml
     from concordant.pipeline.command import HELP, pipeline_command
 
@@ -134,7 +134,7 @@ def run_file(arguments: Sequence[str]) -> int:
 
 
 def overview() -> str:
-    """The page of ``concordant --help``."""
+    """The help page that ``concordant --help`` prints."""
     width = max(map(len, [*VERBS, *_OTHER]))
     summaries = {name: entry.summary for name, entry in VERBS.items()} | _OTHER
     lines = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
@@ -146,7 +146,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "concordant VERB --help lists a verb's keys; --print_config prints what they come to.",
+            "concordant VERB --help lists a verb's keys; --print_config prints the resulting config.",
             "Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped early but resumable.",
         ]
     )

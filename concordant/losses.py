@@ -1,4 +1,4 @@
-"""The losses by their public name, ``concordant.losses``; their formulas stand in core/losses.py and core/kl.py."""
+"""The public names of the losses, ``concordant.losses``. Their formulas are in core/losses.py and core/kl.py."""
 
 from __future__ import annotations
 

@@ -15,19 +15,19 @@ from concordant.verbs import VERBS
 
 _INTRO = """# Config keys
 
-Made from the source by `python -m concordant.reference > docs/config.md`; a test keeps it so. Every key can stand in a
-YAML file (`train: {max_steps: 10}`) and on the command line (`--train.max_steps=10`); [cli.md](cli.md) has the rules.
+Made from the source by `python -m concordant.reference > docs/config.md`; a test checks this. Every key can be given in
+a YAML file (`train: {max_steps: 10}`) and on the command line (`--train.max_steps=10`); [cli.md](cli.md) has the rules.
 Ranges are written `[0, 1)`: square brackets include the end, round ones do not. A value out of its range, an unknown
 key or two settings that contradict each other end the command with exit code 2 before anything is read or written.
 """
 
 # Sections that many verbs have are listed once, from a verb that has them.
 _COMMON = {
-    "data": ("where data comes from", "sft"),
+    "data": ("the source of the data", "sft"),
     "model": ("which model", "sft"),
-    "train": ("how it is trained", "sft"),
+    "train": ("the training loop", "sft"),
     "sampling": ("how answers are sampled", "generate"),
-    "doctor": ("what is looked for before and during a run", "sft"),
+    "doctor": ("checks before and during a run", "sft"),
 }
 
 
@@ -60,7 +60,7 @@ def _verb(verb: str, summary: str, config_class: type) -> str:
 
 
 def _other_defaults(keys: Schema) -> str:
-    """Where a verb's default of a shared section differs from the section's own."""
+    """A sentence about defaults of shared sections that differ for this verb."""
     plain = {"train": TrainConfig(), "sampling": SamplingConfig()}
     differ = []
     for key, known in keys.fields.items():

@@ -1,4 +1,4 @@
-"""The verbs of the command line: which config each takes and which function of ``concordant`` does it."""
+"""The verbs of the command line, with the config class and the function of ``concordant`` for each verb."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from concordant.core.errors import unknown_name
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One stage. The config is named, not imported, so that ``concordant --help`` loads nothing."""
+    """One verb. The config class is given by name and not imported, so that ``concordant --help`` starts fast."""
 
     config: str  # class in concordant.config.stages
     function: str  # its name in the library, concordant.FUNCTION
@@ -27,15 +27,15 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "prepare": Verb("PrepareConfig", "prepare", "turn preference data into sft, rm and rl sets, with a data card"),
     "sft": Verb("SFTConfig", "sft", "imitate good answers"),
-    "reward": Verb("RewardConfig", "reward", "learn from pairs which answer people prefer"),
+    "reward": Verb("RewardConfig", "reward", "train a reward model on preference pairs"),
     "score": Verb("ScoreConfig", "score", "score answers with a reward model"),
-    "dpo": Verb("DPOConfig", "dpo", "learn from pairs directly, without a reward model"),
-    "ppo": Verb("PPOConfig", "ppo", "learn from a reward by trying"),
-    "best-of-n": Verb("BestOfNConfig", "best_of_n", "sample n answers a prompt and keep the best"),
+    "dpo": Verb("DPOConfig", "dpo", "train a policy on pairs directly, without a reward model"),
+    "ppo": Verb("PPOConfig", "ppo", "train a policy on the rewards of its own answers"),
+    "best-of-n": Verb("BestOfNConfig", "best_of_n", "sample n answers for each prompt and keep the best"),
     "evaluate": Verb("EvaluateConfig", "evaluate", "compare policies on the same held-out prompts; writes a report"),
     "generate": Verb("GenerateConfig", "generate", "answer prompts"),
     "chat": Verb("ChatConfig", "chat", "talk with a policy in the terminal"),
-    "doctor": Verb("DiagnoseConfig", "diagnose", "say what ails a run, data, a model or this machine, and the cure"),
+    "doctor": Verb("DiagnoseConfig", "diagnose", "find what is wrong with a run, data, a model or this machine"),
     "merge": Verb("MergeConfig", "merge", "merge a LoRA adapter into its base model"),
 }
 
@@ -47,7 +47,7 @@ def verb_named(name: str) -> Verb:
 
 
 def call(name: str, config: Any) -> Path | None:
-    """Does ``name`` with ``config``; returns what it wrote, if it wrote something. Imports torch on the way."""
-    library = importlib.import_module("concordant")  # which finds the function's module when asked for the name
+    """Run the verb ``name`` with ``config``. Returns the path of its result, or None. This imports torch."""
+    library = importlib.import_module("concordant")  # finds the function's module by the function's name
     function: Callable[[Any], Path | None] = getattr(library, verb_named(name).function)
     return function(config)

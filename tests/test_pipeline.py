@@ -168,7 +168,7 @@ def test_a_moved_output_folder_is_still_valid(tmp_path, fake, display):
 
 def test_a_stopped_stage_goes_on_and_those_before_it_are_kept(tmp_path, fake, display):
     fake.error["ppo"] = RunStopped("step 2/3")
-    with pytest.raises(RunStopped, match="stage ppo: step 2/3; the same command goes on from here"):
+    with pytest.raises(RunStopped, match="stage ppo: step 2/3; the same command continues from here"):
         run(tmp_path, fake, display)
     (tmp_path / "ppo" / "metrics.jsonl").write_text("kept for the resume")
     outcome = run(tmp_path, fake, display)
@@ -281,8 +281,8 @@ def test_a_stage_that_exports_no_model_cannot_stand_for_one(tmp_path, display):
         (("seed: 5", "sede: 5"), 'unknown key "sede". Did you mean "seed"'),
         (("verb: reward,", "verb: chat,"), "chat writes no folder and cannot be a stage"),
         (("sft: {model", "../sft: {model"), "cannot name a stage"),
-        (("verb: reward,", "verb: reward, output: elsewhere,"), "output is not a stage's to choose"),
-        (("verb: reward,", "verb: reward, resume: auto,"), "resume is not a stage's to choose"),
+        (("verb: reward,", "verb: reward, output: elsewhere,"), "a stage cannot set output"),
+        (("verb: reward,", "verb: reward, resume: auto,"), "a stage cannot set resume"),
     ],
 )
 def test_mistakes_in_the_file(change, message):

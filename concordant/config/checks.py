@@ -1,6 +1,6 @@
-"""``validate``: is a config one that its verb can work with? The command line, pipelines and the library all ask here.
+"""``validate`` checks whether a verb can work with a config. The command line, pipelines and the library all use it.
 
-Everything that is wrong is reported at once, each with its key, what was given and what was expected.
+All problems are reported at once, each with its key, the given value and the expected value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from concordant.core.errors import UserError, nearest
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 
-# What a verb cannot do without, and an example of it.
+# Keys that a verb needs, each with an example.
 _EXAMPLES = {
     "output": "--output runs/NAME",
     "data.path": "--data FILE, a hub id or builtin:toytalk",
@@ -44,7 +44,7 @@ NEEDED: dict[type, tuple[str, ...]] = {
 
 
 def checked(stage: Callable[[Config], Result]) -> Callable[[Config], Result]:
-    """``stage``, which is told by ``validate`` first what is wrong with its config: the entrance of every verb."""
+    """A decorator for every verb: ``stage`` runs only after ``validate`` has accepted its config."""
 
     @functools.wraps(stage)
     def entrance(config: Config) -> Result:
@@ -58,15 +58,17 @@ def checked(stage: Callable[[Config], Result]) -> Callable[[Config], Result]:
 
 
 def validate(config: Any, prefix: str = "") -> None:
-    """Raises UserError that lists every value of a wrong type or out of range, everything missing, every contradiction
-    and every key that would do nothing. ``prefix`` stands before each key."""
+    """Raise a ``UserError`` that lists every problem of ``config``, with ``prefix`` before each key.
+
+    A problem is a value of a wrong type or out of range, a missing key, a contradiction, or a key without effect.
+    """
     problems = _wrong_sections(config) or _wrong_values(config) or _wrong_together(config)
     if problems:
         raise UserError("\n  ".join(f"{prefix}{problem}" for problem in problems))
 
 
 def _wrong_sections(config: Any, prefix: str = "") -> list[str]:
-    """Sections of another class than theirs; the command line makes no such config."""
+    """Problems of sections that have the wrong class. Only a config made in Python can have such a section."""
     problems = []
     for field in dataclasses.fields(config):
         wanted = typing.get_type_hints(type(config))[field.name]
@@ -117,14 +119,14 @@ _KIND = {int: "a whole number", float: "a number", bool: "true or false", list[s
 
 
 def type_problem(known: Field, value: Any) -> str:
-    """The sentence on a value of another type than its key's."""
+    """The sentence about a value that has not the type of its key."""
     allowed = expected(known)
     kind = _KIND.get(known.kind, "text")
     return f"{known.key}: expected {kind}{f', {allowed}' if allowed else ''}; given {shown(value)}"
 
 
 def value_problem(known: Field, value: Any) -> str | None:
-    """What is wrong with one value of the right type, or None."""
+    """The problem of a value that has the right type; None if there is no problem."""
     names = typing.get_args(known.kind) if known.is_choice else ()
     if names and value not in names:
         guess = nearest(value, names)
@@ -134,7 +136,7 @@ def value_problem(known: Field, value: Any) -> str | None:
 
 
 def expected(known: Field) -> str:
-    """The names or the range of a key in words, '' when anything of its type will do."""
+    """The allowed names or the range of a key in words; '' if every value of its type is allowed."""
     if known.is_choice:
         return " | ".join(name or '""' for name in typing.get_args(known.kind))
     rule = _rule(known)

@@ -1,4 +1,4 @@
-"""Settings that cannot both hold. Settings that would do nothing beside others stand in no_effect.py."""
+"""Settings that contradict each other. Settings without effect because of other settings are in no_effect.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Values = Mapping[str, Any]  # by dotted key
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """Settings that cannot both hold, and the way out."""
+    """Settings that contradict each other, and what to change."""
 
     keys: tuple[str, ...]
     wrong: Callable[[Values], bool]
@@ -26,12 +26,12 @@ _TRAINING = (
     Contradiction(
         ("train.early_stopping", "train.evaluate_every"),
         lambda v: v["train.early_stopping"] > 0 and v["train.evaluate_every"] == 0,
-        "early stopping counts evaluations and there are none before the end; set train.evaluate_every",
+        "early stopping counts evaluations, and there are none before the end; set train.evaluate_every",
     ),
     Contradiction(
         ("data.path", "data.test_path"),
         lambda v: bool(v["data.path"]) and v["data.path"] == v["data.test_path"],
-        "held-out data would be the training data; leave data.test_path empty to split by prompt",
+        "the held-out data would be the training data; leave data.test_path empty to split the data by prompt",
     ),
 )
 CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
@@ -40,19 +40,19 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         Contradiction(
             ("train.early_stopping", "validation_fraction"),
             lambda v: v["train.early_stopping"] > 0 and v["validation_fraction"] == 0,
-            "early stopping looks at the validation slice and there is none; set validation_fraction above 0",
+            "early stopping needs a validation slice, and there is none; set validation_fraction above 0",
         ),
     ),
     s.PPOConfig: (
         Contradiction(
             ("advantage", "sampling.n"),
             lambda v: v["advantage"] in COMPARES_SAMPLES and v["sampling.n"] < 2,
-            "it compares the samples of one prompt and needs sampling.n of 2 or more; or use advantage gae",
+            "it compares the samples of one prompt, so set sampling.n to 2 or more, or use advantage gae",
         ),
         Contradiction(
             ("kl.place", "kl.estimator"),
             lambda v: v["kl.place"] == "loss" and v["kl.estimator"] not in LOSS_ESTIMATORS,
-            "k1 in the loss has an expected gradient of 0 and would not hold the policy; use k2, k3 or exact",
+            "k1 in the loss has an expected gradient of 0, so it would not limit the KL; use k2, k3 or exact",
         ),
         Contradiction(
             ("kl.place", "kl.estimator"),
@@ -73,7 +73,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         Contradiction(
             ("sampling.temperature",),
             lambda v: v["sampling.temperature"] == 0,
-            "PPO learns from differences between samples and temperature 0 gives one answer; use a value above 0",
+            "PPO learns from differences between samples, and temperature 0 gives equal samples; use a value above 0",
         ),
         Contradiction(
             ("minibatches", "train.batch_size"),
@@ -90,7 +90,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         Contradiction(
             ("sampling.n",),
             lambda v: v["sampling.n"] < 2,
-            "the best of one is that one; use 2 or more",
+            "with one answer there is nothing to choose; use 2 or more",
         ),
         Contradiction(
             ("sampling.temperature",),
@@ -102,14 +102,14 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         Contradiction(
             ("policies", "reward"),
             lambda v: not v["reward"] and any(best_of(path)[0] > 1 for path in named(v["policies"]).values()),
-            "best_of_n keeps the answer that a reward likes best; give --reward",
+            "best_of_n keeps the answer with the highest reward; give --reward",
         ),
     ),
     s.PrepareConfig: (
         Contradiction(
             ("max_samples", "data.max_samples"),
             lambda v: 0 < v["data.max_samples"] != v["max_samples"] > 0,
-            "both say how many rows are kept; give one of the two",
+            "both limit the number of rows; give only one of the two",
         ),
     ),
     s.GenerateConfig: (

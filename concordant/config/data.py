@@ -1,4 +1,4 @@
-"""Where data comes from and how long it may be."""
+"""Settings of the data: its source and the limits of its lengths."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from concordant.config.names import DataFormat, TooLong
 class DataConfig:
     path: str = ""  # file, folder, folder made by `concordant prepare`, hub id, builtin:toytalk[/human|/biased|/demo]
     _: KW_ONLY
-    format: DataFormat = "auto"  # what the columns mean, see docs/data.md; auto looks at the first rows
-    test_path: str = ""  # held-out data; empty: split by prompt
+    format: DataFormat = "auto"  # the meaning of the columns, see docs/data.md; auto looks at the first rows
+    test_path: str = ""  # held-out data; empty: the data is split by prompt
     test_fraction: float = 0.25  # share of prompts held out when there is no test_path
-    max_samples: int = 0  # rows read, in the seed's shuffled order; 0 is all
-    skip_bad_rows: bool = False  # count unreadable rows instead of stopping at the first
+    max_samples: int = 0  # number of rows to read, in an order shuffled by the seed; 0 reads all rows
+    skip_bad_rows: bool = False  # skip and count unreadable rows; False stops at the first one
     max_prompt_tokens: int = 512
     max_response_tokens: int = 512
-    too_long: TooLong = "drop"  # what happens to rows above these limits
+    too_long: TooLong = "drop"  # what is done with rows that are longer than these limits
     template_args: list[str] = field(
         default_factory=list
     )  # for the chat template: enable_thinking=false, date=2026-11-28

@@ -1,4 +1,4 @@
-"""What the doctor does before and during a run."""
+"""Settings of the doctor before and during a run."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from concordant.config.names import StopOn
 
 @dataclass
 class DoctorConfig:
-    preflight: bool = True  # look at data, masks, gradients and memory before the first step
-    stop_on: StopOn = ""  # warning | error: a finding so grave saves and stops the run (exit 3); empty: none does
+    preflight: bool = True  # check data, masks, gradients and memory before the first step
+    stop_on: StopOn = ""  # warning | error: a finding of this level saves and stops the run (exit 3); empty: no stop

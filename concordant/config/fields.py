@@ -1,4 +1,4 @@
-"""What keys a config class has: dotted name, type, default, and the comment beside it, which is its help text."""
+"""The keys of a config class: dotted name, type, default, and the comment beside the key, which is its help text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
 from concordant.config.stages import DiagnoseConfig
 
-# `--data FILE` and `data: FILE` mean the section's main key; of a verb it is what a bare first argument means
+# Main keys: `--data FILE` and `data: FILE` mean data.path. The bare first argument of a verb is its main key.
 MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name", DiagnoseConfig: "target"}
 
 
@@ -29,7 +29,7 @@ class Field:
     key: str  # dotted, e.g. "train.learning_rate"
     kind: Any  # str, int, float, bool, list[str] or a Literal of texts
     default: Any
-    comment: str  # "" when the source has none
+    comment: str  # "" if the source has no comment
     owner: type  # the dataclass that declares it
 
     @property
@@ -38,7 +38,7 @@ class Field:
 
     @property
     def is_choice(self) -> bool:
-        """True where the type says which few texts there are."""
+        """True if the type lists the allowed texts."""
         return typing.get_origin(self.kind) is typing.Literal
 
 
@@ -75,7 +75,7 @@ def schema(config_class: type) -> Schema:
     result = _SCHEMAS[config_class] = Schema({}, {})
     _collect(
         config_class, dataclasses.asdict(config_class()), "", result
-    )  # asdict: the owner's default of a section wins
+    )  # by asdict, because the owner of a section may change the section's defaults
     return result
 
 
@@ -93,7 +93,7 @@ def _collect(config_class: type, defaults: Mapping[str, Any], prefix: str, into:
 
 
 def build(config_class: type, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """An instance of ``config_class`` from dotted keys; every key of the schema must be there."""
+    """An instance of ``config_class`` from dotted keys. Every key of the schema must be given."""
     hints = typing.get_type_hints(config_class)
     arguments = {}
     for field in dataclasses.fields(config_class):

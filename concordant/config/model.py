@@ -1,4 +1,4 @@
-"""Which model, and how it is adapted."""
+"""Settings of a model and of its adapter."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from concordant.config.names import Kernels, Precision
 @dataclass(kw_only=True)
 class LoraConfig:
     rank: int = 0  # 0 trains all weights
-    alpha: float = 32.0  # the update is scaled by alpha / rank
+    alpha: float = 32.0  # the adapter's update is multiplied by alpha / rank
     dropout: float = 0.0
-    target_modules: list[str] = field(default_factory=list)  # empty: every linear layer but the head
+    target_modules: list[str] = field(default_factory=list)  # empty: every linear layer except the head
     on_top: bool = False  # merge the adapter that the model starts from, and train a new one over it
 
 
@@ -21,9 +21,9 @@ class ModelConfig:
     name: str = ""  # builtin:tiny | builtin:small | PATH | hub ID | package:NAME/FOLDER
     _: KW_ONLY
     adapter: str = ""  # PEFT adapter folder to start from
-    trust_remote_code: bool = False  # runs Python code that comes with the model: type it yourself
-    precision: Precision = "auto"  # of autocast; weights and optimizer stay fp32
+    trust_remote_code: bool = False  # run Python code that comes with the model; only for authors whom you trust
+    precision: Precision = "auto"  # precision of autocast; weights and optimizer stay fp32
     activation_checkpointing: bool = False  # recompute activations in backward: less memory, about a third more time
     device: str = "auto"  # auto | cpu | cuda
-    kernels: Kernels = "fast"  # plain runs the models' own code everywhere: slower, for comparisons
+    kernels: Kernels = "fast"  # plain uses only the model's own code: slower, for comparisons
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -1,8 +1,8 @@
-"""The names that a config may hold where few are allowed, and what is known of them without any mathematics.
+"""The allowed values of config keys that take one of a few names, and facts about these names.
 
-A name stands here once. Help pages, docs/config.md, error messages and editors read it from its type. The tables that
-map a name to its mathematics are in core/ (losses, advantages, KL, aggregations), training/schedule.py,
-models/scalar_head.py and data/formats.py; tests/test_names.py says that names and tables agree.
+Each name is listed only here. Help pages, docs/config.md, error messages and editors read the names from their type.
+The tables that map a name to its mathematics are in core/ (losses, advantages, KL, aggregations), training/schedule.py,
+models/scalar_head.py and data/formats.py; tests/test_names.py checks that names and tables agree.
 """
 
 from __future__ import annotations
@@ -51,6 +51,6 @@ KLEstimator = Literal["k1", "k2", "k3", "exact"]
 KLControllerName = Literal["fixed", "adaptive"]
 
 NEEDS_CRITIC: frozenset[AdvantageName] = frozenset({"gae"})
-COMPARES_SAMPLES: frozenset[AdvantageName] = frozenset({"rloo", "grpo"})  # of one prompt: at least two are needed
+COMPARES_SAMPLES: frozenset[AdvantageName] = frozenset({"rloo", "grpo"})  # needs two samples a prompt or more
 REWARD_ESTIMATORS: frozenset[KLEstimator] = frozenset({"k1"})  # a penalty on every token
 LOSS_ESTIMATORS: frozenset[KLEstimator] = frozenset({"k2", "k3", "exact"})  # k1's expected gradient is 0

@@ -1,7 +1,7 @@
-"""Settings that would do nothing, because of another setting or because of the verb.
+"""Settings that have no effect because of another setting or because of the verb.
 
-A person who changes such a key would believe that it worked, so a changed key of this table is refused. A key that a
-pipeline file gives to all its stages is left out where it would do nothing.
+A person who changes such a key would think that the change worked. So a changed key of this table is refused. If a
+pipeline file gives a key to all its stages, the key is left out of the stages where it has no effect.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from concordant.config.names import NEEDS_CRITIC
 
 @dataclass(frozen=True, slots=True)
 class NoEffect:
-    """Keys that do nothing where ``when`` holds; a key that ends in a dot is a whole section."""
+    """Keys that have no effect if ``when`` is true. A key that ends with a dot means a whole section."""
 
     keys: tuple[str, ...]
     why: str
@@ -29,14 +29,14 @@ class NoEffect:
 
 def _without_rank(section: str) -> NoEffect:
     keys = tuple(f"{section}.lora.{name}" for name in ("alpha", "dropout", "target_modules", "on_top"))
-    why = f"{section}.lora.rank is 0, so there is no adapter to shape; set it above 0"
+    why = f"{section}.lora.rank is 0, so there is no adapter; set it above 0"
     return NoEffect(keys, why, lambda v: v[f"{section}.lora.rank"] == 0)
 
 
 def _beside_adapter(section: str) -> NoEffect:
     why = (
-        f"the adapter in {section}.adapter goes on as it is; for a new one over it set {section}.lora.on_top true, "
-        f"for a new one alone leave {section}.adapter empty"
+        f"training continues with the adapter in {section}.adapter; for a new one over it set "
+        f"{section}.lora.on_top true, for a new one alone leave {section}.adapter empty"
     )
     keys = (f"{section}.lora.",)
     return NoEffect(keys, why, lambda v: bool(v[f"{section}.adapter"]) and not v[f"{section}.lora.on_top"])
@@ -47,16 +47,16 @@ _TRAINS_NOTHING = NoEffect(
 )
 _GREEDY = NoEffect(
     ("sampling.top_p", "sampling.top_k"),
-    "sampling.temperature 0 takes the most likely token, whatever others there are",
+    "sampling.temperature 0 always takes the most likely token",
     lambda v: v["sampling.temperature"] == 0,
 )
-_MERGED = "weights are merged in fp32 on the CPU and the model is never run"
-_NEVER_SPLIT = NoEffect(("data.test_fraction",), "all records are read, held-out ones too")
+_MERGED = "weights are merged in fp32 on the CPU, and the model does not run"
+_NEVER_SPLIT = NoEffect(("data.test_fraction",), "all records are read, including the held-out ones")
 _RESPONSES_SAMPLED = (
-    NoEffect(("data.max_response_tokens",), "responses are sampled; sampling.max_new_tokens bounds them"),
+    NoEffect(("data.max_response_tokens",), "responses are sampled; sampling.max_new_tokens limits their length"),
     NoEffect(
         ("data.too_long",),
-        "the data's prompts are read and not its responses; a prompt that is too long is cut at its start",
+        "only the prompts of the data are used, and a prompt that is too long is cut at its start",
         lambda v: v["data.too_long"] == "cut_response_end",
     ),
 )
@@ -66,7 +66,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         _without_rank("model"),
         NoEffect(
             ("data.test_fraction",),
-            "data.test_path is what is held out, so nothing is split off",
+            "data.test_path is the held-out data, so no data is split off",
             lambda v: bool(v["data.test_path"]),
         ),
         NoEffect(
@@ -84,17 +84,17 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         *_RESPONSES_SAMPLED,
         NoEffect(
             ("kl.target", "kl.horizon"),
-            "a fixed coefficient has no target; set kl.controller adaptive",
+            "a fixed coefficient does not aim at a target; set kl.controller adaptive",
             lambda v: v["kl.controller"] == "fixed",
         ),
         NoEffect(
             ("critic.", "critic_head", "critic_learning_rate", "critic_warmup", "value_clip", "value_coefficient"),
-            "rloo and grpo learn no critic; set advantage gae",
+            "rloo and grpo have no critic; set advantage gae",
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
         NoEffect(
             ("gamma", "lam"),
-            "rloo and grpo compare whole responses and discount nothing; set advantage gae",
+            "rloo and grpo compare whole responses and do not discount; set advantage gae",
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
         NoEffect(
@@ -108,27 +108,27 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.EvaluateConfig: (
         _TRAINS_NOTHING,
         _GREEDY,
-        NoEffect(("model.name",), "the models are those of --policies; give NAME=PATH there"),
+        NoEffect(("model.name",), "--policies names the models; give NAME=PATH there"),
         NoEffect(("sampling.n",), "every policy answers once; give --policies NAME=best_of_n:N:PATH for the best of N"),
     ),
     s.ScoreConfig: (
         _TRAINS_NOTHING,
-        NoEffect(("model.adapter",), "an adapter folder names its base; give it as --model.name"),
+        NoEffect(("model.adapter",), "an adapter folder names its base; give the adapter folder as --model.name"),
         _NEVER_SPLIT,
         NoEffect(
             ("data.max_prompt_tokens", "data.max_response_tokens", "data.too_long"),
-            "every answer is scored, however long",
+            "answers of every length are scored",
         ),
     ),
     s.PrepareConfig: (
         NoEffect(
             ("model.adapter", "model.precision", "model.device", "model.kernels", "model.lora.")
             + ("model.activation_checkpointing",),
-            "of the model only the tokenizer is used",
+            "only the tokenizer of the model is used",
         ),
         NoEffect(
             ("data.max_prompt_tokens", "data.max_response_tokens", "data.too_long"),
-            "rows of any length are kept; the verbs that train have limits",
+            "rows of every length are kept; only the verbs that train have limits",
         ),
         NoEffect(("data.template_args",), "rows are kept as messages; the verbs that render them have a chat template"),
     ),
@@ -154,7 +154,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
 
 
 def idle(config_class: type, values: Mapping[str, Any]) -> dict[str, str]:
-    """Keys that were changed from their default and do nothing, each with the reason."""
+    """Keys that differ from their default and have no effect, each with the reason."""
     rules = [rule for owner in config_class.__mro__[:-1] for rule in NO_EFFECT.get(owner, ())]
     rules = [rule for rule in rules if rule.when(values)]
     found: dict[str, str] = {}

@@ -1,6 +1,6 @@
-"""From a command line or a YAML mapping to a config: dotted keys, types, ranges, and the nearest name for a wrong one.
+"""Makes a config from a command line or a YAML mapping. An unknown key is refused with the nearest known one.
 
-Types and the help page are jsonargparse's; what a key may be called, and the words of every error, are ours.
+jsonargparse converts types and makes the help page. The names of keys and the words of all errors come from here.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ Flat = dict[str, Any]  # values by dotted key
 
 @dataclass(slots=True)
 class Options:
-    """What a command line said, before types are looked at."""
+    """The options of a command line, before their types are checked."""
 
-    files: list[str] = field(default_factory=list)  # --config, in order
+    files: list[str] = field(default_factory=list)  # files given by --config, in order
     values: Flat = field(default_factory=dict)
     print_config: bool = False
 
 
 def parse_command(verb: str, config_class: type[Config], arguments: Sequence[str]) -> tuple[Config, Options]:
-    """The config of ``concordant VERB ARGUMENTS``; not yet validated when it is only to be printed."""
+    """The config of ``concordant VERB ARGUMENTS``. With --print_config it is not validated."""
     options = read_options(config_class, arguments, f"concordant {verb}")
     layers = []
     for path in options.files:
         mapping = load_yaml(path)
         of = mapping.pop("verb", verb)
         if of != verb:
-            raise UserError(f"{path} is a config of {of}, not of {verb}; use `concordant run {path}`")
+            raise UserError(f"{path} is a config of {of} and not of {verb}; use `concordant run {path}`")
         layers.append(flat_keys(config_class, mapping, path))
     config = typed(config_class, [*layers, options.values])
     if not options.print_config:
@@ -49,7 +49,7 @@ def parse_command(verb: str, config_class: type[Config], arguments: Sequence[str
 
 
 def read_options(config_class: type, arguments: Sequence[str], command: str) -> Options:
-    """What a verb's command line says, by dotted key."""
+    """The options of a verb's command line by dotted key."""
     keys, options = schema(config_class), Options()
     if config_class in MAIN_KEY and arguments and not arguments[0].startswith("--"):
         arguments = [f"--{MAIN_KEY[config_class]}={arguments[0]}", *arguments[1:]]
@@ -75,25 +75,25 @@ def split_options(arguments: Sequence[str], command: str) -> list[tuple[str, lis
         elif takes_more:
             found[-1][1].append(token)
         else:
-            raise UserError(f'{command}: "{token}" stands alone; options look like --train.max_steps=10')
+            raise UserError(f'{command}: "{token}" belongs to no option; options look like --train.max_steps=10')
     return found
 
 
 def assign(keys: Schema, name: str, values: Sequence[str], into: Flat, hint: str = "") -> None:
-    """Put an option's values under its key: a list's repetitions add up, a bare flag is True."""
+    """Store the values of an option under its key. Repeated list options are joined; a flag without a value is True."""
     known = keys.fields[known_key(keys, name, "option", hint)]
     if not values and known.kind is not bool:
         raise UserError(f"--{name} needs a value: --{name}=VALUE")
     if known.kind == list[str]:
         into.setdefault(known.key, []).extend(item for value in values for item in _items(value, known.key))
     elif len(values) > 1:
-        raise UserError(f'--{name} takes one value; "{values[1]}" stands alone')
+        raise UserError(f'--{name} takes one value; "{values[1]}" belongs to no option')
     else:
         into[known.key] = values[0] if values else True
 
 
 def known_key(keys: Schema, name: str, what: str, hint: str = "") -> str:
-    """``name`` as a dotted key of ``keys``: a section stands for its main key; else an error with the nearest."""
+    """``name`` as a dotted key. A section means its main key. An unknown name is an error with the nearest key."""
     dashes = "--" if what == "option" else ""
     if name in keys.fields:
         return name
@@ -110,7 +110,7 @@ def known_key(keys: Schema, name: str, what: str, hint: str = "") -> str:
 
 
 def flat_keys(config_class: type, mapping: Mapping[str, Any], source: str) -> Flat:
-    """A nested mapping by dotted key. Unknown keys and sections that are not mappings are errors."""
+    """The values of a nested mapping by dotted key. An unknown key, or a section that is no mapping, is an error."""
     keys, flat = schema(config_class), {}
 
     def walk(values: Mapping[Any, Any], prefix: str) -> None:
@@ -128,7 +128,7 @@ def flat_keys(config_class: type, mapping: Mapping[str, Any], source: str) -> Fl
 
 
 def typed(config_class: type[Config], layers: Sequence[Flat]) -> Config:
-    """Later layers win over earlier ones, all over the defaults; every value gets the type of its key."""
+    """The config made from the defaults and then from each layer in turn. Values are converted to their key's type."""
     keys = schema(config_class)
     values = {key: known.default for key, known in keys.fields.items()}
     for layer in layers:
@@ -136,14 +136,14 @@ def typed(config_class: type[Config], layers: Sequence[Flat]) -> Config:
     for key, value in values.items():
         known = keys.fields[key]
         if known.kind == list[str] and isinstance(value, str):
-            values[key] = [value]  # one item needs no brackets
+            values[key] = [value]  # a list of one item may be given without brackets
         wrong = value is None or (known.kind is bool and not isinstance(value, bool) and value not in ("true", "false"))
         if wrong:
             raise UserError(type_problem(known, value))
     return build(config_class, _cast(config_class, keys, values))
 
 
-_PARSERS: dict[type, ArgumentParser] = {}  # a pipeline casts one class for many stages
+_PARSERS: dict[type, ArgumentParser] = {}  # kept, because a pipeline uses one class for many stages
 
 
 def _cast(config_class: type, keys: Schema, values: Flat) -> Flat:
@@ -161,7 +161,7 @@ def _cast(config_class: type, keys: Schema, values: Flat) -> Flat:
 
 
 def parser(verb: str, config_class: type, summary: str = "") -> ArgumentParser:
-    """jsonargparse's parser over the class's keys, the comments of the source as help."""
+    """jsonargparse's parser for the keys of the class, with the comments of the source as help texts."""
     from jsonargparse import ArgumentParser
 
     result = ArgumentParser(prog=f"concordant {verb}", description=summary, exit_on_error=False, allow_abbrev=False)
@@ -175,7 +175,7 @@ def parser(verb: str, config_class: type, summary: str = "") -> ArgumentParser:
         text = describe(known)
         groups[key.rpartition(".")[0]].add_argument(
             f"--{key}",
-            type=str if known.is_choice else known.kind,  # an unknown name is refused in our words, by `validate`
+            type=str if known.is_choice else known.kind,  # `validate` refuses an unknown name, in our words
             default=known.default,
             help=text.replace("%", "%%"),
         )
@@ -183,31 +183,31 @@ def parser(verb: str, config_class: type, summary: str = "") -> ArgumentParser:
 
 
 def describe(known: Field) -> str:
-    """The comment of the source, and the range where the comment does not name it."""
+    """The comment of the source, with the range if the comment does not state the range."""
     allowed = expected(known)
     new = [part for part in allowed.split(" | ") if part.strip('"') not in known.comment]
     return "; ".join(filter(None, [known.comment, allowed if new else ""]))
 
 
 def help_text(verb: str, config_class: type, summary: str) -> str:
-    """The page of ``concordant VERB --help``."""
+    """The help page that ``concordant VERB --help`` prints."""
     page = parser(verb, config_class, summary)
     bare = f" [{MAIN_KEY[config_class].upper()}]" if config_class in MAIN_KEY else ""
     page.usage = (
         f"concordant {verb}{bare} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] [--print_config]"
     )
-    page.add_argument("--config", metavar="FILE", help="YAML to start from; options on the command line win")
+    page.add_argument("--config", metavar="FILE", help="YAML file with values; the command line overrides them")
     page.add_argument("--print_config", action="store_true", help="print the resolved config as YAML and stop")
     return str(page.format_help())
 
 
 def to_mapping(verb: str, config: Any) -> dict[str, Any]:
-    """The nested mapping that config.yaml holds: the verb first, then every key, defaults too."""
+    """The nested mapping for config.yaml: the verb first, then every key, including defaults."""
     return {"verb": verb, **nest(flatten(config))}
 
 
 def _items(text: str, key: str) -> list[str]:
-    """``[a, b]`` is a list in YAML's spelling; anything else is one item."""
+    """The items of a text: ``[a, b]`` is a YAML list, and any other text is one item."""
     if not (text.startswith("[") and text.endswith("]")):
         return [text]
     return [str(item) for item in parse_yaml(text, f"--{key}")]

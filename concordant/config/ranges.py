@@ -1,4 +1,4 @@
-"""What one value may be beyond its type: numbers in a range, text of a form. Names out of a few: names.py."""
+"""Limits of single values: ranges of numbers and forms of text. Keys that take one of a few names are in names.py."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from concordant.core.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A number's range in the usual notation, ``[0, 1)``: square brackets include the end, round ones do not.
+    """The range of a number in the usual notation, such as ``[0, 1)``: a square bracket includes the end.
 
-    NaN is in no range."""
+    NaN is in no range.
+    """
 
     text: str
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with ``value``, None where nothing is."""
+        """The problem of ``value``; None if there is no problem."""
         low, high = (float(end) for end in self.text[1:-1].replace("∞", "inf").split(","))
         above = low <= value if self.text[0] == "[" else low < value
         below = value <= high if self.text[-1] == "]" else value < high
@@ -33,7 +34,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Text of a certain form."""
+    """A text of a certain form."""
 
     pattern: str
     expected: str
@@ -44,7 +45,7 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class NamedPaths:
-    """A list of NAME=PATH, each name once; where ``samples`` is True a path may also be best_of_n:N:PATH."""
+    """A list of NAME=PATH, each name once. If ``samples`` is True, a path may also be best_of_n:N:PATH."""
 
     samples: bool = False
 

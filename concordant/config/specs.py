@@ -8,14 +8,14 @@ from concordant.core.errors import UserError
 
 
 def named(values: Sequence[str]) -> dict[str, str]:
-    """``["sft=runs/sft/model", …]`` by name, in order; a missing "=" or a name given twice is an error."""
+    """Paths by name from ``["sft=runs/sft/model", …]``, in order. A missing "=" or a repeated name is an error."""
     result: dict[str, str] = {}
     for value in values:
         name, equals, path = value.partition("=")
         if not (name and equals and path):
             raise UserError(f'"{value}" is not NAME=PATH, e.g. sft=runs/sft/model')
         if name in result:
-            raise UserError(f'"{name}" is named twice ({result[name]} and {path})')
+            raise UserError(f'the name "{name}" is given twice ({result[name]} and {path})')
         result[name] = path
     return result
 

@@ -1,4 +1,4 @@
-"""One dataclass a verb. Defaults are those of the paper or of common practice; comments give units and reasons."""
+"""One dataclass for each verb. Defaults follow the papers or common practice. Comments give units and reasons."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from concordant.config.train import TrainConfig
 
 @dataclass(kw_only=True)
 class RunConfig:
-    """What every verb that trains has."""
+    """The settings that all verbs that train share."""
 
     output: str = ""  # run folder
-    seed: int = 0  # of every random draw
+    seed: int = 0  # seed of all random numbers
     resume: Resume = ""  # "auto": continue from the newest valid checkpoint; "force": even with other settings or data
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -40,25 +40,25 @@ class RunConfig:
 @dataclass(kw_only=True)
 class SFTConfig(RunConfig):
     responses: Responses = "both"  # which answers of a pair are imitated
-    packing: bool = True  # several dialogues share a row where rows are padded; False: one a row
+    packing: bool = True  # where rows are padded, several dialogues share a row; False: each has its own row
 
 
 @dataclass(kw_only=True)
 class RewardConfig(RunConfig):
-    margin: float = 0.0  # reward units the chosen must lead by; a pair's own margin is added
-    temperature: float = 1.0  # scores are divided by it inside the loss
-    label_smoothing: float = 0.0  # share of labels believed to be flipped
+    margin: float = 0.0  # reward units by which the chosen answer must lead; a pair's own margin is added
+    temperature: float = 1.0  # scores are divided by this number inside the loss
+    label_smoothing: float = 0.0  # share of labels that are assumed to be wrong
     centering: float = 0.0  # weight of (chosen + rejected)², which keeps scores around 0
-    lm_coefficient: float = 0.0  # weight of the chosen answer's language-model loss beside Bradley–Terry's
-    validation_fraction: float = 0.05  # slice of train that picks the best checkpoint; held-out pairs only report
+    lm_coefficient: float = 0.0  # weight of the language-model loss of chosen answers, added to Bradley–Terry's loss
+    validation_fraction: float = 0.05  # share of the training pairs that chooses the best weights
 
 
 @dataclass(kw_only=True)
 class DPOConfig(RunConfig):
-    loss: PreferenceLossName = "sigmoid"  # of a pair, see docs/algorithms.md
+    loss: PreferenceLossName = "sigmoid"  # the loss of a pair, see docs/algorithms.md
     beta: float = 0.1  # reward per nat of log-ratio
-    label_smoothing: float = 0.0  # share of labels believed to be flipped: sigmoid is then cDPO, IPO aims at less
-    reference: str = ""  # model folder; empty: the policy as it starts
+    label_smoothing: float = 0.0  # share of labels assumed to be wrong: sigmoid becomes cDPO, IPO gets a lower target
+    reference: str = ""  # model folder; empty: the policy before its first step
 
 
 @dataclass(kw_only=True)
@@ -66,9 +66,9 @@ class KLConfig:
     place: KLPlace = "reward"  # reward (a penalty on every token, k1) | loss (k2, k3 or exact)
     estimator: KLEstimator = "k1"  # k1 in the loss has zero expected gradient and is refused
     coefficient: float = 0.05  # reward units per nat
-    controller: KLControllerName = "fixed"  # adaptive moves the coefficient until KL is at its target
-    target: float = 6.0  # nats a response, the adaptive controller's aim
-    horizon: int = 10_000  # responses over which the adaptive controller moves
+    controller: KLControllerName = "fixed"  # adaptive changes the coefficient until the KL reaches its target
+    target: float = 6.0  # nats a response; the KL at which the adaptive controller aims
+    horizon: int = 10_000  # responses; with a larger number the adaptive controller changes the coefficient more slowly
 
 
 @dataclass(kw_only=True)
@@ -78,28 +78,28 @@ class PPOConfig(RunConfig):
     )  # PATH | module:function | rule:NAME, each with an optional "=weight"
     reward_normalize: RewardNormalize = "start"  # none | start (once, from the first policy's samples) | running
     reward_clip: float = 0.0  # absolute value after normalisation; 0 is off
-    missing_eos_penalty: float = 0.0  # subtracted from the reward of a response that never ended
-    advantage: AdvantageName = "gae"  # gae learns a critic; rloo and grpo compare the samples of a prompt
-    gamma: float = 1.0  # discount a token
+    missing_eos_penalty: float = 0.0  # subtracted from the reward of a response without an end token
+    advantage: AdvantageName = "gae"  # gae trains a critic; rloo and grpo compare the samples of a prompt
+    gamma: float = 1.0  # discount for each token
     lam: float = 0.95  # GAE's λ
-    whiten: bool = True  # advantages to mean 0, deviation 1, over the whole step's response tokens
+    whiten: bool = True  # scale advantages to mean 0 and standard deviation 1 over all response tokens of the step
     kl: KLConfig = field(default_factory=KLConfig)
-    clip: float = 0.2  # probability ratio's distance from 1
-    value_clip: float = 0.2  # reward units; 0 is off
+    clip: float = 0.2  # the policy loss limits the probability ratio to 1 - clip … 1 + clip
+    value_clip: float = 0.2  # reward units; the value loss limits the change of a value; 0 is off
     value_coefficient: float = 0.5
     entropy_coefficient: float = 0.0  # reward units per nat; positive raises entropy
-    aggregation: AggregationName = "token-mean"  # of the policy's loss over tokens and responses
+    aggregation: AggregationName = "token-mean"  # how the policy's loss is averaged over tokens and responses
     inner_epochs: int = 2  # passes over a step's rollouts
-    minibatches: int = 2  # optimizer steps a pass
-    stop_kl: float = 0.0  # nats a token, approximate KL from the sampling policy that ends the inner epochs; 0 is off
+    minibatches: int = 2  # optimizer steps in each pass
+    stop_kl: float = 0.0  # nats a token; the inner epochs end when the KL from the sampling policy exceeds it; 0 is off
     critic: ModelConfig = field(
         default_factory=ModelConfig
-    )  # empty name: from the reward model where it can, else the policy
+    )  # empty name: the critic starts from the reward model if possible, else from the policy
     critic_head: CriticHead = "linear"  # mlp has a hidden layer
-    critic_learning_rate: float = 0.0  # 0: the policy's
-    critic_warmup: int = 0  # steps in which only the critic learns
-    reference: str = ""  # model folder; empty: the policy as it starts
-    allow_truncated_sampling: bool = False  # accept top-p/top-k, whose log-probs the learner cannot reproduce
+    critic_learning_rate: float = 0.0  # 0: the policy's learning rate
+    critic_warmup: int = 0  # first steps, in which only the critic is trained
+    reference: str = ""  # model folder; empty: the policy before its first step
+    allow_truncated_sampling: bool = False  # accept top_p and top_k, whose log-probs the learner cannot reproduce
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
@@ -107,30 +107,30 @@ class PPOConfig(RunConfig):
 class BestOfNConfig:
     output: str = ""
     seed: int = 0
-    resume: Resume = ""  # "auto": continue after the prompts answered already; "force": even if settings or data differ
+    resume: Resume = ""  # "auto": continue after the answered prompts; "force": also with changed settings or data
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     reward: list[str] = field(default_factory=list)
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(n=4))
-    split: Split = "train"  # whose prompts are answered
+    split: Split = "train"  # the part of the data whose prompts are answered
 
 
 @dataclass(kw_only=True)
 class EvaluateConfig:
-    policies: list[str] = field(default_factory=list)  # name=PATH; name=best_of_n:N:PATH samples N and keeps the best
+    policies: list[str] = field(default_factory=list)  # name=PATH, or name=best_of_n:N:PATH for the best of N samples
     output: str = ""
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
-    reward: list[str] = field(default_factory=list)  # the proxy: what was trained on
-    judge: list[str] = field(default_factory=list)  # a reward never trained on; empty: gold where there is one
-    baseline: str = ""  # policy the others are compared with; empty: "sft" if named, else the first
-    reference: str = ""  # policy KL is measured from; empty: the baseline
-    runs: list[str] = field(default_factory=list)  # name=RUN_FOLDER whose curves are drawn
+    reward: list[str] = field(default_factory=list)  # the proxy, the reward that was trained on
+    judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
+    baseline: str = ""  # name of the policy to compare the others with; empty: "sft" if named, else the first
+    reference: str = ""  # name of the policy from which KL is measured; empty: the baseline
+    runs: list[str] = field(default_factory=list)  # name=RUN_FOLDER; the report draws the curves of these runs
     max_prompts: int = 400
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    side_by_side: int = 8  # prompts shown with every policy's answer, drawn by seed
-    bootstrap: int = 2_000  # resamples of prompts behind the interval
-    perplexity_text: str = ""  # text file; empty: the held-out responses
+    side_by_side: int = 8  # number of prompts, chosen by seed, that are shown with every policy's answer
+    bootstrap: int = 2_000  # resamples of prompts for the confidence intervals
+    perplexity_text: str = ""  # text file for the perplexity; empty: the held-out responses
     model: ModelConfig = field(default_factory=ModelConfig)  # device and precision of the policies
 
 
@@ -145,17 +145,17 @@ class ScoreConfig:
 class PrepareConfig:
     data: DataConfig = field(default_factory=DataConfig)
     output: str = ""
-    max_samples: int = 0  # rows kept; 0 is all
+    max_samples: int = 0  # number of rows to keep; 0 keeps all rows
     seed: int = 0
-    compare_with: str = ""  # a test set whose prompts are looked for in the data
-    model: ModelConfig = field(default_factory=ModelConfig)  # a name makes lengths tokens instead of words
+    compare_with: str = ""  # a test set; the card counts its prompts that are also in the data
+    model: ModelConfig = field(default_factory=ModelConfig)  # with a name, lengths are in tokens and not in words
 
 
 @dataclass(kw_only=True)
 class GenerateConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    prompt: str = ""  # one prompt typed on the command line, instead of data
+    prompt: str = ""  # one prompt on the command line, instead of data
     output: str = ""  # JSONL file; empty: the terminal
     seed: int = 0
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -171,7 +171,7 @@ class ChatConfig:
 
 @dataclass
 class MergeConfig:
-    model: ModelConfig = field(default_factory=ModelConfig)  # name: the base; adapter: what is merged into it
+    model: ModelConfig = field(default_factory=ModelConfig)  # name: the base; adapter: what to merge into the base
     output: str = ""
 
 

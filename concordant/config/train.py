@@ -1,4 +1,4 @@
-"""How long, how fast, and how often to look.
+"""Settings of the training loop.
 
 Some settings follow the method, the model and the data where none is given: see training/defaults.py.
 """
@@ -12,24 +12,24 @@ from concordant.config.names import Schedule
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    max_steps: int = 0  # optimizer (PPO: rollout) steps; 0: as many as `epochs` gives
+    max_steps: int = 0  # optimizer steps, for PPO rollout steps; 0: the number that `epochs` gives
     epochs: float = 0.0  # passes over the training data; 0 follows the data: a small set gets more passes
-    batch_size: int = 0  # prompts a step; 0 follows the data: 32, of a small set fewer
-    micro_batch_tokens: int = 0  # tokens a pass with gradient, padding too; 0: 1,536 on a CPU, 8,192 on a GPU
-    halve_on_oom: bool = False  # out of memory: halve micro_batch_tokens and do the step again, same gradient
-    learning_rate: float = 0.0  # 0 follows method, size of the model and LoRA
-    schedule: Schedule = "linear"  # how the rate falls after the warm-up
-    warmup_fraction: float = 0.05  # share of steps that raise the rate from 0
-    weight_decay: float = 0.0  # AdamW's
+    batch_size: int = 0  # prompts in each step; 0 follows the data: 32, fewer for a small set
+    micro_batch_tokens: int = 0  # tokens of a pass with gradient, with padding; 0: 1,536 on a CPU, 8,192 on a GPU
+    halve_on_oom: bool = False  # if memory runs out, halve micro_batch_tokens and repeat the step; same gradient
+    learning_rate: float = 0.0  # 0 follows the method, the size of the model and LoRA
+    schedule: Schedule = "linear"  # how the learning rate falls after the warm-up
+    warmup_fraction: float = 0.05  # share of the steps in which the learning rate rises
+    weight_decay: float = 0.0  # weight decay of AdamW
     beta1: float = 0.9
     beta2: float = 0.95
-    max_grad_norm: float = 1.0  # 0 is off
-    log_every: int = 1  # steps
-    evaluate_every: int = -1  # steps; -1: about eight times a run; 0: at the end only
-    save_every: int = 0  # steps between checkpoints; 0: by the clock alone
-    save_minutes: float = 1.0  # between checkpoints, longer where saving would take over 4 % of the time; 0: by steps
-    keep_last: int = 2  # checkpoints kept
-    early_stopping: int = 0  # evaluations without improvement before stopping; 0 is off
-    keep_best: bool = True  # export the best evaluation's weights rather than the last
-    threads: int = 0  # CPU threads; 0 is PyTorch's choice
+    max_grad_norm: float = 1.0  # larger gradients are clipped to this norm; 0 is off
+    log_every: int = 1  # steps between rows of metrics.jsonl
+    evaluate_every: int = -1  # steps between evaluations; -1: about eight a run; 0: only at the end
+    save_every: int = 0  # steps between checkpoints; 0: only by save_minutes
+    save_minutes: float = 1.0  # minutes between checkpoints, more if saving takes over 4 % of the time; 0: off
+    keep_last: int = 2  # number of checkpoints to keep
+    early_stopping: int = 0  # stop after so many evaluations without improvement; 0 is off
+    keep_best: bool = True  # export the weights of the best evaluation; False exports the last weights
+    threads: int = 0  # CPU threads; 0: PyTorch chooses
     tensorboard: bool = True

@@ -1,4 +1,4 @@
-"""YAML in and out: plain values only. A tag such as ``!!python/name:os.system`` is refused, never run."""
+"""Reads and writes YAML with plain values only. A tag such as ``!!python/name:os.system`` is refused and not run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from concordant.core.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also reads ``1e-4`` as a number (YAML 1.1: text) and refuses a key given twice."""
+    """PyYAML's safe loader, which also reads ``1e-4`` as a number and refuses a key that is given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # a list as a key fails below; "<<" may be given often
+                continue  # a list as a key fails below; "<<" may be given more than once
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f'key "{key}" is given twice', key_node.start_mark)
             seen.add(key)
@@ -32,7 +32,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The value ``text`` holds; ``source`` is named in the error."""
+    """The value of the YAML ``text``. An error names ``source``."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as problem:
@@ -56,5 +56,5 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def dump_yaml(value: Mapping[str, Any]) -> str:
-    """Plain YAML, keys in the order given."""
+    """Plain YAML with the keys in the given order."""
     return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, default_flow_style=False, width=120)

@@ -1,6 +1,6 @@
-"""From every policy's answers to the table: one pass, all policies on the same prompts.
+"""Compares the answers of policies to the same prompts and makes the numbers of the report's table.
 
-P prompts, S bootstrap resamples.
+S bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from concordant.evaluation.records import (
 def evaluate_policies(answers: Sequence[PolicyAnswers], baseline: str, bootstrap: int, seed: int) -> Evaluation:
     """Compare ``answers`` with those of the policy named ``baseline``.
 
-    Wins are decided by the first of gold, judge and proxy that scored every policy. ``bootstrap`` resamples
-    of prompts give the 95 % intervals (0: none), drawn from the stream of ``seed``.
-    Raises UserError for an unknown baseline, two policies of one name, or nothing to compare; ValueError for
-    answers that are not to the same prompts or scores that are not finite.
+    The first of gold, judge and proxy that scored every policy decides the wins. The 95 % intervals come from
+    ``bootstrap`` resamples of prompts, drawn by ``seed``; with 0 there are no intervals. Raises UserError if the
+    baseline is unknown, two policies have one name, or there is nothing to compare. Raises ValueError if the policies
+    answered different prompts or a score is not finite.
     """
     _check(answers, baseline)
     start = next(a for a in answers if a.name == baseline)
@@ -56,7 +56,7 @@ def _check(answers: Sequence[PolicyAnswers], baseline: str) -> None:
     names = [a.name for a in answers]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f'two policies are named "{twice[0]}": every policy needs a name of its own')
+        raise UserError(f'two policies have the name "{twice[0]}": give every policy a different name')
     if baseline not in names:
         raise unknown_name("baseline policy", baseline, names)
     if not len(answers[0].prompts):
@@ -70,9 +70,9 @@ def _check(answers: Sequence[PolicyAnswers], baseline: str) -> None:
             if len(values) != len(a.prompts):
                 raise ValueError(f"{a.name}: {len(values)} {column} for {len(a.prompts)} prompts")
         for s in SCORERS:
-            scores_P = _array(a, s)
-            if scores_P is not None and not np.isfinite(scores_P).all():
-                bad = int(np.flatnonzero(~np.isfinite(scores_P))[0])
+            scores_G = _array(a, s)
+            if scores_G is not None and not np.isfinite(scores_G).all():
+                bad = int(np.flatnonzero(~np.isfinite(scores_G))[0])
                 raise ValueError(f"{a.name}: the {s} score of prompt {bad} is not finite")
 
 
@@ -86,14 +86,14 @@ def _array(answers: PolicyAnswers, scorer: Scorer) -> NDArray[np.float64] | None
 
 
 def _mean(answers: PolicyAnswers, scorer: Scorer) -> float | None:
-    scores_P = _array(answers, scorer)
-    return None if scores_P is None else float(scores_P.mean())
+    scores_G = _array(answers, scorer)
+    return None if scores_G is None else float(scores_G.mean())
 
 
-def _gain(mine_P: NDArray[np.float64], base_P: NDArray[np.float64], bootstrap: int, seed: int) -> Gain:
-    difference_P, spread = mine_P - base_P, float(base_P.std())
-    mean = float(difference_P.mean())
-    return Gain(mean, mean / spread if spread > TIE else None, mean_interval(difference_P, bootstrap, seed))
+def _gain(mine_G: NDArray[np.float64], base_G: NDArray[np.float64], bootstrap: int, seed: int) -> Gain:
+    difference_G, spread = mine_G - base_G, float(base_G.std())
+    mean = float(difference_G.mean())
+    return Gain(mean, mean / spread if spread > TIE else None, mean_interval(difference_G, bootstrap, seed))
 
 
 def _scores(
@@ -102,18 +102,18 @@ def _scores(
     win_rate: float | None = None
     win_interval: Interval | None = None
     gain: Gain | None = None
-    rewards_P = _array(mine, "reward")
+    rewards_G = _array(mine, "reward")
     if decided_by is not None:
-        mine_P, base_P = _array(mine, decided_by), _array(base, decided_by)
-        assert mine_P is not None and base_P is not None  # decided_by scored every policy
-        points_P = win_points(mine_P, base_P)
-        win_rate, win_interval = float(points_P.mean()), mean_interval(points_P, bootstrap, seed)
-        gain = _gain(mine_P, base_P, bootstrap, seed)
+        mine_G, base_G = _array(mine, decided_by), _array(base, decided_by)
+        assert mine_G is not None and base_G is not None  # the deciding scorer scored every policy
+        points_G = win_points(mine_G, base_G)
+        win_rate, win_interval = float(points_G.mean()), mean_interval(points_G, bootstrap, seed)
+        gain = _gain(mine_G, base_G, bootstrap, seed)
     return PolicyScores(
         name=mine.name,
         prompts=len(mine.prompts),
         reward_mean=_mean(mine, "reward"),
-        reward_std=None if rewards_P is None else float(rewards_P.std()),
+        reward_std=None if rewards_G is None else float(rewards_G.std()),
         gold_mean=_mean(mine, "gold"),
         judge_mean=_mean(mine, "judge"),
         win_rate=win_rate,
@@ -131,7 +131,7 @@ def _scores(
 
 
 def _survivals(mine: PolicyAnswers, base: PolicyAnswers, bootstrap: int, seed: int) -> dict[Scorer, Survival]:
-    """By gold and by judge, where they and the proxy scored both policies and the baseline's answers differ."""
+    """The survival by gold and judge, if these and the proxy scored both policies and the baseline's answers differ."""
     found: dict[Scorer, Survival] = {}
     proxy = _array(mine, "reward"), _array(base, "reward")
     for scorer in SCORERS[:2]:
@@ -148,10 +148,10 @@ def _survival(
     bootstrap: int,
     seed: int,
 ) -> Survival:
-    """Each pair is (the policy's scores, the baseline's scores), shape (P,) each."""
+    """How much of the proxy's gain survives. Each pair is (the policy's scores, the baseline's scores), both (G,)."""
     gains = _gain(*proxy, bootstrap, seed), _gain(*other, bootstrap, seed)
     in_proxy, in_other = gains[0].deviations, gains[1].deviations
-    # a ratio over a gain that may as well be zero says nothing, however many digits it has
+    # If the proxy's gain may be zero, a ratio to this gain has no meaning.
     floor = gains[0].interval.low if gains[0].interval is not None else gains[0].mean
     if in_proxy is None or in_other is None or floor <= 0:
         return Survival(proxy=gains[0], other=gains[1], ratio=None, interval=None)
@@ -160,7 +160,7 @@ def _survival(
         spread = proxy[1].std(), other[1].std()
         means_S2 = resampled_means(np.stack([proxy[0] - proxy[1], other[0] - other[1]], axis=1), bootstrap, seed)
         proxy_S = means_S2[:, 0] / spread[0]
-        kept = proxy_S > 0  # the interval above leaves at most 2.5 % of them out
+        kept = proxy_S > 0  # leaves out at most 2.5 % of the resamples, because the interval is above 0
         interval = percentile_interval(means_S2[kept, 1] / spread[1] / proxy_S[kept])
     return Survival(proxy=gains[0], other=gains[1], ratio=in_other / in_proxy, interval=interval)
 
@@ -168,5 +168,5 @@ def _survival(
 def _lead(answers: Sequence[PolicyAnswers], decided_by: Scorer | None, bootstrap: int, seed: int) -> Gain | None:
     if decided_by is None or len(answers) < 2:
         return None
-    ranked = sorted((s for a in answers if (s := _array(a, decided_by)) is not None), key=lambda s_P: -s_P.mean())
+    ranked = sorted((s for a in answers if (s := _array(a, decided_by)) is not None), key=lambda s_G: -s_G.mean())
     return _gain(ranked[0], ranked[1], bootstrap, seed)

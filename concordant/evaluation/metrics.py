@@ -1,4 +1,4 @@
-"""Numbers of one policy's answers, and of two policies' answers to the same prompts."""
+"""Measures the answers of one policy, and compares the scores of two policies on the same prompts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from concordant.core.errors import UserError
 
-# Scores closer than this are a tie: the same quality added up in another order differs in its last bits.
+# Scores that differ by less are a tie, because sums of equal numbers in another order differ in their last bits.
 TIE = 1e-9
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 def words(text: str) -> list[str]:
-    """Lower-cased runs of letters and digits, apostrophes inside kept; punctuation is left out."""
+    """The words of a text in lower case: letters, digits and apostrophes inside words, without punctuation."""
     return _WORD.findall(text.casefold())
 
 
@@ -29,17 +29,17 @@ def _ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
 def distinct(responses: Sequence[str], n: int) -> float | None:
     """Different word n-grams over all word n-grams of all responses, in (0, 1].  Li et al. 2016.
 
-    None when no response has n words. It falls with the amount of text, as any language's vocabulary
-    grows slower than its texts: compare policies of like length, or read it beside the length.
+    None if no response has n words. The share falls as the amount of text grows, so compare only policies whose answers
+    have similar lengths.
     """
     grams = [gram for response in responses for gram in _ngrams(words(response), n)]
     return len(set(grams)) / len(grams) if grams else None
 
 
 def repetition(responses: Sequence[str], n: int = 4) -> float | None:
-    """Share of a response's word n-grams that it has said before, a mean over responses with at least n words.
+    """The share of a response's word n-grams that repeat an earlier one; the mean over responses with n words or more.
 
-    0 is no repetition; "thank you thank you thank you thank you" is 0.6. None when no response has n words.
+    0 means no repetition; "thank you thank you thank you thank you" gives 0.6. None if no response has n words.
     """
     shares = []
     for response in responses:
@@ -49,16 +49,16 @@ def repetition(responses: Sequence[str], n: int = 4) -> float | None:
     return math.fsum(shares) / len(shares) if shares else None
 
 
-def win_points(scores_P: NDArray[np.float64], baseline_P: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where the policy's answer scores higher, 0.5 for a tie, 0 where lower, shape (P,)."""
-    difference_P = scores_P - baseline_P
-    return np.where(np.abs(difference_P) <= TIE, 0.5, (difference_P > 0).astype(np.float64))
+def win_points(scores_G: NDArray[np.float64], baseline_G: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where the policy's answer has the higher score, 0.5 for a tie, 0 where the lower score, shape (G,)."""
+    difference_G = scores_G - baseline_G
+    return np.where(np.abs(difference_G) <= TIE, 0.5, (difference_G > 0).astype(np.float64))
 
 
 def best_of_n_kl_bound(n: int) -> float:
-    """log n - (n-1)/n nats: no less than best-of-n's KL from the policy sampled.  Beirami et al. 2024.
+    """log n - (n-1)/n nats, an upper bound of best-of-n's KL from the sampled policy.  Beirami et al. 2024.
 
-    Exact when no two answers tie and no answer has a noticeable probability; a bound always.
+    The bound is exact if no two answers tie and every single answer is very unlikely.
     """
     if n < 1:
         raise UserError(f"best-of-n with n = {n}: n is the number of samples a prompt, at least 1")

@@ -1,4 +1,4 @@
-"""What an evaluation is made of: every policy's answers to the same prompts, and what was measured of them."""
+"""The records of an evaluation: the answers of every policy to the same prompts, and the measured numbers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Literal
 from concordant.data.records import Message
 
 Scorer = Literal["gold", "judge", "reward"]
-SCORERS: tuple[Scorer, ...] = ("gold", "judge", "reward")  # the most to be trusted first
+SCORERS: tuple[Scorer, ...] = ("gold", "judge", "reward")  # the most reliable first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyAnswers:
-    """One policy's answers to the held-out prompts, one a prompt, in the order every policy shares."""
+    """One policy's answers, one for each held-out prompt. The order of the prompts is the same for every policy."""
 
     name: str
     prompts: Sequence[tuple[Message, ...]]
     responses: Sequence[str]
     lengths: Sequence[int]  # tokens, the end token included
     ended: Sequence[bool]  # True where the policy sampled an end token
-    rewards: Sequence[float] | None = None  # the proxy: what was trained on
-    gold: Sequence[float] | None = None  # the true quality, where it is known
-    judge: Sequence[float] | None = None  # a reward model no policy was trained on
-    kl: float | None = None  # nats a response, from the reference
-    kl_is_bound: bool = False  # True for best-of-n, whose KL is known as a bound only
-    perplexity: float | None = None  # on held-out text; None for best-of-n, which is no distribution to ask
+    rewards: Sequence[float] | None = None  # scores by the proxy, the reward that was trained on
+    gold: Sequence[float] | None = None  # the true quality, if it is known
+    judge: Sequence[float] | None = None  # scores by a reward model that no policy was trained on
+    kl: float | None = None  # from the reference, nats a response
+    kl_is_bound: bool = False  # True for best-of-n, for which only a bound of the KL is known
+    perplexity: float | None = None  # on held-out text; None for best-of-n, which gives no probabilities
 
     def scores(self, scorer: Scorer) -> Sequence[float] | None:
         return {"gold": self.gold, "judge": self.judge, "reward": self.rewards}[scorer]
@@ -42,26 +42,26 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """How much better than the baseline on the same prompts, by one scorer."""
+    """The gain over the baseline on the same prompts, measured by one scorer."""
 
     mean: float  # in the scorer's own units
-    deviations: float | None  # in standard deviations of the baseline's answers; None where those all score the same
+    deviations: float | None  # in standard deviations of the baseline's answers; None if these all have one score
     interval: Interval | None  # of the mean; None without a bootstrap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survival:
-    """How much of what the proxy says was gained another scorer confirms, on the same answers."""
+    """How much of the gain by the proxy another scorer confirms on the same answers."""
 
     proxy: Gain
     other: Gain
-    ratio: float | None  # other's gain over the proxy's, both in deviations; None where the proxy's is within noise
-    interval: Interval | None  # of the ratio
+    ratio: float | None  # the other gain over the proxy's gain, in deviations; None if the proxy's is within noise
+    interval: Interval | None  # interval of the ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyScores:
-    """One line of the table. None is "not known"."""
+    """One line of the table. None means "not known"."""
 
     name: str
     prompts: int
@@ -89,11 +89,11 @@ class Evaluation:
     answers: tuple[PolicyAnswers, ...]
     policies: dict[str, PolicyScores]
     baseline: str
-    decided_by: Scorer | None  # whose scores decide wins; None when nothing scored the answers
+    decided_by: Scorer | None  # the scorer that decides wins; None if nothing scored the answers
     survival: dict[str, dict[Scorer, Survival]]  # of every policy but the baseline, by gold and by judge where known
     lead: Gain | None  # of the best policy by ``decided_by`` over the second best
     seed: int
-    bootstrap: int  # resamples behind the intervals
+    bootstrap: int  # resamples for the intervals
 
     @property
     def prompts(self) -> int:
@@ -104,7 +104,7 @@ class Evaluation:
         return {"gold": scores.gold_mean, "judge": scores.judge_mean, "reward": scores.reward_mean}[scorer]
 
     def ranking(self) -> list[str]:
-        """Policies, the best first, by the scorer that decides wins; empty when nothing does."""
+        """The policies, the best first, by the scorer that decides wins; empty if no scorer does."""
         if self.decided_by is None:
             return []
         means = {name: self.mean(name, self.decided_by) for name in self.policies}

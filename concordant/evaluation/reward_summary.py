@@ -1,7 +1,4 @@
-"""How good a reward model is on held-out pairs: right how often, as sure as it should be, or merely fond of length.
-
-N pairs.
-"""
+"""Measures a reward model on held-out pairs: its accuracy, its calibration and its preference for longer answers."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from concordant.evaluation.records import Interval
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationBin:
-    """Pairs whose confidence σ(|Δ|) falls in [low, high)."""
+    """The pairs whose confidence σ(|Δ|) is in [low, high)."""
 
     low: float
     high: float
@@ -42,11 +39,11 @@ class RewardModelSummary:
     pairs: int
     accuracy: float  # share of pairs where the chosen answer scores higher, ties half
     accuracy_interval: Interval | None
-    bayes_accuracy: float | None  # what a judge who knew the label's true model would reach
-    score_mean: float  # of all held-out answers, raw reward units: what a policy's answers are compared with
+    bayes_accuracy: float | None  # the accuracy that the labels' true probabilities would reach
+    score_mean: float  # of all held-out answers, raw reward units; the scores of a policy are compared with it
     score_std: float
-    longer_accuracy: float  # of "always prefer the longer", ties half: the score to beat
-    log_loss: float  # mean of -log σ(Δ), nats; ln 2 is a coin
+    longer_accuracy: float  # of the rule "always prefer the longer answer", ties half
+    log_loss: float  # mean of -log σ(Δ), nats; guessing gives ln 2
     calibration_error: float  # expected calibration error: mean |observed - predicted| over bins, weighted by pairs
     bins: tuple[CalibrationBin, ...]  # bins without pairs are left out
     by_length: tuple[LengthGroup, ...]  # groups without pairs are left out
@@ -83,65 +80,65 @@ def summarise_reward_model(
     bootstrap: int = 2_000,
     seed: int = 0,
 ) -> RewardModelSummary:
-    """Held-out figures from N pairs' scores (reward units), lengths (tokens or words) and P(chosen preferred).
+    """The figures of held-out pairs, from their scores (reward units), lengths and P(chosen preferred).
 
-    A pair is shown with its chosen answer first, so σ(Δ) alone could not be wrong by being too low: the
-    confidence is that of the answer the model would pick, σ(|Δ|) in [0.5, 1], in ``bins`` of equal width.
-    Raises UserError when there is no pair, ValueError for columns of different lengths or scores not finite.
+    Lengths are in tokens or words. The confidence is the probability of the answer that the model prefers, σ(|Δ|) in
+    [0.5, 1], in ``bins`` of equal width. σ(Δ) would not do, because the chosen answer always comes first. Raises
+    UserError if there is no pair, and ValueError if columns have different lengths or a score is not finite.
     """
-    chosen_N, rejected_N = np.asarray(chosen_scores, np.float64), np.asarray(rejected_scores, np.float64)
-    longer_N = np.asarray(chosen_lengths, np.float64) - np.asarray(rejected_lengths, np.float64)
-    _check(chosen_N, rejected_N, longer_N, probability)
-    delta_N, right_N = chosen_N - rejected_N, win_points(chosen_N, rejected_N)
-    calibration = _calibration(np.abs(delta_N), right_N, bins)
+    chosen_P, rejected_P = np.asarray(chosen_scores, np.float64), np.asarray(rejected_scores, np.float64)
+    longer_P = np.asarray(chosen_lengths, np.float64) - np.asarray(rejected_lengths, np.float64)
+    _check(chosen_P, rejected_P, longer_P, probability)
+    delta_P, right_P = chosen_P - rejected_P, win_points(chosen_P, rejected_P)
+    calibration = _calibration(np.abs(delta_P), right_P, bins)
     bayes = None
     if probability is not None:
-        p_N = np.asarray(probability, np.float64)
-        bayes = float(np.maximum(p_N, 1 - p_N).mean())
+        p_P = np.asarray(probability, np.float64)
+        bayes = float(np.maximum(p_P, 1 - p_P).mean())
     return RewardModelSummary(
-        pairs=len(delta_N),
-        accuracy=float(right_N.mean()),
-        accuracy_interval=mean_interval(right_N, bootstrap, seed),
+        pairs=len(delta_P),
+        accuracy=float(right_P.mean()),
+        accuracy_interval=mean_interval(right_P, bootstrap, seed),
         bayes_accuracy=bayes,
-        score_mean=float(np.concatenate([chosen_N, rejected_N]).mean()),
-        score_std=float(np.concatenate([chosen_N, rejected_N]).std()),
-        longer_accuracy=float(win_points(longer_N, np.zeros_like(longer_N)).mean()),
-        log_loss=float(np.logaddexp(0.0, -delta_N).mean()),
-        calibration_error=sum(b.pairs * abs(b.observed - b.predicted) for b in calibration) / len(delta_N),
+        score_mean=float(np.concatenate([chosen_P, rejected_P]).mean()),
+        score_std=float(np.concatenate([chosen_P, rejected_P]).std()),
+        longer_accuracy=float(win_points(longer_P, np.zeros_like(longer_P)).mean()),
+        log_loss=float(np.logaddexp(0.0, -delta_P).mean()),
+        calibration_error=sum(b.pairs * abs(b.observed - b.predicted) for b in calibration) / len(delta_P),
         bins=calibration,
-        by_length=_by_length(longer_N, right_N),
+        by_length=_by_length(longer_P, right_P),
     )
 
 
 def _check(
-    chosen_N: NDArray[np.float64],
-    rejected_N: NDArray[np.float64],
-    longer_N: NDArray[np.float64],
+    chosen_P: NDArray[np.float64],
+    rejected_P: NDArray[np.float64],
+    longer_P: NDArray[np.float64],
     probability: Sequence[float] | None,
 ) -> None:
-    if not len(chosen_N):
+    if not len(chosen_P):
         raise UserError("no held-out pair to measure the reward model on")
-    sizes = {len(chosen_N), len(rejected_N), len(longer_N), len(chosen_N if probability is None else probability)}
+    sizes = {len(chosen_P), len(rejected_P), len(longer_P), len(chosen_P if probability is None else probability)}
     if len(sizes) > 1:
         raise ValueError(f"scores, lengths and probabilities of different numbers of pairs: {sorted(sizes)}")
-    if not (np.isfinite(chosen_N).all() and np.isfinite(rejected_N).all()):
+    if not (np.isfinite(chosen_P).all() and np.isfinite(rejected_P).all()):
         raise ValueError("a reward model's score is not finite")
 
 
-def _calibration(gap_N: NDArray[np.float64], right_N: NDArray[np.float64], bins: int) -> tuple[CalibrationBin, ...]:
-    confidence_N = 1 / (1 + np.exp(-gap_N))
+def _calibration(gap_P: NDArray[np.float64], right_P: NDArray[np.float64], bins: int) -> tuple[CalibrationBin, ...]:
+    confidence_P = 1 / (1 + np.exp(-gap_P))
     edges = np.linspace(0.5, 1.0, bins + 1)
-    bin_N = np.clip(np.searchsorted(edges, confidence_N, side="right") - 1, 0, bins - 1)
+    bin_P = np.clip(np.searchsorted(edges, confidence_P, side="right") - 1, 0, bins - 1)
     found = []
     for i in range(bins):
-        inside_N = bin_N == i
-        if inside_N.any():
-            predicted, observed = float(confidence_N[inside_N].mean()), float(right_N[inside_N].mean())
+        inside_P = bin_P == i
+        if inside_P.any():
+            predicted, observed = float(confidence_P[inside_P].mean()), float(right_P[inside_P].mean())
             found.append(
                 CalibrationBin(
                     low=float(edges[i]),
                     high=float(edges[i + 1]),
-                    pairs=int(inside_N.sum()),
+                    pairs=int(inside_P.sum()),
                     predicted=predicted,
                     observed=observed,
                 )
@@ -149,10 +146,10 @@ def _calibration(gap_N: NDArray[np.float64], right_N: NDArray[np.float64], bins:
     return tuple(found)
 
 
-def _by_length(longer_N: NDArray[np.float64], right_N: NDArray[np.float64]) -> tuple[LengthGroup, ...]:
-    groups = {"longer": longer_N > 0, "same": longer_N == 0, "shorter": longer_N < 0}
+def _by_length(longer_P: NDArray[np.float64], right_P: NDArray[np.float64]) -> tuple[LengthGroup, ...]:
+    groups = {"longer": longer_P > 0, "same": longer_P == 0, "shorter": longer_P < 0}
     return tuple(
-        LengthGroup(name, int(inside_N.sum()), float(right_N[inside_N].mean()))
-        for name, inside_N in groups.items()
-        if inside_N.any()
+        LengthGroup(name, int(inside_P.sum()), float(right_P[inside_P].mean()))
+        for name, inside_P in groups.items()
+        if inside_P.any()
     )

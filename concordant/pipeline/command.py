@@ -16,25 +16,26 @@ DEMO = Path(__file__).resolve().parent.parent / "demo.yaml"
 HELP = """usage: concordant run FILE.yaml [--output DIR] [--data FILE_OR_ID] [--KEY=VALUE] [--stages.NAME.KEY=VALUE]
        concordant run RUN/config.yaml --output DIR [--KEY=VALUE]
 
-Runs a pipeline: stages that name one another's results. A stage whose inputs have not changed is not run again, and one
-that was stopped goes on. --KEY replaces the file's key outside "stages", --stages.NAME.KEY a stage's own.
---print_config prints all stages with every default.
+Runs a pipeline of stages, which can use the results of other stages. A stage whose inputs have not changed is not run
+again, and a stopped stage continues. --KEY replaces a key of the file outside "stages", --stages.NAME.KEY a key of one
+stage. --print_config prints all stages with every default.
 
-With the config.yaml of a run, that run is repeated; the options are those of its verb."""
+With the config.yaml of a run, the command repeats that run and takes the options of its verb."""
 
 DEMO_HELP = """usage: concordant demo [--output runs/demo] [--seed N] [--stages.NAME.KEY=VALUE]
 
-The whole pipeline on the built-in toy world: SFT, reward model, best-of-n, DPO, PPO, and a report to compare them."""
+Runs the whole pipeline on the built-in toy world: SFT, reward model, best-of-n, DPO, PPO, and a report that compares
+them."""
 
 
 def pipeline_command(mapping: Mapping[str, Any], source: str, arguments: Sequence[str], output: str = "") -> int:
-    """Runs the pipeline in ``mapping``; ``output`` is where to when neither the file nor the options say."""
+    """Run the pipeline in ``mapping``. ``output`` is used if neither the file nor the options give an output."""
     from concordant.pipeline.plan import read_plan
 
     given = split_options(arguments, "concordant run")
     options = [(name, values) for name, values in given if name not in ("output", "resume", "print_config")]
     for name, values in given:
-        if name == "resume" and values != ["auto"]:  # a pipeline always goes on where it stopped
+        if name == "resume" and values != ["auto"]:  # a pipeline always continues where it stopped
             raise UserError(f'--resume: expected "auto"; given "{" ".join(values)}"')
     stages = read_plan(mapping, source, options)
     if ("print_config", []) in given:

@@ -1,4 +1,4 @@
-"""When is a stage the same as last time? When its config, our code, its files and the stages before it are."""
+"""Decides whether a stage is unchanged: its config, our code, its files and the stages before it must be the same."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from concordant.verbs import verb_named
 
 
 def fingerprint(verb: str, values: Mapping[str, Any], needs: Mapping[str, str]) -> str:
-    """A hash of everything the stage's result depends on.
+    """A hash of everything on which the result of a stage depends.
 
-    ``values`` by dotted key, references as ``${name}`` so that a moved output folder changes nothing; ``needs``: the
-    fingerprint of every stage it names.
+    ``values`` has the settings by dotted key. References stay as ``${name}``, so that a moved output folder changes
+    nothing. ``needs`` has the fingerprint of every stage that this stage names.
     """
     inputs = {key: value for key, value in values.items() if key not in HARMLESS | ROUNDING}
     named = paths_of(verb_named(verb).config_class(), inputs)

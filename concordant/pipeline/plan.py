@@ -1,4 +1,4 @@
-"""What a pipeline file means: stages with full configs, in an order in which every stage finds what it names.
+"""Reads a pipeline file into stages with full configs, ordered so that each stage comes after the stages that it names.
 
 seed: 0
 data: {path: builtin:toytalk}            # any key outside `stages` is for every stage that has it
@@ -25,9 +25,9 @@ from concordant.verbs import VERBS, verb_named
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-_OWN_KEYS = ("output", "resume")  # the pipeline's business, in no stage
+_OWN_KEYS = ("output", "resume")  # keys of the pipeline, which no stage may set
 
-# verbs whose output is a file, and its name in the stage's folder
+# Verbs whose output is a file, with the file's name in the stage's folder.
 _OUTPUT_FILE = {"score": "scores.jsonl", "generate": "answers.jsonl"}
 
 Option = tuple[str, list[str]]
@@ -35,19 +35,19 @@ Option = tuple[str, list[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stage, its references to others not yet replaced by paths."""
+    """One stage. Its references to other stages are not yet replaced by paths."""
 
     name: str
     verb: str
     values: Flat  # every key of the verb's config
-    needs: tuple[str, ...]  # stages it names
-    needs_model: tuple[str, ...]  # those of them whose exported model it takes
+    needs: tuple[str, ...]  # the stages that it names
+    needs_model: tuple[str, ...]  # those of them whose exported model it uses
 
     def folder(self, output: Path) -> Path:
         return output / self.name
 
     def config(self, output: Path, resume: bool = False) -> Any:
-        """The config to run with, references replaced by paths under ``output``."""
+        """The config of the stage, with references replaced by paths under ``output``."""
         values = {key: _map_text(value, lambda text: _with_paths(text, output)) for key, value in self.values.items()}
         values["output"] = str(self.folder(output) / _OUTPUT_FILE.get(self.verb, ""))
         if "resume" in values:
@@ -55,16 +55,17 @@ class Stage:
         return build(verb_named(self.verb).config_class(), values)
 
     def mapping(self) -> dict[str, Any]:
-        """As it stands in a pipeline file, with every default written out."""
+        """The stage as in a pipeline file, with every default."""
         mapping = to_mapping(self.verb, build(verb_named(self.verb).config_class(), self.values))
         return {key: value for key, value in mapping.items() if key not in _OWN_KEYS}
 
 
 def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option] = ()) -> list[Stage]:
-    """The stages of a pipeline file in running order.
+    """The stages of a pipeline file, in the order in which they run.
 
-    ``options`` come from the command line: ``stages.NAME.KEY`` replaces a stage's key, any other ``KEY`` the file's
-    key outside ``stages``. Raises UserError for unknown keys, verbs and references, and for a circle.
+    ``options`` come from the command line: ``stages.NAME.KEY`` replaces a key of a stage, and any other ``KEY``
+    replaces a key of the file outside ``stages``. Raises UserError for unknown keys, verbs and references, and for a
+    circle.
     """
     listed = mapping.get("stages")
     if not isinstance(listed, Mapping) or not listed:
@@ -88,19 +89,19 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
         ]
         values = flatten(_typed(config_class, layers, where))
         own_keys = layers[2].keys() | layers[3].keys()
-        for key in idle(config_class, values).keys() - own_keys:  # a key for all stages, of no use to this one
+        for key in idle(config_class, values).keys() - own_keys:  # a key for all stages that has no effect in this one
             values[key] = keys.fields[key].default
         for key in _OWN_KEYS:
             if values.get(key):
                 raise UserError(
-                    f"{where}: {key} is not a stage's to choose: it writes to OUTPUT/{name} and goes on there"
+                    f"{where}: a stage cannot set {key}: it always writes to OUTPUT/{name} and continues there"
                 )
         stages.append(_with_needs(name, verb, values, list(bodies), where))
     return _in_order(stages, source)
 
 
 def check(stages: Sequence[Stage], output: Path) -> None:
-    """All stages' values, ranges and contradictions, before the first one runs."""
+    """Check the values, ranges and contradictions of all stages before the first one runs."""
     for stage in stages:
         try:
             validate(stage.config(output))
@@ -163,7 +164,7 @@ def _typed(config_class: type, layers: Sequence[Flat], where: str) -> Any:
 
 
 def _with_needs(name: str, verb: str, values: Flat, known: Sequence[str], where: str) -> Stage:
-    needs: dict[str, bool] = {}  # stage -> its model is taken
+    needs: dict[str, bool] = {}  # stage -> whether its model is used
     for key, value in values.items():
         for reference in (found for text in _texts(value) for found in _REFERENCE.findall(text)):
             stage, dot, part = reference.partition(".")
@@ -182,7 +183,7 @@ def _with_needs(name: str, verb: str, values: Flat, known: Sequence[str], where:
 
 
 def _in_order(stages: Sequence[Stage], source: str) -> list[Stage]:
-    """The file's own order wherever it is possible."""
+    """The stages in an order that works; the order of the file where possible."""
     left, done = list(stages), list[Stage]()
     while left:
         names = {stage.name for stage in done}
@@ -195,7 +196,7 @@ def _in_order(stages: Sequence[Stage], source: str) -> list[Stage]:
 
 
 def _circle(left: Sequence[Stage]) -> str:
-    """``a -> b -> a``; every stage in ``left`` needs one that is in ``left``."""
+    """A circle among the stages as text, ``a -> b -> a``. Every stage in ``left`` needs another stage in ``left``."""
     by_name = {stage.name: stage for stage in left}
     path = [left[0].name]
     while path[-1] not in path[:-1]:

@@ -1,4 +1,4 @@
-"""Runs a plan: a stage whose inputs have not changed is kept, an interrupted one continues, any other starts afresh."""
+"""Runs a plan. A stage with unchanged inputs is kept, an interrupted stage continues, and other stages start again."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from concordant.training.interrupt import late_request
 from concordant.training.progress import Display, current, duration, use
 from concordant.verbs import call
 
-_OURS = (LOCK, temporary_name(STAGE_RECORD))  # what a kill may leave where there is no record yet
+_OURS = (LOCK, temporary_name(STAGE_RECORD))  # files that a kill may leave before there is a record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """``OUTPUT/<stage>/stage.json``: what the folder holds."""
+    """The contents of ``OUTPUT/<stage>/stage.json``, which describes the folder."""
 
     fingerprint: str
     verb: str
     done: bool
     seconds: float = 0.0
-    result: str = ""  # what the stage wrote, its model if it has one; relative to the folder where it is inside
+    result: str = ""  # path of the model or other result; relative to the folder if it is inside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class StageReport:
     name: str
     verb: str
     outcome: Literal["ran", "continued", "kept"]
-    seconds: float  # that the stage took when it ran
+    seconds: float  # how long the stage took when it ran
     folder: Path
 
 
@@ -53,9 +53,9 @@ def run_pipeline(
     do: Callable[[str, Any], Path | None] = call,
     display: Display | None = None,
 ) -> list[StageReport]:
-    """Runs ``stages`` in order, each into ``output/<name>``; ``do(verb, config)`` does one and returns what it wrote.
+    """Run ``stages`` in order, each in ``output/<name>``. ``do(verb, config)`` does one and returns its result's path.
 
-    Raises what a stage raises, its name put in front. Whatever was done before stays and is kept next time.
+    An error of a stage is raised with the stage's name in front. The stages that are done are kept and not run again.
     """
     check(stages, output)
     try:
@@ -102,12 +102,12 @@ def _run_stage(
         wrote = _uninterrupted(do, stage.verb, stage.config(output, goes_on))
     except (UserError, RunFailed, RunStopped) as problem:
         _write(folder, Record(fingerprint=now, verb=stage.verb, done=False, seconds=spent + time.monotonic() - started))
-        more = "; the same command goes on from here" if isinstance(problem, RunStopped) else ""
+        more = "; the same command continues from here" if isinstance(problem, RunStopped) else ""
         raise type(problem)(f"stage {stage.name}: {problem}{more}") from problem
     seconds = spent + time.monotonic() - started
     _write(folder, Record(fingerprint=now, verb=stage.verb, done=True, seconds=seconds, result=_result(wrote, folder)))
     if late_request():
-        raise RunStopped(f"stage {stage.name} is done; the same command goes on from here")
+        raise RunStopped(f"stage {stage.name} is done; the same command continues from here")
     return StageReport(
         name=stage.name, verb=stage.verb, outcome="continued" if goes_on else "ran", seconds=seconds, folder=folder
     )
@@ -116,7 +116,7 @@ def _run_stage(
 def _uninterrupted(do: Callable[[str, Any], Path | None], verb: str, config: Any) -> Path | None:
     try:
         return do(verb, config)
-    except KeyboardInterrupt:  # of a verb that has nothing to resume
+    except KeyboardInterrupt:  # from a verb that cannot be resumed
         raise RunStopped("interrupted") from None
 
 
@@ -127,7 +127,8 @@ def _read(folder: Path) -> Record | None:
         record = Record(**(read_json(folder / STAGE_RECORD) or {}))
         return replace(record, seconds=float(record.seconds), result=str(record.result))
     except (TypeError, ValueError):
-        return Record(fingerprint="", verb="", done=False)  # damaged: ours, and of no known content
+        # The file is damaged. A pipeline wrote the folder, but its contents are unknown.
+        return Record(fingerprint="", verb="", done=False)
 
 
 def _write(folder: Path, record: Record) -> None:
@@ -136,14 +137,14 @@ def _write(folder: Path, record: Record) -> None:
 
 
 def _clear(folder: Path, record: Record | None) -> None:
-    """Empty a stage's folder. One that no pipeline made is left alone."""
+    """Empty a stage's folder. A folder that no pipeline wrote is refused."""
     if not folder.exists():
         return
     if record is None and any(entry.name not in _OURS for entry in folder.iterdir()):
         raise UserError(f"{folder} holds something that no pipeline wrote; remove it or choose another --output")
     lock = FolderLock(folder)
     try:
-        # The record goes last: until then a kill leaves a folder that is known for ours.
+        # The record is removed last, so that after a kill the folder still counts as one of a pipeline.
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == STAGE_RECORD):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -162,7 +163,7 @@ def _result(wrote: Path | None, folder: Path) -> str:
 
 
 def summary(reports: Sequence[StageReport]) -> Table:
-    """The table at the end: what was done, and how long it took."""
+    """The table of stages at the end, with their times."""
     table = Table("stage", "verb", "", "time", "folder")
     for report in reports:
         time_taken = duration(report.seconds) if report.outcome != "kept" else ""

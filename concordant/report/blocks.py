@@ -1,7 +1,7 @@
-"""What a report is made of, before it is Markdown or HTML.
+"""The blocks of a report, before they are written as Markdown or HTML.
 
-Every string in a block is plain text, as found: a page escapes all of it, so that nothing in a prompt,
-an answer or a name can become markup.
+Every string in a block is plain text. A page escapes all text, so that no part of a prompt, an answer or a name can
+become markup.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202
 
 
 def plain(text: str) -> str:
-    """``text`` with newlines as \\n and characters that no page may hold as U+FFFD."""
+    """``text`` with newlines as \\n and forbidden characters replaced by U+FFFD."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     return _UNPRINTABLE.sub("\ufffd", text)
 

@@ -1,4 +1,4 @@
-"""What the report says: an evaluation as blocks. Nothing here knows Markdown or HTML."""
+"""The contents of the report: an evaluation as blocks, independent of Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ COLUMNS = (
     Column(name="KL", meaning="distance from the reference policy, nats a response; "
            "≤ marks a bound, log n − (n−1)/n for best-of-n",
            cell=kl, known=lambda s: s.kl is not None),
-    Column(name="perplexity", meaning="on held-out text, per token; lower is more at home in it",
+    Column(name="perplexity", meaning="on held-out text, per token; lower means a better prediction of the text",
            cell=lambda s: number(s.perplexity), known=lambda s: s.perplexity is not None),
     Column(name="distinct-1", meaning="different words over all words of the policy's answers; "
            "falls as answers get longer",
            cell=lambda s: number(s.distinct_1, 3), known=lambda s: s.distinct_1 is not None),
     Column(name="distinct-2", meaning="the same for pairs of neighbouring words",
            cell=lambda s: number(s.distinct_2, 3), known=lambda s: s.distinct_2 is not None),
-    Column(name="repetition", meaning="share of an answer's four-word runs that it has said before",
+    Column(name="repetition", meaning="share of an answer's sequences of four words that repeat an earlier sequence",
            cell=lambda s: percent(s.repetition), known=lambda s: s.repetition is not None),
     Column(name="length", meaning="mean tokens an answer, end token included",
            cell=lambda s: number(s.length_mean, 1), known=lambda s: True),
@@ -73,12 +73,12 @@ COLUMNS = (
 
 
 def shown_columns(evaluation: Evaluation) -> list[Column]:
-    """Columns that at least one policy has a number for."""
+    """The columns in which at least one policy has a number."""
     return [c for c in COLUMNS if any(c.known(s) for s in evaluation.policies.values())]
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The result in one sentence: which policy is best, by how much, how surely."""
+    """The result in one sentence: the best policy, its lead and the certainty of the lead."""
     ranking, base, scorer = evaluation.ranking(), evaluation.baseline, evaluation.decided_by
     if scorer is None:
         return "No scorer was given, so no policy can be called better than another."
@@ -131,7 +131,7 @@ def _table(evaluation: Evaluation) -> list[Block]:
 
 
 def survival_line(policy: str, scorer: Scorer, survival: Survival) -> str:
-    """How much of a policy's proxy gain another scorer confirms, in one sentence."""
+    """A sentence about how much of a policy's gain by the proxy another scorer confirms."""
     proxy, other = survival.proxy, survival.other
     if proxy.deviations is None or other.deviations is None:
         return f"{policy}: all of the baseline's answers score the same, so gains cannot be compared."
@@ -140,7 +140,7 @@ def survival_line(policy: str, scorer: Scorer, survival: Survival) -> str:
     if survival.ratio is None:
         return f"{gains}; the proxy shows no gain beyond noise, so none can be lost."
     if survival.ratio <= 0:
-        return f"{gains}; none of the gain survives: the policy learned what the proxy likes, not what is good."
+        return f"{gains}; none of the gain survives: the policy learned to please the proxy, not to answer better."
     interval = percent_between(survival.interval)
     return f"{gains}; {percent(survival.ratio)} of the gain survives{f' ({interval})' if interval else ''}."
 
@@ -163,7 +163,7 @@ def _reward_model(summary: RewardModelSummary, picture: Picture | None) -> list[
     if summary.bayes_accuracy is not None:
         share = percent(summary.accuracy / summary.bayes_accuracy)
         facts.append(
-            f"Labels are drawn by chance, so no judge can be right more often than {percent(summary.bayes_accuracy)}"
+            f"Labels are drawn by chance, so no model can be right more often than {percent(summary.bayes_accuracy)}"
             f" (the Bayes accuracy): the reward model reaches {share} of it."
         )
     facts.append(f"Always preferring the longer answer would be right {percent(summary.longer_accuracy)} of the time.")
@@ -187,7 +187,7 @@ def _reward_model(summary: RewardModelSummary, picture: Picture | None) -> list[
 
 
 def drawn_prompts(evaluation: Evaluation, count: int, seed: int) -> list[int]:
-    """Numbers of ``count`` prompts, drawn by ``seed`` alone: no answer was looked at to choose them."""
+    """The numbers of ``count`` prompts, drawn only by ``seed`` and not by their answers."""
     chosen = python_stream(seed, "evaluation/side_by_side").sample(
         range(evaluation.prompts), min(count, evaluation.prompts)
     )
@@ -224,7 +224,7 @@ def report_blocks(
     notes: Sequence[str],
     findings: Mapping[str, Sequence[Event]],
 ) -> list[Block]:
-    """The whole report, top to bottom."""
+    """All blocks of the report, from top to bottom."""
     blocks: list[Block] = [Paragraph(headline(evaluation), lead=True), *_caveats(evaluation)]
     blocks += [Paragraph(note) for note in notes]
     blocks += _table(evaluation) + _over_optimisation(evaluation)
@@ -236,6 +236,6 @@ def report_blocks(
     blocks += _samples(evaluation, side_by_side, seed)
     facts = [f"seed {evaluation.seed}; {evaluation.bootstrap} bootstrap resamples of {evaluation.prompts} prompts"]
     facts.append(", ".join(f"{name} {version}" for name, version in versions.items()))
-    facts.append("All numbers of this page, and more digits of them, are in report.json.")
+    facts.append("report.json has all numbers of this page, with more digits.")
     blocks += [Heading("How to reproduce"), *([Code(command)] if command else []), Bullets(tuple(facts))]
     return blocks

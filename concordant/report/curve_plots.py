@@ -1,6 +1,6 @@
-"""Pictures of training: every run's curves, and proxy against gold.
+"""Pictures of training: the curves of every run, and proxy against gold.
 
-A line is the mean of neighbouring steps, its faint shadow the steps themselves; dots are held-out.
+A line is the mean of neighbouring steps, and a faint line shows the single steps. Dots are held-out data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SMOOTH_FROM = 30  # points; shorter curves are drawn as they are
+SMOOTH_FROM = 30  # points; shorter curves are not smoothed
 COLUMNS = 3
 
 
@@ -34,7 +34,7 @@ class Panel:
     key: str
     title: str
     unit: str
-    held_out: str = ""  # the key of the same thing on held-out data
+    held_out: str = ""  # the key of the same metric on held-out data
 
 
 PANELS = (
@@ -77,7 +77,7 @@ PANELS = (
 
 
 def training_curves(curves: Mapping[str, Curve], path: Path) -> Path | None:
-    """A panel for every metric that some run has; runs of one stage share its panels. None when there is none."""
+    """Draw a panel for every metric that a run has. Runs of one stage share panels. None if there is no metric."""
     stages = {name: stage_of(curve) for name, curve in curves.items()}
     drawn = [(panel, runs) for panel in PANELS if (runs := _runs(panel, curves, stages))]
     if not drawn:
@@ -98,7 +98,7 @@ def training_curves(curves: Mapping[str, Curve], path: Path) -> Path | None:
 
 
 def _by_stage(curves: Mapping[str, Curve], stages: Mapping[str, str]) -> list[str]:
-    """Names to colour by: a stage's only run has the stage's colour whatever it is called."""
+    """The names that choose the colours. The only run of a stage gets the colour of the stage."""
     alone = [stage for stage in stages.values() if list(stages.values()).count(stage) == 1]
     return [stages[name] if stages[name] in alone and stages[name] not in curves else name for name in curves]
 
@@ -128,12 +128,12 @@ def _draw(axes: Axes, panel: Panel, runs: Mapping[str, Curve], ink: Mapping[str,
     axes.set(title=panel.title, xlabel="step", ylabel=panel.unit)
     whole_steps(axes)
     axes.margins(y=0.12)
-    if len(runs) > 1 or not panel.stage:  # elsewhere the title names the only run
+    if len(runs) > 1 or not panel.stage:  # otherwise the title already names the only run
         axes.legend(handles, [short(name).lstrip("_") for name in runs], fontsize=10)
 
 
 def _smooth(y: list[float]) -> list[float]:
-    """Centred running mean over a twentieth of the curve, fewer points at its ends."""
+    """The centred moving mean over a twentieth of the curve, over fewer points at both ends."""
     if len(y) < SMOOTH_FROM:
         return y
     half = max(1, len(y) // 40)
@@ -157,7 +157,7 @@ def _key(figure: Figure) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Point:
-    """An evaluated policy: a diamond, hollow where its KL is a bound."""
+    """An evaluated policy, drawn as a diamond. The diamond is hollow if the KL is a bound."""
 
     name: str
     kl: float
@@ -166,11 +166,11 @@ class _Point:
 
 
 def proxy_vs_gold(evaluation: Evaluation, curves: Mapping[str, Curve], path: Path) -> Path | None:
-    """Above the proxy, below gold (or the judge); left against KL, right over training.
+    """Draw the proxy above and gold or the judge below, against KL on the left and over training on the right.
 
-    Where the upper line goes on rising and the lower one does not, the proxy is over-optimised (Gao et al. 2023).
-    Policies below the baseline by the proxy are left out: nothing was optimised there. None when there are
-    neither two policies nor a run to show.
+    Where the upper line rises and the lower line does not, the proxy is over-optimised (Gao et al. 2023). Policies
+    whose proxy is below the baseline's are left out, because they did not optimise the proxy. None if there are fewer
+    than two policies and no run.
     """
     runs = {n: c for n, c in curves.items() if all(series(c, k)[1] for k in ("eval/kl", "eval/reward"))}
     gold_known = any(a.gold is not None for a in evaluation.answers) or any(
@@ -201,7 +201,7 @@ def proxy_vs_gold(evaluation: Evaluation, curves: Mapping[str, Curve], path: Pat
 
 
 def _points(evaluation: Evaluation, truth: str) -> list[_Point]:
-    """Every policy where KL, proxy and truth are known and the proxy is not below the baseline's."""
+    """Every policy with known KL, proxy and truth, if its proxy is not below the baseline's."""
     base = evaluation.policies[evaluation.baseline].reward_mean
     found = []
     for s in evaluation.policies.values():
@@ -214,8 +214,8 @@ def _points(evaluation: Evaluation, truth: str) -> list[_Point]:
 
 
 def _name_axes(grid: NDArray[Any], truth: str) -> None:
-    below = "Gold: what is true" if truth == "gold" else "Judge: what a scorer never trained on says"
-    grid[0][0].set(title="Proxy: what is trained on", ylabel="proxy reward, held-out mean")
+    below = "Gold: the true quality" if truth == "gold" else "Judge: a score that was never trained on"
+    grid[0][0].set(title="Proxy: the reward that was trained on", ylabel="proxy reward, held-out mean")
     grid[1][0].set(title=below, ylabel=f"{truth}, held-out mean", xlabel="KL from the reference, nats a response")
     if len(grid[0]) > 1:
         grid[1][1].set(xlabel="training step")
@@ -223,7 +223,7 @@ def _name_axes(grid: NDArray[Any], truth: str) -> None:
 
 
 def _legend(figure: Figure, points: Sequence[_Point], runs: Sequence[str], ink: Mapping[str, str]) -> None:
-    """A name once, whether it is a run's line, a policy's diamond or both."""
+    """Draw the legend. A name appears once, also if it has both a line and a diamond."""
     from matplotlib.lines import Line2D
 
     bound = {p.name: p.is_bound for p in points}

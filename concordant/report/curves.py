@@ -1,4 +1,4 @@
-"""A run's metrics.jsonl as curves."""
+"""Reads metrics.jsonl of a run as curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from concordant.runs.read import metrics_of
 Row = dict[str, float]  # one step: "step" and the metrics of that step
 Curve = list[Row]
 
-# What only that stage logs (docs/evaluate.md); the first that fits names the stage.
+# A metric that only this stage logs (docs/evaluate.md). The first metric that the run has names the stage.
 STAGE_KEYS = {
     "ppo": ("objective/score", "objective/kl", "policy/loss"),
     "dpo": ("rewards/accuracies", "rewards/margins"),
@@ -23,10 +23,9 @@ STAGE_KEYS = {
 
 
 def read_curve(folder: Path) -> Curve:
-    """The rows of ``folder``/metrics.jsonl by step; rows of one step are one row, the later number wins.
+    """The rows of ``folder``/metrics.jsonl by step. Rows of one step become one row, with the later numbers.
 
-    Lines that cannot be read are left out; ``runs.read.complaints`` counts them. Raises UserError where there is no
-    such file.
+    Damaged lines are left out; ``runs.read.complaints`` reports them. Raises UserError if there is no such file.
     """
     path = folder / METRICS
     if not path.is_file():
@@ -39,13 +38,13 @@ def read_curve(folder: Path) -> Curve:
 
 
 def series(curve: Sequence[Row], key: str, over: str = "step") -> tuple[list[float], list[float]]:
-    """(x, y) of every row that has finite numbers for both ``over`` and ``key``."""
+    """(x, y) of the rows in which both ``over`` and ``key`` are finite numbers."""
     points = [(row[over], row[key]) for row in curve if over in row and key in row]
     points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     return [x for x, _ in points], [y for _, y in points]
 
 
 def stage_of(curve: Sequence[Row]) -> str:
-    """ "ppo", "dpo", "reward" or "sft", by what the run logged; "" when none fits."""
+    """ "ppo", "dpo", "reward" or "sft", found by the logged metrics; "" if none fits."""
     logged = {key for row in curve for key in row}
     return next((stage for stage, keys in STAGE_KEYS.items() if logged.intersection(keys)), "")

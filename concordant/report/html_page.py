@@ -1,6 +1,6 @@
-"""Blocks as one HTML file: pictures inside, no script, nothing fetched.
+"""Writes blocks as one HTML file that contains its pictures, has no script and loads nothing.
 
-``element`` escapes every child that is not itself an element, so text cannot become markup anywhere.
+``element`` escapes every child that is not an ``Element``, so that text never becomes markup.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from concordant.report.blocks import (
 
 VOID = {"meta", "img"}
 
-# The policy allows what the page has and nothing else: even a hole in the escaping could not run or fetch anything.
+# The policy allows only what the page needs. So even an error in the escaping could not run or load anything.
 SECURITY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 STYLE = """
@@ -70,11 +70,11 @@ pre { background: var(--card); padding: .75rem; border-radius: 6px; white-space:
 
 
 class Element(str):
-    """Markup that ``element`` made; the only text that is not escaped."""
+    """Markup made by ``element``. This is the only text that is not escaped."""
 
 
 def element(name: str, /, *children: str, **attributes: str) -> Element:
-    """``<name attributes>children</name>``; ``class_`` is class, an underscore inside a name a hyphen."""
+    """``<name attributes>children</name>``. ``class_`` means class; an underscore inside a name means a hyphen."""
     pairs = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
     opening = name + "".join(f' {key}="{html.escape(plain(value))}"' for key, value in pairs.items())
     if name in VOID:
@@ -84,7 +84,7 @@ def element(name: str, /, *children: str, **attributes: str) -> Element:
 
 
 def render_html(title: str, blocks: Sequence[Block], folder: Path) -> str:
-    """The page; pictures are read from ``folder``."""
+    """The HTML page. Pictures are read from ``folder``."""
     head = element(
         "head",
         element("meta", charset="utf-8"),

@@ -1,4 +1,4 @@
-"""Blocks as Markdown that any renderer shows as it was meant: all text is escaped, no line of it can start a block."""
+"""Writes blocks as Markdown. All text is escaped, so that no line of a text can start a Markdown block."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from concordant.report.blocks import (
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": "<br>", "\t": " "}
 _SPECIAL = re.compile(r"[\\`*_\[\]#|~$&<>\n\t]")
-# what would start a list or be a rule as the first thing on a line
+# Text that would start a list or draw a rule at the beginning of a line.
 _LINE_START = re.compile(r"^([-+=]+|\d{1,9}[.)])(?=\s|$)")
 
 
 def escape(text: str) -> str:
-    """``text`` on one line, shown as it is, in a paragraph, a list item or a table's cell."""
+    """``text`` on one line, escaped for a paragraph, a list item or the cell of a table."""
     text = _SPECIAL.sub(lambda m: _ENTITIES.get(m[0], "\\" + m[0]), plain(text).strip())
     return _LINE_START.sub(lambda m: m[0][:-1] + "\\" + m[0][-1], text)
 

@@ -1,6 +1,6 @@
-"""One look for every picture: colours that colour-blind readers tell apart, no frame, units on every axis.
+"""The style of all pictures: colours that colour-blind readers can distinguish, no frame, units on every axis.
 
-Figures are made without pyplot, which would need a display or a global switch to do without one.
+Figures are made without pyplot, because pyplot needs a display or a global setting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette without its yellow, which is lost on white
+# Okabe & Ito's palette without yellow, which is hard to see on white.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7A5195", "#8C6D31")
 USUAL = {
     "base": "#767676",
@@ -31,7 +31,7 @@ INK, SOFT, GRID = "#1d2430", "#5b6472", "#e3e7ed"
 DASHED = (0, (4, 3))
 
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",  # matplotlib brings it: the same picture on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so pictures are the same on every machine
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
@@ -50,12 +50,12 @@ _STYLE: Any = {
     "ytick.color": SOFT,
     "legend.frameon": False,
     "lines.linewidth": 2.0,
-    "text.parse_math": False,  # a name with $ in it is a name
+    "text.parse_math": False,  # a name may contain $
 }
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour a name: the stages' usual ones, free ones for other names, in the order given."""
+    """A colour for each name: the fixed colours of the stages, and unused colours for other names, in order."""
     taken = {name: USUAL[name] for name in names if name in USUAL}
     free = [c for c in PALETTE if c not in taken.values()] or list(PALETTE)
     others = [name for name in names if name not in USUAL]
@@ -70,7 +70,7 @@ def short(name: str, most: int = 22) -> str:
 
 @contextmanager
 def styled(width: float, height: float) -> Iterator[Figure]:
-    """A figure of that size in inches, drawn in the project's style within the block."""
+    """Give the block a figure of this size in inches, in the project's style."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """Pictures of the answers and of the reward model.
 
-P prompts, R policies, H histogram bins.
+E edges or bins of a histogram.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AXIS_NAMES: dict[Scorer, tuple[str, str]] = {
 
 
 def reward_comparison(evaluation: Evaluation, path: Path) -> Path | None:
-    """How each policy's answers are spread, by the proxy and beside it by gold or judge; None without any score."""
+    """Draw the distribution of each policy's scores by the proxy and by gold or judge. None without any score."""
     known: list[Scorer] = [
         s for s in ("reward", "gold", "judge") if any(a.scores(s) is not None for a in evaluation.answers)
     ]
@@ -44,23 +44,23 @@ def reward_comparison(evaluation: Evaluation, path: Path) -> Path | None:
 
 
 def _ridges(axes: Axes, evaluation: Evaluation, scorer: Scorer) -> None:
-    """One policy a row, the first on top: histogram, its mean as a labelled line; the baseline's mean through all."""
+    """Draw one row for each policy: a histogram and the mean. The baseline's mean is a line through all rows."""
     colour = colours([a.name for a in evaluation.answers])
     scored = {a.name: np.asarray(s, np.float64) for a in evaluation.answers if (s := a.scores(scorer)) is not None}
     low, high = _limits(list(scored.values()))
-    edges_H = np.linspace(low, high, BINS + 1)
+    edges_E = np.linspace(low, high, BINS + 1)
     top = len(evaluation.answers) - 1
     for row, answers in enumerate(evaluation.answers):
-        base, scores_P = float(top - row), scored.get(answers.name)
-        if scores_P is None:
+        base, scores_G = float(top - row), scored.get(answers.name)
+        if scores_G is None:
             axes.text((low + high) / 2, base + 0.2, "not scored", ha="center", color=SOFT)
             continue
-        share_H = np.histogram(scores_P.clip(low, high), edges_H)[0] / len(scores_P)
-        ink, mean = colour[answers.name], float(scores_P.mean())
-        axes.stairs(base + 0.72 * share_H / share_H.max(), edges_H, baseline=base, fill=True, color=ink, alpha=0.45)
-        axes.stairs(base + 0.72 * share_H / share_H.max(), edges_H, baseline=base, color=ink, linewidth=1.2)
+        share_E = np.histogram(scores_G.clip(low, high), edges_E)[0] / len(scores_G)
+        ink, mean = colour[answers.name], float(scores_G.mean())
+        axes.stairs(base + 0.72 * share_E / share_E.max(), edges_E, baseline=base, fill=True, color=ink, alpha=0.45)
+        axes.stairs(base + 0.72 * share_E / share_E.max(), edges_E, baseline=base, color=ink, linewidth=1.2)
         axes.plot([mean, mean], [base, base + 0.78], color=INK, linewidth=2, solid_capstyle="butt")
-        left = mean > low + 0.8 * (high - low)  # near the right edge the label goes to the other side
+        left = mean > low + 0.8 * (high - low)  # near the right edge, the label is put on the left side
         box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
         axes.annotate(
             number(mean), (mean, base + 0.64), (-6 if left else 6, 0), textcoords="offset points",
@@ -80,18 +80,18 @@ def _ridges(axes: Axes, evaluation: Evaluation, scorer: Scorer) -> None:
 
 
 def _limits(scores: list[NDArray[np.float64]]) -> tuple[float, float]:
-    """Room for all but the outermost half percent of each policy's answers, which count in the end bins."""
-    ends = [np.quantile(scores_P, (0.005, 0.995)) for scores_P in scores]
+    """Limits that show all answers except the outermost half percent of each policy, which go into the end bins."""
+    ends = [np.quantile(scores_G, (0.005, 0.995)) for scores_G in scores]
     low, high = min(float(e[0]) for e in ends), max(float(e[1]) for e in ends)
-    room = 0.04 * (high - low) or 0.5  # all answers of all policies score the same
+    room = 0.04 * (high - low) or 0.5  # 0.5 if all answers of all policies have the same score
     return low - room, high + room
 
 
 def reward_calibration(summary: RewardModelSummary, path: Path) -> Path:
-    """As sure as it should be? and: right only where the longer answer won?"""
+    """Draw the calibration of the reward model, and its accuracy by the difference of lengths."""
     with styled(10.4, 4.4) as figure:
         sure, length = figure.subplots(1, 2, width_ratios=(1.15, 1))
-        sure.plot([50, 100], [50, 100], color=SOFT, linestyle=DASHED, linewidth=1, label="as sure as it should be")
+        sure.plot([50, 100], [50, 100], color=SOFT, linestyle=DASHED, linewidth=1, label="perfect calibration")
         most = max(b.pairs for b in summary.bins)
         sizes = [30 + 270 * b.pairs / most for b in summary.bins]
         x, y = [100 * b.predicted for b in summary.bins], [100 * b.observed for b in summary.bins]

@@ -1,4 +1,4 @@
-"""What the doctor said of training runs, read from their events.jsonl, as a section of the report."""
+"""The doctor's findings in training runs, read from events.jsonl, as a section of the report."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Event = Mapping[str, Any]  # a line of events.jsonl whose kind is "finding"
 
 
 def read_findings(folder: Path) -> list[Event]:
-    """The findings in ``folder``/events.jsonl, errors first, then as they were said; none where there is no file."""
+    """The findings in ``folder``/events.jsonl, errors first, then in order; an empty list if there is no file."""
     return sorted(findings_of(folder), key=lambda event: _ORDER.get(event["severity"], 0))
 
 
 def findings_blocks(findings: Mapping[str, Sequence[Event]]) -> list[Block]:
-    """One bullet a finding, by run; hints and silence are said too, so that no run looks unwatched."""
+    """One bullet for each finding, by run. A run without findings gets a bullet too."""
     if not findings:
         return []
     lines = []
@@ -30,7 +30,7 @@ def findings_blocks(findings: Mapping[str, Sequence[Event]]) -> list[Block]:
 
 
 _ORDER = {"error": -2, "warning": -1}
-_WHAT = "Known failures are looked for while a run goes on. Each line: what was seen, its likely cause, its cure."
+_WHAT = "The doctor looks for known failures during a run. Each line has what was seen, its likely cause and its cure."
 
 
 def _when(event: Event) -> str:

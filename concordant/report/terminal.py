@@ -1,4 +1,4 @@
-"""The table on the terminal."""
+"""Prints the table of an evaluation on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concordant.report.contents import headline, shown_columns, survival_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-# What people decide by comes first: a terminal shows as many of these as it is wide, the report shows all.
+# The most important columns come first. The terminal shows as many as fit its width; the report shows all.
 BY_IMPORTANCE = (
     "gold",
     "judge",
@@ -29,9 +29,9 @@ BETWEEN = 2  # characters between two columns
 
 
 def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
-    """The policies, the one-sentence result, and what survives of each gain.
+    """Print the policies, the result in one sentence, and how much of each gain survives.
 
-    Names are printed as text: no rich markup and no terminal control code in them works.
+    Names are printed as plain text, so that rich markup and control codes in a name have no effect.
     """
     from rich import box
     from rich.console import Console
@@ -54,7 +54,7 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
 
 
 def _rows(evaluation: Evaluation, width: int) -> list[list[str]]:
-    """Header and one line a policy, with the most important columns that ``width`` characters have room for."""
+    """A header and one line for each policy, with the most important columns that fit in ``width`` characters."""
     names = [_line(name) + (" *" if name == evaluation.baseline else "") for name in evaluation.policies]
     rows = [["policy"], *([name] for name in names)]
     free = width - _widest(["policy", *names])

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Writes numbers for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SCORER_NAMES: dict[Scorer, str] = {"gold": "gold", "judge": "the judge", "reward
 
 
 def number(x: float | None, digits: int = 2) -> str:
-    """1.23 or −0.50 as text; a dash for what is not known; no minus before a zero."""
+    """A number as text, such as 1.23 or −0.50: a dash if the number is not known, and no minus before a zero."""
     if x is None:
         return UNKNOWN
     text = f"{abs(x):.{digits}f}"
@@ -17,7 +17,7 @@ def number(x: float | None, digits: int = 2) -> str:
 
 
 def signed(x: float | None, digits: int = 2) -> str:
-    """The same, with a plus before what is above zero."""
+    """A number as text, with a plus if it is above zero."""
     text = number(x, digits)
     return "+" + text if x is not None and x > 0 and float(text) != 0 else text
 
@@ -35,7 +35,7 @@ def between(interval: Interval | None, digits: int = 2) -> str:
 
 
 def win_rate(scores: PolicyScores) -> str:
-    """ "84 % (81–88)": the rate and its interval, short enough for a table."""
+    """The rate and its interval, short enough for a table, such as "84 % (81–88)"."""
     x = scores.win_interval
     return percent(scores.win_rate) + ("" if x is None else f" ({number(100 * x.low, 0)}–{number(100 * x.high, 0)})")
 
@@ -45,5 +45,5 @@ def kl(scores: PolicyScores) -> str:
 
 
 def within_noise(gain: Gain) -> bool:
-    """True where zero is inside the interval of the gain."""
+    """True if zero is inside the interval of the gain."""
     return gain.interval is not None and gain.interval.low <= 0 <= gain.interval.high

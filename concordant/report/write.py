@@ -1,4 +1,4 @@
-"""Write everything an evaluation says: report.json, report.md, report.html and the pictures."""
+"""Writes the report of an evaluation: report.json, report.md, report.html and the pictures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CAPTIONS = {
     ),
     "reward_calibration.png": (
         "The reward model's calibration, and its accuracy by length difference.",
-        "Left: of the pairs it is so sure about, how many it ranks as people did. Right: its accuracy where the"
+        "Left: for pairs with this confidence, how many it ranks as people did. Right: its accuracy where the"
         " chosen answer is longer, as long, or shorter; a model that has learned length alone is right on one side.",
     ),
 }
@@ -64,9 +64,9 @@ def write_report(
 ) -> Path:
     """Write the report and its pictures into ``folder`` (made if missing); returns the path of report.html.
 
-    ``curves`` are training runs by name (see ``read_curve``); ``command`` repeats the evaluation; ``notes``
-    are paragraphs said after the result, ``findings`` what the doctor said of each run (see ``read_findings``).
-    A picture that no data is given for is not written.
+    ``curves`` are training runs by name (see ``read_curve``). ``command`` repeats the evaluation. ``notes`` are
+    paragraphs after the result. ``findings`` are the doctor's findings in each run (see ``read_findings``). A picture
+    without data is not written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [
@@ -103,7 +103,7 @@ def _picture(path: Path) -> Picture:
 
 
 def versions() -> dict[str, str]:
-    """What ran: Python and the libraries the numbers depend on, those that are installed."""
+    """The versions of Python and of the installed libraries on which the numbers depend."""
     found = {"Python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -114,7 +114,7 @@ def versions() -> dict[str, str]:
 
 
 def report_numbers(evaluation: Evaluation, reward_model: RewardModelSummary | None) -> dict[str, Any]:
-    """report.json: None (null) is "not known"."""
+    """The contents of report.json. None (null) means "not known"."""
     numbers = {
         "policies": {name: _policy(scores) for name, scores in evaluation.policies.items()},
         "reward_model": reward_model.as_json() if reward_model else {"accuracy": None, "bayes_accuracy": None},
@@ -175,7 +175,7 @@ def _survival(survival: Survival) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity (a perplexity can be one): they are "not known"."""
+    """``value`` with None for NaN and infinity, because JSON has no such numbers. A perplexity can be infinite."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list):

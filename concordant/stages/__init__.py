@@ -1,5 +1,5 @@
-"""A module a verb: each verb's function takes the verb's config and does the whole stage.
+"""One module for each verb. The function of a verb takes the verb's config and does the whole stage.
 
-``concordant`` gives the functions by their names (``concordant.sft``) and imports a module when its function is first
-used; this package imports nothing.
+``concordant`` offers the functions by name (``concordant.sft``) and imports a module when its function is first used.
+This package imports nothing.
 """

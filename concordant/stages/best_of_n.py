@@ -1,4 +1,4 @@
-"""``concordant best-of-n``: sample n answers a prompt, score them, keep the best (and the worst)."""
+"""``concordant best-of-n``: sample n answers for each prompt, score them, and keep the best and the worst."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ PROMPTS_AT_ONCE = 64
 
 @checked
 def best_of_n(config: BestOfNConfig) -> Path:
-    """Writes ``sft.jsonl`` (prompt and best answer: rejection sampling), ``pairs.jsonl`` (best and worst) and
-    ``samples.jsonl`` (every answer with its reward) to the output folder, which it returns. ``samples.jsonl`` grows as
-    it goes, and a command that was cut short continues after its last whole part."""
+    """Answer every prompt n times, and return the output folder.
+
+    The folder gets ``sft.jsonl`` (prompts with their best answer, for rejection sampling), ``pairs.jsonl`` (best and
+    worst answer) and ``samples.jsonl`` (all answers with their rewards). ``samples.jsonl`` is written during the work,
+    and an interrupted command continues after the last complete row.
+    """
     with common.opened(config, "best-of-n") as folder, generators_put_back():
         for name in (SFT_DATA, PAIR_DATA):
             check_file(folder.path / name)
@@ -61,13 +64,13 @@ def best_of_n(config: BestOfNConfig) -> Path:
 
 
 def _earlier(folder: RunFolder, total: int) -> list[Choice]:
-    """The whole parts that a command which was cut short has left; the rest of the file goes."""
+    """The complete rows of an interrupted command. The rest of the file is removed."""
     folder.inputs.environment = environment(torch.get_num_threads())
     made_from, samples = folder.path / INPUTS, folder.path / SAMPLES
     changes: dict[str, list[str]] = {}
     before = read_json(made_from)
     if samples.exists() and before is None:
-        raise UserError(f"{samples} was made from nobody knows what ({INPUTS} is missing or damaged); remove it")
+        raise UserError(f"{samples}: its inputs are unknown, because {INPUTS} is missing or damaged; remove both files")
     if samples.exists() and before is not None:
         try:
             inputs = Inputs.from_json(before)
@@ -81,11 +84,11 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
     lines = read_whole_lines(samples)
     choices = list(_readable(row for row, _ in lines))
     if samples.exists() and (lines[len(choices) - 1][1] if choices else 0) < samples.stat().st_size:
-        common.message(f"best-of-n: {samples} line {len(choices) + 1} is not whole; answered again from there")
+        common.message(f"best-of-n: {samples} line {len(choices) + 1} is damaged; answering again from there")
     if len(choices) < total:
         choices = choices[: len(choices) // PROMPTS_AT_ONCE * PROMPTS_AT_ONCE]
     if choices:
-        common.message(f"best-of-n: {len(choices)} of {total} prompts are answered already")
+        common.message(f"best-of-n: {len(choices)} of {total} prompts were answered before")
     folder.rewind({SAMPLES: lines[len(choices) - 1][1] if choices else 0})
     for line in folder.note(changes):
         common.message(f"best-of-n: {line}")
@@ -93,7 +96,7 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
 
 
 def _readable(rows: Iterable[Row]) -> Iterator[Choice]:
-    """The rows up to the first that the disk has damaged."""
+    """The rows before the first damaged row."""
     for row in rows:
         try:
             choice = _choice(row)
@@ -118,7 +121,7 @@ def _write(folder: Path, choices: Sequence[Choice]) -> Path:
     for c in choices:
         prompt = common.as_dict(c.prompt)
         best.append({"prompt": prompt, "response": c.best})
-        if c.best != c.worst:  # n equal answers prefer nothing
+        if c.best != c.worst:  # n equal answers make no pair
             pairs.append({"prompt": prompt, "chosen": c.best, "rejected": c.worst})
     write_text(folder / SFT_DATA, json_lines(best))
     write_text(folder / PAIR_DATA, json_lines(pairs))

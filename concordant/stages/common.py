@@ -1,4 +1,4 @@
-"""What stages share: from a config to records, a model on its device, an encoder, a sampler and a run."""
+"""Functions that several stages use: they make records, models, samplers and the run folder from a config."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ from concordant.training.progress import current
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=RunConfig)
 
-HELD_OUT_TREES = 512  # trees a training-time evaluation looks at: enough for a curve, cheap enough to draw one
-PROBE_PROMPTS = 96  # held-out prompts answered at each evaluation
+HELD_OUT_TREES = 512  # trees for each evaluation during training; more would take too long
+PROBE_PROMPTS = 96  # held-out prompts that are answered at each evaluation
 
 
 def message(text: str) -> None:
-    """A line for the person watching."""
+    """Show a line to the person who watches the command."""
     current().message(text)
 
 
@@ -83,29 +83,29 @@ def all_texts(records: Iterable[Record]) -> list[str]:
 
 
 def in_file_order(data: DataConfig) -> list[Record]:
-    """Every record as the data has it, held-out ones too, for verbs that learn nothing."""
+    """Every record in the order of the data, including held-out ones, for verbs that do not train."""
     loaded = load_all(replace(data, test_fraction=0.0), seed=0)
     return [*loaded.train, *loaded.test]
 
 
 def limits_of(data: DataConfig, model: Policy | RewardModel) -> Limits:
-    """The data's limits, and what ``model`` has positions for."""
+    """The limits of lengths: those of the data, and the positions of ``model``."""
     total = min(positions(model.model), model.tokenizer.model_max_length)
     return Limits(prompt=data.max_prompt_tokens, response=data.max_response_tokens, total=total, too_long=data.too_long)
 
 
 def report_dropped(dropped: Mapping[str, int], what: str) -> None:
-    """Say what was left out, by reason; nothing is dropped silently."""
+    """Show how many records were left out for each reason."""
     if any(dropped.values()):
         message(f"{what}: left out " + ", ".join(f"{count} ({reason})" for reason, count in Counter(dropped).items()))
 
 
 def kept(encoded: Encoded, what: str) -> list[PromptTree]:
-    """The trees of an encoding that left something over."""
+    """The trees of an encoding; ``UserError`` if no tree is left."""
     report_dropped(encoded.dropped, what)
     if not encoded.trees:
         reasons = ", ".join(f"{n} {reason}" for reason, n in encoded.dropped.items()) or "it is empty"
-        raise UserError(f"{what}: nothing is left to work on ({reasons}); see data.max_prompt_tokens, data.too_long")
+        raise UserError(f"{what}: every record was left out ({reasons}); see data.max_prompt_tokens, data.too_long")
     return encoded.trees
 
 
@@ -117,18 +117,18 @@ def accepted(records: Sequence[R], encoder: ChatEncoder, what: str) -> list[R]:
 
 
 def heldout(encoded: Encoded) -> list[PromptTree]:
-    """The trees that evaluations during training look at."""
+    """The trees for evaluations during training."""
     report_dropped(encoded.dropped, "held-out data")
     return encoded.trees[:HELD_OUT_TREES]
 
 
 def sampler_of(policy: Policy, encoder: ChatEncoder, model: ModelConfig) -> Sampler:
-    """Samples from the very weights the learner trains."""
+    """A sampler that shares its weights with the learner."""
     return Sampler(roles.generator(policy, encoder.end_ids, model), encoder)
 
 
 def gold_of(data: DataConfig) -> Gold | None:
-    """The judge of toytalk, the one data set whose true quality is known."""
+    """The gold judge of toytalk, the only data set whose true quality is known; None for other data."""
     if not data.path.startswith("builtin:toytalk"):
         return None
     from concordant.data.toytalk import gold_score
@@ -152,13 +152,13 @@ def probe_of(
 
 
 def prompts_of(pairs: Sequence[Pair]) -> list[Prompt]:
-    """Each prompt once, in order."""
+    """The prompts of the pairs, each prompt once, in order."""
     tools = {p.prompt: p.tools for p in reversed(pairs)}
     return [Prompt(messages, tools=tools[messages]) for messages in dict.fromkeys(p.prompt for p in pairs)]
 
 
 def card_of(config: RunConfig, verb: str) -> dict[str, Any]:
-    """The model card's facts: where it comes from and how it was trained."""
+    """The facts for the model card: the model's origin and its training."""
     return {
         "base_model": config.model.name,
         "datasets": [config.data.path],
@@ -169,7 +169,7 @@ def card_of(config: RunConfig, verb: str) -> dict[str, Any]:
 
 
 def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: Subject) -> Path:
-    """The one loop, the doctor looking before it and on, then a word on where the result is."""
+    """Run the training loop, with the doctor's preflight before it and the doctor's rules during it."""
     preflight = [Preflight(config, subject)] if config.doctor.preflight else []
     callbacks: list[Callback] = [*preflight, Doctor(config.doctor, config.train.log_every)]
     with _fast_arithmetic(config.train), freed_memory_kept():
@@ -210,8 +210,11 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
 
 @contextmanager
 def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
-    """The run's threads, and no denormals: gradients of nearly certain tokens are such, and a CPU multiplies them a
-    hundred times slower. Both are the process's, so they are put back."""
+    """Inside the block, PyTorch uses the run's threads and rounds denormal numbers to 0.
+
+    Gradients of almost certain tokens are denormal, and a CPU multiplies such numbers much more slowly. Both settings
+    belong to the process, so they are restored at the end.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(train.threads or threads)
     torch.set_flush_denormal(True)
@@ -223,7 +226,7 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
 
 
 def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
-    """The run folder, locked, with the resolved config in it."""
+    """The locked run folder, with the resolved config in it."""
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
     try:
         folder.set_config(to_mapping(verb, config))
@@ -238,7 +241,7 @@ def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
 def read(
     config: RunConfig | BestOfNConfig, folder: RunFolder, want: type[R], what: str, responses: Responses = "both"
 ) -> Loaded[R]:
-    """The data's records, which become part of what the run depends on."""
+    """The records of the data. They become part of the run's inputs."""
     loaded = load_records(config.data, want, config.seed, responses)
     folder.inputs.add_data(loaded.train, loaded.test)
     message(loaded.summary(what))

@@ -1,4 +1,4 @@
-"""``concordant doctor``: what is wrong with a run, data, a model or this machine, and the cure."""
+"""``concordant doctor``: find what is wrong with a run, data, a model or this machine, and say how to cure it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from concordant.training.progress import Display
 
 @checked
 def diagnose(config: DiagnoseConfig) -> None:
-    """Print the diagnosis of ``config.target``; raises RunFailed where it holds an error."""
+    """Print the diagnosis of ``config.target``. Raises RunFailed if the diagnosis has an error."""
     diagnosis = examine(config.target, config.model)
     findings = by_gravity(diagnosis.findings)
     if config.json:
@@ -39,7 +39,10 @@ def diagnose(config: DiagnoseConfig) -> None:
 
 
 def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
-    """Find out what ``target`` is and look at it; at data with the tokenizer of ``model``, where one is named."""
+    """The diagnosis of ``target``, which may be a run, data, a model or, if empty, this machine.
+
+    Data are read with the tokenizer of ``model``, if one is named.
+    """
     model = model or ModelConfig()
     if not target:
         return diagnose_machine()

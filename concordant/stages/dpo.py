@@ -1,4 +1,4 @@
-"""``concordant dpo``: learn from pairs directly."""
+"""``concordant dpo``: train a policy directly on preference pairs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def dpo(config: DPOConfig) -> Path:
         reference = roles.reference(learner, policy, config.reference, config.model, config.train)
         needs_reference = PREFERENCE_LOSSES[config.loss].needs_reference
         if needs_reference:
-            common.message(f"reference log-probs of {len(train) + len(heldout)} pairs, once")
+            common.message(f"computing the reference's log-probs of {len(train) + len(heldout)} pairs, once a run")
         sampling = SamplingConfig(max_new_tokens=config.data.max_response_tokens)
         prompts = common.accepted(common.prompts_of(loaded.test), encoder, "held-out prompts")
         sampler = common.sampler_of(policy, encoder, config.model)
@@ -58,7 +58,7 @@ def dpo(config: DPOConfig) -> Path:
 
 
 def _objective(config: DPOConfig, reference: Scorer | None, trees: Sequence[PromptTree]) -> ObjectiveOf:
-    """``reference`` is None where the loss needs none: its log-probs then count as 0."""
+    """The objective of a batch. ``reference`` is None if the loss needs none; its log-probs then count as 0."""
     reference_B = reference_logprobs(reference, trees) if reference and trees else torch.zeros(2 * len(trees))
 
     def of(numbers: Sequence[int]) -> DPOObjective:

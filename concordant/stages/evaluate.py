@@ -1,4 +1,4 @@
-"""``concordant evaluate``: any number of policies on the same held-out prompts, and a report."""
+"""``concordant evaluate``: compare policies on the same held-out prompts and write a report."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ from concordant.report.write import write_report
 from concordant.runs.read import complaints
 from concordant.runs.writable import check_folder
 from concordant.stages import common
-from concordant.stages.reward import judge
+from concordant.stages.reward import measure_on_heldout
 from concordant.stages.rewarding import Rewards
 from concordant.training.progress import current
 
-PERPLEXITY_CHARACTERS = 200_000  # of a text file that are read
+PERPLEXITY_CHARACTERS = 200_000  # so many characters of a text file are used for perplexity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
-    """What every policy is measured with."""
+    """The prompts, rewards and texts with which every policy is measured."""
 
     config: EvaluateConfig
     prompts: Sequence[Prompt]
-    records: Sequence[Record]  # what SFT would read: a built-in model here is the one SFT started from
+    records: Sequence[Record]  # the records that SFT reads, so that a built-in model is the same as at the start of SFT
     heldout: Sequence[Demonstration]  # good answers, for perplexity
     reward: Reward | None
     judge: Reward | None
@@ -64,7 +64,7 @@ class _Bench:
 
 @checked
 def evaluate(config: EvaluateConfig) -> Path:
-    """Sample, score and compare; writes report.md, report.html, report.json and pictures to ``output``."""
+    """Sample, score and compare. Writes report.md, report.html, report.json and pictures to ``output``."""
     check_folder(config.output)
     policies = named(config.policies)
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
@@ -74,12 +74,12 @@ def evaluate(config: EvaluateConfig) -> Path:
     judges = Rewards(config.judge, config.model) if config.judge else None
     records = load_all(config.data, config.seed)
     bench = _Bench(
-        config,
-        (loaded.test or loaded.train)[: config.max_prompts],
-        _demonstrations(records.train, "both"),
-        _demonstrations(records.test, "chosen")[: common.HELD_OUT_TREES],
-        rewards.reward if rewards else None,
-        judges.reward if judges else None,
+        config=config,
+        prompts=(loaded.test or loaded.train)[: config.max_prompts],
+        records=_demonstrations(records.train, "both"),
+        heldout=_demonstrations(records.test, "chosen")[: common.HELD_OUT_TREES],
+        reward=rewards.reward if rewards else None,
+        judge=judges.reward if judges else None,
     )
     reference = _open(policies[reference_name], bench)
     bench = replace(bench, prompts=common.accepted(bench.prompts, ChatEncoder(reference.tokenizer), "prompts"))
@@ -120,7 +120,7 @@ def _open(spec: str, bench: _Bench) -> Policy:
 
 
 def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench) -> PolicyAnswers:
-    """One policy's answers to the bench's prompts, and every number the report wants of them."""
+    """The answers of one policy to all prompts, with every number that the report needs."""
     config, n = bench.config, best_of(spec)[0]
     policy = _open(spec, bench)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
@@ -131,7 +131,7 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
         for c, p in zip(choices, bench.prompts, strict=True)
     ]
     gold = common.gold_of(config.data)
-    # The bound is from the policy that was sampled, so it says nothing of another reference.
+    # The bound limits the KL from the sampled policy. It does not limit the KL from another reference.
     bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
     is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
     is_comparable = is_comparable and all(
@@ -155,7 +155,7 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
 
 
 def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[list[PromptTree], list[Choice]]:
-    # Every policy draws from the same streams: what differs between answers is the policy.
+    # Every policy uses the same random numbers, so that only the policies make the answers differ.
     sampling = replace(bench.config.sampling, n=n)
     rollouts = sampler(bench.prompts, sampling, derive(bench.config.seed, "evaluate"))
     nothing = Reward.of("nothing", lambda answers: Done([0.0] * len(answers)))
@@ -173,7 +173,7 @@ def _kl(policy: Policy, reference: Policy, trees: Sequence[PromptTree], config: 
 
 
 def _perplexity(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> float | None:
-    """exp of the mean negative log-prob a token of held-out text: a file's, or good answers to held-out prompts."""
+    """exp of the mean negative log-prob per token, on a text file or on good answers to held-out prompts."""
     config = bench.config
     if config.perplexity_text:
         trees = _text_trees(policy, Path(config.perplexity_text))
@@ -188,7 +188,7 @@ def _perplexity(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> float | 
 
 
 def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
-    """The text in pieces of 256 tokens, or of what the model reads, each predicted from its first."""
+    """The text as trees of 256 tokens, or as many as the model reads. The first token of each tree is its prompt."""
     if not path.is_file():
         raise UserError(f"perplexity_text: no file {path}")
     text = path.read_text(encoding="utf-8")[:PERPLEXITY_CHARACTERS]
@@ -198,7 +198,7 @@ def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
 
 
 def _demonstrations(records: Sequence[Record], responses: Responses) -> list[Demonstration]:
-    """The answers among the records; none where they are prompts alone."""
+    """The demonstrations in the records; an empty list if the records have prompts only."""
     made = [as_demonstrations(record, responses) for record in records]
     return [d for found in made if not isinstance(found, Drop) for d in found]
 
@@ -206,7 +206,7 @@ def _demonstrations(records: Sequence[Record], responses: Responses) -> list[Dem
 def _reward_summary(
     rewards: Rewards | None, records: Loaded[Record], config: EvaluateConfig
 ) -> RewardModelSummary | None:
-    """The proxy on held-out pairs, where it is one model and there are pairs."""
+    """The proxy's figures on held-out pairs; None if the proxy is not one model or there are no pairs."""
     pairs = [r for r in records.test if isinstance(r, Pair)]
     if rewards is None or len(rewards.models) != 1 or not pairs:
         return None
@@ -217,4 +217,6 @@ def _reward_summary(
     encoded = encoder.pairs(pairs)
     if not encoded.trees:
         return None
-    return judge(roles.reward_scorer(model, config.model), encoded.trees, [pairs[i] for i in encoded.record])
+    return measure_on_heldout(
+        roles.reward_scorer(model, config.model), encoded.trees, [pairs[i] for i in encoded.record]
+    )

@@ -1,4 +1,4 @@
-"""``concordant ppo``: learn from a reward by trying."""
+"""``concordant ppo``: train a policy on the rewards of its own answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``concordant prepare``: raw preferences to sft, rm and rl sets, with a data card."""
+"""``concordant prepare``: turn raw preference data into sft, rm and rl sets, with a data card."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ def prepare(config: PrepareConfig) -> Path:
 
 
 def _token_counter(config: PrepareConfig) -> CountTokens | None:
-    """Counts with the model's tokenizer where one is named; a built-in model has none before it has data."""
+    """A function that counts tokens with the named model's tokenizer; None without a model's name."""
     if not config.model.name:
         return None
     if config.model.name.startswith("builtin:"):
-        raise UserError("a built-in model's tokenizer is made from the data: name a model folder, or count words")
-    from concordant.models.load import load_tokenizer  # with torch: seconds that counting words need not wait for
+        raise UserError(
+            "a built-in model's tokenizer is made from the data, so it cannot count tokens yet: "
+            "name a model folder, or leave --model.name empty to count words"
+        )
+    from concordant.models.load import load_tokenizer  # imported here, because torch takes seconds
     from concordant.models.locate import locate
 
     tokenizer = load_tokenizer(locate(config.model.name), config.model.trust_remote_code)

@@ -1,4 +1,4 @@
-"""``concordant reward``: learn which answer people prefer; ``concordant score``: say it of other answers."""
+"""``concordant reward`` trains a reward model on pairs. ``concordant score`` scores answers with a reward model."""
 
 from __future__ import annotations
 
@@ -35,14 +35,17 @@ from concordant.stages import common
 
 @checked
 def reward(config: RewardConfig) -> Path:
-    """Train a reward model, keep the best by a slice of train, report on held-out pairs; returns the run folder."""
+    """Train a reward model and measure it on held-out pairs. Returns the run folder.
+
+    A slice of the training pairs chooses the best weights.
+    """
     with common.opened(config, "reward") as folder:
         loaded = common.read(config, folder, Pair, "pairs")
         texts = common.all_texts(loaded.train) if config.model.name.startswith("builtin:") else None
         model = roles.new_reward_model(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
         set_arguments(model.tokenizer, config.data.template_args)
         if model.is_encoder and config.lm_coefficient:
-            raise UserError("reward.lm_coefficient needs a causal language model; an encoder predicts no next token")
+            raise UserError("lm_coefficient needs a causal language model; an encoder does not predict the next token")
         encoder = ChatEncoder(
             model.tokenizer, common.limits_of(config.data, model), "encoder" if model.is_encoder else "causal"
         )
@@ -70,22 +73,22 @@ def reward(config: RewardConfig) -> Path:
         heldout = encoder.pairs(loaded.test)
         common.report_dropped(heldout.dropped, "held-out pairs")
         if heldout.trees:
-            summary = judge(learner, heldout.trees, [loaded.test[i] for i in heldout.record])
+            summary = measure_on_heldout(learner, heldout.trees, [loaded.test[i] for i in heldout.record])
             write_text(folder.path / REWARD_SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
             common.message(f"held-out accuracy {summary.accuracy:.3f} on {len(heldout.trees)} pairs")
         return done
 
 
 def slice_off(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """The pairs without, and with, a seeded ``fraction`` of the distinct prompts; 0 slices nothing off."""
+    """Split the pairs by prompt into two parts. The second has a ``fraction`` of the prompts, drawn by ``seed``."""
     prompts = list(dict.fromkeys(p.prompt for p in pairs))
     python_stream(seed, "reward/validation").shuffle(prompts)
     taken = set(prompts[: round(len(prompts) * fraction)])
     return [p for p in pairs if p.prompt not in taken], [p for p in pairs if p.prompt in taken]
 
 
-def judge(scorer: Scorer, trees: Sequence[PromptTree], pairs: Sequence[Pair]) -> RewardModelSummary:
-    """Accuracy, calibration and accuracy by length difference on held-out pairs."""
+def measure_on_heldout(scorer: Scorer, trees: Sequence[PromptTree], pairs: Sequence[Pair]) -> RewardModelSummary:
+    """Accuracy, calibration and accuracy by length difference of a reward model on held-out pairs."""
     score_B = scorer.forward(trees, Outputs(score=True)).result().score_B
     assert score_B is not None
     score_P2 = score_B.view(-1, 2)
@@ -116,9 +119,10 @@ def _objective(config: RewardConfig, encoded: Encoded, pairs: Sequence[Pair]) ->
 
 @checked
 def score(config: ScoreConfig) -> Path | None:
-    """Score both answers of every pair, or every answer, of the data; JSON lines to ``output`` or the terminal.
+    """Score every answer of the data. Writes lines of JSON to ``output`` or to the terminal.
 
-    A line a record, in the data's order: its prompt, and ``chosen`` and ``rejected``, or ``score``.
+    There is one line for each record, in the order of the data. It has the prompt and either ``chosen`` and
+    ``rejected`` or ``score``.
     """
     if config.output:
         check_file(config.output)

@@ -1,4 +1,4 @@
-"""``concordant sft``: imitate answers."""
+"""``concordant sft``: train a policy to imitate answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from concordant.stages import common
 
 @checked
 def sft(config: SFTConfig) -> Path:
-    """Fine-tune a causal LM on demonstrations, or on the answers of pairs; returns the run folder."""
+    """Fine-tune a causal LM on demonstrations or on the answers of pairs. Returns the run folder."""
     with common.opened(config, "sft") as folder:
         loaded = common.read(config, folder, Demonstration, "dialogues", config.responses)
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)

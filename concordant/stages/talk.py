@@ -1,4 +1,4 @@
-"""``generate``, ``chat`` and ``merge``: using a policy."""
+"""``concordant generate``, ``chat`` and ``merge``: use a trained policy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS = ("/reset", "/exit", "/quit", "/help")
 
 @checked
 def generate(config: GenerateConfig) -> Path | None:
-    """Answer one prompt, or the prompts of the data; JSON lines to ``output``, or text to the terminal."""
+    """Answer one prompt or the prompts of the data. Writes lines of JSON to ``output``, or text to the terminal."""
     if config.output:
         check_file(config.output)
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
@@ -91,7 +91,7 @@ def _ask() -> str:
 
 
 class _Stream:
-    """Prints a response as it grows; a character split over several tokens waits for its last."""
+    """Prints a response while it is sampled. A character of several tokens is printed after its last token."""
 
     def __init__(self, encoder: ChatEncoder) -> None:
         self.encoder = encoder
@@ -114,7 +114,7 @@ class _Stream:
 
 @checked
 def merge(config: MergeConfig) -> Path:
-    """Write the base with the adapter in its weights: a plain model folder."""
+    """Merge the adapter into the base's weights and write a plain model folder."""
     check_folder(config.output)
     output = Path(config.output)
     if output.is_dir() and any(output.iterdir()) and not (output / "config.json").is_file():

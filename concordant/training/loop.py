@@ -97,7 +97,7 @@ class Callback(Protocol):
     def end(self, result: LoopResult) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoopResult:
     steps: int  # steps taken, including those before a resume
     model: Path  # the folder of the exported model
@@ -108,7 +108,7 @@ class LoopResult:
     metrics: dict[str, float]  # of the last step and its evaluation; empty if a resumed run was already complete
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class LoopState:
     """The state of the loop itself, which is part of every checkpoint."""
 

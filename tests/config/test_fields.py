@@ -8,11 +8,14 @@ from concordant.verbs import VERBS
 
 
 def test_the_comment_beside_a_field_is_its_help():
-    assert comments(SFTConfig)["packing"] == "several dialogues share a row where rows are padded; False: one a row"
+    assert (
+        comments(SFTConfig)["packing"]
+        == "where rows are padded, several dialogues share a row; False: each has its own row"
+    )
 
 
 def test_inherited_fields_keep_their_comment():
-    assert comments(SFTConfig)["seed"] == "of every random draw"
+    assert comments(SFTConfig)["seed"] == "seed of all random numbers"
 
 
 def test_a_section_default_of_the_owner_wins_over_the_sections_own():

@@ -113,7 +113,7 @@ def test_an_unknown_key_in_yaml_names_file_and_nearest(tmp_path):
 
 def test_a_config_of_another_verb_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("verb: dpo\n")
-    refused("is a config of dpo, not of sft; use `concordant run", "--config", str(tmp_path / "a.yaml"))
+    refused("is a config of dpo and not of sft; use `concordant run", "--config", str(tmp_path / "a.yaml"))
 
 
 def test_a_section_without_main_key_lists_its_keys():
@@ -134,8 +134,8 @@ def test_a_value_where_a_section_belongs_is_refused(tmp_path, text):
         (["--train.learning_rate=fast"], 'train.learning_rate: expected a number.*given "fast"'),
         (["--packing=perhaps"], 'packing: expected true or false; given "perhaps"'),
         (["--train.max_steps"], "--train.max_steps needs a value"),
-        (["--seed", "1", "2"], '--seed takes one value; "2" stands alone'),
-        (["--seed=1", "2"], '"2" stands alone; options look like'),
+        (["--seed", "1", "2"], '--seed takes one value; "2" belongs to no option'),
+        (["--seed=1", "2"], '"2" belongs to no option; options look like'),
     ],
 )
 def test_a_wrong_type_names_key_value_and_range(arguments, message):
@@ -171,6 +171,6 @@ def test_generate_takes_a_prompt_with_dashes_through_the_equals_sign():
 
 def test_help_shows_comment_default_and_range():
     page = " ".join(help_text("sft", SFTConfig, "imitate").split())
-    assert "share of steps that raise the rate from 0; [0, 1] (type: float, default: 0.05)" in page
+    assert "share of the steps in which the learning rate rises; [0, 1] (type: float, default: 0.05)" in page
     assert "--data VALUE means --data.path VALUE" in page
     assert "--print_config" in page and "imitate" in page

@@ -16,7 +16,7 @@ def test_a_path_without_a_name_is_refused():
 
 
 def test_a_name_given_twice_is_refused():
-    with pytest.raises(UserError, match='"a" is named twice'):
+    with pytest.raises(UserError, match='the name "a" is given twice'):
         named(["a=x", "a=y"])
 
 

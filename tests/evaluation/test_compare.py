@@ -114,7 +114,7 @@ def test_wrong_use_names_the_cause(answers: Answers) -> None:
     sft, ppo = answers("sft", gold=[0.5, 0.5]), answers("ppo", gold=[0.5, 0.6])
     with pytest.raises(UserError, match=r'unknown baseline policy "stf"\. Did you mean "sft"\?'):
         evaluate_policies([sft, ppo], "stf", 10, 0)
-    with pytest.raises(UserError, match='two policies are named "sft"'):
+    with pytest.raises(UserError, match='two policies have the name "sft"'):
         evaluate_policies([sft, sft], "sft", 10, 0)
     with pytest.raises(UserError, match="no policy to evaluate"):
         evaluate_policies([], "sft", 10, 0)

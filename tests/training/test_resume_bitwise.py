@@ -178,7 +178,7 @@ def test_best_of_n_refuses_what_is_not_its_own_and_knows_when_it_is_done(run, pl
     ended = run(*command, "--sampling.n=3")
     assert ended.code == 2 and "\n  sampling.n: 2 -> 3\n" in ended.said
     ended = run(*command)
-    assert ended.code == 0 and "18 of 18 prompts are answered already" in ended.said
+    assert ended.code == 0 and "18 of 18 prompts were answered before" in ended.said
     assert differences(before, results(output)) == []
 
 
@@ -188,7 +188,7 @@ def test_best_of_n_answers_again_from_a_damaged_line_on(run, place, whole):
     lines = (output / "samples.jsonl").read_bytes().splitlines(keepends=True)
     (output / "samples.jsonl").write_bytes(b"".join([*lines[:2], lines[2][:9] + b"\xff" + lines[2][10:], *lines[3:]]))
     ended = go_on(run, place, "best-of-n", output)
-    assert ended.code == 0 and "samples.jsonl line 3 is not whole; answered again from there" in ended.said
+    assert ended.code == 0 and "samples.jsonl line 3 is damaged; answering again from there" in ended.said
     assert differences(before, results(output)) == []
 
 
@@ -206,9 +206,9 @@ def test_one_folder_one_process(run, place, whole):
     (signal.SIGTERM, "sft", "stages.common.load_records", "interrupted; the same command starts again"),
     (signal.SIGINT, "sft", "data.chat.ChatEncoder.demonstrations", "interrupted; the same command starts again"),
     (signal.SIGTERM, "sft", "algorithms.supervised.Supervised.step", "step 1/4: stopped on request; continue with --"),
-    (signal.SIGINT, "reward", "stages.reward.judge", "interrupted; continue with --resume auto"),
+    (signal.SIGINT, "reward", "stages.reward.measure_on_heldout", "interrupted; continue with --resume auto"),
     (signal.SIGTERM, "best-of-n", "runs.folder.RunFolder.log_samples", "the same command starts again"),
-    (signal.SIGTERM, "pipeline", "stages.best_of_n.choose", "the same command goes on from here"),
+    (signal.SIGTERM, "pipeline", "stages.best_of_n.choose", "the same command continues from here"),
 ])  # fmt: skip
 def test_a_signal_ends_cleanly_wherever_it_comes(run, place, whole, number, name, call, said):
     output = place / f"signal-{name}-{call.rpartition('.')[2]}-{number}"
@@ -230,7 +230,7 @@ def test_a_signal_in_a_stages_last_step_stops_the_pipeline_after_it(run, place, 
     output = place / "late"
     kill = Kill(call="concordant.algorithms.supervised.Supervised.step", time=STEPS, signal=signal.SIGTERM)
     ended = go_on(run, place, "pipeline", output, kill=kill)
-    assert ended.code == 3 and "stage sft is done; the same command goes on from here" in ended.said
+    assert ended.code == 3 and "stage sft is done; the same command continues from here" in ended.said
     assert not (output / "judge").exists()
     assert_ends_alike(run, place, "pipeline", output, whole)
 
