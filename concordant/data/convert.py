@@ -18,6 +18,12 @@ def prompt_of(record: Record) -> Messages:
     return record.messages if isinstance(record, Prompt) else record.prompt
 
 
+def split_key(record: Record) -> Messages:
+    """Records of one key stay on one side of the split: the prompt, and the whole text where there is no prompt."""
+    prompt = prompt_of(record)
+    return prompt if prompt or not isinstance(record, Demonstration) else record.messages
+
+
 def answers_of(record: Record) -> tuple[str, ...]:
     """The final answers: chosen before rejected."""
     if isinstance(record, Pair):
@@ -43,7 +49,10 @@ def as_demonstrations(record: Record, responses: Responses) -> list[Demonstratio
         return []
     prompt, answers = record.prompt, answers_of(record)
     kept = answers[:1] if responses == "chosen" else answers
-    return [Demonstration((*prompt, Message("assistant", answer)), len(prompt)) for answer in kept]
+    return [
+        Demonstration((*prompt, Message("assistant", answer)), len(prompt), tools=record.tools, where=record.where)
+        for answer in kept
+    ]
 
 
 def as_prompts(record: Record, responses: Responses) -> list[Prompt] | Drop:
@@ -51,7 +60,7 @@ def as_prompts(record: Record, responses: Responses) -> list[Prompt] | Drop:
         return [record]
     prompt = prompt_of(record)
     extra = record.extra if isinstance(record, Pair) else {}
-    return check_prompt(prompt) or [Prompt(prompt, extra)]
+    return check_prompt(prompt) or [Prompt(prompt, extra, tools=record.tools, where=record.where)]
 
 
 def as_ratings(record: Record, responses: Responses) -> list[Rating] | Drop:
@@ -59,7 +68,10 @@ def as_ratings(record: Record, responses: Responses) -> list[Rating] | Drop:
     if isinstance(record, Rating):
         return [record]
     if isinstance(record, Pair):
-        return [Rating(record.prompt, record.chosen, True), Rating(record.prompt, record.rejected, False)]
+        return [
+            Rating(record.prompt, answer, label, tools=record.tools, where=record.where)
+            for answer, label in ((record.chosen, True), (record.rejected, False))
+        ]
     return Drop.PROMPT_ONLY if isinstance(record, Prompt) else Drop.ONE_RESPONSE
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     role: Role
     content: str
+    reasoning_content: str = ""  # the thought before the content, where the data keeps the two apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Pair:
     margin: float | None = None  # how much better, in units of the reward, where a rater said so
     probability: float | None = None  # P(chosen preferred over rejected), where the label's true model is known
     extra: dict[str, Any] = field(default_factory=dict)
+    tools: tuple[Any, ...] | None = None  # functions the assistant may call, as the data's column has them
+    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,9 @@ class Demonstration:
 
     messages: tuple[Message, ...]  # ends with an assistant message
     first_response: int
+    _: KW_ONLY
+    tools: tuple[Any, ...] | None = None  # functions the assistant may call, as the data's column has them
+    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,9 @@ class Prompt:
 
     messages: tuple[Message, ...]
     extra: dict[str, Any] = field(default_factory=dict)  # verl's data_source, ability, reward_model, extra_info
+    _: KW_ONLY
+    tools: tuple[Any, ...] | None = None  # functions the assistant may call, as the data's column has them
+    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,9 @@ class Rating:
     prompt: tuple[Message, ...]
     completion: str
     label: bool
+    _: KW_ONLY
+    tools: tuple[Any, ...] | None = None  # functions the assistant may call, as the data's column has them
+    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
 
 
 Record = Pair | Demonstration | Prompt | Rating
