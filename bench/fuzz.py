@@ -2,8 +2,8 @@
 
     python -m bench.fuzz [--count 5000] [--seed 0] [--verb prepare] [--keep FOLDER]
 
-An input is a file of rows of a random format, damaged in one of the ways of ``DAMAGE``. A finding is an exception that is
-no UserError, more than ``SECONDS`` seconds, or a data card whose rows do not add up. ``--keep`` saves the findings.
+An input is a file of rows of a random format, damaged in ways of ``DAMAGE``. A finding is an exception that is no
+UserError, more than ``SECONDS`` seconds, or a data card whose rows do not add up. ``--keep`` saves the findings.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Rows = list[dict[str, Any]]
 # Values that files can hold and that some code, somewhere, does not expect.
 ODD: tuple[Any, ...] = (
     None, "", " ", 0, -1, 2**63, 2**64, 10**400, 1e308, float("nan"), float("inf"), True, [], {}, [[]], [None], [{}],
-    "\ud800", "\x00", "\x1b[31m", "a" * 10_000, "[", "[{", '[{"role": "user"}]', "{", "null", "[1, 2]", "\ufeff", "\u202e",
+    "\ud800", "\x00", "\x1b[31m", "a" * 10_000, "[", "[{", '[{"role": "user"}]', "{", "null", "[1, 2]", "\ufeff",
     {"role": "user"}, {"content": 1}, [{"role": "user", "content": None}], [{"role": "tool", "content": "x"}],
     [{"role": "assistant", "content": "x", "weight": 0}], [{"from": "human", "value": "x"}], [["a", "b"]], [["a"]],
     "\n\nHuman:", "\n\nHuman: q\n\nAssistant:", "\n\nAssistant: a", "Human: q\n\nAssistant: a", {"\ud800": 1}, 7, "7",
@@ -45,7 +45,8 @@ ODD: tuple[Any, ...] = (
 )  # fmt: skip
 NAMES = (
     "system", "tools", "label", "weight", "rank", "history", "margin", "probability", "extra_info", "reward_model",
-    "\ud800", "", "a b", "\x1b[31m", "rejected_response", "messages", "text", "score", "first_response", "reasoning_content",
+    "\ud800", "", "a b", "\x1b[31m", "rejected_response", "messages", "text", "score", "first_response",
+    "reasoning_content",
 )  # fmt: skip
 
 

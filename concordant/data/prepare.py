@@ -16,6 +16,7 @@ from concordant.core.errors import UserError
 from concordant.data.card import CountTokens, DataCard, make_card
 from concordant.data.convert import MODEL_JUDGES, answers_of, as_demonstrations, prompt_of
 from concordant.data.dialogue import Drop, Messages, as_object, check_prompt, write_prompt
+from concordant.data.files import printable
 from concordant.data.folders import SETS
 from concordant.data.read_dialogues import VERL_COLUMNS
 from concordant.data.records import Demonstration, Pair, Prompt, Record
@@ -43,7 +44,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
     with _progress() as on_progress:
         held = load_all(data, config.seed, on_progress=on_progress)
         compare_with = (config.compare_with, _compared(config)) if config.compare_with else None
-    name = data.path if data.path.startswith("builtin:") else Path(data.path).name
+    name = data.path if data.path.startswith("builtin:") else printable(Path(data.path).name)
     with _folder_at_once(output) as folder:
         written = _write_sets(folder, held, name)
         card = make_card(

@@ -59,7 +59,11 @@ def prompt_in(row: Row, column: str = "prompt") -> Messages:
     if isinstance(value, list):
         return fields.messages(row, column, value)
     written = fields.text(row, column)
-    return read_prompt(written) if written.strip() else ()
+    messages = read_prompt(written) if written.strip() else ()
+    for message in messages:  # escapes in JSON text may hide half of a surrogate pair
+        fields.as_text(row, column, message.content)
+        fields.as_text(row, column, message.reasoning_content)
+    return messages
 
 
 def instruction_in(row: Row) -> Messages:
