@@ -72,7 +72,7 @@ def some_rows(r: random.Random) -> Rows:
 
 def odd_value(r: random.Random, rows: Rows) -> Rows:
     row = r.choice(rows)
-    row[r.choice(list(row))] = odd(r)
+    row[r.choice(list(row) or NAMES)] = odd(r)
     return rows
 
 
@@ -98,7 +98,8 @@ def odd_column(r: random.Random, rows: Rows) -> Rows:
 
 def lost_column(r: random.Random, rows: Rows) -> Rows:
     row = r.choice(rows)
-    row.pop(r.choice(list(row)))
+    if row:
+        row.pop(r.choice(list(row)))
     return rows
 
 
@@ -179,6 +180,8 @@ def run_prepare(path: Path, output: Path, r: random.Random) -> str:
     assert card.rows_read == card.rows_used + dropped, f"books: {card.rows_read} != {card.rows_used} + {dropped}"
     assert sum(card.rows.values()) == sum(card.kinds.values()), "books: records by side and by kind"
     again = prepare(PrepareConfig(data=DataConfig(path=str(output)), output=str(output.with_name("again"))))
+    if "rated answers" in card.kinds:  # sft/ has the good ones alone
+        return "read"
     assert again.rows == card.rows and not again.dropped, f"written and read back: {card.rows} became {again.rows}"
     return "read"
 

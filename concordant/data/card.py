@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from concordant.data.convert import answers_of, prompt_of, split_key
 from concordant.data.dialogue import Messages
-from concordant.data.files import printable
 from concordant.data.records import Demonstration, Pair, Prompt, Record
+from concordant.data.rows import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -40,13 +40,13 @@ def as_pairs(record: Record, responses: Responses) -> list[Pair] | Drop:
 
 
 def as_demonstrations(record: Record, responses: Responses) -> list[Demonstration] | Drop:
-    """``responses``: "both" answers of a pair, or the "chosen" alone; of ratings all, or those thought good."""
+    """``responses``: "both" answers of a pair, or the "chosen" alone. An answer rated bad is never imitated."""
     if isinstance(record, Demonstration):
         return [record]
     if isinstance(record, Prompt):
         return Drop.PROMPT_ONLY
-    if isinstance(record, Rating) and responses == "chosen" and not record.label:
-        return []
+    if isinstance(record, Rating) and not record.label:
+        return Drop.RATED_BAD
     prompt, answers = record.prompt, answers_of(record)
     kept = answers[:1] if responses == "chosen" else answers
     return [

@@ -36,6 +36,7 @@ class Drop(StrEnum):
     ONE_RESPONSE = "one response only"
     TIE = "no answer is preferred"
     NOTHING_LEARNT = "no message to learn"
+    RATED_BAD = "rated as a bad answer"
     OTHER_BRANCH = "in no pair and no dialogue"
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from concordant.core.errors import nearest
 from concordant.data.dialogue import Messages
-from concordant.data.files import BadRow, Row, lone_surrogate, printable
 from concordant.data.records import Message, Role
+from concordant.data.rows import BadRow, Row, lone_surrogate, printable
 
 MISSING, WRONG_TYPE, WRONG_ROLE = "missing column", "wrong type", "wrong role"
 UNUSED = "a column that matters is not used"

@@ -10,13 +10,12 @@ import csv
 import gzip
 import json
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from concordant.core.errors import UserError, nearest
+from concordant.data.rows import BadRows, Row, lone_surrogate, printable
 
 MALFORMED, BAD_UTF8, TRUNCATED = "malformed row", "bad UTF-8", "unreadable rest of a file"
 TOO_LARGE, UNREADABLE = "row too large", "values that cannot be read"
@@ -31,39 +30,6 @@ BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 LONGEST_ROW = 1 << 26  # bytes that one row may expand to: a small gzip file may hold a line of many GB
 CHUNK = 1 << 20  # bytes read at a time from a JSON list
 BATCH = 1024  # Parquet rows turned into Python objects at a time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    file: str
-    unit: Literal["line", "row"]
-    number: int  # from 1
-    values: dict[str, Any]
-
-    @property
-    def where(self) -> str:
-        return f"{self.file} {self.unit} {self.number}"
-
-
-class BadRow(UserError):
-    """One row that cannot be used; ``reason`` is what it is counted under when bad rows are skipped."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class BadRows:
-    """What to do with bad rows: stop at the first (the default), or count them by reason and go on."""
-
-    def __init__(self, skip: bool) -> None:
-        self.skip = skip
-        self.counts: Counter[str] = Counter()
-
-    def report(self, reason: str, message: str) -> None:
-        if not self.skip:
-            raise UserError(f"{message}\n--data.skip_bad_rows=true counts such rows instead of stopping")
-        self.counts[reason] += 1
 
 
 def kind_of(path: Path) -> str:
@@ -118,11 +84,6 @@ def _check_encoding(stream: IO[bytes], name: str) -> None:
     found = next((encoding for mark, encoding in OTHER_UNICODE.items() if head.startswith(mark)), "")
     if found:
         raise UserError(f"{name}: written in {found}. Expected UTF-8: iconv -f {found} -t UTF-8 FILE > NEW")
-
-
-def printable(name: str) -> str:
-    """A file's or column's name with characters that no UTF-8 file can hold written as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _too_large(where: str) -> str:
@@ -274,17 +235,6 @@ class _JsonWindow:
                     wrong = lone_surrogate(source)
                     return value, 0 if wrong < 0 else self.line_at(start + wrong)
             self.fill()
-
-
-def lone_surrogate(text: str) -> int:
-    """Where a character stands that no UTF-8 file can hold, -1 for a text without."""
-    if text.isascii():
-        return -1
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return error.start
-    return -1
 
 
 def _json_list(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from concordant.core.errors import UserError, unknown_name
-from concordant.data.files import is_data_file, printable
+from concordant.data.files import is_data_file
+from concordant.data.rows import printable
 
 SETS = ("rm", "sft", "rl")  # folders that `concordant prepare` writes, the one that says most first
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")  # names of held-out splits, the one used first

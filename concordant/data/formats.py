@@ -15,10 +15,10 @@ from concordant.data import read_dialogues as one
 from concordant.data import read_pairs as two
 from concordant.data import read_rankings as many
 from concordant.data.dialogue import is_hh
-from concordant.data.files import BadRows, Row
 from concordant.data.read_dialogues import VERL_COLUMNS, Found
 from concordant.data.read_rankings import Ranking
 from concordant.data.records import Record
+from concordant.data.rows import BadRows, Row
 
 Gives = Literal["pair", "pairs", "dialogue", "rated answer", "prompt"]
 ReadRow = Callable[[Row], Found | Ranking | list[Ranking | Record]]
@@ -69,6 +69,7 @@ def _bot(text: str) -> dict[str, str]:
 
 
 Q, GOOD, BAD = "A joke?", "Gladly. An owl walks in.", "No."
+ASK, GOOD_TALK, BAD_TALK = [_user(Q)], [_user(Q), _bot(GOOD)], [_user(Q), _bot(BAD)]
 PAIR = ("margin", "probability", *VERL_COLUMNS)
 MESSAGES = "messages|conversations|conversation"
 LABEL = "label|kto_tag"
@@ -119,7 +120,7 @@ _PAIRS = (
         optional=PAIR,
         read=two.implicit,
         accepts=_are(list, "chosen", "rejected"),
-        example={"chosen": [_user(Q), _bot(GOOD)], "rejected": [_user(Q), _bot(BAD)]},
+        example={"chosen": GOOD_TALK, "rejected": BAD_TALK},
     ),
     Format(
         name="implicit_text",
@@ -136,7 +137,7 @@ _PAIRS = (
         columns=("messages", "rejected_response|rejected_messages"),
         optional=PAIR,
         read=two.swift_preference,
-        example={"messages": [_user(Q), _bot(GOOD)], "rejected_response": BAD},
+        example={"messages": GOOD_TALK, "rejected_response": BAD},
     ),
     Format(
         name="openai_preference",
@@ -144,11 +145,7 @@ _PAIRS = (
         columns=("input", "preferred_output", "non_preferred_output"),
         optional=PAIR,
         read=two.openai_preference,
-        example={
-            "input": {"messages": [_user(Q)]},
-            "preferred_output": [_bot(GOOD)],
-            "non_preferred_output": [_bot(BAD)],
-        },
+        example={"input": {"messages": ASK}, "preferred_output": [_bot(GOOD)], "non_preferred_output": [_bot(BAD)]},
     ),
     Format(
         name="pku_saferlhf",
@@ -156,13 +153,7 @@ _PAIRS = (
         columns=("prompt", "response_0", "response_1", "better_response_id"),
         optional=PAIR,
         read=two.pku_saferlhf,
-        example={
-            "prompt": Q,
-            "response_0": BAD,
-            "response_1": GOOD,
-            "better_response_id": 1,
-            "safer_response_id": 0,
-        },
+        example={"prompt": Q, "response_0": BAD, "response_1": GOOD, "better_response_id": 1, "safer_response_id": 0},
     ),
     Format(
         name="helpsteer2_preference",
@@ -178,7 +169,7 @@ _PAIRS = (
         columns=("context", "response1", "response2", "overall_preference"),
         optional=PAIR,
         read=two.helpsteer3,
-        example={"context": [_user(Q)], "response1": BAD, "response2": GOOD, "overall_preference": 2},
+        example={"context": ASK, "response1": BAD, "response2": GOOD, "overall_preference": 2},
     ),
     Format(
         name="shp",
@@ -229,11 +220,7 @@ _PAIRS = (
         columns=("conversation_a", "conversation_b", "winner"),
         optional=PAIR,
         read=two.arena_33k,
-        example={
-            "conversation_a": [_user(Q), _bot(BAD)],
-            "conversation_b": [_user(Q), _bot(GOOD)],
-            "winner": "model_b",
-        },
+        example={"conversation_a": BAD_TALK, "conversation_b": GOOD_TALK, "winner": "model_b"},
     ),
     Format(
         name="argilla",
@@ -329,7 +316,7 @@ _RATED = (
         gives="rated answer",
         columns=(MESSAGES, LABEL),
         read=one.rated_messages,
-        example={"messages": [_user(Q), _bot(BAD)], "label": False},
+        example={"messages": BAD_TALK, "label": False},
     ),
     Format(
         name="rated_alpaca",

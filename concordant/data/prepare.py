@@ -16,10 +16,10 @@ from concordant.core.errors import UserError
 from concordant.data.card import CountTokens, DataCard, make_card
 from concordant.data.convert import MODEL_JUDGES, answers_of, as_demonstrations, prompt_of
 from concordant.data.dialogue import Drop, Messages, as_object, check_prompt, write_prompt
-from concordant.data.files import printable
 from concordant.data.folders import SETS
 from concordant.data.read_dialogues import VERL_COLUMNS
 from concordant.data.records import Demonstration, Pair, Prompt, Record
+from concordant.data.rows import printable
 from concordant.data.splits import Loaded, OnProgress, load_all, load_test
 from concordant.runs.atomic import whole_folder
 

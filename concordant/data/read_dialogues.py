@@ -23,8 +23,8 @@ from concordant.data.dialogue import (
     read_prompt,
     split_hh,
 )
-from concordant.data.files import BadRow, Row
 from concordant.data.records import Demonstration, Message, Prompt, Rating, Record
+from concordant.data.rows import BadRow, Row
 
 VERL_COLUMNS = ("data_source", "ability", "reward_model", "extra_info")
 DIALOGUE_COLUMNS = ("messages", "conversations", "conversation")

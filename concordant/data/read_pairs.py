@@ -8,7 +8,6 @@ from typing import Any
 
 from concordant.data import fields
 from concordant.data.dialogue import AS_MESSAGES, Drop, Messages, check_pair, is_hh, parse_hh, repeats, split_hh
-from concordant.data.files import Row
 from concordant.data.read_dialogues import (
     DIALOGUE_COLUMNS,
     PROMPT_COLUMNS,
@@ -20,6 +19,7 @@ from concordant.data.read_dialogues import (
     prompt_in,
 )
 from concordant.data.records import Message, Pair
+from concordant.data.rows import Row
 
 REJECTED_COLUMNS = ("rejected_response", "rejected_messages")
 

@@ -12,9 +12,9 @@ from itertools import combinations
 from concordant.config.names import RankedPairs
 from concordant.data import fields
 from concordant.data.dialogue import Drop, Messages, check_demonstration, check_pair
-from concordant.data.files import BadRow, BadRows, Row
 from concordant.data.read_dialogues import Found, column_of, instruction_in, prompt_in
 from concordant.data.records import Demonstration, Message, Pair, Record
+from concordant.data.rows import BadRow, BadRows, Row
 
 SCORES = ("helpfulness", "score", "rating", "overall_score", "quality")
 COMPLETION_SCORES = ("fine-grained_score", "overall_score", "score", "rating")

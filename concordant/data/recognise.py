@@ -16,11 +16,11 @@ from concordant.config.names import DataFormat, RankedPairs
 from concordant.core.errors import UserError, nearest
 from concordant.data import fields
 from concordant.data.dialogue import Drop, Messages, merge_turns
-from concordant.data.files import BadRow, BadRows, Row
 from concordant.data.formats import CONTEXT_COLUMNS, FORMATS, KNOWN_COLUMNS, Format
 from concordant.data.read_dialogues import VERL_COLUMNS, verl_columns
 from concordant.data.read_rankings import Ranking, pairs_of
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
+from concordant.data.rows import BadRow, BadRows, Row
 
 Outcome = Record | Drop | Ranking
 SAMPLE = 16  # first rows of a file whose columns decide its format
@@ -208,9 +208,9 @@ def _refuse_meaningful(row: Row, chosen: Format) -> None:
             )
 
 
-def _finished(row: Row, found: Outcome | list[Outcome] | list[Record], reading: Reading) -> Iterator[Record | Drop]:
+def _finished(row: Row, found: Outcome | Sequence[Outcome], reading: Reading) -> Iterator[Record | Drop]:
     """What a reader made of a row, with what every format shares: pairs of rankings, system, tools, place."""
-    items: Sequence[Outcome] = found if isinstance(found, list) else [found]
+    items = found if isinstance(found, Sequence) and not isinstance(found, Drop) else [found]
     records: list[Record] = []
     dropped: list[Drop] = []
     for item in items:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from concordant.core.errors import UserError, nearest, unknown_name
-from concordant.data.files import BadRows, Row, check_kind, is_data_file, printable, read_file
+from concordant.data.files import check_kind, is_data_file, read_file
 from concordant.data.folders import SETS, choose_splits, data_files, inside_only, is_prepared, split_of
 from concordant.data.records import Pair
+from concordant.data.rows import BadRows, Row, printable
 
 TOYTALK_PRESETS = ("demo", "human", "biased")
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w./-]+))?(?::(?P<config>[\w.-]+))?")

@@ -17,10 +17,10 @@ from concordant.core.errors import UserError
 from concordant.core.seeding import derive, python_stream
 from concordant.data.convert import CONVERSIONS, MODEL_JUDGES, split_key
 from concordant.data.dialogue import Drop, Messages
-from concordant.data.files import BadRows, Row, printable
 from concordant.data.folders import SETS
 from concordant.data.recognise import IGNORE, Reading, check_mapped, column_names, read_records
 from concordant.data.records import Demonstration, Pair, Prompt, Rating, Record
+from concordant.data.rows import BadRows, Row, printable
 from concordant.data.sources import Pairs, Rows, open_source
 
 R = TypeVar("R", bound=Record)

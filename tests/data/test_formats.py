@@ -11,10 +11,10 @@ import pytest
 
 from concordant.core.errors import UserError
 from concordant.data.dialogue import Drop
-from concordant.data.files import BadRows, Row
 from concordant.data.formats import FORMATS
 from concordant.data.recognise import Reading, read_records, recognise
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
+from concordant.data.rows import BadRows, Row
 
 Q, A = Message("user", "q"), Message("assistant", "a")
 PAIR = Pair((Q,), "good", "bad")

@@ -9,10 +9,10 @@ import pytest
 
 from concordant.core.errors import UserError
 from concordant.data.dialogue import Drop
-from concordant.data.files import BadRows, Row
 from concordant.data.formats import FORMATS
 from concordant.data.recognise import Reading, column_names, read_records, recognise
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating
+from concordant.data.rows import BadRows, Row
 
 KINDS = {"pair": Pair, "pairs": Pair, "dialogue": Demonstration, "rated answer": Rating, "prompt": Prompt}
 

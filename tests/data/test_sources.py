@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from concordant.core.errors import UserError
-from concordant.data.files import BadRows
 from concordant.data.records import Message
+from concordant.data.rows import BadRows
 from concordant.data.sources import Pairs, Rows, open_source
 
 
