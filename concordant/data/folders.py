@@ -13,6 +13,7 @@ from pathlib import Path
 from concordant.core.errors import UserError, unknown_name
 from concordant.data.files import is_data_file
 from concordant.data.rows import printable
+from concordant.runs.names import CONFIG, STATUS
 
 SETS = ("rm", "sft", "rl")  # folders that `concordant prepare` writes, the one that says most first
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")  # names of held-out splits, the one used first
@@ -28,7 +29,7 @@ def is_prepared(folder: Path) -> bool:
 def is_output(folder: Path) -> bool:
     """True for a folder that a command of ours wrote: a prepared one or a run's."""
     prepared = (folder / "card.json").is_file() and is_prepared(folder)
-    return prepared or all((folder / name).is_file() for name in ("config.yaml", "status.json"))
+    return prepared or all((folder / name).is_file() for name in (CONFIG, STATUS))
 
 
 def inside_only(folder: Path) -> list[Path]:
