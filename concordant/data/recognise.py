@@ -251,6 +251,8 @@ def _with_system(row: Row, record: Record) -> Record:
     if not system:
         return record
     before = _messages_of(record)
+    if isinstance(record, Demonstration) and record.first_response == 0:
+        raise BadRow(fields.WRONG_TYPE, f'{row.where}: a "system" column beside text without a question')
     if before and before[0].role == "system":
         if before[0].content.strip() == system.strip():
             return record

@@ -290,6 +290,7 @@ def test_a_system_column_opens_the_dialogue(values: dict[str, Any]) -> None:
 
 
 def test_a_system_column_beside_another_system_message_is_refused() -> None:
+    assert 'a "system" column beside text' in said({"text": "Owls hunt.", "system": "s"})
     values = {"messages": [{"role": "system", "content": "t"}, user("q"), bot("good")], "system": "s"}
     assert 'a "system" column and another system message' in said(values)
 
