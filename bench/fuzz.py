@@ -9,6 +9,7 @@ UserError, more than ``SECONDS`` seconds, or a data card whose rows do not add u
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
 import json
 import random
@@ -58,7 +59,7 @@ def nested(depth: int) -> Any:
 
 
 def odd(r: random.Random) -> Any:
-    return nested(r.choice([40, 400, 900])) if r.random() < 0.03 else r.choice(ODD)
+    return nested(r.choice([40, 400, 900])) if r.random() < 0.03 else copy.deepcopy(r.choice(ODD))
 
 
 def some_rows(r: random.Random) -> Rows:
