@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 
-from concordant.config.names import DataFormat, TooLong
+from concordant.config.names import DataFormat, RankedPairs, TooLong
 
 
 @dataclass
@@ -12,6 +12,10 @@ class DataConfig:
     path: str = ""  # file, folder, folder made by `concordant prepare`, hub id, builtin:toytalk[/human|/biased|/demo]
     _: KW_ONLY
     format: DataFormat = "auto"  # the meaning of the columns, see docs/data.md; auto looks at the first rows
+    columns: list[str] = field(default_factory=list)  # NAME=COLUMN,…: what a column means; ignore=COLUMN: nothing
+    pairs: RankedPairs = "best_worst"  # pairs a ranking gives: its best answer against its worst, or all that differ
+    split: str = ""  # training split of a folder or a hub id, e.g. train_prefs; empty: train
+    test: str = ""  # held-out split of a folder or a hub id; empty: the one that goes with the training split
     test_path: str = ""  # held-out data; empty: the data is split by prompt
     test_fraction: float = 0.25  # share of prompts held out when there is no test_path
     max_samples: int = 0  # number of rows to read, in an order shuffled by the seed; 0 reads all rows

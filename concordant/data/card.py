@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from concordant.data.convert import answers_of, prompt_of
+from concordant.data.convert import answers_of, prompt_of, split_key
 from concordant.data.dialogue import Messages
 from concordant.data.records import Demonstration, Pair, Prompt, Record
+from concordant.data.rows import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,10 +60,12 @@ class DataCard:
     longer_preferred: float | None  # accuracy of "prefer the longer", a tie counting half; None without pairs
     compared: Comparison | None = None
     written: dict[str, int] = field(default_factory=dict)  # rows a file, where files were written
+    rows_used: int = 0  # rows_read less the dropped ones
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # every column: used, carried along, not used
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return printable(json.dumps(asdict(self), indent=2, ensure_ascii=False)) + "\n"
 
     def sections(self) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
         """Titled tables, the first row of each its head: what the terminal and the Markdown page both show."""
@@ -86,6 +89,8 @@ class DataCard:
                 ),
             ],
         )
+        if self.columns:
+            yield "Columns", [("", "columns"), *((kind, ", ".join(names)) for kind, names in self.columns.items())]
         yield "Worth a look", [("what", "found"), *self._findings()]
         if self.written:
             yield "Files", [("file", "rows"), *((name, f"{count:,}") for name, count in self.written.items())]
@@ -113,7 +118,7 @@ class DataCard:
             lines += ["", f"## {title}", "", _table_row(head), _table_row(["---"] * len(head)), *map(_table_row, rows)]
         if self.notes:
             lines += ["", *(f"- {_escape(note)}" for note in self.notes)]
-        return "\n".join(lines) + "\n"
+        return printable("\n".join(lines)) + "\n"
 
     def show(self, console: Console | None = None) -> None:
         """Print the card to the terminal."""
@@ -122,7 +127,7 @@ class DataCard:
         from rich.text import Text
 
         console = console or Console()
-        console.print(Text(self.headline()))
+        console.print(Text(printable(self.headline())))
         for title, (head, *rows) in self.sections():
             table = Table(title=title, title_justify="left", title_style="bold")
             for index, column in enumerate(head):
@@ -131,7 +136,7 @@ class DataCard:
                 table.add_row(*map(Text, row))
             console.print(table)
         for note in self.notes:
-            console.print(Text(note))
+            console.print(Text(printable(note)))
 
 
 def _escape(text: str) -> str:
@@ -202,6 +207,8 @@ def make_card(
     count_tokens: CountTokens | None = None,
     compare_with: tuple[str, set[Messages]] | None = None,
     written: dict[str, int] | None = None,
+    rows_used: int | None = None,
+    columns: dict[str, tuple[str, ...]] | None = None,
     notes: Sequence[str] = (),
 ) -> DataCard:
     """The card of ``train`` and ``test``; lengths in tokens with ``count_tokens``, else in words.
@@ -209,7 +216,7 @@ def make_card(
     ``compare_with`` names a test set and gives its prompts.
     """
     records = [*train, *test]
-    sides = {"train": {prompt_of(r) for r in train}, "test": {prompt_of(r) for r in test}}
+    sides = {"train": {split_key(r) for r in train}, "test": {split_key(r) for r in test}}
     everything = sides["train"] | sides["test"]
     counts = _column_counts(records, count_tokens or _count_words)
     distinct_rows = {(prompt_of(record), answers_of(record)) for record in records}
@@ -236,5 +243,7 @@ def make_card(
         longer_preferred=longer_preferred(counts.get("chosen", []), counts.get("rejected", [])),
         compared=compared,
         written=written or {},
+        rows_used=rows_read - (dropped or Counter()).total() if rows_used is None else rows_used,
+        columns=columns or {},
         notes=tuple(notes),
     )

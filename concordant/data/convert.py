@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from concordant.config.names import Responses
-from concordant.data.dialogue import Drop, Messages, check_prompt, merged
+from concordant.data.dialogue import Drop, Messages, check_prompt
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 
 MODEL_JUDGES = {"style": "model", "ground_truth": 1.0}  # reward_model of a prompt that brings no rule of its own
@@ -19,6 +18,12 @@ def prompt_of(record: Record) -> Messages:
     return record.messages if isinstance(record, Prompt) else record.prompt
 
 
+def split_key(record: Record) -> Messages:
+    """Records of one key stay on one side of the split: the prompt, and the whole text where there is no prompt."""
+    prompt = prompt_of(record)
+    return prompt if prompt or not isinstance(record, Demonstration) else record.messages
+
+
 def answers_of(record: Record) -> tuple[str, ...]:
     """The final answers: chosen before rejected."""
     if isinstance(record, Pair):
@@ -28,20 +33,6 @@ def answers_of(record: Record) -> tuple[str, ...]:
     return (record.messages[-1].content,) if isinstance(record, Demonstration) else ()
 
 
-def merge_turns(record: Record) -> Record:
-    """The record with neighbouring messages of one role joined by an empty line."""
-    if isinstance(record, Demonstration):
-        before = merged(record.messages[: record.first_response])
-        return replace(
-            record,
-            messages=before + merged(record.messages[record.first_response :]),
-            first_response=len(before),
-        )
-    if isinstance(record, Prompt):
-        return replace(record, messages=merged(record.messages))
-    return replace(record, prompt=merged(record.prompt))
-
-
 def as_pairs(record: Record, responses: Responses) -> list[Pair] | Drop:
     if isinstance(record, Pair):
         return [record]
@@ -49,16 +40,19 @@ def as_pairs(record: Record, responses: Responses) -> list[Pair] | Drop:
 
 
 def as_demonstrations(record: Record, responses: Responses) -> list[Demonstration] | Drop:
-    """``responses``: "both" answers of a pair, or the "chosen" alone; of ratings all, or those thought good."""
+    """``responses``: "both" answers of a pair, or the "chosen" alone. An answer rated bad is never imitated."""
     if isinstance(record, Demonstration):
         return [record]
     if isinstance(record, Prompt):
         return Drop.PROMPT_ONLY
-    if isinstance(record, Rating) and responses == "chosen" and not record.label:
-        return []
+    if isinstance(record, Rating) and not record.label:
+        return Drop.RATED_BAD
     prompt, answers = record.prompt, answers_of(record)
     kept = answers[:1] if responses == "chosen" else answers
-    return [Demonstration((*prompt, Message("assistant", answer)), len(prompt), record.tools) for answer in kept]
+    return [
+        Demonstration((*prompt, Message("assistant", answer)), len(prompt), tools=record.tools, where=record.where)
+        for answer in kept
+    ]
 
 
 def as_prompts(record: Record, responses: Responses) -> list[Prompt] | Drop:
@@ -66,7 +60,7 @@ def as_prompts(record: Record, responses: Responses) -> list[Prompt] | Drop:
         return [record]
     prompt = prompt_of(record)
     extra = record.extra if isinstance(record, Pair) else {}
-    return check_prompt(prompt) or [Prompt(prompt, extra, record.tools)]
+    return check_prompt(prompt) or [Prompt(prompt, extra, tools=record.tools, where=record.where)]
 
 
 def as_ratings(record: Record, responses: Responses) -> list[Rating] | Drop:
@@ -75,7 +69,7 @@ def as_ratings(record: Record, responses: Responses) -> list[Rating] | Drop:
         return [record]
     if isinstance(record, Pair):
         return [
-            Rating(record.prompt, answer, label, record.tools)
+            Rating(record.prompt, answer, label, tools=record.tools, where=record.where)
             for answer, label in ((record.chosen, True), (record.rejected, False))
         ]
     return Drop.PROMPT_ONLY if isinstance(record, Prompt) else Drop.ONE_RESPONSE

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 from concordant.data.records import Demonstration, Message, Pair, Rating, Role
@@ -33,6 +34,10 @@ class Drop(StrEnum):
     PROMPT_ENDS_WITH_RESPONSE = "prompt ends with a response"
     PROMPT_ONLY = "prompt only"
     ONE_RESPONSE = "one response only"
+    TIE = "no answer is preferred"
+    NOTHING_LEARNT = "no message to learn"
+    RATED_BAD = "rated as a bad answer"
+    OTHER_BRANCH = "in no pair and no dialogue"
 
 
 def is_hh(text: str) -> bool:
@@ -90,13 +95,12 @@ def _from_json(text: str) -> Messages | None:
     for row in rows:
         if (
             not isinstance(row, dict)
-            or row.keys() != {"role", "content"}
-            or row["role"] not in ("system", "user", "assistant")
+            or not {"role", "content"} <= row.keys() <= {"role", "content", "reasoning_content"}
+            or row["role"] not in ("system", "user", "assistant", "tool")
+            or not all(isinstance(value, str) for value in row.values())
         ):
             return None
-        if not isinstance(row["content"], str):
-            return None
-        messages.append(Message(row["role"], row["content"]))
+        messages.append(Message(**row))
     return tuple(messages)
 
 
@@ -124,20 +128,27 @@ def joined(prompt: Messages, messages: Messages) -> Messages | Drop:
     return Drop.PROMPTS_DIFFER if messages[0].role == prompt[-1].role == "user" else prompt + messages
 
 
-def merged(messages: Messages) -> Messages:
-    """Neighbouring messages of one role as one message, an empty line between their texts."""
-    made: list[Message] = []
-    for message in messages:
-        if made and made[-1].role == message.role:
-            before = made.pop()
-            thought = "\n\n".join(filter(None, (before.reasoning_content, message.reasoning_content)))
-            message = Message(message.role, f"{before.content}\n\n{message.content}", thought)
-        made.append(message)
-    return tuple(made)
-
-
 def _trimmed(messages: Messages) -> Messages:
-    return tuple(Message(m.role, m.content.strip()) for m in messages)
+    return tuple(replace(m, content=m.content.strip()) for m in messages)
+
+
+def merge_turns(messages: Messages) -> Messages:
+    """``messages`` as templates that insist on order take them: no speaker twice in a row, system first.
+
+    Messages of one speaker in a row become one, an empty line between them. A system message after the first message
+    opens the next message of the user.
+    """
+    merged: list[Message] = []
+    for message in messages:
+        if message.role == "system" and merged:
+            message = replace(message, role="user")
+        if merged and merged[-1].role == message.role != "tool":
+            before = merged.pop()
+            thoughts = (m.reasoning_content for m in (before, message) if m.reasoning_content)
+            content = f"{before.content}\n\n{message.content}"
+            message = Message(message.role, content, "\n\n".join(thoughts))
+        merged.append(message)
+    return tuple(merged)
 
 
 def write_prompt(messages: Messages, answers: Sequence[str] = ()) -> str:
@@ -151,15 +162,34 @@ def write_prompt(messages: Messages, answers: Sequence[str] = ()) -> str:
     if len(messages) == 1 and messages[0].role == "user" and _reads_back(messages[0].content, messages, answers):
         return messages[0].content
     names = {"user": HUMAN, "assistant": ASSISTANT}
-    if all(m.role in names for m in messages):
+    if all(m.role in names and not m.reasoning_content for m in messages):
         text = "".join(f"{names[m.role]} {m.content}" for m in messages) + ASSISTANT
         if _reads_back(text, messages, answers):
             return text
-    return json.dumps([{"role": m.role, "content": m.content} for m in messages], ensure_ascii=False)
+    return json.dumps([as_object(m) for m in messages], ensure_ascii=False)
+
+
+def as_object(message: Message) -> dict[str, str]:
+    """The message as data sets write messages; the thought stands only where there is one."""
+    thought = {"reasoning_content": message.reasoning_content} if message.reasoning_content else {}
+    return {"role": message.role, "content": message.content, **thought}
 
 
 def _reads_back(text: str, messages: Messages, answers: Sequence[str]) -> bool:
-    return read_prompt(text) == messages and all(read_answer(text, messages, answer) == answer for answer in answers)
+    if read_prompt(text) != messages or (len(answers) > 1 and all(repeats(text, answer) for answer in answers)):
+        return False
+    return all(read_answer(text, messages, answer) == answer for answer in answers)
+
+
+def repeats(prompt_text: str, answer: str) -> bool:
+    """True where a plain answer begins with the plain prompt, of two words or more, as a whole.
+
+    One such answer may be a coincidence. Where both answers of a pair do it, the file repeats the prompt.
+    """
+    if not answer.startswith(prompt_text) or len(prompt_text.split()) < 2:
+        return False
+    rest = answer[len(prompt_text) :]
+    return bool(rest.strip()) and (rest[0].isspace() or prompt_text[-1].isspace())
 
 
 def check_prompt(messages: Messages) -> Drop | None:

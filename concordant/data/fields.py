@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from concordant.core.errors import nearest
 from concordant.data.dialogue import Messages
-from concordant.data.files import BadRow, Row, lone_surrogate
 from concordant.data.records import Message, Role
+from concordant.data.rows import BadRow, Row, lone_surrogate, printable
 
 MISSING, WRONG_TYPE, WRONG_ROLE = "missing column", "wrong type", "wrong role"
+UNUSED = "a column that matters is not used"
 
 ROLES: dict[str, Role] = {  # as data sets spell them
     "system": "system",
@@ -20,7 +22,17 @@ ROLES: dict[str, Role] = {  # as data sets spell them
     "human": "user",
     "assistant": "assistant",
     "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "prompter": "user",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "function_call": "assistant",
 }
+DEEPEST = 32  # levels of lists and objects in a value that is carried along
+LEARNT_KEYS = ("weight", "train", "loss")  # of a message: 0 and false keep the message out of what is learnt
 LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}  # 1 and 0 equal the first two
 
 
@@ -40,7 +52,7 @@ def kind(value: object) -> str:
 
 
 def missing(row: Row, column: str, format_columns: Sequence[str], hint: str = "") -> BadRow:
-    found = ", ".join(row.values) or "no columns"
+    found = printable(", ".join(row.values)) or "no columns"
     return BadRow(
         MISSING,
         f'{row.where}: no "{column}" (found: {found}).{nearest(column, row.values)}\n'
@@ -49,8 +61,15 @@ def missing(row: Row, column: str, format_columns: Sequence[str], hint: str = ""
 
 
 def wrong_type(row: Row, column: str, value: object, expected: str) -> BadRow:
-    shown = "" if value is None else f" ({json.dumps(value, default=str)[:40]})"
+    shown = "" if value is None else f" ({_shown(value)})"
     return BadRow(WRONG_TYPE, f'{row.where}: "{column}" must be {expected}, found {kind(value)}{shown}')
+
+
+def _shown(value: object) -> str:
+    try:
+        return json.dumps(value, default=str)[:40]
+    except (ValueError, TypeError, RecursionError):  # a key that is no string; nesting 10,000 deep
+        return "…"
 
 
 def text(row: Row, column: str) -> str:
@@ -83,26 +102,68 @@ def number(row: Row, column: str, low: float = -math.inf, high: float = math.inf
     return found
 
 
+def as_number(row: Row, column: str, value: object) -> float:
+    """A finite number that must be there."""
+    inner = number(replace(row, values={column: value}), column)
+    if inner is None:
+        raise wrong_type(row, column, value, "a finite number")
+    return inner
+
+
 def label(row: Row, column: str) -> bool:
-    value = row.values.get(column)
+    return as_label(row, column, row.values.get(column))
+
+
+def as_label(row: Row, column: str, value: object) -> bool:
     spelled = value.strip().lower() if isinstance(value, str) else value
     if not isinstance(spelled, str | int | float) or spelled not in LABELS:
         raise wrong_type(row, column, value, "true or false (or 1 or 0)")
     return LABELS[spelled]
 
 
-def messages(row: Row, column: str, value: object) -> Messages:
-    """A list of ``{"role", "content"}`` or ``{"from", "value"}``; in a CSV, that list as JSON text."""
-    if isinstance(value, str) and value.startswith("["):
+def objects(row: Row, column: str, value: object, what: str = "a list") -> list[Any]:
+    """A list; in a CSV, that list as JSON text. Null is the empty list."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise wrong_type(row, column, value, "a list of messages (as JSON text)") from None
+            raise wrong_type(row, column, value, f"{what} (as JSON text)") from None
     if value is None:
-        return ()
+        return []
     if not isinstance(value, list):
-        raise wrong_type(row, column, value, "a list of messages")
-    return tuple(message(row, column, item) for item in value)
+        raise wrong_type(row, column, value, what)
+    return value
+
+
+def messages(row: Row, column: str, value: object) -> Messages:
+    """A list of ``{"role", "content"}`` or ``{"from", "value"}``; in a CSV, that list as JSON text.
+
+    A message that is not to be learnt (weight 0) has no place here: ``weighted_messages`` reads those.
+    """
+    found, learnt = weighted_messages(row, column, value)
+    if not all(learnt):
+        raise BadRow(
+            WRONG_TYPE, f'{row.where}: "{column}" has a message of weight 0, which only dialogues to imitate can have'
+        )
+    return found
+
+
+def weighted_messages(row: Row, column: str, value: object) -> tuple[Messages, list[bool]]:
+    """Messages, and of each whether it is to be learnt (``weight``, ``train`` or ``loss``; True where none stands)."""
+    items = objects(row, column, value, "a list of messages")
+    return tuple(message(row, column, item) for item in items), [_is_learnt(row, column, item) for item in items]
+
+
+def _is_learnt(row: Row, column: str, item: dict[str, Any]) -> bool:
+    for key in LEARNT_KEYS:
+        weight = item.get(key)
+        if weight is None:
+            continue
+        if not isinstance(weight, bool | int | float) or weight not in (0, 1):
+            raise wrong_type(row, f"{column}.{key}", weight, "1 or 0 (other weights are not supported)")
+        if not weight:
+            return False
+    return True
 
 
 def message(row: Row, column: str, item: object) -> Message:
@@ -110,6 +171,13 @@ def message(row: Row, column: str, item: object) -> Message:
     if not isinstance(item, dict):
         raise wrong_type(row, column, item, expected)
     role_key, content_key = ("from", "value") if "from" in item else ("role", "content")
+    calls = next((key for key in ("tool_calls", "function_call") if item.get(key)), None)
+    if calls:
+        raise BadRow(
+            WRONG_TYPE,
+            f'{row.where}: "{column}.{calls}" is not supported. Write the call into the message\'s content, '
+            "as the model should write it",
+        )
     if role_key not in item or content_key not in item:
         raise wrong_type(row, column, item, expected)
     role: Any = item[role_key]
@@ -117,6 +185,50 @@ def message(row: Row, column: str, item: object) -> Message:
         close = nearest(role, ROLES) if isinstance(role, str) else ""
         known = ", ".join(ROLES)
         raise BadRow(WRONG_ROLE, f'{row.where}: "{column}" has the role {role!r}.{close} Known roles: {known}')
-    if not isinstance(item[content_key], str):
-        raise wrong_type(row, f"{column}.{content_key}", item[content_key], "a string")
-    return Message(ROLES[role.lower()], as_text(row, f"{column}.{content_key}", item[content_key]))
+    place = f"{column}.{content_key}"
+    content = item[content_key]
+    content = parts(row, place, content) if isinstance(content, list) else content
+    if not isinstance(content, str):
+        raise wrong_type(row, place, content, "a string")
+    thought = as_text(row, f"{column}.reasoning_content", item.get("reasoning_content"))
+    return Message(ROLES[role.lower()], as_text(row, place, content), thought)
+
+
+def parts(row: Row, column: str, content: list[Any]) -> str:
+    """Content written as a list of parts, ``{"type": "text", "text": …}``, as one text."""
+    texts = []
+    for part in content:
+        if isinstance(part, str):
+            part = {"type": "text", "text": part}
+        if not isinstance(part, dict) or part.get("type", "text") != "text" or not isinstance(part.get("text"), str):
+            raise wrong_type(row, column, part, 'text or parts of text, {"type": "text", "text": …}')
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def tools(row: Row) -> tuple[Any, ...] | None:
+    """The ``tools`` column: a list of functions, also as JSON text; None where there are none."""
+    value = row.values.get("tools")
+    if isinstance(value, str) and not value.strip():
+        return None
+    found = objects(row, "tools", value, "a list of functions")
+    for tool in found:
+        if not isinstance(tool, dict):
+            raise wrong_type(row, "tools", tool, "a list of functions")
+    check_value(row, "tools", found)
+    return tuple(found) or None
+
+
+def check_value(row: Row, column: str, value: object, depth: int = 0) -> None:
+    """Raise BadRow for a value that is carried along and that no file of ours can hold."""
+    if depth > DEEPEST:
+        raise BadRow(WRONG_TYPE, f'{row.where}: "{column}" is nested more than {DEEPEST} levels deep')
+    if isinstance(value, str):
+        as_text(row, column, value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            as_text(row, column, key)
+            check_value(row, column, item, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_value(row, column, item, depth + 1)

@@ -10,51 +10,26 @@ import csv
 import gzip
 import json
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from concordant.core.errors import UserError, nearest
+from concordant.data.rows import BadRows, Row, lone_surrogate, printable
 
 MALFORMED, BAD_UTF8, TRUNCATED = "malformed row", "bad UTF-8", "unreadable rest of a file"
+TOO_LARGE, UNREADABLE = "row too large", "values that cannot be read"
+WRAPPERS = {"train", "test", "validation", "data", "rows", "examples"}  # keys that may hold the whole list
+OTHER_UNICODE = {  # byte order marks of encodings that are not read
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+LONGEST_ROW = 1 << 26  # bytes that one row may expand to: a small gzip file may hold a line of many GB
 CHUNK = 1 << 20  # bytes read at a time from a JSON list
 BATCH = 1024  # Parquet rows turned into Python objects at a time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    file: str
-    unit: Literal["line", "row"]
-    number: int  # from 1
-    values: dict[str, Any]
-
-    @property
-    def where(self) -> str:
-        return f"{self.file} {self.unit} {self.number}"
-
-
-class BadRow(UserError):
-    """One row that cannot be used; ``reason`` is what it is counted under when bad rows are skipped."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class BadRows:
-    """What to do with bad rows: stop at the first (the default), or count them by reason and go on."""
-
-    def __init__(self, skip: bool) -> None:
-        self.skip = skip
-        self.counts: Counter[str] = Counter()
-
-    def report(self, reason: str, message: str) -> None:
-        if not self.skip:
-            raise UserError(f"{message}\n--data.skip_bad_rows=true counts such rows instead of stopping")
-        self.counts[reason] += 1
 
 
 def kind_of(path: Path) -> str:
@@ -92,6 +67,7 @@ def read_file(path: Path, name: str, bad: BadRows, on_bytes: Callable[[int], Non
         with path.open("rb") as raw:
             zipped = raw.peek(2)[:2] == b"\x1f\x8b"
             stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
+            _check_encoding(stream, name)
             for count, row in enumerate(READERS[kind_of(path)](stream, name, bad)):
                 if on_bytes and count % BATCH == 0:
                     on_bytes(raw.tell())
@@ -100,18 +76,36 @@ def read_file(path: Path, name: str, bad: BadRows, on_bytes: Callable[[int], Non
         raise UserError(f"cannot read {name}: {error.strerror or error}") from error
 
 
+def _check_encoding(stream: IO[bytes], name: str) -> None:
+    try:
+        head = stream.peek(4)[:4]  # type: ignore[attr-defined]
+    except BROKEN_GZIP:
+        return  # the readers name the place
+    found = next((encoding for mark, encoding in OTHER_UNICODE.items() if head.startswith(mark)), "")
+    if found:
+        raise UserError(f"{name}: written in {found}. Expected UTF-8: iconv -f {found} -t UTF-8 FILE > NEW")
+
+
+def _too_large(where: str) -> str:
+    return f"{where}: larger than {LONGEST_ROW >> 20} MiB, the most that one row may hold"
+
+
 def _lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[tuple[int, str]]:
     """Numbered lines as text; each line is decoded alone, so a bad byte is blamed on its own line."""
     number = 0
-    lines = iter(stream)
     while True:
         number += 1
         try:
-            line = next(lines, None)
+            line = stream.readline(LONGEST_ROW + 1)
+            if len(line) > LONGEST_ROW and not line.endswith(b"\n"):
+                bad.report(TOO_LARGE, _too_large(f"{name} line {number}"))
+                while line and not line.endswith(b"\n"):
+                    line = stream.readline(CHUNK)
+                continue
         except BROKEN_GZIP as error:
             bad.report(TRUNCATED, f"{name} line {number}: the gzip file is truncated or damaged ({error})")
             return
-        if line is None:
+        if not line:
             return
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -147,10 +141,32 @@ def _json_lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:  # a number of 5,000 digits; nesting 10,000 deep
             bad.report(MALFORMED, f"{name} line {number}: malformed JSON, {error}")
             continue
-        if isinstance(values, dict):
+        if _is_wrapped(values):
+            yield from _wrapped(values, name, number)
+        elif isinstance(values, dict):
             yield Row(file=name, unit="line", number=number, values=values)
         else:
             bad.report(MALFORMED, f"{name} line {number}: {_not_an_object(values)}")
+
+
+def _is_wrapped(values: object) -> bool:
+    """True for ``{"train": [row, …]}``: rows inside an object, under nothing but names of splits."""
+    return (
+        isinstance(values, dict)
+        and bool(values)
+        and values.keys() <= WRAPPERS
+        and all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in values.values())
+    )
+
+
+def _wrapped(values: dict[str, list[dict[str, Any]]], name: str, line: int) -> Iterator[Row]:
+    if len(values) > 1:
+        raise UserError(
+            f"{name} line {line}: several lists in one object ({', '.join(values)}). Save each as a file of its own"
+        )
+    for rows in values.values():
+        for number, row in enumerate(rows, start=1):
+            yield Row(file=name, unit="row", number=number, values=row)
 
 
 def _not_an_object(value: object) -> str:
@@ -174,6 +190,8 @@ class _JsonWindow:
     def fill(self) -> None:
         """Forget what is behind, read at least as much as is ahead: total work stays linear."""
         self.line = self.line_at(self.at)
+        if len(self.text) - self.at > LONGEST_ROW:
+            raise ValueError(f"a row larger than {LONGEST_ROW >> 20} MiB")
         ahead = self.text[self.at :]
         data = self._read(max(CHUNK, len(ahead)))
         self.text, self.at, self.ended = ahead + self.decode(data, final=not data), 0, not data
@@ -219,17 +237,6 @@ class _JsonWindow:
             self.fill()
 
 
-def lone_surrogate(text: str) -> int:
-    """Where a character stands that no UTF-8 file can hold, -1 for a text without."""
-    if text.isascii():
-        return -1
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return error.start
-    return -1
-
-
 def _json_list(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
     window = _JsonWindow(stream)
     number = 0
@@ -266,8 +273,8 @@ def _json_list(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
 
 
 def _csv(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
-    """Comma-separated with a header; a quoted field may run over lines."""
-    csv.field_size_limit(1 << 30)  # the default of 128 KiB is less than a long dialogue
+    """Comma-separated (or semicolons, or tabs) with a header; a quoted field may run over lines."""
+    csv.field_size_limit(LONGEST_ROW)  # the default of 128 KiB is less than a long dialogue
     line = 0
 
     def texts() -> Iterator[str]:
@@ -275,7 +282,19 @@ def _csv(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
         for line, text in _lines(stream, name, bad):  # noqa: B007  (read by the loop below)
             yield text
 
-    reader = csv.reader(texts(), strict=True)
+    source = texts()
+    first = next(source, None)
+    if first is None:
+        return
+    start_again, line = line, 0
+
+    def from_the_first() -> Iterator[str]:
+        nonlocal line
+        line = start_again
+        yield first
+        yield from source
+
+    reader = csv.reader(from_the_first(), strict=True, delimiter=_delimiter(first))
     header: list[str] | None = None
     while True:
         start = line + 1
@@ -296,19 +315,50 @@ def _csv(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
             bad.report(MALFORMED, f"{name} line {start}: {len(fields)} fields, but the header has {len(header)}")
 
 
+def _delimiter(header: str) -> str:
+    """A comma; where the header has none, the semicolon or tab that it has."""
+    return "," if "," in header else next((mark for mark in (";", "\t") if mark in header), ",")
+
+
 def _parquet(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     try:
-        for batch in pq.ParquetFile(stream).iter_batches(batch_size=BATCH):
-            for values in batch.to_pylist():
+        file = pq.ParquetFile(stream)
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            twice = next(column for column in names if names.count(column) > 1)
+            raise UserError(f'{name}: the column "{printable(twice)}" stands twice in the Parquet file')
+        for batch in file.iter_batches(batch_size=BATCH):
+            for values in _parquet_values(batch, f"{name} row", number, bad):
                 number += 1
-                yield Row(file=name, unit="row", number=number, values=values)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+                if values is not None:
+                    yield Row(file=name, unit="row", number=number, values=values)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         bad.report(TRUNCATED, f"{name} row {number + 1}: the Parquet file is truncated or damaged ({reason})")
+
+
+def _parquet_values(batch: Any, place: str, before: int, bad: BadRows) -> Iterator[dict[str, Any] | None]:
+    """Rows of a batch as Python objects; None for a row with a value that Python cannot hold, which is reported."""
+    import pyarrow as pa
+
+    unreadable = (pa.ArrowException, ValueError, OverflowError, TypeError, RecursionError)
+    try:
+        yield from batch.to_pylist()
+        return
+    except unreadable:
+        pass  # one of the rows; each alone tells which
+    for i in range(batch.num_rows):
+        values = None
+        try:
+            (values,) = batch.slice(i, 1).to_pylist()
+        except unreadable as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            bad.report(UNREADABLE, f"{place} {before + i + 1}: a value that cannot be read ({reason})")
+        yield values
 
 
 Reader = Callable[[IO[bytes], str, BadRows], Iterator[Row]]

@@ -1,293 +1,396 @@
-"""The formats data comes in, how each is recognised, and what its rows become.
+"""The formats data comes in: the columns that tell each, how its rows are read, and a row of it.
 
-``FORMATS`` is the whole list, the more demanding before the less: the first whose columns are there is the one.
+``FORMATS`` is the whole list, the more demanding before the less: the first whose columns are there is the one
+(``data/recognise.py``). docs/data.md shows every example; a test reads each and says what it becomes.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain, groupby, islice
-from typing import Any
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from concordant.config.names import DataFormat
-from concordant.data import fields
-from concordant.data.dialogue import (
-    AS_MESSAGES,
-    Drop,
-    Messages,
-    check_demonstration,
-    check_pair,
-    check_prompt,
-    check_rating,
-    is_hh,
-    joined,
-    parse_hh,
-    read_answer,
-    read_prompt,
-    split_hh,
-)
-from concordant.data.files import BadRow, BadRows, Row
-from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
+from concordant.config.names import DataFormat, RankedPairs
+from concordant.data import read_dialogues as one
+from concordant.data import read_pairs as two
+from concordant.data import read_rankings as many
+from concordant.data.dialogue import is_hh
+from concordant.data.read_dialogues import VERL_COLUMNS, Found
+from concordant.data.read_rankings import Ranking
+from concordant.data.records import Record
+from concordant.data.rows import BadRows, Row
 
-VERL_COLUMNS = ("data_source", "ability", "reward_model", "extra_info")
-SAMPLE = 16  # first rows of a file whose columns decide its format
-NEAR = 0.8  # difflib similarity above which an unknown column is taken for a slip of the pen
+Gives = Literal["pair", "pairs", "dialogue", "rated answer", "prompt"]
+ReadRow = Callable[[Row], Found | Ranking | list[Ranking | Record]]
+ReadTogether = Callable[[Sequence[Row], BadRows, RankedPairs], list[tuple[Row, Found]]]
+
+CONTEXT_COLUMNS = ("system", "system_prompt", "tools")  # every format reads these where they are there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     name: DataFormat
+    gives: Gives
     columns: tuple[str, ...]  # all must be there; "a|b": one of the two
-    convert: Callable[[Row], Record | Drop]
+    optional: tuple[str, ...] = ()  # used where they are there
+    read: ReadRow | None = None
+    read_together: ReadTogether | None = None  # instead of ``read``, where rows of a file belong together
     accepts: Callable[[Mapping[str, Any]], bool] = lambda values: True  # a look at one row's values
-
-    def has(self, column: str, found: Container[str]) -> bool:
-        return any(name in found for name in column.split("|"))
+    example: dict[str, Any] = field(default_factory=dict)
+    more: tuple[dict[str, Any], ...] = ()  # the rows that belong to the example, where one row says nothing
 
     def lacks(self, found: Container[str]) -> list[str]:
-        return [column for column in self.columns if not self.has(column, found)]
+        return [column for column in self.columns if not any(name in found for name in column.split("|"))]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every column that the format may use."""
+        return frozenset(n for column in (*self.columns, *self.optional, *CONTEXT_COLUMNS) for n in column.split("|"))
 
 
-def _hh(row: Row) -> Record | Drop:
-    """Both sides are whole dialogues: split at the final assistant turn; all before must agree, letter by letter."""
-    chosen, rejected = split_hh(fields.text(row, "chosen")), split_hh(fields.text(row, "rejected"))
-    if isinstance(chosen, Drop):
-        return chosen
-    if isinstance(rejected, Drop):
-        return rejected
-    if chosen[0] != rejected[0]:
-        return Drop.PROMPTS_DIFFER
-    return _pair(row, parse_hh(chosen[0]), chosen[1], rejected[1])
+def _are(kind: type | tuple[type, ...], *columns: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda values: all(isinstance(values.get(column), kind) for column in columns)
 
 
-def _pair(row: Row, prompt: Messages, chosen: str, rejected: str) -> Pair | Drop:
-    margin, probability = fields.number(row, "margin"), fields.number(row, "probability", 0, 1)
-    return check_pair(Pair(prompt, chosen, rejected, margin=margin, probability=probability, extra=_extra(row)))
+def _hh_sides(values: Mapping[str, Any]) -> bool:
+    return _are(str, "chosen", "rejected")(values) and any(is_hh(values[side]) for side in ("chosen", "rejected"))
 
 
-def _extra(row: Row) -> dict[str, Any]:
-    """What verl's columns hold; objects may stand there as JSON text."""
-    extra = {column: row.values[column] for column in VERL_COLUMNS if row.values.get(column) is not None}
-    for column, value in extra.items():
-        if isinstance(value, str) and value.startswith("{"):
-            try:
-                extra[column] = json.loads(value)
-            except (ValueError, RecursionError):
-                raise fields.wrong_type(row, column, value, "an object (as JSON text)") from None
-    return extra
+def _alike(values: Mapping[str, Any]) -> bool:
+    return _are(str, "chosen", "rejected")(values) and bool(two.shared_start(values["chosen"], values["rejected"]))
 
 
-def _prompt(row: Row) -> Messages:
-    value = row.values.get("prompt")
-    if isinstance(value, list):
-        return fields.messages(row, "prompt", value)
-    written = fields.text(row, "prompt")
-    return read_prompt(written) if written.strip() else ()
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
 
 
-def _answer(row: Row, column: str, prompt: Messages) -> tuple[Messages, str] | Drop:
-    """The dialogue before an answer, and the answer, from text, a message, or messages that may repeat it."""
-    value = row.values.get(column)
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        written = row.values.get("prompt")
-        answer = read_answer(written if isinstance(written, str) else AS_MESSAGES, prompt, fields.text(row, column))
-        return answer if isinstance(answer, Drop) else (prompt, answer)
-    messages = fields.messages(row, column, value)
-    if not any(m.role == "assistant" for m in messages):
-        return Drop.NO_RESPONSE if messages else Drop.EMPTY_RESPONSE
-    if messages[-1].role != "assistant":
-        return Drop.RUNS_ON
-    whole = joined(prompt, messages[:-1])
-    return whole if isinstance(whole, Drop) else (whole, messages[-1].content)
+def _bot(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
 
 
-def _two_answers(row: Row, prompt: Messages) -> Record | Drop:
-    chosen, rejected = _answer(row, "chosen", prompt), _answer(row, "rejected", prompt)
-    if isinstance(chosen, Drop):
-        return chosen
-    if isinstance(rejected, Drop):
-        return rejected
-    return _pair(row, chosen[0], chosen[1], rejected[1]) if chosen[0] == rejected[0] else Drop.PROMPTS_DIFFER
+Q, GOOD, BAD = "A joke?", "Gladly. An owl walks in.", "No."
+ASK, GOOD_TALK, BAD_TALK = [_user(Q)], [_user(Q), _bot(GOOD)], [_user(Q), _bot(BAD)]
+PAIR = ("margin", "probability", *VERL_COLUMNS)
+MESSAGES = "messages|conversations|conversation"
+LABEL = "label|kto_tag"
+INPUTS = ("input", "context", "history")
 
+_PAIRS = (
+    Format(
+        name="sharegpt_preference",
+        gives="pair",
+        columns=("conversations|conversation", "chosen", "rejected"),
+        optional=PAIR,
+        read=two.sharegpt_preference,
+        example={
+            "conversations": [{"from": "human", "value": Q}],
+            "chosen": {"from": "gpt", "value": GOOD},
+            "rejected": {"from": "gpt", "value": BAD},
+        },
+    ),
+    Format(
+        name="alpaca_preference",
+        gives="pair",
+        columns=("instruction", "chosen", "rejected"),
+        optional=(*INPUTS, *PAIR),
+        read=two.alpaca_preference,
+        example={"instruction": Q, "input": "", "chosen": GOOD, "rejected": BAD},
+    ),
+    Format(
+        name="preference",
+        gives="pair",
+        columns=("prompt|question|query|input", "chosen", "rejected"),
+        optional=("score_chosen", "score_rejected", *PAIR),
+        read=two.preference,
+        example={"prompt": Q, "chosen": GOOD, "rejected": BAD},
+    ),
+    Format(
+        name="hh",
+        gives="pair",
+        columns=("chosen", "rejected"),
+        optional=PAIR,
+        read=two.hh,
+        accepts=_hh_sides,
+        example={"chosen": f"\n\nHuman: {Q}\n\nAssistant: {GOOD}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {BAD}"},
+    ),
+    Format(
+        name="implicit",
+        gives="pair",
+        columns=("chosen", "rejected"),
+        optional=PAIR,
+        read=two.implicit,
+        accepts=_are(list, "chosen", "rejected"),
+        example={"chosen": GOOD_TALK, "rejected": BAD_TALK},
+    ),
+    Format(
+        name="implicit_text",
+        gives="pair",
+        columns=("chosen", "rejected"),
+        optional=PAIR,
+        read=two.implicit_text,
+        accepts=_alike,
+        example={"chosen": "The sky is blue.", "rejected": "The sky is green."},
+    ),
+    Format(
+        name="swift_preference",
+        gives="pair",
+        columns=("messages", "rejected_response|rejected_messages"),
+        optional=PAIR,
+        read=two.swift_preference,
+        example={"messages": GOOD_TALK, "rejected_response": BAD},
+    ),
+    Format(
+        name="openai_preference",
+        gives="pair",
+        columns=("input", "preferred_output", "non_preferred_output"),
+        optional=PAIR,
+        read=two.openai_preference,
+        example={"input": {"messages": ASK}, "preferred_output": [_bot(GOOD)], "non_preferred_output": [_bot(BAD)]},
+    ),
+    Format(
+        name="pku_saferlhf",
+        gives="pair",
+        columns=("prompt", "response_0", "response_1", "better_response_id"),
+        optional=PAIR,
+        read=two.pku_saferlhf,
+        example={"prompt": Q, "response_0": BAD, "response_1": GOOD, "better_response_id": 1, "safer_response_id": 0},
+    ),
+    Format(
+        name="helpsteer2_preference",
+        gives="pair",
+        columns=("prompt", "response_1", "response_2", "preference_strength"),
+        optional=PAIR,
+        read=two.helpsteer2_preference,
+        example={"prompt": Q, "response_1": GOOD, "response_2": BAD, "preference_strength": -2},
+    ),
+    Format(
+        name="helpsteer3",
+        gives="pair",
+        columns=("context", "response1", "response2", "overall_preference"),
+        optional=PAIR,
+        read=two.helpsteer3,
+        example={"context": ASK, "response1": BAD, "response2": GOOD, "overall_preference": 2},
+    ),
+    Format(
+        name="shp",
+        gives="pair",
+        columns=("history", "human_ref_A", "human_ref_B", "labels"),
+        optional=PAIR,
+        read=two.shp,
+        example={"history": Q, "human_ref_A": GOOD, "human_ref_B": BAD, "labels": 1},
+    ),
+    Format(
+        name="webgpt",
+        gives="pair",
+        columns=("question", "answer_0", "answer_1", "score_0", "score_1"),
+        optional=PAIR,
+        read=two.webgpt,
+        example={"question": {"full_text": Q}, "answer_0": GOOD, "answer_1": BAD, "score_0": 0.5, "score_1": -0.5},
+    ),
+    Format(
+        name="summarize_from_feedback",
+        gives="pair",
+        columns=("info", "summaries", "choice"),
+        optional=PAIR,
+        read=two.summaries,
+        example={
+            "info": {"post": "I met an owl. It told a joke.", "title": "Owls", "subreddit": "birds"},
+            "summaries": [{"text": "An owl."}, {"text": "An owl told a joke."}],
+            "choice": 1,
+        },
+    ),
+    Format(
+        name="arena_55k",
+        gives="pair",
+        columns=("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b"),
+        optional=("winner_tie", *PAIR),
+        read=two.arena_55k,
+        example={
+            "prompt": f'["{Q}"]',
+            "response_a": f'["{GOOD}"]',
+            "response_b": f'["{BAD}"]',
+            "winner_model_a": 1,
+            "winner_model_b": 0,
+            "winner_tie": 0,
+        },
+    ),
+    Format(
+        name="arena_33k",
+        gives="pair",
+        columns=("conversation_a", "conversation_b", "winner"),
+        optional=PAIR,
+        read=two.arena_33k,
+        example={"conversation_a": BAD_TALK, "conversation_b": GOOD_TALK, "winner": "model_b"},
+    ),
+    Format(
+        name="argilla",
+        gives="pair",
+        columns=("fields", "responses|suggestions"),
+        read=two.argilla,
+        example={
+            "fields": {"prompt": Q, "response1": GOOD, "response2": BAD},
+            "responses": {"preference": [{"value": "response1"}]},
+        },
+    ),
+)
 
-def _preference(row: Row) -> Record | Drop:
-    return _two_answers(row, _prompt(row))
-
-
-def _implicit(row: Row) -> Record | Drop:
-    return _two_answers(row, ())
-
-
-def _sharegpt_preference(row: Row) -> Record | Drop:
-    return _two_answers(row, fields.messages(row, "conversations", row.values.get("conversations")))
-
-
-def _dialogue(messages: Messages) -> Record | Drop:
-    """A dialogue to imitate from its first answer to a person on; one without any answer is a prompt."""
-    spoken = [i for i, m in enumerate(messages) if m.role == "assistant"]
-    asked = next((i for i, m in enumerate(messages) if m.role == "user"), len(messages))
-    answers = [i for i in spoken if i > asked]
-    if not answers:
-        return Drop.EMPTY_PROMPT if spoken else check_prompt(messages) or Prompt(messages)
-    return check_demonstration(Demonstration(messages[: answers[-1] + 1], answers[0]))
-
-
-def _messages(row: Row) -> Record | Drop:
-    return _dialogue(fields.messages(row, "messages", row.values.get("messages")))
-
-
-def _sharegpt(row: Row) -> Record | Drop:
-    return _dialogue(fields.messages(row, "conversations", row.values.get("conversations")))
-
-
-def _prompt_response(row: Row) -> Record | Drop:
-    answer = _answer(row, "response" if "response" in row.values else "completion", _prompt(row))
-    if isinstance(answer, Drop):
-        return answer
-    messages = (*answer[0], Message("assistant", answer[1]))
-    first = fields.number(row, "first_response", 0, len(messages) - 1)  # written by `prepare` where it must be told
-    if first is None and not answer[0]:
-        return Drop.EMPTY_PROMPT  # text to learn without a prompt says so, by a first_response of 0
-    return check_demonstration(Demonstration(messages, len(messages) - 1 if first is None else int(first)))
-
-
-def _alpaca(row: Row) -> Record | Drop:
-    parts = [fields.text(row, "instruction"), fields.text(row, "input")]
-    asked = "\n\n".join(part for part in parts if part.strip())
-    system = fields.text(row, "system")
-    messages = [Message("system", system)] if system.strip() else []
-    for turn in row.values.get("history") or []:
-        if not isinstance(turn, list) or len(turn) != 2:
-            raise fields.wrong_type(row, "history", turn, "a list of [question, answer]")
-        messages += [Message("user", fields.as_text(row, "history", turn[0]))]
-        messages += [Message("assistant", fields.as_text(row, "history", turn[1]))]
-    messages += [Message("user", asked), Message("assistant", fields.text(row, "output"))]
-    return check_demonstration(Demonstration(tuple(messages), len(messages) - 1))
-
-
-def _text(row: Row) -> Record | Drop:
-    """HH text is a dialogue; any other text is learnt from its first word, with no prompt."""
-    written = fields.text(row, "text")
-    if is_hh(written):
-        return _dialogue(parse_hh(written))
-    return check_demonstration(Demonstration((Message("assistant", written),), 0))
-
-
-def _unpaired(row: Row) -> Record | Drop:
-    label = fields.label(row, "label")
-    if "prompt" in row.values or isinstance(row.values.get("completion"), list):
-        answer = _answer(row, "completion", _prompt(row))
-    else:
-        split = split_hh(fields.text(row, "completion"))
-        answer = split if isinstance(split, Drop) else (parse_hh(split[0]), split[1])
-    return answer if isinstance(answer, Drop) else check_rating(Rating(answer[0], answer[1], label))
-
-
-def _prompt_only(row: Row) -> Record | Drop:
-    messages = _prompt(row)
-    return check_prompt(messages) or Prompt(messages, _extra(row))
-
-
-def _sides(values: Mapping[str, Any], kind: type) -> bool:
-    return all(isinstance(values.get(side), kind) for side in ("chosen", "rejected"))
-
-
-FORMATS: dict[DataFormat, Format] = {
-    f.name: f
-    for f in (
-        Format(
-            name="sharegpt_preference", columns=("conversations", "chosen", "rejected"), convert=_sharegpt_preference
+_RANKINGS = (
+    Format(
+        name="nectar",
+        gives="pairs",
+        columns=("prompt", "answers"),
+        optional=VERL_COLUMNS,
+        read=many.nectar,
+        example={"prompt": Q, "answers": [{"answer": GOOD, "rank": 1}, {"answer": BAD, "rank": 2}]},
+    ),
+    Format(
+        name="ultrafeedback",
+        gives="pairs",
+        columns=("instruction", "completions"),
+        optional=(*INPUTS, *VERL_COLUMNS),
+        read=many.ultrafeedback,
+        example={
+            "instruction": Q,
+            "completions": [{"response": BAD, "overall_score": 2}, {"response": GOOD, "overall_score": 8.5}],
+        },
+    ),
+    Format(
+        name="distilabel_ratings",
+        gives="pairs",
+        columns=("instruction|prompt|input", "generations", "ratings"),
+        optional=(*INPUTS, *VERL_COLUMNS),
+        read=many.distilabel_ratings,
+        example={"instruction": Q, "generations": [GOOD, BAD], "ratings": [5, 1]},
+    ),
+    Format(
+        name="oasst_tree",
+        gives="pairs",
+        columns=("message_tree_id", "prompt"),
+        read=many.oasst_tree,
+        example={
+            "message_tree_id": "t",
+            "prompt": {
+                "text": Q,
+                "role": "prompter",
+                "replies": [
+                    {"text": GOOD, "role": "assistant", "rank": 0, "replies": []},
+                    {"text": BAD, "role": "assistant", "rank": 1, "replies": []},
+                ],
+            },
+        },
+    ),
+    Format(
+        name="oasst",
+        gives="pairs",
+        columns=("message_id", "parent_id", "role", "text"),
+        optional=("rank",),
+        read_together=many.oasst,
+        example={"message_id": "a", "parent_id": None, "role": "prompter", "text": Q},
+        more=(
+            {"message_id": "b", "parent_id": "a", "role": "assistant", "text": GOOD, "rank": 0},
+            {"message_id": "c", "parent_id": "a", "role": "assistant", "text": BAD, "rank": 1},
         ),
-        Format(name="preference", columns=("prompt", "chosen", "rejected"), convert=_preference),
-        Format(
-            name="hh",
-            columns=("chosen", "rejected"),
-            convert=_hh,
-            accepts=lambda v: _sides(v, str) and any(is_hh(v[s]) for s in ("chosen", "rejected")),
-        ),
-        Format(name="implicit", columns=("chosen", "rejected"), convert=_implicit, accepts=lambda v: _sides(v, list)),
-        Format(name="sharegpt", columns=("conversations",), convert=_sharegpt),
-        Format(name="messages", columns=("messages",), convert=_messages),
-        Format(name="unpaired", columns=("completion", "label"), convert=_unpaired),
-        Format(name="alpaca", columns=("instruction", "output"), convert=_alpaca),
-        Format(name="prompt_response", columns=("prompt", "response|completion"), convert=_prompt_response),
-        Format(name="verl", columns=("data_source", "prompt"), convert=_prompt_only),
-        Format(name="text", columns=("text",), convert=_text),
-        Format(name="prompt", columns=("prompt",), convert=_prompt_only),
-    )
-}
+    ),
+    Format(
+        name="scored",
+        gives="pairs",
+        columns=("prompt|question|instruction", "response|completion|output|generation", "|".join(many.SCORES)),
+        optional=INPUTS,
+        read_together=many.scored_together,
+        example={"prompt": Q, "response": GOOD, "helpfulness": 4, "correctness": 4},
+        more=({"prompt": Q, "response": BAD, "helpfulness": 0, "correctness": 1},),
+    ),
+)
+
+_RATED = (
+    Format(
+        name="stepwise",
+        gives="rated answer",
+        columns=("prompt", "completions", "labels"),
+        read=one.stepwise,
+        accepts=_are((list, str), "completions", "labels"),
+        example={"prompt": "2 + 2 + 1?", "completions": ["2 + 2 is 4.", "4 + 1 is 6."], "labels": [True, False]},
+    ),
+    Format(
+        name="rated_messages",
+        gives="rated answer",
+        columns=(MESSAGES, LABEL),
+        read=one.rated_messages,
+        example={"messages": BAD_TALK, "label": False},
+    ),
+    Format(
+        name="rated_alpaca",
+        gives="rated answer",
+        columns=("instruction", "output|response", LABEL),
+        optional=INPUTS,
+        read=one.rated_alpaca,
+        example={"instruction": Q, "input": "", "output": BAD, "kto_tag": False},
+    ),
+    Format(
+        name="unpaired",
+        gives="rated answer",
+        columns=("completion|response", LABEL),
+        optional=("prompt", "question", "query"),
+        read=one.unpaired,
+        example={"prompt": Q, "completion": BAD, "label": False},
+    ),
+)
+
+_DIALOGUES = (
+    Format(
+        name="messages",
+        gives="dialogue",
+        columns=("messages",),
+        read=one.messages_row,
+        example={"messages": [{"role": "system", "content": "Be brief."}, _user(Q), _bot(GOOD)]},
+    ),
+    Format(
+        name="sharegpt",
+        gives="dialogue",
+        columns=("conversations|conversation",),
+        read=one.messages_row,
+        example={"conversations": [{"from": "human", "value": Q}, {"from": "gpt", "value": GOOD}]},
+    ),
+    Format(
+        name="alpaca",
+        gives="dialogue",
+        columns=("instruction", "output|response|generation"),
+        optional=INPUTS,
+        read=one.alpaca,
+        example={"instruction": "Tell a joke about:", "input": "owls", "output": GOOD},
+    ),
+    Format(
+        name="prompt_response",
+        gives="dialogue",
+        columns=("prompt|question|query", "response|completion"),
+        optional=("first_response", "history", "reasoning_content"),
+        read=one.prompt_response,
+        example={"prompt": Q, "response": GOOD},
+    ),
+    Format(
+        name="verl",
+        gives="prompt",
+        columns=("data_source", "prompt"),
+        optional=VERL_COLUMNS,
+        read=one.prompt_only,
+        example={
+            "data_source": "sums",
+            "prompt": [_user("2 + 2")],
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": "4"},
+            "extra_info": {"index": 0},
+        },
+    ),
+    Format(name="text", gives="dialogue", columns=("text",), read=one.text, example={"text": "Owls hunt at night."}),
+    Format(
+        name="prompt",
+        gives="prompt",
+        columns=("prompt",),
+        optional=VERL_COLUMNS,
+        read=one.prompt_only,
+        example={"prompt": Q},
+    ),
+)
+
+FORMATS: dict[DataFormat, Format] = {f.name: f for f in (*_PAIRS, *_RANKINGS, *_RATED, *_DIALOGUES)}
 KNOWN_COLUMNS = {name for f in FORMATS.values() for column in f.columns for name in column.split("|")}
-
-
-def recognise(sample: list[Row]) -> Format:
-    """The format of a file whose first rows are ``sample`` (at least one row).
-
-    Raises BadRow naming the missing column and the closest format, also where a simpler format would fit
-    but a column looks like one of a richer format misspelt: half-recognised data must not train.
-    """
-    found = {name for row in sample for name, value in row.values.items() if value is not None}
-    match = next(
-        (f for f in FORMATS.values() if not f.lacks(found) and any(f.accepts(row.values) for row in sample)), None
-    )
-    if match is None:
-        closest = max(FORMATS.values(), key=lambda f: (_closeness(f, found), len(f.columns)))
-        column = next(iter(closest.lacks(found)), closest.columns[0]).split("|")[0]
-        if not closest.lacks(found):  # chosen + rejected that are neither HH text nor messages
-            closest, column = FORMATS["preference"], "prompt"
-        raise fields.missing(_example(sample, column), column, closest.columns)
-    richer = next((f for f in FORMATS.values() if _half_there(f, match, found)), None)
-    if richer is not None:
-        column = richer.lacks(found)[0].split("|")[0]
-        hint = f"\nif the data is {' + '.join(match.columns)} as it stands: --data.format={match.name}"
-        raise fields.missing(_example(sample, column), column, richer.columns, hint)
-    return match
-
-
-def _example(sample: list[Row], column: str) -> Row:
-    return next((row for row in sample if row.values.get(column) is None), sample[0])
-
-
-def _near(column: str, found: set[str]) -> float:
-    """How much of ``column`` is there: 1 for an exact name, the similarity for a near one, else 0."""
-    if column in found:
-        return 1.0
-    unknown = [name for name in found if name not in KNOWN_COLUMNS]
-    best = max((difflib.SequenceMatcher(None, column, name).ratio() for name in unknown), default=0.0)
-    return best if best >= NEAR else 0.0
-
-
-def _closeness(candidate: Format, found: set[str]) -> float:
-    per_column = [max(_near(name, found) for name in column.split("|")) for column in candidate.columns]
-    return sum(per_column) / len(per_column)
-
-
-def _half_there(candidate: Format, match: Format, found: set[str]) -> bool:
-    """True if ``candidate`` shares a column with ``match``, lacks one, and has (nearly) one ``match`` does not use."""
-    used = {name for column in match.columns for name in column.split("|")} & found
-    own = [column for column in candidate.columns if column not in used]
-    return len(own) < len(candidate.columns) and bool(candidate.lacks(found)) and any(_near(c, found) for c in own)
-
-
-def read_records(rows: Iterator[Row], name: DataFormat, bad: BadRows, seen: set[str]) -> Iterator[Record | Drop]:
-    """Each row as a record, or the reason it is dropped; ``name`` is a format or "auto".
-
-    The format is settled file by file and added to ``seen``. Bad rows go to ``bad``.
-    Raises UserError for a file no format fits, even when bad rows are skipped.
-    """
-    for _, group in groupby(rows, key=lambda row: row.file):
-        head = list(islice(group, SAMPLE))
-        chosen = recognise(head) if name == "auto" else FORMATS[name]
-        seen.add(chosen.name)
-        for row in chain(head, group):
-            try:
-                absent = chosen.lacks(row.values)
-                if absent:
-                    raise fields.missing(row, absent[0].split("|")[0], chosen.columns)
-                yield chosen.convert(row)
-            except BadRow as error:
-                bad.report(error.reason, str(error))

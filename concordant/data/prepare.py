@@ -15,10 +15,11 @@ from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
 from concordant.data.card import CountTokens, DataCard, make_card
 from concordant.data.convert import MODEL_JUDGES, answers_of, as_demonstrations, prompt_of
-from concordant.data.dialogue import Drop, Messages, check_prompt, write_prompt
-from concordant.data.formats import VERL_COLUMNS
+from concordant.data.dialogue import Drop, Messages, as_object, check_prompt, write_prompt
+from concordant.data.folders import SETS
+from concordant.data.read_dialogues import VERL_COLUMNS
 from concordant.data.records import Demonstration, Pair, Prompt, Record
-from concordant.data.sources import SETS
+from concordant.data.rows import printable
 from concordant.data.splits import Loaded, OnProgress, load_all, load_test
 from concordant.runs.atomic import whole_folder
 
@@ -43,7 +44,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
     with _progress() as on_progress:
         held = load_all(data, config.seed, on_progress=on_progress)
         compare_with = (config.compare_with, _compared(config)) if config.compare_with else None
-    name = data.path if data.path.startswith("builtin:") else Path(data.path).name
+    name = data.path if data.path.startswith("builtin:") else printable(Path(data.path).name)
     with _folder_at_once(output) as folder:
         written = _write_sets(folder, held, name)
         card = make_card(
@@ -57,6 +58,8 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
             count_tokens=count_tokens,
             compare_with=compare_with,
             written=written,
+            rows_used=held.rows_used,
+            columns=held.columns,
             notes=held.notes,
         )
         (folder / "card.json").write_text(card.to_json(), encoding="utf-8")
@@ -132,7 +135,14 @@ def _sft_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dic
             continue
         prompt = write_prompt(prompt_of(record), answers_of(record))
         for d in made:
-            yield {"prompt": prompt, "response": d.messages[-1].content, "first_response": d.first_response}
+            last = d.messages[-1]
+            yield {
+                "prompt": prompt,
+                "response": last.content,
+                "reasoning_content": last.reasoning_content or None,
+                "first_response": d.first_response,
+                **_tools(record),
+            }
 
 
 def _rm_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dict[str, Any]]:
@@ -144,6 +154,7 @@ def _rm_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dict
                 "rejected": record.rejected,
                 "margin": record.margin,
                 "probability": record.probability,
+                **_tools(record),
             }
 
 
@@ -152,10 +163,14 @@ def _rl_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dict
         prompt = prompt_of(record)
         if check_prompt(prompt):
             continue
-        row: dict[str, Any] = {"prompt": [{"role": m.role, "content": m.content} for m in prompt]}
+        row: dict[str, Any] = {"prompt": [as_object(m) for m in prompt], **_tools(record)}
         if isinstance(record, Pair):
             row |= {"chosen": record.chosen, "rejected": record.rejected}
         yield row | _judging(record, side, index, source)
+
+
+def _tools(record: Record) -> dict[str, Any]:
+    return {"tools": json.dumps(record.tools, ensure_ascii=False, default=str) if record.tools else None}
 
 
 def _judging(record: Record, side: str, index: int, source: str) -> dict[str, Any]:
@@ -182,16 +197,22 @@ def _schema(name: str, records: Sequence[Record], source: str) -> pa.Schema:
         demonstrations = [record for record in records if isinstance(record, Demonstration)]
         if any(d.first_response < max(1, len(d.messages) - 1) for d in demonstrations):  # several answers, or no prompt
             columns["first_response"] = pa.int64()
+        if any(d.messages[-1].reasoning_content for d in demonstrations):
+            columns["reasoning_content"] = text
     elif name == "rm":
         columns = {"prompt": text, "chosen": text, "rejected": text}
         optional = {"margin": (p.margin for p in pairs), "probability": (p.probability for p in pairs)}
         columns |= {c: pa.float64() for c, values in optional.items() if any(v is not None for v in values)}
     else:
-        columns = {"prompt": pa.list_(pa.struct([("role", text), ("content", text)]))}
+        thoughts = any(m.reasoning_content for record in records for m in prompt_of(record))
+        parts = [("role", text), ("content", text), *([("reasoning_content", text)] if thoughts else [])]
+        columns = {"prompt": pa.list_(pa.struct(parts))}
         columns |= {"chosen": text, "rejected": text} if pairs else {}
         own = [r for r in records if isinstance(r, Pair | Prompt) and r.extra] and records
         judging = [_judging(record, "train", 0, source) for record in own or records[:1]]
         columns |= {column: _type_of([row[column] for row in judging]) for column in VERL_COLUMNS}
+    if any(record.tools for record in records):
+        columns["tools"] = text
     return pa.schema(list(columns.items()))
 
 
@@ -201,7 +222,7 @@ def _type_of(values: list[Any]) -> pa.DataType:
 
     try:
         found = pa.array(values).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+    except (pa.ArrowException, OverflowError, ValueError, TypeError):
         return pa.string()
     return pa.string() if "struct<>" in str(found) else found  # Parquet has no object without fields
 
@@ -216,7 +237,11 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema
     with pq.ParquetWriter(path, schema) as writer:
         while chunk := list(islice(rows, ROWS_AT_ONCE)):
             for row in chunk:
-                row |= {c: json.dumps(row[c], ensure_ascii=False) for c in as_json if not isinstance(row[c], str)}
+                row |= {
+                    c: json.dumps(row[c], ensure_ascii=False, default=str)
+                    for c in as_json
+                    if not isinstance(row[c], str)
+                }
             writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
             count += len(chunk)
     return count

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
-Tools = tuple[Any, ...] | None  # descriptions of functions that a chat template may list
+Role = Literal["system", "user", "assistant", "tool"]
+Tools = tuple[Any, ...] | None  # descriptions of functions that the assistant may call, as the data has them
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     role: Role
     content: str
-    reasoning_content: str = ""  # the thought before an answer, where the data has it apart
+    reasoning_content: str = ""  # the thought before the content, where the data keeps the two apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Pair:
     probability: float | None = None  # P(chosen preferred over rejected), where the label's true model is known
     extra: dict[str, Any] = field(default_factory=dict)
     tools: Tools = None
+    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,9 @@ class Demonstration:
 
     messages: tuple[Message, ...]  # ends with an assistant message
     first_response: int
+    _: KW_ONLY
     tools: Tools = None
+    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ class Prompt:
 
     messages: tuple[Message, ...]
     extra: dict[str, Any] = field(default_factory=dict)  # verl's data_source, ability, reward_model, extra_info
+    _: KW_ONLY
     tools: Tools = None
+    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,9 @@ class Rating:
     prompt: tuple[Message, ...]
     completion: str
     label: bool
+    _: KW_ONLY
     tools: Tools = None
+    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
 
 
 Record = Pair | Demonstration | Prompt | Rating

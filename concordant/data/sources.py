@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from concordant.core.errors import UserError, nearest, unknown_name
-from concordant.data.files import BadRows, Row, check_kind, is_data_file, read_file
+from concordant.data.files import check_kind, is_data_file, read_file
+from concordant.data.folders import SETS, choose_splits, data_files, inside_only, is_prepared, split_of
 from concordant.data.records import Pair
+from concordant.data.rows import BadRows, Row, printable
 
-SETS = ("rm", "sft", "rl")  # folders that `concordant prepare` writes, the one that says most first
 TOYTALK_PRESETS = ("demo", "human", "biased")
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w./-]+))?(?::(?P<config>[\w.-]+))?")
 
@@ -45,10 +46,11 @@ class Source:
     notes: list[str] = field(default_factory=list)  # what a reader of the summary should know
 
 
-def open_source(name: str, seed: int, sets: Sequence[str] = SETS) -> Source:
+def open_source(name: str, seed: int, sets: Sequence[str] = SETS, *, split: str = "", test: str = "") -> Source:
     """Find what ``name`` stands for.
 
     ``sets`` are the sets of a prepared folder that would do, best first. ``seed`` makes toytalk's pairs.
+    ``split`` and ``test`` name the training and the held-out split of a folder or a hub id.
     Raises UserError when nothing is found, naming the nearest.
     """
     if not name:
@@ -56,20 +58,33 @@ def open_source(name: str, seed: int, sets: Sequence[str] = SETS) -> Source:
     if name.startswith("builtin:"):
         return _toytalk(name, seed)
     path = Path(name).expanduser()
-    if path.is_file():
+    is_file, is_folder = _look_at(path)
+    if (split or test) and (is_file or (is_folder and is_prepared(path))):
+        raise UserError(
+            f"{printable(name)}: has no splits to choose from. --data.split and --data.test are for folders and hub ids"
+        )
+    if is_file:
         check_kind(path)
-        return Source(name=name, train=_files([path], [name]))
-    if path.is_dir():
-        return _prepared(name, path, sets) if is_prepared(path) else _folder(name, path)
+        return Source(name=printable(name), train=_files([path], [printable(name)]))
+    if is_folder:
+        return _prepared(name, path, sets) if is_prepared(path) else _folder(printable(name), path, split, test)
     if (match := HUB_ID.fullmatch(name)) and not is_data_file(path) and not name.startswith((".", "/")):
-        return _hub(name, match)
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise UserError(f'no such file or folder: "{name}".{nearest(path.name, siblings)}')
+        return _hub(name, match, split, test)
+    siblings = [printable(p.name) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(f'no such file or folder: "{printable(name)}".{nearest(path.name, siblings)}')
 
 
-def is_prepared(folder: Path) -> bool:
-    """True for a folder that `concordant prepare` wrote."""
-    return any((folder / name / "train.parquet").is_file() for name in SETS)
+def _look_at(path: Path) -> tuple[bool, bool]:
+    """Whether ``path`` is a file, and whether a folder. Raises UserError for a name that no disk can hold."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False, False
+    except (OSError, ValueError, RuntimeError) as error:  # 300 bytes; a NUL in the name; a link to itself
+        reason = getattr(error, "strerror", None) or error
+        shown = printable(str(path))
+        raise UserError(f"cannot open {shown[:80]}{'…' if len(shown) > 80 else ''}: {reason}") from error
+    return path.is_file(), path.is_dir()
 
 
 def _files(paths: Sequence[Path], names: Sequence[str]) -> Rows:
@@ -120,61 +135,55 @@ def _prepared(name: str, folder: Path, sets: Sequence[str]) -> Source:
     return Source(name=name, train=sides["train"], test=sides["test"])
 
 
-def inside_only(folder: Path) -> list[Path]:
-    """Everything under ``folder``, sorted. Raises UserError for a link that leads out of it."""
-    root = folder.resolve()
-    found = sorted(folder.rglob("*"))
-    for path in found:
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
-            raise UserError(
-                f"{path}: refused, a link that leads out of the folder (to {path.resolve()}). "
-                "To use that file, give it by its own path"
-            )
-    return found
-
-
-def _folder(name: str, folder: Path) -> Source:
-    paths = [
-        path
-        for path in inside_only(folder)
-        if path.is_file() and is_data_file(path) and path.name != "card.json" and path.name[0] != "."
-    ]
+def _folder(name: str, folder: Path, split: str, test: str) -> Source:
+    paths, notes = data_files(name, folder)
     if not paths:
         raise UserError(
-            f"{name}: no data file in this folder. Expected .jsonl, .json, .csv (also with .gz) or .parquet"
+            "\n".join(
+                [
+                    f"{name}: no data file in this folder. Expected .jsonl, .json, .csv (also with .gz) or .parquet",
+                    *notes,
+                ]
+            )
         )
-    sides: dict[str, list[Path]] = {"train": [], "test": [], "": []}
+    sides: dict[str, list[Path]] = {}
     for path in paths:
-        match = re.match(r"(train|test)(?![a-z])", path.name.lower())
-        sides[match[1] if match else ""].append(path)
+        sides.setdefault(split_of(path, folder), []).append(path)
 
     def rows(chosen: list[Path]) -> Rows:
-        return _files(chosen, [str(path) for path in chosen])
+        return _files(chosen, [printable(str(path)) for path in chosen])
 
-    if not (sides["train"] and sides["test"]):
-        return Source(name=name, train=rows(paths))
-    left_out = ", ".join(path.name for path in sides[""])
-    notes = [f"{name}: train* and test* files are used, left out: {left_out}"] if left_out else []
-    return Source(name=name, train=rows(sides["train"]), test=rows(sides["test"]), notes=notes)
+    train, held_out = choose_splits(name, sides, split, test)
+    chosen = list(sides[train])
+    used = {train, held_out}
+    if train and not held_out and not split:  # no file is held out: files without a split are training data too
+        chosen = sorted(chosen + sides.get("", []))
+        used.add("")
+    left_out = [printable(str(path.relative_to(folder))) for side in sides.keys() - used for path in sides[side]]
+    if left_out or (held_out and not train):
+        names = " and ".join(f"{side}*" for side in (train, held_out) if side)
+        others = f"left out: {', '.join(sorted(left_out))}" if left_out else "the others are trained on"
+        notes.append(f"{name}: {names} files are used, {others}" if train else f"{name}: {names} is held out, {others}")
+    return Source(name=name, train=rows(chosen), test=rows(sides[held_out]) if held_out else None, notes=notes)
 
 
-def _hub(name: str, match: re.Match[str]) -> Source:
+def _hub(name: str, match: re.Match[str], split: str, test: str) -> Source:
     """``OWNER/NAME``, ``OWNER/NAME/FOLDER`` or ``OWNER/NAME:CONFIG`` of the Hugging Face hub."""
     if ".." in name.split("/"):
         raise UserError(f'"{name}": ".." is refused in a hub id')
     splits = _load_from_hub(name, match)
-    if "train" not in splits and len(splits) > 1:
-        raise UserError(f'{name}: no "train" split (found: {", ".join(splits)}). Save the split you want as a file')
-    train = "train" if "train" in splits else next(iter(splits))
+    train, held_out = choose_splits(name, splits, split, test)
+    left_out = sorted(splits.keys() - {train, held_out})
+    notes = [f"{name}: splits that are not used: {', '.join(left_out)}"] if left_out else []
 
-    def rows(split: str) -> Rows:
+    def rows(side: str) -> Rows:
         def read(bad: BadRows, on_bytes: OnBytes) -> Iterator[Row]:
-            for number, values in enumerate(splits[split], start=1):
-                yield Row(file=f"{name} {split}", unit="row", number=number, values=values)
+            for number, values in enumerate(splits[side], start=1):
+                yield Row(file=f"{name} {side}", unit="row", number=number, values=values)
 
         return Rows(read)
 
-    return Source(name=name, train=rows(train), test=rows("test") if "test" in splits and train != "test" else None)
+    return Source(name=name, train=rows(train), test=rows(held_out) if held_out else None, notes=notes)
 
 
 def _load_from_hub(name: str, match: re.Match[str]) -> dict[str, Any]:

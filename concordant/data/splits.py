@@ -7,7 +7,7 @@ reward model and RL hold out the same prompts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
 
@@ -15,12 +15,13 @@ from concordant.config.data import DataConfig
 from concordant.config.names import Responses
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive, python_stream
-from concordant.data.convert import CONVERSIONS, MODEL_JUDGES, merge_turns, prompt_of
+from concordant.data.convert import CONVERSIONS, MODEL_JUDGES, split_key
 from concordant.data.dialogue import Drop, Messages
-from concordant.data.files import BadRows
-from concordant.data.formats import read_records
+from concordant.data.folders import SETS
+from concordant.data.recognise import IGNORE, Reading, check_mapped, column_names, read_records
 from concordant.data.records import Demonstration, Pair, Prompt, Rating, Record
-from concordant.data.sources import SETS, Pairs, Rows, open_source
+from concordant.data.rows import BadRows, Row, printable
+from concordant.data.sources import Pairs, Rows, open_source
 
 R = TypeVar("R", bound=Record)
 OnProgress = Callable[[int, int], None]  # bytes read, bytes in all
@@ -40,6 +41,8 @@ class Loaded(Generic[R]):
     dropped: Counter[str] = field(default_factory=Counter)  # rows, by reason
     rows_read: int = 0  # dropped ones included
     formats: tuple[str, ...] = ()  # as recognised, or "pairs" made by builtin data
+    rows_used: int = 0  # rows_read less the dropped ones; a row may give several records, and records several rows
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # "used", "carried along", "not used"
     notes: list[str] = field(default_factory=list)
 
     def summary(self, what: str = "records") -> str:
@@ -71,7 +74,14 @@ def load_records(config: DataConfig, want: type[R], seed: int, responses: Respon
             f"dropped: {reasons(dropped) or 'none'}\nexpected {need} (docs/data.md)"
         )
     return Loaded(
-        train=train, test=test, dropped=dropped, rows_read=held.rows_read, formats=held.formats, notes=held.notes
+        train=train,
+        test=test,
+        dropped=dropped,
+        rows_read=held.rows_read,
+        formats=held.formats,
+        rows_used=held.rows_used,
+        columns=held.columns,
+        notes=held.notes,
     )
 
 
@@ -113,7 +123,7 @@ def load_all(
 
     Raises UserError for a file that is empty or whose rows are all dropped.
     """
-    source = open_source(config.path, seed, sets)
+    source = open_source(config.path, seed, sets, split=config.split, test=config.test)
     reader = _Reader(config, on_progress)
     notes = list(source.notes)
     if config.test_path:
@@ -128,7 +138,7 @@ def load_all(
         raise UserError(_nothing_left(config.test_path if sides[0] else config.path, reader))
     if len(sides) == 2:
         train, test = _sample_two(sides[0], sides[1], config.max_samples, seed)
-        both = {prompt_of(record) for record in train} & {prompt_of(record) for record in test}
+        both = {split_key(record) for record in train} & {split_key(record) for record in test}
         if both:
             notes.append(f"{len(both):,} prompts are in train and in test")
     else:
@@ -140,7 +150,9 @@ def load_all(
         test=test,
         dropped=reader.dropped(),
         rows_read=reader.rows,
-        formats=tuple(sorted(reader.formats)),
+        formats=tuple(sorted(reader.reading.formats)),
+        rows_used=reader.reading.rows_used,
+        columns=reader.columns(),
         notes=notes,
     )
 
@@ -168,20 +180,31 @@ class _Reader:
     """Reads the parts of a source into records and keeps the books."""
 
     def __init__(self, config: DataConfig, on_progress: OnProgress | None) -> None:
-        self.format = config.format
-        self.bad = BadRows(config.skip_bad_rows)
-        self.merge_turns = config.merge_turns
+        self.reading = Reading(
+            bad=BadRows(config.skip_bad_rows),
+            format=config.format,
+            columns=column_names(config.columns),
+            pairs=config.pairs,
+            merge_turns=config.merge_turns,
+        )
         self.drops: Counter[str] = Counter()
-        self.formats: set[str] = set()
-        self.good = 0
+        self.seen: set[str] = set()  # names of columns, as the files have them
         self.on_progress = on_progress or (lambda done, total: None)
 
     @property
     def rows(self) -> int:
-        return self.good + self.drops.total() + self.bad.counts.total()
+        return self.reading.rows_used + self.dropped().total()
 
     def dropped(self) -> Counter[str]:
-        return self.drops + self.bad.counts
+        return self.drops + self.reading.bad.counts
+
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Every column of the input, by what is done with it."""
+        reading = self.reading
+        ignored = {theirs for theirs, ours in reading.columns.items() if ours == IGNORE}
+        unused = (reading.unused | ignored & self.seen) - reading.used - reading.carried
+        kinds = {"used": reading.used, "carried along": reading.carried - reading.used, "not used": unused}
+        return {kind: tuple(sorted(map(printable, names))) for kind, names in kinds.items() if names}
 
     def read(self, parts: Sequence[Rows | Pairs]) -> list[list[Record]]:
         total = sum(part.bytes for part in parts if isinstance(part, Rows))
@@ -190,8 +213,8 @@ class _Reader:
         for part in parts:
             if isinstance(part, Pairs):
                 sides.append(list(part.make()))
-                self.formats.add("pairs")
-                self.good += len(sides[-1])
+                self.reading.formats.add("pairs")
+                self.reading.rows_used += len(sides[-1])
             else:
                 sides.append(self._read_rows(part, before, total))
                 before += part.bytes
@@ -199,14 +222,20 @@ class _Reader:
 
     def _read_rows(self, part: Rows, before: int, total: int) -> list[Record]:
         kept: list[Record] = []
-        rows = part.read(self.bad, lambda done: self.on_progress(before + done, total))
-        for found in read_records(rows, self.format, self.bad, self.formats):
+        rows = part.read(self.reading.bad, lambda done: self.on_progress(before + done, total))
+        for found in read_records(self._noted(rows), self.reading):
             if isinstance(found, Drop):
                 self.drops[found] += 1
             else:
-                kept.append(merge_turns(found) if self.merge_turns else found)
-        self.good += len(kept)
+                kept.append(found)
+        check_mapped(self.reading.columns, self.seen)
         return kept
+
+    def _noted(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            if self.reading.columns and not row.values.keys() <= self.seen:
+                self.seen |= row.values.keys()
+            yield row
 
 
 def sample(records: list[Record], count: int, seed: int) -> list[Record]:
@@ -236,14 +265,14 @@ def split_by_prompt(records: list[Record], fraction: float, seed: int) -> tuple[
     Which prompts depends on the seed and their words, not on the order of the rows. Each side gets a prompt if
     there are two.
     """
-    prompts = {prompt_of(record) for record in records}
+    prompts = {split_key(record) for record in records}
     count = round(len(prompts) * fraction)
     if fraction and len(prompts) > 1:
         count = max(1, min(count, len(prompts) - 1))
     held_out = set(sorted(prompts, key=lambda prompt: _rank(prompt, seed))[:count])
     sides: tuple[list[Record], list[Record]] = ([], [])
     for record in records:
-        sides[prompt_of(record) in held_out].append(record)
+        sides[split_key(record) in held_out].append(record)
     return sides
 
 

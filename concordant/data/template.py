@@ -27,6 +27,7 @@ DEFAULT_TEMPLATE = (
     "{% for m in messages %}"
     "{% if m.role == 'system' %}{{ m.content }}"
     "{% elif m.role == 'user' %}{{ '\n\nHuman: ' + m.content }}"
+    "{% elif m.role == 'tool' %}{{ '\n\nTool: ' + m.content }}"
     "{% else %}{{ '\n\nAssistant: ' + m.content + eos_token }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"

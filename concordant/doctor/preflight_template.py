@@ -98,7 +98,7 @@ def _thinking(record: Record) -> Demonstration | None:
         return None
     if not before or not (last.reasoning_content or _CLOSES in last.content):
         return None
-    return Demonstration((*before, last), len(before), record.tools)
+    return Demonstration((*before, last), len(before), tools=record.tools)
 
 
 def generation_opens_more(encoder: ChatEncoder, encoded: Encoded) -> Finding | None:

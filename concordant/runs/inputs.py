@@ -27,7 +27,20 @@ ROUNDING = {
 }  # fmt: skip
 # Keys that choose the records. They are compared by the records that they lead to.
 CHOOSE_DATA = {
-    f"data.{key}" for key in ("path", "test_path", "format", "skip_bad_rows", "max_samples", "test_fraction")
+    f"data.{key}"
+    for key in (
+        "path",
+        "test_path",
+        "split",
+        "test",
+        "format",
+        "columns",
+        "pairs",
+        "merge_turns",
+        "skip_bad_rows",
+        "max_samples",
+        "test_fraction",
+    )
 }
 
 

@@ -12,7 +12,7 @@ from concordant.config.checks import checked
 from concordant.config.model import ModelConfig
 from concordant.config.stages import DiagnoseConfig
 from concordant.core.errors import RunFailed, UserError, nearest
-from concordant.data.sources import is_prepared
+from concordant.data.folders import is_prepared
 from concordant.doctor.files import diagnose_data, diagnose_model, diagnose_run, is_run
 from concordant.doctor.finding import Diagnosis
 from concordant.doctor.machine import diagnose_machine

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive
-from concordant.data.files import BadRows, read_file
+from concordant.data.files import read_file
+from concordant.data.rows import BadRows
 
 ROWS = [{"prompt": f"question {i}", "response": 'a "quoted",\nlong’ answer'} for i in range(5)]
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from concordant.core.errors import UserError
-from concordant.data.files import BadRows
 from concordant.data.records import Message
+from concordant.data.rows import BadRows
 from concordant.data.sources import Pairs, Rows, open_source
 
 
@@ -65,7 +65,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, what: str) -> None:
 def test_a_link_within_the_folder_and_a_link_given_by_name_are_read(tmp_path: Path) -> None:
     put(tmp_path / "data" / "a.jsonl", "a")
     (tmp_path / "data" / "b.jsonl").symlink_to("a.jsonl")
-    assert prompts(open_source(str(tmp_path / "data"), 0).train) == ["a", "a"]
+    assert prompts(open_source(str(tmp_path / "data"), 0).train) == ["a"]  # a second link to one file is one file
     assert prompts(open_source(str(tmp_path / "data" / "b.jsonl"), 0).train) == ["a"]
 
 

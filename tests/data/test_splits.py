@@ -108,8 +108,10 @@ def test_prompts_judged_by_different_rules_are_different_prompts(tmp_path: Path)
 def test_ratings_as_demonstrations(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{i}", "completion": "a", "label": i % 2 == 0} for i in range(6)]
     config = DataConfig(path=put(tmp_path / "a.jsonl", *rows), test_fraction=0.0)
-    assert len(load_records(config, Demonstration, 0).train) == 6
-    assert questions(load_records(config, Demonstration, 0, "chosen").train) == {"q0", "q2", "q4"}
+    for responses in ("both", "chosen"):
+        loaded = load_records(config, Demonstration, 0, responses)  # type: ignore[arg-type]
+        assert questions(loaded.train) == {"q0", "q2", "q4"}
+        assert loaded.dropped == {"rated as a bad answer": 3}
 
 
 def test_a_test_path_is_the_test(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from concordant.core import time_limit
 from concordant.core.errors import UserError
 from concordant.data import template
 from concordant.data.chat import ChatEncoder
-from concordant.data.convert import merge_turns
+from concordant.data.recognise import with_merged_turns
 from concordant.data.records import Demonstration, Message, Pair
 from concordant.data.template import prints_today, set_arguments
 from tests.data import chat_tokenizers as made
@@ -27,7 +27,7 @@ def encoder_of(name, *arguments):
 
 def learnt(encoder, *messages, tools=None):
     """Text in front of the mask, and text under the mask, of the last answer."""
-    ((tree,)) = encoder.demonstrations([Demonstration(messages, len(messages) - 1, tools)]).trees
+    ((tree,)) = encoder.demonstrations([Demonstration(messages, len(messages) - 1, tools=tools)]).trees
     (branch,) = tree.branches
     assert branch.is_response_T.all()
     return encoder.tokenizer.decode(tree.prompt_P), encoder.tokenizer.decode(branch.ids_T)
@@ -270,7 +270,7 @@ def test_reasons_that_quote_their_rows_do_not_fill_the_page():
 
 def test_neighbours_of_one_role_are_merged():
     encoder = encoder_of("strict")
-    row = merge_turns(Demonstration((Q, Message("user", "Quick!"), A, Q, Q, A), 2))
+    row = with_merged_turns(Demonstration((Q, Message("user", "Quick!"), A, Q, Q, A), 2))
     assert [m.content for m in row.messages] == [
         f"{Q.content}\n\nQuick!",
         A.content,
@@ -278,7 +278,7 @@ def test_neighbours_of_one_role_are_merged():
         A.content,
     ]
     assert row.first_response == 1 and encoder.demonstrations([row]).record == [0]
-    assert merge_turns(Pair((Q, Q), "yes", "no")).prompt == (Message("user", f"{Q.content}\n\n{Q.content}"),)
+    assert with_merged_turns(Pair((Q, Q), "yes", "no")).prompt == (Message("user", f"{Q.content}\n\n{Q.content}"),)
 
 
 def test_tools_reach_the_template_in_training_and_in_sampling():
