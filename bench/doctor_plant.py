@@ -245,7 +245,7 @@ def never_taught_to_end() -> Iterator[None]:
 def advantages(change: Callable[[Tensor], Tensor]) -> Plant:
     @contextmanager
     def plant() -> Iterator[None]:
-        real = PPO.judge
+        real = PPO.make_experience
 
         def judge(self: PPO, rollouts: Any) -> Any:
             made = real(self, rollouts)

@@ -21,7 +21,7 @@ from bench import material
 from bench.sides import Clock, memory_mib, now, weights
 from bench.turns import Turns
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
-from concordant.algorithms.ppo import PPO
+from concordant.algorithms.ppo import PPO, Players
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Sampler
@@ -153,7 +153,8 @@ class OurSide:
         reward_model.model.requires_grad_(False)
         scorer = LocalScorer(RewardNetwork(reward_model), config.train, self.precision)
         reward = Reward.of("model", ModelReward(reward_model, scorer))
-        algorithm = PPO(config, actor, critic, actor.reference(), sampler, reward, prompts)
+        players = Players(policy=actor, critic=critic, reference=actor.reference(), sampler=sampler, reward=reward)
+        algorithm = PPO(config, players, prompts)
         turns = iter(range(self.batches))
 
         def step() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from concordant.training.schedule import SCHEDULES
     [
         (names.PreferenceLossName, PREFERENCE_LOSSES),
         (names.AdvantageName, ADVANTAGES),
-        (names.KLEstimator, [*ESTIMATORS, "exact"]),  # the exact KL comes from the forward pass
+        (names.KLEstimator, ["auto", *ESTIMATORS, "exact"]),  # the exact KL comes from the forward pass
         (names.AggregationName, AGGREGATIONS),
         (names.Schedule, SCHEDULES),
         (names.CriticHead, VALUE_HEADS),
@@ -40,4 +40,4 @@ def test_every_advantage_has_a_critic_or_compares_samples():
 
 
 def test_every_kl_estimator_has_its_place():
-    assert set(typing.get_args(names.KLEstimator)) == names.REWARD_ESTIMATORS | names.LOSS_ESTIMATORS
+    assert {*typing.get_args(names.KLEstimator)} == {"auto"} | names.REWARD_ESTIMATORS | names.LOSS_ESTIMATORS

@@ -97,9 +97,26 @@ def agreement(columns_P: Sequence[Sequence[float]]) -> float:
 
 def correlation(x_B: Tensor, y_B: Tensor) -> float:
     """Pearson's; 0 where one of them does not vary."""
+    if is_flat(x_B) or is_flat(y_B):
+        return 0.0
     x_B, y_B = x_B.double() - x_B.double().mean(), y_B.double() - y_B.double().mean()
-    size = float((x_B.square().sum() * y_B.square().sum()).sqrt())
-    return float((x_B * y_B).sum()) / size if size > 1e-12 else 0.0
+    return float((x_B * y_B).sum() / (x_B.square().sum() * y_B.square().sum()).sqrt())
+
+
+def is_flat(x_B: Tensor) -> bool:
+    """Whether the numbers differ by no more than rounding."""
+    spread = float(x_B.max() - x_B.min()) if len(x_B) else 0.0
+    return spread <= 1e-6 * float(x_B.abs().max()) if spread else True
+
+
+def explained_variance(value_N: Tensor, return_N: Tensor) -> float:
+    """1 - variance of (return - value) / variance of the return: 1 is a perfect critic, 0 one that says the mean.
+
+    0 where all returns are equal, because there is no variance to explain.
+    """
+    if is_flat(return_N):
+        return 0.0
+    return float(1 - (return_N - value_N).var(correction=0) / return_N.var(correction=0))
 
 
 def _share(flags: Iterable[bool]) -> float:

@@ -1,16 +1,14 @@
 """Proximal policy optimisation from a reward, with a penalty for leaving the reference.
 
 Schulman et al. 2017, 1707.06347; for language models Ziegler et al. 2019, 1909.08593 and Ouyang et al. 2022,
-2203.02155. One step: sample answers, judge them, say how much better than expected each token was, and take a few
-clipped gradient steps. RLOO and GRPO are the same step with another advantage and no critic.
-
-N response tokens of all branches one after another, B branches (responses), in the order of the trees.
+2203.02155. One step: sample answers, score them, compute the advantage of every token, and take a few clipped gradient
+steps. RLOO and GRPO are the same step with another advantage and no critic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,10 +22,10 @@ from concordant.algorithms.probe import SampleProbe, plain
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.algorithms.work import Piece, mean, run
-from concordant.config.names import NEEDS_CRITIC
+from concordant.config.names import COMPARES_SAMPLES, estimator_of_kl, place_of_kl, whitening_of
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
-from concordant.core.advantages import ADVANTAGES, Returns
+from concordant.core.advantages import ADVANTAGES, Returns, tied
 from concordant.core.masked import whiten
 from concordant.core.objective import Outputs
 from concordant.core.running_stats import RunningStats
@@ -40,9 +38,22 @@ from concordant.engines.protocol import Learner, Scorer
 TRAIN_ROWS = 4  # answers of a step that samples.jsonl gets, where it gets any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Players:
+    """Who takes part in a run."""
+
+    policy: Learner
+    critic: Learner | None  # None: the advantage needs none
+    reference: Scorer
+    sampler: Sampler
+    reward: Reward
+    reward_range: tuple[float, float] | None = None  # mean and deviation of the scores of held-out answers
+    probe: SampleProbe | None = None  # answers held-out prompts at every evaluation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experience:
-    """What the policy did, and how much better than expected that was."""
+    """The answers of one step, with every number from which policy and critic learn."""
 
     rollouts: Rollouts
     old_logprob_N: Tensor  # nats, under the policy that sampled
@@ -52,7 +63,8 @@ class Experience:
     return_N: Tensor  # reward units, the critic's target
     score_B: Tensor  # raw reward
     shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
-    agreement: float | None  # correlation between the parts of a reward of several
+    tied: float  # share of the answers whose prompt's answers all have the same score
+    agreement: float | None  # correlation between the axes of a reward of several
 
     def part(self, trees: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees numbered ``trees``, and the numbers of their tokens."""
@@ -62,29 +74,18 @@ class Experience:
 
 
 class PPO:
-    """An algorithm for ``training.loop``; its steps are rollout steps."""
+    """An algorithm for ``training.loop``. Each of its steps samples new answers."""
 
     metric, greater_is_better = "eval/objective", True
 
     def __init__(
-        self,
-        config: PPOConfig,
-        actor: Learner,
-        critic: Learner | None,
-        reference: Scorer,
-        sampler: Sampler,
-        reward: Reward,
-        prompts: Sequence[Prompt],
-        probe: SampleProbe | None = None,
-        card: Mapping[str, Any] | None = None,
-        reward_range: tuple[float, float] | None = None,
+        self, config: PPOConfig, players: Players, prompts: Sequence[Prompt], card: Mapping[str, Any] | None = None
     ) -> None:
-        self.reward_range = reward_range  # mean and deviation of the scores of answers the reward was tested on
-        self.config, self.actor, self.critic, self.reference = config, actor, critic, reference
-        self.sampler, self.reward, self.prompts = sampler, reward, prompts
-        self.probe, self.card = probe, dict(card or {})
-        self.roles = {"policy": actor} | ({"critic": critic} if critic else {})
-        self.needs_critic = config.advantage in NEEDS_CRITIC
+        self.config = resolved(config)
+        self.actor, self.critic, self.reference = players.policy, players.critic, players.reference
+        self.sampler, self.reward, self.prompts = players.sampler, players.reward, prompts
+        self.reward_range, self.probe, self.card = players.reward_range, players.probe, dict(card or {})
+        self.roles = {"policy": self.actor} | ({"critic": self.critic} if self.critic else {})
         self.controller = make_controller(config)
         self.reward_stats = RunningStats()
         self.last: Experience | None = None  # of the last step
@@ -97,8 +98,8 @@ class PPO:
         clock = _Clock()
         rollouts = self.sample(step)
         clock.lap("rollout")
-        experience = self.last = self.judge(rollouts)
-        clock.lap("judge")
+        experience = self.last = self.make_experience(rollouts)
+        clock.lap("experience")
         metrics = self.describe(experience)
         metrics |= summary(list(run(self.work(experience, step, learning_rate))))
         metrics["epoch"] = (step + 1) * self.config.train.batch_size / len(self.prompts)
@@ -113,33 +114,52 @@ class PPO:
         seed = derive(self.config.seed, "ppo/sample", step)
         return self.sampler([self.prompts[i] for i in numbers], self.config.sampling, seed)
 
-    def judge(self, rollouts: Rollouts) -> Experience:
-        """Scores, log-probs, values, and from them every token's reward and advantage."""
+    def make_experience(self, rollouts: Rollouts) -> Experience:
+        """Scores, log-probs and values of the answers, and from them the advantage of every token."""
         config = self.config
         if rollouts.version != self.actor.version:
             raise RuntimeError(f"rollouts of version {rollouts.version}, the policy is at {self.actor.version}")
-        # All are set to work before the first is waited for.
+        # All calls are started before the code waits for the first result.
         trees, logprobs = rollouts.trees, Outputs(logprob=True)
         old, reference = self.actor.forward(trees, logprobs), self.reference.forward(trees, logprobs)
         value = self.critic.forward(trees, Outputs(value=True)) if self.critic else None
         scores = self.reward(rollouts.answers).result()
-        old_N, reference_N = _wanted(old.result().logprob_N), _wanted(reference.result().logprob_N)
-        value_N = _wanted(value.result().value_N) if value else torch.zeros_like(old_N)
+        old_N, reference_N = _present(old.result().logprob_N), _present(reference.result().logprob_N)
+        value_N = _present(value.result().value_N) if value else torch.zeros_like(old_N)
         score_B = torch.tensor(scores.total, dtype=torch.float32)
         shaped_B = self.shape(score_B, rollouts)
-        agreement = evidence.agreement(list(scores.columns.values())) if len(scores.columns) > 1 else None
-        reward_N = torch.zeros_like(old_N)
-        if config.kl.place == "reward":
-            reward_N -= self.controller.kl_coef * kl.k1(old_N, reference_N)
-        reward_N[rollouts.length_B.cumsum(0) - 1] += shaped_B  # on the last response token, EOS or not
-        returns = Returns(reward_N, value_N, rollouts.length_B, rollouts.group_B, config.gamma, config.lam)
+        returns = Returns(
+            score_B=shaped_B,
+            penalty_N=self.penalty(old_N, reference_N),
+            value_N=value_N,
+            length_B=rollouts.length_B,
+            group_B=rollouts.group_B,
+            gamma=config.gamma,
+            lam=config.lam,
+        )
         advantage_N, return_N = ADVANTAGES[config.advantage](returns)
-        if config.whiten:
-            advantage_N = whiten(advantage_N)
-        return Experience(rollouts, old_N, reference_N, value_N, advantage_N, return_N, score_B, shaped_B, agreement)
+        return Experience(
+            rollouts=rollouts,
+            old_logprob_N=old_N,
+            reference_N=reference_N,
+            value_N=value_N,
+            advantage_N=whiten(advantage_N) if config.whiten == "step" else advantage_N,
+            return_N=return_N,
+            score_B=score_B,
+            shaped_B=shaped_B,
+            tied=float(tied(returns).float().mean()),
+            agreement=evidence.agreement(list(scores.columns.values())) if len(scores.columns) > 1 else None,
+        )
+
+    def penalty(self, old_N: Tensor, reference_N: Tensor) -> Tensor:
+        """-β · k1 of every token where the KL stands in the reward, else 0; reward units."""
+        penalty_N = torch.zeros_like(old_N)
+        if self.config.kl.place == "reward":
+            penalty_N -= self.controller.kl_coef * kl.k1(old_N, reference_N)
+        return penalty_N
 
     def shape(self, score_B: Tensor, rollouts: Rollouts) -> Tensor:
-        """Raw scores to rewards: normalised, clipped, less the penalty for never ending."""
+        """Turns raw scores into rewards: normalises, clips, and subtracts the penalty of answers that did not end."""
         config = self.config
         if config.reward_normalize == "running" or (config.reward_normalize == "start" and not self.reward_stats.count):
             self.reward_stats.update(score_B)
@@ -162,10 +182,10 @@ class PPO:
                     pieces.append(Piece(self.critic, trees, value, rate=critic_rate, prefix="value/"))
                 if self.critic is None or step >= config.critic_warmup:
                     policy = self.policy_objective(experience, tokens_N)
-                    pieces.append(Piece(self.actor, trees, policy, rate=learning_rate, stop=self.has_moved_far))
+                    pieces.append(Piece(self.actor, trees, policy, rate=learning_rate, stop=self.is_past_stop_kl))
                 yield pieces
 
-    def has_moved_far(self, metrics: Mapping[str, float]) -> bool:
+    def is_past_stop_kl(self, metrics: Mapping[str, float]) -> bool:
         return 0 < self.config.stop_kl < metrics["policy/approx_kl"]
 
     def minibatches(self, step: int, epoch: int) -> list[list[int]]:
@@ -194,7 +214,7 @@ class PPO:
             self.config.value_coefficient,
         )
 
-    # -- what people look at --------------------------------------------------------------------
+    # -- metrics and samples --------------------------------------------------------------------
 
     def describe(self, e: Experience) -> dict[str, float]:
         """The step's samples in numbers; KL and entropy in nats a response."""
@@ -224,22 +244,23 @@ class PPO:
             gold_B = torch.tensor([self.probe.gold(a.prompt, a.response) for a in rollouts.answers])
             metrics["objective/gold"] = float(gold_B.mean())
             metrics["doctor/reward/gold_correlation"] = evidence.correlation(e.score_B, gold_B)
-        if self.needs_critic:
-            left = (e.return_N - e.value_N).var(correction=0) / e.return_N.var(correction=0).clamp_min(1e-12)
-            metrics["value/explained_variance"] = float(1 - left)
+        if self.critic is not None:
+            metrics["value/explained_variance"] = evidence.explained_variance(e.value_N, e.return_N)
+        if self.config.advantage in COMPARES_SAMPLES:
+            metrics["objective/tied_groups"] = e.tied
         return metrics
 
     def reference_check(self) -> float:
-        """Log-prob a token that the reference gives to fixed tokens, nats: a frozen one never changes its mind."""
+        """Log-prob a token that the reference gives to fixed tokens, nats. It is the same at every step."""
         tree = PromptTree(torch.tensor([0]), (Branch.response([1, 2, 3]),))
-        return float(_wanted(self.reference.forward([tree], Outputs(logprob=True)).result().logprob_N).mean())
+        return float(_present(self.reference.forward([tree], Outputs(logprob=True)).result().logprob_N).mean())
 
     def evaluate(self, step: int) -> dict[str, float]:
         if self.probe is None:
             return {}
         metrics = self.probe(step)
-        penalty = self.config.kl.coefficient * metrics["kl"] * (self.reward_stats.std if self.reward_stats.count else 1)
-        metrics["objective"] = metrics["reward"] - penalty  # raw reward units: what PPO maximises, held out
+        penalty = self.controller.kl_coef * metrics["kl"] * (self.reward_stats.std if self.reward_stats.count else 1)
+        metrics["objective"] = metrics["reward"] - penalty  # raw reward units; PPO's aim on held-out prompts
         return {f"eval/{name}": value for name, value in metrics.items()}
 
     def samples(self, step: int) -> list[dict[str, Any]]:
@@ -288,6 +309,13 @@ class PPO:
         self.reward_stats = RunningStats(**{f.name: numbers["reward_stats"][f.name] for f in fields(RunningStats)})
 
 
+def resolved(config: PPOConfig) -> PPOConfig:
+    """``config`` with the settings that follow the advantage in place of "auto"."""
+    place = place_of_kl(config.advantage, config.kl.place)
+    penalty = replace(config.kl, place=place, estimator=estimator_of_kl(place, config.kl.estimator))
+    return replace(config, kl=penalty, whiten=whitening_of(config.advantage, config.whiten))
+
+
 def make_controller(config: PPOConfig) -> kl.FixedKLController | kl.AdaptiveKLController:
     if config.kl.controller == "adaptive":
         return kl.AdaptiveKLController(config.kl.coefficient, config.kl.target, config.kl.horizon)
@@ -308,11 +336,14 @@ class _Clock:
 
 
 def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The rounds' means. Before the first round policy and sampler are the same, so its shift shows rounding."""
+    """The mean of each metric over the rounds.
+
+    In the first round policy and sampler have the same weights, so a log-ratio other than 0 comes from rounding.
+    """
     shifts = [row.pop("ratio/shift", None) for row in rounds]
     return mean(rounds) | ({} if shifts[0] is None else {"doctor/ratio/start": shifts[0]})
 
 
-def _wanted(x_N: Tensor | None) -> Tensor:
+def _present(x_N: Tensor | None) -> Tensor:
     assert x_N is not None
     return x_N

@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from concordant.config.names import AggregationName, KLEstimator
 from concordant.core import kl
-from concordant.core.losses import clip_fraction, ppo_policy, ppo_value
+from concordant.core.losses import clip_fraction, ppo_policy, ppo_value, probability_ratio, value_clip_fraction
 from concordant.core.masked import aggregate, aggregate_weight
 from concordant.core.objective import BranchOutputs, Evaluated, Metric, Outputs, Term
 from concordant.core.trees import TreeBatch
@@ -65,7 +64,7 @@ class PolicyObjective:
     def _metrics(
         self, logprob_N: Tensor, entropy_N: Tensor, old_N: Tensor, advantage_N: Tensor, batch: TreeBatch
     ) -> dict[str, Metric]:
-        tokens, ratio_N = len(logprob_N), torch.exp(logprob_N - old_N)
+        tokens, ratio_N = len(logprob_N), probability_ratio(logprob_N, old_N)
         return {
             "policy/approx_kl": Metric(kl.k3(old_N, logprob_N).sum(), tokens),  # KL(old‖new) a token, never negative
             "policy/clip_fraction": Metric(clip_fraction(logprob_N, old_N, advantage_N, self.clip).sum(), tokens),
@@ -94,7 +93,7 @@ class ValueObjective:
         value_N = out.value_N
         assert value_N is not None
         old_N, return_N = (x_N[batch.token_N.cpu()].to(value_N.device) for x_N in (self.old_value_N, self.return_N))
-        clipped = ((value_N.detach() - old_N).abs() > self.clip).float().sum() if self.clip else value_N.new_zeros(())
+        clipped = value_clip_fraction(value_N.detach(), old_N, return_N, self.clip).sum()
         return Evaluated(
             {"value/loss": Term(ppo_value(value_N, old_N, return_N, self.clip).sum(), self.coefficient)},
             {"value/clip_fraction": Metric(clipped, len(value_N))},

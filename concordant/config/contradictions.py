@@ -7,10 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from concordant.config import stages as s
-from concordant.config.names import COMPARES_SAMPLES, LOSS_ESTIMATORS, REWARD_ESTIMATORS
+from concordant.config.names import (
+    COMPARES_SAMPLES,
+    LOSS_ESTIMATORS,
+    REWARD_ESTIMATORS,
+    estimator_of_kl,
+    place_of_kl,
+)
 from concordant.config.specs import best_of, named
 
 Values = Mapping[str, Any]  # by dotted key
+
+
+def kl_of(v: Values) -> tuple[str, str]:
+    """Place and estimator of the KL penalty, after "auto" is resolved."""
+    place = place_of_kl(v["advantage"], v["kl.place"])
+    return place, estimator_of_kl(place, v["kl.estimator"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +63,12 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
         Contradiction(
             ("kl.place", "kl.estimator"),
-            lambda v: v["kl.place"] == "loss" and v["kl.estimator"] not in LOSS_ESTIMATORS,
+            lambda v: kl_of(v)[0] == "loss" and kl_of(v)[1] not in LOSS_ESTIMATORS,
             "k1 in the loss has an expected gradient of 0, so it would not limit the KL; use k2, k3 or exact",
         ),
         Contradiction(
             ("kl.place", "kl.estimator"),
-            lambda v: v["kl.place"] == "reward" and v["kl.estimator"] not in REWARD_ESTIMATORS,
+            lambda v: kl_of(v)[0] == "reward" and kl_of(v)[1] not in REWARD_ESTIMATORS,
             "a KL in the reward is k1 on every token; for the other estimators set kl.place loss",
         ),
         Contradiction(

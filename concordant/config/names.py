@@ -69,11 +69,27 @@ RewardNormalize = Literal["none", "start", "running"]
 AdvantageName = Literal["gae", "rloo", "grpo"]
 AggregationName = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
 CriticHead = Literal["linear", "mlp"]
-KLPlace = Literal["reward", "loss"]
-KLEstimator = Literal["k1", "k2", "k3", "exact"]
+KLPlace = Literal["auto", "reward", "loss"]
+KLEstimator = Literal["auto", "k1", "k2", "k3", "exact"]
+Whiten = Literal["auto", "step", "none"]
 KLControllerName = Literal["fixed", "adaptive"]
 
 NEEDS_CRITIC: frozenset[AdvantageName] = frozenset({"gae"})
 COMPARES_SAMPLES: frozenset[AdvantageName] = frozenset({"rloo", "grpo"})  # needs two samples a prompt or more
 REWARD_ESTIMATORS: frozenset[KLEstimator] = frozenset({"k1"})  # a penalty on every token
 LOSS_ESTIMATORS: frozenset[KLEstimator] = frozenset({"k2", "k3", "exact"})  # k1's expected gradient is 0
+
+
+def place_of_kl(advantage: AdvantageName, place: KLPlace) -> KLPlace:
+    """Where the KL penalty stands. GRPO divides scores by their deviation, which must not divide the penalty too."""
+    return ("loss" if advantage == "grpo" else "reward") if place == "auto" else place
+
+
+def estimator_of_kl(place: KLPlace, estimator: KLEstimator) -> KLEstimator:
+    """``place`` is the resolved one. In the loss k2 has the gradient of the KL; in the reward k1 is unbiased."""
+    return ("k2" if place == "loss" else "k1") if estimator == "auto" else estimator
+
+
+def whitening_of(advantage: AdvantageName, whiten: Whiten) -> Whiten:
+    """GAE's advantages have no scale of their own; RLOO's and GRPO's have, and dividing RLOO's would divide the KL."""
+    return ("step" if advantage in NEEDS_CRITIC else "none") if whiten == "auto" else whiten

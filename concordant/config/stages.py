@@ -19,6 +19,7 @@ from concordant.config.names import (
     Resume,
     RewardNormalize,
     Split,
+    Whiten,
 )
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
@@ -63,8 +64,8 @@ class DPOConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class KLConfig:
-    place: KLPlace = "reward"  # reward (a penalty on every token, k1) | loss (k2, k3 or exact)
-    estimator: KLEstimator = "k1"  # k1 in the loss has zero expected gradient and is refused
+    place: KLPlace = "auto"  # reward: a penalty on every token; loss: a term of the loss; auto: loss for grpo only
+    estimator: KLEstimator = "auto"  # auto: k1 in the reward, k2 in the loss; k1 in the loss is refused
     coefficient: float = 0.05  # reward units per nat
     controller: KLControllerName = "fixed"  # adaptive changes the coefficient until the KL reaches its target
     target: float = 6.0  # nats a response; the KL at which the adaptive controller aims
@@ -82,7 +83,7 @@ class PPOConfig(RunConfig):
     advantage: AdvantageName = "gae"  # gae trains a critic; rloo and grpo compare the samples of a prompt
     gamma: float = 1.0  # discount for each token
     lam: float = 0.95  # GAE's λ
-    whiten: bool = True  # scale advantages to mean 0 and standard deviation 1 over all response tokens of the step
+    whiten: Whiten = "auto"  # step: advantages get mean 0 and deviation 1 over the step; auto: step for gae, else none
     kl: KLConfig = field(default_factory=KLConfig)
     clip: float = 0.2  # the policy loss limits the probability ratio to 1 - clip … 1 + clip
     value_clip: float = 0.2  # reward units; the value loss limits the change of a value; 0 is off

@@ -1,7 +1,4 @@
-"""How much better a token or a response was than expected: one table, one signature.
-
-N response tokens of all branches one after another, B branches, G prompts.
-"""
+"""Advantages: how much better each token or response was than expected. One table, one signature."""
 
 from __future__ import annotations
 
@@ -16,16 +13,24 @@ from concordant.core.errors import UserError
 from concordant.core.masked import branch_of_token, from_rows, sum_by_branch, to_rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Returns:
-    """What an estimator may look at."""
+    """The numbers from which an estimator computes advantages."""
 
-    reward_N: Tensor  # reward units: the KL penalty on every token, the score on the last
-    value_N: Tensor  # critic's estimate before the token; zeros without a critic
+    score_B: Tensor  # reward units: the shaped reward of each response, which stands on its last token
+    penalty_N: Tensor  # reward units: what every token pays or earns beside the score, such as -β · KL
+    value_N: Tensor  # reward units: the critic's estimate before the token; zeros without a critic
     length_B: Tensor  # int64 tokens of each branch
-    group_B: Tensor  # int64 prompt each branch answers
+    group_B: Tensor  # int64 number of the prompt that each branch answers
     gamma: float = 1.0  # discount a token
     lam: float = 0.95  # GAE's λ
+
+    @property
+    def reward_N(self) -> Tensor:
+        """The reward of every token: the penalty, and on the last token, EOS or not, the score."""
+        reward_N = self.penalty_N.clone()
+        reward_N[self.length_B.cumsum(0) - 1] += self.score_B
+        return reward_N
 
     @property
     def total_B(self) -> Tensor:
@@ -53,28 +58,47 @@ def gae(r: Returns) -> tuple[Tensor, Tensor]:
 
 
 def rloo(r: Returns) -> tuple[Tensor, Tensor]:
-    """Reward less the mean of the prompt's other responses, the same for every token.
+    """Total reward less the mean total of the prompt's other responses, the same for every token.
 
-    Ahmadian et al. 2024, 2402.14740. The second result is the reward to come, which no critic learns from here.
+    Ahmadian et al. 2024, 2402.14740. Nothing divides the penalty. A group of equal scores gets exactly nothing from its
+    scores. The second result is the reward to come, which no critic learns from here.
     """
     total_B = r.total_B
-    size_B, sum_B = _groups(r, total_B)
-    advantage_B = total_B - (sum_B - total_B) / (size_B - 1)
+    penalty_B = sum_by_branch(r.penalty_N, r.length_B)
+    compared_B = torch.where(tied(r), penalty_B, total_B)
+    advantage_B = _above_the_others(r, compared_B)
     return advantage_B[branch_of_token(r.length_B)], total_B[branch_of_token(r.length_B)]
 
 
 def grpo(r: Returns) -> tuple[Tensor, Tensor]:
-    """(reward - mean) / deviation within the prompt's responses; equal rewards give 0.
+    """(score - mean) / deviation within the prompt's responses; a group of equal scores gives exactly 0.
 
-    Shao et al. 2024, 2402.03300.
+    Shao et al. 2024, 2402.03300. Only scores are divided. A penalty in the reward is compared with the group's other
+    penalties and added as it is.
     """
-    total_B = r.total_B
-    size_B, sum_B = _groups(r, total_B)
-    centred_B = total_B - sum_B / size_B
+    size_B, sum_B = _groups(r, r.score_B)
+    centred_B = r.score_B - sum_B / size_B
     _, square_B = _groups(r, centred_B**2)
     deviation_B = (square_B / (size_B - 1)).sqrt()
-    advantage_B = torch.where(deviation_B > 1e-6, centred_B / deviation_B.clamp_min(1e-6), 0.0)
-    return advantage_B[branch_of_token(r.length_B)], total_B[branch_of_token(r.length_B)]
+    advantage_B = torch.where(tied(r), 0.0, centred_B / deviation_B)
+    advantage_B = advantage_B + _above_the_others(r, sum_by_branch(r.penalty_N, r.length_B))
+    return advantage_B[branch_of_token(r.length_B)], r.total_B[branch_of_token(r.length_B)]
+
+
+def tied(r: Returns) -> Tensor:
+    """True for the responses of a prompt whose responses all have the same score, bool (B,).
+
+    Asked of the scores themselves: their mean rounds, so a difference from it is not exactly 0 for equal scores.
+    """
+    size_G = torch.bincount(r.group_B)
+    least_G = r.score_B.new_full((len(size_G),), torch.inf).scatter_reduce(0, r.group_B, r.score_B, "amin")
+    greatest_G = r.score_B.new_full((len(size_G),), -torch.inf).scatter_reduce(0, r.group_B, r.score_B, "amax")
+    return (least_G == greatest_G)[r.group_B]
+
+
+def _above_the_others(r: Returns, x_B: Tensor) -> Tensor:
+    size_B, sum_B = _groups(r, x_B)
+    return x_B - (sum_B - x_B) / (size_B - 1)
 
 
 def _groups(r: Returns, x_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from concordant.config.names import KLEstimator
+from concordant.core.errors import UserError
 
 
 def k1(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
@@ -57,14 +58,20 @@ class FixedKLController:
 class AdaptiveKLController:
     """Raises the weight while KL is above its target, lowers it while below.  Ziegler et al. 2019, 1909.08593 §2.2.
 
-    ``update``: coefficient ·= 1 + clip(KL/target - 1, ±0.2) · n/horizon.
+    ``update``: coefficient ·= 1 + clip(KL/target - 1, ±0.2) · min(n/horizon, 1). Without the bound on n/horizon a
+    horizon below a fifth of the responses of a step would make the coefficient negative. Raises UserError for a target
+    or a horizon that is not above 0.
     """
 
     kl_coef: float = 0.1  # reward units per nat
     target_kl: float = 6.0  # nats a response
     horizon: int = 10_000  # responses
 
+    def __post_init__(self) -> None:
+        if not self.target_kl > 0 or not self.horizon > 0:
+            raise UserError(f"kl.target {self.target_kl:g} and kl.horizon {self.horizon:g}: expected numbers above 0")
+
     def update(self, current_kl: float, n_steps: int) -> float:
         error = min(max(current_kl / self.target_kl - 1, -0.2), 0.2)
-        self.kl_coef *= 1 + error * n_steps / self.horizon
+        self.kl_coef *= 1 + error * min(n_steps / self.horizon, 1.0)
         return self.kl_coef

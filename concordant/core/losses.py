@@ -70,10 +70,22 @@ PREFERENCE_LOSSES: dict[PreferenceLossName, PreferenceLoss] = {
 }
 
 
+LOG_RATIO = 20.0  # nats; e^20 is far beyond every clip range
+
+
 def ppo_policy(logprob_N: Tensor, old_logprob_N: Tensor, advantage_N: Tensor, clip: float) -> Tensor:
     """-min(ratio·A, clip(ratio, 1±ε)·A), (N,), with ratio π/π_old a token.  Schulman et al. 2017, 1707.06347 eq. 7."""
-    ratio_N = torch.exp(logprob_N - old_logprob_N)
+    ratio_N = probability_ratio(logprob_N, old_logprob_N)
     return torch.maximum(-advantage_N * ratio_N, -advantage_N * ratio_N.clamp(1 - clip, 1 + clip))
+
+
+def probability_ratio(logprob_N: Tensor, old_logprob_N: Tensor) -> Tensor:
+    """π/π_old of every token, (N,).
+
+    Log-ratios beyond ±``LOG_RATIO`` count as that much and have no gradient. In fp32 exp is infinite from 88 on, so the
+    gradient of a clipped ratio would be 0 · ∞.
+    """
+    return torch.exp((logprob_N - old_logprob_N).clamp(-LOG_RATIO, LOG_RATIO))
 
 
 def ppo_value(value_N: Tensor, old_value_N: Tensor, return_N: Tensor, clip: float = 0.0) -> Tensor:
@@ -88,9 +100,17 @@ def ppo_value(value_N: Tensor, old_value_N: Tensor, return_N: Tensor, clip: floa
     return torch.maximum(loss_N, (clipped_N - return_N) ** 2)
 
 
+def value_clip_fraction(value_N: Tensor, old_value_N: Tensor, return_N: Tensor, clip: float) -> Tensor:
+    """1 where ``ppo_value`` takes the clipped square, so that the token has no gradient, else 0, (N,)."""
+    if clip == 0:
+        return torch.zeros_like(value_N)
+    clipped_N = old_value_N + (value_N - old_value_N).clamp(-clip, clip)
+    return ((clipped_N - return_N) ** 2 > (value_N - return_N) ** 2).float()
+
+
 def clip_fraction(logprob_N: Tensor, old_logprob_N: Tensor, advantage_N: Tensor, clip: float) -> Tensor:
     """1 where the clipped branch is the one that counts (no gradient), else 0, (N,)."""
-    ratio_N = torch.exp(logprob_N - old_logprob_N)
+    ratio_N = probability_ratio(logprob_N, old_logprob_N)
     above_N = (ratio_N > 1 + clip) & (advantage_N > 0)
     below_N = (ratio_N < 1 - clip) & (advantage_N < 0)
     return (above_N | below_N).float()

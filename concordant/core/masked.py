@@ -59,10 +59,18 @@ def sum_by_branch(x_N: Tensor, length_B: Tensor) -> Tensor:
     return x_N.new_zeros(len(length_B)).index_add(0, branch_of_token(length_B), x_N)
 
 
+LEAST_DEVIATION = 1e-6  # of the greatest size; in fp32 a smaller deviation is rounding, which must not be divided by
+
+
 def whiten(x_N: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Mean 0 and deviation 1 over all tokens; all equal (or a single token) gives 0."""
+    """Mean 0 and deviation 1 over all tokens. Numbers that differ by no more than rounding, or a single one, give 0."""
+    if not len(x_N):
+        return x_N
     centred_N = x_N - x_N.mean()
-    return centred_N / (centred_N.square().mean().sqrt() + epsilon)
+    deviation = centred_N.square().mean().sqrt()
+    if deviation <= LEAST_DEVIATION * x_N.abs().max():
+        return torch.zeros_like(x_N)
+    return centred_N / (deviation + epsilon)
 
 
 def aggregate(x_N: Tensor, branch_N: Tensor, length_B: Tensor, mode: AggregationName) -> Tensor:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+FLAT = 1e-4  # of the mean's size: below this deviation the samples count as equal
+
 
 @dataclass
 class RunningStats:
@@ -28,8 +30,12 @@ class RunningStats:
 
     @property
     def std(self) -> float:
-        """Population deviation; 1 before two samples have been seen, so that dividing by it is harmless."""
-        return (self.m2 / self.count) ** 0.5 if self.count > 1 and self.m2 > 0 else 1.0
+        """Population deviation; 1 before two samples have been seen, and where the samples are all but equal.
+
+        A deviation of rounding, or of scores that differ in their fourth digit, is nothing to divide by.
+        """
+        deviation = (self.m2 / self.count) ** 0.5 if self.count > 1 else 0.0
+        return deviation if deviation > FLAT * abs(self.mean) else 1.0
 
     def normalize(self, x_B: Tensor) -> Tensor:
         return (x_B - self.mean) / self.std

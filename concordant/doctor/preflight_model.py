@@ -325,7 +325,18 @@ def imagined(algorithm: PPO, actor: Learner) -> tuple[list[PromptTree], Experien
     group_B = torch.arange(len(trees)).repeat_interleave(sampling.n)
     rollouts = Rollouts(trees, [], old_N, torch.zeros(branches, dtype=torch.bool), length_B, group_B, actor.version)
     zeros_B = torch.zeros(branches)
-    return trees, Experience(rollouts, old_N, old_N, 0 * ones_N, ones_N, ones_N, zeros_B, zeros_B, agreement=None)
+    return trees, Experience(
+        rollouts=rollouts,
+        old_logprob_N=old_N,
+        reference_N=old_N,
+        value_N=0 * ones_N,
+        advantage_N=ones_N,
+        return_N=ones_N,
+        score_B=zeros_B,
+        shaped_B=zeros_B,
+        tied=0.0,
+        agreement=None,
+    )
 
 
 def _characters(prompt: Prompt) -> int:

@@ -22,6 +22,19 @@ def reward_constant(h: History) -> Sign | None:
     )
 
 
+def tied_groups(h: History) -> Sign | None:
+    tied = h.now("objective/tied_groups", ROWS)
+    if tied is None or tied < 0.5:
+        return None
+    return Sign(
+        "warning",
+        f"{tied:.0%} of the answers stand beside answers of the same score only, so their scores teach nothing",
+        "the reward has few values, its prompts are too easy or too hard, or the answers to a prompt are all alike",
+        "Use prompts whose answers differ in reward; raise sampling.n or sampling.temperature",
+        {"tied": tied},
+    )
+
+
 def reward_reversed(h: History) -> Sign | None:
     agreement, gold = h.start("doctor/reward/gold_correlation", 6), h.change("objective/gold", ROWS)
     if agreement is None or gold is None or agreement > -0.2:
@@ -214,6 +227,7 @@ def reward_falls(h: History) -> Sign | None:
 RULES_REWARD = (
     Rule("never_ends", PPO, "Cut answers are scored as if they were whole, and cost the most.", never_ends),
     Rule("reward_constant", PPO, "Equal rewards make every advantage 0: nothing is learnt.", reward_constant),
+    Rule("tied_groups", PPO, "A prompt whose answers all score alike has no better and no worse answer.", tied_groups),
     Rule("reward_misread", PPO, "What the reward says of such text is a guess.", reward_misread),
     Rule("reward_reversed", PPO, "The policy learns to be bad, and the reward rises.", reward_reversed),
 )

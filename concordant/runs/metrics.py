@@ -39,7 +39,7 @@ METRICS: dict[str, Metric] = {
     "seconds/step": Metric("time of the step, without evaluation and saving", "seconds"),
     "seconds/evaluate": Metric("time of the evaluation after the step", "seconds"),
     "seconds/rollout": Metric("time to sample answers", "seconds", "ppo"),
-    "seconds/judge": Metric("time for rewards, log-probs and values", "seconds", "ppo"),
+    "seconds/experience": Metric("time for rewards, log-probs and values", "seconds", "ppo"),
     "seconds/learn": Metric("time for forward and backward passes", "seconds", "ppo"),
     "token_accuracy": Metric("response tokens that are the model's most likely token", _SHARE, "sft"),
     "perplexity": Metric("exp of the loss", "per token", "sft"),
@@ -66,6 +66,11 @@ METRICS: dict[str, Metric] = {
     "objective/entropy_per_token": Metric("entropy of the policy's choices", "nats a token", "ppo"),
     "objective/score": Metric("mean raw reward of the step's answers", _REWARD, "ppo"),
     "objective/score_std": Metric("standard deviation of that reward over answers", _REWARD, "ppo"),
+    "objective/tied_groups": Metric(
+        "share of the answers whose prompt's answers all have the same score, so that it teaches nothing",
+        "share",
+        "ppo",
+    ),
     "objective/rlhf_reward": Metric("shaped reward less the KL penalty", _REWARD, "ppo"),
     "objective/gold": Metric(
         "true quality of the step's answers, where it is known; never trained on", "0 to 1", "ppo"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from concordant.algorithms.ppo import PPO
+from concordant.algorithms.ppo import PPO, Players, resolved
 from concordant.config.checks import checked
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
@@ -22,6 +22,7 @@ from concordant.stages.rewarding import Rewards
 @checked
 def ppo(config: PPOConfig) -> Path:
     """Train a policy with PPO, RLOO or GRPO; returns the run folder."""
+    config = resolved(config)
     with common.opened(config, "ppo") as folder:
         loaded = common.read(config, folder, Prompt, "prompts")
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
@@ -39,18 +40,16 @@ def ppo(config: PPOConfig) -> Path:
         actor = roles.policy_learner(policy, config.model, config.train, temperature)
         reference = roles.reference(actor, policy, config.reference, config.model, config.train, temperature)
         sampler = common.sampler_of(policy, encoder, config.model)
-        algorithm = PPO(
-            config,
-            actor,
-            _critic(config, policy, rewards) if config.advantage in NEEDS_CRITIC else None,
-            reference,
-            sampler,
-            rewards.reward,
-            loaded.train,
-            common.probe_of(config, actor, reference, sampler, loaded.test, config.sampling, rewards.reward),
-            common.card_of(config, "ppo"),
-            rewards.range,
+        players = Players(
+            policy=actor,
+            critic=_critic(config, policy, rewards) if config.advantage in NEEDS_CRITIC else None,
+            reference=reference,
+            sampler=sampler,
+            reward=rewards.reward,
+            reward_range=rewards.range,
+            probe=common.probe_of(config, actor, reference, sampler, loaded.test, config.sampling, rewards.reward),
         )
+        algorithm = PPO(config, players, loaded.train, common.card_of(config, "ppo"))
         return common.train(algorithm, config, folder, Subject(loaded, encoder))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from concordant.algorithms.dpo import DPOObjective, reference_logprobs
-from concordant.algorithms.ppo import PPO
+from concordant.algorithms.ppo import PPO, Players
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import KLConfig, PPOConfig
 from concordant.config.train import TrainConfig
@@ -51,7 +51,14 @@ def test_ppo_reaches_the_optimum(advantage, aggregation):
     critic = LocalLearner(TableCritic(), TRAIN) if advantage == "gae" else None
     start = reference_logprobs(actor, ALL)
     assert distance(actor, start) > 0.5
-    ppo = PPO(config, actor, critic, actor.reference(), TableSampler(actor.network), plain(known_reward), [PROMPT])
+    players = Players(
+        policy=actor,
+        critic=critic,
+        reference=actor.reference(),
+        sampler=TableSampler(actor.network),
+        reward=plain(known_reward),
+    )
+    ppo = PPO(config, players, [PROMPT])
     for step in range(steps):
         ppo.step(step, decayed(rate, step, steps))
     assert distance(actor, start) < 0.01

@@ -16,7 +16,7 @@ from tests.algorithms.worlds import PROMPTS, letters, make_ppo, moved, plain, tr
 
 NO_KL = KLConfig(coefficient=0.0)
 # gamma = lambda = 0 and a critic that says 0: a token's advantage is its own reward, to be looked at.
-BARE = {"whiten": False, "reward_normalize": "none", "gamma": 0.0, "lam": 0.0}
+BARE = {"whiten": "none", "reward_normalize": "none", "gamma": 0.0, "lam": 0.0}
 ENDED_AND_CUT = [([8, 9, 10], True), ([11, 12], False)]
 
 
@@ -29,13 +29,13 @@ def scores(*values):
 
 def test_the_reward_lands_on_the_last_response_token_eos_or_not():
     ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, **BARE)
-    assert ppo.judge(written(ENDED_AND_CUT)).advantage_N.tolist() == [0, 0, 5, 0, 7]
+    assert ppo.make_experience(written(ENDED_AND_CUT)).advantage_N.tolist() == [0, 0, 5, 0, 7]
 
 
 def test_the_rows_for_people_have_the_mean_advantage_of_each_answer_and_are_few():
     ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, **BARE)
     assert ppo.train_samples() == []  # before the first step
-    ppo.last = ppo.judge(written(ENDED_AND_CUT))
+    ppo.last = ppo.make_experience(written(ENDED_AND_CUT))
     rows = ppo.train_samples()
     assert [row["advantage"] for row in rows] == pytest.approx([5 / 3, 3.5])
     assert [(row["split"], row["reward"], row["length"], row["ended"]) for row in rows] == [
@@ -45,15 +45,15 @@ def test_the_rows_for_people_have_the_mean_advantage_of_each_answer_and_are_few(
 
 
 def test_undiscounted_every_token_is_credited_with_what_follows():
-    ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, whiten=False, reward_normalize="none", lam=1.0)
-    experience = ppo.judge(written(ENDED_AND_CUT))
+    ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, whiten="none", reward_normalize="none", lam=1.0)
+    experience = ppo.make_experience(written(ENDED_AND_CUT))
     assert experience.advantage_N.tolist() == experience.return_N.tolist() == [5, 5, 5, 7, 7]
 
 
 def test_the_missing_eos_penalty_is_for_the_truncated_alone():
     ppo = make_ppo(scores(5.0, 7.0), kl=NO_KL, missing_eos_penalty=2.0, **BARE)
     rollouts = written(ENDED_AND_CUT)
-    experience = ppo.judge(rollouts)
+    experience = ppo.make_experience(rollouts)
     assert experience.shaped_B.tolist() == [5, 5] and experience.score_B.tolist() == [5, 7]
     assert [len(b.ids_T) for b in rollouts.trees[0].branches] == [3, 2], "the truncated one stays truncated"
     assert ppo.describe(experience)["response/eos_fraction"] == 0.5
@@ -61,7 +61,7 @@ def test_the_missing_eos_penalty_is_for_the_truncated_alone():
 
 def test_kl_is_nothing_at_the_start_and_something_after():
     ppo = make_ppo(scores(5.0, 7.0), kl=KLConfig(coefficient=1.0), **BARE)
-    at_start = ppo.judge(written(ENDED_AND_CUT))
+    at_start = ppo.make_experience(written(ENDED_AND_CUT))
     assert at_start.advantage_N.tolist() == [0, 0, 5, 0, 7]
     assert ppo.describe(at_start)["objective/kl"] == 0
     ppo.actor.forward_backward(at_start.rollouts.trees, ppo.policy_objective(at_start, torch.arange(5))).result()
@@ -69,7 +69,7 @@ def test_kl_is_nothing_at_the_start_and_something_after():
     ppo.sampler.generator.load_weights(ppo.actor.publish())
     rollouts = ppo.sampler(PROMPTS, SamplingConfig(n=32, max_new_tokens=6), seed=0)
     ppo.reward = plain(letters)
-    assert ppo.describe(ppo.judge(rollouts))["objective/kl"] > 0.01
+    assert ppo.describe(ppo.make_experience(rollouts))["objective/kl"] > 0.01
 
 
 def test_kl_in_the_reward_is_on_every_token_and_in_the_loss_on_none():
@@ -78,12 +78,12 @@ def test_kl_in_the_reward_is_on_every_token_and_in_the_loss_on_none():
         (KLConfig(place="loss", estimator="k2", coefficient=2.0), False),
     ):
         ppo = make_ppo(scores(0.0, 0.0), kl=kl, **BARE)
-        start = ppo.judge(written(ENDED_AND_CUT))
+        start = ppo.make_experience(written(ENDED_AND_CUT))
         ppo.actor.forward_backward(start.rollouts.trees, ppo.policy_objective(start, torch.arange(5))).result()
         with torch.no_grad():
             for p in ppo.actor.parameters:
                 p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
-        e = ppo.judge(written(ENDED_AND_CUT))
+        e = ppo.make_experience(written(ENDED_AND_CUT))
         penalty_N = -2.0 * (e.old_logprob_N - e.reference_N)
         assert penalty_N.abs().min() > 0
         assert torch.allclose(e.advantage_N, penalty_N if on_tokens else torch.zeros(5), atol=1e-6)
@@ -121,8 +121,8 @@ def test_a_single_sample_or_equal_scores_are_survived(how):
 @pytest.mark.parametrize("advantage", ["gae", "rloo", "grpo"])
 def test_advantages_are_whitened_over_the_tokens_of_the_whole_step(advantage):
     """Mean 0 and deviation 1 over all response tokens; a minibatch takes its part and whitens nothing again."""
-    ppo = make_ppo(scores(1.0, 4.0, 2.0, 0.0), advantage=advantage, kl=NO_KL)
-    e = ppo.judge(written(ENDED_AND_CUT, [([13], True), ([14, 15, 16, 17], True)]))
+    ppo = make_ppo(scores(1.0, 4.0, 2.0, 0.0), advantage=advantage, whiten="step", kl=NO_KL)
+    e = ppo.make_experience(written(ENDED_AND_CUT, [([13], True), ([14, 15, 16, 17], True)]))
     assert float(e.advantage_N.mean()) == pytest.approx(0, abs=1e-6)
     assert float(e.advantage_N.std(correction=0)) == pytest.approx(1, abs=1e-5)
     trees, tokens = e.part([1])
@@ -136,12 +136,12 @@ def test_advantages_are_whitened_over_the_tokens_of_the_whole_step(advantage):
 def test_one_answer_a_prompt_is_refused_where_answers_are_compared(advantage):
     ppo = make_ppo(scores(1.0, 2.0), advantage=advantage, sampling={"n": 1})
     with pytest.raises(UserError, match="sampling.n must be at least 2"):
-        ppo.judge(written([([8], True)], [([9], True)]))
+        ppo.make_experience(written([([8], True)], [([9], True)]))
 
 
 def test_a_group_that_agrees_teaches_nothing():
-    ppo = make_ppo(scores(2.0, 2.0, 0.0, 4.0), advantage="grpo", whiten=False, kl=NO_KL)
-    e = ppo.judge(written([([8], True), ([9], True)], [([10], True), ([11], True)]))
+    ppo = make_ppo(scores(2.0, 2.0, 0.0, 4.0), advantage="grpo", whiten="none", kl=NO_KL)
+    e = ppo.make_experience(written([([8], True), ([9], True)], [([10], True), ([11], True)]))
     assert e.advantage_N[:2].tolist() == [0, 0]
     assert e.advantage_N[2] < 0 < e.advantage_N[3]
 
@@ -159,7 +159,7 @@ def test_a_minibatch_is_whole_prompts_and_every_prompt_comes_once():
 
 def test_the_ratio_is_one_before_the_first_inner_step_and_leaves_it_after():
     ppo = make_ppo(kl=NO_KL)
-    e = ppo.judge(ppo.sample(0))
+    e = ppo.make_experience(ppo.sample(0))
     objective = ppo.policy_objective(e, torch.arange(len(e.advantage_N)))
     first = ppo.actor.forward_backward(e.rollouts.trees, objective).result()
     assert first["ratio/max"] == first["ratio/mean"] == 1 and first["policy/approx_kl"] == 0
@@ -187,7 +187,7 @@ def test_stale_rollouts_are_refused():
     assert rollouts.version == 0
     ppo.step(0, 1e-3)
     with pytest.raises(RuntimeError, match="rollouts of version 0, the policy is at 4"):
-        ppo.judge(rollouts)
+        ppo.make_experience(rollouts)
     assert ppo.sample(1).version == 4, "a new step samples from the new weights"
 
 
@@ -206,7 +206,7 @@ def test_a_positive_entropy_coefficient_raises_entropy():
     """No reward at all: what is left of the loss is the bonus."""
 
     def entropy_after(coefficient):
-        ppo = make_ppo(lambda a: [0.0] * len(a), entropy_coefficient=coefficient, kl=NO_KL, whiten=False)
+        ppo = make_ppo(lambda a: [0.0] * len(a), entropy_coefficient=coefficient, kl=NO_KL, whiten="none")
         for step in range(2):
             metrics = ppo.step(step, 1e-2)
         return metrics["objective/entropy"]
@@ -239,7 +239,7 @@ def test_while_the_critic_warms_up_the_actor_does_not_move(lora_rank):
 
 def test_with_lora_the_actors_adapter_alone_learns():
     ppo = make_ppo(lora_rank=2)
-    actor, reference = weights_of(ppo.actor), ppo.judge(ppo.sample(0)).reference_N
+    actor, reference = weights_of(ppo.actor), ppo.make_experience(ppo.sample(0)).reference_N
     start = ppo.sample(0)
     for step in range(2):
         ppo.step(step, 1e-2)
@@ -368,11 +368,11 @@ class Pending:
 
 def test_all_scorers_are_at_work_before_the_first_is_waited_for():
     ppo, log = make_ppo(), []
-    expected = ppo.judge(ppo.sample(0))
+    expected = ppo.make_experience(ppo.sample(0))
     ppo.actor, ppo.reference = Slow("policy", log, ppo.actor), Slow("reference", log, ppo.reference)
     ppo.critic = Slow("critic", log, ppo.critic)
     ppo.reward = Reward({name: Slow(name, log, axis) for name, axis in ppo.reward.axes.items()}, ppo.reward.aggregate)
-    found = ppo.judge(ppo.sample(0))
+    found = ppo.make_experience(ppo.sample(0))
     scorers = {"policy", "reference", "critic", "plain"}
     assert {*log[:4]} == {f"start {name}" for name in scorers}
     assert sorted(log[4:]) == sorted(f"wait {name}" for name in scorers)
@@ -385,3 +385,31 @@ def test_the_missing_eos_penalty_is_not_clipped_away():
     rollouts = written([([8], True), ([8], False), ([8], False), ([8], False)])
     shaped = ppo.shape(torch.tensor([9.0, 9.0, 0.5, -9.0]), rollouts)
     assert shaped.tolist() == [1.5, -0.5, -1.5, -3.5]
+
+
+def test_settings_that_follow_the_advantage():
+    settings = {name: make_ppo(advantage=name).config for name in ("gae", "rloo", "grpo")}
+    assert {name: (c.kl.place, c.kl.estimator, c.whiten) for name, c in settings.items()} == {
+        "gae": ("reward", "k1", "step"),
+        "rloo": ("reward", "k1", "none"),
+        "grpo": ("loss", "k2", "none"),
+    }
+    given = make_ppo(advantage="grpo", kl=KLConfig(place="reward"), whiten="step").config
+    assert (given.kl.place, given.kl.estimator, given.whiten) == ("reward", "k1", "step")
+
+
+@pytest.mark.parametrize("advantage", ["rloo", "grpo"])
+def test_equal_rewards_give_a_gradient_from_the_kl_alone_which_follows_its_coefficient(advantage):
+    norms = {}
+    for coefficient in (0.0, 0.001, 0.05):
+        ppo = make_ppo(lambda a: [8.3] * len(a), advantage=advantage, kl=KLConfig(coefficient=coefficient))
+        with torch.no_grad():
+            for p in ppo.actor.parameters:  # away from the reference, where the KL has a gradient
+                p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+        experience = ppo.make_experience(ppo.sample(0))
+        trees, tokens = experience.part(range(4))
+        ppo.actor.forward_backward(trees, ppo.policy_objective(experience, tokens)).result()
+        norms[coefficient] = float(torch.stack([p.grad.norm() for p in ppo.actor.parameters]).norm())
+        assert experience.tied == 1.0 and ppo.describe(experience)["objective/tied_groups"] == 1.0
+    assert norms[0.0] == 0.0
+    assert norms[0.05] == pytest.approx(50 * norms[0.001], rel=1e-3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from concordant.algorithms.ppo import PPO
+from concordant.algorithms.ppo import PPO, Players
 from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.config.names import NEEDS_CRITIC
@@ -81,15 +81,14 @@ def make_ppo(reward=letters, seed=1, lora_rank=0, prompts=PROMPTS, sampling=None
     if config.advantage in NEEDS_CRITIC:
         critic = LocalLearner(CriticNetwork(build_critic(policy, config.critic_head)), config.train)
     sampler = Sampler(LocalGenerator(policy.model, encoder.end_ids), encoder)
-    return PPO(
-        config,
-        actor,
-        critic,
-        actor.reference(),
-        sampler,
-        reward if isinstance(reward, Reward) else plain(reward),
-        prompts,
+    players = Players(
+        policy=actor,
+        critic=critic,
+        reference=actor.reference(),
+        sampler=sampler,
+        reward=reward if isinstance(reward, Reward) else plain(reward),
     )
+    return PPO(config, players, prompts)
 
 
 def written(*groups, version=0):

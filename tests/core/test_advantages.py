@@ -1,14 +1,28 @@
 import pytest
 import torch
 
-from concordant.core.advantages import ADVANTAGES, Returns, gae, grpo, rloo
+from concordant.core.advantages import ADVANTAGES, Returns, gae, grpo, rloo, tied
 from concordant.core.errors import UserError
 
 
-def returns(reward, value, lengths, groups=None, gamma=1.0, lam=0.95):
-    lengths = torch.tensor(lengths)
-    groups = torch.arange(len(lengths)) if groups is None else torch.tensor(groups)
-    return Returns(torch.tensor(reward), torch.tensor(value), lengths, groups, gamma, lam)
+def returns(reward, value, lengths, groups=None, gamma=1.0, lam=0.95, score=None):
+    """``reward``: what each token gets; ``score``: what each branch's last token gets besides."""
+    length_B = torch.tensor(lengths)
+    return Returns(
+        score_B=torch.zeros(len(lengths)) if score is None else torch.tensor(score),
+        penalty_N=torch.tensor(reward),
+        value_N=torch.tensor(value),
+        length_B=length_B,
+        group_B=torch.arange(len(lengths)) if groups is None else torch.tensor(groups),
+        gamma=gamma,
+        lam=lam,
+    )
+
+
+def scored(score, groups, penalty=None):
+    """Branches of one token."""
+    count = len(score)
+    return returns(penalty or [0.0] * count, [0.0] * count, [1] * count, groups, score=score)
 
 
 def test_gae_by_hand():
@@ -39,14 +53,19 @@ def test_values_that_are_not_the_rewards_give_advantages_that_rank_with_reward()
     assert advantage.abs().min() > 0 and advantage[2] > advantage[0]
 
 
+def test_the_score_lands_on_the_last_token():
+    given = returns([-1.0, -2.0, -3.0], [0.0] * 3, [2, 1], score=[5.0, 7.0])
+    assert given.reward_N.tolist() == [-1.0, 3.0, 4.0] and given.total_B.tolist() == [2.0, 4.0]
+
+
 def test_rloo_by_hand():
     # Totals 3, 0, 6 of one prompt: 3 - 3, 0 - 4.5, 6 - 1.5
-    advantage, _ = rloo(returns([1.0, 2.0, 0.0, 6.0], [0.0] * 4, [2, 1, 1], [0, 0, 0]))
+    advantage, _ = rloo(returns([0.0, -1.0, 0.0, 1.0], [0.0] * 4, [2, 1, 1], [0, 0, 0], score=[4.0, 0.0, 5.0]))
     assert advantage.tolist() == pytest.approx([0.0, 0.0, -4.5, 4.5])
 
 
 def test_grpo_by_hand_and_a_group_of_equal_rewards():
-    advantage, _ = grpo(returns([1.0, 3.0, 5.0, 5.0], [0.0] * 4, [1, 1, 1, 1], [0, 0, 1, 1]))
+    advantage, _ = grpo(scored([1.0, 3.0, 5.0, 5.0], [0, 0, 1, 1]))
     half = 0.5**0.5
     assert advantage.tolist() == pytest.approx([-half, half, 0.0, 0.0])
 
@@ -54,14 +73,38 @@ def test_grpo_by_hand_and_a_group_of_equal_rewards():
 @pytest.mark.parametrize("name", ["rloo", "grpo"])
 def test_groups_of_one_are_refused(name):
     with pytest.raises(UserError, match="sampling.n must be at least 2"):
-        ADVANTAGES[name](returns([1.0], [0.0], [1]))
+        ADVANTAGES[name](scored([1.0], [0]))
 
 
 @pytest.mark.parametrize("name", ["rloo", "grpo"])
 def test_a_constant_added_to_a_prompts_rewards_changes_nothing(name):
-    reward = torch.tensor([0.3, -1.0, 2.0, 0.7])
-    lengths, groups = torch.tensor([1, 1, 1, 1]), torch.tensor([0, 0, 1, 1])
-    one = ADVANTAGES[name](Returns(reward, torch.zeros(4), lengths, groups))[0]
-    shifted = reward + torch.tensor([5.0, 5.0, -3.0, -3.0])
-    two = ADVANTAGES[name](Returns(shifted, torch.zeros(4), lengths, groups))[0]
+    one = ADVANTAGES[name](scored([0.3, -1.0, 2.0, 0.7], [0, 0, 1, 1]))[0]
+    two = ADVANTAGES[name](scored([5.3, 4.0, -1.0, -2.3], [0, 0, 1, 1]))[0]
     assert torch.allclose(one, two, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo"])
+@pytest.mark.parametrize("size", [2, 3, 7, 8])
+def test_equal_scores_give_exactly_nothing_whatever_their_size(name, size):
+    """Their mean rounds: 8.3 eight times gave -0.935 each when it was divided by a deviation of rounding."""
+    for value in (8.3, 0.1, -1e6, 1e-9, 0.0):
+        score = [value] * size + [1.0, 2.0]
+        advantage, _ = ADVANTAGES[name](scored(score, [0] * size + [1, 1]))
+        assert advantage[:size].tolist() == [0.0] * size and advantage[size] < 0 < advantage[-1]
+        assert tied(scored(score, [0] * size + [1, 1])).tolist() == [True] * size + [False] * 2
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo"])
+def test_of_equal_scores_the_penalty_alone_is_left_and_follows_its_coefficient(name):
+    """Divided by the group's deviation it would be the same for any coefficient."""
+    nats = torch.tensor([3.0, 1.0, 2.0])
+    small, large = (ADVANTAGES[name](scored([8.3] * 3, [0] * 3, (-beta * nats).tolist()))[0] for beta in (0.001, 0.05))
+    assert torch.allclose(50 * small, large, atol=1e-7) and large[0] < large[2] < large[1]
+
+
+def test_the_penalty_is_not_divided_by_the_deviation_of_the_scores():
+    penalty = [-0.3, -0.1, 0.0]
+    without = grpo(scored([1.0, 2.0, 6.0], [0] * 3))[0]
+    beside = grpo(scored([1.0, 2.0, 6.0], [0] * 3, penalty))[0]
+    alone = rloo(scored([0.0] * 3, [0] * 3, penalty))[0]
+    assert torch.allclose(beside - without, alone, atol=1e-6)

@@ -5,6 +5,7 @@ import torch
 
 from concordant.config.names import LOSS_ESTIMATORS
 from concordant.core import kl
+from concordant.core.errors import UserError
 from concordant.core.running_stats import RunningStats
 
 
@@ -70,3 +71,25 @@ def test_running_stats_equal_those_of_everything_and_survive_one_sample():
     one = RunningStats()
     one.update(torch.tensor([4.0]))
     assert one.std == 1.0 and one.normalize(torch.tensor([4.0])).item() == 0.0
+
+
+def test_the_adaptive_coefficient_stays_above_zero_whatever_the_horizon():
+    controller = kl.AdaptiveKLController(kl_coef=0.1, target_kl=6.0, horizon=10)
+    assert controller.update(0.0, 1_000) == pytest.approx(0.08), "a fifth at most"
+    for _ in range(50):
+        assert controller.update(0.0, 1_000) > 0
+
+
+@pytest.mark.parametrize("settings", [{"target_kl": 0.0}, {"target_kl": -1.0}, {"horizon": 0}])
+def test_a_target_or_horizon_of_nothing_is_refused(settings):
+    with pytest.raises(UserError, match="expected numbers above 0"):
+        kl.AdaptiveKLController(**settings)
+
+
+def test_almost_equal_samples_are_not_divided_by_their_deviation():
+    flat = RunningStats()
+    flat.update(torch.tensor([5.0, 5.00001, 4.99999, 5.0]))
+    assert flat.std == 1.0 and flat.normalize(torch.tensor([6.0])).item() == pytest.approx(1.0)
+    small = RunningStats()
+    small.update(1e-6 * torch.tensor([-1.0, 1.0]))
+    assert small.std == pytest.approx(1e-6), "a reward of small numbers keeps its scale"

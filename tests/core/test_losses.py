@@ -120,3 +120,32 @@ def test_ipo_with_smoothed_labels_aims_at_less():
     logratio = torch.tensor([0.4, 0.5, 0.6], requires_grad=True)
     losses.ipo(logratio, beta=0.5, label_smoothing=0.25).sum().backward()
     assert logratio.grad.tolist() == pytest.approx([-0.2, 0.0, 0.2], abs=1e-6)
+
+
+@pytest.mark.parametrize("log_ratio", [30.0, 87.0, 89.0, 1e4, -1e4])
+@pytest.mark.parametrize("advantage", [1.0, -1.0, 0.0])
+def test_a_ratio_beyond_every_number_has_a_finite_loss_and_no_gradient(log_ratio, advantage):
+    """Where it is clipped the gradient must be 0; it was 0 · infinity."""
+    logprob = torch.tensor([log_ratio], requires_grad=True)
+    loss = losses.ppo_policy(logprob, torch.zeros(1), torch.tensor([advantage]), 0.2)
+    loss.backward()
+    assert torch.isfinite(loss).all() and logprob.grad.tolist() == [0.0]
+
+
+def test_the_value_clip_fraction_counts_the_tokens_whose_clipped_square_is_in_force():
+    """Four values that moved by 1 with a range of 0.2, two towards their return and two away from it, and one near.
+
+    Away from the return the unclipped square is greater, so it counts and the token has a gradient.
+    """
+    value = torch.tensor([1.0, -1.0, 1.0, -1.0, 0.1], requires_grad=True)
+    returns = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0])
+    losses.ppo_value(value, torch.zeros(5), returns, 0.2).sum().backward()
+    in_force = losses.value_clip_fraction(value.detach(), torch.zeros(5), returns, 0.2)
+    assert in_force.tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert [g == 0 for g in value.grad.tolist()] == [True, True, False, False, False]
+
+
+def test_whitening_does_not_divide_by_rounding():
+    tied = torch.full((64,), 0.3) - torch.linspace(0, 6e-8, 64)
+    assert torch.equal(whiten(tied), torch.zeros(64))
+    assert whiten(1e-6 * torch.tensor([1.0, 2.0, 9.0])).std(correction=0) > 0.9, "small is not the same as equal"

@@ -166,6 +166,7 @@ CASES = [
     ("overfitting", "sft", {"eval__loss": falling(1.0, 3.0)}, {}, {"eval__loss": falling(3.0, 1.2)}),
     ("loss_not_falling", "reward", {"bradley_terry": 0.69, "loss": 0.69}, {}, {"bradley_terry": 0.6, "loss": 0.6}),
     ("reward_constant", "ppo", {"objective__score_std": 0.0}, {}, {"objective__score_std": 0.05}),
+    ("tied_groups", "ppo", {"objective__tied_groups": 0.7}, {}, {"objective__tied_groups": 0.3}),
     (
         "reward_reversed",
         "ppo",

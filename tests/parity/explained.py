@@ -63,7 +63,16 @@ def returns_past_the_end(name: str, value_P: Tensor) -> Tensor:
         rewards[-1][-1] += case.SCORES[row]
     length_B = torch.tensor([len(r) for r in rewards])
     groups = torch.arange(len(rewards))
-    return gae(Returns(torch.cat(rewards), value_P, length_B, groups, setting.gamma, setting.lam))[1]
+    returns = Returns(
+        score_B=torch.zeros(len(length_B)),
+        penalty_N=torch.cat(rewards),
+        value_N=value_P,
+        length_B=length_B,
+        group_B=groups,
+        gamma=setting.gamma,
+        lam=setting.lam,
+    )
+    return gae(returns)[1]
 
 
 def values_past_the_end(name: str, given: Mapping[str, list[float]]) -> Figures:

@@ -158,7 +158,16 @@ def judge(name: str) -> Judged:
     reward_N = -setting.kl_coefficient * kl.k1(old_N, reference_N)
     reward_N[length_B.cumsum(0) - 1] += torch.tensor(case.SCORES)
     groups = torch.arange(len(length_B))
-    advantage_N, return_N = gae(Returns(reward_N, value_N, length_B, groups, setting.gamma, setting.lam))
+    given = Returns(
+        score_B=torch.zeros(len(length_B)),
+        penalty_N=reward_N,
+        value_N=value_N,
+        length_B=length_B,
+        group_B=groups,
+        gamma=setting.gamma,
+        lam=setting.lam,
+    )
+    advantage_N, return_N = gae(given)
     return Judged(old_N, reference_N, value_N, return_N, whiten(advantage_N))
 
 
