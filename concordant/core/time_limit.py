@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from concordant.core.errors import UserError
 
@@ -31,7 +31,8 @@ def at_most(seconds: float, complaint: str) -> Iterator[None]:
     timer = threading.Timer(seconds, stop)
     timer.daemon = True
     try:
-        timer.start()
+        with suppress(RuntimeError):  # no memory for another thread: the block then runs without a limit
+            timer.start()
         try:
             yield
         finally:

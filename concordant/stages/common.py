@@ -204,7 +204,7 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
         return config
     config = replace(config, train=train)
     folder.set_config(to_mapping(start.method, config))
-    folder.inputs.settings |= Inputs.of(flatten(config)).settings
+    folder.inputs.settings |= {key: value for key, value in flatten(config).items() if key.startswith("train.")}
     return config
 
 
