@@ -28,7 +28,7 @@ class Pair:
     probability: float | None = None  # P(chosen preferred over rejected), where the label's true model is known
     extra: dict[str, Any] = field(default_factory=dict)
     tools: Tools = None
-    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
+    where: str = field(default="", compare=False, repr=False)  # "FILE line 3", for messages about this record
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Demonstration:
     first_response: int
     _: KW_ONLY
     tools: Tools = None
-    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
+    where: str = field(default="", compare=False, repr=False)  # "FILE line 3", for messages about this record
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Prompt:
     extra: dict[str, Any] = field(default_factory=dict)  # verl's data_source, ability, reward_model, extra_info
     _: KW_ONLY
     tools: Tools = None
-    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
+    where: str = field(default="", compare=False, repr=False)  # "FILE line 3", for messages about this record
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Rating:
     label: bool
     _: KW_ONLY
     tools: Tools = None
-    where: str = field(default="", compare=False)  # "FILE line 3", for messages about this record
+    where: str = field(default="", compare=False, repr=False)  # "FILE line 3", for messages about this record
 
 
 Record = Pair | Demonstration | Prompt | Rating

@@ -111,7 +111,10 @@ def rounded(before: Inputs, now: Inputs) -> list[str]:
 
 
 def records_hash(sides: Iterable[Sequence[Any]]) -> str:
-    """A hash of the records of each side. Records are frozen dataclasses of text and numbers."""
+    """A hash of the records of each side. Records are frozen dataclasses of text and numbers.
+
+    Their ``repr`` leaves out the file and line, so that equal records in another file have the same hash.
+    """
     digest = hashlib.sha256()
     for side in sides:
         for record in side:
