@@ -10,7 +10,7 @@ N response tokens of all branches one after another, B branches (responses), in 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -53,6 +53,7 @@ class Experience:
     score_B: Tensor  # raw reward
     shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
     agreement: float | None  # correlation between the parts of a reward of several
+    reward_counts: dict[str, float] = field(default_factory=dict)  # reward/abstained and reward/errors
 
     def part(self, trees: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees numbered ``trees``, and the numbers of their tokens."""
@@ -136,7 +137,8 @@ class PPO:
         advantage_N, return_N = ADVANTAGES[config.advantage](returns)
         if config.whiten:
             advantage_N = whiten(advantage_N)
-        return Experience(rollouts, old_N, reference_N, value_N, advantage_N, return_N, score_B, shaped_B, agreement)
+        columns = (old_N, reference_N, value_N, advantage_N, return_N, score_B, shaped_B)
+        return Experience(rollouts, *columns, agreement, scores.metrics)
 
     def shape(self, score_B: Tensor, rollouts: Rollouts) -> Tensor:
         """Raw scores to rewards: normalised, clipped, less the penalty for never ending."""
@@ -214,6 +216,7 @@ class PPO:
             "doctor/objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
             "doctor/reference/logprob": self.reference_check(),
         } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
+        metrics |= e.reward_counts
         if e.agreement is not None:
             metrics["doctor/reward/agreement"] = e.agreement
         if self.reward_range is not None:
