@@ -130,7 +130,8 @@ class FunctionReward:
                 continue
             lacking = [i for i, extra in enumerate(extras) if name != "ended" and not _has(extra, name)]
             if lacking:
-                found = sorted({column for extra in extras for column in extra} - {"ended"})
+                inner = {f"extra_info.{column}" for extra in extras for column in _inner(extra)}
+                found = sorted({column for extra in extras for column in extra if column != "ended"} | inner)
                 also = " (also read from reward_model.ground_truth and answer)" if name == "ground_truth" else ""
                 where = f", e.g. {places[lacking[0]]}" if places[lacking[0]] else ""
                 raise UserError(
@@ -279,11 +280,17 @@ def columns_of(answer: Answer) -> dict[str, Any]:
 
 
 def _has(extra: Mapping[str, Any], name: str) -> bool:
-    return name in extra if name != "ground_truth" else _truth(extra) is not None
+    return name in extra or name in _inner(extra) if name != "ground_truth" else _truth(extra) is not None
 
 
 def _value(extra: Mapping[str, Any], name: str) -> Any:
-    return extra.get(name) if name != "ground_truth" else _truth(extra)
+    """A column, or else a value of verl's ``extra_info``, where most columns of other data are kept."""
+    return _truth(extra) if name == "ground_truth" else extra.get(name, _inner(extra).get(name))
+
+
+def _inner(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = extra.get("extra_info")
+    return inner if isinstance(inner, dict) else {}
 
 
 def _truth(extra: Mapping[str, Any]) -> Any:

@@ -182,6 +182,16 @@ def test_a_missing_column_is_found_before_the_first_answer():
         reward.check(rows)
 
 
+def test_a_name_inside_extra_info_is_a_column_and_a_column_comes_first():
+    def f(prompt, response, level, topic):
+        return level + topic
+
+    assert called(f, answer(level=1, extra_info={"level": 50, "topic": 2})) == [3.0]
+    missing = answer(level=1, extra_info={"theme": 2})
+    with pytest.raises(UserError, match=re.escape("found columns: ['extra_info', 'extra_info.theme', 'level']")):
+        called(f, missing)
+
+
 # -- None, errors and time ------------------------------------------------------------------------
 
 OTHER = (Message("user", "3 + 3?"),)
