@@ -8,7 +8,7 @@ steps. RLOO and GRPO are the same step with another advantage and no critic.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -65,6 +65,7 @@ class Experience:
     shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
     tied: float  # share of the answers whose prompt's answers all have the same score
     agreement: float | None  # correlation between the axes of a reward of several
+    reward_counts: dict[str, float] = field(default_factory=dict)  # reward/abstained and reward/errors
 
     def part(self, trees: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees numbered ``trees``, and the numbers of their tokens."""
@@ -149,6 +150,7 @@ class PPO:
             shaped_B=shaped_B,
             tied=float(tied(returns).float().mean()),
             agreement=evidence.agreement(list(scores.columns.values())) if len(scores.columns) > 1 else None,
+            reward_counts=scores.metrics,
         )
 
     def penalty(self, old_N: Tensor, reference_N: Tensor) -> Tensor:
@@ -234,6 +236,7 @@ class PPO:
             "doctor/objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
             "doctor/reference/logprob": self.reference_check(),
         } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
+        metrics |= e.reward_counts
         if e.agreement is not None:
             metrics["doctor/reward/agreement"] = e.agreement
         if self.reward_range is not None:

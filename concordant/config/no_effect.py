@@ -13,6 +13,7 @@ from typing import Any
 from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
+from concordant.config.specs import is_reward_function, without_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ _GREEDY = NoEffect(
     "sampling.temperature 0 always takes the most likely token",
     lambda v: v["sampling.temperature"] == 0,
 )
+_NO_FUNCTION = NoEffect(
+    ("reward_on_error", "reward_timeout"),
+    "no Python function is a reward; only functions, given as module:function, fail or hang",
+    lambda v: not any(is_reward_function(without_weight(s)) for s in [*v["reward"], *v.get("judge", ())]),
+)
 _MERGED = "weights are merged in fp32 on the CPU, and the model does not run"
 _NEVER_SPLIT = NoEffect(("data.test_fraction",), "all records are read, including the held-out ones")
 _RESPONSES_SAMPLED = (
@@ -78,6 +84,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.SFTConfig: (_beside_adapter("model"),),
     s.DPOConfig: (_beside_adapter("model"),),
     s.PPOConfig: (
+        _NO_FUNCTION,
         _beside_adapter("model"),
         _without_rank("critic"),
         _beside_adapter("critic"),
@@ -104,8 +111,9 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["advantage"] in NEEDS_CRITIC and not v["critic.name"],
         ),
     ),
-    s.BestOfNConfig: (_TRAINS_NOTHING, *_RESPONSES_SAMPLED),
+    s.BestOfNConfig: (_NO_FUNCTION, _TRAINS_NOTHING, *_RESPONSES_SAMPLED),
     s.EvaluateConfig: (
+        _NO_FUNCTION,
         _TRAINS_NOTHING,
         _GREEDY,
         NoEffect(("model.name",), "--policies names the models; give NAME=PATH there"),

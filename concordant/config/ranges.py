@@ -133,6 +133,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "horizon": COUNT,
     },
     s.PPOConfig: {
+        "reward_timeout": NOT_NEGATIVE,
         "reward_clip": NOT_NEGATIVE,
         "missing_eos_penalty": NOT_NEGATIVE,
         "gamma": Range("[0, 1]"),
@@ -146,7 +147,9 @@ VALUES: dict[type, dict[str, Rule]] = {
         "critic_learning_rate": NOT_NEGATIVE,
         "critic_warmup": NOT_NEGATIVE,
     },
+    s.BestOfNConfig: {"reward_timeout": NOT_NEGATIVE},
     s.EvaluateConfig: {
+        "reward_timeout": NOT_NEGATIVE,
         "policies": NamedPaths(samples=True),
         "runs": NamedPaths(),
         "max_prompts": COUNT,

@@ -1,8 +1,9 @@
-"""Small notations inside config values: ``name=PATH`` and ``best_of_n:4:PATH``."""
+"""Small notations inside config values: ``name=PATH``, ``best_of_n:4:PATH`` and ``module:function=0.5``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from concordant.core.errors import UserError
 
@@ -28,3 +29,14 @@ def best_of(value: str) -> tuple[int, str]:
     if not (count.isdigit() and int(count) >= 2 and path):
         raise UserError(f'"{value}": expected best_of_n:N:PATH with N of 2 or more, e.g. best_of_n:4:runs/sft/model')
     return int(count), path
+
+
+def without_weight(source: str) -> str:
+    """``my_module:polite=0.5`` as ``my_module:polite``; a folder whose name has a "=" stays."""
+    name, equals, _ = source.rpartition("=")
+    return source if not equals or Path(source).exists() else name
+
+
+def is_reward_function(name: str) -> bool:
+    """True for ``module:function``; False for a rule, a folder, a hub id and a model in a package."""
+    return ":" in name and not name.startswith(("rule:", "package:")) and not Path(name).exists()

@@ -18,6 +18,7 @@ from concordant.config.names import (
     Responses,
     Resume,
     RewardNormalize,
+    RewardOnError,
     Split,
     Whiten,
 )
@@ -77,6 +78,8 @@ class PPOConfig(RunConfig):
     reward: list[str] = field(
         default_factory=list
     )  # PATH | module:function | rule:NAME, each with an optional "=weight"
+    reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
+    reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
     reward_normalize: RewardNormalize = "start"  # none | start (once, from the first policy's samples) | running
     reward_clip: float = 0.0  # absolute value after normalisation; 0 is off
     missing_eos_penalty: float = 0.0  # subtracted from the reward of a response without an end token
@@ -112,6 +115,8 @@ class BestOfNConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     reward: list[str] = field(default_factory=list)
+    reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
+    reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(n=4))
     split: Split = "train"  # the part of the data whose prompts are answered
 
@@ -124,6 +129,8 @@ class EvaluateConfig:
     data: DataConfig = field(default_factory=DataConfig)
     reward: list[str] = field(default_factory=list)  # the proxy, the reward that was trained on
     judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
+    reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
+    reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
     baseline: str = ""  # name of the policy to compare the others with; empty: "sft" if named, else the first
     reference: str = ""  # name of the policy from which KL is measured; empty: the baseline
     runs: list[str] = field(default_factory=list)  # name=RUN_FOLDER; the report draws the curves of these runs

@@ -47,6 +47,8 @@ METRICS: dict[str, Metric] = {
     "margin": Metric("chosen score less rejected score", _REWARD, "reward"),
     "reward/chosen": Metric("mean score of chosen answers", _REWARD, "reward"),
     "reward/rejected": Metric("mean score of rejected answers", _REWARD, "reward"),
+    "reward/abstained": Metric("scores that the reward functions did not give", "count", "ppo"),
+    "reward/errors": Metric("errors of reward functions", "count", "ppo"),
     "rewards/chosen": Metric("implicit reward of chosen answers, beta times the log-ratio", _NATS, "dpo"),
     "rewards/rejected": Metric("implicit reward of rejected answers", _NATS, "dpo"),
     "rewards/accuracies": Metric("pairs whose chosen answer has the higher implicit reward", _SHARE, "dpo"),

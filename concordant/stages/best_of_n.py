@@ -23,7 +23,7 @@ from concordant.runs.logs import Row, json_lines, read_json, read_whole_lines
 from concordant.runs.names import INPUTS, PAIR_DATA, SAMPLES, SFT_DATA
 from concordant.runs.writable import check_file
 from concordant.stages import common
-from concordant.stages.rewarding import Rewards
+from concordant.stages.rewarding import Rewards, handling_of
 from concordant.training.environment import environment
 from concordant.training.progress import current
 
@@ -45,8 +45,9 @@ def best_of_n(config: BestOfNConfig) -> Path:
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         sampler = common.sampler_of(policy, encoder, config.model)
-        reward = Rewards(config.reward, config.model).reward
+        rewards = Rewards(config.reward, config.model, handling=handling_of(config))
         prompts = common.accepted(loaded.test if config.split == "test" else loaded.train, encoder, "prompts")
+        rewards.check(prompts)
         choices = _earlier(folder, len(prompts))
         folder.status.update("running", len(choices), len(prompts))
         with current().task("best-of-n", len(prompts), len(choices)) as bar:
@@ -54,12 +55,13 @@ def best_of_n(config: BestOfNConfig) -> Path:
                 number = start // PROMPTS_AT_ONCE
                 reseed(config.seed, "best_of_n/reward", number)
                 part = prompts[start : start + PROMPTS_AT_ONCE]
-                new = choose(sampler(part, config.sampling, derive(config.seed, "best_of_n", number)), reward)
+                new = choose(sampler(part, config.sampling, derive(config.seed, "best_of_n", number)), rewards.reward)
                 folder.log_samples(map(_row, new))
                 choices += new
                 mean = sum(c.best_reward for c in choices) / len(choices)
                 bar.update(len(choices), {"objective/score": mean})
                 folder.status.update(step=len(choices))
+        rewards.report_missing()
         return _write(folder.path, choices)
 
 

@@ -44,7 +44,7 @@ from concordant.runs.read import complaints
 from concordant.runs.writable import check_folder
 from concordant.stages import common
 from concordant.stages.reward import measure_on_heldout
-from concordant.stages.rewarding import Rewards
+from concordant.stages.rewarding import Rewards, handling_of
 from concordant.training.progress import current
 
 PERPLEXITY_CHARACTERS = 200_000  # so many characters of a text file are used for perplexity
@@ -70,8 +70,10 @@ def evaluate(config: EvaluateConfig) -> Path:
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
     reference_name = _known(config.reference or baseline, policies)
     loaded = load_records(config.data, Prompt, config.seed)
-    rewards = Rewards(config.reward, config.model) if config.reward else None
-    judges = Rewards(config.judge, config.model) if config.judge else None
+    handling = handling_of(config)
+    rewards = Rewards(config.reward, config.model, handling=handling) if config.reward else None
+    judges = Rewards(config.judge, config.model, handling=handling) if config.judge else None
+    scoring = [r for r in (rewards, judges) if r is not None]
     records = load_all(config.data, config.seed)
     bench = _Bench(
         config=config,
@@ -83,12 +85,16 @@ def evaluate(config: EvaluateConfig) -> Path:
     )
     reference = _open(policies[reference_name], bench)
     bench = replace(bench, prompts=common.accepted(bench.prompts, ChatEncoder(reference.tokenizer), "prompts"))
+    for scores in scoring:
+        scores.check(bench.prompts)
     origin = best_of(policies[reference_name])[1]
     answers = []
     with current().task("evaluate", len(policies)) as bar:
         for number, (name, spec) in enumerate(policies.items()):
             answers.append(_answers(name, spec, reference, origin, bench))
             bar.update(number + 1, {})
+    for scores in scoring:
+        scores.report_missing()
     evaluation = evaluate_policies(answers, baseline, config.bootstrap, config.seed)
     runs = {name: Path(folder) for name, folder in named(config.runs).items()}
     page = write_report(

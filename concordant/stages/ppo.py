@@ -16,7 +16,7 @@ from concordant.engines import roles
 from concordant.engines.protocol import Learner
 from concordant.models.load import Policy
 from concordant.stages import common
-from concordant.stages.rewarding import Rewards
+from concordant.stages.rewarding import Rewards, handling_of
 
 
 @checked
@@ -35,7 +35,8 @@ def ppo(config: PPOConfig) -> Path:
             test=common.accepted(loaded.test, encoder, "held-out prompts"),
         )
         config = common.settled(config, folder, common.start_of("ppo", len(loaded.train), policy, config.model))
-        rewards = Rewards(config.reward, config.model, config.train)
+        rewards = Rewards(config.reward, config.model, config.train, handling_of(config))
+        rewards.check([*loaded.train, *loaded.test])
         temperature = config.sampling.temperature
         actor = roles.policy_learner(policy, config.model, config.train, temperature)
         reference = roles.reference(actor, policy, config.reference, config.model, config.train, temperature)

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from concordant.algorithms.rewards import Answer, WeightedSum, make_reward
+from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling
+from concordant.algorithms.reward_sources import make_reward
+from concordant.algorithms.rewards import Answer, WeightedSum
 from concordant.config.model import ModelConfig
+from concordant.config.stages import BestOfNConfig, EvaluateConfig, PPOConfig
 from concordant.config.train import TrainConfig
 from concordant.core.objective import BranchOutputs, Outputs
+from concordant.data.records import Prompt
 from concordant.engines import roles
 from concordant.engines.protocol import Future, Scorer
 from concordant.engines.reward_model import RewardModel
 from concordant.runs.logs import read_json
 from concordant.runs.names import REWARD_SUMMARY
+from concordant.training.progress import current
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class ModelReward:
     model: RewardModel  # says how answers are read
     scorer: Scorer  # reads them
 
-    def __call__(self, answers: Sequence[Answer]) -> Future[list[float]]:
+    def __call__(self, answers: Sequence[Answer]) -> Future[list[float | None]]:
         # Answers to one prompt stand together: the prompt is computed once.
         groups: list[list[Answer]] = []
         for answer in answers:
@@ -42,7 +47,7 @@ class ModelReward:
 class _ScoresToCome:
     numbers: Future[BranchOutputs]
 
-    def result(self) -> list[float]:
+    def result(self) -> list[float | None]:
         score_B = self.numbers.result().score_B
         return [] if score_B is None else score_B.tolist()  # None where there was no answer
 
@@ -50,10 +55,34 @@ class _ScoresToCome:
 class Rewards:
     """The reward a list of sources names, and the reward models among them."""
 
-    def __init__(self, sources: Sequence[str], model: ModelConfig, train: TrainConfig | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[str],
+        model: ModelConfig,
+        train: TrainConfig | None = None,
+        handling: Handling = DEFAULT_HANDLING,
+    ) -> None:
         self.models: list[RewardModel] = []
         self._model, self._train = model, train
-        self.reward = make_reward(sources, self._load)
+        self.reward = make_reward(sources, self._load, handling)
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raises UserError where a prompt lacks a column that a function needs."""
+        for axis in self._functions():
+            axis.check(prompts)
+
+    def report_missing(self) -> None:
+        """Show how many scores each function did not give."""
+        for axis in self._functions():
+            if axis.abstained or axis.errors:
+                current().message(
+                    f"reward {axis.name}: {axis.abstained:,} answers without a score, {axis.errors:,} errors; such an "
+                    "answer gets the mean of the other answers to its prompt, or else of all answers"
+                )
+            axis.abstained = axis.errors = 0
+
+    def _functions(self) -> list[FunctionReward]:
+        return [axis for axis in self.reward.axes.values() if isinstance(axis, FunctionReward)]
 
     @property
     def range(self) -> tuple[float, float] | None:
@@ -68,3 +97,7 @@ class Rewards:
         made = roles.open_reward_model(name, self._model)
         self.models.append(made)
         return ModelReward(made, roles.reward_scorer(made, self._model, self._train))
+
+
+def handling_of(config: PPOConfig | BestOfNConfig | EvaluateConfig) -> Handling:
+    return Handling(config.reward_on_error, config.reward_timeout)

@@ -70,6 +70,9 @@ def test_defaults_are_valid_once_what_is_needed_is_there(verb):
         (SFTConfig, "model.lora.rank", -1, "model.lora.rank"),
         (SFTConfig, "responses", "best", "responses: expected one of both, chosen"),
         (RewardConfig, "label_smoothing", 0.5, r"label_smoothing: expected a number in \[0, 0.5\); given 0.5"),
+        (PPOConfig, "reward_timeout", -1.0, r"reward_timeout: expected a number in \[0, ∞\)"),
+        (BestOfNConfig, "reward_timeout", -1.0, r"reward_timeout: expected a number in \[0, ∞\)"),
+        (EvaluateConfig, "reward_on_error", "ignore", "reward_on_error: expected one of fail, skip, retry"),
         (RewardConfig, "temperature", 0.0, r"temperature: expected a number in \(0, ∞\)"),
         (DPOConfig, "label_smoothing", -0.1, r"label_smoothing: expected a number in \[0, 0.5\)"),
         (DPOConfig, "loss", "sigmiod", 'loss: expected one of sigmoid, ipo, robust. Did you mean "sigmoid"'),
@@ -239,6 +242,9 @@ CRITIC = {"critic.name": "m"}
         (PPOConfig, {"kl.horizon": 100}, "kl.horizon=100 would do nothing"),
         (PPOConfig, {"data.max_response_tokens": 64}, "data.max_response_tokens=64 .*sampling.max_new_tokens"),
         (PPOConfig, {"data.too_long": "cut_response_end"}, "data.too_long=.* would do nothing"),
+        (PPOConfig, {"reward_timeout": 5.0}, "reward_timeout=5.0 would do nothing: no Python function is a reward"),
+        (BestOfNConfig, {"reward": ["rule:ends=2"], "reward_on_error": "skip"}, "no Python function is a reward"),
+        (EvaluateConfig, {"reward": ["package:a/b"], "reward_timeout": 5.0}, "no Python function is a reward"),
         (BestOfNConfig, {"model.lora.rank": 4}, "model.lora.rank=4 would do nothing: no model is trained"),
         (BestOfNConfig, {"data.max_response_tokens": 64}, "sampling.max_new_tokens limits their length"),
         (EvaluateConfig, {"model.name": "m"}, "model.name=.* would do nothing: --policies names the models"),
@@ -269,6 +275,8 @@ def test_a_changed_key_that_would_do_nothing_is_refused(config_class, changes, m
         (PPOConfig, {"lam": 0.9, "gamma": 0.9, "value_clip": 0.0, "critic_warmup": 2}),
         (PPOConfig, {"data.too_long": "cut_prompt_start"}),  # which happens in any case
         (EvaluateConfig, {"sampling.top_k": 5}),
+        (EvaluateConfig, {"judge": ["mine:f=0.5"], "reward_timeout": 5.0}),
+        (PPOConfig, {"reward": ["rule:ends", "mine:f"], "reward_on_error": "retry"}),
         (MergeConfig, {"model.precision": "fp32", "model.device": "cpu"}),  # which is so in any case
     ],
 )

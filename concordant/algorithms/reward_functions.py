@@ -1,0 +1,335 @@
+"""Python functions as rewards: how a function is called, what it may return, and what follows from its errors.
+
+People write functions of four signatures. The names of the parameters say which signature a function has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import os
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from concordant.algorithms.reward_time import limited, too_long
+from concordant.algorithms.rewards import Answer
+from concordant.config.names import RewardOnError
+from concordant.core.errors import UserError
+from concordant.core.visible import visible
+from concordant.data.records import Prompt
+from concordant.engines.protocol import Done
+
+TRIES = 3  # calls of a function under "retry"
+LONGEST_SHOWN = 80  # characters of an answer, a number or an error in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What is done about a function that fails or hangs."""
+
+    on_error: RewardOnError = "fail"
+    timeout: float = 0.0  # seconds a call may take; 0: no limit
+
+
+DEFAULT_HANDLING = Handling()
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One of the four known forms of a reward function."""
+
+    text: str
+    marks: frozenset[str]  # a function that has all these parameters has this signature
+    own: frozenset[str]  # parameters that are never columns of the data
+    takes_lists: bool  # all answers in one call
+    any_column: bool = True  # ``**kwargs`` gets all columns
+
+
+ONE = Signature(
+    "f(prompt, response, **columns)", frozenset({"prompt", "response"}), frozenset({"prompt", "response"}), False
+)
+MANY = Signature(
+    "f(prompts, responses, **columns)", frozenset({"prompts", "responses"}), frozenset({"prompts", "responses"}), True
+)
+TRL = Signature(
+    "f(completions, prompts, **columns)", frozenset({"completions"}), frozenset({"prompts", "completions"}), True
+)
+VERL = Signature(
+    "f(data_source, solution_str, ground_truth, extra_info=None)",
+    frozenset({"solution_str"}),
+    frozenset({"solution_str"}),
+    False,
+    any_column=False,
+)
+SIGNATURES = (ONE, MANY, TRL, VERL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    text: str
+    cause: BaseException | None = None
+
+
+@dataclass
+class FunctionReward:
+    """A Python function of one of the known signatures. The columns that it names are passed."""
+
+    function: Callable[..., Any]
+    name: str
+    handling: Handling = DEFAULT_HANDLING
+    errors: int = field(default=0, init=False)  # since the start
+    abstained: int = field(default=0, init=False)  # answers without a score since the start
+
+    def __post_init__(self) -> None:
+        try:
+            self.parameters: Mapping[str, inspect.Parameter] = inspect.signature(self.function).parameters
+        except (TypeError, ValueError):  # some compiled functions have no signature
+            self.parameters = {}
+        known = next((s for s in SIGNATURES if s.marks <= self.parameters.keys()), None)
+        if known is None:
+            expected = ", ".join(s.text for s in SIGNATURES)
+            found = ", ".join(map(str, self.parameters.values()))
+            raise UserError(f"reward {self.name} has the parameters ({found}); expected one of {expected}")
+        self.signature = known
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raises UserError where a prompt lacks a column that the function needs."""
+        self._check([p.extra for p in prompts], [p.where for p in prompts])
+
+    def __call__(self, answers: Sequence[Answer]) -> Done[list[float | None]]:
+        extras = [columns_of(a) for a in answers]
+        self._check(extras, [""] * len(extras))
+        parts = [answers] if self.signature.takes_lists and answers else [[a] for a in answers]
+        scores: list[float | None | _Problem] = [_Problem("")] * len(answers)
+        missing = list(range(len(parts)))
+        for left in reversed(range(TRIES if self.handling.on_error == "retry" else 1)):
+            outcomes = self._outcomes([parts[i] for i in missing], stop=not left and self.handling.on_error != "skip")
+            size = len(answers) if self.signature.takes_lists else 1
+            for i, outcome in zip(missing, outcomes, strict=True):
+                scores[i * size : (i + 1) * size] = outcome
+            missing = [i for i in missing if any(isinstance(s, _Problem) for s in scores[i * size : (i + 1) * size])]
+            if not missing:
+                break
+        column = [None if isinstance(s, _Problem) else s for s in scores]
+        self.abstained += column.count(None)
+        return Done(column)
+
+    # -- columns ------------------------------------------------------------------------------------------------------
+
+    def _check(self, extras: Sequence[Mapping[str, Any]], places: Sequence[str]) -> None:
+        variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        for name, parameter in self.parameters.items():
+            if name in self.signature.own or parameter.kind in variadic or parameter.default is not parameter.empty:
+                continue
+            lacking = [i for i, extra in enumerate(extras) if name != "ended" and not _has(extra, name)]
+            if lacking:
+                inner = {f"extra_info.{column}" for extra in extras for column in _inner(extra)}
+                found = sorted({column for extra in extras for column in extra if column != "ended"} | inner)
+                also = " (also read from reward_model.ground_truth and answer)" if name == "ground_truth" else ""
+                where = f", e.g. {places[lacking[0]]}" if places[lacking[0]] else ""
+                raise UserError(
+                    f"reward {self.name} needs the column {name}{also}, which {len(lacking):,} of {len(extras):,} "
+                    f"prompts lack{where}; found columns: {found or 'none'}"
+                )
+
+    def _arguments(self, part: Sequence[Answer]) -> tuple[list[Any], dict[str, Any]]:
+        extras = [columns_of(a) for a in part]
+        named = [n for n in self.parameters if any(_has(extra, n) for extra in extras)]
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in self.parameters.values()) and self.signature.any_column
+        columns = dict.fromkeys([*named, *(name for extra in extras for name in extra if takes_all)])
+        values = {name: [_value(extra, name) for extra in extras] for name in columns if name not in self.signature.own}
+        if not self.signature.takes_lists:
+            values = {name: column[0] for name, column in values.items()}
+        offered = values | self._own(part)
+        accepted = offered if takes_all else {k: v for k, v in offered.items() if k in self.parameters}
+        first = [n for n, p in self.parameters.items() if p.kind is p.POSITIONAL_ONLY and n in accepted]
+        return [accepted.pop(name) for name in first], accepted
+
+    def _own(self, part: Sequence[Answer]) -> dict[str, Any]:
+        if self.signature is ONE:
+            return {"prompt": part[0].prompt, "response": part[0].response}
+        if self.signature is MANY:
+            return {"prompts": [a.prompt for a in part], "responses": [a.response for a in part]}
+        if self.signature is VERL:
+            return {"solution_str": part[0].response}
+        prompts = [[{"role": m.role, "content": m.content} for m in a.prompt] for a in part]
+        as_text = str(self.parameters["completions"].annotation).lower() in ("list[str]", "typing.list[str]")
+        completions = [a.response if as_text else [{"role": "assistant", "content": a.response}] for a in part]
+        return {"prompts": prompts, "completions": completions}
+
+    # -- calls --------------------------------------------------------------------------------------------------------
+
+    def _outcomes(self, parts: Sequence[Sequence[Answer]], stop: bool) -> list[list[float | None | _Problem]]:
+        """The scores of each part, or a problem where there is no score; with ``stop`` a problem raises UserError."""
+        outcomes: list[list[float | None | _Problem]] = []
+        pending: list[tuple[int, Awaitable[Any]]] = []
+        for part in parts:
+            result = self._attempt(part)
+            if inspect.isawaitable(result):
+                pending.append((len(outcomes), result))
+                outcomes.append([])
+            else:
+                outcomes.append(self._read(result, part, stop))
+        if pending:
+            results = self._attempt_all([(parts[i], awaited) for i, awaited in pending])
+            for (i, _), result in zip(pending, results, strict=True):
+                outcomes[i] = self._read(result, parts[i], stop)
+        return outcomes
+
+    def _attempt(self, part: Sequence[Answer]) -> Any:
+        positional, keywords = self._arguments(part)
+        try:
+            with _directory_put_back(), limited(self.handling.timeout):
+                return self.function(*positional, **keywords)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: a reward never ends the command, and never with exit code 0
+            return self._failure(error, part)
+
+    def _attempt_all(self, awaited: Sequence[tuple[Sequence[Answer], Awaitable[Any]]]) -> list[Any]:
+        """All coroutines at once, in an event loop of their own."""
+
+        async def guarded(part: Sequence[Answer], result: Awaitable[Any]) -> Any:
+            try:
+                return await result
+            except (Exception, SystemExit) as error:
+                return self._failure(error, part)
+
+        async def in_time(part: Sequence[Answer], result: Awaitable[Any]) -> Any:
+            try:
+                return await asyncio.wait_for(guarded(part, result), self.handling.timeout or None)
+            except TimeoutError:
+                return self._failure(UserError(too_long(self.handling.timeout)), part)
+
+        async def together() -> list[Any]:
+            return await asyncio.gather(*(in_time(part, result) for part, result in awaited))
+
+        with _directory_put_back():
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                return asyncio.run(together())
+            with ThreadPoolExecutor(1) as thread:  # a notebook has a loop, which cannot be waited for from inside
+                return thread.submit(asyncio.run, together()).result()
+
+    def _failure(self, error: BaseException, part: Sequence[Answer]) -> _Problem:
+        self.errors += 1
+        return _Problem(f"reward {self.name} failed for {_shown_answers(part)}: {shown_error(error)}", error)
+
+    # -- results ------------------------------------------------------------------------------------------------------
+
+    def _read(self, result: Any, part: Sequence[Answer], stop: bool) -> list[float | None | _Problem]:
+        read = self._scores(result, part)
+        problem = next((s for s in read if isinstance(s, _Problem)), None)
+        if stop and problem is not None:
+            raise UserError(problem.text) from problem.cause
+        return read
+
+    def _scores(self, result: Any, part: Sequence[Answer]) -> list[float | None | _Problem]:
+        if isinstance(result, _Problem):
+            return [result] * len(part)
+        values = _as_list(result) if self.signature.takes_lists else [result]
+        if values is None or len(values) != len(part):
+            self.errors += 1
+            found = _shown(result) if values is None else f"{len(values)} values"
+            problem = f"reward {self.name} returned {found} for {_shown_answers(part)}: a list of {len(part)} numbers"
+            return [_Problem(f"{problem}, one an answer, is expected")] * len(part)
+        return [self._number(value, answer) for value, answer in zip(values, part, strict=True)]
+
+    def _number(self, value: Any, answer: Answer) -> float | None | _Problem:
+        if self.signature is VERL and isinstance(value, Mapping) and "score" in value:
+            value = value["score"]
+        if value is None:
+            return None
+        number = as_number(value)
+        if number is not None:
+            return number
+        self.errors += 1
+        return _Problem(
+            f"reward {self.name} returned {_shown(value)} for {_shown(answer.response)}: a finite number is expected"
+        )
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, also one of another library or of an array without dimensions; else None."""
+    try:
+        if not isinstance(value, Real) and getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+            value = value.item()
+        number = float(value) if isinstance(value, Real) else math.nan
+    except (OverflowError, RuntimeError):  # an integer beyond all floats; a tensor without data
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _as_list(result: Any) -> list[Any] | None:
+    if getattr(result, "ndim", 0) == 1 and hasattr(result, "tolist"):
+        return list(result.tolist())
+    return list(result) if isinstance(result, list | tuple) else None
+
+
+def columns_of(answer: Answer) -> dict[str, Any]:
+    """The columns of an answer: those of its prompt, and ``ended``."""
+    return {**answer.extra, "ended": answer.ended}
+
+
+def _has(extra: Mapping[str, Any], name: str) -> bool:
+    return name in extra or name in _inner(extra) if name != "ground_truth" else _truth(extra) is not None
+
+
+def _value(extra: Mapping[str, Any], name: str) -> Any:
+    """A column, or else a value of verl's ``extra_info``, where most columns of other data are kept."""
+    return _truth(extra) if name == "ground_truth" else extra.get(name, _inner(extra).get(name))
+
+
+def _inner(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = extra.get("extra_info")
+    return inner if isinstance(inner, dict) else {}
+
+
+def _truth(extra: Mapping[str, Any]) -> Any:
+    """verl keeps the answer in ``reward_model.ground_truth``, flat files in ``ground_truth`` or ``answer``."""
+    nested = extra.get("reward_model")
+    truth = nested.get("ground_truth") if isinstance(nested, dict) else None
+    return extra.get("ground_truth", extra.get("answer")) if truth is None else truth
+
+
+@contextmanager
+def _directory_put_back() -> Iterator[None]:
+    """The block may change the working directory; run folders with relative names are found again after it."""
+    before = os.getcwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _shown(value: Any) -> str:
+    """A short text of any value for a message."""
+    text = repr(value if not isinstance(value, str) else value[: LONGEST_SHOWN + 1])
+    text = " ".join(visible(text).split("\n"))
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def _shown_answers(part: Sequence[Answer]) -> str:
+    first = _shown(part[0].response)
+    return first if len(part) == 1 else f"{len(part)} answers, the first of which is {first}"
+
+
+def shown_error(error: BaseException) -> str:
+    """The kind, the text and the line of an error in somebody's code, e.g. ``KeyError: 'a' (mine.py line 3)``."""
+    text = " ".join(visible(str(error)).split())
+    text = text if len(text) <= 4 * LONGEST_SHOWN else f"{text[: 4 * LONGEST_SHOWN]}…"
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, SystemExit):
+        text = f"called sys.exit({error.code!r})"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
