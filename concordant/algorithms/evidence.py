@@ -29,7 +29,7 @@ def of_trees(trees: Sequence[PromptTree], end_ids: Collection[int]) -> dict[str,
         "doctor/data/ends": _share(int(b.ids_T[-1]) in end_ids for b in branches),
         "doctor/data/end_learnt": _share(bool(b.is_response_T[-1]) for b in branches),
         "doctor/data/response_share": sum(b.response_length for b in branches) / sum(len(b.ids_T) for b in branches),
-        "doctor/data/prompt_tokens": sum(len(t.prompt_P) for t in trees) / len(trees),
+        "doctor/data/prompt_tokens": sum(len(t.prompt_T) for t in trees) / len(trees),
     }
     return evidence | examples(trees)
 
@@ -55,7 +55,7 @@ def examples(trees: Sequence[PromptTree], prompts_only: bool = False) -> dict[st
 
 
 def _name(tree: PromptTree, prompts_only: bool) -> int:
-    name = zlib.crc32(tree.prompt_P.numpy().tobytes())
+    name = zlib.crc32(tree.prompt_T.numpy().tobytes())
     for branch in () if prompts_only else tree.branches:
         name = zlib.crc32(branch.ids_T.numpy().tobytes(), name)
     return name

@@ -42,8 +42,8 @@ def share_prompts(trees: Sequence[PromptTree]) -> list[PromptTree]:
     """
     shared: list[PromptTree] = []
     for tree in trees:
-        if shared and torch.equal(shared[-1].prompt_P, tree.prompt_P):
-            shared[-1] = PromptTree(tree.prompt_P, shared[-1].branches + tree.branches)
+        if shared and torch.equal(shared[-1].prompt_T, tree.prompt_T):
+            shared[-1] = PromptTree(tree.prompt_T, shared[-1].branches + tree.branches)
         else:
             shared.append(tree)
     return shared

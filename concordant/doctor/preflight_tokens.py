@@ -114,7 +114,7 @@ def _ends(branch: Branch, encoder: ChatEncoder) -> bool:
 def double_special(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Finding | None:
     """Two BOS at the start of a prompt, or two end tokens after a response."""
     bos, ends = encoder.tokenizer.bos_token_id, encoder.end_ids
-    starts = sum(bos is not None and t.prompt_P[:2].tolist() == [bos, bos] for t in trees)
+    starts = sum(bos is not None and t.prompt_T[:2].tolist() == [bos, bos] for t in trees)
     branches = [b for t in trees for b in t.branches]
     stops = sum(len(b.ids_T) > 1 and all(i in ends for i in b.ids_T[-2:].tolist()) for b in branches)
     if not starts and not stops:
@@ -172,7 +172,7 @@ def truncation(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]
     dropped = {reason: encoded.dropped[reason] for reason in TOO_LONG if encoded.dropped[reason]}
     cut = Counter[str]()
     for tree in encoded.trees:
-        cut["prompts cut"] += len(tree.prompt_P) >= encoder.limits.prompt
+        cut["prompts cut"] += len(tree.prompt_T) >= encoder.limits.prompt
         cut["responses cut"] += any(
             len(b.ids_T) >= encoder.limits.response and not _ends(b, encoder) for b in tree.branches
         )
@@ -202,7 +202,7 @@ def _longest(encoder: ChatEncoder, records: Sequence[Record]) -> tuple[int, int]
         *free.pairs([r for r in some if isinstance(r, Pair)]).trees,
         *free.demonstrations([r for r in some if isinstance(r, Demonstration)]).trees,
     ]
-    prompts = [len(t.prompt_P) for t in trees] or [len(ids) for ids in free.prompts([prompt_of(r) for r in some])]
+    prompts = [len(t.prompt_T) for t in trees] or [len(ids) for ids in free.prompts([prompt_of(r) for r in some])]
     responses = [len(b.ids_T) for t in trees for b in t.branches] or [encoder.limits.response]
     response = min(_nearly_longest(responses), encoder.limits.total - 1)
     return min(_nearly_longest(prompts), encoder.limits.total - response), response
