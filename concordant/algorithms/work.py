@@ -78,10 +78,10 @@ def _metrics(updates: Sequence[_Update]) -> dict[str, float]:
     skipped its update."""
     row: dict[str, float] = {}
     for update in updates:
-        pieces = [gradient.result() for gradient in update.gradients]
-        for metrics in pieces:
+        results = [gradient.result() for gradient in update.gradients]
+        for metrics in results:
             row |= metrics
-        row["loss"] = sum(metrics["loss"] for metrics in pieces)
+        row["loss"] = sum(metrics["loss"] for metrics in results)
         if update.step is not None:
             stepped = update.step.result()
             row |= {f"doctor/{update.prefix}{name}": moved for name, moved in stepped.motion.items()}
