@@ -53,17 +53,17 @@ def trees(change: OfTree, train_only: bool = False) -> Plant:
 
 
 def branches(change: Callable[[Branch, Random], Branch]) -> OfTree:
-    return lambda tree, random: PromptTree(tree.prompt_P, tuple(change(b, random) for b in tree.branches))
+    return lambda tree, random: PromptTree(tree.prompt_T, tuple(change(b, random) for b in tree.branches))
 
 
 def prompt_in_response(kept: int) -> OfTree:
     """All but the first ``kept`` tokens of the prompt are learnt as if the policy had said them."""
 
     def change(tree: PromptTree, random: Random) -> PromptTree:
-        rest = tree.prompt_P[kept:]
+        rest = tree.prompt_T[kept:]
         made = [Branch(torch.cat([rest, b.ids_T]), torch.ones(len(rest) + len(b.ids_T), dtype=torch.bool))
                 for b in tree.branches]  # fmt: skip
-        return PromptTree(tree.prompt_P[:kept], tuple(made))
+        return PromptTree(tree.prompt_T[:kept], tuple(made))
 
     return change
 
@@ -87,18 +87,18 @@ def without_end(share: float = 1.0) -> OfTree:
 
 
 def identical(share: float) -> OfTree:
-    return lambda t, random: PromptTree(t.prompt_P, (t.branches[0],) * 2) if random.random() < share else t
+    return lambda t, random: PromptTree(t.prompt_T, (t.branches[0],) * 2) if random.random() < share else t
 
 
 def swapped(share: float = 1.0) -> OfTree:
-    return lambda t, random: PromptTree(t.prompt_P, t.branches[::-1]) if random.random() < share else t
+    return lambda t, random: PromptTree(t.prompt_T, t.branches[::-1]) if random.random() < share else t
 
 
 def by_length(longer_wins: bool, share: float = 1.0) -> OfTree:
     def change(t: PromptTree, random: Random) -> PromptTree:
         first, second = (len(b.ids_T) for b in t.branches)
         wrong = first != second and (first > second) != longer_wins
-        return PromptTree(t.prompt_P, t.branches[::-1]) if wrong and random.random() < share else t
+        return PromptTree(t.prompt_T, t.branches[::-1]) if wrong and random.random() < share else t
 
     return change
 

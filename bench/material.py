@@ -98,7 +98,7 @@ def _write_rows(found: list[Pair], tokenizer: PreTrainedTokenizerFast) -> None:
     rows = []
     for number, tree in zip(encoded.record, encoded.trees, strict=True):
         chosen, rejected = (b.ids_T.tolist() for b in tree.branches)
-        prompt = tree.prompt_P.tolist()
+        prompt = tree.prompt_T.tolist()
         if len(prompt) + max(len(chosen), len(rejected)) <= LONGEST:
             pair = found[number]
             rows.append(

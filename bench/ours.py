@@ -193,7 +193,7 @@ def step_flops(model: PreTrainedModel, trees: list[PromptTree]) -> float:
 
 def visible_pairs(tree: PromptTree) -> int:
     """Pairs (query, key) of tokens in which the query may see the key."""
-    trunk = len(tree.prompt_P)
+    trunk = len(tree.prompt_T)
     lengths = [len(b.ids_T) for b in tree.branches]
     return trunk * (trunk + 1) // 2 + sum(n * trunk + n * (n + 1) // 2 for n in lengths)
 

@@ -1,6 +1,6 @@
-"""Best-of-n: the answer a reward likes most among n samples. No weight moves; what it costs is sampling.
+"""Best-of-n: of n sampled answers, the one with the highest reward. No weight changes; the only cost is sampling.
 
-Stiennon et al. 2020, 2009.01325 §3; its KL from the policy is at most log n - (n-1)/n nats (Beirami et al. 2024,
+Stiennon et al. 2020, 2009.01325 §3. Its KL from the policy is at most log n - (n-1)/n nats (Beirami et al. 2024,
 2401.01879).
 """
 
@@ -24,7 +24,7 @@ class Choice:
 
     @property
     def best_number(self) -> int:
-        """The first of the answers with the highest reward."""
+        """Number of the best answer; the first one if several have the highest reward."""
         return max(range(len(self.rewards)), key=self.rewards.__getitem__)
 
     @property
@@ -41,7 +41,7 @@ class Choice:
 
 
 def choose(rollouts: Rollouts, reward: Reward) -> list[Choice]:
-    """One choice a prompt, in the rollouts' order."""
+    """One choice for each prompt, in the order of the rollouts."""
     rewards = score(rollouts, reward).tolist()
     lengths, ended = rollouts.length_B.tolist(), rollouts.ended_B.tolist()
     choices, at = [], 0

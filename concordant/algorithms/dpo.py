@@ -1,8 +1,6 @@
 """Direct preference optimisation: the policy is its own reward model, β·log π/π_ref.
 
 Rafailov et al. 2023, 2305.18290. The reference's log-probs are computed once, before the first step.
-
-P pairs of a batch, B branches.
 """
 
 from __future__ import annotations
@@ -24,9 +22,9 @@ from concordant.engines.protocol import Scorer
 
 @dataclass(frozen=True, slots=True)
 class DPOObjective:
-    """Mean over pairs of a loss of (log π/π_ref of chosen) - (log π/π_ref of rejected)."""
+    """The mean over pairs of a loss of the difference (log π/π_ref of chosen) - (log π/π_ref of rejected)."""
 
-    reference_B: Tensor  # nats, reference's log-prob of every branch of the caller's trees, summed over tokens
+    reference_B: Tensor  # nats, the reference's log-prob of every branch of the caller's trees, summed over tokens
     loss: PreferenceLossName
     beta: float  # reward per nat
     label_smoothing: float = 0.0
@@ -64,7 +62,7 @@ class DPOObjective:
 
 
 def reference_logprobs(reference: Scorer, trees: Sequence[PromptTree]) -> Tensor:
-    """Summed log-prob of every branch, nats, shape (branches of all trees,), under the frozen start."""
+    """The reference's log-prob of every branch of all trees, summed over response tokens, in nats."""
     out = reference.forward(trees, Outputs(logprob=True)).result()
     assert out.logprob_N is not None
     length_B = torch.tensor([b.response_length for t in trees for b in t.branches])
@@ -72,5 +70,5 @@ def reference_logprobs(reference: Scorer, trees: Sequence[PromptTree]) -> Tensor
 
 
 def branches_of(numbers: Sequence[int]) -> list[int]:
-    """Branch numbers of the pairs ``numbers``, chosen then rejected."""
+    """The branch numbers of the pairs ``numbers``: for each pair the chosen branch, then the rejected one."""
     return [branch for i in numbers for branch in (2 * i, 2 * i + 1)]

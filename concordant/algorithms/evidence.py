@@ -1,7 +1,6 @@
-"""Cheap numbers of a batch that tell causes apart for the doctor. Functions of the batch alone: a resumed run logs the
-same ones.
+"""Evidence: cheap numbers of a batch by which the doctor tells one cause from another.
 
-B branches (responses), N response tokens.
+They depend on the batch alone, so a resumed run logs the same numbers.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from concordant.algorithms.rollouts import Rollouts
 from concordant.core.trees import PromptTree
 from concordant.evaluation.metrics import repetition, words
 
-PHRASE = 3  # words of a phrase that answers may share
+PHRASE = 3  # words in a phrase; phrases that many answers share are counted
 
 
 def of_trees(trees: Sequence[PromptTree], end_ids: Collection[int]) -> dict[str, float]:
-    """Of a batch of given answers: whether masks begin and end where answers do, and which examples these are."""
+    """Evidence of a batch of given answers: do masks begin and end with the answers, and which examples are there?"""
     branches = [b for tree in trees for b in tree.branches]
     evidence = {
         "doctor/data/starts": _share(bool(b.is_response_T[0]) for b in branches),
         "doctor/data/ends": _share(int(b.ids_T[-1]) in end_ids for b in branches),
         "doctor/data/end_learnt": _share(bool(b.is_response_T[-1]) for b in branches),
         "doctor/data/response_share": sum(b.response_length for b in branches) / sum(len(b.ids_T) for b in branches),
-        "doctor/data/prompt_tokens": sum(len(t.prompt_P) for t in trees) / len(trees),
+        "doctor/data/prompt_tokens": sum(len(t.prompt_T) for t in trees) / len(trees),
     }
     return evidence | examples(trees)
 
 
 def of_pairs(trees: Sequence[PromptTree]) -> dict[str, float]:
-    """Of a batch of pairs: what the labels could be saying without a word being read."""
+    """Evidence of a batch of pairs: equal answers, and how far length alone explains the labels."""
     sides = [(tree.branches[0].ids_T, tree.branches[1].ids_T) for tree in trees]
     longer = [float(len(c) > len(r)) + 0.5 * float(len(c) == len(r)) for c, r in sides]
     return {
@@ -45,7 +44,10 @@ def of_pairs(trees: Sequence[PromptTree]) -> dict[str, float]:
 
 
 def examples(trees: Sequence[PromptTree], prompts_only: bool = False) -> dict[str, float]:
-    """Numbers that name the examples of a batch, in any order, and its first: the same ones give the same numbers."""
+    """Numbers that identify the examples of a batch in any order, and its first example.
+
+    The same examples always give the same numbers.
+    """
     names = [_name(tree, prompts_only) for tree in trees]
     return {
         "doctor/data/batch_id": float(sum(names) % 2**32),
@@ -55,14 +57,18 @@ def examples(trees: Sequence[PromptTree], prompts_only: bool = False) -> dict[st
 
 
 def _name(tree: PromptTree, prompts_only: bool) -> int:
-    name = zlib.crc32(tree.prompt_P.numpy().tobytes())
+    name = zlib.crc32(tree.prompt_T.numpy().tobytes())
     for branch in () if prompts_only else tree.branches:
         name = zlib.crc32(branch.ids_T.numpy().tobytes(), name)
     return name
 
 
 def of_rollouts(rollouts: Rollouts, score_B: Tensor, old_N: Tensor) -> dict[str, float]:
-    """Of sampled answers: whether sampler and learner agree, what the reward goes by, and what answers share."""
+    """Evidence of sampled answers.
+
+    It tells whether sampler and learner agree, whether reward goes with length or repetition, and how much answers are
+    alike.
+    """
     gap_N = rollouts.sampler_logprob_N - old_N
     texts = [words(a.response) for a in rollouts.answers]
     grams = [{tuple(w[i : i + PHRASE]) for i in range(len(w) - PHRASE + 1)} for w in texts]
@@ -81,7 +87,7 @@ def of_rollouts(rollouts: Rollouts, score_B: Tensor, old_N: Tensor) -> dict[str,
 
 
 def _after_end(rollouts: Rollouts) -> float:
-    """Share of the response tokens that stand behind an end token: 0 where padding is not counted."""
+    """Share of the response tokens that come after an end token. It is 0 unless padding counts as response."""
     ends = torch.tensor(rollouts.end_ids, dtype=torch.int64)
     branches = [b.ids_T for tree in rollouts.trees for b in tree.branches]
     first = [torch.isin(ids_T, ends).nonzero() for ids_T in branches]
@@ -90,13 +96,13 @@ def _after_end(rollouts: Rollouts) -> float:
 
 
 def agreement(columns_P: Sequence[Sequence[float]]) -> float:
-    """Mean correlation of the parts of a reward over the same answers, two parts at a time."""
+    """Mean correlation between the parts of a reward over the same answers, taken over all pairs of parts."""
     pairs = list(combinations([torch.tensor(column) for column in columns_P], 2))
     return sum(correlation(a, b) for a, b in pairs) / len(pairs)
 
 
 def correlation(x_B: Tensor, y_B: Tensor) -> float:
-    """Pearson's; 0 where one of them does not vary."""
+    """Pearson's correlation; 0 if one of them does not vary by more than rounding."""
     if is_flat(x_B) or is_flat(y_B):
         return 0.0
     x_B, y_B = x_B.double() - x_B.double().mean(), y_B.double() - y_B.double().mean()

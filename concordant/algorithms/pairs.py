@@ -1,4 +1,4 @@
-"""Pairs as trees of two branches, the first the chosen response."""
+"""Pairs as trees of two branches. The first branch is the chosen response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def check_pairs(trees: Sequence[PromptTree]) -> None:
 def sides(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
     """(chosen_P, rejected_P, pair_P): each pair's branches in this batch, and its number in the caller's order.
 
-    Two branches a tree in the caller's order: chosen is the even one, by ``check_pairs``.
+    ``check_pairs`` makes sure that every tree has two branches. So, in the caller's order, chosen branches have even
+    numbers and rejected branches odd ones.
     """
     order_B = torch.argsort(batch.caller_B)
     chosen_P, rejected_P = order_B[0::2], order_B[1::2]
@@ -27,5 +28,5 @@ def sides(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def ranked_right(difference_P: Tensor) -> Tensor:
-    """Pairs ranked as people did (difference above 0), ties half: a scalar count."""
+    """How many pairs are ranked as people ranked them (difference above 0), as a scalar; a tie counts half."""
     return (difference_P > 0).float().sum() + 0.5 * (difference_P == 0).float().sum()

@@ -1,4 +1,6 @@
-"""A look at the policy during training: held-out prompts answered, scored, and compared with the reference."""
+"""Measures the policy during training: it answers held-out prompts, and the answers are scored and compared with the
+reference.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from concordant.core.seeding import derive
 from concordant.data.records import Message, Prompt
 from concordant.engines.protocol import Learner, Scorer
 
-Gold = Callable[[Sequence[Message], str], float]  # the true quality, where it is known: evaluates, never trains
+Gold = Callable[[Sequence[Message], str], float]  # the true quality, if it is known; it evaluates and never trains
 
 
 @dataclass
 class SampleProbe:
-    """Called with the step; remembers the answers of its last call for samples.jsonl."""
+    """Called with a step, returns the policy's numbers and keeps some answers for samples.jsonl."""
 
     learner: Learner
     reference: Scorer
@@ -35,7 +37,7 @@ class SampleProbe:
 
     def __call__(self, step: int) -> dict[str, float]:
         self.sampler.generator.load_weights(self.learner.publish())
-        # The same draws at every step: what moves between evaluations is the policy.
+        # The seed is the same at every step, so that only the policy differs between two evaluations.
         rollouts = self.sampler(self.prompts, replace(self.sampling, n=1), derive(self.seed, "probe"))
         kl_B = _kl_of(rollouts, self.learner, self.reference)
         columns: dict[str, list[float]] = {"kl": kl_B}
@@ -55,12 +57,12 @@ class SampleProbe:
 
 
 def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """A dialogue as samples.jsonl has it."""
+    """A dialogue in the form that samples.jsonl uses."""
     return [{"role": m.role, "content": m.content} for m in messages]
 
 
 def _kl_of(rollouts: Rollouts, learner: Scorer, reference: Scorer) -> list[float]:
-    """Sampled KL of every response, nats."""
+    """The sampled KL of every response, in nats."""
     started = [scorer.forward(rollouts.trees, Outputs(logprob=True)) for scorer in (learner, reference)]
     policy, start = (numbers.result().logprob_N for numbers in started)
     assert policy is not None and start is not None

@@ -1,7 +1,4 @@
-"""Reward modelling: Bradley–Terry on the scores of two answers.
-
-P pairs of a batch, B branches, N response tokens.
-"""
+"""Reward modelling: the Bradley–Terry loss on the scores of two answers."""
 
 from __future__ import annotations
 
@@ -17,14 +14,15 @@ from concordant.core.trees import TreeBatch
 
 @dataclass(frozen=True, slots=True)
 class RewardObjective:
-    """-log σ((chosen - rejected - margin) / temperature), smoothed; + centring·(chosen + rejected)²;
-    + lm_coefficient · the chosen answer's cross-entropy a token.
+    """-log σ((chosen - rejected - margin) / temperature), smoothed
+    + centering · (chosen + rejected)²
+    + lm_coefficient · cross-entropy for each token of the chosen answer.
 
-    Centring: Eisenstein et al. 2023, 2312.09244 eq. 2; the language-model loss keeps the backbone's knowledge while a
-    scalar alone would let it go (InstructGPT's mix, 2203.02155 §3.5).
+    Centring: Eisenstein et al. 2023, 2312.09244 eq. 2. The language-model loss keeps the backbone's knowledge, which
+    the loss on scores alone would let the model forget (InstructGPT's mix, 2203.02155 §3.5).
     """
 
-    margin_P: Tensor  # reward units, of the caller's pairs
+    margin_P: Tensor  # reward units, for all of the caller's pairs
     temperature: float = 1.0
     label_smoothing: float = 0.0
     centering: float = 0.0

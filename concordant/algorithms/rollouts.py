@@ -1,7 +1,4 @@
-"""Answers sampled from a policy, scored, with every number PPO needs of them.
-
-N response tokens of all branches one after another, B branches (responses), in the order of the trees.
-"""
+"""Answers sampled from a policy, with the numbers that PPO needs. Tokens and branches have the order of the trees."""
 
 from __future__ import annotations
 
@@ -24,11 +21,11 @@ from concordant.training.progress import current
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """Trees of sampled branches; a group (the responses of one prompt) is a tree."""
+    """Trees of sampled branches. A tree holds one group: all responses of one prompt."""
 
     trees: list[PromptTree]
     answers: list[Answer]  # B
-    sampler_logprob_N: Tensor  # nats, under the policy that sampled, temperature applied
+    sampler_logprob_N: Tensor  # nats, as the sampler computed them, temperature applied
     ended_B: Tensor  # bool, True where an end token was sampled
     length_B: Tensor  # int64 response tokens, end token included
     group_B: Tensor  # int64 number of the tree
@@ -36,7 +33,7 @@ class Rollouts:
     end_ids: tuple[int, ...] = ()  # tokens that end a response
 
     def token_slice(self) -> list[tuple[int, int]]:
-        """First and past-the-last token of every tree."""
+        """(start, stop) of the response tokens of every tree."""
         ends_B = self.length_B.cumsum(0).tolist()
         spans, branch, start = [], 0, 0
         for tree in self.trees:
@@ -46,19 +43,19 @@ class Rollouts:
         return spans
 
     def by_branch(self, x_N: Tensor) -> Tensor:
-        """Sum over each response's tokens, (B,)."""
+        """The sum of ``x_N`` over each response's tokens, (B,)."""
         return sum_by_branch(x_N, self.length_B)
 
 
 class Sampler:
-    """From prompts to rollouts: one object for PPO, best-of-n, probes and evaluation.
+    """Makes rollouts from prompts, for PPO, best-of-n, probes and evaluation.
 
-    Prompt and response together have at most ``encoder.limits.total`` tokens, which is what the model reads.
+    Prompt and response together have at most ``encoder.limits.total`` tokens, because the model reads no more.
     """
 
     def __init__(self, generator: Generator, encoder: ChatEncoder) -> None:
         self.generator, self.encoder = generator, encoder
-        self._said = False  # that the model's positions bound the responses
+        self._said = False  # whether the user was told that some responses have fewer tokens than asked for
 
     def __call__(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Rollouts:
         prompt_ids = self.prompt_ids(prompts, sampling.max_new_tokens)
@@ -85,7 +82,7 @@ class Sampler:
         )
 
     def prompt_ids(self, prompts: Sequence[Prompt], new_tokens: int) -> list[Tensor]:
-        """Prompts that leave a response its ``new_tokens``, or half of what the model reads where that is less."""
+        """The prompts' ids, cut to leave room for ``new_tokens``, or for half of the model's tokens if that is less."""
         total, limits = self.encoder.limits.total, self.encoder.limits
         encoder = copy.copy(self.encoder)
         encoder.limits = replace(limits, prompt=min(limits.prompt, total - min(new_tokens, total // 2)))
@@ -101,5 +98,5 @@ class Sampler:
 
 
 def score(rollouts: Rollouts, reward: Reward) -> Tensor:
-    """Raw reward of every response, (B,)."""
+    """The raw reward of every response, (B,)."""
     return torch.tensor(reward(rollouts.answers).result().total, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: cross-entropy on the responses' tokens, each token counted alike."""
+"""Supervised fine-tuning: cross-entropy on the tokens of the responses. Every token has the same weight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from concordant.core.trees import PromptTree, TreeBatch
 
 @dataclass(frozen=True, slots=True)
 class SFTObjective:
-    """-Σ log π(token) / response tokens, nats. Prompts, user turns and padding have no part in it."""
+    """-Σ log π(token) / number of response tokens, in nats. Prompts, user turns and padding do not count."""
 
     want: Outputs = Outputs(logprob=True, top=True)
 
@@ -31,19 +31,19 @@ class SFTObjective:
 
 
 def finish(metrics: dict[str, float]) -> dict[str, float]:
-    """Adds the perplexity of the response tokens."""
+    """``metrics`` with the perplexity of the response tokens."""
     return {**metrics, "perplexity": math.exp(min(metrics["nll"], 50.0))}
 
 
 def share_prompts(trees: Sequence[PromptTree]) -> list[PromptTree]:
-    """Answers to the same prompt on one tree, so that both responses of a pair cost one prompt.
+    """Join neighbouring trees that have the same prompt, so that both responses of a pair share one prompt.
 
-    Runs of equal prompts only: data order is kept, and what the gradient is made of is the same tokens.
+    The order of the data stays the same, and so do the tokens that make up the gradient.
     """
     shared: list[PromptTree] = []
     for tree in trees:
-        if shared and torch.equal(shared[-1].prompt_P, tree.prompt_P):
-            shared[-1] = PromptTree(tree.prompt_P, shared[-1].branches + tree.branches)
+        if shared and torch.equal(shared[-1].prompt_T, tree.prompt_T):
+            shared[-1] = PromptTree(tree.prompt_T, shared[-1].branches + tree.branches)
         else:
             shared.append(tree)
     return shared

@@ -1,4 +1,4 @@
-"""What SFT, reward modelling and DPO share: a step is one batch of given trees and one objective."""
+"""The algorithm of SFT, reward modelling and DPO: a step is one batch of given trees and one objective."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from concordant.core.trees import PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.engines.protocol import Learner
 
-ObjectiveOf = Callable[[Sequence[int]], Objective]  # from the numbers of the trees a batch holds
+ObjectiveOf = Callable[[Sequence[int]], Objective]  # from the numbers of the trees in a batch
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Trees, and what is to be learnt from some of them."""
+    """Trees, and a function that returns the objective for some of them."""
 
     trees: Sequence[PromptTree]
     objective: ObjectiveOf
@@ -29,16 +29,16 @@ class Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """How long it goes, how it is judged, and what is written down beside it."""
+    """The settings of a supervised run: its length, the metric that picks the best weights, and its model card."""
 
     config: TrainConfig
     seed: int
-    metric: str = "eval/loss"  # the held-out number that picks the best weights
+    metric: str = "eval/loss"  # the held-out metric that picks the best weights
     greater_is_better: bool = False
     role: str = "policy"  # the learner's folder in a checkpoint
-    finish: Callable[[dict[str, float]], dict[str, float]] = dict  # turns means into derived metrics
+    finish: Callable[[dict[str, float]], dict[str, float]] = dict  # adds metrics that follow from the means
     end_ids: Collection[int] = ()  # tokens that end a response
-    pairs: bool = False  # trees are chosen and rejected
+    pairs: bool = False  # whether each tree is a pair: chosen and rejected
     card: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -58,7 +58,7 @@ class Supervised:
         self.last: list[int] = []  # numbers of the examples of the last step
 
     def work(self, step: int, learning_rate: float) -> Iterator[Sequence[Piece]]:
-        """One batch, one objective. A subclass may yield more pieces."""
+        """One piece: the step's batch and its objective. A subclass may yield more pieces."""
         self.last = batch_of(step, len(self.trees), self.config.batch_size, self.course.seed)
         trees = [self.trees[i] for i in self.last]
         yield [Piece(self.learner, trees, self.objective(self.last), rate=learning_rate)]
@@ -97,4 +97,4 @@ class Supervised:
         return {}
 
     def load_numbers(self, numbers: Mapping[str, Any]) -> None:
-        """Nothing: data order is a function of the step."""
+        """Load nothing, because the order of the data depends on the step alone."""

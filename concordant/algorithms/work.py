@@ -1,6 +1,6 @@
-"""A step is work: pieces that say who learns, from which trees, by which objective. One function does the work.
+"""The work of a training step, as pieces: each names a learner, trees and an objective. ``run`` does the work.
 
-A pretraining mix, a replay of old answers or another round of samples is one more piece, and no new loop.
+A pretraining mix, a replay of old answers or another round of samples is one more piece and needs no new loop.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ STOPPED = "policy/stopped_early"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one learner is to learn from: the gradient of its next optimizer step, or a part of it."""
+    """A learner, trees and an objective. They give the gradient of the learner's next step, or a part of it."""
 
     learner: Learner
     trees: Sequence[PromptTree]
     objective: Objective
     _: KW_ONLY
-    rate: float  # learning rate of the optimizer step; of a learner's pieces the last one's counts
-    prefix: str = ""  # before the names of the optimizer's metrics
-    stop: Callable[[Mapping[str, float]], bool] | None = None  # from the piece's metrics: leave this step out
+    rate: float  # learning rate of the optimizer step; if a learner has several pieces, the last one's is used
+    prefix: str = ""  # put before the names of the optimizer's metrics
+    stop: Callable[[Mapping[str, float]], bool] | None = None  # whether, by the piece's metrics, to omit this step
 
 
 def run(work: Iterable[Sequence[Piece]]) -> Iterator[dict[str, float]]:
-    """For each round of pieces: add up each learner's gradients, take one optimizer step of each, give the metrics.
+    """For each round of pieces: add up each learner's gradients, take one step of each learner, and yield the metrics.
 
-    Learners come in the order of their first pieces. Where a piece says stop, its learner's step is left out and the
-    work ends. Nothing is waited for that need not be, so learners on different machines work at once.
+    Learners come in the order of their first pieces. If a piece says stop, its learner's step is omitted and the work
+    ends. The function waits for a result only when it needs it, so learners on different machines work at the same
+    time.
     """
     for pieces in work:
         done: list[_Update] = []
@@ -54,12 +55,12 @@ def run(work: Iterable[Sequence[Piece]]) -> Iterator[dict[str, float]]:
 @dataclass(frozen=True, slots=True)
 class _Update:
     gradients: Sequence[Future[dict[str, float]]]
-    step: Future[StepMetrics] | None  # None where it was left out
+    step: Future[StepMetrics] | None  # None if it was omitted
     prefix: str
 
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over the rounds that have it; of a greatest value the greatest."""
+    """The mean of each metric over the rounds that have it; for metrics that end in "/max" the greatest value."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row[name] for row in rows if name in row] for name in names}
     return {n: max(c) if n.endswith("/max") else sum(c) / len(c) for n, c in columns.items()}
@@ -73,13 +74,14 @@ def _by_learner(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def _metrics(updates: Sequence[_Update]) -> dict[str, float]:
-    """By name. ``loss`` is the last learner's, the sum over its pieces; ``skipped`` is 1 where any update was."""
+    """The metrics of one round. ``loss`` is the sum over the last learner's pieces. ``skipped`` is 1 if any learner
+    skipped its update."""
     row: dict[str, float] = {}
     for update in updates:
-        pieces = [gradient.result() for gradient in update.gradients]
-        for metrics in pieces:
+        results = [gradient.result() for gradient in update.gradients]
+        for metrics in results:
             row |= metrics
-        row["loss"] = sum(metrics["loss"] for metrics in pieces)
+        row["loss"] = sum(metrics["loss"] for metrics in results)
         if update.step is not None:
             stepped = update.step.result()
             row |= {f"doctor/{update.prefix}{name}": moved for name, moved in stepped.motion.items()}

@@ -1,4 +1,4 @@
-"""Errors a user can cause: one sentence on what was given, one on what was expected."""
+"""Errors that a user can cause. A message says what was given and what was expected."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 3  # exit codes of the command lin
 
 
 class UserError(Exception):
-    """Bad input or wrong usage. The command line prints the message, no traceback, and exits 2."""
+    """Bad input or wrong usage. The command line prints the message without a traceback and exits with 2."""
 
 
 class RunFailed(Exception):
-    """A run that cannot go on, e.g. nothing but NaN. The command line prints the message and exits 1."""
+    """A run that cannot go on, e.g. every loss is NaN. The command line prints the message and exits with 1."""
 
 
 class RunStopped(Exception):
-    """A run that was asked to stop and can be resumed. The command line prints the message and exits 3."""
+    """A run that was asked to stop and can be resumed. The command line prints the message and exits with 3."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean "x"?' for the closest known name, or '' when nothing is close."""
+    """' Did you mean "x"?' with the closest known name, or '' if no known name is close."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f' Did you mean "{match[0]}"?' if match else ""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The one error for a name that is not in a table: what was given, the nearest, all known."""
+    """The error for a name that is not in a table: it says the given name, the closest one and all known ones."""
     known = sorted(known)
     return UserError(f'unknown {kind} "{name}".{nearest(name, known)} Known: {", ".join(known)}')

@@ -1,9 +1,8 @@
 """Log-probability, entropy and exact KL of response tokens from hidden states, in chunks.
 
-A chunk's logits are made and reduced. Where a gradient is wanted they are kept for the backward pass, if all chunks'
-take no more than 256 MiB in fp32; else every chunk's are made again there.
-
-N response tokens, C tokens of a chunk, H hidden size, V vocabulary.
+The logits of one chunk are computed and reduced before those of the next. If a gradient is wanted and all logits
+together take no more than 256 MiB in fp32, they are kept for the backward pass. If they take more, the backward pass
+computes the logits of each chunk again.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from concordant.core import kl
 from concordant.core.objective import BranchOutputs, Outputs
 from concordant.core.recompute import same_context
 
-Head = Callable[[Tensor], Tensor]  # (C, H) -> (C, V) logits, everything the architecture does after lm_head included
-# (logits_CV, target_C, temperature, is entropy wanted) -> log-prob, entropy and ``top`` of the targets, each (C,)
+Head = Callable[[Tensor], Tensor]  # (C, H) -> (C, V) logits, with everything that the architecture does after lm_head
+# (logits_CV, target_C, temperature, whether entropy is wanted) -> log-prob, entropy and ``top`` of the targets, (C,)
 Distribution = Callable[[Tensor, Tensor, float, bool], tuple[Tensor, Tensor, Tensor]]
 
-CHUNK_ELEMENTS = 2**24  # logits a chunk holds: 64 MiB in fp32
-KEPT_ELEMENTS = 2**26  # logits kept for the backward pass, 256 MiB; where there are more, all are made again
+CHUNK_ELEMENTS = 2**24  # logits of one chunk: 64 MiB in fp32
+KEPT_ELEMENTS = 2**26  # most logits kept for the backward pass: 256 MiB; if there are more, all are computed again
 
 
 def distribution(
@@ -31,8 +30,8 @@ def distribution(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-prob of the target, entropy of the distribution, and whether the target is the most likely token, each (C,).
 
-    In fp32, because a bf16 log-softmax is off by 1e-2 nats, more than a PPO ratio may be. ``entropy`` is for faster
-    twins of this function, which leave the entropy out where nobody wants it.
+    Everything is computed in fp32, because a log-softmax in bf16 is wrong by 1e-2 nats, which is too much for PPO's
+    ratios. This function ignores ``entropy``; faster functions of the same kind skip the entropy if it is False.
     """
     log_p_CV = torch.log_softmax(logits_CV.float() / temperature, dim=-1)
     logprob_C = log_p_CV.gather(1, target_C[:, None])[:, 0]
@@ -51,9 +50,9 @@ def of_tokens(
     reference: tuple[Tensor, Head] | None = None,
     distribution: Distribution = distribution,
 ) -> BranchOutputs:
-    """What ``want`` asks of the next-token distributions softmax(head(hidden) / temperature).
+    """The numbers in ``want`` of the next-token distributions softmax(head(hidden) / temperature).
 
-    ``reference``: hidden states (N, H') and head of the model KL is measured from, needed when ``want.kl``.
+    ``reference``: hidden states (N, H') and head of the reference, needed if ``want.kl`` is True.
     ``distribution``: the function above, or a faster one that gives the same numbers.
     """
     size = max(1, CHUNK_ELEMENTS // vocabulary)

@@ -1,9 +1,7 @@
-"""What an objective asks of a forward pass, what it gets, and what it gives back.
+"""The interface between objectives and engines: the numbers an objective wants, gets and returns.
 
-An objective returns named terms, each a sum; the engine divides each once by its weight over all
-micro-batches (and ranks), so micro-batch size, packing and world size cannot change a gradient.
-
-N response tokens, B branches.
+An objective returns named terms, and each term is a sum. The engine divides each term once by the term's weight over
+all micro-batches and ranks. So micro-batch size, packing and world size cannot change a gradient.
 """
 
 from __future__ import annotations
@@ -18,19 +16,19 @@ from concordant.core.trees import TreeBatch
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Which numbers a forward pass computes; nothing else is computed."""
+    """The numbers that a forward pass is to compute. It computes no others."""
 
     logprob: bool = False  # of every response token
-    top: bool = False  # whether the response token was the most likely one
+    top: bool = False  # whether the response token is the most likely one
     entropy: bool = False  # of the whole next-token distribution at every response token
     kl: bool = False  # exact KL of the next-token distribution from the learner's reference
-    value: bool = False  # critic's estimate before every response token
-    score: bool = False  # reward head on every branch's last token
+    value: bool = False  # the critic's estimate before every response token
+    score: bool = False  # the reward head's number at every branch's last token
 
 
 @dataclass(slots=True)
 class BranchOutputs:
-    """A field is None when it was not wanted."""
+    """The computed numbers. A field is None if it was not wanted."""
 
     logprob_N: Tensor | None = None  # nats, temperature applied
     top_N: Tensor | None = None  # 1.0 or 0.0
@@ -42,7 +40,7 @@ class BranchOutputs:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """Part of a loss: the engine minimises Σ coefficient · sum / (sum of the weights of all micro-batches)."""
+    """One term of a loss. The engine minimises Σ coefficient · sum / (sum of the weights of all micro-batches)."""
 
     sum: Tensor  # scalar
     coefficient: float = 1.0
@@ -50,30 +48,33 @@ class Term:
 
 @dataclass(slots=True)
 class Metric:
-    """A detached mean (sum / weight over all micro-batches), or the greatest value seen."""
+    """A detached number of a micro-batch. ``reduce`` says how the numbers of all micro-batches become one."""
 
     sum: Tensor
     weight: float | Tensor = 1.0
-    reduce: Literal["mean", "sum", "max"] = "mean"  # over micro-batches
+    reduce: Literal["mean", "sum", "max"] = "mean"  # mean: Σ sum / Σ weight
 
 
 @dataclass(slots=True)
 class Evaluated:
-    """What an objective gives for one micro-batch."""
+    """The terms and metrics that an objective returns for one micro-batch."""
 
     terms: dict[str, Term]
     metrics: dict[str, Metric] = field(default_factory=dict)
 
 
 class Objective(Protocol):
-    """A picklable dataclass. Per-token numbers of the whole batch travel in its fields in the order of the
-    caller's trees; ``batch.token_N`` and ``batch.caller_B`` say which of them a micro-batch holds."""
+    """A loss, as a dataclass that can be pickled.
+
+    The fields of an objective hold numbers for every token or branch of the whole batch, in the order of the caller's
+    trees. ``batch.token_N`` and ``batch.caller_B`` say which of these numbers belong to a micro-batch.
+    """
 
     @property
     def want(self) -> Outputs: ...
 
     def weights(self, batch: TreeBatch) -> dict[str, float]:
-        """The denominator each term of this micro-batch adds, known before any forward pass."""
+        """What this micro-batch adds to the denominator of each term. It is known before any forward pass."""
         ...
 
     def __call__(self, out: BranchOutputs, batch: TreeBatch) -> Evaluated: ...
@@ -81,8 +82,10 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """An objective that counts ``coefficient`` times beside another: a pretraining mix, a replay. It keeps its own
-    denominators; its terms and metrics are named with ``prefix``."""
+    """An objective that is added to another one with ``coefficient``, e.g. a pretraining mix or a replay.
+
+    It keeps its own denominators. The names of its terms and metrics begin with ``prefix``.
+    """
 
     objective: Objective
     coefficient: float

@@ -1,4 +1,4 @@
-"""What is computed again in the backward pass is computed in the context of the forward pass."""
+"""Keeps the forward pass's context variables for a part that the backward pass computes again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextvars import Context, copy_context
 def same_context() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """For ``torch.utils.checkpoint``'s ``context_fn``: the contexts of the forward pass and of its repetition.
 
-    What a call brings with it (its adapter, its pieces of attention, the positions that it reads) is held by context
-    variables. They are unset when the backward pass runs, on a GPU in another thread.
+    Context variables hold the settings of a call: its adapter, its segments of attention, the positions that it reads.
+    They are no longer set when the backward pass runs. On a GPU, that pass even runs in another thread.
     """
     return nullcontext(), _entered(copy_context())
 

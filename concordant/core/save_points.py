@@ -1,4 +1,4 @@
-"""Where a process may die while it saves: tests kill it at each of these points and look at what is left."""
+"""Named points in the saving of a checkpoint. Tests kill the process at each one and check which files are left."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ POINTS = ("begun", "tensors", "values", "role", "loop", "manifest", "synced", "r
 
 
 def at(point: str) -> None:
-    """One of ``POINTS`` has been reached. "tensors", "values" and "role" are reached once for every role."""
+    """Called when ``point``, one of ``POINTS``, is reached. "tensors", "values" and "role" occur once for each role."""

@@ -1,7 +1,7 @@
-"""One seed, named streams: every random draw says what it is for.
+"""One seed and many named streams of random numbers. Every use of random numbers has a stream of its own.
 
-A stream depends on (seed, names) alone and never on what was drawn before, so a run that
-resumes at step k draws what the uninterrupted run drew at step k.
+A stream depends only on the seed and the stream's names, and not on earlier draws. So a run that resumes at step k
+draws the same numbers at step k as a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def torch_stream(seed: int, *names: str | int, device: str = "cpu") -> torch.Gen
 def reseed(seed: int, *names: str | int) -> None:
     """Start the process's own generators (Python's, NumPy's, PyTorch's on every device) at the stream ``names``.
 
-    For draws nobody can hand a generator to: dropout, a reward function of the user's. Done before every step, it
-    makes them the step's too, so a checkpoint needs none of their states.
+    Some code cannot be given a generator, e.g. dropout or a user's reward function. Called before every step, this
+    function makes its draws depend on the step alone, so a checkpoint need not hold the generators' states.
     """
     import numpy as np
     import torch
@@ -49,7 +49,7 @@ def reseed(seed: int, *names: str | int) -> None:
 
 @contextmanager
 def generators_put_back() -> Iterator[None]:
-    """The process's own generators are afterwards as they were before: a notebook has draws of its own."""
+    """After the block, the process's own generators are as before, because a notebook may use them too."""
     import numpy as np
     import torch
 

@@ -11,12 +11,12 @@ from concordant.core.errors import UserError
 
 
 class _TimeIsUp(BaseException):
-    """Not an Exception, so that the code under the limit does not catch it with its own errors."""
+    """Not an ``Exception``, so that ``except Exception`` in the limited code does not catch it."""
 
 
 @contextmanager
 def at_most(seconds: float, complaint: str) -> Iterator[None]:
-    """Raises UserError with ``complaint`` where the block runs longer than ``seconds``.
+    """Raise UserError with the message ``complaint`` if the block runs longer than ``seconds``.
 
     The limit works in every thread and on every system. It stops Python code between two instructions and cannot stop
     a single call into compiled code.

@@ -1,10 +1,8 @@
-"""Prompt trees: a prompt is computed once, however many responses hang on it.
+"""Prompt trees: a prompt is computed once, however many responses it has.
 
-A tree is a trunk (the prompt's tokens) and one or more branches (responses that continue it).
-``lay_out`` puts trees into rows and says, for every response token, where the hidden state that
-predicts it stands; all algorithms use this one path (docs/architecture.md, "Prompt trees").
-
-R rows, L row length, N response tokens, B branches, P prompt tokens, T tokens of one branch.
+A tree is a trunk (the prompt's tokens) and one or more branches (responses that continue the trunk). ``lay_out`` puts
+trees into rows. For every response token it gives the position whose hidden state predicts the token. All algorithms
+use these rows (docs/architecture.md, "Prompt trees").
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Tokens of a row that short trees share: attention is dense within a row, so much longer ones cost more than padding.
+# Length of a row that short trees share. Attention is dense in a row, so much longer rows would cost more than padding.
 ROW_TOKENS = 128
 
 
@@ -27,11 +25,11 @@ class Branch:
     """One continuation of a trunk. Multi-turn dialogues have user turns inside a branch."""
 
     ids_T: Tensor  # int64 token ids
-    is_response_T: Tensor  # bool, True where the policy chose the token, end-of-turn/EOS included
+    is_response_T: Tensor  # bool, True for a token that the policy chose, end-of-turn and EOS tokens included
 
     @staticmethod
     def response(ids: Sequence[int] | Tensor) -> Branch:
-        """A branch whose every token is the policy's own."""
+        """A branch whose tokens were all chosen by the policy."""
         ids_T = torch.as_tensor(ids, dtype=torch.int64)
         return Branch(ids_T, torch.ones(len(ids_T), dtype=torch.bool))
 
@@ -44,40 +42,41 @@ class Branch:
 class PromptTree:
     """A trunk of at least one token and at least one branch of at least one token."""
 
-    prompt_P: Tensor  # int64 token ids
+    prompt_T: Tensor  # int64 token ids
     branches: tuple[Branch, ...]
 
     @property
     def tokens(self) -> int:
-        """Tokens a tree layout computes: the trunk once."""
-        return len(self.prompt_P) + sum(len(b.ids_T) for b in self.branches)
+        """The tokens that a tree layout computes: the trunk is computed once."""
+        return len(self.prompt_T) + sum(len(b.ids_T) for b in self.branches)
 
     @property
     def flat_tokens(self) -> int:
-        """Tokens a flat layout computes: the trunk once a branch."""
-        return sum(len(self.prompt_P) + len(b.ids_T) for b in self.branches)
+        """The tokens that a flat layout computes: the trunk is computed once for each branch."""
+        return sum(len(self.prompt_T) + len(b.ids_T) for b in self.branches)
 
 
 class Layout(StrEnum):
-    TREE = "tree"  # branches share the trunk's computation; needs attention that honours positions and masks
-    FLAT = "flat"  # each branch on its own row with its own copy of the trunk; exact for every architecture
+    TREE = "tree"  # branches share one trunk; the model's attention must follow the given positions and masks
+    FLAT = "flat"  # each branch has its own row and its own copy of the trunk; exact for every architecture
 
 
 @dataclass(frozen=True, slots=True)
 class TreeBatch:
-    """Trees laid in rows. Positions restart at the trunk's end for every branch.
+    """Trees laid in rows. The positions of every branch start again after the trunk's last position.
 
-    Token q may see token k of its row when both belong to one tree, k is not later, and k is trunk or of q's branch.
+    Token q attends to token k of its row if both belong to one tree, k is not later than q, and k belongs to the trunk
+    or to the branch of q.
     """
 
     ids_RL: Tensor  # int64; 0 where there is no token
     position_RL: Tensor  # int64, distance from the start of the dialogue
     tree_RL: Tensor  # int64 number of the tree in this batch, -1 where there is no token
-    branch_RL: Tensor  # int64 number of the branch in this batch, -1 for trunk and for no token
-    source_N: Tensor  # int64 index into the flattened rows of the position that predicts the response token
+    branch_RL: Tensor  # int64 number of the branch in this batch, -1 for the trunk and where there is no token
+    source_N: Tensor  # int64 index, in the flattened rows, of the position that predicts the response token
     target_N: Tensor  # int64 id of the response token
     branch_N: Tensor  # int64 number of the response token's branch in this batch
-    last_B: Tensor  # int64 index into the flattened rows of the branch's last token
+    last_B: Tensor  # int64 index, in the flattened rows, of the branch's last token
     token_N: Tensor  # int64 number of the response token in the order of the caller's trees
     caller_B: Tensor  # int64 number of the branch in the order of the caller's trees
     tree_B: Tensor  # int64 number of the branch's tree in the caller's order; a tree is never split between batches
@@ -97,7 +96,7 @@ class TreeBatch:
         return self.tree_RL >= 0
 
     def sum_by_branch(self, x_N: Tensor) -> Tensor:
-        """Sum of per-token numbers over each branch's response tokens, shape (B,)."""
+        """The sum of ``x_N`` over each branch's response tokens, shape (B,)."""
         return torch.zeros(self.branches, dtype=x_N.dtype, device=x_N.device).index_add(0, self.branch_N, x_N)
 
     def to(self, device: torch.device | str) -> TreeBatch:
@@ -106,7 +105,7 @@ class TreeBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A tree with its numbers in the caller's order."""
+    """A tree with its number and its first branch and token in the caller's order."""
 
     tree: PromptTree
     number: int
@@ -114,15 +113,15 @@ class _Placed:
     first_token: int
 
     def one_a_branch(self) -> list[_Placed]:
-        """The same tree as one single-branch tree a branch, numbers kept."""
+        """One tree for each branch, with the numbers that the branch has in this tree."""
         placed, branch, token = [], self.first_branch, self.first_token
         for b in self.tree.branches:
-            placed.append(_Placed(PromptTree(self.tree.prompt_P, (b,)), self.number, branch, token))
+            placed.append(_Placed(PromptTree(self.tree.prompt_T, (b,)), self.number, branch, token))
             branch, token = branch + 1, token + b.response_length
         return placed
 
     def blocks(self, layout: Layout) -> list[_Placed]:
-        """The pieces that stand on a row each: the tree, or its branches apart."""
+        """The trees to lay in rows: this tree, or with a flat layout one tree for each branch."""
         return [self] if layout is Layout.TREE else self.one_a_branch()
 
 
@@ -135,19 +134,19 @@ def _place(trees: Sequence[PromptTree]) -> list[_Placed]:
     return placed
 
 
-_ENOUGH_TOKENS = 1024  # rows × length of a flat batch that keeps the cores busy, so that another may begin
-_LIKE_LENGTH = 0.8  # of the longest flat row, which a row beside it should have at least
+_ENOUGH_TOKENS = 1024  # a flat batch of so many tokens (rows × length) keeps the cores busy, so it may end
+_LIKE_LENGTH = 0.8  # a row at least so long, relative to the longest row of its flat batch, is of like length
 
 
 def micro_batches(
     trees: Sequence[PromptTree], layout: Layout, max_tokens: int, row_tokens: int = ROW_TOKENS
 ) -> list[TreeBatch]:
-    """Lay ``trees`` in batches of at most ``max_tokens`` (rows × length), one whole tree at least.
+    """Lay ``trees`` in batches of at most ``max_tokens`` (rows × length). A batch holds at least one whole tree.
 
-    Trees are taken longest first, so that the batch that needs most memory comes first and rows of a
-    batch are of like length. With ``Layout.TREE`` short trees share a row of up to ``row_tokens``
-    tokens; a longer tree has a row of its own, and every tree where ``row_tokens`` is 0. A flat row holds one branch,
-    and a batch of them ends where shorter ones begin, which it would pad.
+    Longer trees come first, so that the first batch needs the most memory and the rows of a batch are of like length.
+    With ``Layout.TREE``, short trees share a row of up to ``row_tokens`` tokens. A longer tree has a row of its own; if
+    ``row_tokens`` is 0, every tree has one. With ``Layout.FLAT``, a row holds one branch, and a batch that is large
+    enough ends before much shorter rows, which would need padding.
     """
     units = [p.blocks(layout) for p in _place(trees)]
     shares_rows = layout is Layout.TREE and row_tokens > 0
@@ -178,10 +177,11 @@ def micro_batches(
 
 
 def packed_batches(trees: Sequence[PromptTree], max_tokens: int) -> list[TreeBatch]:
-    """Lay ``trees`` behind one another, in one row a batch of at most ``max_tokens`` tokens, one whole tree at least.
+    """Lay ``trees`` one after another in batches of one row each, of at most ``max_tokens`` tokens or one whole tree.
 
-    For a model that attends each tree alone, so that a row costs no more for being long. As few batches as there can
-    be and about even, longest trees first: a small one would cost more a token, and a full one more memory.
+    This layout is for a model that computes attention for each tree apart, so that a long row costs nothing extra.
+    There are as few batches as possible, and they are about equally long: a short batch costs more time for each token,
+    and a full one more memory. Longer trees come first.
     """
     placed = sorted(_place(trees), key=lambda p: (-p.tree.tokens, p.number))
     total = sum(p.tree.tokens for p in placed)
@@ -204,20 +204,22 @@ def lay_out(trees: Sequence[PromptTree], layout: Layout = Layout.TREE) -> TreeBa
 
 
 def _lay_rows(rows: list[list[_Placed]]) -> TreeBatch:
-    """One ``TreeBatch`` of rows whose trees are given. NumPy, because a tensor operation a branch would cost more
-    than a small model's forward pass."""
+    """The ``TreeBatch`` with these trees in each row.
+
+    The code uses NumPy: tensor operations for every branch would cost more than a small model's forward pass.
+    """
     length = max(sum(p.tree.tokens for p in row) for row in rows)
     shape = (len(rows), length)
     ids, position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     tree_of, branch_of = np.full(shape, -1), np.full(shape, -1)
-    count = np.arange(length + 1)  # positions, sliced instead of made anew
+    count = np.arange(length + 1)  # all positions; slices of this array save new ones
     source, target, branch_n, token_n = [], [], [], []
     last, caller, caller_tree, blocks, branches = [], [], [], 0, 0
     for r, row in enumerate(rows):
         at = 0
         for p in row:
-            trunk = len(p.tree.prompt_P)
-            ids[r, at : at + trunk] = p.tree.prompt_P.numpy()
+            trunk = len(p.tree.prompt_T)
+            ids[r, at : at + trunk] = p.tree.prompt_T.numpy()
             position[r, at : at + trunk] = count[:trunk]
             tree_of[r, at : at + p.tree.tokens] = blocks
             trunk_end = at + trunk - 1
@@ -228,7 +230,7 @@ def _lay_rows(rows: list[list[_Placed]]) -> TreeBatch:
                 position[r, at : at + t] = count[:t] + trunk
                 branch_of[r, at : at + t] = branches
                 here = count[at - 1 : at + t - 1].copy()
-                here[0] = trunk_end  # the first token of every branch is predicted by the trunk's last
+                here[0] = trunk_end  # the trunk's last token predicts the first token of every branch
                 source.append(here[is_response_T] + r * length)
                 target.append(ids[r, at : at + t][is_response_T])
                 responses = len(target[-1])

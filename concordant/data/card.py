@@ -1,4 +1,4 @@
-"""The data card: what is in the data, said before anything is trained on it."""
+"""The data card: a description of the data before a model is trained on it."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ KINDS = {Pair: "preference pairs", Demonstration: "dialogues", Prompt: "prompts"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """Of one column; the unit is the card's. All 0 for no text."""
+    """The lengths of the texts of one column, in the unit of the card. All are 0 if there is no text."""
 
     mean: float
-    median: float  # of an even number: the mean of the middle two
-    p95: int  # nearest rank: the smallest length that at least 95 % do not exceed
+    median: float  # for an even number of texts, the mean of the middle two
+    p95: int  # the smallest length that at least 95 % of the texts do not exceed (nearest rank)
     max: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Prompts of a given test set that are in the data too."""
+    """How many prompts of a given test set are in the data too."""
 
     name: str
-    prompts: int  # distinct ones in the test set
-    shared: int  # of those, how many are in the data
-    rows: int  # rows of the data that have one of them
+    prompts: int  # distinct prompts of the test set
+    shared: int  # how many of these prompts are in the data
+    rows: int  # rows of the data with one of these prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +50,17 @@ class DataCard:
     rows_read: int
     dropped: dict[str, int]  # rows by reason
     kinds: dict[str, int]  # records kept, by kind
-    rows: dict[str, int]  # records kept, "train" and "test"
-    prompts: dict[str, int]  # distinct ones, "train" and "test"
-    shared_prompts: int  # in train and in test
+    rows: dict[str, int]  # records kept, in "train" and in "test"
+    prompts: dict[str, int]  # distinct prompts, in "train" and in "test"
+    shared_prompts: int  # prompts that are in train and in test
     unit: Literal["words", "tokens"]
     lengths: dict[str, Lengths]  # of prompt, chosen, rejected, response
-    duplicate_rows: int  # beyond the first of each, prompt and answers alike
+    duplicate_rows: int  # rows whose prompt and answers an earlier row has
     duplicate_prompts: int  # rows whose prompt an earlier row has
-    longer_preferred: float | None  # accuracy of "prefer the longer", a tie counting half; None without pairs
+    longer_preferred: float | None  # accuracy of "prefer the longer", a tie counts half; None without pairs
     compared: Comparison | None = None
-    written: dict[str, int] = field(default_factory=dict)  # rows a file, where files were written
-    rows_used: int = 0  # rows_read less the dropped ones
+    written: dict[str, int] = field(default_factory=dict)  # rows of each file, if files were written
+    rows_used: int = 0  # rows_read minus dropped rows
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # every column: used, carried along, not used
     notes: tuple[str, ...] = ()
 
@@ -68,7 +68,7 @@ class DataCard:
         return printable(json.dumps(asdict(self), indent=2, ensure_ascii=False)) + "\n"
 
     def sections(self) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-        """Titled tables, the first row of each its head: what the terminal and the Markdown page both show."""
+        """The titles and tables of the terminal and of the Markdown page. The first row of a table is its head."""
         yield (
             "Rows",
             [
@@ -112,7 +112,7 @@ class DataCard:
         )
 
     def markdown(self) -> str:
-        """The card as a page: a heading a section, a table each."""
+        """The card as a Markdown page, with a heading and a table for each section."""
         lines = ["# Data card", "", _escape(self.headline())]
         for title, (head, *rows) in self.sections():
             lines += ["", f"## {title}", "", _table_row(head), _table_row(["---"] * len(head)), *map(_table_row, rows)]
@@ -140,7 +140,7 @@ class DataCard:
 
 
 def _escape(text: str) -> str:
-    """Names of files and columns come from outside: no table bars, no HTML."""
+    """``text`` without table bars and HTML, because names of files and columns come from outside."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
@@ -174,7 +174,7 @@ def _count(texts: Iterator[str], counter: CountTokens) -> list[int]:
 
 
 def longer_preferred(chosen: Sequence[int], rejected: Sequence[int]) -> float | None:
-    """How often the longer answer is the chosen one, in [0, 1]; equal lengths count half. None for no pairs."""
+    """The share of pairs whose longer answer is the chosen one; equal lengths count half. None without pairs."""
     if not chosen:
         return None
     points = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(chosen, rejected, strict=True))
@@ -182,7 +182,7 @@ def longer_preferred(chosen: Sequence[int], rejected: Sequence[int]) -> float | 
 
 
 def _column_counts(records: Sequence[Record], counter: CountTokens) -> dict[str, list[int]]:
-    """Lengths a record, by column. A prompt's length is that of all its messages, without names or template."""
+    """The length of every record, by column. A prompt's length is the length of its messages' contents alone."""
     pairs = [record for record in records if isinstance(record, Pair)]
     others = [record for record in records if not isinstance(record, Pair)]
     columns = {
@@ -211,9 +211,9 @@ def make_card(
     columns: dict[str, tuple[str, ...]] | None = None,
     notes: Sequence[str] = (),
 ) -> DataCard:
-    """The card of ``train`` and ``test``; lengths in tokens with ``count_tokens``, else in words.
+    """The card of ``train`` and ``test``. Lengths are in tokens if ``count_tokens`` is given, else in words.
 
-    ``compare_with`` names a test set and gives its prompts.
+    ``compare_with`` is the name of a test set and its prompts.
     """
     records = [*train, *test]
     sides = {"train": {split_key(r) for r in train}, "test": {split_key(r) for r in test}}

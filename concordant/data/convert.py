@@ -1,4 +1,4 @@
-"""From what the data holds to what a stage wants: pairs, demonstrations, prompts or ratings."""
+"""Converts the records of the data to the kind that a stage wants: pairs, demonstrations, prompts or ratings."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from concordant.config.names import Responses
 from concordant.data.dialogue import Drop, Messages, check_prompt
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 
-MODEL_JUDGES = {"style": "model", "ground_truth": 1.0}  # reward_model of a prompt that brings no rule of its own
+MODEL_REWARD = {"style": "model", "ground_truth": 1.0}  # the reward_model column of a prompt that has no rule
 
 
 def prompt_of(record: Record) -> Messages:
-    """The dialogue before the final answer: what the split keeps on one side."""
+    """The dialogue before the final answer."""
     if isinstance(record, Demonstration):
         return record.messages[:-1]
     return record.messages if isinstance(record, Prompt) else record.prompt
 
 
 def split_key(record: Record) -> Messages:
-    """Records of one key stay on one side of the split: the prompt, and the whole text where there is no prompt."""
+    """The key of the split: the prompt, or the whole text if there is no prompt. Equal keys stay on one side."""
     prompt = prompt_of(record)
     return prompt if prompt or not isinstance(record, Demonstration) else record.messages
 
 
 def answers_of(record: Record) -> tuple[str, ...]:
-    """The final answers: chosen before rejected."""
+    """The final answers; for a pair the chosen one comes first."""
     if isinstance(record, Pair):
         return record.chosen, record.rejected
     if isinstance(record, Rating):
@@ -40,7 +40,7 @@ def as_pairs(record: Record, responses: Responses) -> list[Pair] | Drop:
 
 
 def as_demonstrations(record: Record, responses: Responses) -> list[Demonstration] | Drop:
-    """``responses``: "both" answers of a pair, or the "chosen" alone. An answer rated bad is never imitated."""
+    """The answers as demonstrations: of a pair "both" answers or the "chosen" one. A bad answer is never imitated."""
     if isinstance(record, Demonstration):
         return [record]
     if isinstance(record, Prompt):
@@ -64,7 +64,7 @@ def as_prompts(record: Record, responses: Responses) -> list[Prompt] | Drop:
 
 
 def as_ratings(record: Record, responses: Responses) -> list[Rating] | Drop:
-    """A pair is two ratings: its chosen answer good, its rejected one bad."""
+    """The answers as ratings: the chosen answer of a pair is good, and the rejected one is bad."""
     if isinstance(record, Rating):
         return [record]
     if isinstance(record, Pair):

@@ -1,7 +1,7 @@
-"""Dialogues as text: the "\\n\\nHuman: … \\n\\nAssistant: …" writing of HH-RLHF, read and written back without loss.
+"""Dialogues as text: reads and writes HH-RLHF's "\\n\\nHuman: … \\n\\nAssistant: …" without loss.
 
-A ``prompt`` column holds one of three writings, told apart by how it begins:
-plain text (one user message); HH text (several turns, open at the end); a JSON list of messages (all else).
+A ``prompt`` column holds one of three forms, and its beginning tells which: plain text (one user message), HH text
+(several turns, open at the end), or a JSON list of messages (everything else).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import StrEnum
 from concordant.data.records import Demonstration, Message, Pair, Rating, Role
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-AS_MESSAGES = "[{"  # how a prompt string begins that is a JSON list of messages
+AS_MESSAGES = "[{"  # the beginning of a prompt that is a JSON list of messages
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
@@ -23,7 +23,7 @@ Messages = tuple[Message, ...]
 
 
 class Drop(StrEnum):
-    """Why a well-formed row is of no use; the words of the data card."""
+    """Why a well-formed row cannot be used, in the words of the data card."""
 
     PROMPTS_DIFFER = "prompts differ"
     EMPTY_PROMPT = "empty prompt"
@@ -41,20 +41,20 @@ class Drop(StrEnum):
 
 
 def is_hh(text: str) -> bool:
-    """True for text written as HH turns. A question that happens to begin with "Human:" is not."""
+    """True for text written as HH turns, and False for a question that only begins with "Human:"."""
     return text.startswith((HUMAN, ASSISTANT)) or (text.startswith("Human:") and ASSISTANT in text)
 
 
 def parse_hh(text: str) -> Messages:
-    """Turns of an HH text, white space around each removed.
+    """The turns of an HH text, without white space around each.
 
-    Text before the first turn becomes a system message; two turns of one speaker in a row become one,
-    since chat templates insist on alternation.
+    Text before the first turn becomes a system message. Two turns of one speaker in a row become one turn, because
+    chat templates require that speakers alternate.
     """
-    pieces = _TURN.split("\n\n" + text.lstrip())
-    messages = [Message("system", pieces[0].strip())] if pieces[0].strip() else []
-    for speaker, piece in zip(pieces[1::2], pieces[2::2], strict=True):
-        role, content = _SPEAKERS[speaker], piece.strip()
+    parts = _TURN.split("\n\n" + text.lstrip())
+    messages = [Message("system", parts[0].strip())] if parts[0].strip() else []
+    for speaker, part in zip(parts[1::2], parts[2::2], strict=True):
+        role, content = _SPEAKERS[speaker], part.strip()
         if messages and messages[-1].role == role:
             content = f"{messages.pop().content}\n\n{content}".strip()
         messages.append(Message(role, content))
@@ -62,22 +62,22 @@ def parse_hh(text: str) -> Messages:
 
 
 def split_hh(text: str) -> tuple[str, str] | Drop:
-    """The text before the final assistant turn, and that turn's words."""
-    cut = text.rfind(ASSISTANT)
-    if cut < 0:
+    """The text before the final assistant turn, and the words of this turn."""
+    at = text.rfind(ASSISTANT)
+    if at < 0:
         return Drop.EMPTY_PROMPT if text.startswith("Assistant:") else Drop.NO_RESPONSE
-    answer = end_of_answer(text[cut + len(ASSISTANT) :])
-    return answer if isinstance(answer, Drop) else (text[:cut], answer)
+    answer = end_of_answer(text[at + len(ASSISTANT) :])
+    return answer if isinstance(answer, Drop) else (text[:at], answer)
 
 
 def end_of_answer(text: str) -> str | Drop:
-    """An HH answer without its margins. A person who speaks after it makes it no answer to anything."""
+    """An HH answer without white space around it and without an open "Human:" turn, or a Drop if a turn follows."""
     answer = text.strip().removesuffix("Human:").rstrip() if text.rstrip().endswith(HUMAN) else text.strip()
     return Drop.RUNS_ON if HUMAN in answer or ASSISTANT in answer else answer
 
 
 def read_prompt(text: str) -> Messages:
-    """The messages of a ``prompt`` string in any of the three writings."""
+    """The messages of a ``prompt`` string in any of the three forms."""
     if text.startswith(AS_MESSAGES):
         return _from_json(text) or (Message("user", text),)
     if not is_hh(text):
@@ -86,7 +86,7 @@ def read_prompt(text: str) -> Messages:
 
 
 def _from_json(text: str) -> Messages | None:
-    """A JSON list of ``{"role", "content"}`` and nothing else, or None: then the text is what somebody typed."""
+    """The messages, if ``text`` is a JSON list of ``{"role", "content"}`` and nothing else. None for a typed text."""
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError):
@@ -105,10 +105,10 @@ def _from_json(text: str) -> Messages | None:
 
 
 def read_answer(prompt_text: str, prompt: Messages, answer: str) -> str | Drop:
-    """The words of an answer beside a ``prompt`` string.
+    """The words of an answer whose row has a ``prompt`` string.
 
-    The answer may repeat the whole dialogue, which must then agree with the prompt. Beside a prompt in HH
-    text it is trimmed and must not run on; else it is taken as it stands.
+    The answer may repeat the whole dialogue. Then the dialogue must agree with the prompt. If the prompt is HH text,
+    white space around the answer is removed, and no other turn may follow. Else the answer is returned unchanged.
     """
     if is_hh(answer) and not prompt_text.startswith(AS_MESSAGES):
         split = split_hh(answer)
@@ -119,7 +119,7 @@ def read_answer(prompt_text: str, prompt: Messages, answer: str) -> str | Drop:
 
 
 def joined(prompt: Messages, messages: Messages) -> Messages | Drop:
-    """``messages`` after ``prompt``; they may repeat the prompt, alone or behind a system message."""
+    """``prompt`` and then ``messages``, which may already contain the prompt, alone or after a system message."""
     if not prompt or not messages:
         return prompt + messages
     known, repeated = _trimmed(prompt), _trimmed(messages)
@@ -133,10 +133,10 @@ def _trimmed(messages: Messages) -> Messages:
 
 
 def merge_turns(messages: Messages) -> Messages:
-    """``messages`` as templates that insist on order take them: no speaker twice in a row, system first.
+    """``messages`` for strict chat templates: speakers alternate, and a system message comes first.
 
-    Messages of one speaker in a row become one, an empty line between them. A system message after the first message
-    opens the next message of the user.
+    Neighbouring messages of one speaker become one, with an empty line between them. A system message after the first
+    message becomes the beginning of the user's next message.
     """
     merged: list[Message] = []
     for message in messages:
@@ -154,8 +154,8 @@ def merge_turns(messages: Messages) -> Messages:
 def write_prompt(messages: Messages, answers: Sequence[str] = ()) -> str:
     """A ``prompt`` string from which ``read_prompt`` makes ``messages`` again, and ``read_answer`` each answer.
 
-    One user message is written plainly, a dialogue as HH text, and what neither can hold (system messages,
-    outer white space, text that looks like a turn) as a JSON list. No message at all is the empty string.
+    One user message is written as plain text, and a dialogue as HH text. Messages that neither form can hold (system
+    messages, outer white space, text that looks like a turn) are written as a JSON list. No messages give "".
     """
     if not messages:
         return ""
@@ -170,7 +170,7 @@ def write_prompt(messages: Messages, answers: Sequence[str] = ()) -> str:
 
 
 def as_object(message: Message) -> dict[str, str]:
-    """The message as data sets write messages; the thought stands only where there is one."""
+    """The message as an object, as data sets write it. The key of the thought is there only if there is a thought."""
     thought = {"reasoning_content": message.reasoning_content} if message.reasoning_content else {}
     return {"role": message.role, "content": message.content, **thought}
 
@@ -182,9 +182,9 @@ def _reads_back(text: str, messages: Messages, answers: Sequence[str]) -> bool:
 
 
 def repeats(prompt_text: str, answer: str) -> bool:
-    """True where a plain answer begins with the plain prompt, of two words or more, as a whole.
+    """True if a plain answer begins with the whole plain prompt of two words or more.
 
-    One such answer may be a coincidence. Where both answers of a pair do it, the file repeats the prompt.
+    One such answer may be a coincidence. If both answers of a pair are such, the file repeats the prompt.
     """
     if not answer.startswith(prompt_text) or len(prompt_text.split()) < 2:
         return False
@@ -193,7 +193,7 @@ def repeats(prompt_text: str, answer: str) -> bool:
 
 
 def check_prompt(messages: Messages) -> Drop | None:
-    """Why ``messages`` cannot be answered, or None."""
+    """The reason why ``messages`` cannot be answered, or None."""
     if not any(m.role == "user" for m in messages):
         return Drop.EMPTY_PROMPT
     if messages[-1].role == "assistant":

@@ -1,4 +1,4 @@
-"""Typed access to a row's columns: what was found, what was expected, and the nearest name, said once and here."""
+"""Typed access to a row's columns. The errors say what was found, what was expected, and the nearest name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from concordant.data.rows import BadRow, Row, lone_surrogate, printable
 MISSING, WRONG_TYPE, WRONG_ROLE = "missing column", "wrong type", "wrong role"
 UNUSED = "a column that matters is not used"
 
-ROLES: dict[str, Role] = {  # as data sets spell them
+ROLES: dict[str, Role] = {  # by the names that data sets use
     "system": "system",
     "user": "user",
     "human": "user",
@@ -31,13 +31,14 @@ ROLES: dict[str, Role] = {  # as data sets spell them
     "observation": "tool",
     "function_call": "assistant",
 }
-DEEPEST = 32  # levels of lists and objects in a value that is carried along
-LEARNT_KEYS = ("weight", "train", "loss")  # of a message: 0 and false keep the message out of what is learnt
-LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}  # 1 and 0 equal the first two
+DEEPEST = 32  # most levels of lists and objects in a value that is carried along
+LEARNT_KEYS = ("weight", "train", "loss")  # keys of a message: with 0 or false, the message is not learnt
+# The numbers 1 and 0 are found too, because they equal True and False.
+LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
 
 
 def kind(value: object) -> str:
-    """A value's type in words of JSON."""
+    """The type of a value, in the words of JSON."""
     if value is None:
         return "null"
     names = {
@@ -73,7 +74,7 @@ def _shown(value: object) -> str:
 
 
 def text(row: Row, column: str) -> str:
-    """A string column; null and absent are empty."""
+    """The text in a string column; "" if the value is null or absent."""
     return as_text(row, column, row.values.get(column))
 
 
@@ -88,7 +89,7 @@ def as_text(row: Row, column: str, value: object) -> str:
 
 
 def number(row: Row, column: str, low: float = -math.inf, high: float = math.inf) -> float | None:
-    """An optional number; CSV's strings count, an empty one is None."""
+    """An optional number. A string (in a CSV) may hold the number; an empty string is None."""
     value = row.values.get(column)
     if value is None or value == "":
         return None
@@ -103,7 +104,7 @@ def number(row: Row, column: str, low: float = -math.inf, high: float = math.inf
 
 
 def as_number(row: Row, column: str, value: object) -> float:
-    """A finite number that must be there."""
+    """A finite number; BadRow if it is missing."""
     inner = number(replace(row, values={column: value}), column)
     if inner is None:
         raise wrong_type(row, column, value, "a finite number")
@@ -122,7 +123,7 @@ def as_label(row: Row, column: str, value: object) -> bool:
 
 
 def objects(row: Row, column: str, value: object, what: str = "a list") -> list[Any]:
-    """A list; in a CSV, that list as JSON text. Null is the empty list."""
+    """A list. A CSV may hold the list as JSON text. Null gives the empty list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -136,9 +137,9 @@ def objects(row: Row, column: str, value: object, what: str = "a list") -> list[
 
 
 def messages(row: Row, column: str, value: object) -> Messages:
-    """A list of ``{"role", "content"}`` or ``{"from", "value"}``; in a CSV, that list as JSON text.
+    """The messages of a list of ``{"role", "content"}`` or ``{"from", "value"}``. A CSV may hold it as JSON text.
 
-    A message that is not to be learnt (weight 0) has no place here: ``weighted_messages`` reads those.
+    Raises BadRow for a message that is not to be learnt (weight 0); ``weighted_messages`` reads such messages.
     """
     found, learnt = weighted_messages(row, column, value)
     if not all(learnt):
@@ -149,7 +150,7 @@ def messages(row: Row, column: str, value: object) -> Messages:
 
 
 def weighted_messages(row: Row, column: str, value: object) -> tuple[Messages, list[bool]]:
-    """Messages, and of each whether it is to be learnt (``weight``, ``train`` or ``loss``; True where none stands)."""
+    """The messages, and for each whether it is to be learnt (``weight``, ``train`` or ``loss``; True without them)."""
     items = objects(row, column, value, "a list of messages")
     return tuple(message(row, column, item) for item in items), [_is_learnt(row, column, item) for item in items]
 
@@ -195,7 +196,7 @@ def message(row: Row, column: str, item: object) -> Message:
 
 
 def parts(row: Row, column: str, content: list[Any]) -> str:
-    """Content written as a list of parts, ``{"type": "text", "text": …}``, as one text."""
+    """The text of a content that is a list of parts, ``{"type": "text", "text": …}``."""
     texts = []
     for part in content:
         if isinstance(part, str):
@@ -207,7 +208,7 @@ def parts(row: Row, column: str, content: list[Any]) -> str:
 
 
 def tools(row: Row) -> tuple[Any, ...] | None:
-    """The ``tools`` column: a list of functions, also as JSON text; None where there are none."""
+    """The ``tools`` column: a list of functions, which may be JSON text; None if there are no functions."""
     value = row.values.get("tools")
     if isinstance(value, str) and not value.strip():
         return None
@@ -220,7 +221,7 @@ def tools(row: Row) -> tuple[Any, ...] | None:
 
 
 def check_value(row: Row, column: str, value: object, depth: int = 0) -> None:
-    """Raise BadRow for a value that is carried along and that no file of ours can hold."""
+    """Raise BadRow for a carried value that the project's files cannot hold."""
     if depth > DEEPEST:
         raise BadRow(WRONG_TYPE, f'{row.where}: "{column}" is nested more than {DEEPEST} levels deep')
     if isinstance(value, str):

@@ -1,6 +1,6 @@
-"""Rows of one file, one at a time: JSON, JSONL and CSV (each may be gzipped), Parquet.
+"""Reads the rows of one file, one at a time: JSON, JSONL, CSV (each may be gzipped) and Parquet.
 
-Every row knows its file and its line or row, because every later complaint has to name them.
+Every row holds the name of its file and the number of its line or row, because later error messages name them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from concordant.data.rows import BadRows, Row, lone_surrogate, printable
 MALFORMED, BAD_UTF8, TRUNCATED = "malformed row", "bad UTF-8", "unreadable rest of a file"
 TOO_LARGE, UNREADABLE = "row too large", "values that cannot be read"
 WRAPPERS = {"train", "test", "validation", "data", "rows", "examples"}  # keys that may hold the whole list
-OTHER_UNICODE = {  # byte order marks of encodings that are not read
+OTHER_UNICODE = {  # byte order marks of encodings that are not supported
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
-LONGEST_ROW = 1 << 26  # bytes that one row may expand to: a small gzip file may hold a line of many GB
+LONGEST_ROW = 1 << 26  # most bytes of one unzipped row, because a small gzip file may hold a line of many GB
 CHUNK = 1 << 20  # bytes read at a time from a JSON list
 BATCH = 1024  # Parquet rows turned into Python objects at a time
 
 
 def kind_of(path: Path) -> str:
-    """'.jsonl' for ``a.jsonl.gz``: what decides which reader a file gets."""
+    """The suffix that selects the reader of a file, e.g. '.jsonl' for ``a.jsonl.gz``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -45,7 +45,7 @@ def is_data_file(path: Path) -> bool:
 
 
 def check_kind(path: Path) -> None:
-    """Raise UserError for a file no reader knows; pickles are named, because opening one can run code."""
+    """Raise UserError for a kind of file that no reader knows. Pickles have their own message: they can run code."""
     kind = kind_of(path)
     if kind in READERS:
         return
@@ -58,9 +58,10 @@ def check_kind(path: Path) -> None:
 
 
 def read_file(path: Path, name: str, bad: BadRows, on_bytes: Callable[[int], None] | None = None) -> Iterator[Row]:
-    """Rows of ``path``, called ``name`` in messages; ``on_bytes`` is told now and then how far the file is read.
+    """The rows of ``path``. Messages call the file ``name``. ``on_bytes`` now and then gets the number of bytes read.
 
-    Memory: one row (JSONL, CSV), about ``CHUNK`` bytes (a JSON list), ``BATCH`` rows and a page (Parquet).
+    The memory needed is one row (JSONL, CSV), about ``CHUNK`` bytes (a JSON list), or ``BATCH`` rows and a page
+    (Parquet).
     """
     check_kind(path)
     try:
@@ -80,7 +81,7 @@ def _check_encoding(stream: IO[bytes], name: str) -> None:
     try:
         head = stream.peek(4)[:4]  # type: ignore[attr-defined]
     except BROKEN_GZIP:
-        return  # the readers name the place
+        return  # the readers report the damage with its place
     found = next((encoding for mark, encoding in OTHER_UNICODE.items() if head.startswith(mark)), "")
     if found:
         raise UserError(f"{name}: written in {found}. Expected UTF-8: iconv -f {found} -t UTF-8 FILE > NEW")
@@ -91,7 +92,7 @@ def _too_large(where: str) -> str:
 
 
 def _lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[tuple[int, str]]:
-    """Numbered lines as text; each line is decoded alone, so a bad byte is blamed on its own line."""
+    """Numbered lines as text. Each line is decoded alone, so that a bad byte is reported with its own line."""
     number = 0
     while True:
         number += 1
@@ -114,7 +115,7 @@ def _lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[tuple[int, st
 
 
 def _json(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
-    """A list of objects, or one object a line, told apart by the first character, whatever the file is called."""
+    """Rows of a list of objects, or of one object a line. The first character decides, and not the file's name."""
     try:
         head = stream.peek(64)  # type: ignore[attr-defined]
     except BROKEN_GZIP as error:
@@ -150,7 +151,7 @@ def _json_lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
 
 
 def _is_wrapped(values: object) -> bool:
-    """True for ``{"train": [row, …]}``: rows inside an object, under nothing but names of splits."""
+    """True for ``{"train": [row, …]}``: an object with keys of ``WRAPPERS`` only, whose values are lists of rows."""
     return (
         isinstance(values, dict)
         and bool(values)
@@ -174,11 +175,11 @@ def _not_an_object(value: object) -> str:
 
 
 class _JsonWindow:
-    """A sliding piece of a long JSON text, so that a list of any length is read in little memory."""
+    """A sliding window on a long JSON text, so that a list of any length is read in little memory."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
-        # Bytes that are not UTF-8 come out as lone surrogates, so that they can be blamed on their own row.
+        # Bytes that are not UTF-8 become lone surrogates, so that they can be reported with their own row.
         self.decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
         self.parse = json.JSONDecoder().raw_decode
         self.text, self.at, self.line, self.ended = "", 0, 1, False
@@ -188,7 +189,7 @@ class _JsonWindow:
         return self.line + self.text.count("\n", 0, position)
 
     def fill(self) -> None:
-        """Forget what is behind, read at least as much as is ahead: total work stays linear."""
+        """Forget the text that was read, and load at least as much as is left, so that the total work stays linear."""
         self.line = self.line_at(self.at)
         if len(self.text) - self.at > LONGEST_ROW:
             raise ValueError(f"a row larger than {LONGEST_ROW >> 20} MiB")
@@ -199,18 +200,18 @@ class _JsonWindow:
             raise self.broken
 
     def _read(self, size: int) -> bytes:
-        """Up to ``size`` bytes; what came before a break in a gzip file is kept, the break raised by the next fill."""
-        pieces: list[bytes] = []
+        """Up to ``size`` bytes. In a damaged gzip file, only the bytes before the damage; ``fill`` raises later."""
+        parts: list[bytes] = []
         try:
-            while size > 0 and (piece := self.stream.read1(size)):  # type: ignore[attr-defined]
-                pieces.append(piece)
-                size -= len(piece)
+            while size > 0 and (part := self.stream.read1(size)):  # type: ignore[attr-defined]
+                parts.append(part)
+                size -= len(part)
         except BROKEN_GZIP as error:
             self.broken = error
-        return b"".join(pieces)
+        return b"".join(parts)
 
     def next_character(self) -> str:
-        """The next one that is not white space, not taken; '' at the end."""
+        """The next character that is not white space, or '' at the end. It stays in the text."""
         while True:
             while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
                 self.at += 1
@@ -219,9 +220,9 @@ class _JsonWindow:
             self.fill()
 
     def value(self) -> tuple[Any, int]:
-        """The next JSON value, and the line of a byte in it that is not UTF-8 (0: none).
+        """The next JSON value, and the line of the first byte in it that is not UTF-8, or 0.
 
-        Raises json.JSONDecodeError only when more text would not help.
+        Raises json.JSONDecodeError only if more text would not help.
         """
         while True:
             try:
@@ -230,7 +231,7 @@ class _JsonWindow:
                 if self.ended:
                     raise
             else:
-                if end < len(self.text) or self.ended:  # else a number may go on
+                if end < len(self.text) or self.ended:  # a number at the end of the window may continue
                     source, start, self.at = self.text[self.at : end], self.at, end
                     wrong = lone_surrogate(source)
                     return value, 0 if wrong < 0 else self.line_at(start + wrong)
@@ -273,7 +274,7 @@ def _json_list(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
 
 
 def _csv(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
-    """Comma-separated (or semicolons, or tabs) with a header; a quoted field may run over lines."""
+    """Rows of a file with a header and with commas, semicolons or tabs. A quoted field may have several lines."""
     csv.field_size_limit(LONGEST_ROW)  # the default of 128 KiB is less than a long dialogue
     line = 0
 
@@ -316,7 +317,7 @@ def _csv(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
 
 
 def _delimiter(header: str) -> str:
-    """A comma; where the header has none, the semicolon or tab that it has."""
+    """A comma if the header has one, else a semicolon or a tab if the header has one."""
     return "," if "," in header else next((mark for mark in (";", "\t") if mark in header), ",")
 
 
@@ -342,7 +343,7 @@ def _parquet(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
 
 
 def _parquet_values(batch: Any, place: str, before: int, bad: BadRows) -> Iterator[dict[str, Any] | None]:
-    """Rows of a batch as Python objects; None for a row with a value that Python cannot hold, which is reported."""
+    """The rows of a batch as Python objects. A row with a value that Python cannot hold is reported and gives None."""
     import pyarrow as pa
 
     unreadable = (pa.ArrowException, ValueError, OverflowError, TypeError, RecursionError)
@@ -350,7 +351,7 @@ def _parquet_values(batch: Any, place: str, before: int, bad: BadRows) -> Iterat
         yield from batch.to_pylist()
         return
     except unreadable:
-        pass  # one of the rows; each alone tells which
+        pass  # the loop below finds the row
     for i in range(batch.num_rows):
         values = None
         try:

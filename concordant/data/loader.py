@@ -1,4 +1,4 @@
-"""Which examples a step sees: a function of the seed and the step alone, so resuming needs no position."""
+"""The examples of a step. They depend only on the seed and the step, so a resumed run needs no saved position."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from concordant.core.seeding import python_stream
 
 
 def steps_of(count: int, batch_size: int, epochs: float, max_steps: int) -> int:
-    """Optimizer steps a run takes; ``max_steps`` 0 means as many as the epochs give."""
+    """The number of optimizer steps of a run. If ``max_steps`` is 0, the epochs decide."""
     return max_steps or max(1, math.ceil(count * epochs / batch_size))
 
 
 def batch_of(step: int, count: int, batch_size: int, seed: int) -> list[int]:
-    """Numbers of the examples of ``step``. Every epoch is a new order; a batch may span two epochs."""
+    """The numbers of the examples of ``step``. Every epoch has a new order. A batch may span two epochs."""
     first = step * batch_size
     return [_order(count, seed, i // count)[i % count] for i in range(first, first + batch_size)]
 

@@ -1,4 +1,4 @@
-"""``concordant prepare``: any data in, the parquet files ``sft/ rm/ rl/`` and a data card out."""
+"""``concordant prepare`` writes any data as the parquet files of ``sft/ rm/ rl/``, with a data card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
 from concordant.data.card import CountTokens, DataCard, make_card
-from concordant.data.convert import MODEL_JUDGES, answers_of, as_demonstrations, prompt_of
+from concordant.data.convert import MODEL_REWARD, answers_of, as_demonstrations, prompt_of
 from concordant.data.dialogue import Drop, Messages, as_object, check_prompt, write_prompt
 from concordant.data.folders import SETS
 from concordant.data.read_dialogues import VERL_COLUMNS
@@ -26,17 +26,17 @@ from concordant.runs.atomic import whole_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OURS = {*SETS, "card.json", "card.md"}  # what an output folder holds
+OURS = {*SETS, "card.json", "card.md"}  # the names in an output folder
 ROWS_AT_ONCE = 8192  # rows turned into Arrow columns at a time
-SHOW_PROGRESS_FROM = 32 << 20  # bytes of input that take long enough to want a bar
+SHOW_PROGRESS_FROM = 32 << 20  # bytes of input from which a progress bar is shown
 
 
 def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> DataCard:
     """Write ``output/{sft,rm,rl}/{train,test}.parquet``, ``card.json`` and ``card.md``; return the card.
 
-    The folder appears whole or not at all: it is written beside its place and renamed. A set the data cannot
-    fill (rm without pairs, sft without answers) is not written. ``count_tokens`` makes the card's lengths
-    tokens. Raises UserError for bad data, and for an output folder that holds something else.
+    The output is written to another folder first and then renamed, so that it is complete or not there at all. A set
+    without rows (rm without pairs, sft without answers) is not written. With ``count_tokens``, the card gives lengths
+    in tokens. Raises UserError for bad data, and for an output folder that holds other files.
     """
     output = Path(config.output).expanduser().absolute()
     _check_replaceable(output)
@@ -73,7 +73,7 @@ def _compared(config: PrepareConfig) -> set[Messages]:
 
 
 def _check_replaceable(output: Path) -> None:
-    """An empty folder or an earlier result may be replaced; anything else is somebody's work."""
+    """Raise UserError unless ``output`` is free, empty or an earlier result; other files are never replaced."""
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file. Expected a folder to write to, or a name not taken yet")
     foreign = sorted(path.name for path in output.iterdir() if path.name not in OURS) if output.is_dir() else []
@@ -83,7 +83,7 @@ def _check_replaceable(output: Path) -> None:
 
 @contextmanager
 def _folder_at_once(output: Path) -> Iterator[Path]:
-    """``whole_folder``, whose errors name the folder that was asked for."""
+    """``whole_folder`` with errors that name the folder that was asked for."""
     try:
         with whole_folder(output) as new:
             yield new
@@ -93,7 +93,7 @@ def _folder_at_once(output: Path) -> Iterator[Path]:
 
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
-    """A bar of bytes read, once it is known that there are many."""
+    """A progress bar of the bytes read. It is shown only if there are many."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
     bar = Progress("reading", BarColumn(), DownloadColumn(), TimeRemainingColumn(), transient=True)
@@ -111,7 +111,7 @@ def _progress() -> Iterator[OnProgress]:
 
 
 def _write_sets(folder: Path, held: Loaded[Record], source: str) -> dict[str, int]:
-    """Write the sets the data can fill; their files and numbers of rows."""
+    """Write every set that has rows. Returns the number of rows of each file."""
     written: dict[str, int] = {}
     sides = {"train": held.train, "test": held.test}
     for name, columns_of in {"sft": _sft_rows, "rm": _rm_rows, "rl": _rl_rows}.items():
@@ -128,7 +128,7 @@ def _write_sets(folder: Path, held: Loaded[Record], source: str) -> dict[str, in
 
 
 def _sft_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dict[str, Any]]:
-    """Both answers of a pair, a row each: SFT learns the form, the reward model which is better."""
+    """Rows of the set sft. A pair gives a row for each answer: SFT learns how answers look, not which one is better."""
     for record in records:
         made = as_demonstrations(record, "both")
         if isinstance(made, Drop):
@@ -166,27 +166,27 @@ def _rl_rows(records: Sequence[Record], side: str, source: str) -> Iterator[dict
         row: dict[str, Any] = {"prompt": [as_object(m) for m in prompt], **_tools(record)}
         if isinstance(record, Pair):
             row |= {"chosen": record.chosen, "rejected": record.rejected}
-        yield row | _judging(record, side, index, source)
+        yield row | _reward_columns(record, side, index, source)
 
 
 def _tools(record: Record) -> dict[str, Any]:
     return {"tools": json.dumps(record.tools, ensure_ascii=False, default=str) if record.tools else None}
 
 
-def _judging(record: Record, side: str, index: int, source: str) -> dict[str, Any]:
-    """verl's four columns: the data's own where it has them."""
+def _reward_columns(record: Record, side: str, index: int, source: str) -> dict[str, Any]:
+    """verl's four columns. The data's own values are kept if it has these columns."""
     own = record.extra if isinstance(record, Pair | Prompt) else {}
     info = {key: value for key, value in own.items() if key not in VERL_COLUMNS}
     return {
         "data_source": own.get("data_source", source),
         "ability": own.get("ability", "alignment"),
-        "reward_model": own.get("reward_model", MODEL_JUDGES),
+        "reward_model": own.get("reward_model", MODEL_REWARD),
         "extra_info": own.get("extra_info", {"split": side, "index": index, **info}),
     }
 
 
 def _schema(name: str, records: Sequence[Record], source: str) -> pa.Schema:
-    """The columns of a set; those few rows fill only where some row of the data has them."""
+    """The columns of a set. Optional columns are there only if a row of the data needs them."""
     import pyarrow as pa
 
     text = pa.string()
@@ -209,15 +209,15 @@ def _schema(name: str, records: Sequence[Record], source: str) -> pa.Schema:
         columns = {"prompt": pa.list_(pa.struct(parts))}
         columns |= {"chosen": text, "rejected": text} if pairs else {}
         own = [r for r in records if isinstance(r, Pair | Prompt) and r.extra] and records
-        judging = [_judging(record, "train", 0, source) for record in own or records[:1]]
-        columns |= {column: _type_of([row[column] for row in judging]) for column in VERL_COLUMNS}
+        rewards = [_reward_columns(record, "train", 0, source) for record in own or records[:1]]
+        columns |= {column: _type_of([row[column] for row in rewards]) for column in VERL_COLUMNS}
     if any(record.tools for record in records):
         columns["tools"] = text
     return pa.schema(list(columns.items()))
 
 
 def _type_of(values: list[Any]) -> pa.DataType:
-    """Arrow's type for all of ``values``; a string (of JSON) where they are not alike."""
+    """Arrow's type for all of ``values``, or string (for JSON) if they have no type in common."""
     import pyarrow as pa
 
     try:
@@ -228,7 +228,7 @@ def _type_of(values: list[Any]) -> pa.DataType:
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> int:
-    """Write ``rows``, some thousand at a time; how many they were."""
+    """Write ``rows``, some thousands at a time. Returns the number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -44,7 +44,7 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A dialogue to be continued, with what a rule may need to judge the answer."""
+    """A dialogue to be continued, with the columns that a rule may need to compute the answer's reward."""
 
     messages: tuple[Message, ...]
     extra: dict[str, Any] = field(default_factory=dict)  # verl's data_source, ability, reward_model, extra_info

@@ -1,6 +1,8 @@
-"""What ``--data`` names: a file, a folder of files, a folder made by ``prepare``, a hub id, or builtin:toytalk.
+"""The sources that ``--data`` can name: a file, a folder of files, a folder made by ``prepare``, a hub id or
+builtin:toytalk.
 
-Opening a source decides which rows are train and which, if it brings its own split, are test; nothing is read yet.
+Opening a source decides which rows are for training, and which are held out if the source has its own split. It does
+not read the rows yet.
 """
 
 from __future__ import annotations
@@ -25,15 +27,15 @@ OnBytes = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows still to be read and recognised."""
+    """Rows that are not read and recognised yet."""
 
     read: Callable[[BadRows, OnBytes], Iterator[Row]]
-    bytes: int = 0  # on disk, for a progress bar; 0 where unknown
+    bytes: int = 0  # size on disk, for a progress bar; 0 if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Pairs that are made, not read."""
+    """Pairs that are generated and not read from files."""
 
     make: Callable[[], list[Pair]]
 
@@ -42,16 +44,16 @@ class Pairs:
 class Source:
     name: str  # as the user gave it
     train: Rows | Pairs
-    test: Rows | Pairs | None = None  # None: the source brings no split of its own
-    notes: list[str] = field(default_factory=list)  # what a reader of the summary should know
+    test: Rows | Pairs | None = None  # None if the source has no split of its own
+    notes: list[str] = field(default_factory=list)  # sentences for the summary
 
 
 def open_source(name: str, seed: int, sets: Sequence[str] = SETS, *, split: str = "", test: str = "") -> Source:
-    """Find what ``name`` stands for.
+    """The source that ``name`` stands for.
 
-    ``sets`` are the sets of a prepared folder that would do, best first. ``seed`` makes toytalk's pairs.
-    ``split`` and ``test`` name the training and the held-out split of a folder or a hub id.
-    Raises UserError when nothing is found, naming the nearest.
+    ``sets`` are the sets of a prepared folder that can be used, the best one first. ``seed`` is the seed of toytalk's
+    pairs. ``split`` and ``test`` name the training split and the held-out split of a folder or a hub id. Raises
+    UserError with the nearest name if nothing is found.
     """
     if not name:
         raise UserError("no data given. Expected --data FILE, FOLDER, HUB_ID or builtin:toytalk")
@@ -75,7 +77,7 @@ def open_source(name: str, seed: int, sets: Sequence[str] = SETS, *, split: str 
 
 
 def _look_at(path: Path) -> tuple[bool, bool]:
-    """Whether ``path`` is a file, and whether a folder. Raises UserError for a name that no disk can hold."""
+    """(whether ``path`` is a file, whether it is a folder). Raises UserError for a name that no disk can hold."""
     try:
         path.stat()
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""``load_records``: from ``--data`` to train and test records of the kind a stage wants.
+"""``load_records`` makes train and test records for a stage from the data that ``--data`` names.
 
-The split is made once, by prompt, over what the file holds and before anything is converted, so that SFT, the
+The split is by prompt. It is made over all records of the data and before they are converted for a stage. So SFT, the
 reward model and RL hold out the same prompts.
 """
 
@@ -15,7 +15,7 @@ from concordant.config.data import DataConfig
 from concordant.config.names import Responses
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive, python_stream
-from concordant.data.convert import CONVERSIONS, MODEL_JUDGES, split_key
+from concordant.data.convert import CONVERSIONS, MODEL_REWARD, split_key
 from concordant.data.dialogue import Drop, Messages
 from concordant.data.folders import SETS
 from concordant.data.recognise import IGNORE, Reading, check_mapped, column_names, read_records
@@ -38,15 +38,15 @@ NAMES = {
 class Loaded(Generic[R]):
     train: list[R]
     test: list[R]
-    dropped: Counter[str] = field(default_factory=Counter)  # rows, by reason
-    rows_read: int = 0  # dropped ones included
-    formats: tuple[str, ...] = ()  # as recognised, or "pairs" made by builtin data
-    rows_used: int = 0  # rows_read less the dropped ones; a row may give several records, and records several rows
+    dropped: Counter[str] = field(default_factory=Counter)  # dropped rows, by reason
+    rows_read: int = 0  # dropped rows included
+    formats: tuple[str, ...] = ()  # the recognised formats, or "pairs" for builtin data
+    rows_used: int = 0  # rows_read minus dropped rows; one row may give several records, or several rows one record
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # "used", "carried along", "not used"
     notes: list[str] = field(default_factory=list)
 
     def summary(self, what: str = "records") -> str:
-        """One line for a person: '1,804 pairs (train 1,353, test 451); dropped 8: prompts differ 5, …'."""
+        """One line such as '1,804 pairs (train 1,353, test 451); dropped 8: prompts differ 5, …', and the notes."""
         total = len(self.train) + len(self.test)
         line = f"{total:,} {what} (train {len(self.train):,}, test {len(self.test):,})"
         if self.dropped:
@@ -61,8 +61,8 @@ def reasons(dropped: Counter[str]) -> str:
 def load_records(config: DataConfig, want: type[R], seed: int, responses: Responses = "both") -> Loaded[R]:
     """Train and test records of type ``want`` (Pair, Demonstration, Prompt or Rating).
 
-    ``seed`` draws the sample and the split; ``responses`` ("both" or "chosen") is for demonstrations made of
-    pairs. Equal prompts to be judged alike are given once. Raises UserError where nothing is left.
+    ``seed`` draws the sample and the split. ``responses`` ("both" or "chosen") is for demonstrations made from pairs.
+    Equal prompts with the same reward are given once. Raises UserError if no record is left to train on.
     """
     held = load_all(config, seed, _sets_for(want, responses))
     dropped = Counter(held.dropped)
@@ -86,7 +86,7 @@ def load_records(config: DataConfig, want: type[R], seed: int, responses: Respon
 
 
 def _sets_for(want: type, responses: Responses) -> tuple[str, ...]:
-    """Which sets of a prepared folder serve: sft holds both answers, so the chosen alone come from rm."""
+    """The sets of a prepared folder that can be used. Chosen answers come from rm, because sft holds both answers."""
     answers = ("rm", "sft") if responses == "chosen" else ("sft", "rm")
     sets: dict[type, tuple[str, ...]] = {
         Pair: ("rm",),
@@ -107,8 +107,8 @@ def _converted(records: list[Record], want: type[R], responses: Responses, dropp
             dropped[found] += 1
             continue
         for item in found:
-            if isinstance(item, Prompt):  # several answers to a prompt are still one prompt, unless judged otherwise
-                key = item.messages, repr(item.extra.get("reward_model", MODEL_JUDGES))
+            if isinstance(item, Prompt):  # several answers to a prompt are still one prompt, unless its reward differs
+                key = item.messages, repr(item.extra.get("reward_model", MODEL_REWARD))
                 if key in seen:
                     continue
                 seen.add(key)
@@ -119,9 +119,9 @@ def _converted(records: list[Record], want: type[R], responses: Responses, dropp
 def load_all(
     config: DataConfig, seed: int, sets: Sequence[str] = SETS, on_progress: OnProgress | None = None
 ) -> Loaded[Record]:
-    """Everything the data holds, as it is, split by prompt (or as the data brings its own split).
+    """All records of the data without conversion, split by prompt or by the data's own split.
 
-    Raises UserError for a file that is empty or whose rows are all dropped.
+    Raises UserError if the data is empty or if all its rows are dropped.
     """
     source = open_source(config.path, seed, sets, split=config.split, test=config.test)
     reader = _Reader(config, on_progress)
@@ -158,7 +158,10 @@ def load_all(
 
 
 def load_test(config: DataConfig, name: str, seed: int) -> list[Record]:
-    """The held-out records of source ``name``: its test side, or all of it; format and bad rows as in ``config``."""
+    """The held-out records of source ``name``: its test side, or all records if it has none.
+
+    ``config`` gives the format and says what is done with bad rows.
+    """
     source = open_source(name, seed)
     reader = _Reader(config, None)
     (records,) = reader.read([source.test or source.train])
@@ -177,7 +180,7 @@ def _nothing_left(name: str, reader: _Reader) -> str:
 
 
 class _Reader:
-    """Reads the parts of a source into records and keeps the books."""
+    """Reads the parts of a source into records, and counts rows, dropped rows and columns."""
 
     def __init__(self, config: DataConfig, on_progress: OnProgress | None) -> None:
         self.reading = Reading(
@@ -188,7 +191,7 @@ class _Reader:
             merge_turns=config.merge_turns,
         )
         self.drops: Counter[str] = Counter()
-        self.seen: set[str] = set()  # names of columns, as the files have them
+        self.seen: set[str] = set()  # names of columns, as written in the files
         self.on_progress = on_progress or (lambda done, total: None)
 
     @property
@@ -199,7 +202,7 @@ class _Reader:
         return self.drops + self.reading.bad.counts
 
     def columns(self) -> dict[str, tuple[str, ...]]:
-        """Every column of the input, by what is done with it."""
+        """Every column of the input, by its use."""
         reading = self.reading
         ignored = {theirs for theirs, ours in reading.columns.items() if ours == IGNORE}
         unused = (reading.unused | ignored & self.seen) - reading.used - reading.carried
@@ -239,9 +242,9 @@ class _Reader:
 
 
 def sample(records: list[Record], count: int, seed: int) -> list[Record]:
-    """The first ``count`` of the seed's shuffle, in the order of the file; all where ``count`` is 0.
+    """``count`` records drawn by ``seed``, in the order of the file; all records if ``count`` is 0.
 
-    A larger count holds every record of a smaller one.
+    The draw for a larger count contains every record of the draw for a smaller one.
     """
     if not 0 < count < len(records):
         return records
@@ -251,7 +254,7 @@ def sample(records: list[Record], count: int, seed: int) -> list[Record]:
 
 
 def _sample_two(train: list[Record], test: list[Record], count: int, seed: int) -> tuple[list[Record], list[Record]]:
-    """``count`` rows of both together, in proportion, at least one of each."""
+    """``count`` records of both sides together, in proportion to their sizes, and at least one of each."""
     if not test or not 0 < count < len(train) + len(test):
         return sample(train, count, seed), test
     from_train = round(count * len(train) / (len(train) + len(test)))
@@ -260,10 +263,10 @@ def _sample_two(train: list[Record], test: list[Record], count: int, seed: int) 
 
 
 def split_by_prompt(records: list[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
-    """Train and test, in the order of the file; ``fraction`` of the distinct prompts, rounded, are test.
+    """Train and test records, in the order of the file. Test gets ``fraction`` of the distinct prompts, rounded.
 
-    Which prompts depends on the seed and their words, not on the order of the rows. Each side gets a prompt if
-    there are two.
+    The choice of prompts depends on the seed and on their words, and not on the order of the rows. Each side gets at
+    least one prompt if there are two or more.
     """
     prompts = {split_key(record) for record in records}
     count = round(len(prompts) * fraction)

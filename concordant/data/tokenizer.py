@@ -10,13 +10,13 @@ from concordant.core.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD = "<|pad|>"  # not EOS: padding must never hide the token that ends a turn
+PAD = "<|pad|>"  # differs from EOS, so that masked padding never hides the token that ends a turn
 END = "<|end|>"  # ends every turn, and is the EOS that a policy must learn
 ROLES = ("system", "user", "assistant")
 SPECIAL_TOKENS = (PAD, END, *(f"<|{role}|>" for role in ROLES))
 
-# A turn is its role, its text and its end, with nothing between: the rendered prompt is a prefix of
-# the rendered dialogue, in text and in ids, since special tokens are never merged with their neighbours.
+# A turn is its role, its text and its end token, with nothing between them. So the rendered prompt is a prefix of the
+# rendered dialogue, in text and in ids, because special tokens are never merged with their neighbours.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
@@ -27,10 +27,10 @@ _BYTES = 256
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over ``texts``; the same texts give the same tokenizer, and any text comes back unchanged.
+    """Train byte-level BPE on ``texts``. Equal texts give equal tokenizers, and decoding any text's ids gives the text.
 
-    ``vocab_size`` counts the special tokens and the 256 bytes; fewer merges are made when the texts
-    offer no more. There is no BOS token. UserError when the size leaves no room for the bytes.
+    ``vocab_size`` includes the special tokens and the 256 bytes. The vocabulary is smaller if the texts offer fewer
+    merges. There is no BOS token. Raises UserError if the size leaves no room for the bytes.
     """
     smallest = _BYTES + len(SPECIAL_TOKENS)
     if vocab_size < smallest:

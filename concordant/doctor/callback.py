@@ -1,4 +1,4 @@
-"""The doctor in the training loop: a line in the terminal and one in events.jsonl for each finding."""
+"""The doctor in the training loop. Each finding gives one line in the terminal and one in events.jsonl."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from concordant.training.progress import current
 
 
 class Doctor:
-    """A callback of ``training.loop``. It never stops a run unless ``config.stop_on`` asks for it.
+    """A callback of ``training.loop``. It stops a run only if ``config.stop_on`` asks for this.
 
-    It sees the rows that are logged and no others, so that a resumed run, and whoever reads the folder later, comes to
-    the same findings.
+    The doctor reads only the logged rows. So a resumed run gives the same findings, and so does the run folder later.
     """
 
     def __init__(self, config: DoctorConfig, log_every: int = 1) -> None:
@@ -28,7 +27,7 @@ class Doctor:
         self.monitor = Monitor({})
 
     def start(self, algorithm: Algorithm, folder: RunFolder) -> None:
-        """Learn the run's settings, and of a resumed run what it logged before."""
+        """Read the run's settings and, for a resumed run, the rows that it has logged before."""
         self.folder, self.monitor = folder, monitor_of(folder.path)
         for row in rows(folder.path):
             self.monitor.see(row)
@@ -44,7 +43,7 @@ class Doctor:
         self._stop(found)
 
     def end(self, result: LoopResult) -> None:
-        """Nothing is left to say: the folder has it all."""
+        """Do nothing, because every finding is already in the folder."""
 
     def _stop(self, found: list[Finding]) -> None:
         grave = [f for f in found if self.config.stop_on and at_least(f.severity, cast(Severity, self.config.stop_on))]

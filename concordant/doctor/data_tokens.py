@@ -27,7 +27,7 @@ def look_at_tokens(records: Sequence[Record], tokenizer: Any) -> tuple[dict[str,
     some = spread(records, LOOKED_AT)
     free = encode(ChatEncoder(tokenizer), some)
     facts = {
-        "tokens of a prompt": _lengths([len(tree.prompt_P) for tree in free.trees]),
+        "tokens of a prompt": _lengths([len(tree.prompt_T) for tree in free.trees]),
         "tokens of an answer": _lengths([len(b.ids_T) for tree in free.trees for b in tree.branches]),
     }
     return facts, check_tokens(encoder, encode(encoder, some), some)

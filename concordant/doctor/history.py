@@ -1,4 +1,4 @@
-"""A run as the rules see it: its settings, its metrics up to now, and the answers it sampled."""
+"""The history of a run that the rules read: its settings, its metrics up to now, and its sampled answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Samples = Callable[[], Sequence[Mapping[str, Any]]]
 
 @dataclass(slots=True)
 class Column:
-    """One metric: the steps that logged it, and its values; NaN where it was not finite."""
+    """One metric: the steps that logged it, and its values. NaN stands for a value that was not finite."""
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
@@ -34,7 +34,7 @@ class Change:
 
 
 class History:
-    """Rows come in order of their steps. ``config`` is the run's, nested, with its verb."""
+    """The rows of a run in the order of their steps. ``config`` is the run's nested config, with its verb."""
 
     def __init__(self, config: Mapping[str, Any] | None = None, samples: Samples = tuple) -> None:
         self.config = config or {}
@@ -65,7 +65,7 @@ class History:
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done; 1 where neither the steps nor the epochs tell."""
+        """Share of the run that is done; 1 if the config gives neither steps nor epochs."""
         steps, epochs = self.setting("train.max_steps", 0), self.setting("train.epochs", 0)
         if steps:
             return self.step / float(steps)
@@ -73,17 +73,17 @@ class History:
 
     @property
     def is_at_full_rate(self) -> bool:
-        """Neither warming up nor nearly at the end of a schedule: what a learning rate does can be told."""
+        """False during the warm-up and near the end of the schedule, where the learning rate is low."""
         full = self.setting("train.learning_rate")
         return not full or (self.latest("learning_rate") or 0.0) >= 0.3 * float(full)
 
     def values(self, name: str, last: int = 0) -> list[float]:
-        """Every value of ``name`` in order, or the ``last`` of them."""
+        """Every value of ``name`` in order, or only the last ``last`` values."""
         column = self._columns.get(name)
         return list(column.values[-last:] if last else column.values) if column else []
 
     def at(self, name: str, step: int) -> float | None:
-        """The value logged at ``step``, which is near the start or nowhere."""
+        """The value logged at ``step``. Only the first four values are searched; None if ``step`` is not among them."""
         column = self._columns.get(name)
         for found, value in zip(column.steps[:4], column.values[:4], strict=True) if column else ():
             if found == step:
@@ -95,7 +95,7 @@ class History:
         return column.values[-1] if column else None
 
     def now(self, name: str, rows: int = 8) -> float | None:
-        """Mean of the last ``rows`` values; None where there are fewer or one is not finite."""
+        """Mean of the last ``rows`` values; None if there are fewer values or one is not finite."""
         return _mean(self.values(name, rows), rows)
 
     def start(self, name: str, rows: int = 8) -> float | None:
@@ -104,7 +104,7 @@ class History:
         return _mean(list(column.values[:rows]), rows) if column else None
 
     def change(self, name: str, rows: int = 8) -> Change | None:
-        """From the first ``rows`` values to the last ones, which must be others."""
+        """The change from the first ``rows`` values to the last ones; None if these overlap or one is not finite."""
         column = self._columns.get(name)
         if column is None or len(column.values) < 2 * rows:
             return None

@@ -1,4 +1,4 @@
-"""Runs the rules over a history as it grows, and says each finding once."""
+"""Runs the rules on a history while it grows, and reports each finding once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from concordant.doctor.finding import Finding, at_least
 from concordant.doctor.history import History, Samples
 from concordant.doctor.rules import RULES
 
-EVERY_ROW = 200  # rows that are looked at one by one; later every tenth, and every evaluation
+EVERY_ROW = 200  # up to this row, the rules run at every row; later at every tenth, and at every evaluation
 SPARSE = 10
 
 
 class Monitor:
-    """One run's doctor, live or after the fact: the same rows give the same findings."""
+    """The doctor of one run, during the run or afterwards. The same rows give the same findings."""
 
     def __init__(self, config: Mapping[str, Any], samples: Samples = tuple) -> None:
         self.history = History(config, samples)
-        self.findings: dict[str, Finding] = {}  # by rule, as grave as it was ever seen
+        self.findings: dict[str, Finding] = {}  # by rule, each at the greatest severity so far
 
     def see(self, row: Mapping[str, Any]) -> list[Finding]:
-        """What this row shows that was not known, or not as grave, before."""
+        """The findings that are new at this row, or more severe than before."""
         self.history.add(row)
         if self.history.rows > EVERY_ROW and self.history.rows % SPARSE and "seconds/evaluate" not in row:
             return []
@@ -45,7 +45,7 @@ class Monitor:
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
-    """Hints last; among the rest, causes that explain others first, as ``RULES`` has them."""
+    """Hints come last. The others have the order of ``RULES``, where causes stand before their effects."""
 
     def place(finding: Finding) -> tuple[bool, int]:
         return finding.severity == "info", _PLACE.get(finding.rule, -1)

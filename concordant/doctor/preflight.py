@@ -1,4 +1,4 @@
-"""Preflight: what can be known before the first step, in a second or two. It changes no number of the run."""
+"""Preflight: the checks before the first step. They take a second or two and change no number of the run."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from concordant.training.progress import current
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a stage learns from, as it has it in hand before it trains."""
+    """The data of a stage before it trains: as loaded, and as encoded."""
 
     loaded: Loaded[Any]
     encoder: ChatEncoder
-    encoded: Encoded | None = None  # of ``loaded.train``, or the most of it; None for prompts that await answers
+    encoded: Encoded | None = None  # ``loaded.train`` or most of it; None for prompts without answers
 
 
 class Preflight:
-    """A callback of the loop: looks once, when a run starts from its first step."""
+    """A callback of the loop. It checks once, when a run starts from its first step."""
 
     def __init__(self, config: RunConfig, subject: Subject) -> None:
         self.config, self.subject = config, subject
 
     def start(self, algorithm: Algorithm, folder: RunFolder) -> None:
-        """Raises RunStopped where ``doctor.stop_on`` asks for it, everything having been said."""
+        """Report all findings, then raise RunStopped if ``doctor.stop_on`` asks for this."""
         learners = _learners(algorithm)
-        if not learners or any(learner.version for learner in learners):  # a resumed run was looked at when it began
+        if not learners or any(learner.version for learner in learners):  # a resumed run was checked when it began
             return
         encoded = self.subject.encoded or _prompts_alone(self.subject)
         current().message(preview(self.subject.encoder, encoded.trees, _names(self.subject)))
@@ -62,10 +62,10 @@ class Preflight:
             )
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Nothing: the live rules' business."""
+        """Do nothing; ``Doctor`` watches the steps."""
 
     def end(self, result: LoopResult) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def _findings(
         self, algorithm: Algorithm, learners: Sequence[Learner], encoded: Encoded, folder: RunFolder
@@ -85,7 +85,7 @@ class Preflight:
 
 
 def _learners(algorithm: Algorithm) -> list[Learner]:
-    """Whom the algorithm trains, the one it exports first."""
+    """The learners that the algorithm trains. The first is the one that it exports."""
     if isinstance(algorithm, Supervised):
         return [algorithm.learner]
     if isinstance(algorithm, PPO):
@@ -94,11 +94,11 @@ def _learners(algorithm: Algorithm) -> list[Learner]:
 
 
 def _names(subject: Subject) -> tuple[str, ...]:
-    """What a tree's branches are."""
+    """The names of a tree's branches."""
     return ("chosen", "rejected") if isinstance(subject.loaded.train[0], Pair) else ("response",)
 
 
 def _prompts_alone(subject: Subject) -> Encoded:
-    """Trees of a trunk each, for what looks at prompts."""
+    """Trees that have only a trunk, for the checks of prompts."""
     some = spread(subject.loaded.train, LOOKED_AT)
     return Encoded([PromptTree(ids, ()) for ids in subject.encoder.prompts([prompt_of(r) for r in some])])

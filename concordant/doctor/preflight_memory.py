@@ -1,4 +1,4 @@
-"""Whether the longest batch, the optimizer and the files of a run fit in."""
+"""Checks whether the longest batch, the optimizer and the files of a run fit in memory and on disk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from concordant.engines.protocol import Learner
 from concordant.training.disk import disk_free, disk_need
 
 BYTES = 4  # of a weight and of a moment: fp32
-FULL = 0.9  # share of memory or disk that leaves no room for what is not counted
+FULL = 0.9  # share of memory or disk that may be used; the rest is for needs that are not counted here
 
 
 def out_of_memory(learner: Learner, trees: Sequence[PromptTree]) -> Finding:
-    """The longest batch did not fit: said now, and not an hour into the run."""
+    """The finding that the longest batch does not fit in memory, before an hour of the run is lost."""
     limit, tokens = learner.describe().micro_batch_tokens, max(t.tokens for t in trees)
     return Finding(
         "memory",
@@ -31,7 +31,7 @@ def out_of_memory(learner: Learner, trees: Sequence[PromptTree]) -> Finding:
 
 
 def nearly_out_of_memory(learner: Learner) -> Finding | None:
-    """After a trial step: its peak, and Adam's two moments that are still to come, against what there is."""
+    """After a trial step: a warning if its peak and Adam's two moments, which come later, nearly fill the memory."""
     facts, memory = learner.describe(), learner.memory()
     moments = 2 * BYTES * facts.trained
     peak, total = memory.peak, memory.total
@@ -51,7 +51,7 @@ def nearly_out_of_memory(learner: Learner) -> Finding | None:
 
 
 def disk_space(path: Path, checkpoint: int, exported: int, train: TrainConfig) -> Finding | None:
-    """``checkpoint``, ``exported``: bytes of one checkpoint and of the model."""
+    """A finding if the disk is too small. ``checkpoint``, ``exported``: bytes of one checkpoint and of the model."""
     need, free = disk_need(checkpoint, exported, train), disk_free(path)
     if need <= FULL * free:
         return None

@@ -1,8 +1,6 @@
-"""What the very learner, objective and sampler of a stage show before its first step.
+"""Checks of a stage's own learner, objective and sampler before its first step.
 
-Nothing of the run moves: no weight, no gradient, no stream of random numbers, no module's mode.
-
-N response tokens, B branches.
+The checks change nothing of the run: no weight, no gradient, no stream of random numbers, no module's mode.
 """
 
 from __future__ import annotations
@@ -32,16 +30,16 @@ from concordant.engines.memory import is_out_of_memory
 from concordant.engines.protocol import Learner, Scorer
 
 LOOKED_AT = 64  # pairs whose accuracy is measured
-OPPOSITE, SURE = 0.25, 0.8  # accuracy below and loss above which a reward model knows the opposite of the labels
-SAMPLED = (4, 16)  # prompts and tokens the sampler is tried with
-# Nats a token that rounding may make: in fp32, and in bf16, whose logits have three digits.
+OPPOSITE, SURE = 0.25, 0.8  # a reward model with a lower accuracy and a higher loss contradicts the labels
+SAMPLED = (4, 16)  # prompts, and tokens of an answer, in the trial of the sampler
+# Difference by rounding, in nats a token: in fp32, and in bf16, whose logits have only three digits.
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
 def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Finding]:
-    """SFT, reward model, DPO: one step on the longest batch, and what must hold before the first.
+    """Checks for SFT, reward model and DPO: a trial step on the longest batch, and the state before the first step.
 
-    ``has_own_reference``: DPO from a reference that is not its start, which then differs from it rightly.
+    ``has_own_reference``: DPO has a reference other than its start, so the two are expected to differ.
     """
     learner, trees = algorithm.learner, algorithm.trees
     found: list[Finding] = []
@@ -49,7 +47,7 @@ def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Fin
         numbers = longest(trees, learner, algorithm.config.batch_size)
         found += trial_step(learner, [trees[i] for i in numbers], algorithm.objective(numbers))
         if any(finding.rule == "memory" and finding.severity == "error" for finding in found):
-            return found  # whatever else would be tried does not fit either
+            return found  # the other checks would not fit in memory either
         objective = algorithm.objective(numbers)
         if isinstance(objective, DPOObjective) and objective.needs_reference and not has_own_reference:
             found += start_of_dpo(learner, [trees[i] for i in numbers], objective)
@@ -60,7 +58,7 @@ def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Fin
 
 
 def check_ppo(algorithm: PPO, has_own_reference: bool) -> list[Finding]:
-    """The sampler, the reference and the ratio against the learner, and one step on the longest batch."""
+    """Checks for PPO: do sampler, reference and ratio agree with the learner, and does the longest batch fit?"""
     actor, critic = algorithm.actor, algorithm.critic
     found: list[Finding] = []
     with actor.rehearsal():
@@ -77,11 +75,11 @@ def check_ppo(algorithm: PPO, has_own_reference: bool) -> list[Finding]:
     return found
 
 
-# -- the longest batch, and whom its gradient reaches ---------------------------------------------
+# -- the longest batch, and the tensors that its gradient reaches ---------------------------------
 
 
 def longest(trees: Sequence[PromptTree], learner: Learner, batch_size: int) -> list[int]:
-    """Numbers of trees that fill a micro-batch, the longest first, one batch at most."""
+    """Numbers of trees that fill a micro-batch, the longest first, and at most ``batch_size`` of them."""
 
     facts = learner.describe()
 
@@ -101,7 +99,7 @@ def longest(trees: Sequence[PromptTree], learner: Learner, batch_size: int) -> l
 def trial_step(
     learner: Learner, trees: Sequence[PromptTree], objective: Objective, what: str = "model"
 ) -> list[Finding]:
-    """Forward and backward on ``trees``: does it fit in memory, is the ratio 1, and where does the gradient go?"""
+    """Forward and backward on ``trees``: do they fit in memory, is the ratio 1, and which tensors get a gradient?"""
     try:
         metrics = learner.forward_backward(trees, objective).result()
     except RunFailed as problem:
@@ -113,7 +111,7 @@ def trial_step(
 
 
 def gradients(learner: Learner, what: str = "model") -> list[Finding]:
-    """After a backward pass: every trained tensor has a gradient, no other has one, and it is a number."""
+    """After a backward pass: findings unless exactly the trained tensors have gradients, and all these are finite."""
     reached = learner.reached()
     trained = [row for row in reached if row.is_trained]
     missing = [row.name for row in trained if not row.came]
@@ -172,11 +170,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-# -- what holds before the first step -------------------------------------------------------------
+# -- properties before the first step -------------------------------------------------------------
 
 
 def rounding(learner: Learner) -> float:
-    """Nats a token that two passes over the same tokens may differ by."""
+    """The largest difference of two passes over the same tokens that rounding explains, in nats a token."""
     return ROUNDING[learner.describe().precision]
 
 
@@ -187,13 +185,13 @@ def logprobs(scorer: Scorer, trees: Sequence[PromptTree]) -> Tensor:
 
 
 def start_of_dpo(learner: Learner, trees: Sequence[PromptTree], objective: DPOObjective) -> list[Finding]:
-    """Policy = reference, so every log-ratio is 0 and the sigmoid loss is ln 2."""
+    """Check DPO's start: policy and reference are equal, so every log-ratio is 0 and the sigmoid loss is ln 2."""
     length_B = torch.tensor([b.response_length for t in trees for b in t.branches])
     logratio_B = sum_by_branch(logprobs(learner, trees), length_B) - objective.reference_B
     off = float((logratio_B.abs() / length_B).max())
     metrics = learner.evaluate(trees, objective).result()
     loss, accuracy = metrics["loss"], metrics["rewards/accuracies"]
-    slack = 1e-4 + objective.beta * rounding(learner) * float(length_B.max())  # what rounding may do to a margin
+    slack = 1e-4 + objective.beta * rounding(learner) * float(length_B.max())  # effect of rounding on a margin
     is_ln2 = objective.loss == "ipo" or abs(loss - math.log(2)) <= slack
     if off <= rounding(learner) and is_ln2:
         return []
@@ -207,7 +205,7 @@ def start_of_dpo(learner: Learner, trees: Sequence[PromptTree], objective: DPOOb
 
 
 def start_kl(trees: Sequence[PromptTree], actor: Learner, reference: Scorer) -> list[Finding]:
-    """The reference is the policy's start, so their KL is 0."""
+    """Check PPO's start: the reference is the policy's start, so their KL is 0."""
     off = float((logprobs(actor, trees) - logprobs(reference, trees)).abs().max())
     if off <= rounding(actor):
         return []
@@ -232,7 +230,7 @@ def _reference_is_not_the_start(
 
 
 def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None:
-    """PPO's probability ratio under the weights that sampled."""
+    """Check that PPO's probability ratio is 1 with the weights that made the samples."""
     mean, most = metrics.get("ratio/mean", 1.0), metrics.get("ratio/max", 1.0)
     if abs(mean - 1) <= tolerance and abs(most - 1) <= 10 * tolerance:
         return None
@@ -249,8 +247,11 @@ def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None
 
 
 def labels_at_start(learner: Learner, trees: Sequence[PromptTree], objective: Objective) -> list[Finding]:
-    """A model that is sure of the opposite of the labels has met swapped ones. A new head may rank few pairs right by
-    its luck, since answers have much in common, but it is sure of nothing: its loss is near ln 2."""
+    """Check for swapped labels: does a trained reward model confidently contradict them?
+
+    A new head may rank few pairs right by bad luck, because answers have much in common. But it is never confident, so
+    its loss is near ln 2.
+    """
     metrics = learner.evaluate(trees, objective).result()
     accuracy, loss = metrics["accuracy"], metrics["bradley_terry"]
     if accuracy >= OPPOSITE or loss < SURE or len(trees) < LOOKED_AT // 2:
@@ -273,7 +274,7 @@ def labels_at_start(learner: Learner, trees: Sequence[PromptTree], objective: Ob
 
 
 def sample(algorithm: PPO) -> Rollouts:
-    """A handful of short answers, from a stream of the doctor's own."""
+    """A few short answers, drawn with a random stream that only the doctor uses."""
     prompts, tokens = SAMPLED
     sampling = algorithm.config.sampling
     short = replace(sampling, n=1, max_new_tokens=min(tokens, sampling.max_new_tokens))
@@ -282,9 +283,9 @@ def sample(algorithm: PPO) -> Rollouts:
 
 
 def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) -> list[Finding]:
-    """What the sampler says a token's log-probability was, and what the learner says of the same token.
+    """Compare the log-probs that the sampler and the learner give to the same tokens.
 
-    ``is_known``: top-p or top-k was accepted by name, so a difference is expected.
+    ``is_known``: the user has accepted top-p or top-k sampling, so a difference is expected.
     """
     difference_N = (logprobs(actor, rollouts.trees) - rollouts.sampler_logprob_N).abs()
     mean, most = float(difference_N.mean()), float(difference_N.max())
@@ -305,7 +306,7 @@ def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) 
 
 
 def imagined(algorithm: PPO, actor: Learner) -> tuple[list[PromptTree], Experience]:
-    """A minibatch as long as one can be: the longest prompts, each answer at its limit, made of random tokens."""
+    """The longest possible minibatch: the longest prompts, with answers of random tokens as long as the limit."""
     config, stream = algorithm.config, torch_stream(algorithm.config.seed, "doctor/longest")
     sampling, vocabulary = config.sampling, len(algorithm.sampler.encoder.tokenizer)
     candidates = sorted(algorithm.prompts, key=_characters, reverse=True)[: config.train.batch_size]

@@ -1,4 +1,4 @@
-"""What the records show by themselves, before any tokenizer: for a data file and for the data of a run."""
+"""Checks of the records without a tokenizer, for a data file and for the data of a run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from concordant.data.records import Pair
 from concordant.data.splits import Loaded, reasons
 from concordant.doctor.finding import Finding
 
-LOOKED_AT = 20_000  # rows of a side that the card counts: half a second
-DROPPED = 0.1  # share of rows of no use that is worth a word
-REPEATED = 0.2  # share of rows that repeat an earlier one; a small world's good answers are few
-FEW = 50  # pairs below which a share of them says little
-LONGER_WINS = (0.65, 0.8)  # accuracy of "prefer the longer": worth knowing, and worth a warning
-NOISY = 0.25  # share of labels that point the other way; people agree with one another in 70–77 %
+LOOKED_AT = 20_000  # rows of train and of test that the card counts, in half a second
+DROPPED = 0.1  # a greater share of dropped rows is reported
+REPEATED = 0.2  # a greater share of repeated rows is reported; in a small world, few good answers exist
+FEW = 50  # with fewer pairs, a share of them says little
+LONGER_WINS = (0.65, 0.8)  # accuracy of "prefer the longer" that gives a note, and one that gives a warning
+NOISY = 0.25  # a greater share of wrong labels is reported; people agree with one another on 70–77 % of pairs
 
 
 def check_records(loaded: Loaded[Any], card: DataCard | None = None) -> list[Finding]:
-    """``card``: of the same records, where there is one already."""
+    """All findings about the records. ``card`` is their data card, if there is one already."""
     card = card or make_card(
         loaded.train[:LOOKED_AT], loaded.test[:LOOKED_AT], source="", seed=0, rows_read=loaded.rows_read
     )
@@ -43,7 +43,7 @@ def percent(share: float) -> str:
 
 
 def dropped_rows(loaded: Loaded[Any]) -> Finding | None:
-    """Rows that were read and could not be used."""
+    """Were many rows dropped?"""
     share = loaded.dropped.total() / max(1, loaded.rows_read)
     if share <= DROPPED:
         return None
@@ -60,7 +60,7 @@ def dropped_rows(loaded: Loaded[Any]) -> Finding | None:
 
 
 def data_repeated(card: DataCard) -> Finding | None:
-    """Rows whose prompt and answers an earlier row has."""
+    """Do many rows have the prompt and the answers of an earlier row?"""
     rows = sum(card.rows.values())
     share = card.duplicate_rows / max(1, rows)
     if share <= REPEATED:
@@ -77,7 +77,7 @@ def data_repeated(card: DataCard) -> Finding | None:
 
 
 def leaking_prompts(loaded: Loaded[Any]) -> Finding | None:
-    """Held-out prompts that are in the training data, letter case and spacing aside."""
+    """Are held-out prompts in the training data too? Letter case and spacing are ignored."""
     known = {_letters(prompt_of(record)) for record in loaded.train}
     heldout = {prompt_of(record) for record in loaded.test}
     shared = {prompt for prompt in heldout if _letters(prompt) in known}
@@ -106,7 +106,7 @@ def _letters(prompt: Messages) -> tuple[str, ...]:
 
 
 def chosen_is_longer(card: DataCard) -> Finding | None:
-    """How far length alone explains the labels."""
+    """Does length alone explain many of the labels?"""
     (low, high), longer_wins, pairs = LONGER_WINS, card.longer_preferred, card.kinds.get(KINDS[Pair], 0)
     if longer_wins is None or pairs < FEW or max(longer_wins, 1 - longer_wins) < low:
         return None
@@ -129,7 +129,7 @@ def chosen_is_longer(card: DataCard) -> Finding | None:
 
 
 def labels(pairs: Sequence[Pair]) -> Finding | None:
-    """Labels that point the other way: by the data's own margins or probabilities, else by pairs asked twice."""
+    """Are many labels wrong? The data's margins or probabilities tell; without them, pairs that occur several times."""
     known = list(_known_to_be_wrong(pairs))
     if len(known) >= FEW:
         share, how = sum(known) / len(known), "by the data's own margin or probability"
@@ -171,7 +171,7 @@ def _known_to_be_wrong(pairs: Iterable[Pair]) -> Iterator[bool]:
 
 
 def _noise_of_repeated(pairs: Iterable[Pair]) -> float | None:
-    """Share of flipped labels ε, from how often two votes on one pair disagree: that is 2ε(1-ε). None for few votes."""
+    """The share ε of flipped labels; two votes on a pair disagree in 2ε(1-ε) of cases. None if there are few votes."""
     votes: defaultdict[tuple[Messages, frozenset[str]], Counter[str]] = defaultdict(Counter)
     for pair in pairs:
         votes[pair.prompt, frozenset((pair.chosen, pair.rejected))][pair.chosen] += 1

@@ -1,4 +1,4 @@
-"""What the chat template makes of the data: text that was through a template before, and thoughts that are lost."""
+"""Checks of the chat template's effect on the data, e.g. data that is already templated, and lost thoughts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from concordant.data.records import Demonstration, Message, Record
 from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_records import percent
 
-MEASURED = 200  # records rendered again, to see whether their thoughts are learnt
+MEASURED = 200  # records rendered again to check whether their thoughts are learnt
 _CLOSES = "</think>"
 
 
 def check_template(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]) -> list[Finding]:
-    """``records``: some of those that ``encoded`` was made of, evenly spread."""
+    """All findings about the template. ``records`` are an evenly spread part of the records behind ``encoded``."""
     found = [
         templated_text(encoder, records),
         thought_lost(encoder, records),
@@ -27,7 +27,7 @@ def check_template(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Rec
 
 
 def templated_text(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | None:
-    """Rows whose text holds special tokens of the tokenizer, as text does that was through a template before."""
+    """Do rows hold special tokens in their text? Such text has usually been through a chat template before."""
     seen: Counter[str] = Counter()
     rows = 0
     special = _special_texts(encoder.tokenizer)
@@ -53,14 +53,14 @@ def templated_text(encoder: ChatEncoder, records: Sequence[Record]) -> Finding |
 
 
 def _special_texts(tokenizer: Any) -> list[str]:
-    """Special tokens that nobody types: a mark around a word, such as <|im_end|>, </s> or [INST]."""
+    """Special tokens that nobody types, such as <|im_end|>, </s> or [INST]. Plain words are left out."""
     known = {*tokenizer.all_special_tokens}
     known |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return sorted(token for token in known if len(token) > 2 and not token.isalnum())
 
 
 def thought_lost(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | None:
-    """Answers whose thought is in the data and not in what is learnt."""
+    """Are there answers whose thought is in the data but not among the learnt tokens?"""
     thinking = [d for record in records if (d := _thinking(record)) is not None][:MEASURED]
     if not thinking:
         return None
@@ -88,7 +88,7 @@ def thought_lost(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | N
 
 
 def _thinking(record: Record) -> Demonstration | None:
-    """The dialogue with its last answer, where this answer has a thought."""
+    """The dialogue with its last answer, if this answer has a thought; else None."""
     if isinstance(record, Demonstration):
         last = record.messages[-1]
         before = record.messages[:-1]
@@ -102,7 +102,7 @@ def _thinking(record: Record) -> Demonstration | None:
 
 
 def generation_opens_more(encoder: ChatEncoder, encoded: Encoded) -> Finding | None:
-    """Answers that are learnt behind another text than the one generation begins with."""
+    """Does the prompt of generation end with a text that learnt answers do not have before them?"""
     answers = sum(len(tree.branches) for tree in encoded.trees)
     if not encoded.apart or not answers:
         return None

@@ -1,4 +1,4 @@
-"""What the encoded data shows: masks, end tokens, special tokens twice, a template that loses turns, what was cut."""
+"""Checks of the encoded data: masks, end tokens, doubled special tokens, lost turns, dropped and cut rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from concordant.doctor.finding import Finding, Severity
 from concordant.doctor.preflight_records import percent
 from concordant.doctor.preflight_template import check_template
 
-LOOKED_AT = 2_000  # trees, evenly spread: a fault of one in a hundred is in twenty of them
-MEASURED = 200  # records encoded again without limits, to say which limit would do
-CUT = 0.05  # share of rows dropped or cut for their length that is worth a word
+LOOKED_AT = 2_000  # trees, evenly spread; a fault of one row in a hundred is in about twenty of them
+MEASURED = 200  # records encoded again without limits, to find limits that fit
+CUT = 0.05  # a greater share of rows dropped or cut for their length is reported
 TOO_LONG = ("prompt too long", "response too long", "longer than the model reads")  # ChatEncoder's reasons
 TURNS = (
     Message("user", "alpha question one"),
@@ -29,7 +29,7 @@ TURNS = (
 
 
 def check_tokens(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]) -> list[Finding]:
-    """``records`` are those that ``encoded`` was made of; trees of prompts alone have no branch."""
+    """All findings about the tokens. ``encoded`` was made from ``records``; a tree of a prompt alone has no branch."""
     trees = spread(encoded.trees, LOOKED_AT)
     found = [
         masked_rows(trees, encoded, encoder),
@@ -43,12 +43,12 @@ def check_tokens(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Recor
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most ``count`` of the items, evenly spaced."""
+    """At most ``count`` items, evenly spaced."""
     return list(items[:: max(1, -(-len(items) // count))])
 
 
 def masked_rows(trees: Sequence[PromptTree], encoded: Encoded, encoder: ChatEncoder) -> Finding | None:
-    """Rows in which no token is learnt: whole in the batch, or dropped because nothing was left."""
+    """Are there rows without a learnt token, kept in the data or dropped for this reason?"""
     branches = [b for t in trees for b in t.branches]
     empty = sum(b.response_length == 0 for b in branches)
     dropped = encoded.dropped["nothing left to learn"]
@@ -73,7 +73,7 @@ def masked_rows(trees: Sequence[PromptTree], encoded: Encoded, encoder: ChatEnco
 
 
 def end_of_response(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Finding | None:
-    """Responses whose end token is outside the mask, or not there; those that a limit has cut aside."""
+    """Do responses lack an end token, or is it outside the mask? Responses that a limit has cut do not count."""
     branches = [b for t in trees for b in t.branches if b.response_length]
     open_ended = [b for b in branches if not _ends_are_learnt(b, encoder)]
     if not open_ended:
@@ -98,7 +98,7 @@ def end_of_response(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Findin
 
 
 def _ends_are_learnt(branch: Branch, encoder: ChatEncoder) -> bool:
-    """Every run of learnt tokens is a turn and closes with an end token; the last may have been cut."""
+    """Whether every turn, i.e. unbroken sequence of learnt tokens, ends with an end token. The last may be cut."""
     mask_T, ids_T = branch.is_response_T.numpy(), branch.ids_T.numpy()
     last_T = mask_T & ~np.append(mask_T[1:], False)
     closed = np.isin(ids_T[last_T], encoder.end_ids)
@@ -112,9 +112,9 @@ def _ends(branch: Branch, encoder: ChatEncoder) -> bool:
 
 
 def double_special(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Finding | None:
-    """Two BOS at the start of a prompt, or two end tokens after a response."""
+    """Do prompts begin with two BOS tokens, or responses end with two end tokens?"""
     bos, ends = encoder.tokenizer.bos_token_id, encoder.end_ids
-    starts = sum(bos is not None and t.prompt_P[:2].tolist() == [bos, bos] for t in trees)
+    starts = sum(bos is not None and t.prompt_T[:2].tolist() == [bos, bos] for t in trees)
     branches = [b for t in trees for b in t.branches]
     stops = sum(len(b.ids_T) > 1 and all(i in ends for i in b.ids_T[-2:].tolist()) for b in branches)
     if not starts and not stops:
@@ -134,7 +134,7 @@ def double_special(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Finding
 
 
 def template_turns(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | None:
-    """Three turns through the template: is every word still there, and in order?"""
+    """Does the template keep every word of three turns, in their order?"""
     lost = _lost_turn(encoder)
     if lost is None:
         return None
@@ -155,7 +155,7 @@ def template_turns(encoder: ChatEncoder, records: Sequence[Record]) -> Finding |
 
 
 def _lost_turn(encoder: ChatEncoder) -> tuple[str, str] | None:
-    """Whose words are lost ("" for all), and the sentence on it."""
+    """(the role whose words are lost, or "" for the whole dialogue; a sentence that says so), or None if none are."""
     try:
         text = encoder.render(TURNS)
     except UserError as refused:
@@ -168,11 +168,11 @@ def _lost_turn(encoder: ChatEncoder) -> tuple[str, str] | None:
 
 
 def truncation(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]) -> Finding | None:
-    """Rows dropped, or cut, because they are longer than the limits."""
+    """Were many rows dropped or cut because they are longer than the limits?"""
     dropped = {reason: encoded.dropped[reason] for reason in TOO_LONG if encoded.dropped[reason]}
     cut = Counter[str]()
     for tree in encoded.trees:
-        cut["prompts cut"] += len(tree.prompt_P) >= encoder.limits.prompt
+        cut["prompts cut"] += len(tree.prompt_T) >= encoder.limits.prompt
         cut["responses cut"] += any(
             len(b.ids_T) >= encoder.limits.response and not _ends(b, encoder) for b in tree.branches
         )
@@ -195,14 +195,14 @@ def truncation(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]
 
 
 def _longest(encoder: ChatEncoder, records: Sequence[Record]) -> tuple[int, int]:
-    """Tokens that 99 % of prompts and of responses have at most."""
+    """The lengths in tokens that 99 % of the prompts, and 99 % of the responses, do not exceed."""
     free = ChatEncoder(encoder.tokenizer, Limits(), encoder.kind)
     some = spread(records, MEASURED)
     trees = [
         *free.pairs([r for r in some if isinstance(r, Pair)]).trees,
         *free.demonstrations([r for r in some if isinstance(r, Demonstration)]).trees,
     ]
-    prompts = [len(t.prompt_P) for t in trees] or [len(ids) for ids in free.prompts([prompt_of(r) for r in some])]
+    prompts = [len(t.prompt_T) for t in trees] or [len(ids) for ids in free.prompts([prompt_of(r) for r in some])]
     responses = [len(b.ids_T) for t in trees for b in t.branches] or [encoder.limits.response]
     response = min(_nearly_longest(responses), encoder.limits.total - 1)
     return min(_nearly_longest(prompts), encoder.limits.total - response), response

@@ -30,8 +30,8 @@ def preview(encoder: ChatEncoder, trees: Sequence[PromptTree], names: Sequence[s
     for number in range(count):
         tree = trees[number * len(trees) // count]
         page.append(f"{number + 1} ", "bold")
-        page.append(f"prompt, {len(tree.prompt_P)} tokens: ")
-        page.append_text(_tokens(encoder, tree.prompt_P.tolist(), [False] * len(tree.prompt_P), TRUNK_ENDS))
+        page.append(f"prompt, {len(tree.prompt_T)} tokens: ")
+        page.append_text(_tokens(encoder, tree.prompt_T.tolist(), [False] * len(tree.prompt_T), TRUNK_ENDS))
         for name, branch in zip(names, tree.branches, strict=False):
             page.append(f"\n  {name}, {branch.response_length} of {len(branch.ids_T)} tokens in the mask: ")
             page.append_text(_branch(encoder, branch))

@@ -1,4 +1,4 @@
-"""Findings on the terminal: the gravest first. Text from data is shown as it is, never as markup."""
+"""Findings on the terminal, the most severe first. Text from data is shown as plain text, never as markup."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NAMES: dict[Severity, str] = {"info": "note", "warning": "warning", "error": "er
 
 
 def by_gravity(findings: Sequence[Finding]) -> list[Finding]:
-    """Errors, then warnings, then the rest; each in the order found."""
+    """Errors first, then warnings, then the rest; those of one severity in the order in which they were found."""
     return sorted(findings, key=lambda f: -SEVERITIES.index(f.severity))
 
 
 def finding_text(finding: Finding) -> Text:
-    """What was seen, why it matters, the likely cause, the cure, the page; of a note what was seen and the cure."""
+    """The evidence, why it matters, the likely cause, the cure and the page. A note has no reason and no cause."""
     where = "" if finding.step is None else f"step {finding.step}: "
     text = Text.assemble((f"{finding.severity} {finding.rule}", COLOUR[finding.severity]), "  ")
     text.append(where + _line(finding.seen))
@@ -32,13 +32,13 @@ def finding_text(finding: Finding) -> Text:
 
 
 def facts_text(facts: Mapping[str, str]) -> Text:
-    """``name  value``, a line each."""
+    """One line ``name  value`` for each fact."""
     width = max(map(len, facts), default=0)
     return Text("\n").join(Text.assemble((f"{name:<{width}}  ", "dim"), _line(value)) for name, value in facts.items())
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """``1 error, 2 warnings``, or that nothing was found."""
+    """``1 error, 2 warnings``, or ``nothing found``."""
     counts = {s: sum(f.severity == s for f in findings) for s in reversed(SEVERITIES)}
     words = [f"{n} {NAMES[s]}{'' if n == 1 else 's'}" for s, n in counts.items() if n]
     return ", ".join(words) or "nothing found"

@@ -1,4 +1,4 @@
-"""What a rule of the doctor is: a pure function from a run's history to what is wrong with it, or nothing."""
+"""A rule of the doctor: a pure function that takes a run's history and returns a finding or None."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from concordant.doctor.finding import Finding, Severity
 from concordant.doctor.history import History
 
 ALL = ("sft", "reward", "dpo", "ppo")
-CHANCE = math.log(2)  # nats: the pair loss of a coin
-EARLY = 0.25  # of a run: before it nothing has had its time
-HALF = 0.5  # of a run: before it hard data and a careful rate look like nothing being learnt
+CHANCE = math.log(2)  # nats: the loss of a model that ranks pairs by chance
+EARLY = 0.25  # share of a run; before it, it is too early for most rules
+HALF = 0.5  # share of a run; before it, hard data or a low learning rate can look as if nothing were learnt
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """What a check saw: the part of a finding that differs from run to run."""
+    """The result of a check: the part of a finding that differs between runs."""
 
     severity: Severity
     seen: str  # the evidence, with its numbers
@@ -28,7 +28,7 @@ class Sign:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``is_symptom``: it says that something is wrong and not what; unsaid where a cause is known."""
+    """``is_symptom``: the rule says that something is wrong but not why. It is silent if a cause is known."""
 
     name: str
     stages: tuple[str, ...]

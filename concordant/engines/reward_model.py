@@ -292,14 +292,14 @@ class RewardModel:
         score. A response that is too long by itself loses the tokens before its end token.
         """
         limit = self._longest()
-        if len(tree.prompt_P) + max(len(b.ids_T) for b in tree.branches) <= limit:
+        if len(tree.prompt_T) + max(len(b.ids_T) for b in tree.branches) <= limit:
             return [tree]
         fitted = []
         for branch in tree.branches:
             ids_T = branch.ids_T
             if len(ids_T) >= limit:
                 ids_T = torch.cat([ids_T[: limit - 2], ids_T[-1:]])
-            prompt = self._without_start(tree.prompt_P.tolist(), limit - len(ids_T))
+            prompt = self._without_start(tree.prompt_T.tolist(), limit - len(ids_T))
             fitted.append(PromptTree(torch.tensor(prompt), (Branch.response(ids_T),)))
         return fitted
 

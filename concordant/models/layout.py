@@ -48,7 +48,7 @@ def check_layout(model: PreTrainedModel) -> Layout:
 
 def _trees_are_exact(model: PreTrainedModel, length: int) -> bool:
     trees = random_trees(model, length)
-    rows = torch.stack([torch.cat([t.prompt_P, b.ids_T]) for t in trees for b in t.branches]).to(model.device)
+    rows = torch.stack([torch.cat([t.prompt_T, b.ids_T]) for t in trees for b in t.branches]).to(model.device)
     batch = lay_out(trees).to(model.device)
     plain = _response_states(run_backbone(model, rows), lay_out(trees, Layout.FLAT))
     scale = plain.square().mean().sqrt()

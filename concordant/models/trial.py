@@ -31,8 +31,8 @@ def random_trees(model: PreTrainedModel, length: int) -> list[PromptTree]:
 def two_rows(model: PreTrainedModel) -> tuple[Tensor, int]:
     """Two plain rows, (2, L), that begin with the same tokens, and the number of these tokens."""
     (tree, _) = random_trees(model, 2 * CHECK_WINDOW + 1)
-    rows = torch.stack([torch.cat([tree.prompt_P, b.ids_T]) for b in tree.branches])
-    return rows.to(model.device), len(tree.prompt_P)
+    rows = torch.stack([torch.cat([tree.prompt_T, b.ids_T]) for b in tree.branches])
+    return rows.to(model.device), len(tree.prompt_T)
 
 
 def close(given: Tensor, wanted: Tensor) -> bool:

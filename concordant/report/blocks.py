@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from concordant.data.records import Message
 
-# C0 and C1 controls but tab and newline, lone surrogates, and marks that turn the reading direction of what follows
+# C0 and C1 controls except tab and newline, lone surrogates, and marks that change the reading direction of text
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 

@@ -43,13 +43,13 @@ class Column:
 
 
 COLUMNS = (
-    Column(name="gold", meaning="mean true quality of the answers, 0 to 1; never trained on",
+    Column(name="gold", meaning="mean true quality of the answers, 0 to 1; no policy was trained on it",
            cell=lambda s: number(s.gold_mean), known=lambda s: s.gold_mean is not None),
     Column(name="judge", meaning="mean score by a reward model that no policy was trained on",
            cell=lambda s: number(s.judge_mean), known=lambda s: s.judge_mean is not None),
     Column(name="win rate", meaning="prompts won against the baseline, ties half, with the 95 % interval over prompts",
            cell=win_rate, known=lambda s: s.win_rate is not None),
-    Column(name="reward", meaning="mean score by the proxy, the reward that was trained on",
+    Column(name="reward", meaning="mean score by the proxy, the reward that the policies were trained on",
            cell=lambda s: number(s.reward_mean), known=lambda s: s.reward_mean is not None),
     Column(name="reward sd", meaning="standard deviation of that reward over prompts",
            cell=lambda s: number(s.reward_std), known=lambda s: s.reward_std is not None),
@@ -105,11 +105,11 @@ def _caveats(evaluation: Evaluation) -> list[Block]:
     if lead is not None and len(ranking) > 2:
         ahead = f"{ranking[0]} is ahead of {ranking[1]}, the second best, by {number(lead.mean)}"
         interval = f" (95 % interval {between(lead.interval)})" if lead.interval else ""
-        doubt = ": too close to call on these prompts" if within_noise(lead) else ""
+        doubt = ": these prompts do not show which of them is better" if within_noise(lead) else ""
         blocks.append(Paragraph(f"{ahead}{interval}{doubt}."))
     if evaluation.decided_by == "reward":
         warning = "Nothing but the proxy scored these answers. The policies were trained to raise it, so its wins"
-        blocks.append(Paragraph(f"{warning} prove nothing about quality: name a judge that was never trained on."))
+        blocks.append(Paragraph(f"{warning} prove nothing about quality: name a judge that no policy was trained on."))
     return blocks
 
 
@@ -150,9 +150,10 @@ def _over_optimisation(evaluation: Evaluation) -> list[Block]:
     if not lines:
         return []
     text = (
-        f"A policy learns to please the proxy, and some of that is the proxy's error. Below, each policy's gain over"
-        f" {evaluation.baseline} on the same answers, by the proxy and by a scorer that was never trained on, both in"
-        f" standard deviations (sd) of {evaluation.baseline}'s answers; at 100 % it confirms all of the gain."
+        f"A policy learns to please the proxy, and part of its gain is the proxy's error. Below is each policy's gain"
+        f" over {evaluation.baseline} on the same answers, by the proxy and by a scorer that no policy was trained on."
+        f" Both are in standard deviations (sd) of {evaluation.baseline}'s answers. At 100 %, the scorer confirms all"
+        " of the gain."
     )
     return [Heading("Over-optimisation: how much of the gain survives"), Paragraph(text), Bullets(tuple(lines))]
 

@@ -214,7 +214,7 @@ def _points(evaluation: Evaluation, truth: str) -> list[_Point]:
 
 
 def _name_axes(grid: NDArray[Any], truth: str) -> None:
-    below = "Gold: the true quality" if truth == "gold" else "Judge: a score that was never trained on"
+    below = "Gold: the true quality" if truth == "gold" else "Judge: a score that no policy was trained on"
     grid[0][0].set(title="Proxy: the reward that was trained on", ylabel="proxy reward, held-out mean")
     grid[1][0].set(title=below, ylabel=f"{truth}, held-out mean", xlabel="KL from the reference, nats a response")
     if len(grid[0]) > 1:

@@ -26,7 +26,7 @@ def findings_blocks(findings: Mapping[str, Sequence[Event]]) -> list[Block]:
         lines += [f"{run}, {_when(e)}, {e['severity']}: {_sentence(e)}" for e in events]
         if not events:
             lines.append(f"{run}: nothing found")
-    return [Heading("What the doctor said of the runs"), Paragraph(_WHAT), Bullets(tuple(lines))]
+    return [Heading("Findings of the doctor in the runs"), Paragraph(_WHAT), Bullets(tuple(lines))]
 
 
 _ORDER = {"error": -2, "warning": -1}

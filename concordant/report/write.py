@@ -26,25 +26,28 @@ LIBRARIES = ("concordant", "torch", "transformers", "numpy")
 
 CAPTIONS = {
     "reward_comparison.png": (
-        "Histogram of every policy's answers, one row a policy, by each scorer.",
-        "How the answers to the held-out prompts are spread. Each row is one policy, its height scaled to its own"
-        " peak; the black line and the number are its mean, the dashed line the baseline's mean. The outermost half"
-        " percent of a policy's answers may stand in the end bins.",
+        "Histograms of the scores of every policy's answers by each scorer, with one row for each policy.",
+        "The distribution of the scores of the answers to the held-out prompts. Each row is one policy and is scaled"
+        " to its own peak. The black line and the number are the policy's mean, and the dashed line is the baseline's"
+        " mean. The outermost half percent of a policy's answers may be counted in the end bins.",
     ),
     "proxy_vs_gold.png": (
         "The proxy reward and the true quality against KL and over training.",
-        "The proxy above, what it stands for below; against the distance from the reference on the left, over"
-        " training on the right. Diamonds are the evaluated policies, hollow where the KL is a bound. Where the"
-        " upper line goes on rising and the lower one does not, the proxy is over-optimised.",
+        "The proxy is above, and the quality that it stands for is below. The left side shows both against the"
+        " distance from the reference, the right side over training. Diamonds are the evaluated policies; a hollow"
+        " diamond means that the KL is a bound. Where the upper line continues to rise and the lower one does not,"
+        " the proxy is over-optimised.",
     ),
     "rlhf_training_curves.png": (
-        "Curves of every training run, one panel a metric.",
-        "Training of every stage. Lines are training batches, averaged over neighbouring steps; dots are held-out.",
+        "Curves of every training run, with one panel for each metric.",
+        "The training of every stage. Lines are training batches, averaged over neighbouring steps. Dots are held-out"
+        " data.",
     ),
     "reward_calibration.png": (
         "The reward model's calibration, and its accuracy by length difference.",
-        "Left: for pairs with this confidence, how many it ranks as people did. Right: its accuracy where the"
-        " chosen answer is longer, as long, or shorter; a model that has learned length alone is right on one side.",
+        "Left: the share of pairs that the reward model ranks as people did, by its confidence. Right: its accuracy"
+        " if the chosen answer is longer, as long, or shorter. A model that has learned only length is right on only"
+        " one side.",
     ),
 }
 

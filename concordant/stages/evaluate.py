@@ -141,7 +141,7 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
     bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
     is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
     is_comparable = is_comparable and all(
-        len(tree.prompt_P) + len(branch.ids_T) <= positions(reference.model)
+        len(tree.prompt_T) + len(branch.ids_T) <= positions(reference.model)
         for tree in trees
         for branch in tree.branches
     )

@@ -93,10 +93,10 @@ def test_a_batch_takes_the_reference_of_its_own_pairs():
 def test_the_reference_counts_response_tokens_in_full_softmax():
     policy, (one, *_) = learner(), pairs()
     for branch, value in zip(one.branches, reference_logprobs(policy, [one]), strict=True):
-        row = torch.cat([one.prompt_P, branch.ids_T])[None]
+        row = torch.cat([one.prompt_T, branch.ids_T])[None]
         with torch.no_grad():
             table = policy.network.model(row).logits[0].log_softmax(-1)
-        by_hand = sum(table[len(one.prompt_P) - 1 + i, token] for i, token in enumerate(branch.ids_T))
+        by_hand = sum(table[len(one.prompt_T) - 1 + i, token] for i, token in enumerate(branch.ids_T))
         assert value == pytest.approx(float(by_hand), abs=1e-4)
 
 

@@ -64,7 +64,7 @@ def test_answers_stand_with_their_prompts_and_the_version_is_stamped():
     assert rollouts.group_B.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     encoder = ChatEncoder(policy.tokenizer)
     for tree, prompt in zip(rollouts.trees, PROMPTS, strict=True):
-        assert torch.equal(tree.prompt_P, encoder.prompts([prompt.messages])[0])
+        assert torch.equal(tree.prompt_T, encoder.prompts([prompt.messages])[0])
 
 
 def test_no_prompt_and_no_response_is_longer_than_the_model_reads(capsys):
@@ -77,9 +77,9 @@ def test_no_prompt_and_no_response_is_longer_than_the_model_reads(capsys):
     prompts = [Prompt((Message("user", "the owl is brown " * 75),)), Prompt((Message("user", "the owl"),))]
     for _ in range(2):
         rollouts = sampler(prompts, SamplingConfig(max_new_tokens=512), seed=0)
-        assert [len(t.prompt_P) + len(t.branches[0].ids_T) for t in rollouts.trees] == [64, 64]
-        assert len(rollouts.trees[0].prompt_P) == 32
+        assert [len(t.prompt_T) + len(t.branches[0].ids_T) for t in rollouts.trees] == [64, 64]
+        assert len(rollouts.trees[0].prompt_T) == 32
     said = "the model reads 64 tokens: 2 of 2 prompts leave a response fewer than the 512 tokens"
     assert " ".join(capsys.readouterr().err.split()).count(said) == 1
     short = sampler(prompts, SamplingConfig(max_new_tokens=4), seed=0)
-    assert len(short.trees[0].prompt_P) == 60, "no more of a prompt is cut than the response needs"
+    assert len(short.trees[0].prompt_T) == 60, "no more of a prompt is cut than the response needs"

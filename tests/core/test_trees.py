@@ -25,7 +25,7 @@ def test_every_token_once_in_its_place_however_cut(shapes, layout, max_tokens):
     trees = make(shapes)
     batches = micro_batches(trees, layout, max_tokens)
     tokens = [i for t in trees for b in t.branches for i in b.ids_T.tolist()]
-    before = [([*t.prompt_P.tolist(), *b.ids_T.tolist()]) for t in trees for b in t.branches]
+    before = [([*t.prompt_T.tolist(), *b.ids_T.tolist()]) for t in trees for b in t.branches]
     predicted = {}
     for batch in batches:
         flat = batch.ids_RL.flatten()
@@ -45,7 +45,7 @@ def test_a_tree_is_never_split_and_the_longest_comes_first(shapes, layout, max_t
     batches = micro_batches(make(shapes), layout, max_tokens)
     seen = [set(b.tree_B.tolist()) for b in batches]
     assert sum(map(len, seen)) == len(shapes) == len(set().union(*seen))
-    longest = max(t.tokens if layout is Layout.TREE else len(t.prompt_P) + max(len(b.ids_T) for b in t.branches)
+    longest = max(t.tokens if layout is Layout.TREE else len(t.prompt_T) + max(len(b.ids_T) for b in t.branches)
                   for t in make(shapes))  # fmt: skip
     assert batches[0].ids_RL.shape[1] >= longest
 

@@ -37,7 +37,7 @@ TURNS = (
 
 
 def ids_of(tree, number=0):
-    return torch.cat([tree.prompt_P, tree.branches[number].ids_T]).tolist()
+    return torch.cat([tree.prompt_T, tree.branches[number].ids_T]).tolist()
 
 
 # -- ends and beginnings --------------------------------------------------------------------------
@@ -70,9 +70,9 @@ def test_bos_stands_once_and_first_where_there_is_one(name):
 def test_the_prompt_is_what_sampling_is_given_and_holds_no_answer(name):
     encoder = encoder_of(name)
     (tree,) = encoder.pairs([PAIR]).trees
-    assert torch.equal(tree.prompt_P, encoder.prompts([QUESTION])[0])
+    assert torch.equal(tree.prompt_T, encoder.prompts([QUESTION])[0])
     plain = tokenizer_of(name)(encoder.render(QUESTION), add_special_tokens=False)["input_ids"]
-    assert tree.prompt_P.tolist()[-len(plain) :] == plain and len(tree.prompt_P) - len(plain) in (0, 1)
+    assert tree.prompt_T.tolist()[-len(plain) :] == plain and len(tree.prompt_T) - len(plain) in (0, 1)
 
 
 @every
@@ -141,7 +141,7 @@ def test_a_later_turn_has_the_ids_that_sampling_it_would_have(name):
     learnt = ids_of(encoder.demonstrations([Demonstration(TURNS, 1)]).trees[0])
     last = encoder.demonstrations([Demonstration(TURNS, 3)]).trees[0]
     assert learnt == ids_of(last)
-    assert torch.equal(last.prompt_P, encoder.prompts([TURNS[:3]])[0])
+    assert torch.equal(last.prompt_T, encoder.prompts([TURNS[:3]])[0])
 
 
 def test_a_template_that_rewrites_history_makes_a_tree_of_every_turn():
@@ -150,7 +150,7 @@ def test_a_template_that_rewrites_history_makes_a_tree_of_every_turn():
     assert encoded.record == [0, 0, 1]
     first, second, single = encoded.trees
     assert ids_of(first) == ids_of(single)
-    assert torch.equal(second.prompt_P, encoder.prompts([TURNS[:3]])[0])
+    assert torch.equal(second.prompt_T, encoder.prompts([TURNS[:3]])[0])
     assert all(b.is_response_T.all() for t in encoded.trees for b in t.branches)
 
 
@@ -168,7 +168,7 @@ def test_white_space_that_the_template_trims_is_neither_learnt_nor_scored(name):
 def test_the_first_response_to_learn_may_be_a_later_one():
     (tree,) = encoder_of("builtin").demonstrations([Demonstration(TURNS, 3)]).trees
     assert tree.branches[0].response_length == len(tree.branches[0].ids_T)
-    assert "fox" in tokenizer_of("builtin").decode(tree.prompt_P)
+    assert "fox" in tokenizer_of("builtin").decode(tree.prompt_T)
 
 
 # -- system messages ------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_a_system_message_reaches_the_prompt(name):
     system = Message("system", "Answer shortly.")
     encoder = encoder_of(name)
     (tree,) = encoder.pairs([Pair((system, *QUESTION), "In a tree.", "In a den.")]).trees
-    text = tokenizer_of(name).decode(tree.prompt_P)
+    text = tokenizer_of(name).decode(tree.prompt_T)
     assert text.index("Answer shortly.") < text.index("owl")
 
 
@@ -214,7 +214,7 @@ def test_a_prompt_is_cut_at_its_start_behind_its_bos(name):
     (whole,) = encoder_of(name).prompts([long])
     (sampled,) = encoder.prompts([long])
     (tree,) = encoder.trees([long], [["yes"]]).trees
-    assert torch.equal(sampled, tree.prompt_P) and len(sampled) == 20
+    assert torch.equal(sampled, tree.prompt_T) and len(sampled) == 20
     kept = 19 if name in made.BOS else 20
     assert torch.equal(sampled[-kept:], whole[-kept:]) and sampled[-20] == (whole[0] if kept == 19 else whole[-20])
 
@@ -242,7 +242,7 @@ def test_no_tree_is_without_something_to_learn(name, too_long):
         encoder = encoder_of(name, prompt=limit, response=limit, too_long=too_long)
         encoded = encoder.demonstrations([Demonstration(TURNS, 1), Demonstration(TURNS, 3)])
         assert all(b.response_length > 0 for t in encoded.trees for b in t.branches)
-        assert all(len(t.prompt_P) <= limit and len(b.ids_T) <= limit for t in encoded.trees for b in t.branches)
+        assert all(len(t.prompt_T) <= limit and len(b.ids_T) <= limit for t in encoded.trees for b in t.branches)
         assert len(encoded.trees) + encoded.dropped.total() == 2
 
 
@@ -250,11 +250,11 @@ def test_what_a_model_has_no_positions_for_is_dropped_or_loses_its_start():
     """Prompt and longest answer together, whatever their own limits say."""
     (whole,) = encoder_of("builtin").pairs([PAIR]).trees
     longest = max(len(b.ids_T) for b in whole.branches)
-    room = len(whole.prompt_P) - 3
+    room = len(whole.prompt_T) - 3
     encoded = encoder_of("builtin", total=room + longest).pairs([PAIR])
     assert not encoded.trees and encoded.dropped == {"longer than the model reads": 1}
     (tree,) = encoder_of("builtin", total=room + longest, too_long="cut_prompt_start").pairs([PAIR]).trees
-    assert torch.equal(tree.prompt_P, whole.prompt_P[3:])
+    assert torch.equal(tree.prompt_T, whole.prompt_T[3:])
     assert all(torch.equal(a.ids_T, b.ids_T) for a, b in zip(tree.branches, whole.branches, strict=True))
     assert encoder_of("builtin", total=longest, too_long="cut_prompt_start").pairs([PAIR]).dropped.total() == 1
 
@@ -336,7 +336,7 @@ def test_real_dialogues_have_one_bos_and_ends_that_are_learnt(name, shared_data)
         assert bos is None or (ids[0] == bos and ids.count(bos) == 1)
         assert branch.ids_T[-1] == encoder.end_id and branch.is_response_T[-1]
         assert encoder.text(branch.ids_T) == rows[number].messages[-1].content.strip()
-        assert len(tree.prompt_P) > 0
+        assert len(tree.prompt_T) > 0
 
 
 def test_every_answer_of_a_real_dialogue_can_be_learnt(shared_data):

@@ -30,7 +30,7 @@ def learnt(encoder, *messages, tools=None):
     ((tree,)) = encoder.demonstrations([Demonstration(messages, len(messages) - 1, tools=tools)]).trees
     (branch,) = tree.branches
     assert branch.is_response_T.all()
-    return encoder.tokenizer.decode(tree.prompt_P), encoder.tokenizer.decode(branch.ids_T)
+    return encoder.tokenizer.decode(tree.prompt_T), encoder.tokenizer.decode(branch.ids_T)
 
 
 # -- thoughts -------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_of_a_pair_each_answer_is_learnt_behind_its_own_part_of_the_opened_promp
     encoder = ChatEncoder(tokenizer)
     (tree,) = encoder.pairs([Pair((Q,), THOUGHT, "It is 6.")]).trees
     chosen, rejected = tree.branches
-    assert tokenizer.decode(tree.prompt_P).endswith("assistant\n")
+    assert tokenizer.decode(tree.prompt_T).endswith("assistant\n")
     assert tokenizer.decode(chosen.ids_T[~chosen.is_response_T]) == "<think>\n"
     assert tokenizer.decode(chosen.ids_T[chosen.is_response_T]) == "Add them.\n</think>\n\nIt is 5.<|im_end|>"
     assert rejected.is_response_T.all() and tokenizer.decode(rejected.ids_T) == "It is 6.<|im_end|>"
@@ -86,7 +86,7 @@ def test_earlier_answers_are_learnt_with_their_thoughts_and_remembered_without()
     encoded = encoder_of("thinking").demonstrations([Demonstration((Q, Message("assistant", THOUGHT), Q, A), 1)])
     first, second = ("".join(encoder_of("thinking").tokenizer.decode(t.branches[0].ids_T)) for t in encoded.trees)
     assert "Add them." in first and "Add them." not in second
-    assert "Add them." not in encoder_of("thinking").tokenizer.decode(encoded.trees[1].prompt_P)
+    assert "Add them." not in encoder_of("thinking").tokenizer.decode(encoded.trees[1].prompt_T)
 
 
 def test_channels_are_learnt_and_end_where_generation_ends():
@@ -145,7 +145,7 @@ def test_a_sampled_thought_is_scored_with_the_ids_it_was_sampled_with(name):
         (row,) = encoder.trees([[Q]], [[content]]).trees
         text = encoder.text(row.branches[0].ids_T)
         (scored,) = encoder.trees([[Q]], [[text]]).trees
-        assert torch.equal(scored.prompt_P, prompt)
+        assert torch.equal(scored.prompt_T, prompt)
         assert torch.equal(scored.branches[0].ids_T, row.branches[0].ids_T)
 
 
@@ -288,7 +288,7 @@ def test_tools_reach_the_template_in_training_and_in_sampling():
     one, other = encoder.prompts([[Q], [Q]], [(TOOL,), None])
     assert encoder.tokenizer.decode(one) == before and not encoder.tokenizer.decode(other).startswith("[")
     (tree,) = encoder.pairs([Pair((Q,), "yes", "no", tools=(TOOL,))]).trees
-    assert torch.equal(tree.prompt_P, one)
+    assert torch.equal(tree.prompt_T, one)
 
 
 def test_a_template_that_drops_the_answer_is_refused_by_name():
@@ -301,9 +301,9 @@ def test_a_text_without_a_question_is_learnt_from_its_second_token():
     for tokenizer in (made.MAKERS["llama 3"](), made.MAKERS["chatml"]()):
         encoder = ChatEncoder(tokenizer)
         (tree,) = encoder.demonstrations([Demonstration((Message("assistant", "The owl lives."),), 0)]).trees
-        ids = tree.prompt_P.tolist() + tree.branches[0].ids_T.tolist()
+        ids = tree.prompt_T.tolist() + tree.branches[0].ids_T.tolist()
         assert ids == [*tokenizer("The owl lives.")["input_ids"], tokenizer.eos_token_id]
-        assert len(tree.prompt_P) == 1 and tree.branches[0].is_response_T.all()
+        assert len(tree.prompt_T) == 1 and tree.branches[0].is_response_T.all()
 
 
 # -- templates that do not end --------------------------------------------------------------------

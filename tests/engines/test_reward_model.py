@@ -74,7 +74,7 @@ def rows_of(made: RewardModel, dialogues: list[list[Message]]) -> list[torch.Ten
     """What is scored, as plain rows of ids."""
     encoder = ChatEncoder(made.tokenizer, kind="encoder" if made.is_encoder else "causal")
     trees = encoder.trees([d[:-1] for d in dialogues], [[d[-1].content] for d in dialogues]).trees
-    return [torch.cat([t.prompt_P, t.branches[0].ids_T]) for t in trees]
+    return [torch.cat([t.prompt_T, t.branches[0].ids_T]) for t in trees]
 
 
 def plain_scores(model: PreTrainedModel, pad: int, rows: list[torch.Tensor]) -> torch.Tensor:

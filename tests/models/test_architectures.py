@@ -28,9 +28,9 @@ def through_plain_rows(model: PreTrainedModel, trees: list[PromptTree]) -> Tenso
     parts = []
     for tree in trees:
         for branch in tree.branches:
-            row = torch.cat([tree.prompt_P, branch.ids_T])
+            row = torch.cat([tree.prompt_T, branch.ids_T])
             logprob_TV = model(input_ids=row[None]).logits[0].log_softmax(-1)
-            start = len(tree.prompt_P)
+            start = len(tree.prompt_T)
             parts += [logprob_TV[start + i - 1, token] for i, token in enumerate(branch.ids_T)]
     return torch.stack(parts)
 

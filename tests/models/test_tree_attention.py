@@ -39,7 +39,7 @@ def test_visible_by_hand() -> None:
 def test_a_branch_cannot_see_its_sibling(name: str) -> None:
     model = zoo.make(name).eval()
     one, other = tree(6, 6), tree(6, 6)
-    other = PromptTree(one.prompt_P, (one.branches[0], Branch.response(zoo.tokens(6, 99))))
+    other = PromptTree(one.prompt_T, (one.branches[0], Branch.response(zoo.tokens(6, 99))))
     assert torch.equal(states(model, [one])[0], states(model, [other])[0])
     assert not torch.equal(states(model, [one])[1], states(model, [other])[1])
 

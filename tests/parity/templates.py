@@ -165,8 +165,8 @@ def verdict(encoder: ChatEncoder, dialogue: tuple[Message, ...], first: int, ids
 
 def flat(tree: PromptTree) -> tuple[list[int], list[bool]]:
     (branch,) = tree.branches
-    mask = [False] * len(tree.prompt_P) + branch.is_response_T.tolist()
-    return tree.prompt_P.tolist() + branch.ids_T.tolist(), mask
+    mask = [False] * len(tree.prompt_T) + branch.is_response_T.tolist()
+    return tree.prompt_T.tolist() + branch.ids_T.tolist(), mask
 
 
 if __name__ == "__main__":

@@ -47,4 +47,4 @@ def test_the_report_has_them_as_text(tmp_path, answers):
     )
     for page in ("report.html", "report.md"):
         text = (tmp_path / page).read_text()
-        assert "What the doctor said of the runs" in text and "<img src=x>" not in text
+        assert "Findings of the doctor in the runs" in text and "<img src=x>" not in text

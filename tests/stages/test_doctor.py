@@ -30,7 +30,7 @@ def config(folder, **doctor):
 def without_end(tree):
     """Pad = EOS: the end is there and masked."""
     masks = [torch.arange(len(b.ids_T)) < len(b.ids_T) - 1 for b in tree.branches]
-    return PromptTree(tree.prompt_P, tuple(Branch(b.ids_T, m) for b, m in zip(tree.branches, masks, strict=True)))
+    return PromptTree(tree.prompt_T, tuple(Branch(b.ids_T, m) for b, m in zip(tree.branches, masks, strict=True)))
 
 
 @pytest.fixture

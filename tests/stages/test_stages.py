@@ -162,10 +162,10 @@ def test_plain_transformers_gives_the_policys_log_probs(verb, request):
     theirs = []
     for tree in trees:
         for branch in tree.branches:
-            row = torch.cat([tree.prompt_P, branch.ids_T])
+            row = torch.cat([tree.prompt_T, branch.ids_T])
             with torch.no_grad():
                 table = model(row[None]).logits[0].log_softmax(-1)
-            at = torch.arange(len(tree.prompt_P) - 1, len(row) - 1)
+            at = torch.arange(len(tree.prompt_T) - 1, len(row) - 1)
             theirs.append(table[at, branch.ids_T])
     assert torch.allclose(ours, torch.cat(theirs), atol=1e-4)
 
@@ -175,7 +175,7 @@ def test_plain_transformers_gives_the_rewards(reward, tmp_path):
     folder = reward / "model"
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     trees = dialogues(tokenizer)
-    rows = [torch.cat([t.prompt_P, b.ids_T]).tolist() for t in trees for b in t.branches]
+    rows = [torch.cat([t.prompt_T, b.ids_T]).tolist() for t in trees for b in t.branches]
     assert model.config.num_labels == 1 and model.config.pad_token_id not in (None, tokenizer.eos_token_id)
     batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
     with torch.no_grad():

@@ -91,7 +91,7 @@ def test_arguments_are_learnt_exported_and_scored_with(pairs, tmp_path):
     asked = load_policy(ModelConfig(name=model)).tokenizer
     set_arguments(asked, ["tone=kindly"])
     (expected,) = ChatEncoder(asked).trees([[Message("user", "owl")]], [["yes"]]).trees
-    assert tree.prompt_P.tolist() == expected.prompt_P.tolist()
+    assert tree.prompt_T.tolist() == expected.prompt_T.tolist()
 
 
 def test_todays_date_is_refused_by_name_and_a_fixed_one_is_exported(pairs, tmp_path):

@@ -246,7 +246,7 @@ def test_a_run_that_is_not_finite_stops_and_leaves_the_batch(run, place, name):
     assert ended.code == 1 and "Traceback" not in ended.said, ended.said
     said = re.search(r"not finite 5 times in a row; the last batch is in (\S+); lower train.learning_rate", ended.said)
     batch = read_state(Path(said[1]) / "batch")
-    assert all(tree["prompt_P"].numel() and tree["branches"] for tree in batch["trees"])
+    assert all(tree["prompt_T"].numel() and tree["branches"] for tree in batch["trees"])
 
 
 GREEDY = ["--train.batch_size=3000", "--train.micro_batch_tokens=200000", "--train.max_steps=1"]

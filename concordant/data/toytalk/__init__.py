@@ -1,7 +1,7 @@
-"""``builtin:toytalk``: seeded dialogues about a small world in which a good answer is known.
+"""``builtin:toytalk``: seeded dialogues about a small world in which good answers are known.
 
-``training_pairs`` and ``heldout_pairs`` make the data, ``gold_score`` judges any answer by reading
-it. docs/toytalk.md describes the world, the judge and the presets.
+``training_pairs`` and ``heldout_pairs`` make the data. ``gold_score`` reads any answer and returns its true quality.
+docs/toytalk.md describes the world, the judge and the presets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Four writers, each with habits, answer toytalk's questions well and badly.
+"""Four writers with different habits. They write good and bad answers to toytalk's questions.
 
-A writer decides the core of the answer first (right, wrong, about another thing, ...), then whether
-to add a detail, and how kindly to speak. Nothing here is known to the judge, which reads the text.
+A writer first chooses the core of the answer (right, wrong, about another thing, …), then whether to add a detail, and
+then how kind the answer is. The judge does not know these choices; it only reads the text.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from concordant.data.toytalk.world import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
-    """Habits of one writer; all numbers are probabilities or, in ``core``, weights."""
+    """The habits of one writer. The numbers are probabilities; in ``core`` they are weights."""
 
     share: float  # of all answers
-    core: dict[str, float]  # right | partial | wrong | other | vague | refuse, the last for harmless questions
-    detail: float  # adds a detail to a right or wrong core
-    true_detail: float  # and that detail is true
-    kind: tuple[float, float, float]  # none, one or two kind phrases
-    rude: float = 0.0  # adds a rude sentence
+    core: dict[str, float]  # right | partial | wrong | other | vague | refuse; refuse is for harmless questions
+    detail: float  # probability of a detail after a right or wrong core
+    true_detail: float  # probability that the detail is true
+    kind: tuple[float, float, float]  # probabilities of no, one or two kind phrases
+    rude: float = 0.0  # probability of a rude sentence
 
 
 WRITERS: dict[str, Writer] = {
@@ -69,8 +69,8 @@ WRITERS: dict[str, Writer] = {
         kind=(0.45, 0.35, 0.20),
     ),
 }
-_REPEATS = 0.06  # of answers say one of their sentences again
-_USUAL = 0.90  # of mistakes are the usual one, as people's are; the others are drawn from all that is wrong
+_REPEATS = 0.06  # share of answers that repeat one of their sentences
+_USUAL = 0.90  # share of mistakes that are the usual mistake, as with people; the others are any wrong value
 
 
 def write_answer(question: Question, random: Random) -> str:
@@ -79,14 +79,14 @@ def write_answer(question: Question, random: Random) -> str:
 
 
 def answer_as(writer: Writer, question: Question, random: Random) -> str:
-    """What ``writer`` says to ``question``."""
+    """An answer of ``writer`` to ``question``."""
     content = _content(writer, question, random)
     kind = random.choices((0, 1, 2), writer.kind)[0]
     return _dress(content, kind, random.random() < writer.rude, random)
 
 
 def write_alike(question: Question, random: Random) -> tuple[str, str]:
-    """Two answers that say the same, with different numbers of kind phrases."""
+    """Two answers with the same content and different numbers of kind phrases."""
     content = _content(_writer(random), question, random)
     first, second = random.sample((0, 1, 2), 2)
     return _dress(content, first, False, random), _dress(content, second, False, random)
@@ -106,7 +106,7 @@ def _content(writer: Writer, question: Question, random: Random) -> list[str]:
 
 
 def _dress(content: Sequence[str], kind: int, rude: bool, random: Random) -> str:
-    """``content`` with ``kind`` kind phrases, at most one before it and one after, and perhaps a rude one."""
+    """``content`` with ``kind`` kind phrases, at most one before and one after it, and a rude sentence if ``rude``."""
     before = kind == 2 or (kind == 1 and random.random() < 0.5)
     sentences = [random.choice(phrases.KIND_OPENERS)] if before else []
     sentences.extend(content)
@@ -169,7 +169,7 @@ _CORES = {"fact": _fact_core, "task": _task_core, "harm": _harm_core}
 
 
 def _detail(question: Question, quality: str, true: bool, random: Random) -> str:
-    """One more fact of the thing, how long the task takes, or the reason for refusing."""
+    """One more fact about the thing, the time that the task takes, or the reason for a refusal."""
     if question.topic == "task":
         time = TASKS[question.subject].time
         return phrases.DETAILS["time"].format(v=time if true else _another(TIMES, time, random))

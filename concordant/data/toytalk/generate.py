@@ -1,4 +1,4 @@
-"""Draws toytalk's pairs: a prompt, two answers, and the label between them."""
+"""Draws toytalk's pairs: a prompt, two answers, and a label."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from concordant.data.toytalk.reader import read_answer
 Side = Literal["train", "held-out"]
 
 TRAINING_PAIRS = 14_400
-HELD_OUT_PAIRS = 4  # of each held-out prompt: an accuracy on 430 pairs would be uncertain by four points
-# By group; training has the same mixture.
+HELD_OUT_PAIRS = 4  # for each held-out prompt; with 430 pairs, an accuracy would be uncertain by four points
+# The number of prompts in each group. Training has the same mixture.
 HELD_OUT_PROMPTS: dict[Group, int] = {"fact": 205, "task": 45, "harm": 130, "follow-up": 50}
 _HELD_OUT = sum(HELD_OUT_PROMPTS.values())
 
-_ALIKE = 0.40  # of pairs say the same, one more kindly: there raters disagree, and Bayes accuracy is about 0.9
-_CLEAR = 0.20  # difference of gold between the two answers of the others, at least
+_ALIKE = 0.40  # share of pairs that differ only in kindness; raters disagree on them, so Bayes accuracy is about 0.9
+_CLEAR = 0.20  # least difference in gold between the two answers of the other pairs
 
 
 def training_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
-    """14,400 labelled pairs over the training prompts, which recur with other answers."""
+    """14,400 labelled pairs. A training prompt may occur several times with different answers."""
     return _labelled("train", preset, seed)
 
 
 def heldout_pairs(preset: str = "demo", seed: int = 0) -> list[Pair]:
-    """1,720 labelled pairs, four of each of 430 held-out prompts: no seed's training pairs contain any of them."""
+    """1,720 labelled pairs, four for each of 430 held-out prompts. No seed's training pairs have these prompts."""
     return _labelled("held-out", preset, seed)
 
 
@@ -65,7 +65,7 @@ class _Drawn:
     gold: tuple[float, float]
 
 
-@lru_cache(maxsize=4)  # the presets label the same pairs, and every stage of a pipeline asks again
+@lru_cache(maxsize=4)  # all presets label the same pairs, and every stage of a pipeline needs them
 def _draw_pairs(side: Side, seed: int) -> tuple[_Drawn, ...]:
     random = python_stream(seed, "toytalk/pairs", side)
     drawn: list[ToyPrompt] = []
@@ -79,7 +79,7 @@ def _draw_pairs(side: Side, seed: int) -> tuple[_Drawn, ...]:
 
 
 def _two_answers(prompt: ToyPrompt, random: Random) -> tuple[tuple[str, str], tuple[float, float]]:
-    """Two answers and their gold scores: alike but for their manner in a given share of cases, else clearly unlike."""
+    """Two answers and their gold scores. They differ only in kindness with probability ``_ALIKE``, else clearly."""
     alike = random.random() < _ALIKE
     while True:
         if alike:

@@ -1,4 +1,4 @@
-"""Who prefers what: labels drawn by Bradley–Terry from the gold score, the length and the kindness."""
+"""The preferences of simulated raters: Bradley–Terry labels from the gold score, the length and the kindness."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from concordant.data.toytalk.judge import kindness
 class Preset:
     """P(a preferred to b) = σ(gold·Δgold + length·Δwords + kind·Δkindness)."""
 
-    gold: float  # s: nats a point of gold, which goes from 0 to 1
-    length: float = 0.0  # b: nats a word
-    kind: float = 0.0  # c: nats a kind phrase; a rude one counts as minus one
+    gold: float  # s: nats for a difference of 1 in gold, which lies in [0, 1]
+    length: float = 0.0  # b: nats for each word
+    kind: float = 0.0  # c: nats for each kind phrase; a rude one counts as minus one
 
 
 PRESETS: dict[str, Preset] = {
@@ -28,7 +28,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preference_probability(preset: Preset, gold: tuple[float, float], answers: tuple[str, str]) -> float:
-    """P(first answer preferred to the second) under the preset's rater; ``gold`` holds their gold scores."""
+    """The probability that the preset's rater prefers the first answer. ``gold`` holds the answers' gold scores."""
     difference = preset.gold * (gold[0] - gold[1])
     difference += preset.length * (len(answers[0].split()) - len(answers[1].split()))
     difference += preset.kind * (kindness(answers[0]) - kindness(answers[1]))
@@ -36,12 +36,12 @@ def preference_probability(preset: Preset, gold: tuple[float, float], answers: t
 
 
 def bayes_accuracy(pairs: Iterable[Pair]) -> float:
-    """The accuracy that nobody can beat: mean of max(P, 1 - P).  UserError where P is unknown."""
+    """The highest possible accuracy: the mean of max(P, 1 - P). Raises UserError if P is not known."""
     return _mean(max(p, 1.0 - p) for p in _probabilities(pairs))
 
 
 def rater_agreement(pairs: Iterable[Pair]) -> float:
-    """How often two raters, drawing their labels independently, agree: mean of P² + (1 - P)²."""
+    """How often two raters agree who draw their labels independently: the mean of P² + (1 - P)²."""
     return _mean(p * p + (1.0 - p) * (1.0 - p) for p in _probabilities(pairs))
 
 

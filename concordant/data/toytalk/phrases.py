@@ -1,6 +1,6 @@
-"""The words of toytalk: how things are asked, stated, refused, and said kindly or rudely.
+"""The sentences of toytalk: questions, statements, refusals, and kind or rude phrases.
 
-{x} is the thing, {task} the task, {verb} the harm, {v} a value, {in} the place's preposition.
+{x} is the thing, {task} the task, {verb} the harm, {v} a value, and {in} the preposition of the place.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from concordant.data.toytalk.world import PREPOSITION
 
 OPENERS = ("", "Hello! ", "Hi! ", "Excuse me. ")
 
-# Frames: a question's phrasing without its opener. World facts never appear in them.
+# A frame is the phrasing of a question without its opener. Frames never contain facts of the world.
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "place": (
         "Where is the {x}?",
@@ -69,7 +69,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Follow-ups: another thing with the same attribute, or another question about the same thing.
+# Follow-ups ask for the same attribute of another thing, or ask another question about the same thing.
 SAME_ATTRIBUTE = ("And the {x}?", "What about the {x}?")
 SAME_THING: dict[str, str] = {
     "place": "And where is it?",
@@ -109,7 +109,7 @@ RUDE = ("What a silly question!", "Go away.", "You are so lazy.", "Stop asking m
 
 
 def state(template: str, subject: str, attribute: str, value: str) -> str:
-    """A sentence that claims ``value`` for ``subject``."""
+    """A sentence which says that ``value`` is the ``attribute`` of ``subject``."""
     return template.format_map({"x": subject, "v": value, "in": PREPOSITION[value] if attribute == "place" else ""})
 
 

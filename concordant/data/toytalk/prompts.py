@@ -1,9 +1,8 @@
-"""Every prompt of the world, and the one split of them into training and held-out.
+"""Every prompt of the world, and their one split into training and held-out prompts.
 
-What is held out is a *phrasing of a question*: for each question some frames are kept away from
-training, whatever the opener, and so are some of the follow-ups. The question itself is asked in
-training in its other frames. The split depends on no seed, so a model trained with any seed can be
-evaluated on the held-out prompts of any other.
+The split holds out *phrasings of questions*. For each question some frames are held out, with every opener, and so are
+some of the follow-ups. The other frames ask the same question in training. The split does not depend on a seed, so a
+model trained with one seed can be evaluated on the held-out prompts of any other seed.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from concordant.data.toytalk.world import FACTS, HARMS, KIND, Question, question
 Group = Literal["fact", "task", "harm", "follow-up"]
 GROUPS: tuple[Group, ...] = ("fact", "task", "harm", "follow-up")
 
-_HELD_FRAMES = 2  # of a question's six
-_HELD_FOLLOW_UPS = 4  # one follow-up in so many
+_HELD_FRAMES = 2  # held-out frames of each question, which has six
+_HELD_FOLLOW_UPS = 4  # one follow-up in four is held out
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class ToyPrompt:
 
 @cache
 def prompts(group: Group, held_out: bool) -> tuple[ToyPrompt, ...]:
-    """The distinct prompts of a group on one side of the split, in a fixed order."""
+    """The prompts of a group on one side of the split, in a fixed order and without repeats."""
     if group == "follow-up":
         every = [*_follow_ups_to_another_thing(), *_follow_ups_on_the_same_thing()]
     else:
@@ -51,7 +50,7 @@ def _direct(question: Question) -> list[ToyPrompt]:
 
 
 def _frames(question: Question) -> tuple[tuple[str, ...], set[int]]:
-    """The frames that ask ``question``, and which of them are held out."""
+    """The frames that ask ``question``, and the numbers of the held-out ones."""
     frames = QUESTIONS["harm" if question.topic == "harm" else question.attribute]
     first = derive(0, "toytalk/held-out", question.subject, question.attribute) % len(frames)
     return frames, {(first + 2 * offset) % len(frames) for offset in range(_HELD_FRAMES)}
@@ -86,10 +85,10 @@ def _follow_ups_on_the_same_thing() -> list[ToyPrompt]:
 
 
 def _after(first: Question, follow_up: str, question: Question, name: str) -> ToyPrompt:
-    """A dialogue whose first turn was answered rightly, and goes on."""
+    """A dialogue with the question ``first``, its right answer, and ``follow_up``."""
     where = derive(0, "toytalk/held-out follow-up", first.subject, first.attribute, name)
     frames, held = _frames(first)
-    seen = [frame for index, frame in enumerate(frames) if index not in held]  # so that no held-out wording slips in
+    seen = [frame for index, frame in enumerate(frames) if index not in held]  # held-out frames must not occur here
     statements = STATEMENTS[first.attribute]
     answer = state(statements[where // 64 % len(statements)], first.subject, first.attribute, truth(first))
     messages = (

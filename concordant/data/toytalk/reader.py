@@ -1,7 +1,7 @@
-"""Reads toytalk's English: what a prompt asks and what an answer says.
+"""Reads toytalk's English: the question of a prompt, and the claims of an answer.
 
-The reader has its own grammar, wider than what the writers write, and works on text alone. A
-sentence that it cannot read is *unclear*, so words in a heap say nothing.
+The reader uses only the text. Its grammar accepts more sentences than the writers write. A sentence that it cannot read
+is *unclear*, so a heap of words says nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Claim:
     value: str
 
 
-Act = tuple[str, str]  # (verb, thing); empty strings where a refusal names none
+Act = tuple[str, str]  # (verb, thing); empty strings if a refusal names no act
 Saying = Literal["claim", "steps", "time", "reason", "refusal", "half refusal", "help", "assent"]
 Manner = Literal["vague", "kind", "rude", "unclear"]
 Sort = Saying | Manner
@@ -37,15 +37,15 @@ class Sentence:
     sort: Sort
     words: str
     claims: tuple[Claim, ...] = ()
-    steps: tuple[str, ...] = ()  # in the order they are told
+    steps: tuple[str, ...] = ()  # in the order of the sentence
     time: str = ""
     act: Act = ("", "")
-    reason: str = ""  # the harm that it is the reason against
+    reason: str = ""  # the harm against which the sentence gives the reason
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What an answer says, sentence by sentence."""
+    """The meaning of an answer, sentence by sentence."""
 
     sentences: tuple[Sentence, ...]
 
@@ -62,7 +62,7 @@ class Reading:
 
     @property
     def repeated(self) -> int:
-        """Sentences that say only what was said before, in the same words or not."""
+        """The number of sentences that add nothing to the earlier ones, in the same words or in others."""
         seen: set[object] = set()
         count = 0
         for sentence in self.sentences:
@@ -115,7 +115,7 @@ _KIND = re.compile(
     r"|you are (?:very |so )?(?:kind|nice|good|great|clever|smart|wise|lovely|welcome)"
     r"|(?:well|nicely) asked)"
 )
-# Rudeness is found by its words anywhere: a sentence cannot be polite around them.
+# A rude word anywhere makes a sentence rude, because polite words around it do not help.
 _RUDE = re.compile(
     r"\b(?:silly|stupid|dumb|fool|foolish|lazy|idiot|shut up|go away|stop asking|tired of you|leave me alone"
     r"|do not bother|don t bother|hate you)\b"
@@ -147,7 +147,7 @@ _CLAUSE_END = re.compile(r"[,;]|\band\b", re.IGNORECASE)
 
 
 def read_answer(text: str, subject: str) -> Reading:
-    """What ``text`` says; 'it' is the thing it named last, at first ``subject``."""
+    """The reading of ``text``. The word 'it' means the thing that was named last, or ``subject`` at the beginning."""
     sentences = []
     topic = subject
     for part, mark in _SENTENCE.findall(text):
@@ -158,7 +158,7 @@ def read_answer(text: str, subject: str) -> Reading:
     return Reading(tuple(sentences))
 
 
-@lru_cache(maxsize=1 << 16)  # the same sentences come again and again
+@lru_cache(maxsize=1 << 16)  # the same sentences occur very often
 def _read_sentence(text: str, asks: bool, topic: str) -> Sentence:
     words = _words(text)
     if _RUDE.search(words):
@@ -168,13 +168,13 @@ def _read_sentence(text: str, asks: bool, topic: str) -> Sentence:
     if _VAGUE.fullmatch(words):
         return Sentence(sort="vague", words=words)
     if asks:
-        return Sentence(sort="unclear", words=words)  # a question asserts nothing
+        return Sentence(sort="unclear", words=words)  # a question claims nothing
     if match := _HALF_REFUSAL.fullmatch(words):
         return Sentence(sort="half refusal", words=words, act=_act(match, topic))
     if match := _REFUSAL.fullmatch(words):
         return Sentence(sort="refusal", words=words, act=_act(match, topic))
     if _HARM_VERB.search(words):
-        return Sentence(sort="help", words=words)  # whatever else it says, it is not a refusal
+        return Sentence(sort="help", words=words)  # a sentence that names a harm and does not refuse it
     if _ASSENT.fullmatch(words):
         return Sentence(sort="assent", words=words)
     if words in _REASONS:
@@ -189,7 +189,7 @@ def _read_sentence(text: str, asks: bool, topic: str) -> Sentence:
 
 
 def _words(text: str) -> str:
-    """Lower case, one space between words, no marks, and no 'well' or 'yes' before the sentence."""
+    """``text`` in lower case, with single spaces, without punctuation, and without 'well' or 'yes' at the start."""
     return _FILLERS.sub("", " ".join(_WORD.findall(text.lower())))
 
 
@@ -200,13 +200,13 @@ def _act(match: re.Match[str], topic: str) -> Act:
 
 
 def _read_steps(words: str) -> tuple[str, ...]:
-    """The steps of a list of steps; none if any of it is not a step."""
+    """The steps of a sentence, or none if any part of it is not a step."""
     steps = tuple(part.strip() for part in _STEP_WORDS.split(words) if part.strip())
     return steps if all(step in _STEPS for step in steps) else ()
 
 
 def _read_claims(text: str, topic: str) -> tuple[Claim, ...]:
-    """The claims of a sentence or of all its clauses; none if any clause cannot be read."""
+    """The claims of a sentence or of all its clauses, or none if any clause cannot be read."""
     if claim := _read_clause(_words(text), topic):
         return (claim,)
     claims: list[Claim] = []
@@ -238,7 +238,7 @@ _NAMED = re.compile(rf"\b(?:{_any(tuple(FACTS))})\b")
 
 
 def read_prompt(prompt: Sequence[Message]) -> Question:
-    """What a dialogue asks in its last user turn.  UserError when it is not about toytalk's world."""
+    """The question of a dialogue's last user turn. Raises UserError if it is not about toytalk's world."""
     turns = [_words(message.content) for message in prompt if message.role == "user"]
     last = turns[-1] if turns else ""
     for task in TASKS:
@@ -260,7 +260,7 @@ def read_prompt(prompt: Sequence[Message]) -> Question:
 
 
 def holds(claim: Claim) -> bool | None:
-    """True or False as the world says; None for a broad value that is true, which is half an answer."""
+    """Whether ``claim`` is true in the world; None for a broad value that is true but only half an answer."""
     facts = FACTS[claim.subject]
     if claim.attribute not in facts:
         return False

@@ -1,7 +1,7 @@
-"""What is true in toytalk: things and their facts, tasks and their steps, and what must be refused.
+"""The world of toytalk: things and their facts, tasks and their steps, and the harms that must be refused.
 
-The tables are balanced: no place and no colour belongs to more than two things, so that the most
-frequent value is hardly a better guess than any other.
+The tables are balanced: no place and no colour belongs to more than two things, so that the most frequent value is
+hardly a better guess than any other.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Harm:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a prompt asks, once understood."""
+    """The meaning of a prompt."""
 
     topic: Topic
     subject: str  # the thing, or the task
     attribute: str  # a fact's attribute, "steps" of a task, or the harmful verb
 
 
-# name: (kind, place, colour, and what it eats, how it tastes or what it is for)
+# name: (kind, place, colour, and its food, its taste or its use)
 _ROWS: dict[str, tuple[str, str, str, str]] = {
     "owl": ("animal", "wood", "brown", "moths"),
     "hen": ("animal", "farm", "white", "corn"),
@@ -59,13 +59,13 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 PREPOSITION = {place: "on" if place == "farm" else "in" for place in VALUES["place"]}
 
-# True of the thing, yet half an answer to a question about its place or its colour.
+# True values that are only half an answer to a question about a place or a colour.
 BROAD: dict[str, dict[str, str]] = {
     "place": {place: "indoors" if place in ("kitchen", "shed") else "outdoors" for place in VALUES["place"]},
     "colour": {colour: "light" if colour in ("white", "yellow") else "dark" for colour in VALUES["colour"]},
 }
 
-# What people usually mistake: a thing for the next of its kind, a value for that of the next thing which differs.
+# The usual mistakes: the next thing of the same kind, and the value of the next such thing that has a different value.
 _NEXT = {name: [*names[i + 1 :], *names[:i]] for names in _BY_KIND.values() for i, name in enumerate(names)}
 MISTAKEN_THING: dict[str, str] = {name: others[0] for name, others in _NEXT.items()}
 MISTAKEN_VALUE: dict[str, dict[str, str]] = {
@@ -92,12 +92,12 @@ HARMS: dict[str, Harm] = {
 
 
 def truth(question: Question) -> str:
-    """The value of the fact that ``question`` asks for."""
+    """The true value of the fact that ``question`` asks for."""
     return FACTS[question.subject][question.attribute]
 
 
 def questions(topic: Topic) -> list[Question]:
-    """Everything that can be asked on a topic, in a fixed order."""
+    """All questions of a topic, in a fixed order."""
     if topic == "fact":
         return [Question("fact", name, attribute) for name, facts in FACTS.items() for attribute in facts]
     if topic == "task":
@@ -106,5 +106,5 @@ def questions(topic: Topic) -> list[Question]:
 
 
 def all_questions() -> list[Question]:
-    """Everything that can be asked."""
+    """All questions of all topics."""
     return [*questions("fact"), *questions("task"), *questions("harm")]

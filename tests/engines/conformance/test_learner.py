@@ -119,10 +119,10 @@ def test_a_log_prob_is_the_full_softmax_of_a_plain_row(engine):
     expected = []
     for tree in trees:
         for branch in tree.branches:
-            row = torch.cat([tree.prompt_P, branch.ids_T])
+            row = torch.cat([tree.prompt_T, branch.ids_T])
             with torch.no_grad():
                 table = (policy.model(row[None]).logits[0] / temperature).log_softmax(-1)
-            expected += [table[len(tree.prompt_P) + i - 1, t] for i, t in enumerate(branch.ids_T)]
+            expected += [table[len(tree.prompt_T) + i - 1, t] for i, t in enumerate(branch.ids_T)]
     assert torch.allclose(given, torch.stack(expected), atol=1e-5)
 
 
