@@ -336,6 +336,20 @@ def test_a_long_answer_is_shortened_and_steers_no_terminal():
     assert len(str(refusal.value)) < 200 and not {"\x1b", "\u202e"} & set(str(refusal.value))
 
 
+def test_text_of_the_function_steers_no_terminal():
+    class Odd:
+        def __repr__(self):
+            return "\x1b[2J\n"
+
+    def fails(prompt, response):
+        raise ValueError("\x1b[2J")
+
+    for function in (fails, lambda prompt, response: Odd()):
+        with pytest.raises(UserError, match=re.escape("\\x1b[2J")) as refusal:
+            called(function, answer())
+        assert not {"\x1b", "\n"} & set(str(refusal.value))
+
+
 def test_a_module_that_exits_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "leaves_at_once.py").write_text("import sys\nsys.exit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
