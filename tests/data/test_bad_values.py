@@ -195,7 +195,7 @@ def test_a_short_fuzz_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert fuzz(["--count", "60", "--seed", "1"]) == 0, capsys.readouterr().err
 
 
-FIELD = {  # of /work/shared/field/data: records and drops of each, or what is said
+FIELD = {  # files from the field: the dropped rows of each, or what is said
     "arena55k.jsonl": 0, "chatml_dpo.jsonl": 0, "helpsteer2.jsonl": 0, "helpsteer2_preference.jsonl": 0,
     "lf_sharegpt_system.jsonl": 0, "long_prompts.jsonl": 0, "messages_label.jsonl": 0,
     "messages_system_column.jsonl": 0, "mid_system.jsonl": 0, "misspelt_response.jsonl": 'no "response"',
