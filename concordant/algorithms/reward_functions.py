@@ -12,16 +12,16 @@ import os
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from concordant.algorithms.reward_time import limited, too_long
 from concordant.algorithms.rewards import Answer
 from concordant.config.names import RewardOnError
 from concordant.core.errors import UserError
+from concordant.core.time_limit import at_most
 from concordant.core.visible import visible
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Done
@@ -186,12 +186,19 @@ class FunctionReward:
     def _attempt(self, part: Sequence[Answer]) -> Any:
         positional, keywords = self._arguments(part)
         try:
-            with _directory_put_back(), limited(self.handling.timeout):
+            with _directory_put_back(), self._in_time():
                 return self.function(*positional, **keywords)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a reward never ends the command, and never with exit code 0
             return self._failure(error, part)
+
+    @property
+    def _too_long(self) -> str:
+        return f"the call takes more than reward_timeout={self.handling.timeout:g} s"
+
+    def _in_time(self) -> AbstractContextManager[None]:
+        return at_most(self.handling.timeout, self._too_long) if self.handling.timeout else nullcontext()
 
     def _attempt_all(self, awaited: Sequence[tuple[Sequence[Answer], Awaitable[Any]]]) -> list[Any]:
         """All coroutines at once, in an event loop of their own."""
@@ -206,7 +213,7 @@ class FunctionReward:
             try:
                 return await asyncio.wait_for(guarded(part, result), self.handling.timeout or None)
             except TimeoutError:
-                return self._failure(UserError(too_long(self.handling.timeout)), part)
+                return self._failure(UserError(self._too_long), part)
 
         async def together() -> list[Any]:
             return await asyncio.gather(*(in_time(part, result) for part, result in awaited))
@@ -294,9 +301,12 @@ def _inner(extra: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _truth(extra: Mapping[str, Any]) -> Any:
-    """verl keeps the answer in ``reward_model.ground_truth``, flat files in ``ground_truth`` or ``answer``."""
+    """verl keeps the answer in ``reward_model.ground_truth``; prompts made in Python may name it directly.
+
+    Under the style "model" a reward model judges, and ``ground_truth`` is only a placeholder there.
+    """
     nested = extra.get("reward_model")
-    truth = nested.get("ground_truth") if isinstance(nested, dict) else None
+    truth = nested.get("ground_truth") if isinstance(nested, dict) and nested.get("style") != "model" else None
     return extra.get("ground_truth", extra.get("answer")) if truth is None else truth
 
 

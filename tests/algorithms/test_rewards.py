@@ -15,6 +15,7 @@ from concordant.algorithms.reward_functions import SIGNATURES, FunctionReward, H
 from concordant.algorithms.reward_sources import make_reward
 from concordant.algorithms.rewards import Answer, Reward, WeightedSum, filled
 from concordant.core.errors import UserError
+from concordant.data.convert import MODEL_REWARD
 from concordant.data.records import Message, Prompt
 from concordant.engines.protocol import Done
 
@@ -402,6 +403,11 @@ def test_rules(rule, right, wrong):
 def test_verls_ground_truth_comes_before_a_column_of_the_same_name():
     both = answer("4", reward_model={"ground_truth": "4"}, ground_truth="5")
     assert make_reward(["rule:exact_match"], no_model)([both]).result().total == [1.0]
+
+
+def test_the_placeholder_of_a_prompt_without_a_rule_is_no_ground_truth():
+    with pytest.raises(UserError, match="needs the column ground_truth"):
+        make_reward(["rule:exact_match"], no_model)([answer("1.0", reward_model=MODEL_REWARD)])
 
 
 def test_a_rule_without_ground_truth_names_the_columns_it_found():

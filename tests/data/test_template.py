@@ -334,6 +334,9 @@ def test_the_time_limit_stops_a_loop_and_leaves_the_rest_alone():
     with pytest.raises(UserError, match="too long"), time_limit.at_most(0.1, "too long"):
         for _ in itertools.count():
             pass
+    with pytest.raises(UserError, match="outer"), time_limit.at_most(0.1, "outer"), time_limit.at_most(5, "inner"):
+        for _ in itertools.count():
+            pass
     with time_limit.at_most(5, "too long"):
         total = sum(range(1000))
     assert total == 499500
