@@ -31,6 +31,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 _onednn: Any = torch.backends.mkldnn
 _linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # x Wᵀ + b; None in a PyTorch without oneDNN
+_weight_gradient: Any = getattr(torch.ops.aten, "mkldnn_linear_backward_weights", None)  # gᵀ x
 
 
 def multiply(a_RI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -54,15 +55,13 @@ def in_known_shape(x_TI: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
 def add_multiplied(sum_IO: Tensor | None, a_RI: Tensor, b_RO: Tensor) -> Tensor:
     """sum + aᵀ b; a given ``sum_IO`` is changed in place. For factors in bf16 the sum is kept in fp32."""
     suits = _suits(a_RI, b_RO)
-    multiply_block = _by_onednn if suits else _plain
     for rows, size in _blocks(len(a_RI)) if suits else [(slice(None), len(a_RI))]:
         a, b = (_filled(x_R[rows], size) for x_R in (a_RI, b_RO))
-        if sum_IO is None:
-            sum_IO = multiply_block(a.t(), b).float()
-        elif not suits and a.dtype == sum_IO.dtype:
+        if sum_IO is not None and not suits and a.dtype == sum_IO.dtype:
             sum_IO.addmm_(a.t(), b)
-        else:
-            sum_IO.add_(multiply_block(a.t(), b))
+            continue
+        product_IO = _transposed_by_onednn(a, b) if suits else a.t() @ b
+        sum_IO = product_IO.float() if sum_IO is None else sum_IO.add_(product_IO)
     assert sum_IO is not None  # even an input without rows makes one (empty) block
     return sum_IO
 
@@ -76,6 +75,18 @@ def _by_onednn(a_RI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tens
     if a_RI.dtype != torch.float32:
         return _plain(a_RI, b_IO, bias_O)
     return _linear(a_RI, b_IO.t(), bias_O, "none", [], "")
+
+
+def _transposed_by_onednn(a_RI: Tensor, b_RO: Tensor) -> Tensor:
+    """aᵀ b by oneDNN.
+
+    The linear layer's operator copies aᵀ with one thread. The operator for a weight's gradient needs no aᵀ, but copies
+    both factors and the product. Both give the same bits, so the shape decides which copy is cheaper.
+    """
+    if a_RI.dtype == torch.float32 and a_RI.shape[1] > b_RO.shape[1]:
+        weight = a_RI.new_empty(()).expand(a_RI.shape[1], b_RO.shape[1])  # only its shape is read
+        return _weight_gradient(a_RI.to_mkldnn(), b_RO.to_mkldnn(), weight, False)[0]
+    return _by_onednn(a_RI.t(), b_RO)
 
 
 def _suits(a_RI: Tensor, b: Tensor) -> bool:
