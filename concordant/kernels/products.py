@@ -13,7 +13,7 @@ time. So rows are multiplied in blocks of few sizes, and the last block is fille
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from torch import Tensor
 
 from concordant.core.seeding import torch_stream
 
-BLOCKS = (512, 128)  # rows multiplied at once
+BLOCKS = (512, 256, 128)  # rows multiplied at once; the block does not change the bits of a row
+SUMMED = (512, 128)  # rows whose gradients are summed at once; another choice would change the sum's rounding
 TAILS = (16, 32, 64, 128)  # the remaining rows are filled up with zeros to one of these sizes
 LEAST = 2**23  # multiplications in fp32; for fewer, splitting into blocks in Python costs more than oneDNN saves
 TOLERANCE = 1e-5  # of the product's size: fp32 gives 1e-7, factors rounded to bf16 3e-3
@@ -39,7 +40,7 @@ def multiply(a_RI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor
     if not _suits(a_RI, b_IO):
         return _plain(a_RI, b_IO, bias_O)
     parts = []
-    for rows, size in _blocks(len(a_RI)):
+    for rows, size in _blocks(len(a_RI), BLOCKS):
         block = a_RI[rows]
         parts.append(_by_onednn(_filled(block, size), b_IO, bias_O)[: len(block)])
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -55,7 +56,7 @@ def in_known_shape(x_TI: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
 def add_multiplied(sum_IO: Tensor | None, a_RI: Tensor, b_RO: Tensor) -> Tensor:
     """sum + aᵀ b; a given ``sum_IO`` is changed in place. For factors in bf16 the sum is kept in fp32."""
     suits = _suits(a_RI, b_RO)
-    for rows, size in _blocks(len(a_RI)) if suits else [(slice(None), len(a_RI))]:
+    for rows, size in _blocks(len(a_RI), SUMMED) if suits else [(slice(None), len(a_RI))]:
         a, b = (_filled(x_R[rows], size) for x_R in (a_RI, b_RO))
         if sum_IO is not None and not suits and a.dtype == sum_IO.dtype:
             sum_IO.addmm_(a.t(), b)
@@ -102,12 +103,12 @@ def _suits(a_RI: Tensor, b: Tensor) -> bool:
     return is_large and a_RI.dtype == torch.float32 and _faster()
 
 
-def _blocks(count: int) -> Iterator[tuple[slice, int]]:
-    """The rows of each block, and the size to which the block is filled up."""
+def _blocks(count: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """The rows of each block of one of these ``sizes``, and the size to which the block is filled up."""
     at = 0
     while at < count:
         left = count - at
-        size = next((b for b in BLOCKS if left >= b), 0) or _tail(left)
+        size = next((b for b in sizes if left >= b), 0) or _tail(left)
         yield slice(at, at + size), size
         at += size
 
