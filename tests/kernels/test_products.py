@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from concordant.kernels import products
-from concordant.kernels.products import BLOCKS, TAILS, add_multiplied, multiply
+from concordant.kernels.products import BLOCKS, SUMMED, TAILS, add_multiplied, multiply
 
 ROWS = [0, 1, 15, 16, 17, 64, 65, 127, 128, 129, 511, 512, 513, 1100]
 INPUTS, OUTPUTS = 24, 40
@@ -64,15 +64,35 @@ def test_factors_in_bf16_are_multiplied_in_blocks_too_and_summed_in_fp32(rows: i
     assert torch.equal(add_multiplied(None, a, grad), torch.full_like(total, float(rows)))
 
 
-def test_all_numbers_of_rows_are_multiplied_in_few_sizes() -> None:
+@pytest.mark.parametrize("allowed", [BLOCKS, SUMMED])
+def test_all_numbers_of_rows_are_multiplied_in_few_sizes(allowed: tuple[int, ...]) -> None:
     sizes = set()
     for count in range(1, 1600):
-        blocks = list(products._blocks(count))
+        blocks = list(products._blocks(count, allowed))
         covered = [row for rows, _ in blocks for row in range(*rows.indices(count))]
         assert covered == list(range(count))
         assert sum(size for _, size in blocks) < count + 64
         sizes |= {size for _, size in blocks}
-    assert sizes <= {*BLOCKS, *TAILS}
+    assert sizes <= {*allowed, *TAILS}
+
+
+@pytest.mark.skipif(not products._faster(), reason="MKL multiplies on this processor")
+@pytest.mark.parametrize("sizes", [(1024, 64), (64, 1024)], ids=["wide", "narrow"])
+def test_both_ways_to_a_weights_gradient_give_the_same_bits(sizes: tuple[int, int]) -> None:
+    a_RI, b_RO = drawn((700, sizes[0]), (700, sizes[1]))
+    one_way = torch.zeros(sizes)
+    for rows, size in products._blocks(700, SUMMED):
+        a, b = (products._filled(x[rows], size) for x in (a_RI, b_RO))
+        one_way += products._by_onednn(a.t(), b)
+    assert torch.equal(products.add_multiplied(None, a_RI, b_RO), one_way)
+
+
+@pytest.mark.skipif(not products._faster(), reason="MKL multiplies on this processor")
+def test_the_block_of_a_row_does_not_change_its_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_RI, b_IO = drawn((900, 256), (256, 320))
+    in_few_blocks = products.multiply(a_RI, b_IO)
+    monkeypatch.setattr(products, "BLOCKS", (128,))
+    assert torch.equal(products.multiply(a_RI, b_IO), in_few_blocks)
 
 
 def test_rounded_products_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
