@@ -1,8 +1,8 @@
 """Proximal policy optimisation from a reward, with a penalty for leaving the reference.
 
 Schulman et al. 2017, 1707.06347; for language models Ziegler et al. 2019, 1909.08593 and Ouyang et al. 2022,
-2203.02155. One step: sample answers, score them, compute the advantage of every token, and take a few clipped gradient
-steps. RLOO and GRPO are the same step with another advantage and no critic.
+2203.02155. One step samples answers, scores them, computes the advantage of every token, and takes a few clipped
+gradient steps. RLOO and GRPO are the same step with another advantage and no critic.
 """
 
 from __future__ import annotations
@@ -35,19 +35,20 @@ from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Learner, Scorer
 
-TRAIN_ROWS = 4  # answers of a step that samples.jsonl gets, where it gets any
+TRAIN_ROWS = 4  # answers of a step that are written to samples.jsonl, if the loop logs answers at this step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Players:
-    """Who takes part in a run."""
+    """The models and functions that take part in a run."""
 
     policy: Learner
-    critic: Learner | None  # None: the advantage needs none
+    critic: Learner | None  # None if the advantage needs no critic
     reference: Scorer
     sampler: Sampler
     reward: Reward
-    reward_range: tuple[float, float] | None = None  # mean and deviation of the scores of held-out answers
+    # Mean and standard deviation of the reward model's scores on held-out answers; None if they are not known.
+    reward_range: tuple[float, float] | None = None
     probe: SampleProbe | None = None  # answers held-out prompts at every evaluation
 
 
@@ -58,20 +59,20 @@ class Experience:
     rollouts: Rollouts
     old_logprob_N: Tensor  # nats, under the policy that sampled
     reference_N: Tensor  # nats, under the reference
-    value_N: Tensor  # reward units, the critic's estimate before the token
-    advantage_N: Tensor  # reward units, whitened where asked
+    value_N: Tensor  # reward units, the critic's estimate before the token; zeros without a critic
+    advantage_N: Tensor  # reward units; after whitening, standard deviations of the step's advantages
     return_N: Tensor  # reward units, the critic's target
     score_B: Tensor  # raw reward
     shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
-    tied: float  # share of the answers whose prompt's answers all have the same score
-    agreement: float | None  # correlation between the axes of a reward of several
+    tied: float  # share of the answers to prompts whose answers all have the same shaped reward
+    agreement: float | None  # mean correlation between the axes of the reward; None if it has one axis
     reward_counts: dict[str, float] = field(default_factory=dict)  # reward/abstained and reward/errors
 
-    def part(self, trees: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
-        """The trees numbered ``trees``, and the numbers of their tokens."""
+    def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
+        """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,)."""
         spans = self.rollouts.token_slice()
-        tokens = torch.cat([torch.arange(*spans[i]) for i in trees])
-        return [self.rollouts.trees[i] for i in trees], tokens
+        tokens_N = torch.cat([torch.arange(*spans[i]) for i in tree_numbers])
+        return [self.rollouts.trees[i] for i in tree_numbers], tokens_N
 
 
 class PPO:
@@ -89,13 +90,14 @@ class PPO:
         self.roles = {"policy": self.actor} | ({"critic": self.critic} if self.critic else {})
         self.controller = make_controller(config)
         self.reward_stats = RunningStats()
-        self.last: Experience | None = None  # of the last step
+        self.last: Experience | None = None  # the experience of the last step; None before the first one
         train = config.train
         self.total_steps = steps_of(len(prompts), train.batch_size, train.epochs, train.max_steps)
 
     # -- one step -------------------------------------------------------------------------------
 
     def step(self, step: int, learning_rate: float) -> dict[str, float]:
+        """Sample answers, score them, learn from them, and return the metrics of this step."""
         clock = _Clock()
         rollouts = self.sample(step)
         clock.lap("rollout")
@@ -105,15 +107,16 @@ class PPO:
         metrics |= summary(list(run(self.work(experience, step, learning_rate))))
         metrics["epoch"] = (step + 1) * self.config.train.batch_size / len(self.prompts)
         clock.lap("learn")
-        # The controller sees the KL of this step's samples and sets the next step's weight.
+        # From the KL of this step's answers, the controller computes the coefficient β of the next step.
         self.controller.update(metrics["objective/kl"], len(rollouts.answers))
         return metrics | clock.seconds
 
     def sample(self, step: int) -> Rollouts:
-        numbers = batch_of(step, len(self.prompts), self.config.train.batch_size, self.config.seed)
+        """Sample answers to the prompts of this step, with the present weights of the policy."""
+        prompt_numbers = batch_of(step, len(self.prompts), self.config.train.batch_size, self.config.seed)
         self.sampler.generator.load_weights(self.actor.publish())
         seed = derive(self.config.seed, "ppo/sample", step)
-        return self.sampler([self.prompts[i] for i in numbers], self.config.sampling, seed)
+        return self.sampler([self.prompts[i] for i in prompt_numbers], self.config.sampling, seed)
 
     def make_experience(self, rollouts: Rollouts) -> Experience:
         """Scores, log-probs and values of the answers, and from them the advantage of every token."""
@@ -130,7 +133,7 @@ class PPO:
         score_B = torch.tensor(scores.total, dtype=torch.float32)
         shaped_B = self.shape(score_B, rollouts)
         returns = Returns(
-            score_B=shaped_B,
+            score_B=shaped_B,  # in Returns the score is the shaped reward, and not the raw reward
             penalty_N=self.penalty(old_N, reference_N),
             value_N=value_N,
             length_B=rollouts.length_B,
@@ -154,15 +157,16 @@ class PPO:
         )
 
     def penalty(self, old_N: Tensor, reference_N: Tensor) -> Tensor:
-        """-β · k1 of every token where the KL stands in the reward, else 0; reward units."""
+        """What each token's reward gets for the KL, in reward units: -β · k1 with ``kl.place reward``, else 0."""
         penalty_N = torch.zeros_like(old_N)
         if self.config.kl.place == "reward":
             penalty_N -= self.controller.kl_coef * kl.k1(old_N, reference_N)
         return penalty_N
 
     def shape(self, score_B: Tensor, rollouts: Rollouts) -> Tensor:
-        """Turns raw scores into rewards: normalises, clips, and subtracts the penalty of answers that did not end."""
+        """The shaped rewards: the raw scores normalised and clipped, less a penalty for answers that did not end."""
         config = self.config
+        # With "start", the statistics are measured once, on the answers of the first step.
         if config.reward_normalize == "running" or (config.reward_normalize == "start" and not self.reward_stats.count):
             self.reward_stats.update(score_B)
         shaped_B = score_B if config.reward_normalize == "none" else self.reward_stats.normalize(score_B)
@@ -171,8 +175,13 @@ class PPO:
         return shaped_B - config.missing_eos_penalty * (~rollouts.ended_B).float()
 
     def work(self, experience: Experience, step: int, learning_rate: float) -> Iterator[Sequence[Piece]]:
-        """Several passes over the step's rollouts, each in minibatches of whole prompts."""
+        """One round for each minibatch of each inner epoch: a piece for the critic and a piece for the policy.
+
+        Without a critic there is only the policy's piece. In the first ``critic_warmup`` steps there is only the
+        critic's piece.
+        """
         config = self.config
+        # The critic's rate follows the schedule of the policy's rate: both fall in the same proportion.
         critic_rate = learning_rate * (config.critic_learning_rate or config.train.learning_rate)
         critic_rate /= config.train.learning_rate
         for epoch in range(config.inner_epochs):
@@ -180,17 +189,21 @@ class PPO:
                 trees, tokens_N = experience.part(numbers)
                 pieces = []
                 if self.critic is not None:
-                    value = self.value_objective(experience, tokens_N)
-                    pieces.append(Piece(self.critic, trees, value, rate=critic_rate, prefix="value/"))
+                    critic_objective = self.value_objective(experience, tokens_N)
+                    pieces.append(Piece(self.critic, trees, critic_objective, rate=critic_rate, prefix="value/"))
                 if self.critic is None or step >= config.critic_warmup:
-                    policy = self.policy_objective(experience, tokens_N)
-                    pieces.append(Piece(self.actor, trees, policy, rate=learning_rate, stop=self.is_past_stop_kl))
+                    policy_objective = self.policy_objective(experience, tokens_N)
+                    pieces.append(
+                        Piece(self.actor, trees, policy_objective, rate=learning_rate, stop=self.is_past_stop_kl)
+                    )
                 yield pieces
 
     def is_past_stop_kl(self, metrics: Mapping[str, float]) -> bool:
+        """Whether the KL from the policy that sampled is above ``stop_kl``; 0 switches the limit off."""
         return 0 < self.config.stop_kl < metrics["policy/approx_kl"]
 
     def minibatches(self, step: int, epoch: int) -> list[list[int]]:
+        """The numbers of the trees in each minibatch. The order depends on the seed, the step and the inner epoch."""
         order = list(range(self.config.train.batch_size))
         python_stream(self.config.seed, "ppo/minibatch", step, epoch).shuffle(order)
         return [order[i :: self.config.minibatches] for i in range(self.config.minibatches)]
@@ -198,28 +211,28 @@ class PPO:
     def policy_objective(self, experience: Experience, tokens_N: Tensor) -> PolicyObjective:
         in_loss = self.config.kl.place == "loss"
         return PolicyObjective(
-            experience.old_logprob_N[tokens_N],
-            experience.advantage_N[tokens_N],
-            experience.reference_N[tokens_N],
-            self.config.clip,
-            self.config.aggregation,
-            self.config.entropy_coefficient,
-            self.config.kl.estimator if in_loss else "",
-            self.controller.kl_coef if in_loss else 0.0,
+            old_logprob_N=experience.old_logprob_N[tokens_N],
+            advantage_N=experience.advantage_N[tokens_N],
+            reference_N=experience.reference_N[tokens_N],
+            clip=self.config.clip,
+            aggregation=self.config.aggregation,
+            entropy_coefficient=self.config.entropy_coefficient,
+            kl_estimator=self.config.kl.estimator if in_loss else "",
+            kl_coefficient=self.controller.kl_coef if in_loss else 0.0,
         )
 
     def value_objective(self, experience: Experience, tokens_N: Tensor) -> ValueObjective:
         return ValueObjective(
-            experience.value_N[tokens_N],
-            experience.return_N[tokens_N],
-            self.config.value_clip,
-            self.config.value_coefficient,
+            old_value_N=experience.value_N[tokens_N],
+            return_N=experience.return_N[tokens_N],
+            clip=self.config.value_clip,
+            coefficient=self.config.value_coefficient,
         )
 
     # -- metrics and samples --------------------------------------------------------------------
 
     def describe(self, e: Experience) -> dict[str, float]:
-        """The step's samples in numbers; KL and entropy in nats a response."""
+        """Metrics of the step's answers. The KL is in nats for each response."""
         rollouts = e.rollouts
         kl_B = rollouts.by_branch(kl.k1(e.old_logprob_N, e.reference_N))
         metrics = {
@@ -240,9 +253,9 @@ class PPO:
         if e.agreement is not None:
             metrics["doctor/reward/agreement"] = e.agreement
         if self.reward_range is not None:
-            mean, deviation = self.reward_range
-            metrics["doctor/reward/z"] = (metrics["objective/score"] - mean) / deviation
-            metrics["doctor/reward/spread"] = metrics["objective/score_std"] / deviation
+            heldout_mean, heldout_deviation = self.reward_range
+            metrics["doctor/reward/z"] = (metrics["objective/score"] - heldout_mean) / heldout_deviation
+            metrics["doctor/reward/spread"] = metrics["objective/score_std"] / heldout_deviation
         if self.probe is not None and self.probe.gold is not None:
             gold_B = torch.tensor([self.probe.gold(a.prompt, a.response) for a in rollouts.answers])
             metrics["objective/gold"] = float(gold_B.mean())
@@ -254,14 +267,19 @@ class PPO:
         return metrics
 
     def reference_check(self) -> float:
-        """Log-prob a token that the reference gives to fixed tokens, nats. It is the same at every step."""
+        """The mean log-prob, in nats, that the reference gives to three fixed tokens.
+
+        The number must be the same at every step. If it changes, the doctor says that the reference is not frozen.
+        """
         tree = PromptTree(torch.tensor([0]), (Branch.response([1, 2, 3]),))
         return float(_present(self.reference.forward([tree], Outputs(logprob=True)).result().logprob_N).mean())
 
     def evaluate(self, step: int) -> dict[str, float]:
+        """Metrics of the answers to held-out prompts; ``eval/objective`` chooses the best weights."""
         if self.probe is None:
             return {}
         metrics = self.probe(step)
+        # β is in normalised reward units for each nat. The deviation turns them into raw reward units.
         penalty = self.controller.kl_coef * metrics["kl"] * (self.reward_stats.std if self.reward_stats.count else 1)
         metrics["objective"] = metrics["reward"] - penalty  # raw reward units; PPO's aim on held-out prompts
         return {f"eval/{name}": value for name, value in metrics.items()}
@@ -270,7 +288,7 @@ class PPO:
         return self.probe.rows if self.probe else []
 
     def train_samples(self) -> list[dict[str, Any]]:
-        """The first few answers of the step."""
+        """Rows for samples.jsonl: the first ``TRAIN_ROWS`` answers of the last step."""
         if self.last is None:
             return []
         e, rollouts = self.last, self.last.rollouts
@@ -305,6 +323,7 @@ class PPO:
         return {"trees": [asdict(tree) for tree in e.rollouts.trees], "responses": responses, **numbers}
 
     def numbers(self) -> dict[str, Any]:
+        """The state that is not in a role: the KL coefficient and the statistics of the rewards."""
         return {"kl_coef": self.controller.kl_coef, "reward_stats": self.reward_stats.state_dict()}
 
     def load_numbers(self, numbers: Mapping[str, Any]) -> None:
@@ -313,10 +332,10 @@ class PPO:
 
 
 def resolved(config: PPOConfig) -> PPOConfig:
-    """``config`` with the settings that follow the advantage in place of "auto"."""
+    """``config`` with values in place of "auto". The values depend on the advantage."""
     place = place_of_kl(config.advantage, config.kl.place)
-    penalty = replace(config.kl, place=place, estimator=estimator_of_kl(place, config.kl.estimator))
-    return replace(config, kl=penalty, whiten=whitening_of(config.advantage, config.whiten))
+    kl_config = replace(config.kl, place=place, estimator=estimator_of_kl(place, config.kl.estimator))
+    return replace(config, kl=kl_config, whiten=whitening_of(config.advantage, config.whiten))
 
 
 def make_controller(config: PPOConfig) -> kl.FixedKLController | kl.AdaptiveKLController:
@@ -326,7 +345,7 @@ def make_controller(config: PPOConfig) -> kl.FixedKLController | kl.AdaptiveKLCo
 
 
 class _Clock:
-    """Seconds of each phase, named for metrics.jsonl."""
+    """Measures the seconds of each phase of a step. The keys are the names in metrics.jsonl."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -339,14 +358,17 @@ class _Clock:
 
 
 def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric over the rounds.
+    """The mean of each metric over the rounds of a step, and ``doctor/ratio/start``.
 
-    In the first round policy and sampler have the same weights, so a log-ratio other than 0 comes from rounding.
+    ``ratio/shift`` is the mean absolute difference between the policy's log-probs and the old log-probs. In the first
+    round the policy still has the weights of the old log-probs, so a shift other than 0 comes from rounding. Only this
+    first shift is kept, as ``doctor/ratio/start``.
     """
     shifts = [row.pop("ratio/shift", None) for row in rounds]
     return mean(rounds) | ({} if shifts[0] is None else {"doctor/ratio/start": shifts[0]})
 
 
 def _present(x_N: Tensor | None) -> Tensor:
+    """``x_N``, which is not None because the forward pass was asked to compute it."""
     assert x_N is not None
     return x_N
