@@ -23,9 +23,11 @@ from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.algorithms.work import Piece, mean, run
 from concordant.config.names import COMPARES_SAMPLES, estimator_of_kl, place_of_kl, whitening_of
+from concordant.config.sampling import reshapes
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
 from concordant.core.advantages import ADVANTAGES, Returns, tied
+from concordant.core.losses import sampler_weight
 from concordant.core.masked import whiten
 from concordant.core.objective import Outputs
 from concordant.core.running_stats import RunningStats
@@ -66,6 +68,7 @@ class Experience:
     tied: float  # share of the answers whose prompt's answers all have the same score
     agreement: float | None  # correlation between the axes of a reward of several
     reward_counts: dict[str, float] = field(default_factory=dict)  # reward/abstained and reward/errors
+    weight_N: Tensor | None = None  # how much a token counts; None: once, because the sampler's distribution was π's
 
     def part(self, trees: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees numbered ``trees``, and the numbers of their tokens."""
@@ -151,6 +154,7 @@ class PPO:
             tied=float(tied(returns).float().mean()),
             agreement=evidence.agreement(list(scores.columns.values())) if len(scores.columns) > 1 else None,
             reward_counts=scores.metrics,
+            weight_N=sampler_weight(old_N, rollouts.sampler_logprob_N) if reshapes(config.sampling) else None,
         )
 
     def penalty(self, old_N: Tensor, reference_N: Tensor) -> Tensor:
@@ -206,6 +210,7 @@ class PPO:
             self.config.entropy_coefficient,
             self.config.kl.estimator if in_loss else "",
             self.controller.kl_coef if in_loss else 0.0,
+            None if experience.weight_N is None else experience.weight_N[tokens_N],
         )
 
     def value_objective(self, experience: Experience, tokens_N: Tensor) -> ValueObjective:
