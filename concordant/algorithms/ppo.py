@@ -23,9 +23,11 @@ from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.algorithms.work import Piece, mean, run
 from concordant.config.names import COMPARES_SAMPLES, estimator_of_kl, place_of_kl, whitening_of
+from concordant.config.sampling import reshapes
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
 from concordant.core.advantages import ADVANTAGES, Returns, tied
+from concordant.core.losses import sampler_weight
 from concordant.core.masked import whiten
 from concordant.core.objective import Outputs
 from concordant.core.running_stats import RunningStats
@@ -67,6 +69,7 @@ class Experience:
     tied: float  # share of the answers to prompts whose answers all have the same shaped reward
     agreement: float | None  # mean correlation between the axes of the reward; None if it has one axis
     reward_counts: dict[str, float] = field(default_factory=dict)  # reward/abstained and reward/errors
+    weight_N: Tensor | None = None  # how much a token counts; None: once, because the sampler's distribution was π's
 
     def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,)."""
@@ -154,6 +157,7 @@ class PPO:
             tied=float(tied(returns).float().mean()),
             agreement=evidence.agreement(list(scores.columns.values())) if len(scores.columns) > 1 else None,
             reward_counts=scores.metrics,
+            weight_N=sampler_weight(old_N, rollouts.sampler_logprob_N) if reshapes(config.sampling) else None,
         )
 
     def penalty(self, old_N: Tensor, reference_N: Tensor) -> Tensor:
@@ -219,6 +223,7 @@ class PPO:
             entropy_coefficient=self.config.entropy_coefficient,
             kl_estimator=self.config.kl.estimator if in_loss else "",
             kl_coefficient=self.controller.kl_coef if in_loss else 0.0,
+            weight_N=None if experience.weight_N is None else experience.weight_N[tokens_N],
         )
 
     def value_objective(self, experience: Experience, tokens_N: Tensor) -> ValueObjective:

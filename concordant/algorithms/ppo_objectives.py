@@ -20,7 +20,10 @@ from concordant.core.trees import TreeBatch
 
 @dataclass(frozen=True, slots=True)
 class PolicyObjective:
-    """Clipped surrogate + coefficient · KL from the reference - coefficient · entropy."""
+    """Clipped surrogate + coefficient · KL from the reference - coefficient · entropy.
+
+    The surrogate of a token counts ``weight_N`` times where the sampler's distribution was not the policy's.
+    """
 
     old_logprob_N: Tensor  # nats
     advantage_N: Tensor
@@ -30,6 +33,7 @@ class PolicyObjective:
     entropy_coefficient: float = 0.0  # subtracted, so a positive one raises entropy
     kl_estimator: KLEstimator | Literal[""] = ""  # empty: no KL in the loss
     kl_coefficient: float = 0.0
+    weight_N: Tensor | None = None  # None: every token counts once
     want: Outputs = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,7 +54,10 @@ class PolicyObjective:
         def total(x_N: Tensor) -> Tensor:
             return aggregate(x_N, batch.branch_N, batch.length_B, self.aggregation)
 
-        terms = {"policy/loss": Term(total(ppo_policy(logprob_N, old_N, advantage_N, self.clip)))}
+        loss_N = ppo_policy(logprob_N, old_N, advantage_N, self.clip)
+        if self.weight_N is not None:
+            loss_N = loss_N * self.weight_N[batch.token_N.cpu()].to(loss_N.device)
+        terms = {"policy/loss": Term(total(loss_N))}
         if self.entropy_coefficient:
             terms["policy/entropy_bonus"] = Term(total(entropy_N), -self.entropy_coefficient)
         if self.kl_estimator:

@@ -19,8 +19,8 @@ class Answer:
     """What a reward may look at."""
 
     prompt: Dialogue
-    response: str  # text without the end token
-    ended: bool  # an end token was sampled
+    response: str  # text without the end token or stop string
+    ended: bool  # an end token was sampled, or a stop string completed
     extra: dict[str, Any]  # the prompt's own columns: ground_truth, data_source, …
     tools: Tools = None  # the prompt's, for a reward model's chat template
 

@@ -15,7 +15,7 @@ from concordant.core.masked import sum_by_branch
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
-from concordant.engines.protocol import Generator
+from concordant.engines.protocol import Completion, Generator
 from concordant.training.progress import current
 
 
@@ -25,8 +25,8 @@ class Rollouts:
 
     trees: list[PromptTree]
     answers: list[Answer]  # B
-    sampler_logprob_N: Tensor  # nats, as the sampler computed them, temperature applied
-    ended_B: Tensor  # bool, True where an end token was sampled
+    sampler_logprob_N: Tensor  # nats, as the sampler computed them, in the distribution that was sampled from
+    ended_B: Tensor  # bool, True where an end token or a stop string ended the answer
     length_B: Tensor  # int64 response tokens, end token included
     group_B: Tensor  # int64 number of the tree
     version: int  # optimizer steps the policy had taken when it sampled
@@ -66,7 +66,7 @@ class Sampler:
             for ids, group in zip(prompt_ids, groups, strict=True)
         ]
         answers = [
-            Answer(prompt.messages, self.encoder.text(c.ids_T), c.finish_reason == "stop", prompt.extra, prompt.tools)
+            Answer(prompt.messages, self._text(c, sampling), c.ended, prompt.extra, prompt.tools)
             for prompt, group in zip(prompts, groups, strict=True)
             for c in group
         ]
@@ -74,12 +74,15 @@ class Sampler:
             trees,
             answers,
             torch.cat([c.logprob_T for c in flat]),
-            torch.tensor([c.finish_reason == "stop" for c in flat]),
+            torch.tensor([c.ended for c in flat]),
             torch.tensor([len(c.ids_T) for c in flat]),
             torch.tensor([g for g, group in enumerate(groups) for _ in group]),
             flat[0].version,
             self.encoder.end_ids,
         )
+
+    def _text(self, completion: Completion, sampling: SamplingConfig) -> str:
+        return self.encoder.text(completion.ids_T, sampling.stop_strings)
 
     def prompt_ids(self, prompts: Sequence[Prompt], new_tokens: int) -> list[Tensor]:
         """The prompts' ids, cut to leave room for ``new_tokens``, or for half of the model's tokens if that is less."""

@@ -14,6 +14,7 @@ from concordant.config.names import (
     estimator_of_kl,
     place_of_kl,
 )
+from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, named
 
 Values = Mapping[str, Any]  # by dotted key
@@ -46,6 +47,24 @@ _TRAINING = (
         "the held-out data would be the training data; leave data.test_path empty to split the data by prompt",
     ),
 )
+_SAMPLING = (
+    Contradiction(
+        ("sampling.min_new_tokens", "sampling.max_new_tokens"),
+        lambda v: v["sampling.min_new_tokens"] > v["sampling.max_new_tokens"],
+        "no answer can have so many tokens; raise sampling.max_new_tokens or lower sampling.min_new_tokens",
+    ),
+)
+
+
+def _reshaped(key: str, off: float) -> Contradiction:
+    return Contradiction(
+        (key, "allow_truncated_sampling"),
+        lambda v: v[key] != off and not v["allow_truncated_sampling"],
+        "it changes the sampler's distribution, and the learner has the log-probs of the unchanged one; "
+        f"set {key} {off:g}, or accept an approximate correction with allow_truncated_sampling true",
+    )
+
+
 CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.RunConfig: _TRAINING,
     s.RewardConfig: (
@@ -56,6 +75,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.PPOConfig: (
+        *_SAMPLING,
         Contradiction(
             ("advantage", "sampling.n"),
             lambda v: v["advantage"] in COMPARES_SAMPLES and v["sampling.n"] < 2,
@@ -76,12 +96,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             lambda v: v["kl.controller"] == "adaptive" and v["kl.coefficient"] == 0,
             "the adaptive controller multiplies the coefficient, so 0 stays 0; start above 0",
         ),
-        Contradiction(
-            ("sampling.top_p", "sampling.top_k", "allow_truncated_sampling"),
-            lambda v: (v["sampling.top_p"] < 1 or v["sampling.top_k"] > 0) and not v["allow_truncated_sampling"],
-            "the learner cannot reproduce a truncated sampler's log-probs, so ratio and KL would be wrong; "
-            "set top_p 1 and top_k 0, or accept it with allow_truncated_sampling true",
-        ),
+        *(_reshaped(key, off) for key, off in RESHAPING.items()),
         Contradiction(
             ("sampling.temperature",),
             lambda v: v["sampling.temperature"] == 0,
@@ -99,6 +114,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.BestOfNConfig: (
+        *_SAMPLING,
         Contradiction(
             ("sampling.n",),
             lambda v: v["sampling.n"] < 2,
@@ -111,6 +127,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.EvaluateConfig: (
+        *_SAMPLING,
         Contradiction(
             ("policies", "reward"),
             lambda v: not v["reward"] and any(best_of(path)[0] > 1 for path in named(v["policies"]).values()),
@@ -124,7 +141,9 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "both limit the number of rows; give only one of the two",
         ),
     ),
+    s.ChatConfig: _SAMPLING,
     s.GenerateConfig: (
+        *_SAMPLING,
         Contradiction(
             ("prompt", "data.path"),
             lambda v: bool(v["prompt"]) == bool(v["data.path"]),

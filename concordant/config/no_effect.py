@@ -47,7 +47,7 @@ _TRAINS_NOTHING = NoEffect(
     ("model.lora.", "model.activation_checkpointing"), "no model is trained; an adapter is given by --model.adapter"
 )
 _GREEDY = NoEffect(
-    ("sampling.top_p", "sampling.top_k"),
+    ("sampling.top_p", "sampling.top_k", "sampling.min_p"),
     "sampling.temperature 0 always takes the most likely token",
     lambda v: v["sampling.temperature"] == 0,
 )

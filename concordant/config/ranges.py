@@ -72,7 +72,18 @@ class Arguments:
         return f'"{twice[0]}" is given twice' if twice else None
 
 
-Rule = Range | Matches | NamedPaths | Arguments
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A list of texts, none of them empty or with half a character, which no decoded text contains."""
+
+    def problem(self, value: Any) -> str | None:
+        if not all(value):
+            return "expected texts that are not empty, because every answer contains the empty one"
+        halves = any("\ud800" <= letter <= "\udfff" for text in value for letter in text)
+        return "expected texts of whole Unicode characters" if halves else None
+
+
+Rule = Range | Matches | NamedPaths | Arguments | Texts
 
 POSITIVE, NOT_NEGATIVE, COUNT = Range("(0, ∞)"), Range("[0, ∞)"), Range("[1, ∞)")
 
@@ -93,7 +104,11 @@ VALUES: dict[type, dict[str, Rule]] = {
         "temperature": NOT_NEGATIVE,
         "top_p": Range("(0, 1]"),
         "top_k": NOT_NEGATIVE,
+        "min_p": Range("[0, 1]"),
+        "repetition_penalty": POSITIVE,
+        "min_new_tokens": NOT_NEGATIVE,
         "max_new_tokens": COUNT,
+        "stop_strings": Texts(),
         "slots": COUNT,
     },
     TrainConfig: {

@@ -82,7 +82,7 @@ class PPOConfig(RunConfig):
     reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
     reward_normalize: RewardNormalize = "start"  # none | start (once, from the first policy's samples) | running
     reward_clip: float = 0.0  # absolute value after normalisation; 0 is off
-    missing_eos_penalty: float = 0.0  # subtracted from the reward of a response without an end token
+    missing_eos_penalty: float = 0.0  # subtracted from the reward of a response without end token or stop string
     advantage: AdvantageName = "gae"  # gae trains a critic; rloo and grpo compare the samples of a prompt
     gamma: float = 1.0  # discount for each token
     lam: float = 0.95  # GAE's λ
@@ -103,7 +103,7 @@ class PPOConfig(RunConfig):
     critic_learning_rate: float = 0.0  # 0: the policy's learning rate
     critic_warmup: int = 0  # first steps, in which only the critic is trained
     reference: str = ""  # model folder; empty: the policy before its first step
-    allow_truncated_sampling: bool = False  # accept top_p and top_k, whose log-probs the learner cannot reproduce
+    allow_truncated_sampling: bool = False  # accept top_p, top_k, min_p, … and correct for them, see docs/ppo.md
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 

@@ -88,6 +88,19 @@ def probability_ratio(logprob_N: Tensor, old_logprob_N: Tensor) -> Tensor:
     return torch.exp((logprob_N - old_logprob_N).clamp(-LOG_RATIO, LOG_RATIO))
 
 
+SAMPLER_WEIGHT = 2.0  # the most that a token counts; without a limit, rare tokens would decide the gradient
+
+
+def sampler_weight(logprob_N: Tensor, sampler_logprob_N: Tensor) -> Tensor:
+    """min(π/μ, 2), (N,): how much a token counts that was sampled from μ and not from the policy π.
+
+    Where μ gives every token some probability, the mean over weighted tokens is the mean under π, up to the limit.
+    Tokens to which μ gives none are missing from this mean.  Yao et al. 2025, "Your Efficient RL Framework Secretly
+    Brings You Off-Policy RL Training" (truncated importance sampling).
+    """
+    return probability_ratio(logprob_N, sampler_logprob_N).clamp(max=SAMPLER_WEIGHT)
+
+
 def ppo_value(value_N: Tensor, old_value_N: Tensor, return_N: Tensor, clip: float = 0.0) -> Tensor:
     """max((V-R)², (V_clip-R)²), (N,), V_clip within ±clip of the old value; clip 0 leaves the square alone.
 

@@ -23,6 +23,7 @@ from concordant.config.names import TooLong
 from concordant.core.errors import UserError
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.records import Demonstration, Message, Pair, Tools
+from concordant.data.stop_strings import before_stop
 from concordant.data.template import DEFAULT_TEMPLATE, ChatTemplate, Dialogue, Refusal, refused
 
 _OPENED_THOUGHT = re.compile(r"<(think\w*|thought|reason\w*)>\s*\Z")  # at the end of an opened prompt
@@ -113,20 +114,22 @@ class ChatEncoder:
             raise refused(messages, text)
         return text
 
-    def text(self, ids: Sequence[int] | Tensor) -> str:
+    def text(self, ids: Sequence[int] | Tensor, stop_strings: Sequence[str] = (), begun: bool = False) -> str:
         """A sampled response as the content of an assistant message, which is how rewards see and score it.
 
         The end token and outer white space are left out. A thought that the prompt has opened gets its opening tag
-        back, so that the text reads as data does. Of an answer in channels the last one is the text.
+        back, so that the text reads as data does. Of an answer in channels the last one is the text. The text ends
+        before the first of ``stop_strings``; with ``begun`` also before what may become one.
         """
         spoken = torch.as_tensor(ids).tolist()
         if spoken and spoken[-1] in self.end_ids:  # not every end of turn is marked as special
             spoken = spoken[:-1]
+        spoken, rest = before_stop(self.tokenizer, spoken, stop_strings, begun)
         if self._lead:
-            _, lead, words = self.tokenizer.decode(spoken).rpartition(self._lead)
+            _, lead, words = (self.tokenizer.decode(spoken) + rest).rpartition(self._lead)
             if lead:
                 return words.strip()
-        text = self.tokenizer.decode(spoken, skip_special_tokens=True).strip()
+        text = (self.tokenizer.decode(spoken, skip_special_tokens=True) + rest).strip()
         return f"{self.opened_thought}{text}" if self.opened_thought and text else text
 
     def refusals(self, dialogues: Sequence[Dialogue]) -> list[str | None]:

@@ -17,6 +17,7 @@ from concordant.algorithms.ppo import PPO, Experience
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.rollouts import Rollouts
 from concordant.algorithms.supervised import Supervised
+from concordant.config.sampling import RESHAPING
 from concordant.core.errors import RunFailed
 from concordant.core.masked import sum_by_branch
 from concordant.core.objective import Objective, Outputs
@@ -285,7 +286,7 @@ def sample(algorithm: PPO) -> Rollouts:
 def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) -> list[Finding]:
     """Compare the log-probs that the sampler and the learner give to the same tokens.
 
-    ``is_known``: the user has accepted top-p or top-k sampling, so a difference is expected.
+    ``is_known``: the user has accepted settings that change the sampler's distribution, so a difference is expected.
     """
     difference_N = (logprobs(actor, rollouts.trees) - rollouts.sampler_logprob_N).abs()
     mean, most = float(difference_N.mean()), float(difference_N.max())
@@ -298,8 +299,10 @@ def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) 
             f"sampler and learner differ by {mean:.2g} nats a token on average, {most:.2g} at most, "
             f"over {len(difference_N)} tokens",
             "Ratios, KL and advantages are those of answers that this policy did not give.",
-            "the sampler's temperature is not the learner's, top-p or top-k renormalises, or its weights are stale",
-            "Set --sampling.top_p 1 --sampling.top_k 0, one sampling.temperature for both, --model.precision fp32",
+            "top-p, top-k, min-p, a repetition penalty or min_new_tokens changes the sampler's distribution, its "
+            "temperature is not the learner's, or its weights are stale",
+            f"Set {' '.join(f'--{key} {off:g}' for key, off in RESHAPING.items())}, one sampling.temperature for both, "
+            "--model.precision fp32",
             numbers={"mean": mean, "max": most},
         )
     ]

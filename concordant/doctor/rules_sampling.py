@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concordant.config.sampling import RESHAPING
 from concordant.doctor.history import History
 from concordant.doctor.rule import Rule, Sign
 
@@ -46,14 +47,16 @@ def sampler_differs(h: History) -> Sign | None:
     gap = h.now("doctor/rollout/logprob_gap", 2)
     if first is None or gap is None or min(first, gap) < _tolerance(h):
         return None
-    truncated = h.setting("sampling.top_p", 1.0) < 1 or h.setting("sampling.top_k", 0) > 0
+    changed = {key: off for key, off in RESHAPING.items() if h.setting(key, off) != off}
     temperature = h.setting("sampling.temperature", 1.0)
     return Sign(
         "error",
         f"sampler and learner differ by {gap:.3f} nats a token, from the first step on",
-        "top-p or top-k cuts the sampler's distribution" if truncated else "they use different temperatures or models",
-        "Set sampling.top_p 1 and sampling.top_k 0"
-        if truncated
+        f"{' and '.join(changed)} changed the sampler's distribution"
+        if changed
+        else "they use different temperatures or models",
+        f"Set {' and '.join(f'{key} {off:g}' for key, off in changed.items())}"
+        if changed
         else f"Give the learner sampling.temperature {temperature:g} too",
         {"gap": gap, "first": first},
     )

@@ -23,6 +23,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 Adapters = Literal["merged", "apart"]
+# An end token was sampled; the text contains a stop string; the response has as many tokens as it may have.
+FinishReason = Literal["stop", "stop_string", "length"]
 
 
 class Future(Protocol[T_co]):
@@ -211,9 +213,14 @@ class Completion:
     """One sampled response, in token ids."""
 
     ids_T: Tensor  # int64; includes the end token if one was sampled
-    logprob_T: Tensor  # nats, under the policy that sampled, at the sampling temperature
-    finish_reason: Literal["stop", "length"]  # "stop": an end token was sampled
+    logprob_T: Tensor  # nats, in the distribution that was sampled from
+    finish_reason: FinishReason
     version: int  # optimizer steps that the policy had taken when it sampled
+
+    @property
+    def ended(self) -> bool:
+        """Whether the response ended by itself, by an end token or a stop string, and not at the limit of tokens."""
+        return self.finish_reason != "length"
 
 
 class Generator(Protocol):
@@ -229,6 +236,9 @@ class Generator(Protocol):
     ) -> Future[list[list[Completion]]]:
         """``sampling.n`` completions for each prompt. The same seed gives the same tokens.
 
+        The logits become the distribution in transformers' order: the repetition penalty over the tokens of prompt and
+        response, no end token before ``min_new_tokens``, temperature, top-k, top-p, min-p. A response ends with an end
+        token, with the first token after which its decoded text contains a stop string, or at the limit of tokens.
         ``on_token(prompt, sample, token_id)`` is called for each token as soon as it is sampled.
         """
         ...

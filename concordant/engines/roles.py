@@ -72,7 +72,8 @@ def generator(policy: Policy, end_ids: Iterable[int], model: ModelConfig) -> Gen
     A response ends at any of ``end_ids`` and at the end tokens of the model's own generation config.
     """
     ends = sorted({*end_ids, *_generation_ends(policy)})
-    return LocalGenerator(policy.model, ends, precision=precision_of(model, policy.model.device))
+    precision = precision_of(model, policy.model.device)
+    return LocalGenerator(policy.model, ends, precision=precision, tokenizer=policy.tokenizer)
 
 
 def _generation_ends(policy: Policy) -> list[int]:

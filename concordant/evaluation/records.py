@@ -20,7 +20,7 @@ class PolicyAnswers:
     prompts: Sequence[tuple[Message, ...]]
     responses: Sequence[str]
     lengths: Sequence[int]  # tokens, the end token included
-    ended: Sequence[bool]  # True where the policy sampled an end token
+    ended: Sequence[bool]  # True where an end token or a stop string ended the answer
     rewards: Sequence[float] | None = None  # scores by the proxy, the reward that was trained on
     gold: Sequence[float] | None = None  # the true quality, if it is known
     judge: Sequence[float] | None = None  # scores by a reward model that no policy was trained on

@@ -91,14 +91,14 @@ METRICS: dict[str, Metric] = {
     "value/explained_variance": Metric("variance of the returns that the critic explains", _SHARE, "ppo"),
     "value/grad_norm": Metric("norm of the critic's gradient before clipping", "norm", "ppo"),
     "response/length": Metric("mean length of the step's answers, end token included", "tokens", "ppo"),
-    "response/eos_fraction": Metric("answers that end with an end token", _SHARE, "ppo"),
+    "response/eos_fraction": Metric("answers that end with an end token or a stop string", _SHARE, "ppo"),
     "kl_coefficient": Metric("weight of the KL penalty", "reward units a nat", "ppo"),
     "micro_batch_tokens": Metric("tokens a micro-batch after train.halve_on_oom had to halve it", "tokens", "all"),
     "eval/kl": Metric("sampled KL of held-out answers from the reference", "nats a response", "dpo, ppo"),
     "eval/reward": Metric("raw reward of held-out answers", _REWARD, "dpo, ppo"),
     "eval/gold": Metric("true quality of held-out answers, where it is known", "0 to 1", "dpo, ppo"),
     "eval/length": Metric("mean length of held-out answers, end token included", "tokens", "dpo, ppo"),
-    "eval/eos_fraction": Metric("held-out answers that end with an end token", _SHARE, "dpo, ppo"),
+    "eval/eos_fraction": Metric("held-out answers that end with an end token or a stop string", _SHARE, "dpo, ppo"),
     "eval/objective": Metric("held-out reward less the KL penalty; chooses PPO's best weights", _REWARD, "ppo"),
     "doctor/update/ratio": Metric(
         "size of the step's change over the size of the weights, from 512 elements of each tensor", "ratio", "all"

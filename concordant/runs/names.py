@@ -75,7 +75,7 @@ class SampleRow(TypedDict):
     gold: NotRequired[float]  # the true quality, where it is known, 0 to 1
     advantage: NotRequired[float]  # "train": mean over the response's tokens, reward units; whitened if --whiten is on
     length: NotRequired[int]  # "train": tokens, the end token included
-    ended: NotRequired[bool]  # "train": whether the policy sampled an end token
+    ended: NotRequired[bool]  # "train": whether an end token or a stop string ended the answer
     policy_version: NotRequired[int]  # "train": optimizer steps that the policy had taken when it sampled
 
 
@@ -83,7 +83,7 @@ class RankedAnswer(TypedDict):
     response: str
     reward: float  # raw score
     tokens: int  # the end token included
-    ended: bool  # whether the policy sampled an end token
+    ended: bool  # whether an end token or a stop string ended the answer
 
 
 class BestOfNRow(TypedDict):

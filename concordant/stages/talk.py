@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def chat(config: ChatConfig) -> None:
                 messages = list(start)
             continue
         messages.append(Message("user", question))
-        stream = _Stream(encoder)
+        stream = _Stream(encoder, config.sampling.stop_strings)
         seed = derive(config.seed, "chat", turn)
         generator.generate(encoder.prompts([messages]), config.sampling, seed, stream.show).result()
         messages.append(Message("assistant", stream.finish()))
@@ -91,23 +92,27 @@ def _ask() -> str:
 
 
 class _Stream:
-    """Prints a response while it is sampled. A character of several tokens is printed after its last token."""
+    """Prints a response while it is sampled.
 
-    def __init__(self, encoder: ChatEncoder) -> None:
-        self.encoder = encoder
+    A character of several tokens is printed after its last token. Text that may be the beginning of a stop string is
+    printed when it is known not to be one.
+    """
+
+    def __init__(self, encoder: ChatEncoder, stop_strings: Sequence[str] = ()) -> None:
+        self.encoder, self.stop_strings = encoder, stop_strings
         self.ids: list[int] = []
         self.printed = ""
         print("policy: ", end="", flush=True)
 
     def show(self, prompt: int, sample: int, token: int) -> None:
         self.ids.append(token)
-        text = self.encoder.text(self.ids)
+        text = self.encoder.text(self.ids, self.stop_strings, begun=True)
         if not text.endswith("\ufffd") and text.startswith(self.printed):
             print(visible(text[len(self.printed) :]), end="", flush=True)
             self.printed = text
 
     def finish(self) -> str:
-        text = self.encoder.text(self.ids)
+        text = self.encoder.text(self.ids, self.stop_strings)
         print(visible(text[len(self.printed) :]) if text.startswith(self.printed) else "", flush=True)
         return text
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import KLConfig
 from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
-from tests.algorithms.worlds import PROMPTS, letters, make_ppo, moved, plain, tree, weights_of, written
+from tests.algorithms.worlds import PROMPTS, given, letters, loss_of, make_ppo, moved, plain, tree, weights_of, written
 
 NO_KL = KLConfig(coefficient=0.0)
 # gamma = lambda = 0 and a critic that says 0: a token's advantage is its own reward, to be looked at.
@@ -113,6 +114,61 @@ def test_a_single_sample_or_equal_scores_are_survived(how):
     for values in ([3.0], [3.0, 3.0]):
         shaped = ppo.shape(torch.tensor(values), written([([8], True)] * len(values)))
         assert shaped.isfinite().all()
+
+
+# -- sampling ---------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_a_stop_string_ended_is_ended_and_rewarded_on_its_last_token():
+    sampling = {"n": 8, "max_new_tokens": 8, "stop_strings": ["a", "e", "o", " "]}
+    ppo = make_ppo(scores(*[5.0] * 32), kl=NO_KL, missing_eos_penalty=2.0, sampling=sampling, **BARE)
+    rollouts = ppo.sample(0)
+    e = ppo.make_experience(rollouts)
+    ends = [int(b.ids_T[-1]) in rollouts.end_ids for tree in rollouts.trees for b in tree.branches]
+    by_string = [ended and not end for ended, end in zip(rollouts.ended_B.tolist(), ends, strict=True)]
+    assert 0 < sum(by_string) < 32 and not rollouts.ended_B.all()
+    assert e.shaped_B.tolist() == [5.0 if ended else 3.0 for ended in rollouts.ended_B.tolist()]
+    last_N = rollouts.length_B.cumsum(0) - 1
+    assert torch.equal(e.advantage_N[last_N], e.shaped_B) and e.advantage_N.count_nonzero() == 32
+    assert e.weight_N is None, "a stop string leaves the distribution alone"
+    assert torch.allclose(e.old_logprob_N, rollouts.sampler_logprob_N, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "reshaping",
+    [{"top_p": 0.8}, {"top_k": 5}, {"min_p": 0.3}, {"repetition_penalty": 1.5}, {"min_new_tokens": 3}],
+    ids=str,
+)
+def test_tokens_of_another_distribution_count_by_their_probability_ratio(reshaping):
+    """π/μ, at most 2: below 1 where the sampler left tokens out, and on both sides of 1 with a penalty."""
+    ppo = make_ppo(sampling={"n": 8, "max_new_tokens": 6} | reshaping, allow_truncated_sampling=True)
+    e = ppo.make_experience(ppo.sample(0))
+    ratio_N = (e.old_logprob_N - e.rollouts.sampler_logprob_N).exp()
+    torch.testing.assert_close(e.weight_N, ratio_N.clamp(max=2.0))
+    assert float((ratio_N - 1).abs().max()) > 1e-3
+    assert (float(ratio_N.max()) > 1.001) == ("repetition_penalty" in reshaping)
+    objective = ppo.policy_objective(e, torch.tensor([2, 0]))
+    assert torch.equal(objective.weight_N, e.weight_N[[2, 0]])
+
+
+def test_the_weight_multiplies_the_surrogate_and_nothing_else():
+    out, batch = given([tree([8, 9]), tree([10])], logprobs=[-1.0, -2.0, -3.0])
+    out = replace(out, entropy_N=torch.zeros(3))
+    old, advantage, reference = torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.0] * 3)
+
+    def objective(weight):
+        return PolicyObjective(old, advantage, reference, 0.2, "token-mean", 0.0, "k2", 1.0, weight)
+
+    plain, weighted = (loss_of(objective(w), out, batch) for w in (None, torch.tensor([0.5, 1.0, 0.25])))
+    assert plain["policy/loss"] == pytest.approx(-7 / 3)
+    assert weighted["policy/loss"] == pytest.approx(-(0.5 + 2 + 1) / 3)
+    assert weighted["policy/kl_loss"] == plain["policy/kl_loss"] == pytest.approx((0.5 + 2 + 4.5) / 3)
+
+
+def test_with_the_default_sampling_no_token_is_weighted():
+    ppo = make_ppo()
+    e = ppo.make_experience(ppo.sample(0))
+    assert e.weight_N is None and ppo.policy_objective(e, torch.tensor([0])).weight_N is None
 
 
 # -- advantages -----------------------------------------------------------------------------------

@@ -56,6 +56,28 @@ def test_what_was_sampled_is_kept_as_it_was_ended_or_not():
         assert branch.is_response_T.all()
 
 
+def test_a_stop_string_ends_an_answer_whose_tokens_stay_whole_and_whose_text_is_cut():
+    policy = tiny_policy()
+    encoder = ChatEncoder(policy.tokenizer)
+    generator = LocalGenerator(policy.model, encoder.end_ids, tokenizer=policy.tokenizer)
+    stops = ["a", "e", "wl", "\n"]
+    sampling = SamplingConfig(n=8, max_new_tokens=12, stop_strings=stops)
+    rollouts = Sampler(generator, encoder)(PROMPTS, sampling, seed=1)
+    branches = [b for tree in rollouts.trees for b in tree.branches]
+    assert 0 < rollouts.ended_B.sum() < len(branches)
+    for branch, answer, ended in zip(branches, rollouts.answers, rollouts.ended_B.tolist(), strict=True):
+        ids = branch.ids_T.tolist()
+        before, whole = policy.tokenizer.decode(ids[:-1]), policy.tokenizer.decode(ids)
+        by_string = any(s in whole for s in stops)
+        assert not any(s in before for s in stops), "the last token completes the string"
+        assert answer.ended == ended == (by_string or ids[-1] in encoder.end_ids)
+        assert not any(s in answer.response for s in stops) and encoder.text(ids).startswith(answer.response)
+        assert by_string or answer.response == encoder.text(ids)
+    learner = LocalLearner(PolicyNetwork(policy), TrainConfig())
+    logprob_N = learner.forward(rollouts.trees, Outputs(logprob=True)).result().logprob_N
+    assert torch.allclose(logprob_N, rollouts.sampler_logprob_N, atol=1e-4), "stopping changes no distribution"
+
+
 def test_answers_stand_with_their_prompts_and_the_version_is_stamped():
     policy = tiny_policy()
     rollouts = sampler_of(policy, version=5)(PROMPTS, SamplingConfig(n=2, max_new_tokens=3), seed=0)

@@ -80,7 +80,7 @@ def make_ppo(reward=letters, seed=1, lora_rank=0, prompts=PROMPTS, sampling=None
     critic = None
     if config.advantage in NEEDS_CRITIC:
         critic = LocalLearner(CriticNetwork(build_critic(policy, config.critic_head)), config.train)
-    sampler = Sampler(LocalGenerator(policy.model, encoder.end_ids), encoder)
+    sampler = Sampler(LocalGenerator(policy.model, encoder.end_ids, tokenizer=policy.tokenizer), encoder)
     players = Players(
         policy=actor,
         critic=critic,

@@ -74,6 +74,18 @@ def test_a_list_may_be_given_in_three_ways(arguments):
     assert config.reward == ["a", "b=0.5"]
 
 
+def test_stop_strings_keep_every_letter(tmp_path):
+    """Line breaks, spaces, quotes, numbers, words of YAML and other alphabets, through command line and config.yaml."""
+    texts = ["\n\nHuman:", " ", "12", "null", "true", "日本 é 😀", '"', "a: b # c", "--stop"]
+    arguments = [f"--sampling.stop_strings={text}" for text in texts]
+    config, _ = parse_command("generate", GenerateConfig, ["--model", "m", "--prompt", "x", *arguments])
+    assert config.sampling.stop_strings == texts
+    (tmp_path / "a.yaml").write_text(dump_yaml(to_mapping("generate", config)), encoding="utf-8")
+    assert parse_command("generate", GenerateConfig, ["--config", str(tmp_path / "a.yaml")])[0] == config
+    bracketed = ["--model", "m", "--prompt", "x", '--sampling.stop_strings=["[END]", "\\n#"]']
+    assert parse_command("generate", GenerateConfig, bracketed)[0].sampling.stop_strings == ["[END]", "\n#"]
+
+
 def test_one_item_in_yaml_needs_no_brackets(tmp_path):
     (tmp_path / "a.yaml").write_text("reward: runs/rm/model\n")
     config, _ = parse_command("ppo", PPOConfig, [*NEEDED, "--config", str(tmp_path / "a.yaml")])

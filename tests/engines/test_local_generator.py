@@ -8,10 +8,12 @@ from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
 from concordant.engines.local import decoding
+from concordant.engines.local import generator as local_generator
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.weights import LocalWeights
 from concordant.kernels.ragged_attention import row_groups
 from tests.engines.conformance.test_generator import END, MODELS, build, plain_logprobs, random_prompts
+from tests.engines.tiny import tiny_policy
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -72,6 +74,36 @@ def test_a_prompt_is_computed_once_for_all_its_samples(monkeypatch: pytest.Monke
     monkeypatch.setattr(decoding.SlotDecoder, "admit", counted)
     generator.generate(random_prompts(5, 8), SamplingConfig(n=4, max_new_tokens=3, slots=8), 0).result()
     assert rows == [(2, [4, 4])]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_an_answer_that_meets_a_stop_string_frees_its_slot_at_once(slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row of every decoding step gives a token that somebody gets."""
+    rows = []
+    step = decoding.SlotDecoder.step
+
+    def counted(self: decoding.SlotDecoder, last: list[int]) -> Tensor:
+        rows.append(len(last))
+        return step(self, last)
+
+    policy = tiny_policy()
+    generator = LocalGenerator(policy.model.eval(), (), tokenizer=policy.tokenizer)
+    assert generator.uses_slots
+    monkeypatch.setattr(decoding.SlotDecoder, "step", counted)
+    sampling = SamplingConfig(n=4, max_new_tokens=20, slots=slots, stop_strings=["owl", "e"])
+    out = generator.generate(random_prompts(5, 9), sampling, 0).result()
+    answers = [c for group in out for c in group]
+    assert {c.finish_reason for c in answers} == {"stop_string", "length"}
+    assert sum(rows) == sum(len(c.ids_T) for c in answers) and max(rows) == slots
+
+
+def test_options_that_are_off_do_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object, **settings: object) -> None:
+        raise AssertionError("called for nothing")
+
+    for name in ("penalised", "without", "StopStrings", "_filled_up"):
+        monkeypatch.setattr(local_generator, name, never)
+    LocalGenerator(build("llama"), END).generate(random_prompts(5), SamplingConfig(max_new_tokens=4), 0).result()
 
 
 def test_a_shared_model_samples_from_the_weights_as_they_are_now() -> None:

@@ -7,10 +7,19 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from concordant.config.sampling import SamplingConfig
 from concordant.core.seeding import torch_stream
-from concordant.engines.local.sampling import prompt_key, sample_tokens, uniforms
+from concordant.engines.local.sampling import penalised, prompt_key, sample_tokens, uniforms, without
 
 STREAM = "test/sampling"
 
@@ -121,3 +130,58 @@ def test_uniforms_are_named_by_seed_prompt_occurrence_and_sample() -> None:
     others = [uniforms(1, a, 0, 0, 8), uniforms(0, b, 0, 0, 8), uniforms(0, a, 1, 0, 8), uniforms(0, a, 0, 1, 8)]
     assert all(x != first for x in others)
     assert all(0 <= u < 1 for x in others for u in x)
+
+
+# -- beside transformers' processors ------------------------------------------------------------------
+
+VOCABULARY, ENDS = 300, (2, 5, 299)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("penalty", [1.0, 0.7, 1.8])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (30, 1.0), (0, 0.8), (30, 0.8)])
+@pytest.mark.parametrize("min_p", [0.0, 0.05, 0.4, 1.0])
+def test_the_distribution_is_that_of_transformers_processors(
+    seed: int, penalty: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    """Random logits behind random tokens: the same tokens are possible, and each has the same log-probability."""
+    stream = torch_stream(seed, STREAM)
+    logits_RV = 3 * torch.randn(2, VOCABULARY, generator=stream)
+    past_RJ = torch.randint(0, VOCABULARY, (2, 40), generator=stream)
+    peers = [
+        RepetitionPenaltyLogitsProcessor(penalty), MinNewTokensLengthLogitsProcessor(38, 3, list(ENDS)),
+        TemperatureLogitsWarper(0.8), *([TopKLogitsWarper(top_k)] if top_k else []),
+        *([TopPLogitsWarper(top_p)] if top_p < 1 else []), *([MinPLogitsWarper(min_p)] if min_p else []),
+    ]  # fmt: skip
+    expected_RV = LogitsProcessorList(peers)(past_RJ, logits_RV.clone()).log_softmax(-1)  # two tokens so far, of three
+    shaped_RV = without(penalised(logits_RV, past_RJ, penalty), [0, 1], ENDS)
+    sampling = SamplingConfig(temperature=0.8, top_k=top_k, top_p=top_p, min_p=min_p)
+    for shaped_V, expected_V in zip(shaped_RV, expected_RV, strict=True):
+        uniform = (torch.arange(3000, dtype=torch.float64) + 0.5) / 3000
+        ids, logprob = sample_tokens(shaped_V.expand(3000, -1), uniform, sampling)
+        torch.testing.assert_close(logprob, expected_V[ids], atol=1e-5, rtol=0)
+        share = torch.bincount(ids, minlength=VOCABULARY) / 3000
+        torch.testing.assert_close(share, expected_V.exp(), atol=1 / 3000 + 1e-6, rtol=0)
+
+
+def test_min_p_by_hand() -> None:
+    """A quarter of 0.4 is 0.1, which stays; 0.0999 goes. Of equals all stay at 1."""
+    p = torch.tensor([0.4, 0.2, 0.1001, 0.0999, 0.2])
+    kept = torch.tensor([0.4, 0.2, 0.1001, 0.0, 0.2]) / 0.9001
+    torch.testing.assert_close(grid(p.log(), SamplingConfig(min_p=0.25)), kept, atol=1e-3, rtol=0)
+    assert grid(torch.tensor([1.0, 3.0, 3.0, 2.0]), SamplingConfig(min_p=1.0)).tolist() == [0, 0.5, 0.5, 0]
+
+
+def test_the_penalty_and_the_shortest_length_act_on_the_most_likely_token_too() -> None:
+    logits = torch.tensor([[4.0, 3.0, -1.0]])
+    greedy, uniform = SamplingConfig(temperature=0), torch.zeros(1, dtype=torch.float64)
+    shaped = penalised(logits, torch.tensor([[0, 2, 0]]), 2.0)
+    assert shaped.tolist() == [[2.0, 3.0, -2.0]]
+    assert sample_tokens(shaped, uniform, greedy)[0].item() == 1
+    assert sample_tokens(without(logits, [0], [0, 7]), uniform, greedy)[0].item() == 1
+    assert logits.tolist() == [[4.0, 3.0, -1.0]], "what was given is left alone"
+
+
+def test_only_the_rows_that_are_named_lose_their_ends() -> None:
+    shaped = without(torch.zeros(3, 4), [0, 2], [1, 3])
+    assert shaped.isinf().tolist() == [[False, True] * 2, [False] * 4, [False, True] * 2]

@@ -1,6 +1,7 @@
 """Chatting: what may be typed, and that an answer cannot steer the terminal."""
 
 import io
+import json
 import sys
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import concordant
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
-from concordant.config.stages import ChatConfig
+from concordant.config.stages import ChatConfig, GenerateConfig
 from concordant.data.chat import ChatEncoder
 from concordant.models.load import save_policy
 from concordant.stages import talk
@@ -44,8 +45,70 @@ def test_a_long_talk_loses_its_start_and_goes_on(policy, monkeypatch, capsys):
 
 def test_an_answer_cannot_steer_the_terminal(monkeypatch, capsys):
     encoder = ChatEncoder(tiny_policy().tokenizer)
-    monkeypatch.setattr(encoder, "text", lambda ids: "hi \x1b[2J" + "!" * len(ids))
+    monkeypatch.setattr(encoder, "text", lambda ids, *stops, **begun: "hi \x1b[2J" + "!" * len(ids))
     stream = talk._Stream(encoder)
     stream.show(0, 0, 5)
     stream.finish()
     assert capsys.readouterr().out == "policy: hi \\x1b[2J!\n"
+
+
+STOPS = ["\nHuman:", "é!", "owl lives"]
+
+
+def shown_while_sampled(text, capsys, stop_strings=STOPS):
+    """What stands on the terminal after each token, and what the dialogue keeps at the end."""
+    encoder = ChatEncoder(tiny_policy().tokenizer)
+    stream, screen = talk._Stream(encoder, stop_strings), [""]
+    for token in encoder.tokenizer(text, add_special_tokens=False)["input_ids"]:
+        stream.show(0, 0, token)
+        screen.append(screen[-1] + capsys.readouterr().out)
+    kept = stream.finish()
+    return [s.removeprefix("policy: ") for s in [*screen[1:], screen[-1] + capsys.readouterr().out]], kept
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("I am.\nHuman:", "I am."), ("caf é é!", "caf é"), ("the owl lives", "the"), ("\nHuman:", "")],
+)
+def test_nothing_of_a_stop_string_is_shown(text, shown, capsys):
+    screens, kept = shown_while_sampled(text, capsys)
+    assert kept == shown and screens[-1] == shown + "\n"
+    assert all(shown.startswith(screen) for screen in screens[:-1]), "nothing flickers"
+
+
+@pytest.mark.parametrize("text", ["I am.\nHumid air", "é?", "the owl liked it", "the owl li", "done\nHuman"])
+def test_what_only_begins_like_a_stop_string_is_shown_after_all(text, capsys):
+    screens, kept = shown_while_sampled(text, capsys)
+    assert kept == text and screens[-1] == text + "\n"
+
+
+def test_text_without_a_beginning_of_a_stop_string_is_shown_at_once(capsys):
+    plain, _ = shown_while_sampled("what colour is the fox", capsys, [])
+    held, _ = shown_while_sampled("what colour is the fox", capsys, ["\nHuman:"])
+    assert plain == held and len(plain) > 5
+
+
+def test_a_chat_ends_an_answer_at_a_stop_string(policy, monkeypatch, capsys):
+    letters = [chr(i) for i in range(33, 127)] + [" ", "\ufffd"]
+    sampling = SamplingConfig(max_new_tokens=60, stop_strings=letters)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the owl\nthe fox\n"))
+    concordant.chat(ChatConfig(model=ModelConfig(name=str(policy), device="cpu"), sampling=sampling))
+    answers = [part.partition("\n")[0] for part in capsys.readouterr().out.split("policy: ")[1:]]
+    assert len(answers) == 2 and not any(letter in answer for answer in answers for letter in letters)
+
+
+def test_generate_writes_text_before_the_stop_string_and_says_that_it_ended(policy, tmp_path):
+    """The answer without stop strings, up to the string."""
+    model, output = ModelConfig(name=str(policy), device="cpu"), tmp_path / "a.jsonl"
+
+    def answer(*stop_strings):
+        sampling = SamplingConfig(max_new_tokens=30, stop_strings=list(stop_strings))
+        config = GenerateConfig(model=model, prompt="the owl", output=str(output), sampling=sampling)
+        return json.loads(concordant.generate(config).read_text(encoding="utf-8"))
+
+    whole = answer()
+    letter = next(x for x in whole["response"][3:] if x.isascii() and not x.isspace())
+    assert whole["ended"] is False
+    before = whole["response"].partition(letter)[0].strip()
+    assert answer(letter) == {**whole, "response": before, "ended": True}
+    assert answer("日本語") == whole

@@ -3,7 +3,7 @@
 Samples wait in a queue, longest prompts first. As many samples as there are slots are decoded at the same time. When a
 sample ends, the next one from the queue takes its slot. The tokens depend on the seed and not on the order.
 
-Here R counts the live rows.
+Here R counts the live rows and J the tokens of a prompt and its response.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +21,12 @@ from transformers import PreTrainedModel
 
 from concordant.config.sampling import SamplingConfig
 from concordant.core.errors import UserError
+from concordant.data.stop_strings import StopStrings
 from concordant.engines.local.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
-from concordant.engines.local.sampling import check_sampling, prompt_key, sample_tokens, uniforms
+from concordant.engines.local.sampling import check_sampling, penalised, prompt_key, sample_tokens, uniforms, without
 from concordant.engines.local.weights import LocalWeights, load_tensors
 from concordant.engines.memory import enough_memory
-from concordant.engines.protocol import Completion, Done, Weights
+from concordant.engines.protocol import Completion, Done, FinishReason, Weights
 from concordant.models.backbone import positions
 from concordant.models.lora_layer import still
 
@@ -43,6 +44,7 @@ class _Sample:
     last: int  # the token that the model reads next
     room: int  # the most tokens that this response may have
     uniform_T: list[float] = field(default_factory=list)  # drawn when the sample gets its slot, to save memory
+    past_J: Tensor | None = None  # ids of prompt and response, if a repetition is penalised; made with the slot too
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -52,13 +54,19 @@ class LocalGenerator:
 
     ``end_ids`` are the tokens that end a response (EOS, end of turn); the sampled end token belongs to the response.
     ``precision`` is autocast's dtype, or None for the dtype of the weights. Every completion carries ``version``, the
-    number of optimizer steps.
+    number of optimizer steps. ``tokenizer`` decodes responses in which stop strings are looked for.
     """
 
     def __init__(
-        self, model: PreTrainedModel, end_ids: Sequence[int], version: int = 0, precision: torch.dtype | None = None
+        self,
+        model: PreTrainedModel,
+        end_ids: Sequence[int],
+        version: int = 0,
+        precision: torch.dtype | None = None,
+        tokenizer: Any = None,
     ) -> None:
         self.model = model
+        self.tokenizer = tokenizer
         self.end_ids = frozenset(end_ids)
         self.version = version
         self.precision = precision
@@ -79,9 +87,12 @@ class LocalGenerator:
         the sample's number. They do not depend on slots or on the other rows, except where rounding decides a tie.
         ``on_token(prompt, sample, token_id)`` is called for each token as soon as it is sampled. Raises ``UserError``
         if a prompt is empty or leaves no position for a response, or if a sampling setting is out of range. A response
-        ends at the model's last position where that comes before ``sampling.max_new_tokens``.
+        ends at the model's last position where that comes before ``sampling.max_new_tokens``. Raises ``ValueError`` for
+        stop strings if the generator has no tokenizer.
         """
         check_sampling(sampling)
+        if sampling.stop_strings and self.tokenizer is None:
+            raise ValueError("stop strings are looked for in text; make the generator with a tokenizer")
         self._check_prompts(prompts)
         limit = positions(self.model)
         waiting = _line_up(prompts, sampling.n, [min(sampling.max_new_tokens, limit - len(p)) for p in prompts])
@@ -130,16 +141,20 @@ class LocalGenerator:
         on_token: Callable[[int, int, int], None] | None,
     ) -> None:
         live: list[_Sample] = []
+        stops = StopStrings(self.tokenizer, sampling.stop_strings) if sampling.stop_strings else None
+        columns = max(len(prompts[s.prompt]) + s.room for s in waiting)
         while waiting or live:
             joining = _next_in_line(decoder, prompts, waiting, len(live), sampling.slots)
             if joining:
                 for s in joining:
                     key = prompt_key(prompts[s.prompt])
                     s.uniform_T = uniforms(seed, key, s.occurrence, s.number, s.room)
+                    if sampling.repetition_penalty != 1:
+                        s.past_J = _filled_up(prompts[s.prompt], columns)
                 groups = [list(g) for _, g in groupby(joining, key=lambda s: s.prompt)]
                 decoder.admit([prompts[g[0].prompt] for g in groups], [len(g) for g in groups])
                 live += joining
-            logits_RV = decoder.step([s.last for s in live])
+            logits_RV = self._shaped(decoder.step([s.last for s in live]), live, sampling)
             uniform_R = torch.tensor([s.uniform_T[len(s.ids)] for s in live], dtype=torch.float64)
             id_R, logprob_R = sample_tokens(logits_RV, uniform_R.to(logits_RV.device), sampling)
             done = []
@@ -147,22 +162,48 @@ class LocalGenerator:
                 s.last = token
                 s.ids.append(token)
                 s.logprobs.append(logprob)
+                if s.past_J is not None:
+                    s.past_J[len(prompts[s.prompt]) + len(s.ids) - 1] = token
                 if on_token is not None:
                     on_token(s.prompt, s.number, token)
-                if token in self.end_ids or len(s.ids) == s.room:
-                    finished[s.prompt, s.number] = self._completion(s)
+                if reason := self._finish_reason(s, stops):
+                    finished[s.prompt, s.number] = self._completion(s, reason)
                     done.append(row)
             if done:
                 live = [live[row] for row in decoder.drop(done)]
 
-    def _completion(self, s: _Sample) -> Completion:
-        reason: Literal["stop", "length"] = "stop" if s.last in self.end_ids else "length"
+    def _shaped(self, logits_RV: Tensor, live: Sequence[_Sample], sampling: SamplingConfig) -> Tensor:
+        """The logits with what depends on the tokens so far: the repetition penalty, and no end before its time."""
+        if sampling.repetition_penalty != 1:
+            past_RJ = torch.stack([s.past_J for s in live if s.past_J is not None]).to(logits_RV.device)
+            logits_RV = penalised(logits_RV, past_RJ, sampling.repetition_penalty)
+        if sampling.min_new_tokens:
+            early = [row for row, s in enumerate(live) if len(s.ids) < sampling.min_new_tokens]
+            logits_RV = without(logits_RV, early, sorted(self.end_ids)) if early else logits_RV
+        return logits_RV
+
+    def _finish_reason(self, s: _Sample, stops: StopStrings | None) -> FinishReason | None:
+        """None if the response goes on."""
+        if s.last in self.end_ids:
+            return "stop"
+        if stops is not None and stops.complete(s.ids):
+            return "stop_string"
+        return "length" if len(s.ids) == s.room else None
+
+    def _completion(self, s: _Sample, reason: FinishReason) -> Completion:
         return Completion(
             ids_T=torch.tensor(s.ids),
             logprob_T=torch.tensor(s.logprobs, dtype=torch.float32),
             finish_reason=reason,
             version=self.version,
         )
+
+
+def _filled_up(prompt: Tensor, columns: int) -> Tensor:
+    """The prompt's ids, and its first id again in the columns that the response has yet to fill."""
+    past_J = torch.full((columns,), int(prompt[0]))
+    past_J[: len(prompt)] = prompt
+    return past_J
 
 
 def _line_up(prompts: Sequence[Tensor], n: int, rooms: Sequence[int]) -> deque[_Sample]:

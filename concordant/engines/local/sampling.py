@@ -1,17 +1,22 @@
 """Draws a token from logits, with its log-probability. Each token uses one uniform random number.
 
+The logits become a distribution in the order of transformers' ``generate``: repetition penalty, no end token before the
+shortest length, temperature, top-k, top-p, min-p. A setting that is off costs nothing.
+
 The random numbers of a sample depend only on the seed, the ids of its prompt and the sample's own number. So its tokens
 do not depend on the other rows, on slots, or on the order and the number of the prompts. A token is drawn by inverting
 the cumulative distribution in two steps, first over sections of the vocabulary and then inside one section. This needs
 no sorting. The sums are in double precision, so that rare tokens are not lost in a long sum.
 
-M candidates kept by top-k or top-p, S sections of the vocabulary, W tokens of a section.
+M candidates kept by top-k or top-p, S sections of the vocabulary, W tokens of a section, J tokens of prompt and answer,
+E end tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +34,16 @@ BELOW_ONE = 1.0 - 2.0**-52  # for every u up to this number, u · total < total 
 
 def check_sampling(sampling: SamplingConfig) -> None:
     """Raise ``UserError`` with the name of a field that is out of range."""
-    counts = [("n", sampling.n, 1), ("top_k", sampling.top_k, 0), ("slots", sampling.slots, 1)]
-    for name, value, least in [*counts, ("max_new_tokens", sampling.max_new_tokens, 1)]:
-        if value < least:
-            raise UserError(f"sampling.{name} is {value}; expected a whole number of at least {least}")
+    least = {"n": 1, "top_k": 0, "slots": 1, "min_new_tokens": 0, "max_new_tokens": 1}
+    for name, fewest in least.items():
+        if (value := getattr(sampling, name)) < fewest:
+            raise UserError(f"sampling.{name} is {value}; expected a whole number of at least {fewest}")
+    if not (sampling.repetition_penalty > 0 and math.isfinite(sampling.repetition_penalty)):
+        raise UserError(f"sampling.repetition_penalty is {sampling.repetition_penalty}; expected a number above 0")
+    if not 0 <= sampling.min_p <= 1:
+        raise UserError(f"sampling.min_p is {sampling.min_p}; expected a share in [0, 1]; 0 is off")
+    if not all(sampling.stop_strings):
+        raise UserError("sampling.stop_strings has an empty text; every answer contains the empty text")
     if not (sampling.temperature >= 0 and math.isfinite(sampling.temperature)):
         raise UserError(f"sampling.temperature is {sampling.temperature}; expected 0 (most likely token) or more")
     if not 0 < sampling.top_p <= 1:
@@ -53,11 +64,28 @@ def uniforms(seed: int, key: str, occurrence: int, sample: int, count: int) -> l
     return torch.rand(count, dtype=torch.float64, generator=stream).tolist()
 
 
+def penalised(logits_RV: Tensor, past_RJ: Tensor, penalty: float) -> Tensor:
+    """Logits in which the tokens of ``past_RJ`` (int64, a token may be there several times) are less likely.
+
+    A positive logit is divided by ``penalty`` and a negative one multiplied. Keskar et al. 2019, 1909.05858 §4.1.
+    """
+    seen_RJ = logits_RV.float().gather(1, past_RJ)
+    return logits_RV.float().scatter(1, past_RJ, torch.where(seen_RJ < 0, seen_RJ * penalty, seen_RJ / penalty))
+
+
+def without(logits_RV: Tensor, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
+    """Logits that give the tokens ``ids`` probability 0 in some ``rows``. Ids behind the vocabulary are left alone."""
+    row_R1 = torch.tensor(rows, dtype=torch.int64, device=logits_RV.device)[:, None]
+    known = [i for i in ids if i < logits_RV.shape[1]]
+    id_E = torch.tensor(known, dtype=torch.int64, device=logits_RV.device)
+    return logits_RV.index_put((row_R1, id_E), logits_RV.new_tensor(-math.inf))
+
+
 def sample_tokens(logits_RV: Tensor, uniform_R: Tensor, sampling: SamplingConfig) -> tuple[Tensor, Tensor]:
     """Draw one token for each row. Returns its id (R,), int64, and its log-probability (R,), nats, float32.
 
-    The log-probability belongs to the distribution at the sampling temperature: over the whole vocabulary with
-    top_p = 1 and top_k = 0, and otherwise renormalised over the kept tokens. At temperature 0 the most likely token is
+    The log-probability belongs to the distribution at the sampling temperature: over the whole vocabulary if top_p,
+    top_k and min_p are off, and otherwise renormalised over the kept tokens. At temperature 0 the most likely token is
     taken, and its log-probability is the one at temperature 1, because it would otherwise always be 0.
     """
     logits_RV = logits_RV.float()
@@ -67,9 +95,9 @@ def sample_tokens(logits_RV: Tensor, uniform_R: Tensor, sampling: SamplingConfig
     if sampling.temperature != 1:
         logits_RV = logits_RV / sampling.temperature
     if sampling.top_k == 0 and sampling.top_p == 1:
-        return _draw(logits_RV, uniform_R)
+        return _draw(_likely(logits_RV, sampling.min_p), uniform_R)
     logits_RM, candidate_RM = _keep(logits_RV, sampling.top_k, sampling.top_p)
-    place_R, logprob_R = _draw(logits_RM, uniform_R)
+    place_R, logprob_R = _draw(_likely(logits_RM, sampling.min_p), uniform_R)
     return candidate_RM.gather(1, place_R[:, None]).squeeze(1), logprob_R
 
 
@@ -90,6 +118,16 @@ def _keep(logits_RV: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
         if top_k or size == vocabulary or bool((until_RM[:, -1] >= top_p).all()):
             return kept_RM.masked_fill(until_RM - p_RM >= top_p, -math.inf), candidate_RM
         size = min(8 * size, vocabulary)
+
+
+def _likely(logits_RM: Tensor, min_p: float) -> Tensor:
+    """Logits in which a token is left out if the most likely one is more than 1 / ``min_p`` times as likely.
+
+    Nguyen et al. 2024, 2407.01082.
+    """
+    if min_p == 0:
+        return logits_RM
+    return logits_RM.masked_fill(logits_RM < logits_RM.amax(1, keepdim=True) + math.log(min_p), -math.inf)
 
 
 def _draw(logits_RV: Tensor, uniform_R: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,9 @@ class EngineFactory(Protocol):
 
     def reward_scorer(self, model: RewardModel, precision: torch.dtype | None = None) -> Scorer: ...
 
-    def generator(self, model: PreTrainedModel, end_ids: Any, precision: torch.dtype | None = None) -> Generator: ...
+    def generator(
+        self, model: PreTrainedModel, end_ids: Any, precision: torch.dtype | None = None, tokenizer: Any = None
+    ) -> Generator: ...
 
     def gradient(self, learner: Learner) -> Tensor:
         """All that has been gathered, in one vector."""
@@ -92,8 +94,8 @@ class LocalFactory:
     def reward_scorer(self, model, precision=None):
         return LocalScorer(RewardNetwork(model), precision=precision)
 
-    def generator(self, model, end_ids, precision=None):
-        return LocalGenerator(model, end_ids, precision=precision)
+    def generator(self, model, end_ids, precision=None, tokenizer=None):
+        return LocalGenerator(model, end_ids, precision=precision, tokenizer=tokenizer)
 
     def gradient(self, learner):
         return torch.cat([p.grad.flatten() for p in learner.parameters if p.grad is not None])

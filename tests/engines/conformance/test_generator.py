@@ -312,6 +312,12 @@ def test_weights_that_do_not_fit_are_refused(engine: EngineFactory) -> None:
         (SamplingConfig(temperature=math.nan), "sampling.temperature is nan"),
         (SamplingConfig(top_p=0.0), "sampling.top_p is 0.0"),
         (SamplingConfig(top_p=1.1), "sampling.top_p is 1.1"),
+        (SamplingConfig(min_p=-0.1), "sampling.min_p is -0.1"),
+        (SamplingConfig(min_p=math.nan), "sampling.min_p is nan"),
+        (SamplingConfig(repetition_penalty=0.0), "sampling.repetition_penalty is 0.0; expected a number above 0"),
+        (SamplingConfig(repetition_penalty=math.inf), "sampling.repetition_penalty is inf"),
+        (SamplingConfig(min_new_tokens=-1), "sampling.min_new_tokens is -1; expected a whole number of at least 0"),
+        (SamplingConfig(stop_strings=["a", ""]), "sampling.stop_strings has an empty text"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(
