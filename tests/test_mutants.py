@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import concordant
-from tests.mutants.__main__ import Outcome, read_outcome
 from tests.mutants.mutant import Mutant, OutOfDate
 from tests.mutants.planted import MUTANTS
+from tests.mutants.processes import Outcome, read_outcome
 
 PACKAGE = Path(concordant.__file__).parent
 TESTS = Path(__file__).parent

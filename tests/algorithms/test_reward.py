@@ -45,6 +45,8 @@ def test_a_margin_asks_for_a_greater_lead_of_its_own_pair():
     out, batch = given(trees, scores=[2.0, 0.4, 0.5, -0.5])
     loss = loss_of(RewardObjective(torch.tensor([0.6, 0.0])), out, batch)["bradley_terry"]
     assert loss == pytest.approx(0.31326, abs=1e-5)
+    halved = loss_of(RewardObjective(torch.tensor([0.6, 0.0]), temperature=2.0), out, batch)["bradley_terry"]
+    assert halved == pytest.approx(0.47408, abs=1e-5), "-log σ(0.5): a margin is in the units of the scores"
 
 
 def test_centring_by_hand_and_its_gradient():
