@@ -40,8 +40,8 @@ def test_worked_numbers(settings, value):
 
 
 def test_a_margin_asks_for_a_greater_lead_of_its_own_pair():
-    """Leads of 1.6 and 1; margins 0.6 and 0: both are judged as a lead of 1."""
-    trees = [PAIR, tree([11], [12, 13])]
+    """Leads of 1.6 and 1; margins 0.6 and 0: both are judged as a lead of 1. The second pair, longer, is laid first."""
+    trees = [PAIR, tree([11], [12, 13, 14, 15])]
     out, batch = given(trees, scores=[2.0, 0.4, 0.5, -0.5])
     loss = loss_of(RewardObjective(torch.tensor([0.6, 0.0])), out, batch)["bradley_terry"]
     assert loss == pytest.approx(0.31326, abs=1e-5)

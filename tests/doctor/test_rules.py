@@ -441,3 +441,12 @@ def test_a_change_is_counted_in_standard_errors_of_the_means():
     change = history.change("x", 5)
     assert (change.before, change.after, change.by) == (pytest.approx(1.8), pytest.approx(3.8), pytest.approx(2.0))
     assert change.z == pytest.approx(2.0 / (2 * 0.96 / 4) ** 0.5)
+
+
+def test_a_finding_that_grows_graver_is_said_again_and_one_that_does_not_is_not():
+    """Equal answers in a tenth of the pairs, later in half of them: a warning, then an error, once each."""
+    monitor, said = Monitor(CONFIG["dpo"]), []
+    for row in rows("dpo", 24, doctor__data__identical=lambda i, n: 0.1 if i < 12 else 0.5):
+        said += [(f.rule, f.severity) for f in monitor.see(row)]
+    assert said == [("answers_identical", "warning"), ("answers_identical", "error")]
+    assert [f.severity for f in monitor.ranked()] == ["error"]

@@ -51,7 +51,7 @@ MUTANTS = (
         old="if known and at_least(known.severity, finding.severity):",
         new="if known:",
         story="A warning that becomes an error is never said again, and doctor.stop_on error does not stop.",
-        tests=("doctor/test_live.py",),
+        tests=("doctor/test_rules.py",),
     ),
     Mutant(
         name="votes-that-agree-are-not-counted",

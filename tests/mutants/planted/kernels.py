@@ -39,7 +39,7 @@ MUTANTS = (
         tests=("kernels/test_packed_attention.py",),
     ),
     Mutant(
-        name="a-segment-attends-to-the-last-trunk",
+        name="late-answers-to-a-long-prompt-see-each-other",
         file="kernels/packed_attention.py",
         old="mask_QK = torch.cat([torch.zeros(sum(group), trunk), _causal(group)], 1)",
         new="mask_QK = torch.cat([torch.zeros(sum(group), trunk), _causal([sum(group)])], 1)",
@@ -63,7 +63,7 @@ MUTANTS = (
         tests=("kernels/test_weight_gradients.py",),
     ),
     Mutant(
-        name="a-narrowed-layer-inside-a-narrowed-layer",
+        name="a-part-that-only-looks-narrowed",
         file="kernels/last_layer.py",
         old="return close(narrowed[read_N], whole[read_N]) and not close(narrowed[unread_N], whole[unread_N])",
         new="return close(narrowed[read_N], whole[read_N])",

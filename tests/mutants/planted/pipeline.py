@@ -54,7 +54,7 @@ MUTANTS = (
         tests=("test_pipeline.py",),
     ),
     Mutant(
-        name="a-resume-in-every-stage",
+        name="a-done-stage-is-continued",
         file="pipeline/runner.py",
         old="goes_on = record is not None and not record.done and record.fingerprint == now",
         new="goes_on = record is not None and record.fingerprint == now",

@@ -19,7 +19,7 @@ MUTANTS = (
         old="Answer(c.prompt, c.best, c.ended[c.best_number], p.extra, p.tools)",
         new="Answer(c.prompt, c.best, c.ended[0], p.extra, p.tools)",
         story="The column ends of best-of-n is that of its first answers, and so is a reward that reads it.",
-        tests=("stages/test_evaluate_prompts.py",),
+        tests=("stages/test_evaluate_numbers.py",),
     ),
     Mutant(
         name="the-first-of-n-gives-its-length",
@@ -27,7 +27,7 @@ MUTANTS = (
         old="lengths=[c.lengths[c.best_number] for c in choices],",
         new="lengths=[c.lengths[0] for c in choices],",
         story="The report's length of best-of-n does not show that the reward prefers long answers.",
-        tests=("stages/test_evaluate_prompts.py",),
+        tests=("stages/test_evaluate_numbers.py",),
     ),
     Mutant(
         name="kl-a-token",
@@ -35,7 +35,7 @@ MUTANTS = (
         old="return float(kl.k1(log_policy, log_reference).sum()) / len(trees)",
         new="return float(kl.k1(log_policy, log_reference).mean())",
         story="The report's KL is that of a token under the name of a response.",
-        tests=("stages/test_evaluate_prompts.py",),
+        tests=("stages/test_evaluate_numbers.py",),
     ),
     Mutant(
         name="the-proxy-judges-itself",
@@ -43,7 +43,7 @@ MUTANTS = (
         old="judge=bench.judge(answers).result().total if bench.judge else None,",
         new="judge=(bench.reward or bench.judge)(answers).result().total if bench.judge else None,",
         story="With --reward and --judge the judge's scores are the proxy's.",
-        tests=("stages/test_evaluate_prompts.py",),
+        tests=("stages/test_evaluate_numbers.py",),
     ),
     Mutant(
         name="perplexity-at-the-sampling-temperature",
@@ -51,7 +51,7 @@ MUTANTS = (
         old="    scorer = roles.policy_scorer(policy, config.model)\n",
         new="    scorer = roles.policy_scorer(policy, config.model, temperature=config.sampling.temperature or 1.0)\n",
         story="Perplexity falls or rises with --sampling.temperature.",
-        tests=("stages/test_evaluate_prompts.py",),
+        tests=("stages/test_evaluate_numbers.py",),
     ),
     Mutant(
         name="margins-shift-after-a-dropped-pair",
@@ -59,7 +59,7 @@ MUTANTS = (
         old="torch.tensor([config.margin + (pairs[i].margin or 0.0) for i in encoded.record])",
         new="torch.tensor([config.margin + (p.margin or 0.0) for p in pairs[: len(encoded.record)]])",
         story="After a pair that is too long every pair is asked for the margin of the pair before it.",
-        tests=("stages/test_stages.py",),
+        tests=("stages/test_pairs.py",),
     ),
     Mutant(
         name="probabilities-shift-after-a-dropped-pair",
@@ -67,7 +67,7 @@ MUTANTS = (
         old="[loaded.test[i] for i in heldout.record])",
         new="loaded.test[: len(heldout.trees)])",
         story="The Bayes accuracy of the held-out pairs is that of other pairs.",
-        tests=("stages/test_stages.py",),
+        tests=("stages/test_pairs.py",),
     ),
     Mutant(
         name="lengths-of-chosen-and-rejected-exchanged",
@@ -77,7 +77,7 @@ MUTANTS = (
         new="""        [len(t.branches[1].ids_T) for t in trees],
         [len(t.branches[0].ids_T) for t in trees],""",
         story="reward_model.json says that the shorter answer wins where the longer one does.",
-        tests=("stages/test_stages.py",),
+        tests=("stages/test_pairs.py",),
     ),
     Mutant(
         name="pairs-of-a-prompt-on-both-sides",
@@ -86,7 +86,7 @@ MUTANTS = (
         new="return [p for p in pairs if p.prompt not in taken or p.chosen > p.rejected], "
         "[p for p in pairs if p.prompt in taken]",
         story="The slice that picks the best weights holds pairs that were trained on.",
-        tests=("stages/test_stages.py",),
+        tests=("stages/test_pairs.py",),
     ),
     Mutant(
         name="held-out-pairs-with-the-references-of-training",
@@ -94,7 +94,7 @@ MUTANTS = (
         old="Examples(heldout, _objective(config, reference if needs_reference else None, heldout)),",
         new="Examples(heldout, _objective(config, reference if needs_reference else None, train)),",
         story="DPO's held-out loss and accuracy are noise, and they pick the best weights.",
-        tests=("stages/test_stages.py",),
+        tests=("stages/test_pairs.py",),
     ),
     Mutant(
         name="dialogues-that-end-alike-are-one",
@@ -121,6 +121,6 @@ MUTANTS = (
         new="""            for number, start in enumerate(range(len(choices), len(prompts), PROMPTS_AT_ONCE)):
 """,
         story="An interrupted best-of-n gives other answers than one that ran through.",
-        tests=("training/test_resume_bitwise.py::test_best_of_n_answers_again_from_a_damaged_line_on",),
+        tests=("stages/test_best_of_n.py",),
     ),
 )
