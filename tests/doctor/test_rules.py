@@ -422,8 +422,10 @@ def test_a_kl_below_zero_on_average_is_found_though_each_step_is_noisy():
 
 
 def test_a_loss_that_does_not_start_at_ln_2_is_not_compared_with_it():
-    """IPO's loss is (log-ratio - 1 / 2β)², 25 at the start with β 0.1."""
-    assert found("dpo", {"loss": falling(25.0, 18.0)}, {"loss": "ipo"}) == {}
+    """IPO's loss is (log-ratio - 1 / 2β)², 25 at the start with β 0.1; of the sigmoid loss 18 would be far too much."""
+    large = {"loss": falling(25.0, 18.0), "doctor__update__ratio": 0.01}
+    assert found("dpo", large, {"loss": "ipo"}) == {}
+    assert "learning_rate_too_high" in found("dpo", large, {"loss": "sigmoid"})
 
 
 def test_progress_is_a_share_of_all_epochs():

@@ -83,7 +83,7 @@ MUTANTS = (
         old="Term(t.sum, self.coefficient * t.coefficient)",
         new="Term(t.sum, self.coefficient)",
         story="A mixed-in objective with terms of different weights is trained with one weight for all of them.",
-        tests=("algorithms/test_work.py",),
+        tests=("core/test_objective.py",),
     ),
     Mutant(
         name="streams-of-joined-names",
