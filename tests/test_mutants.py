@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -69,3 +71,38 @@ def test_a_bug_is_caught_by_a_test_that_fails_and_by_nothing_else():
     for code, output in ((2, "ERROR tests/core/test_a.py\n"), (4, "not found"), (5, "no tests ran")):
         outcome = read_outcome(code, output)
         assert not outcome.passed and outcome.broken
+
+
+RUNS = """
+from tests.mutants import processes
+from tests.mutants.processes import Work, outcomes
+
+def written(text):
+    def change(root):
+        (root / "tests").mkdir(parents=True)
+        (root / "tests" / "test_x.py").write_text(text)
+    return change
+
+texts = {
+    "well": "def test_a(): pass",
+    "sick": "def test_a(): pass\\ndef test_b(): assert 1 == 2",
+    "hangs": "import time\\ndef test_a(): time.sleep(60)",
+    "unreadable": "def",
+}
+processes.COPIED, processes.LOADED = (), ("pytest",)
+works = [Work(name, ["test_x.py"], written(text)) for name, text in texts.items()]
+for name, outcome in outcomes(works, jobs=4, seconds=5.0):
+    print(name, outcome.passed, outcome.by or outcome.broken.splitlines()[:1])
+"""
+
+
+def test_every_copy_is_run_apart_and_one_that_hangs_is_ended():
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS], cwd=TESTS.parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert sorted(done.stdout.splitlines()) == [
+        "hangs False the time limit of 5 s",
+        "sick False tests/test_x.py::test_b",
+        "unreadable False ['pytest ended with code 2:']",
+        "well True []",
+    ]

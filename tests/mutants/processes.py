@@ -103,7 +103,6 @@ def _load() -> None:
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for name in LOADED:
         importlib.import_module(name)
-    importlib.import_module("torch").set_num_threads(1)
 
 
 def _start(work: Work[T]) -> tuple[int, _Running[T]]:
