@@ -1,10 +1,10 @@
-# The whole developer interface: make demo, make test, make check, make parity, make bench.
+# The whole developer interface: make demo, make test, make check, make parity, make mutants, make bench.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
 
-.PHONY: demo test check lint parity bench clean
+.PHONY: demo test check lint parity mutants bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/concordant demo
@@ -31,6 +31,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]"
 	touch $@
+
+# Plants one bug after another in a copy of the repository: do the tests notice? ONLY="NAME NAME" plants some.
+mutants: $(VENV)/.installed-test
+	$(BIN)/python -m tests.mutants --jobs 2 $(if $(ONLY),--only $(ONLY))
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ONLY)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -15,7 +17,7 @@ from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.pipeline import fingerprint as fingerprints
 from concordant.pipeline import runner
 from concordant.pipeline.plan import check, read_plan
-from concordant.pipeline.runner import run_pipeline, summary
+from concordant.pipeline.runner import StageReport, run_pipeline, summary
 from concordant.runs.status import read as read_status
 from concordant.training.progress import Display
 from concordant.verbs import VERBS
@@ -122,6 +124,12 @@ def test_options_replace_shared_keys_and_stages_keys(tmp_path, fake, display):
     assert fake.configs["judge"].model.name == "m"
 
 
+def test_a_key_for_all_stages_does_not_touch_what_a_stage_has_for_itself(tmp_path, fake, display):
+    """On the command line as in the file: --seed 7 is for every stage that has no seed of its own."""
+    run(tmp_path, fake, display, FILE.replace("sft: {", "sft: {seed: 9, "), ("seed", "7"))
+    assert [fake.configs[name].seed for name in ("sft", "judge", "ppo", "report")] == [9, 7, 7, 7]
+
+
 def test_what_has_not_changed_is_kept(tmp_path, fake, display):
     run(tmp_path, fake, display)
     assert set(run(tmp_path, fake, display).values()) == {"kept"}
@@ -175,6 +183,18 @@ def test_a_stopped_stage_goes_on_and_those_before_it_are_kept(tmp_path, fake, di
     assert outcome == {"sft": "kept", "judge": "kept", "ppo": "continued", "report": "ran"}
     assert fake.configs["ppo"].resume == "auto" and fake.configs["sft"].resume == ""
     assert (tmp_path / "ppo" / "metrics.jsonl").exists()
+
+
+def test_a_continued_stage_took_the_time_of_both_its_parts(tmp_path, fake, display, monkeypatch):
+    """A clock that goes on by ten seconds whenever it is looked at: each part of a stage takes ten."""
+    clock = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(runner.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("concordant.runs.status.time", SimpleNamespace(monotonic=lambda: 0.0))
+    fake.error["ppo"] = RunStopped("step 2/3")
+    with pytest.raises(RunStopped):
+        run(tmp_path, fake, display)
+    reports = {report.name: report.seconds for report in run_pipeline(plan(), tmp_path, fake, display)}
+    assert reports == {"sft": 10.0, "judge": 10.0, "ppo": 20.0, "report": 10.0}
 
 
 def test_less_memory_or_more_checkpoints_are_no_change(tmp_path, fake, display):
@@ -318,6 +338,20 @@ def test_the_summary_has_a_line_a_stage(tmp_path, fake, display):
     display.console.print(summary(run_pipeline(plan(), tmp_path, fake, display)))
     table = said(display)
     assert all(name in table for name in ("sft", "judge", "ppo", "report", "total"))
+
+
+def test_the_total_is_the_time_that_was_spent_now(display):
+    """A kept stage took its hour the last time."""
+    of = functools.partial(StageReport, verb="sft", folder=Path("x"))
+    made = [of(name="a", outcome="kept", seconds=3600.0), of(name="b", outcome="ran", seconds=75.0)]
+    display.console.print(summary(made))
+    (total,) = (line for line in said(display).splitlines() if "total" in line)
+    assert "1m15s" in total and "h" not in total
+
+
+def test_a_stage_needs_the_model_of_what_it_names_as_a_model_whatever_else_it_names_of_it():
+    needs = {stage.name: stage.needs_model for stage in plan()}
+    assert needs["report"] == ("sft", "ppo") and needs["ppo"] == ("sft", "judge")
 
 
 def test_the_demo_file_is_a_valid_pipeline(capsys):

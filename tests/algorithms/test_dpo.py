@@ -50,6 +50,16 @@ def test_metrics_by_hand():
     )
 
 
+def test_a_pair_is_compared_with_its_own_reference_whatever_its_length():
+    """The second pair is longer, so it is laid before the first: log-ratios 1.5 and 2 - -2, β 0.5."""
+    longer = tree([8, 9, 10, 11], [12, 13])
+    out, batch = given([PAIR, longer], [*LOGPROBS, -2.0, -2.0, -2.0, -2.0, -1.0, -2.0])
+    assert batch.caller_B.tolist() == [2, 3, 0, 1]
+    objective = DPOObjective(torch.tensor([-4.0, -2.5, -10.0, -1.0]), "sigmoid", 0.5)
+    assert loss_of(objective, out, batch)["sigmoid"] == pytest.approx((0.38687 + 0.12693) / 2, abs=1e-5)
+    assert means(objective(out, batch))["rewards/margins"] == pytest.approx(0.5 * (1.5 + 4) / 2)
+
+
 def test_the_gradient_raises_the_chosen_and_lowers_the_rejected():
     out, batch = given([PAIR], LOGPROBS)
     DPOObjective(REFERENCE, "sigmoid", 0.5)(out, batch).terms["sigmoid"].sum.backward()

@@ -81,3 +81,12 @@ def test_correlation_of_what_does_not_vary_is_0():
 
 def test_agreement_is_the_mean_over_pairs_of_parts():
     assert evidence.agreement([[0.0, 1.0, 2.0], [0.0, 2.0, 4.0], [0.0, -1.0, -2.0]]) == pytest.approx(-1 / 3)
+
+
+def test_a_critic_that_is_off_by_a_constant_explains_everything():
+    """Returns 1, 2, 6 have a variance of 14/3; errors of 3, 3, 3 have none, and errors of -1, 0, 1 have 2/3."""
+    returns = torch.tensor([1.0, 2.0, 6.0])
+    assert evidence.explained_variance(returns - 3, returns) == pytest.approx(1.0)
+    assert evidence.explained_variance(returns + torch.tensor([1.0, 0.0, -1.0]), returns) == pytest.approx(6 / 7)
+    assert evidence.explained_variance(torch.full((3,), 3.0), returns) == pytest.approx(0.0)
+    assert evidence.explained_variance(returns, torch.ones(3)) == 0.0

@@ -57,7 +57,10 @@ def test_the_missing_eos_penalty_is_for_the_truncated_alone():
     experience = ppo.make_experience(rollouts)
     assert experience.shaped_B.tolist() == [5, 5] and experience.score_B.tolist() == [5, 7]
     assert [len(b.ids_T) for b in rollouts.trees[0].branches] == [3, 2], "the truncated one stays truncated"
-    assert ppo.describe(experience)["response/eos_fraction"] == 0.5
+    seen = ppo.describe(experience)
+    assert (seen["objective/score"], seen["objective/score_std"]) == (6.0, 1.0), "raw, as the reward said it"
+    assert seen["objective/rlhf_reward"] == 5.0, "shaped, as it is maximised"
+    assert (seen["response/eos_fraction"], seen["response/length"], seen["samples"]) == (0.5, 2.5, 2.0)
 
 
 def test_kl_is_nothing_at_the_start_and_something_after():
@@ -207,7 +210,8 @@ def test_a_minibatch_is_whole_prompts_and_every_prompt_comes_once():
     for epoch in range(3):
         parts = ppo.minibatches(0, epoch)
         assert sorted(i for part in parts for i in part) == [0, 1, 2, 3] and len(parts) == 3
-    assert len({str(ppo.minibatches(s, e)) for s in range(4) for e in range(3)}) > 3, "orders differ"
+    for orders in ([(s, 0) for s in range(9)], [(0, e) for e in range(9)]):
+        assert len({str(ppo.minibatches(s, e)) for s, e in orders}) > 3, "orders differ by step and by pass"
 
 
 # -- ratios ---------------------------------------------------------------------------------------
@@ -469,3 +473,27 @@ def test_equal_rewards_give_a_gradient_from_the_kl_alone_which_follows_its_coeff
         assert experience.tied == 1.0 and ppo.describe(experience)["objective/tied_groups"] == 1.0
     assert norms[0.0] == 0.0
     assert norms[0.05] == pytest.approx(50 * norms[0.001], rel=1e-3)
+
+
+def test_the_loss_follows_the_coefficient_of_the_controller():
+    ppo = make_ppo(kl=KLConfig(place="loss", controller="adaptive", coefficient=0.5))
+    ppo.controller.kl_coef = 0.3
+    objective = ppo.policy_objective(ppo.make_experience(written(ENDED_AND_CUT)), torch.arange(5))
+    assert (objective.kl_estimator, objective.kl_coefficient) == ("k2", 0.3)
+
+
+def test_the_held_out_objective_is_in_the_rewards_units_at_the_present_price():
+    """A KL of 3 nats at 0.25 a nat of the normalised reward, whose unit is a deviation of 4 raw ones: 5 - 3."""
+    ppo = make_ppo(kl=KLConfig(controller="adaptive", coefficient=0.5))
+    ppo.probe = lambda step: {"reward": 5.0, "kl": 3.0}
+    ppo.controller.kl_coef = 0.25
+    assert ppo.evaluate(0) == {"eval/reward": 5.0, "eval/kl": 3.0, "eval/objective": 4.25}
+    ppo.shape(torch.tensor([-4.0, 4.0]), written([([8], True)] * 2))
+    assert ppo.evaluate(1)["eval/objective"] == 2.0
+
+
+def test_a_prompt_that_comes_again_is_answered_anew():
+    """The same weights and the same four prompts: what differs between two steps is chance alone."""
+    ppo = make_ppo()
+    first, second = ({(a.prompt, a.response) for a in ppo.sample(step).answers} for step in (0, 1))
+    assert {prompt for prompt, _ in first} == {prompt for prompt, _ in second} and first != second

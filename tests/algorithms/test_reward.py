@@ -5,7 +5,8 @@ import torch
 
 from concordant.algorithms.reward import RewardObjective
 from concordant.config.train import TrainConfig
-from concordant.core.trees import lay_out
+from concordant.core.objective import BranchOutputs
+from concordant.core.trees import Layout, lay_out, micro_batches
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import RewardNetwork
 from concordant.engines.reward_model import RewardModel
@@ -41,10 +42,18 @@ def test_worked_numbers(settings, value):
 
 def test_a_margin_asks_for_a_greater_lead_of_its_own_pair():
     """Leads of 1.6 and 1; margins 0.6 and 0: both are judged as a lead of 1."""
-    trees = [PAIR, tree([11], [12, 13])]
+    trees = [PAIR, tree([11], [12, 13, 14, 15])]
     out, batch = given(trees, scores=[2.0, 0.4, 0.5, -0.5])
     loss = loss_of(RewardObjective(torch.tensor([0.6, 0.0])), out, batch)["bradley_terry"]
     assert loss == pytest.approx(0.31326, abs=1e-5)
+    apart = micro_batches(trees, Layout.TREE, max_tokens=1)  # the second pair is longer, so its batch is the first
+    assert [part.tree_B.tolist() for part in apart] == [[1, 1], [0, 0]]
+    for part in apart:
+        scores = torch.tensor([2.0, 0.4, 0.5, -0.5])[part.caller_B]
+        own = loss_of(RewardObjective(torch.tensor([0.6, 0.0])), BranchOutputs(score_B=scores), part)
+        assert own["bradley_terry"] == pytest.approx(0.31326, abs=1e-5)
+    halved = loss_of(RewardObjective(torch.tensor([0.6, 0.0]), temperature=2.0), out, batch)["bradley_terry"]
+    assert halved == pytest.approx(0.47408, abs=1e-5), "-log σ(0.5): a margin is in the units of the scores"
 
 
 def test_centring_by_hand_and_its_gradient():

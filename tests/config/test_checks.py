@@ -75,6 +75,7 @@ def test_defaults_are_valid_once_what_is_needed_is_there(verb):
         (EvaluateConfig, "reward_on_error", "ignore", "reward_on_error: expected one of fail, skip, retry"),
         (RewardConfig, "temperature", 0.0, r"temperature: expected a number in \(0, ∞\)"),
         (DPOConfig, "label_smoothing", -0.1, r"label_smoothing: expected a number in \[0, 0.5\)"),
+        (DPOConfig, "label_smoothing", 0.5, r"label_smoothing: expected a number in \[0, 0.5\); given 0.5"),
         (DPOConfig, "loss", "sigmiod", 'loss: expected one of sigmoid, ipo, robust. Did you mean "sigmoid"'),
         (DPOConfig, "beta", 0.0, "beta"),
         (PPOConfig, "clip", 0.0, r"clip: expected a number in \(0, 1\); given 0.0"),
@@ -166,6 +167,7 @@ def test_contradictions(config_class, changes, message):
         {"sampling.stop_strings": ["\nHuman:"]},
         {"advantage": "rloo", "sampling.n": 2},
         {"critic_warmup": 2, "train.max_steps": 0},
+        {"minibatches": 8, "train.batch_size": 8},
     ],
 )
 def test_neighbours_of_contradictions_are_fine(changes):
@@ -256,6 +258,9 @@ CRITIC = {"critic.name": "m"}
         (PPOConfig, {"advantage": "rloo", "critic.name": "m"}, "critic.name=.* rloo and grpo have no critic"),
         (PPOConfig, {"advantage": "rloo", "critic_warmup": 2}, "critic_warmup=2 .*have no critic"),
         (PPOConfig, {"advantage": "grpo", "value_clip": 0.0}, "value_clip=0.0 .*have no critic"),
+        (PPOConfig, {"advantage": "rloo", "value_coefficient": 2.0}, "value_coefficient=2.0 .*have no critic"),
+        (PPOConfig, {"advantage": "rloo", "critic_head": "mlp"}, "critic_head=.*have no critic"),
+        (PPOConfig, {"advantage": "rloo", "critic_learning_rate": 1e-3}, "critic_learning_rate=.*have no critic"),
         (PPOConfig, {"advantage": "grpo", "lam": 0.9}, "lam=0.9 .*do not discount"),
         (PPOConfig, {"advantage": "rloo", "gamma": 0.9}, "gamma=0.9 .*do not discount"),
         (PPOConfig, {"kl.target": 3.0}, "kl.target=3.0 would do nothing: a fixed coefficient does not aim at a target"),
@@ -279,6 +284,8 @@ CRITIC = {"critic.name": "m"}
         (GenerateConfig, {"data.path": "d", "data.test_fraction": 0.5}, "data.test_fraction=0.5 would do nothing"),
         (GenerateConfig, {"data.path": "d", "model.activation_checkpointing": True}, "no model is trained"),
         (ChatConfig, {"sampling.n": 2}, "sampling.n=2 would do nothing: a question gets one answer"),
+        (ChatConfig, {"sampling.temperature": 0.0, "sampling.top_p": 0.5}, "sampling.top_p=0.5 would do nothing"),
+        (GenerateConfig, {"data.path": "d", "sampling.temperature": 0.0, "sampling.top_k": 5}, "top_k=5 would do"),
         (MergeConfig, {"model.precision": "bf16"}, "model.precision=.* the model does not run"),
     ],
 )

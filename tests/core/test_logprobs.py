@@ -5,6 +5,8 @@ Both ways of computing them: the plain function and the kernel in blocks of rows
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -55,13 +57,17 @@ def test_numbers_and_gradients(
 
 
 @both_ways
-def test_top_is_the_most_likely_token(way: Distribution) -> None:
+def test_top_is_the_most_likely_token(monkeypatch: pytest.MonkeyPatch, way: Distribution) -> None:
+    """With blocks of two rows, so that every block must look at its own targets."""
+    monkeypatch.setattr(softmax, "BLOCK_ELEMENTS", 2 * V)
     hidden_NH, weight_VH, _ = case()
     best_N = (hidden_NH @ weight_VH.T).argmax(-1)
-    for target_N, expected in ((best_N, 1.0), ((best_N + 1) % V, 0.0)):
+    is_best_N = torch.arange(N) % 3 == 0
+    for wanted_N in (is_best_N, ~is_best_N):
+        target_N = torch.where(wanted_N, best_N, (best_N + 1) % V)
         out = logprobs.of_tokens(hidden_NH, target_N, lambda h: h @ weight_VH.T, V, WANT, distribution=way)
         assert out.top_N is not None
-        assert out.top_N.tolist() == [expected] * N
+        assert out.top_N.tolist() == wanted_N.float().tolist()
 
 
 @both_ways
@@ -81,3 +87,23 @@ def test_nothing_wanted_of_no_tokens(way: Distribution) -> None:
         torch.zeros(0, V), torch.zeros(0, dtype=torch.int64), lambda h: h, V, WANT, distribution=way
     )
     assert out.logprob_N is not None and len(out.logprob_N) == 0
+
+
+@both_ways
+def test_the_exact_kl_compares_both_distributions_at_the_temperature(way: Distribution) -> None:
+    """Three words: softmax of (0, ln 4, ln 9) at temperature 2 is (1, 2, 3) / 6, and of equal logits a third each."""
+    logits_NV = torch.tensor([[0.0, math.log(4.0), math.log(9.0)]] * 2)
+    other = (torch.zeros(2, 3), lambda h: h)
+    target_N = torch.tensor([0, 2])
+    for reference, expected in ((other, sum(p / 6 * math.log(p / 2) for p in (1, 2, 3))), ((logits_NV, other[1]), 0.0)):
+        out = logprobs.of_tokens(
+            logits_NV,
+            target_N,
+            lambda h: h,
+            3,
+            Outputs(kl=True),
+            temperature=2.0,
+            reference=reference,
+            distribution=way,
+        )
+        assert out.kl_N is not None and out.kl_N.tolist() == pytest.approx([expected] * 2, abs=1e-6)

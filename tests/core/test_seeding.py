@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from concordant.core.seeding import generators_put_back, reseed
+from concordant.core.seeding import derive, generators_put_back, reseed
 
 
 def draws():
@@ -35,3 +35,9 @@ def test_a_notebooks_own_draws_go_on_as_if_nothing_had_been():
         reseed(7, "x")
         draws()
     assert states == [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+
+
+def test_names_that_read_alike_when_joined_are_streams_of_their_own():
+    """Epoch 1 of step 12 is not epoch 11 of step 2, and seed 1 with step 12 is not seed 11 with step 2."""
+    assert len({derive(0, "x", 12, 1), derive(0, "x", 1, 21), derive(0, "x", 121), derive(0, "x", 1, 2, 1)}) == 4
+    assert derive(1, 12) != derive(11, 2)

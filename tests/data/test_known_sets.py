@@ -262,6 +262,22 @@ def test_pairs_of_a_ranking_are_the_extremes_or_all_whose_scores_differ(which: s
     assert found == (every if which == "all" else [("a", "d", 4)])
 
 
+def test_of_equally_bad_answers_the_first_is_rejected() -> None:
+    (made,) = read({"instruction": "q", "generations": ["c", "a", "b"], "ratings": [1, 5, 1]})
+    assert (made.chosen, made.rejected) == ("a", "c")
+
+
+def test_an_answer_that_nobody_rated_is_neither_good_nor_bad() -> None:
+    (made,) = read({"instruction": "q", "generations": ["a", "b", "c"], "ratings": [5, None, 3]})
+    assert (made.chosen, made.rejected, made.margin) == ("a", "c", 2)
+
+
+def test_a_rejected_answer_with_the_higher_score_has_a_margin_below_0() -> None:
+    """So the doctor can find it, and a loss with margins asks for less."""
+    (made,) = read({"prompt": "q", "chosen": "good", "rejected": "bad", "score_chosen": 3.0, "score_rejected": 5.0})
+    assert made == pair(margin=-2.0)
+
+
 def test_a_tree_in_one_row_gives_the_pairs_of_its_ranked_replies() -> None:
     form = FORMATS["oasst_tree"]
     (made,) = read(form.example)

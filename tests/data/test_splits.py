@@ -15,7 +15,7 @@ from concordant.config.data import DataConfig
 from concordant.core.errors import UserError
 from concordant.data.convert import prompt_of
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
-from concordant.data.splits import load_all, load_records, load_test, sample, split_by_prompt
+from concordant.data.splits import _rank, load_all, load_records, load_test, sample, split_by_prompt
 
 WANTED = (Pair, Demonstration, Prompt)
 
@@ -205,3 +205,11 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
     size = Path(path).stat().st_size
     assert told[-1] == (size, size)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_dialogues_that_end_with_one_question_are_split_apart() -> None:
+    """Their places in the split follow all that was said, not the last turn alone."""
+    prompts = [(Message("user", f"q {i}"), Message("assistant", "a"), Message("user", "and now?")) for i in range(50)]
+    assert len({_rank(prompt, 0)[0] for prompt in prompts}) == 50
+    train, test = split_by_prompt([Prompt(prompt) for prompt in prompts], 0.3, 0)
+    assert (len(train), len(test)) == (35, 15)

@@ -102,10 +102,13 @@ def test_replay_comes_to_what_was_said_live(tmp_path):
     assert sorted(diagnose(tmp_path / "run"), key=lambda f: f.step) == live
 
 
-def test_rows_that_are_not_logged_are_not_looked_at(tmp_path):
-    """Else a resumed run, which knows the log alone, would come to other findings."""
-    train(tmp_path / "run", FROZEN, config=TrainConfig(tensorboard=False, log_every=5))
-    assert {f.rule for f in diagnose(tmp_path / "run")} == {e["rule"] for e in events(tmp_path / "run")}
+@pytest.mark.parametrize(("evaluate_every", "rows_seen"), [(0, 0), (2, 1)])
+def test_rows_that_are_not_logged_are_not_looked_at_and_those_that_are_logged_are(tmp_path, evaluate_every, rows_seen):
+    """Else a resumed run, which knows the log alone, would come to other findings. An evaluation is always logged."""
+    logs = TrainConfig(tensorboard=False, log_every=5, evaluate_every=evaluate_every)
+    train(tmp_path / "run", FROZEN, config=logs)
+    live = [(e["rule"], e["step"]) for e in events(tmp_path / "run")]
+    assert [(f.rule, f.step) for f in diagnose(tmp_path / "run")] == live and len(live) == rows_seen
 
 
 @pytest.mark.parametrize(("stop_on", "stops"), [("", False), ("error", True), ("warning", True)])

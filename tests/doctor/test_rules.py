@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from concordant.doctor.history import History
 from concordant.doctor.monitor import Monitor
 from concordant.doctor.rules import RULES
 from tests.doctor.histories import CONFIG, HEALTHY, NAMES, NAN, falling, first, found, rows
@@ -411,3 +412,43 @@ def test_a_step_of_several_passes_moves_the_weights_several_times():
     assert "learning_rate_too_low" in found("ppo", still, {"inner_epochs": 1, "minibatches": 1})
     for passes in ({"inner_epochs": 2, "minibatches": 2}, {"inner_epochs": 4, "minibatches": 1}):
         assert "learning_rate_too_low" not in found("ppo", still, passes)
+
+
+def test_a_kl_below_zero_on_average_is_found_though_each_step_is_noisy():
+    """Five steps of -0.8 with a standard error of 0.4 each: the mean's is 0.18, so it is 4.5 errors below 0."""
+    noisy = {"objective__kl": -0.8, "doctor__objective__kl_error": 0.4}
+    assert "kl_negative" in found("ppo", noisy, {"reference": "other"})
+    assert "kl_negative" not in found("ppo", {**noisy, "doctor__objective__kl_error": 0.6}, {"reference": "other"})
+
+
+def test_a_loss_that_does_not_start_at_ln_2_is_not_compared_with_it():
+    """IPO's loss is (log-ratio - 1 / 2β)², 25 at the start with β 0.1; of the sigmoid loss 18 would be far too much."""
+    large = {"loss": falling(25.0, 18.0), "doctor__update__ratio": 0.01}
+    assert found("dpo", large, {"loss": "ipo"}) == {}
+    assert "learning_rate_too_high" in found("dpo", large, {"loss": "sigmoid"})
+
+
+def test_progress_is_a_share_of_all_epochs():
+    for epochs, expected in ((1.0, 0.5), (10.0, 0.05)):
+        history = History({"train": {"epochs": epochs}})
+        history.add({"step": 1, "epoch": 0.5})
+        assert history.progress == pytest.approx(expected)
+
+
+def test_a_change_is_counted_in_standard_errors_of_the_means():
+    """1, 3, 1, 3, 1 and two more: both variances are 0.96, so a mean of five has an error of √(0.96 / 4)."""
+    history = History()
+    for step, value in enumerate([1, 3, 1, 3, 1, 3, 5, 3, 5, 3]):
+        history.add({"step": step + 1, "x": value})
+    change = history.change("x", 5)
+    assert (change.before, change.after, change.by) == (pytest.approx(1.8), pytest.approx(3.8), pytest.approx(2.0))
+    assert change.z == pytest.approx(2.0 / (2 * 0.96 / 4) ** 0.5)
+
+
+def test_a_finding_that_grows_graver_is_said_again_and_one_that_does_not_is_not():
+    """Equal answers in a tenth of the pairs, later in half of them: a warning, then an error, once each."""
+    monitor, said = Monitor(CONFIG["dpo"]), []
+    for row in rows("dpo", 24, doctor__data__identical=lambda i, n: 0.1 if i < 12 else 0.5):
+        said += [(f.rule, f.severity) for f in monitor.see(row)]
+    assert said == [("answers_identical", "warning"), ("answers_identical", "error")]
+    assert [f.severity for f in monitor.ranked()] == ["error"]

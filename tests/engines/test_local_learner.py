@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from concordant.algorithms.sft import SFTObjective
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Outputs
 from concordant.core.trees import Layout, lay_out
@@ -40,3 +41,24 @@ def test_padding_is_never_read():
     clean = learner.network(batch, Outputs(logprob=True)).logprob_N
     batch.ids_RL[~batch.is_token_RL] = 7
     assert torch.equal(learner.network(batch, Outputs(logprob=True)).logprob_N, clean)
+
+
+def test_weight_decay_shrinks_matrices_and_leaves_vectors_alone():
+    """Without a gradient a step at rate 0.1 with decay 0.5 takes a twentieth of every matrix."""
+    learner = LocalLearner(PolicyNetwork(tiny_policy()), TrainConfig(weight_decay=0.5))
+    before = [p.detach().clone() for p in learner.parameters]
+    for p in learner.parameters:
+        p.grad = torch.zeros_like(p)
+    learner.step(0.1).result()
+    assert {p.ndim for p in learner.parameters} == {1, 2}
+    for p, old in zip(learner.parameters, before, strict=True):
+        torch.testing.assert_close(p.detach(), old if p.ndim == 1 else 0.95 * old)
+
+
+def test_the_norm_that_is_logged_is_that_before_clipping():
+    norms = []
+    for limit in (0.0, 1e-3):
+        learner = LocalLearner(PolicyNetwork(tiny_policy()), TrainConfig(max_grad_norm=limit))
+        learner.forward_backward(pairs(), SFTObjective()).result()
+        norms.append(learner.step(1e-3).result().grad_norm)
+    assert norms[0] == norms[1] > 1e-3

@@ -75,3 +75,24 @@ def test_wrong_use() -> None:
         summarise_reward_model([1.0], [0.0], [1], [1], [0.5, 0.5])
     with pytest.raises(ValueError, match="not finite"):
         summarise_reward_model([math.nan], [0.0], [1], [1])
+
+
+def test_the_range_of_scores_is_that_of_all_answers() -> None:
+    """Scores 3, 3 of chosen and 1, 1 of rejected answers: mean 2, deviation 1."""
+    found = summarise_reward_model([3.0, 3.0], [1.0, 1.0], [1, 1], [1, 1])
+    assert (found.score_mean, found.score_std) == (2.0, 1.0)
+
+
+def test_a_bin_counts_by_its_pairs() -> None:
+    """Nine pairs with confidence 0.75, all right, and one with 0.95, wrong: 0.9 · 0.25 + 0.1 · 0.95."""
+    gaps = [math.log(3)] * 9 + [-math.log(19)]
+    found = summarise_reward_model(gaps, [0.0] * 10, [1] * 10, [1] * 10)
+    assert [b.pairs for b in found.bins] == [9, 1]
+    assert found.calibration_error == pytest.approx(0.9 * 0.25 + 0.1 * 0.95)
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_above() -> None:
+    """Two bins, [0.5, 0.75) and [0.75, 1]: a sigmoid of ln 3 is exactly 0.75 or a bit more, of 0 exactly a half."""
+    gap = next(g for g in np.nextafter(math.log(3), [0.0, 9.0]) if 1 / (1 + np.exp(-g)) == 0.75)
+    found = summarise_reward_model([float(gap), 0.0], [0.0, 0.0], [1, 1], [1, 1], bins=2)
+    assert [(b.low, b.high, b.pairs) for b in found.bins] == [(0.5, 0.75, 1), (0.75, 1.0, 1)]

@@ -36,7 +36,7 @@ def segments_in(*shapes: tuple[int, ...]) -> list[packed_attention.Segment]:
     return segments_of(tree_T, branch_T)
 
 
-LARGE = (JOINT + 2, 9, 3, JOINT, 4)  # branches that share a call, one that fills its own, one that is left
+LARGE = (JOINT + 2, 9, 3, 5, 4, JOINT, 4)  # three branches that share a call, one that fills its own, one that is left
 SHAPES = [(3, 2, 4), (5, 1), LARGE, (4, 6), (90, 30, 30), (JOINT + 7, 5)]
 
 
@@ -58,6 +58,11 @@ def test_segments_by_hand() -> None:
     assert (third.tokens, third.trunk) == (2, JOINT)
     assert third.mask_QK is not None
     assert third.mask_QK[:, JOINT - 1 :].tolist() == [[o, o, x], [o, o, o]]
+    _, together = segments_in((JOINT, 3, 2, 1))
+    assert (together.tokens, together.trunk) == (3, JOINT) and together.mask_QK is not None
+    assert together.mask_QK[:, JOINT - 1 :].tolist() == [[o, o, x, x], [o, o, o, x], [o, x, x, o]], (
+        "siblings are unseen"
+    )
 
 
 def test_every_token_is_in_one_piece_and_work_follows_the_trees() -> None:

@@ -216,3 +216,15 @@ def test_autograd_makes_no_gradient_of_a_linear_layer_or_an_embedding(name: str)
     with gradients_in_place():
         model(input_ids=BATCHES[0]).logits.sum().backward()
     assert all(gradient is None for gradient in seen)
+
+
+def test_the_row_of_a_padding_token_stays_at_rest() -> None:
+    """As in PyTorch: the row of ``padding_idx`` gets no gradient, however often it is read."""
+    table = nn.Embedding(6, 3, padding_idx=2)
+    put_on(table)
+    ids = torch.tensor([[1, 2, 2], [5, 1, 2]])
+    (table(ids) * torch.arange(1.0, 4.0)).sum().backward()
+    wanted, table.weight.grad = table.weight.grad, None
+    with gradients_in_place():
+        (table(ids) * torch.arange(1.0, 4.0)).sum().backward()
+    assert torch.equal(table.weight.grad, wanted) and not wanted[2].any() and wanted[1].tolist() == [2.0, 4.0, 6.0]

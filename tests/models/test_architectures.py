@@ -110,3 +110,23 @@ def test_the_check_leaves_no_trace() -> None:
     assert model.config.to_dict() == settings
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("asleep", ["positions", "attention"])
+def test_a_model_that_one_of_the_two_wrongs_does_not_disturb_is_not_believed(asleep: str) -> None:
+    """A wrong mask and wrong positions must both show; where one does not, nothing is known of it."""
+    model = zoo.make("GPT-2")
+    with torch.no_grad():
+        if asleep == "positions":
+            model.transformer.wpe.weight.zero_()
+        else:
+            for layer in model.transformer.h:
+                layer.attn.c_proj.weight.zero_()
+    assert check_layout(model) is Layout.FLAT
+    assert check_layout(zoo.make("GPT-2")) is Layout.TREE
+
+
+def test_a_cap_is_found_though_an_untrained_models_logits_are_too_small_to_show_it() -> None:
+    model = zoo.make("Gemma 2", final_logit_softcapping=30.0, initializer_range=1e-3)
+    assert float(model(input_ids=zoo.tokens(9, 0)[None]).logits.detach().abs().max()) < 0.1
+    assert find_head(model) == Head(softcap=30.0)

@@ -490,3 +490,11 @@ def test_an_end_token_is_found_or_asked_for(folder: Path, caplog: pytest.LogCapt
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"eos_token_id": None}))
     assert "could never learn to stop" in message(folder)
+
+
+def test_the_settings_of_a_new_adapter_are_all_followed(saved: Path) -> None:
+    lora = LoraConfig(rank=3, alpha=5.0, dropout=0.25, target_modules=["q_proj", "mlp.up_proj"])
+    layers = lora_layers(load(saved, lora=lora).model)
+    assert {path.rpartition(".")[2] for path in layers} == {"q_proj", "up_proj"}
+    made = [layer.adapter("default") for layer in layers.values()]
+    assert {(a.r, a.alpha, a.dropout.p) for a in made} == {(3, 5.0, 0.25)}

@@ -19,12 +19,14 @@ from concordant.data.records import Message
 from concordant.evaluation.compare import evaluate_policies
 from concordant.evaluation.records import PolicyAnswers
 from concordant.evaluation.reward_summary import summarise_reward_model
-from concordant.report.contents import drawn_prompts, headline
+from concordant.report.blocks import Table
+from concordant.report.contents import drawn_prompts, headline, report_blocks, shown_columns, survival_line
+from concordant.report.curve_plots import _points
 from concordant.report.curves import Curve
 from concordant.report.html_page import element
 from concordant.report.markdown_page import escape
 from concordant.report.terminal import print_table
-from concordant.report.write import write_report
+from concordant.report.write import report_numbers, write_report
 
 Answers = Callable[..., PolicyAnswers]
 
@@ -248,3 +250,96 @@ def test_the_report_warns_when_only_the_proxy_judged(tmp_path: Path, answers: An
     policies = [answers(n, rewards=[r, r + 1]) for n, r in (("sft", 0.0), ("ppo", 1.0))]
     write_report(evaluate_policies(policies, "sft", 10, 0), tmp_path)
     assert "prove nothing about quality" in (tmp_path / "report.md").read_text()
+
+
+# -- every number in its place: no two of these are alike -----------------------------------------
+
+
+def of_unlike_numbers(answers: Answers) -> list[PolicyAnswers]:
+    base = answers("sft", responses=["no", "yes"], gold=[0.4, 0.8], judge=[0.0, 0.1], rewards=[1.0, 2.0], kl=0.0)
+    said = ["x y z w x y z w", "a b"]
+    best = answers(
+        "best", responses=said, gold=[0.5, 0.7], judge=[1.0, 1.5], rewards=[2.0, 5.0], kl=4.2, kl_is_bound=True,
+        perplexity=7.5,
+    )  # fmt: skip
+    return [base, best]
+
+
+def test_every_number_of_the_table_stands_under_its_name(answers: Answers) -> None:
+    evaluation = evaluate_policies(of_unlike_numbers(answers), "sft", 0, 0)
+    cells = {c.name: c.cell(evaluation.policies["best"]) for c in shown_columns(evaluation)}
+    assert cells == {
+        "gold": "0.60", "judge": "1.25", "win rate": "50 %", "reward": "3.50", "reward sd": "1.50", "KL": "≤ 4.20",
+        "perplexity": "7.50", "distinct-1": "0.600", "distinct-2": "0.625", "repetition": "20 %", "length": "1.5",
+        "ends": "50 %",
+    }  # fmt: skip
+    assert {c.name: c.cell(evaluation.policies["sft"]) for c in shown_columns(evaluation)}["KL"] == "0.00"
+
+
+def test_every_number_of_report_json_stands_under_its_name(answers: Answers) -> None:
+    evaluation = evaluate_policies(of_unlike_numbers(answers), "sft", 200, 0)
+    numbers = report_numbers(evaluation, None)
+    found = numbers["policies"]["best"]
+    assert {name: found[name] for name in KEYS - {"win_rate_low", "win_rate_high"}} == pytest.approx(
+        {
+            "reward_mean": 3.5, "reward_std": 1.5, "gold_mean": 0.6, "win_rate": 0.5, "kl": 4.2, "perplexity": 7.5,
+            "distinct_1": 0.6, "distinct_2": 0.625, "length_mean": 1.5, "eos_fraction": 0.5,
+        }
+    )  # fmt: skip
+    assert (found["judge_mean"], found["repetition"], found["kl_is_bound"]) == (1.25, pytest.approx(0.2), True)
+    assert found["win_rate_low"] < found["win_rate"] < found["win_rate_high"]
+    survival = numbers["over_optimisation"]["best"]["judge"]
+    assert (survival["proxy_gain"]["mean"], survival["gain"]["mean"]) == (pytest.approx(2.0), pytest.approx(1.2))
+    for gain in (survival["proxy_gain"], survival["gain"]):
+        assert gain["low"] <= gain["mean"] <= gain["high"]
+
+
+def test_the_sentence_about_a_gain_names_both_scorers_numbers(answers: Answers) -> None:
+    """The proxy gains 2 deviations of 1, gold 1 deviation of 0.1."""
+    sft = answers("sft", rewards=[-1.0, 1.0] * 20, gold=[0.4, 0.6] * 20)
+    ppo = answers("ppo", rewards=[1.0, 3.0] * 20, gold=[0.5, 0.7] * 20)
+    survival = evaluate_policies([sft, ppo], "sft", 300, 0).survival["ppo"]["gold"]
+    expected = "ppo: the proxy moved by +2.00 sd, gold by +1.00 sd; 50 % of the gain survives (50 to 50 %)."
+    assert survival_line("ppo", "gold", survival) == expected
+
+
+def blocks_of(evaluation, reward_model=None):
+    return report_blocks(
+        evaluation, reward_model=reward_model, pictures=[], reward_picture=None, side_by_side=0, seed=0, command="",
+        versions={}, notes=[], findings={},
+    )  # fmt: skip
+
+
+def test_the_second_best_is_named_with_its_distance(answers: Answers) -> None:
+    policies = [answers(n, gold=[g, g + 0.1]) for n, g in (("sft", 0.1), ("worst", 0.0), ("ppo", 0.5), ("dpo", 0.7))]
+    texts = [block.text for block in blocks_of(evaluate_policies(policies, "sft", 0, 0)) if hasattr(block, "text")]
+    assert "dpo is ahead of ppo, the second best, by 0.20." in texts
+
+
+def test_a_winner_whose_interval_holds_zero_is_called_within_noise(answers: Answers) -> None:
+    base, luck = answers("sft", gold=[0.5] * 8), answers("ppo", gold=[0.9, 0.1, 0.9, 0.2, 0.8, 0.1, 0.9, 0.2])
+    assert "which is within noise" in headline(evaluate_policies([base, luck], "sft", 500, 0))
+    sure = answers("ppo", gold=[0.6, 0.7] * 4)
+    assert "within noise" not in headline(evaluate_policies([base, sure], "sft", 500, 0))
+
+
+def test_the_reward_models_tables_show_confidence_before_truth(answers: Answers) -> None:
+    """Four pairs of confidence 75 %, of which half are ranked right; the longer answer is right in three of four."""
+    gap = float(np.log(3))
+    model = summarise_reward_model([gap, gap, -gap, -gap], [0.0] * 4, [2, 2, 2, 1], [1, 1, 1, 2])
+    evaluation = evaluate_policies([answers("sft", gold=[0.5])], "sft", 0, 0)
+    tables = {block.header: block.rows for block in blocks_of(evaluation, model) if isinstance(block, Table)}
+    ((_, pairs, confidence, truth),) = tables["confidence σ(|Δ|)", "pairs", "mean confidence", "ranked as people did"]
+    assert (pairs, confidence, truth) == ("4", "75 %", "50 %")
+    assert tables["length", "pairs", "accuracy"] == (
+        ("chosen is longer", "3", "67 %"),
+        ("chosen is shorter", "1", "0 %"),
+    )
+
+
+def test_a_diamond_has_the_proxy_above_and_the_truth_below(answers: Answers) -> None:
+    evaluation = evaluate_policies(of_unlike_numbers(answers), "sft", 0, 0)
+    points = {p.name: (p.kl, p.is_bound, p.heights) for p in _points(evaluation, "gold")}
+    assert points["best"] == (4.2, True, (3.5, pytest.approx(0.6)))
+    judged = {p.name: p.heights for p in _points(evaluation, "judge")}
+    assert judged["best"] == (3.5, 1.25)

@@ -163,3 +163,24 @@ def test_an_odd_status_is_read_without_fault(tmp_path, odd):
         (tmp_path / "run" / "status.json").write_text(json.dumps(status | odd))
         found = read_status(tmp_path / "run")
         assert found is None or found.life in ("running", "died")
+
+
+def test_logs_are_on_the_disk_before_a_checkpoint_counts_on_them(tmp_path, monkeypatch):
+    with RunFolder(tmp_path) as folder:
+        folder.log_metrics({"step": 1})
+        folder.log_samples([{"step": 1}])
+        synced = []
+        monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+        lengths = folder.offsets()
+    assert {name for name, length in lengths.items() if length} == {"metrics.jsonl", "samples.jsonl"}
+    assert {str(tmp_path / "metrics.jsonl"), str(tmp_path / "samples.jsonl")} <= set(synced)
+
+
+def test_a_log_that_lost_its_end_is_not_filled_up(tmp_path):
+    with RunFolder(tmp_path) as folder:
+        folder.log_metrics({"step": 1})
+        folder.log_metrics({"step": 2})
+        offsets = folder.offsets()
+        (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+        folder.rewind(offsets)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'

@@ -56,8 +56,9 @@ def test_the_same_files_elsewhere_are_the_same_and_changed_ones_are_not(tmp_path
     before = inputs(reward=[f"{first}=0.5"])
     assert refused(before, inputs(reward=[f"{second}=0.5"])) == []
     assert refused(before, inputs(reward=[f"{second}=0.7"])) != []
-    (first / "model").write_text("other weights")
-    assert refused(before, inputs(reward=[f"{first}=0.5"]))[0].endswith(" (other content)")
+    for text in ("other weights", "wieghts"):
+        (first / "model").write_text(text)
+        assert refused(before, inputs(reward=[f"{first}=0.5"]))[0].endswith(" (other content)")
 
 
 def test_keys_that_choose_data_count_only_when_the_records_differ():
@@ -70,6 +71,14 @@ def test_keys_that_choose_data_count_only_when_the_records_differ():
         'data.path: "a" -> "b"',
         'data: "2 records, 1 held out" -> "1 records, 2 held out"',
     ]
+
+
+def test_how_records_are_written_is_no_choice_of_records():
+    """The records are the same, and what the model reads is not."""
+    before, now = (inputs(data__template_args=[f"enable_thinking={value}"]) for value in ("true", "false"))
+    for side in (before, now):
+        side.add_data(["one", "two"], ["three"])
+    assert len(refused(before, now)) == 1
 
 
 def test_they_survive_the_manifest():

@@ -414,3 +414,46 @@ def test_what_a_step_learnt_from_is_shown_at_the_first_step_and_then_now_and_the
     walk.train_samples = lambda: [{"split": "train"}]
     run(tmp_path, walk)
     assert [row["step"] for row in rows(tmp_path, "samples.jsonl")] == [1, TRAIN_SAMPLES_EVERY, 2 * TRAIN_SAMPLES_EVERY]
+
+
+def interrupted(tmp_path, at, make, **settings):
+    """The result of a run that was stopped after step ``at`` and resumed."""
+    with pytest.raises(RunStopped):
+        run(tmp_path, make(signal_at=at - 1), **settings)
+    return run(tmp_path, make(), resume=True, **settings)
+
+
+def test_patience_goes_on_over_a_resume(tmp_path):
+    """Two evaluations without improvement, one on either side of the interruption."""
+
+    def walk(**changes):
+        return Walk(total_steps=20, evaluations=[1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0], **changes)
+
+    settings = {"evaluate_every": 2, "early_stopping": 2}
+    assert run(tmp_path / "whole", walk(), **settings).steps == 6
+    assert interrupted(tmp_path / "cut", 5, walk, **settings).steps == 6
+
+
+def test_skipped_steps_are_counted_over_a_resume(tmp_path, capsys):
+    """Three in a row before the interruption and two after it are five in a row."""
+
+    def walk(of):
+        return lambda **changes: Walk(total_steps=20, skip=lambda step: step in of, **changes)
+
+    interrupted(tmp_path / "some", 3, walk({1, 2, 7}))
+    assert "step 20/20: 3 steps left an update out" in capsys.readouterr().err
+    with pytest.raises(RunFailed, match=f"step 8/20: .*not finite {MAX_SKIPPED_IN_A_ROW} times in a row"):
+        interrupted(tmp_path / "many", 6, walk({3, 4, 5, 6, 7}))
+
+
+def test_the_processs_own_draws_depend_on_the_step_alone(tmp_path):
+    """Dropout and people's reward functions draw from them, and a resumed process has not drawn before."""
+
+    class Draws(Walk):
+        def step(self, step, learning_rate):
+            return super().step(step, learning_rate) | {"loss": float(torch.rand(()))}
+
+    run(tmp_path / "whole", Draws())
+    interrupted(tmp_path / "cut", 3, Draws)
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+    assert len({row["loss"] for row in timeless(tmp_path / "whole")}) == 6

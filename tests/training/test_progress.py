@@ -84,3 +84,12 @@ def test_durations(seconds, text):
 
 def test_only_known_numbers_are_shown():
     assert numbers({"loss": 0.123456, "secret": 1.0}) == "loss 0.1235"
+
+
+def test_the_time_left_counts_what_this_process_did(monkeypatch):
+    """Half of a hundred steps were done before: ten steps in ten seconds leave forty seconds for forty steps."""
+    clock = iter([0.0, 10.0, 10.0])
+    monkeypatch.setattr("concordant.training.progress.time.monotonic", lambda: next(clock))
+    display, stream = lines()
+    display.task("sft", 100, done=50).update(60)
+    assert stream.getvalue().split() == ["sft", "60/100", "40s", "left"]

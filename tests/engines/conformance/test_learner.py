@@ -412,3 +412,28 @@ def test_the_language_model_loss_of_a_reward_model_is_the_chosen_answers_alone(e
     lengths = [b.response_length for t in trees for b in t.branches]
     chosen = torch.cat(spoken.split(lengths)[::2])
     assert mixed["loss"] - plain["loss"] == pytest.approx(-0.5 * float(chosen.mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_exact_kl_is_that_between_the_whole_distributions_of_policy_and_start(engine, rank):
+    """After some steps and at a temperature, against the full softmax of both models on plain rows."""
+    trees, temperature = pairs(3), 0.7
+    policy = tiny_policy(lora_rank=rank)
+    learner = engine.policy(policy, temperature=temperature)
+    learner.reference()
+    for _ in range(3):
+        learner.forward_backward(trees, SFTObjective()).result()
+        learner.step(1e-2).result()
+    given = learner.forward(trees, Outputs(kl=True)).result().kl_N
+    expected = []
+    for tree in trees:
+        for branch in tree.branches:
+            row = torch.cat([tree.prompt_T, branch.ids_T])[None]
+            with torch.no_grad():
+                now, start = (
+                    (model(row).logits[0, len(tree.prompt_T) - 1 : -1].double() / temperature).log_softmax(-1)
+                    for model in (policy.model, tiny_policy().model)
+                )
+            expected.append((now.exp() * (now - start)).sum(-1))
+    torch.testing.assert_close(given.double(), torch.cat(expected), atol=1e-4, rtol=1e-3)
+    assert given.mean() > 0.05

@@ -1,0 +1,27 @@
+"""All planted bugs, in the order of the package's layers."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+from tests.mutants.planted import (
+    algorithms,
+    config,
+    core,
+    data,
+    doctor,
+    engines,
+    evaluation,
+    kernels,
+    models,
+    pipeline,
+    report,
+    runs,
+    stages,
+    training,
+)
+
+_FOLDERS = (
+    core, config, runs, data, models, kernels, engines, training, algorithms, evaluation, report, doctor, stages,
+    pipeline,
+)  # fmt: skip
+MUTANTS: tuple[Mutant, ...] = tuple(mutant for folder in _FOLDERS for mutant in folder.MUTANTS)
