@@ -9,6 +9,7 @@ import pytest
 from concordant.cli import main
 from concordant.config import presets
 from concordant.config.checks import validate
+from concordant.config.fields import schema
 from concordant.config.names import METHODS
 from concordant.config.parse import flat_keys, help_text, parse_command, to_mapping
 from concordant.config.presets import FOLDER, MACHINES, models, preset_names, preset_sections
@@ -60,17 +61,11 @@ def test_every_preset_resolves_to_a_config_that_is_accepted(name, method, tmp_pa
 @pytest.mark.parametrize(("name", "method"), EACH)
 def test_no_line_of_a_preset_repeats_a_default_or_an_earlier_line(name, method):
     config_class = VERBS[method].config_class()
-    so_far = {key: known.default for key, known in presets_schema(config_class).items()}
+    so_far = {key: known.default for key, known in schema(config_class).fields.items()}
     for where, settings in preset_sections(name, method):
         for key, value in flat_keys(config_class, settings, where).items():
             assert so_far[key] != value, f"{where}: {key} is {value} without this line"
             so_far[key] = value
-
-
-def presets_schema(config_class):
-    from concordant.config.fields import schema
-
-    return schema(config_class).fields
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
