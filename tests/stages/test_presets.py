@@ -75,6 +75,8 @@ def tiny(tmp_path_factory):
 @pytest.mark.parametrize("name", PRESETS)
 def test_two_steps_with_a_preset(name, method, data, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "PROBE_PROMPTS", 2)
+    sampled, probe_of = [], common.probe_of
+    monkeypatch.setattr(common, "probe_of", lambda *given: sampled.append(given[5]) or probe_of(*given))
     model = name.partition("/")[0]
     arguments = ["--preset", name, "--data", data, "--output", str(tmp_path / "run"), *SMALLER]
     arguments += ["--model.name", str(tiny[model])]
@@ -87,5 +89,7 @@ def test_two_steps_with_a_preset(name, method, data, tiny, tmp_path, monkeypatch
     rows = metrics_of(folder)
     assert len(rows) == 2 and all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
     assert not any(row.get("skipped") for row in rows)
+    if method == "dpo":
+        assert [sampling.slots for sampling in sampled] == [config.evaluation_slots]
     if method != "reward":
         assert concordant.load_policy(str(folder / "model")).model.config.model_type == FACTS[model].kind
