@@ -219,7 +219,7 @@ def _saved(model: PreTrainedModel, tokens: int, autocast: bool) -> int:
     tree = PromptTree(torch.arange(tokens // 2), (Branch.response(torch.arange(tokens // 2)),))
     batch = lay_out([tree])
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    with _counting() as kept, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with counting() as kept, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         PlainReader(model, Layout.TREE).hidden_at(batch, batch.source_N)
     shapes = {tuple(p.shape) for p in model.parameters() if p.ndim == 2}
     return sum(
@@ -229,7 +229,7 @@ def _saved(model: PreTrainedModel, tokens: int, autocast: bool) -> int:
 
 
 @contextmanager
-def _counting() -> Iterator[dict[int, tuple[int, tuple[int, ...]]]]:
+def counting() -> Iterator[dict[int, tuple[int, tuple[int, ...]]]]:
     """Inside the block, every tensor that autograd keeps is noted once: its size in bytes and its shape."""
     kept: dict[int, tuple[int, tuple[int, ...]]] = {}
     alive = []  # a freed tensor's address would be used again

@@ -16,7 +16,7 @@ import concordant
 from concordant.config.names import METHODS
 from concordant.config.presets import models, preset_names
 from concordant.models.lora import apply_lora_to_model, get_lora_parameters
-from tests.stages.preset_memory import FACTS, GiB, adapters, config_of, need, room, table
+from tests.stages.preset_memory import FACTS, GiB, adapters, config_of, counting, kept_bytes, need, room, table
 
 EACH = [(name, method) for name in preset_names() for method in METHODS]
 
@@ -48,6 +48,21 @@ def test_the_number_of_an_adapters_weights_is_the_number_that_is_trained():
         skeleton = AutoModelForCausalLM.from_config(f.config())
         apply_lora_to_model(skeleton, r=16)
     assert sum(p.numel() for p in get_lora_parameters(skeleton)) == adapters(f, 16)
+
+
+def test_the_count_is_of_what_autograd_keeps():
+    """A sigmoid and a relu keep their results, 16 × 8 numbers of 4 bytes each; a sum keeps nothing."""
+    x = torch.zeros(16, 8, requires_grad=True)
+    with counting() as kept:
+        x.sigmoid().relu().sum()
+    assert sum(size for size, _ in kept.values()) == 2 * 16 * 8 * 4
+
+
+def test_a_layer_keeps_at_least_what_its_products_need():
+    """In bf16: the inputs of seven products. The MLP's last has the MLP's width, the output's has that of the queries."""
+    f = FACTS["llama-3.2-1b"]
+    inputs = 5 * f.hidden + f.heads * f.head_size + f.mlp
+    assert 2 * inputs < kept_bytes(f, 0, True) < 4 * 2 * inputs
 
 
 @pytest.mark.parametrize(("name", "method"), EACH)
