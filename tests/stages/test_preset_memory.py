@@ -59,7 +59,7 @@ def test_the_count_is_of_what_autograd_keeps():
 
 
 def test_a_layer_keeps_at_least_what_its_products_need():
-    """The inputs of seven products in bf16: five of the hidden size, one of the queries', one of the width of the MLP."""
+    """The inputs of seven products in bf16: five of the hidden size, one of the queries', one of the MLP's."""
     f = FACTS["llama-3.2-1b"]
     inputs = 5 * f.hidden + f.heads * f.head_size + f.mlp
     assert 2 * inputs < kept_bytes(f, 0, True) < 4 * 2 * inputs
