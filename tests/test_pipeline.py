@@ -116,6 +116,30 @@ def test_a_stages_own_key_that_would_do_nothing_is_refused(tmp_path):
         check(read_plan(parse_yaml(file, "x.yaml"), "x.yaml"), tmp_path)
 
 
+def test_a_preset_stands_below_all_other_keys_of_the_stages_that_train():
+    stages = "stages:\n  sft: {}\n  dpo: {model: '${sft}', preset: qwen3-4b/24gb, evaluation_slots: 8}\n"
+    stages += "  generate: {model: '${dpo}'}\n"
+    file = "preset: smollm2-135m/cpu\ndata: {path: d, max_prompt_tokens: 99}\n" + stages
+    sft, dpo, generate = read_plan(parse_yaml(file, "x.yaml"), "x.yaml")
+    assert sft.values["model.name"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert (sft.values["data.max_prompt_tokens"], sft.values["data.max_response_tokens"]) == (99, 256)
+    assert (dpo.values["model.name"], dpo.values["model.lora.rank"]) == ("${sft}", 16)
+    assert (dpo.values["evaluation_slots"], dpo.values["train.micro_batch_tokens"]) == (8, 2048)
+    assert generate.values["model.device"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("generate: {preset: smollm2-135m/cpu, model: m}", "stage generate: only verbs that train have presets"),
+        ("sft: {preset: smollm-135m/cpu}", 'Did you mean "smollm2-135m/cpu"'),
+    ],
+)
+def test_a_preset_in_the_wrong_place_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        read_plan(parse_yaml(f"data: {{path: d}}\nstages:\n  {change}\n", "x.yaml"), "x.yaml")
+
+
 def test_options_replace_shared_keys_and_stages_keys(tmp_path, fake, display):
     options = [("data", "d.jsonl"), ("seed", "7"), ("stages.ppo.train.max_steps", "11"), ("stages.judge.model", "m")]
     run(tmp_path, fake, display, FILE, *options)

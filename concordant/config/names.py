@@ -7,7 +7,7 @@ models/scalar_head.py and data/formats.py; tests/test_names.py checks that names
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 # data
 DataFormat = Literal[
@@ -57,6 +57,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 Kernels = Literal["fast", "plain"]
 
 # training
+Method = Literal["sft", "reward", "dpo", "ppo"]  # the verbs that train
+METHODS: tuple[Method, ...] = get_args(Method)
 Schedule = Literal["linear", "cosine", "constant"]
 Resume = Literal["", "auto", "force"]
 StopOn = Literal["", "warning", "error"]

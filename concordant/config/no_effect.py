@@ -6,7 +6,7 @@ pipeline file gives a key to all its stages, the key is left out of the stages w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,3 +171,12 @@ def idle(config_class: type, values: Mapping[str, Any]) -> dict[str, str]:
         if rule is not None and values[key] != known.default:
             found[key] = rule.why
     return found
+
+
+def without_idle(config_class: type, values: Mapping[str, Any], kept: Collection[str]) -> dict[str, Any]:
+    """``values`` with the default in place of every key that has no effect and is not in ``kept``.
+
+    A file for many runs, such as a preset or the shared part of a pipeline, sets keys that do nothing in some of them.
+    """
+    fields = schema(config_class).fields
+    return {**values, **{key: fields[key].default for key in idle(config_class, values) if key not in kept}}

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from concordant.config.checks import expected, shown, type_problem, validate
 from concordant.config.fields import MAIN_KEY, Field, Schema, build, flatten, nest, schema
+from concordant.config.names import METHODS
+from concordant.config.no_effect import without_idle
+from concordant.config.presets import MACHINES, models, preset_sections
+from concordant.config.stages import RunConfig
 from concordant.config.yaml_io import load_yaml, parse_yaml
 from concordant.core.errors import UserError, nearest
 
@@ -29,11 +33,15 @@ class Options:
 
     files: list[str] = field(default_factory=list)  # files given by --config, in order
     values: Flat = field(default_factory=dict)
+    preset: str = ""
     print_config: bool = False
 
 
 def parse_command(verb: str, config_class: type[Config], arguments: Sequence[str]) -> tuple[Config, Options]:
-    """The config of ``concordant VERB ARGUMENTS``. With --print_config it is not validated."""
+    """The config of ``concordant VERB ARGUMENTS``: defaults, preset, files in order, options; the later one wins.
+
+    With --print_config it is not validated.
+    """
     options = read_options(config_class, arguments, f"concordant {verb}")
     layers = []
     for path in options.files:
@@ -42,10 +50,31 @@ def parse_command(verb: str, config_class: type[Config], arguments: Sequence[str
         if of != verb:
             raise UserError(f"{path} is a config of {of} and not of {verb}; use `concordant run {path}`")
         layers.append(flat_keys(config_class, mapping, path))
-    config = typed(config_class, [*layers, options.values])
+    config = over_preset(config_class, verb, options.preset, [*layers, options.values])
     if not options.print_config:
         validate(config)
     return config, options
+
+
+def over_preset(config_class: type[Config], verb: str, preset: str, layers: Sequence[Flat]) -> Config:
+    """The config made from the defaults, then from the preset of this name, if there is one, then from ``layers``.
+
+    A key of the preset that has no effect beside the keys of ``layers`` is left out.
+    """
+    below = preset_keys(config_class, verb, preset)
+    given = {key for layer in layers for key in layer}
+    if preset and given.issuperset(below):
+        raise UserError(f"--preset {preset} would do nothing: files and options set each of its keys; leave it out")
+    config = typed(config_class, [below, *layers])
+    return build(config_class, without_idle(config_class, flatten(config), given)) if preset else config
+
+
+def preset_keys(config_class: type, verb: str, name: str) -> Flat:
+    """The values that the preset ``name`` sets for ``verb``; none if ``name`` is empty."""
+    below: Flat = {}
+    for where, settings in preset_sections(name, verb) if name else ():
+        below |= flat_keys(config_class, settings, where)
+    return below
 
 
 def read_options(config_class: type, arguments: Sequence[str], command: str) -> Options:
@@ -58,6 +87,10 @@ def read_options(config_class: type, arguments: Sequence[str], command: str) -> 
             options.print_config = True
         elif name == "config":
             options.files += values
+        elif name == "preset":
+            if not issubclass(config_class, RunConfig):
+                raise UserError(f"{command}: only verbs that train have presets: {', '.join(METHODS)}")
+            options.preset = one_value(name, values)
         else:
             assign(keys, name, values, options.values, f"See `{command} --help`.")
     return options
@@ -82,14 +115,21 @@ def split_options(arguments: Sequence[str], command: str) -> list[tuple[str, lis
 def assign(keys: Schema, name: str, values: Sequence[str], into: Flat, hint: str = "") -> None:
     """Store the values of an option under its key. Repeated list options are joined; a flag without a value is True."""
     known = keys.fields[known_key(keys, name, "option", hint)]
-    if not values and known.kind is not bool:
-        raise UserError(f"--{name} needs a value: --{name}=VALUE")
-    if known.kind == list[str]:
+    if known.kind == list[str] and values:
         into.setdefault(known.key, []).extend(item for value in values for item in _items(value, known.key))
-    elif len(values) > 1:
-        raise UserError(f'--{name} takes one value; "{values[1]}" belongs to no option')
+    elif known.kind is bool and not values:
+        into[known.key] = True
     else:
-        into[known.key] = values[0] if values else True
+        into[known.key] = one_value(name, values)
+
+
+def one_value(name: str, values: Sequence[str]) -> str:
+    """The value of an option that takes one value."""
+    if not values:
+        raise UserError(f"--{name} needs a value: --{name}=VALUE")
+    if len(values) > 1:
+        raise UserError(f'--{name} takes one value; "{values[1]}" belongs to no option')
+    return values[0]
 
 
 def known_key(keys: Schema, name: str, what: str, hint: str = "") -> str:
@@ -193,10 +233,14 @@ def help_text(verb: str, config_class: type, summary: str) -> str:
     """The help page that ``concordant VERB --help`` prints."""
     page = parser(verb, config_class, summary)
     bare = f" [{MAIN_KEY[config_class].upper()}]" if config_class in MAIN_KEY else ""
+    preset = " [--preset NAME]" if issubclass(config_class, RunConfig) else ""
     page.usage = (
-        f"concordant {verb}{bare} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] [--print_config]"
+        f"concordant {verb}{bare}{preset} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] [--print_config]"
     )
     page.add_argument("--config", metavar="FILE", help="YAML file with values; the command line overrides them")
+    if issubclass(config_class, RunConfig):
+        names = f"MODEL/MACHINE with MODEL {' | '.join(models())}, MACHINE {' | '.join(MACHINES)}"
+        page.add_argument("--preset", metavar="NAME", help=f"settings below those of --config: {names}")
     page.add_argument("--print_config", action="store_true", help="print the resolved config as YAML and stop")
     return str(page.format_help())
 

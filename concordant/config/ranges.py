@@ -141,6 +141,7 @@ VALUES: dict[type, dict[str, Rule]] = {
     s.DPOConfig: {
         "beta": POSITIVE,
         "label_smoothing": Range("[0, 0.5)"),
+        "evaluation_slots": COUNT,
     },
     s.KLConfig: {
         "coefficient": NOT_NEGATIVE,

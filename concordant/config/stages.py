@@ -61,6 +61,7 @@ class DPOConfig(RunConfig):
     beta: float = 0.1  # reward per nat of log-ratio
     label_smoothing: float = 0.0  # share of labels assumed to be wrong: sigmoid becomes cDPO, IPO gets a lower target
     reference: str = ""  # model folder; empty: the policy before its first step
+    evaluation_slots: int = 64  # answers to held-out prompts that an evaluation samples at once
 
 
 @dataclass(kw_only=True)

@@ -17,8 +17,9 @@ from typing import Any
 
 from concordant.config.checks import validate
 from concordant.config.fields import build, flatten, schema
-from concordant.config.no_effect import idle
-from concordant.config.parse import Flat, assign, flat_keys, to_mapping, typed
+from concordant.config.names import METHODS
+from concordant.config.no_effect import without_idle
+from concordant.config.parse import Flat, assign, flat_keys, preset_keys, to_mapping, typed
 from concordant.core.errors import UserError, nearest, unknown_name
 from concordant.runs.names import MODEL
 from concordant.verbs import VERBS, verb_named
@@ -72,7 +73,8 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
         raise UserError(f'{source}: "stages" must map at least one name to its keys')
     bodies = {str(name): _body(str(name), body, source) for name, body in listed.items()}
     verbs = {name: _verb(name, body, source) for name, body in bodies.items()}
-    shared = {key: value for key, value in mapping.items() if key not in ("stages", *_OWN_KEYS)}
+    presets = _presets(mapping, bodies, verbs, source)
+    shared = {key: value for key, value in mapping.items() if key not in ("stages", "preset", *_OWN_KEYS)}
     _check_shared([*shared], verbs, f"{source}: unknown key ", "")
     _check_shared([name for name, _ in options if not name.startswith("stages.")], verbs, "unknown option ", "--")
     own = _stage_options(options, bodies)
@@ -81,16 +83,16 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
         config_class = verb_named(verb).config_class()
         keys, where = schema(config_class), f"{source} (stage {name})"
         top = {key.partition(".")[0] for key in keys.fields}
+        body = {key: value for key, value in bodies[name].items() if key not in ("verb", "preset")}
         layers = [
+            preset_keys(config_class, verb, presets[name]),
             flat_keys(config_class, {key: value for key, value in shared.items() if key in top}, source),
             _assigned(keys, [(key, values) for key, values in options if key.partition(".")[0] in top]),
-            flat_keys(config_class, {key: value for key, value in bodies[name].items() if key != "verb"}, where),
+            flat_keys(config_class, body, where),
             _assigned(keys, own[name]),
         ]
-        values = flatten(_typed(config_class, layers, where))
-        own_keys = layers[2].keys() | layers[3].keys()
-        for key in idle(config_class, values).keys() - own_keys:  # a key for all stages that has no effect in this one
-            values[key] = keys.fields[key].default
+        own_keys = layers[3].keys() | layers[4].keys()
+        values = without_idle(config_class, flatten(_typed(config_class, layers, where)), own_keys)
         for key in _OWN_KEYS:
             if values.get(key):
                 raise UserError(
@@ -128,11 +130,24 @@ def _verb(name: str, body: Mapping[str, Any], source: str) -> str:
     return verb
 
 
+def _presets(
+    mapping: Mapping[str, Any], bodies: Mapping[str, Mapping[str, Any]], verbs: Mapping[str, str], source: str
+) -> dict[str, str]:
+    """The preset of each stage: its own, or the file's if the stage trains; "" for none."""
+    for name, body in bodies.items():
+        if "preset" in body and verbs[name] not in METHODS:
+            raise UserError(f"{source}: stage {name}: only verbs that train have presets: {', '.join(METHODS)}")
+    everybodys = mapping.get("preset", "")
+    return {
+        name: str(body.get("preset", everybodys)) if verbs[name] in METHODS else "" for name, body in bodies.items()
+    }
+
+
 def _check_shared(keys: Sequence[str], verbs: Mapping[str, str], what: str, dashes: str) -> None:
     known = {key.partition(".")[0] for verb in verbs.values() for key in schema(verb_named(verb).config_class()).fields}
     for key in keys:
         if key.partition(".")[0] not in known - set(_OWN_KEYS):
-            names = [dashes + name for name in (*known, "stages", "output")]
+            names = [dashes + name for name in (*known, "stages", "output", "preset")]
             raise UserError(f'{what}"{dashes}{key}".{nearest(dashes + key, names)}')
 
 

@@ -21,7 +21,7 @@ HARMLESS = {
 }  # fmt: skip
 # Keys that only change how sums are rounded: the mathematics is the same, but the last bits may differ.
 ROUNDING = {
-    "packing", "sampling.slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
+    "packing", "sampling.slots", "evaluation_slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
     "model.device", "model.kernels", "model.activation_checkpointing",
     "critic.device", "critic.kernels", "critic.activation_checkpointing",
 }  # fmt: skip

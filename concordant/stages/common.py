@@ -17,7 +17,7 @@ from concordant.algorithms.rollouts import Sampler
 from concordant.config.data import DataConfig
 from concordant.config.fields import flatten
 from concordant.config.model import ModelConfig
-from concordant.config.names import Responses
+from concordant.config.names import Method, Responses
 from concordant.config.parse import to_mapping
 from concordant.config.paths import paths_of
 from concordant.config.sampling import SamplingConfig
@@ -42,7 +42,7 @@ from concordant.models.load import Policy
 from concordant.models.lora import adapter_names
 from concordant.runs.folder import RunFolder
 from concordant.runs.inputs import Inputs
-from concordant.training.defaults import Method, Start, settle, steps_needed
+from concordant.training.defaults import Start, settle, steps_needed
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
 

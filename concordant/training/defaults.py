@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
+from concordant.config.names import Method
 from concordant.config.train import TrainConfig
-
-Method = Literal["sft", "reward", "dpo", "ppo"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 # The rate of a model of a million weights, and how fast the rate falls: rate · (weights / 1e6) ^ -power.
 RATES: dict[Method, tuple[float, float]] = {

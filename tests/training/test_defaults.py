@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from concordant.config.names import METHODS
 from concordant.config.train import TrainConfig
-from concordant.training.defaults import METHODS, Start, rate_of, settle, steps_needed
+from concordant.training.defaults import Start, rate_of, settle, steps_needed
 
 
 def start(**changes) -> Start:

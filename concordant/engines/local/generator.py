@@ -101,6 +101,7 @@ class LocalGenerator:
             kind = self.model.device.type
             autocast = torch.autocast(kind, self.precision) if self.precision else nullcontext()
             cure = f"lower sampling.slots (now {sampling.slots}) or sampling.max_new_tokens"
+            cure += "; of dpo evaluation_slots or data.max_response_tokens"
             with still(), enough_memory("sampling", cure):
                 decoder = self._decoder(prompts, sampling, len(waiting))
                 with autocast:

@@ -1,0 +1,66 @@
+"""Presets: settings for a known model on a known machine, read from the YAML files of ``concordant/presets``.
+
+A preset is named MODEL/MACHINE, such as ``qwen3-0.6b/24gb``. The verb that trains chooses the method. The settings of a
+preset are those of ``every_model.yaml`` and then those of the model's own file. Each file has sections of config keys.
+The title of a section says which methods and which machines the section is for:
+
+    any: {…}           # every method on every machine
+    24gb 80gb: {…}     # every method on these two machines
+    ppo: {…}           # PPO on every machine
+    sft dpo 24gb: {…}  # SFT and DPO on this machine
+
+Later sections replace keys of earlier ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from concordant.config.names import METHODS
+from concordant.config.yaml_io import load_yaml
+from concordant.core.errors import UserError, unknown_name
+
+FOLDER = Path(__file__).resolve().parent.parent / "presets"
+EVERY_MODEL = "every_model"
+MACHINES = ("24gb", "80gb", "cpu")  # memory of one GPU; cpu: a machine of 32 GB without a GPU
+ANY = "any"
+
+
+def models() -> list[str]:
+    """The models that have presets."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != EVERY_MODEL)
+
+
+def preset_names() -> list[str]:
+    """The names of all presets."""
+    return [f"{model}/{machine}" for model in models() for machine in MACHINES]
+
+
+def preset_sections(name: str, method: str) -> list[tuple[str, dict[str, Any]]]:
+    """The settings of the preset ``name`` for ``method`` as nested mappings, each with its place in words.
+
+    Later mappings replace keys of earlier ones. Raises UserError if there is no such preset.
+    """
+    if name not in preset_names():
+        raise unknown_name("preset", name, preset_names())
+    model, _, machine = name.partition("/")
+    found = []
+    for path in (FOLDER / f"{EVERY_MODEL}.yaml", FOLDER / f"{model}.yaml"):
+        for title, settings in load_yaml(path).items():
+            where = f"{path.name} ({title})"
+            if not isinstance(settings, dict):
+                raise UserError(f"{where}: expected keys below it; given {settings}")
+            if _is_for(title, method, machine):
+                found.append((where, settings))
+    return found
+
+
+def _is_for(title: str, method: str, machine: str) -> bool:
+    """Whether a section is for this method and this machine. A title without a method is for every method."""
+    words = title.split()
+    for word in words:
+        if word not in (*METHODS, *MACHINES, ANY):
+            raise unknown_name("word in the title of a preset's section", word, [*METHODS, *MACHINES, ANY])
+    methods, machines = set(words) & set(METHODS), set(words) & set(MACHINES)
+    return (not methods or method in methods) and (not machines or machine in machines)
