@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from concordant.config.paths import paths_of
 from concordant.config.specs import best_of, named, runs_of
+from concordant.config.stages import EvaluateConfig
 from concordant.core.errors import UserError
 
 
@@ -57,3 +59,10 @@ def test_a_folder_whose_name_has_a_comma_is_one_run(tmp_path):
 def test_runs_that_do_not_fit_are_refused(text, said):
     with pytest.raises(UserError, match=said):
         runs_of(text)
+
+
+def test_every_run_of_a_policy_is_a_path_whose_contents_count():
+    """So that a pipeline evaluates again when one of the runs has changed."""
+    given = {"policies": ["ppo=a/model,b/model", "best=best_of_n:4:c,best_of_n:4:d", "sft=e"]}
+    found = paths_of(EvaluateConfig, given)["policies"]
+    assert {"a/model", "b/model", "c", "d", "e"} <= set(found)

@@ -23,7 +23,7 @@ from concordant.evaluation.reward_summary import summarise_reward_model
 from concordant.report.contents import drawn_prompts
 from concordant.report.curves import Curve
 from concordant.report.headline import headline
-from concordant.report.html_page import element
+from concordant.report.html_page import STYLE, element
 from concordant.report.markdown_page import escape
 from concordant.report.run_facts import Source
 from concordant.report.terminal import print_table
@@ -280,3 +280,12 @@ def test_the_report_warns_when_only_the_proxy_judged(tmp_path: Path, answers: An
     policies = [answers(n, rewards=[r, r + 1]) for n, r in (("sft", 0.0), ("ppo", 1.0))]
     write_report(evaluate_policies(policies, "sft", 10, 0), tmp_path)
     assert "prove nothing about quality" in (tmp_path / "report.md").read_text()
+
+
+def test_what_is_wide_scrolls_in_a_box_of_its_own(report: SimpleNamespace) -> None:
+    """So that the page itself never scrolls sideways on a phone."""
+    assert re.search(r"\.scroll \{ [^}]*overflow-x: auto", STYLE)
+    boxes = report.html.count('<div class="scroll">')
+    assert boxes == report.html.count("<table>") + report.html.count("<picture>") == 4 + 4
+    for wide in ("<table>", "<picture>"):
+        assert report.html.count(f'<div class="scroll">{wide}') == report.html.count(wide)
