@@ -37,6 +37,7 @@ from concordant.evaluation.records import PolicyAnswers, TextLosses
 from concordant.evaluation.reward_summary import RewardModelSummary
 from concordant.models.backbone import positions
 from concordant.models.load import Policy
+from concordant.models.locate import locate
 from concordant.report.curves import read_curve
 from concordant.report.run_findings import read_findings
 from concordant.report.terminal import print_table
@@ -71,6 +72,9 @@ def evaluate(config: EvaluateConfig) -> Path:
     policies = {name: runs_of(value) for name, value in named(config.policies).items()}
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
     references = policies[_known(config.reference or baseline, policies)]
+    for path in dict.fromkeys(best_of(run)[1] for runs in policies.values() for run in runs):
+        if not path.startswith("builtin:"):
+            locate(path)  # a mistyped folder is found now, and not after minutes of sampling
     loaded = load_records(config.data, Prompt, config.seed)
     handling = handling_of(config)
     rewards = Rewards(config.reward, config.model, handling=handling) if config.reward else None

@@ -122,6 +122,14 @@ def test_a_report_over_training_prompts_says_so(place):
     assert "Nothing is held out" in (concordant.evaluate(config) / "report.md").read_text()
 
 
+def test_a_mistyped_folder_is_found_before_anything_is_sampled(place, monkeypatch):
+    monkeypatch.setattr("concordant.stages.evaluate._sample", lambda *arguments: pytest.fail("sampled"))
+    config = several_runs()
+    config.policies = ["sft=sft", "ppo=./ppo-0,./pqo-1"]
+    with pytest.raises(UserError, match='"./pqo-1".*Did you mean "ppo-1"'):
+        concordant.evaluate(config)
+
+
 @pytest.mark.parametrize("policies", ["ppo=ppo-0,ppo-0", "ppo=ppo-0,", "ppo=ppo-0,best_of_n:2:ppo-1"])
 def test_runs_that_do_not_fit_are_refused_at_once(place, policies):
     config = several_runs()
