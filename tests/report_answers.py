@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from concordant.data.records import Message
-from concordant.evaluation.records import PolicyAnswers
+from concordant.evaluation.records import PolicyAnswers, TextLosses
 
 Answers = Callable[..., PolicyAnswers]
 
@@ -24,13 +24,15 @@ def answers() -> Answers:
         judge: Sequence[float] | None = None,
         responses: Sequence[str] | None = None,
         prompts: Sequence[tuple[Message, ...]] | None = None,
-        kl: float | None = None,
-        kl_is_bound: bool = False,
-        perplexity: float | None = None,
+        kl: Sequence[float] | None = None,
+        kl_bound: float | None = None,
+        texts: TextLosses | None = None,
+        run: str = "",
     ) -> PolicyAnswers:
         count = len(gold or rewards or judge or responses or [])
         return PolicyAnswers(
             name=name,
+            run=run,
             prompts=prompts or [(Message("user", f"question {i}"),) for i in range(count)],
             responses=responses or [f"answer {i}" for i in range(count)],
             lengths=[i + 1 for i in range(count)],
@@ -39,8 +41,8 @@ def answers() -> Answers:
             gold=gold,
             judge=judge,
             kl=kl,
-            kl_is_bound=kl_is_bound,
-            perplexity=perplexity,
+            kl_bound=kl_bound,
+            texts=texts,
         )
 
     return build

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from concordant.algorithms.rewards import Dialogue, Reward
-from concordant.algorithms.rollouts import Rollouts, score
+from concordant.algorithms.rollouts import Rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Choice:
 
 def choose(rollouts: Rollouts, reward: Reward) -> list[Choice]:
     """One choice for each prompt, in the order of the rollouts."""
-    rewards = score(rollouts, reward).tolist()
+    rewards = reward(rollouts.answers).result().total
     lengths, ended = rollouts.length_B.tolist(), rollouts.ended_B.tolist()
     choices, at = [], 0
     for tree in rollouts.trees:

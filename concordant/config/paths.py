@@ -21,9 +21,10 @@ def _weighted(text: str) -> list[str]:
 
 
 def _named(text: str) -> list[str]:
-    """Of ``name=PATH`` and ``name=best_of_n:4:PATH``."""
-    path = text.partition("=")[2]
-    return [path.split(":", 2)[-1] if path.startswith("best_of_n:") else path]
+    """Of ``name=PATH``, ``name=PATH,PATH`` and ``name=best_of_n:4:PATH``; a path may itself hold a comma."""
+    value = text.partition("=")[2]
+    given = [value, *(value.split(",") if "," in value else [])]
+    return [path.split(":", 2)[-1] if path.startswith("best_of_n:") else path for path in given]
 
 
 # By the class that declares the key: how a path stands in its text.

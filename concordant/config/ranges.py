@@ -10,7 +10,7 @@ from concordant.config import stages as s
 from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
-from concordant.config.specs import best_of, named
+from concordant.config.specs import named, runs_of
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 
@@ -45,15 +45,15 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class NamedPaths:
-    """A list of NAME=PATH, each name once. If ``samples`` is True, a path may also be best_of_n:N:PATH."""
+    """A list of NAME=PATH, each name once. With ``policies`` a path may be several runs, and best_of_n:N:PATH."""
 
-    samples: bool = False
+    policies: bool = False
 
     def problem(self, value: Any) -> str | None:
         try:
             for path in named(value).values():
-                if self.samples:
-                    best_of(path)
+                if self.policies:
+                    runs_of(path)
         except UserError as problem:
             return str(problem)
         return None
@@ -166,7 +166,7 @@ VALUES: dict[type, dict[str, Rule]] = {
     s.BestOfNConfig: {"reward_timeout": NOT_NEGATIVE},
     s.EvaluateConfig: {
         "reward_timeout": NOT_NEGATIVE,
-        "policies": NamedPaths(samples=True),
+        "policies": NamedPaths(policies=True),
         "runs": NamedPaths(),
         "max_prompts": COUNT,
         "side_by_side": NOT_NEGATIVE,

@@ -1,7 +1,8 @@
-"""Small notations inside config values: ``name=PATH``, ``best_of_n:4:PATH`` and ``module:function=0.5``."""
+"""Small notations inside config values: ``name=PATH,PATH``, ``best_of_n:4:PATH`` and ``module:function=0.5``."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,23 @@ def best_of(value: str) -> tuple[int, str]:
     if not (count.isdigit() and int(count) >= 2 and path):
         raise UserError(f'"{value}": expected best_of_n:N:PATH with N of 2 or more, e.g. best_of_n:4:runs/sft/model')
     return int(count), path
+
+
+def runs_of(value: str) -> list[str]:
+    """The models of one policy: ``runs/a/model,runs/b/model`` are two runs of it, such as training with two seeds.
+
+    Each is PATH or best_of_n:N:PATH, all with the same N. A folder whose name holds a comma is one model.
+    """
+    whole = value.split(":", 2)[-1] if value.startswith("best_of_n:") else value
+    runs = [value] if os.path.exists(whole) else value.split(",")
+    if not all(runs):
+        raise UserError(f'"{value}": no model stands beside a comma; expected PATH or PATH,PATH,…')
+    twice = [run for run in runs if runs.count(run) > 1]
+    if twice:
+        raise UserError(f'"{value}" names {twice[0]} twice; the runs of a policy are different models')
+    if len({best_of(run)[0] for run in runs}) > 1:
+        raise UserError(f'"{value}": the runs of a policy answer in one way, all as best_of_n:N with one N or none')
+    return runs
 
 
 def without_weight(source: str) -> str:

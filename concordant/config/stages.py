@@ -124,7 +124,9 @@ class BestOfNConfig:
 
 @dataclass(kw_only=True)
 class EvaluateConfig:
-    policies: list[str] = field(default_factory=list)  # name=PATH, or name=best_of_n:N:PATH for the best of N samples
+    policies: list[str] = field(
+        default_factory=list
+    )  # name=PATH, name=PATH,PATH for several runs (seeds), or name=best_of_n:N:PATH for the best of N samples
     output: str = ""
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)

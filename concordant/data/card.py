@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from concordant.core.digits import percent
 from concordant.data.convert import answers_of, prompt_of, split_key
 from concordant.data.dialogue import Messages
 from concordant.data.records import Demonstration, Pair, Prompt, Record
@@ -100,7 +101,8 @@ class DataCard:
         yield "rows whose prompt an earlier row has", f"{self.duplicate_prompts:,}"
         yield "prompts in train and in test", f"{self.shared_prompts:,}"
         if self.longer_preferred is not None:
-            yield 'accuracy of "always prefer the longer"', f"{100 * self.longer_preferred:.1f} %"
+            pairs = self.kinds.get(KINDS[Pair], 0)
+            yield 'accuracy of "always prefer the longer"', percent(self.longer_preferred, pairs)
         if self.compared is not None:
             c = self.compared
             yield f"prompts of {c.name} in the data", f"{c.shared:,} of {c.prompts:,} (in {c.rows:,} rows)"

@@ -11,8 +11,9 @@ from concordant.doctor.finding import Finding, Severity, at_least
 from concordant.doctor.monitor import Monitor, as_line
 from concordant.doctor.replay import monitor_of, rows
 from concordant.runs.folder import RunFolder
-from concordant.training.loop import Algorithm, LoopResult
+from concordant.training.loop import Algorithm
 from concordant.training.progress import current
+from concordant.training.result import LoopResult
 
 
 class Doctor:

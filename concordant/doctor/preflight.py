@@ -24,8 +24,9 @@ from concordant.doctor.preview import preview
 from concordant.doctor.render import by_gravity, finding_text
 from concordant.engines.protocol import Learner
 from concordant.runs.folder import RunFolder
-from concordant.training.loop import Algorithm, LoopResult
+from concordant.training.loop import Algorithm
 from concordant.training.progress import current
+from concordant.training.result import LoopResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from concordant.core.errors import UserError
 
-# Scores that differ by less are a tie, because sums of equal numbers in another order differ in their last bits.
-TIE = 1e-9
+# Scores that differ by less than this share of the greatest score are a tie. One answer that is scored in two batches
+# has two scores, because sums of equal numbers in another order differ in their last bits: in fp32 by up to some 1e-7.
+TIE = 1e-6
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -36,23 +37,33 @@ def distinct(responses: Sequence[str], n: int) -> float | None:
     return len(set(grams)) / len(grams) if grams else None
 
 
-def repetition(responses: Sequence[str], n: int = 4) -> float | None:
-    """The share of a response's word n-grams that repeat an earlier one; the mean over responses with n words or more.
+def repetitions(responses: Sequence[str], n: int = 4) -> list[float | None]:
+    """For each response, the share of its word n-grams that repeat an earlier one.
 
-    0 means no repetition; "thank you thank you thank you thank you" gives 0.6. None if no response has n words.
+    0 means no repetition; "thank you thank you thank you thank you" gives 0.6. None for a response of under n words.
     """
-    shares = []
+    shares: list[float | None] = []
     for response in responses:
         grams = _ngrams(words(response), n)
-        if grams:
-            shares.append(1 - len(set(grams)) / len(grams))
+        shares.append(1 - len(set(grams)) / len(grams) if grams else None)
+    return shares
+
+
+def repetition(responses: Sequence[str], n: int = 4) -> float | None:
+    """The mean of ``repetitions`` over the responses of n words or more; None if there is none."""
+    shares = [share for share in repetitions(responses, n) if share is not None]
     return math.fsum(shares) / len(shares) if shares else None
 
 
-def win_points(scores_G: NDArray[np.float64], baseline_G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where the policy's answer has the higher score, 0.5 for a tie, 0 where the lower score, shape (G,)."""
-    difference_G = scores_G - baseline_G
-    return np.where(np.abs(difference_G) <= TIE, 0.5, (difference_G > 0).astype(np.float64))
+def win_points(scores: NDArray[np.float64], baseline: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where the policy's answer has the higher score, 0.5 for a tie, 0 where the lower; any shape, elementwise."""
+    difference = scores - baseline
+    return np.where(np.abs(difference) <= rounding(scores, baseline), 0.5, (difference > 0).astype(np.float64))
+
+
+def rounding(*scores: NDArray[np.float64]) -> float:
+    """A difference between scores that may come from rounding."""
+    return TIE * max(float(np.abs(x).max()) for x in scores)
 
 
 def best_of_n_kl_bound(n: int) -> float:

@@ -1,22 +1,41 @@
-"""The records of an evaluation: the answers of every policy to the same prompts, and the measured numbers."""
+"""The records of an evaluation: the answers of every policy to the same prompts, and the measured numbers.
+
+R runs of one policy, G prompts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from concordant.data.records import Message
 
 Scorer = Literal["gold", "judge", "reward"]
 SCORERS: tuple[Scorer, ...] = ("gold", "judge", "reward")  # the most reliable first
+LEVEL = 0.95  # of the intervals of single numbers
+
+
+@dataclass(frozen=True, slots=True)
+class TextLosses:
+    """How well a policy predicts held-out texts: for each text the sum over its tokens."""
+
+    nats: Sequence[float]  # -log of the probability of the text
+    tokens: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyAnswers:
-    """One policy's answers, one for each held-out prompt. The order of the prompts is the same for every policy."""
+    """One policy's answers, one for each held-out prompt. The order of the prompts is the same for every policy.
+
+    A policy that was trained several times, with one seed each, has several records of one name.
+    """
 
     name: str
+    run: str = ""  # says which of several runs of the policy answered, e.g. by its folder
     prompts: Sequence[tuple[Message, ...]]
     responses: Sequence[str]
     lengths: Sequence[int]  # tokens, the end token included
@@ -24,9 +43,9 @@ class PolicyAnswers:
     rewards: Sequence[float] | None = None  # scores by the proxy, the reward that was trained on
     gold: Sequence[float] | None = None  # the true quality, if it is known
     judge: Sequence[float] | None = None  # scores by a reward model that no policy was trained on
-    kl: float | None = None  # from the reference, nats a response
-    kl_is_bound: bool = False  # True for best-of-n, for which only a bound of the KL is known
-    perplexity: float | None = None  # on held-out text; None for best-of-n, which gives no probabilities
+    kl: Sequence[float] | None = None  # from the reference, nats, one for each answer
+    kl_bound: float | None = None  # nats a response; of best-of-n only a bound of the KL is known
+    texts: TextLosses | None = None  # None for best-of-n, which gives no probabilities
 
     def scores(self, scorer: Scorer) -> Sequence[float] | None:
         return {"gold": self.gold, "judge": self.judge, "reward": self.rewards}[scorer]
@@ -34,19 +53,41 @@ class PolicyAnswers:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A 95 % interval."""
+    """An interval, of 95 % where nothing else is said."""
 
     low: float
     high: float
+
+    @property
+    def holds_zero(self) -> bool:
+        return self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """A mean over prompts, pairs or texts, and how well it is known."""
+
+    value: float
+    error: float | None  # standard error; None if it is not known, as for the mean of one value
+    count: int  # values that it is the mean of
+    interval: Interval | None  # None without a bootstrap
+    is_share: bool = False  # a mean of values between 0 and 1 that count cases, such as a win rate
+
+    def times(self, factor: float) -> Mean:
+        """The mean of the same values times ``factor``."""
+        interval = None
+        if self.interval is not None:
+            interval = Interval(*sorted((factor * self.interval.low, factor * self.interval.high)))
+        error = None if self.error is None else abs(factor) * self.error
+        return replace(self, value=factor * self.value, error=error, interval=interval)
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
     """The gain over the baseline on the same prompts, measured by one scorer."""
 
-    mean: float  # in the scorer's own units
-    deviations: float | None  # in standard deviations of the baseline's answers; None if these all have one score
-    interval: Interval | None  # of the mean; None without a bootstrap
+    mean: Mean  # in the scorer's own units
+    deviations: Mean | None  # in standard deviations of the baseline's answers; None if these all have one score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,57 +96,100 @@ class Survival:
 
     proxy: Gain
     other: Gain
-    ratio: float | None  # the other gain over the proxy's gain, in deviations; None if the proxy's is within noise
-    interval: Interval | None  # interval of the ratio
+    ratio: Mean | None  # the other gain over the proxy's gain, in deviations; None if the proxy's is within noise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The difference of two policies on the same prompts, by the scorer that decides wins."""
+
+    first: str  # the policy with the higher mean
+    second: str
+    difference: Mean  # first less second; its interval is wider than 95 % if there are several comparisons
+    is_shown: bool  # whether the prompts show that ``first`` is better than ``second``
+
+    def seen_from(self, name: str) -> Mean:
+        """The difference of ``name`` less the other policy."""
+        return self.difference if name == self.first else self.difference.times(-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Every comparison of two policies. All their intervals together hold with 95 %."""
+
+    level: float  # of each single interval
+    fewest: int  # with fewer prompts no difference can be shown
+    comparisons: tuple[Comparison, ...]
+
+    def between(self, one: str, other: str) -> Comparison:
+        return next(c for c in self.comparisons if {c.first, c.second} == {one, other})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyScores:
-    """One line of the table. None means "not known"."""
+    """One line of the table. None means "not known". The numbers of several runs are means over the runs."""
 
     name: str
     prompts: int
-    reward_mean: float | None
-    reward_std: float | None  # over prompts, population form
-    gold_mean: float | None
-    judge_mean: float | None
-    win_rate: float | None  # share of prompts won against the baseline, ties half
-    win_interval: Interval | None
+    reward: Mean | None
+    reward_std: float | None  # over answers, population form
+    gold: Mean | None
+    judge: Mean | None
+    win: Mean | None  # share of prompts won against the baseline, ties half
     gain: Gain | None  # by the scorer that decides wins
-    kl: float | None
-    kl_is_bound: bool
-    perplexity: float | None
+    kl: Mean | None
+    kl_bound: float | None
+    perplexity: Mean | None  # over texts
     distinct_1: float | None
     distinct_2: float | None
-    repetition: float | None
-    length_mean: float
-    eos_fraction: float
+    repetition: Mean | None  # over prompts whose answers are long enough
+    length: Mean
+    ends: Mean
+    run: str = ""
+    runs: tuple[PolicyScores, ...] = ()  # each of several runs alone; empty for one run
+
+    def by(self, scorer: Scorer) -> Mean | None:
+        return {"gold": self.gold, "judge": self.judge, "reward": self.reward}[scorer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Everything the report says about the policies."""
 
-    answers: tuple[PolicyAnswers, ...]
+    answers: dict[str, tuple[PolicyAnswers, ...]]  # by policy, one for each of its runs
     policies: dict[str, PolicyScores]
     baseline: str
     decided_by: Scorer | None  # the scorer that decides wins; None if nothing scored the answers
     survival: dict[str, dict[Scorer, Survival]]  # of every policy but the baseline, by gold and by judge where known
-    lead: Gain | None  # of the best policy by ``decided_by`` over the second best
+    verdict: Verdict | None  # None for one policy, and if nothing scored the answers
     seed: int
     bootstrap: int  # resamples for the intervals
 
     @property
     def prompts(self) -> int:
-        return len(self.answers[0].prompts)
+        return len(self.first.prompts)
 
-    def mean(self, policy: str, scorer: Scorer) -> float | None:
-        scores = self.policies[policy]
-        return {"gold": scores.gold_mean, "judge": scores.judge_mean, "reward": scores.reward_mean}[scorer]
+    @property
+    def first(self) -> PolicyAnswers:
+        """The answers of the first run of the first policy."""
+        return next(iter(self.answers.values()))[0]
+
+    def scores(self, policy: str, scorer: Scorer) -> NDArray[np.float64] | None:
+        """The scores of all answers of a policy, (R, G); None if one of its runs was not scored."""
+        return scores_of(self.answers[policy], scorer)
+
+    def mean(self, policy: str, scorer: Scorer) -> Mean | None:
+        return self.policies[policy].by(scorer)
 
     def ranking(self) -> list[str]:
         """The policies, the best first, by the scorer that decides wins; empty if no scorer does."""
         if self.decided_by is None:
             return []
         means = {name: self.mean(name, self.decided_by) for name in self.policies}
-        return sorted(means, key=lambda name: -(means[name] or 0.0))
+        return sorted(means, key=lambda name: -(0.0 if (mean := means[name]) is None else mean.value))
+
+
+def scores_of(runs: Sequence[PolicyAnswers], scorer: Scorer) -> NDArray[np.float64] | None:
+    """The scores of the answers of all runs, (R, G); None if a run was not scored."""
+    scores = [run.scores(scorer) for run in runs]
+    return None if any(s is None for s in scores) else np.asarray(scores, dtype=np.float64)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from concordant.core.errors import UserError
-from concordant.evaluation.bootstrap import mean_interval
+from concordant.evaluation.bootstrap import mean_of
 from concordant.evaluation.metrics import win_points
-from concordant.evaluation.records import Interval
+from concordant.evaluation.records import Mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +22,8 @@ class CalibrationBin:
     low: float
     high: float
     pairs: int
-    predicted: float  # mean confidence
-    observed: float  # share of them ranked as people did, ties half
+    predicted: Mean  # confidence
+    observed: Mean  # share of them ranked as people did, ties half
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +32,18 @@ class LengthGroup:
 
     name: str
     pairs: int
-    accuracy: float
+    accuracy: Mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModelSummary:
     pairs: int
-    accuracy: float  # share of pairs where the chosen answer scores higher, ties half
-    accuracy_interval: Interval | None
-    bayes_accuracy: float | None  # the accuracy that the labels' true probabilities would reach
+    accuracy: Mean  # share of pairs where the chosen answer scores higher, ties half
+    bayes_accuracy: Mean | None  # the accuracy that the labels' true probabilities would reach
     score_mean: float  # of all held-out answers, raw reward units; the scores of a policy are compared with it
     score_std: float
-    longer_accuracy: float  # of the rule "always prefer the longer answer", ties half
-    log_loss: float  # mean of -log σ(Δ), nats; guessing gives ln 2
+    longer_accuracy: Mean  # of the rule "always prefer the longer answer", ties half
+    log_loss: Mean  # of -log σ(Δ), nats; guessing gives ln 2
     calibration_error: float  # expected calibration error: mean |observed - predicted| over bins, weighted by pairs
     bins: tuple[CalibrationBin, ...]  # bins without pairs are left out
     by_length: tuple[LengthGroup, ...]  # groups without pairs are left out
@@ -51,22 +51,36 @@ class RewardModelSummary:
     def as_json(self) -> dict[str, object]:
         """Plain numbers for report.json; None is "not known"."""
         return {
-            "accuracy": self.accuracy,
-            "bayes_accuracy": self.bayes_accuracy,
-            "accuracy_low": self.accuracy_interval.low if self.accuracy_interval else None,
-            "accuracy_high": self.accuracy_interval.high if self.accuracy_interval else None,
+            "accuracy": self.accuracy.value,
+            "bayes_accuracy": self.bayes_accuracy.value if self.bayes_accuracy else None,
+            **_ends("accuracy", self.accuracy),
             "score_mean": self.score_mean,
             "score_std": self.score_std,
-            "longer_accuracy": self.longer_accuracy,
-            "log_loss": self.log_loss,
+            "longer_accuracy": self.longer_accuracy.value,
+            "log_loss": self.log_loss.value,
             "calibration_error": self.calibration_error,
             "pairs": self.pairs,
             "calibration": [
-                {"low": b.low, "high": b.high, "pairs": b.pairs, "predicted": b.predicted, "observed": b.observed}
+                {
+                    "low": b.low,
+                    "high": b.high,
+                    "pairs": b.pairs,
+                    "predicted": b.predicted.value,
+                    "observed": b.observed.value,
+                    **_ends("observed", b.observed),
+                }
                 for b in self.bins
             ],
-            "accuracy_by_length": {g.name: {"pairs": g.pairs, "accuracy": g.accuracy} for g in self.by_length},
+            "accuracy_by_length": {
+                g.name: {"pairs": g.pairs, "accuracy": g.accuracy.value, **_ends("accuracy", g.accuracy)}
+                for g in self.by_length
+            },
         }
+
+
+def _ends(name: str, mean: Mean) -> dict[str, float | None]:
+    low, high = (mean.interval.low, mean.interval.high) if mean.interval else (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def summarise_reward_model(
@@ -90,23 +104,26 @@ def summarise_reward_model(
     longer_P = np.asarray(chosen_lengths, np.float64) - np.asarray(rejected_lengths, np.float64)
     _check(chosen_P, rejected_P, longer_P, probability)
     delta_P, right_P = chosen_P - rejected_P, win_points(chosen_P, rejected_P)
-    calibration = _calibration(np.abs(delta_P), right_P, bins)
+
+    def mean(x_P: NDArray[np.float64], is_share: bool = False) -> Mean:
+        return mean_of(x_P, bootstrap, seed, is_share=is_share)
+
+    calibration = _calibration(np.abs(delta_P), right_P, bins, mean)
     bayes = None
     if probability is not None:
         p_P = np.asarray(probability, np.float64)
-        bayes = float(np.maximum(p_P, 1 - p_P).mean())
+        bayes = mean(np.maximum(p_P, 1 - p_P), is_share=True)
     return RewardModelSummary(
         pairs=len(delta_P),
-        accuracy=float(right_P.mean()),
-        accuracy_interval=mean_interval(right_P, bootstrap, seed),
+        accuracy=mean(right_P, is_share=True),
         bayes_accuracy=bayes,
         score_mean=float(np.concatenate([chosen_P, rejected_P]).mean()),
         score_std=float(np.concatenate([chosen_P, rejected_P]).std()),
-        longer_accuracy=float(win_points(longer_P, np.zeros_like(longer_P)).mean()),
-        log_loss=float(np.logaddexp(0.0, -delta_P).mean()),
-        calibration_error=sum(b.pairs * abs(b.observed - b.predicted) for b in calibration) / len(delta_P),
+        longer_accuracy=mean(win_points(longer_P, np.zeros_like(longer_P)), is_share=True),
+        log_loss=mean(np.logaddexp(0.0, -delta_P)),
+        calibration_error=sum(b.pairs * abs(b.observed.value - b.predicted.value) for b in calibration) / len(delta_P),
         bins=calibration,
-        by_length=_by_length(longer_P, right_P),
+        by_length=_by_length(longer_P, right_P, mean),
     )
 
 
@@ -125,31 +142,33 @@ def _check(
         raise ValueError("a reward model's score is not finite")
 
 
-def _calibration(gap_P: NDArray[np.float64], right_P: NDArray[np.float64], bins: int) -> tuple[CalibrationBin, ...]:
+class _MeanOf(Protocol):
+    def __call__(self, x_P: NDArray[np.float64], is_share: bool = False) -> Mean: ...
+
+
+def _calibration(
+    gap_P: NDArray[np.float64], right_P: NDArray[np.float64], bins: int, mean: _MeanOf
+) -> tuple[CalibrationBin, ...]:
     confidence_P = 1 / (1 + np.exp(-gap_P))
     edges = np.linspace(0.5, 1.0, bins + 1)
     bin_P = np.clip(np.searchsorted(edges, confidence_P, side="right") - 1, 0, bins - 1)
-    found = []
-    for i in range(bins):
-        inside_P = bin_P == i
-        if inside_P.any():
-            predicted, observed = float(confidence_P[inside_P].mean()), float(right_P[inside_P].mean())
-            found.append(
-                CalibrationBin(
-                    low=float(edges[i]),
-                    high=float(edges[i + 1]),
-                    pairs=int(inside_P.sum()),
-                    predicted=predicted,
-                    observed=observed,
-                )
-            )
-    return tuple(found)
+    return tuple(
+        CalibrationBin(
+            low=float(edges[i]),
+            high=float(edges[i + 1]),
+            pairs=int(inside_P.sum()),
+            predicted=mean(confidence_P[inside_P], is_share=True),
+            observed=mean(right_P[inside_P], is_share=True),
+        )
+        for i in range(bins)
+        if (inside_P := bin_P == i).any()
+    )
 
 
-def _by_length(longer_P: NDArray[np.float64], right_P: NDArray[np.float64]) -> tuple[LengthGroup, ...]:
+def _by_length(longer_P: NDArray[np.float64], right_P: NDArray[np.float64], mean: _MeanOf) -> tuple[LengthGroup, ...]:
     groups = {"longer": longer_P > 0, "same": longer_P == 0, "shorter": longer_P < 0}
     return tuple(
-        LengthGroup(name, int(inside_P.sum()), float(right_P[inside_P].mean()))
+        LengthGroup(name, int(inside_P.sum()), mean(right_P[inside_P], is_share=True))
         for name, inside_P in groups.items()
         if inside_P.any()
     )

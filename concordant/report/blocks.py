@@ -49,10 +49,26 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    text: str
+    target: str  # a relative path, with every special character as %XX, so that it can never be another address
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Facts about one thing, with links to its files."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]  # name, fact
+    links: tuple[Link, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     file: str  # name in the report's folder
     alt: str
     caption: str
+    dark: bytes  # the same picture as PNG for a dark page
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +92,4 @@ class Code:
     text: str
 
 
-Block = Heading | Paragraph | Bullets | Definitions | Table | Picture | Sample | Code
+Block = Heading | Paragraph | Bullets | Definitions | Table | Card | Picture | Sample | Code

@@ -1,4 +1,4 @@
-"""Pictures of training: the curves of every run, and proxy against gold.
+"""The picture of training: the curves of every run.
 
 A line is the mean of neighbouring steps, and a faint line shows the single steps. Dots are held-out data.
 """
@@ -6,17 +6,14 @@ A line is the mean of neighbouring steps, and a faint line shows the single step
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from concordant.evaluation.records import Evaluation
 from concordant.report.curves import Curve, series, stage_of
-from concordant.report.plot_style import SOFT, colours, save, short, styled, whole_steps
+from concordant.report.plot_style import Theme, colours, png, short, styled, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,25 +73,25 @@ PANELS = (
 )
 
 
-def training_curves(curves: Mapping[str, Curve], path: Path) -> Path | None:
+def training_curves(curves: Mapping[str, Curve], theme: Theme) -> bytes | None:
     """Draw a panel for every metric that a run has. Runs of one stage share panels. None if there is no metric."""
     stages = {name: stage_of(curve) for name, curve in curves.items()}
     drawn = [(panel, runs) for panel in PANELS if (runs := _runs(panel, curves, stages))]
     if not drawn:
         return None
-    ink = colours(_by_stage(curves, stages))
+    ink = colours(_by_stage(curves, stages), theme)
     ink = {name: ink[shown] for name, shown in zip(curves, _by_stage(curves, stages), strict=True)}
     rows = math.ceil(len(drawn) / COLUMNS)
     columns = min(COLUMNS, len(drawn))
-    with styled(4.6 * columns, 3.2 * rows + 0.5) as figure:
+    with styled(4.6 * columns, 3.2 * rows + 0.5, theme) as figure:
         grid = figure.subplots(rows, columns, squeeze=False)
         cells = list(grid.flat)
         for axes, (panel, runs) in zip(cells, drawn, strict=False):
-            _draw(axes, panel, {name: curves[name] for name in runs}, ink)
+            _draw(axes, panel, {name: curves[name] for name in runs}, ink, theme)
         for axes in cells[len(drawn) :]:
             axes.remove()
-        _key(figure)
-        return save(figure, path)
+        _key(figure, theme)
+        return png(figure, theme)
 
 
 def _by_stage(curves: Mapping[str, Curve], stages: Mapping[str, str]) -> list[str]:
@@ -108,7 +105,7 @@ def _runs(panel: Panel, curves: Mapping[str, Curve], stages: Mapping[str, str]) 
     return [name for name in fit if series(curves[name], panel.key)[0] or series(curves[name], panel.held_out)[0]]
 
 
-def _draw(axes: Axes, panel: Panel, runs: Mapping[str, Curve], ink: Mapping[str, str]) -> None:
+def _draw(axes: Axes, panel: Panel, runs: Mapping[str, Curve], ink: Mapping[str, str], theme: Theme) -> None:
     handles = []
     for name, curve in runs.items():
         x, y = series(curve, panel.key)
@@ -122,7 +119,7 @@ def _draw(axes: Axes, panel: Panel, runs: Mapping[str, Curve], ink: Mapping[str,
             style = ":" if y else "-"
             dots = axes.plot(
                 held_x, held_y, style, color=ink[name], linewidth=1.4, marker="o", markersize=6,
-                markeredgecolor="white", markeredgewidth=0.8, zorder=4,
+                markeredgecolor=theme.page, markeredgewidth=0.8, zorder=4,
             )  # fmt: skip
             handles += dots if not y else []
     axes.set(title=panel.title, xlabel="step", ylabel=panel.unit)
@@ -143,97 +140,13 @@ def _smooth(y: list[float]) -> list[float]:
     return list((total[high] - total[low]) / (high - low))
 
 
-def _key(figure: Figure) -> None:
+def _key(figure: Figure, theme: Theme) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=SOFT),
-        Line2D([], [], color=SOFT, alpha=0.35, linewidth=1),
-        Line2D([], [], color=SOFT, marker="o", markersize=6, linestyle=":", markeredgecolor="white"),
+        Line2D([], [], color=theme.soft),
+        Line2D([], [], color=theme.soft, alpha=0.35, linewidth=1),
+        Line2D([], [], color=theme.soft, marker="o", markersize=6, linestyle=":", markeredgecolor=theme.page),
     ]
     labels = ["training, mean of neighbouring steps", "training, each step", "held-out"]
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=10, labelcolor=SOFT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Point:
-    """An evaluated policy, drawn as a diamond. The diamond is hollow if the KL is a bound."""
-
-    name: str
-    kl: float
-    is_bound: bool
-    heights: tuple[float, float]  # proxy, truth
-
-
-def proxy_vs_gold(evaluation: Evaluation, curves: Mapping[str, Curve], path: Path) -> Path | None:
-    """Draw the proxy above and gold or the judge below, against KL on the left and over training on the right.
-
-    Where the upper line rises and the lower line does not, the proxy is over-optimised (Gao et al. 2023). Policies
-    whose proxy is below the baseline's are left out, because they did not optimise the proxy. None if there are fewer
-    than two policies and no run.
-    """
-    runs = {n: c for n, c in curves.items() if all(series(c, k)[1] for k in ("eval/kl", "eval/reward"))}
-    gold_known = any(a.gold is not None for a in evaluation.answers) or any(
-        series(c, "eval/gold")[1] for c in runs.values()
-    )
-    truth = "gold" if gold_known else "judge"
-    over_training = any(series(c, f"eval/{truth}")[1] for c in runs.values())
-    points = _points(evaluation, truth)
-    if not over_training and len(points) < 2:
-        return None
-    ink = colours(list(dict.fromkeys([*(p.name for p in points), *runs])))
-    columns = 2 if over_training else 1
-    with styled(5.4 * columns + 0.6, 7.4) as figure:
-        grid = figure.subplots(2, columns, sharex="col", sharey="row", squeeze=False)
-        for row, key in enumerate(("eval/reward", f"eval/{truth}")):
-            for axes, over in zip(grid[row], ("eval/kl", "step"), strict=False):
-                for name, curve in runs.items():
-                    axes.plot(*series(curve, key, over), color=ink[name], marker="o", markersize=4)
-            for p in points:
-                face = "white" if p.is_bound else ink[p.name]
-                grid[row][0].plot(
-                    p.kl, p.heights[row], "D", markersize=9, color=ink[p.name], markerfacecolor=face, markeredgewidth=2
-                )
-            grid[row][0].margins(x=0.08, y=0.12)
-        _name_axes(grid, truth)
-        _legend(figure, points, list(runs), ink)
-        return save(figure, path)
-
-
-def _points(evaluation: Evaluation, truth: str) -> list[_Point]:
-    """Every policy with known KL, proxy and truth, if its proxy is not below the baseline's."""
-    base = evaluation.policies[evaluation.baseline].reward_mean
-    found = []
-    for s in evaluation.policies.values():
-        quality = s.gold_mean if truth == "gold" else s.judge_mean
-        if s.kl is None or s.reward_mean is None or quality is None or base is None:
-            continue
-        if math.isfinite(s.kl) and s.reward_mean >= base:
-            found.append(_Point(name=s.name, kl=s.kl, is_bound=s.kl_is_bound, heights=(s.reward_mean, quality)))
-    return found
-
-
-def _name_axes(grid: NDArray[Any], truth: str) -> None:
-    below = "Gold: the true quality" if truth == "gold" else "Judge: a score that no policy was trained on"
-    grid[0][0].set(title="Proxy: the reward that was trained on", ylabel="proxy reward, held-out mean")
-    grid[1][0].set(title=below, ylabel=f"{truth}, held-out mean", xlabel="KL from the reference, nats a response")
-    if len(grid[0]) > 1:
-        grid[1][1].set(xlabel="training step")
-        whole_steps(grid[1][1])
-
-
-def _legend(figure: Figure, points: Sequence[_Point], runs: Sequence[str], ink: Mapping[str, str]) -> None:
-    """Draw the legend. A name appears once, also if it has both a line and a diamond."""
-    from matplotlib.lines import Line2D
-
-    bound = {p.name: p.is_bound for p in points}
-    handles, labels = [], []
-    for name, colour in ink.items():
-        handle = Line2D([], [], color=colour, marker="D" if name in bound else "o", linestyle="", markeredgewidth=2)
-        if name in runs:
-            handle.set_linestyle("-")
-        if bound.get(name):
-            handle.set_markerfacecolor("white")
-        handles.append(handle)
-        labels.append(short(name).lstrip("_") + (" (KL is a bound)" if bound.get(name) else ""))
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=10, labelcolor=theme.soft)

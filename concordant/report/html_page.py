@@ -14,6 +14,7 @@ from concordant.report.blocks import (
     Answer,
     Block,
     Bullets,
+    Card,
     Code,
     Definitions,
     Heading,
@@ -24,7 +25,7 @@ from concordant.report.blocks import (
     plain,
 )
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "source"}
 
 # The policy allows only what the page needs. So even an error in the escaping could not run or load anything.
 SECURITY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -36,21 +37,25 @@ STYLE = """
   :root { --ink: #e4e8ee; --soft: #9aa5b4; --line: #343c48; --page: #14181e; --card: #1c222b; --accent: #6db3f2; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-p, li, dd { max-width: 48rem; }
+main { max-width: 76rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+p, li, dd { max-width: 48rem; overflow-wrap: anywhere; }
+a { color: var(--accent); }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: .5rem 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: 1rem; border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 0 0 .5rem; color: var(--soft); font-weight: 600; }
+h3 { font-size: 1rem; margin: 0 0 .5rem; color: var(--soft); font-weight: 600; overflow-wrap: anywhere; }
 .lead { font-size: 1.15rem; border-left: 4px solid var(--accent); padding-left: 1rem; }
+.scroll { overflow-x: auto; margin: 1rem 0; } figure .scroll { margin: 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .45rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom; }
-th:first-child { text-align: left; } tbody th { overflow-wrap: anywhere; }
-thead th { color: var(--soft); font-weight: 600; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; font-size: .9rem; }
+th, td { padding: .45rem .5rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
+th:first-child { text-align: left; } tbody th { overflow-wrap: anywhere; min-width: 6rem; }
+thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+td span span { white-space: nowrap; } .interval { color: var(--soft); font-size: .85em; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; font-size: .9rem; margin: .5rem 0; }
 dt { font-weight: 600; } dd { margin: 0; color: var(--soft); }
 figure { margin: 1.5rem 0; } figcaption { color: var(--soft); font-size: .9rem; max-width: 48rem; margin-top: .4rem; }
-img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
-section.sample { border: 1px solid var(--line); border-radius: 8px; padding: 1rem; margin: 1rem 0; }
+img { display: block; max-width: 100%; height: auto; border: 1px solid var(--line); border-radius: 6px; }
+section { border: 1px solid var(--line); border-radius: 8px; padding: 1rem; margin: 1rem 0; }
+.files a { margin-right: .6rem; }
 .turn, .text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext; margin: 0 0 .5rem; }
 .role { color: var(--soft); font-weight: 600; }
 .answers { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); }
@@ -60,12 +65,13 @@ section.sample { border: 1px solid var(--line); border-radius: 8px; padding: 1re
 pre { background: var(--card); padding: .75rem; border-radius: 6px; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 46rem) {
   thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
-  tr, tbody th { display: block; }
+  tbody, tr, tbody th { display: block; }
   tbody th { font-size: 1.05rem; text-align: left; border: 0; padding: .6rem .6rem .1rem; }
   tr { border: 1px solid var(--line); border-radius: 8px; margin: .75rem 0; padding-bottom: .3rem; }
   td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .15rem .6rem; }
   td::before { content: attr(data-label); color: var(--soft); text-align: left; }
-  dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; }
+  img { max-width: none; width: 44rem; } }
 """
 
 
@@ -109,6 +115,8 @@ def _block(block: Block, folder: Path) -> Element:
             return element("dl", *(x for t, meaning in block.items for x in (element("dt", t), element("dd", meaning))))
         case Table():
             return _table(block)
+        case Card():
+            return _card(block)
         case Picture():
             return _picture(block, folder)
         case Sample():
@@ -118,18 +126,42 @@ def _block(block: Block, folder: Path) -> Element:
 
 
 def _table(table: Table) -> Element:
+    """A table inside a box that scrolls if the table is wider than the page. On a phone each row is a card."""
     head = element("tr", *(element("th", cell, scope="col") for cell in table.header))
     rows = []
     for name, *cells in table.rows:
-        numbers = (element("td", cell, data_label=label) for cell, label in zip(cells, table.header[1:], strict=True))
+        numbers = (_cell(cell, label) for cell, label in zip(cells, table.header[1:], strict=True))
         rows.append(element("tr", element("th", name, scope="row"), *numbers))
-    return element("table", element("thead", head), element("tbody", *rows))
+    return element("div", element("table", element("thead", head), element("tbody", *rows)), class_="scroll")
+
+
+def _cell(cell: str, label: str) -> Element:
+    """A number. Its interval does not break in the middle, and may stand below the number."""
+    number, space, interval = cell.partition(" [")
+    inside = [element("span", number)]
+    inside += [Element(" "), element("span", f"[{interval}", class_="interval")] if space else []
+    return element("td", element("span", *inside), data_label=label)
+
+
+def _card(card: Card) -> Element:
+    facts = [x for name, fact in card.facts for x in (element("dt", name), element("dd", fact))]
+    links = [x for link in card.links for x in (element("a", link.text, href=link.target), " ")]
+    files = [element("dt", "files"), element("dd", *links, class_="files")] if links else []
+    return element("section", element("h3", card.title), element("dl", *facts, *files), class_="card")
 
 
 def _picture(picture: Picture, folder: Path) -> Element:
-    data = base64.b64encode((folder / picture.file).read_bytes()).decode()
-    image = element("img", src=f"data:image/png;base64,{data}", alt=picture.alt)
-    return element("figure", image, element("figcaption", picture.caption))
+    light, dark = _data(folder.joinpath(picture.file).read_bytes()), _data(picture.dark)
+    image = element(
+        "picture",
+        element("source", srcset=dark, media="(prefers-color-scheme: dark)"),
+        element("img", src=light, alt=picture.alt),
+    )
+    return element("figure", element("div", image, class_="scroll"), element("figcaption", picture.caption))
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _sample(sample: Sample) -> Element:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concordant.report.blocks import (
     Block,
     Bullets,
+    Card,
     Code,
     Definitions,
     Heading,
@@ -46,12 +47,20 @@ def _block(block: Block) -> str:
             return "\n".join(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in block.items)
         case Table():
             return _table(block)
+        case Card():
+            return _card(block)
         case Picture():
             return f"![{escape(block.alt)}]({block.file})\n\n{escape(block.caption)}"
         case Sample():
             return _sample(block)
         case Code():
             return "\n".join("    " + line for line in plain(block.text).split("\n"))
+
+
+def _card(card: Card) -> str:
+    facts = [f"- **{escape(name)}**: {escape(fact)}" for name, fact in card.facts]
+    links = " · ".join(f"[{escape(link.text)}]({link.target})" for link in card.links)
+    return "\n".join([f"### {escape(card.title)}", "", *facts, *([f"- **files**: {links}"] if links else [])])
 
 
 def _row(cells: Sequence[str]) -> str:

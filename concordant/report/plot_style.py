@@ -1,14 +1,16 @@
 """The style of all pictures: colours that colour-blind readers can distinguish, no frame, units on every axis.
 
+Every picture is drawn twice, for a light and for a dark page.
 Figures are made without pyplot, because pyplot needs a display or a global setting.
 """
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from concordant.report.blocks import plain
@@ -17,48 +19,74 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette without yellow, which is hard to see on white.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7A5195", "#8C6D31")
-USUAL = {
-    "base": "#767676",
-    "sft": "#0072B2",
-    "reward": "#CC79A7",
-    "best_of_n": "#E69F00",
-    "dpo": "#009E73",
-    "ppo": "#D55E00",
-}
-INK, SOFT, GRID = "#1d2430", "#5b6472", "#e3e7ed"
 DASHED = (0, (4, 3))
-
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so pictures are the same on every machine
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.labelcolor": SOFT,
-    "axes.edgecolor": SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "legend.frameon": False,
-    "lines.linewidth": 2.0,
-    "text.parse_math": False,  # a name may contain $
-}
+STAGES = ("base", "sft", "reward", "best_of_n", "dpo", "ppo")
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Theme:
+    """The colours of a picture, for one kind of page."""
+
+    page: str  # the background
+    ink: str  # text and marks that must be seen
+    soft: str  # axes, ticks and what is less important
+    grid: str
+    stages: tuple[str, ...]  # one for each of STAGES
+    palette: tuple[str, ...]  # for other names, in order
+
+
+# Okabe & Ito's palette without yellow, which is hard to see on white.
+LIGHT = Theme(
+    page="#ffffff",
+    ink="#1d2430",
+    soft="#5b6472",
+    grid="#e3e7ed",
+    stages=("#767676", "#0072B2", "#CC79A7", "#E69F00", "#009E73", "#D55E00"),
+    palette=("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7A5195", "#8C6D31"),
+)
+# The same hues, light enough for the dark page of report/html_page.py.
+DARK = Theme(
+    page="#14181e",
+    ink="#e4e8ee",
+    soft="#9aa5b4",
+    grid="#2b323d",
+    stages=("#a3a3a3", "#4fa8e0", "#e39cc3", "#f0b13a", "#2fc79b", "#ff8a4c"),
+    palette=("#4fa8e0", "#f0b13a", "#2fc79b", "#ff8a4c", "#e39cc3", "#9bd5f7", "#b692d6", "#c9a35f"),
+)
+
+
+def _style(theme: Theme) -> Any:
+    return {
+        "font.family": "DejaVu Sans",  # comes with matplotlib, so pictures are the same on every machine
+        "font.size": 11,
+        "axes.titlesize": 12,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 10,
+        "axes.facecolor": theme.page,
+        "axes.labelcolor": theme.soft,
+        "axes.edgecolor": theme.soft,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.8,
+        "text.color": theme.ink,
+        "xtick.color": theme.soft,
+        "ytick.color": theme.soft,
+        "legend.frameon": False,
+        "lines.linewidth": 2.0,
+        "text.parse_math": False,  # a name may contain $
+    }
+
+
+def colours(names: Sequence[str], theme: Theme) -> dict[str, str]:
     """A colour for each name: the fixed colours of the stages, and unused colours for other names, in order."""
-    taken = {name: USUAL[name] for name in names if name in USUAL}
-    free = [c for c in PALETTE if c not in taken.values()] or list(PALETTE)
-    others = [name for name in names if name not in USUAL]
+    usual = dict(zip(STAGES, theme.stages, strict=True))
+    taken = {name: usual[name] for name in names if name in usual}
+    free = [c for c in theme.palette if c not in taken.values()] or list(theme.palette)
+    others = [name for name in names if name not in usual]
     return taken | {name: free[i % len(free)] for i, name in enumerate(others)}
 
 
@@ -69,22 +97,23 @@ def short(name: str, most: int = 22) -> str:
 
 
 @contextmanager
-def styled(width: float, height: float) -> Iterator[Figure]:
+def styled(width: float, height: float, theme: Theme) -> Iterator[Figure]:
     """Give the block a figure of this size in inches, in the project's style."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE), warnings.catch_warnings():
+    with rc_context(_style(theme)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in another script shows as boxes
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
 
 
-def save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})
-    return path
+def png(figure: Figure, theme: Theme) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=130, facecolor=theme.page, metadata={"Software": None})
+    return file.getvalue()
 
 
 def only_y_grid(axes: Axes) -> None:

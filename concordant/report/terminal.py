@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from concordant.evaluation.records import Evaluation
 from concordant.report.blocks import plain
-from concordant.report.contents import headline, shown_columns, survival_line
+from concordant.report.contents import shown_columns, survival_line
+from concordant.report.headline import headline
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +26,8 @@ BY_IMPORTANCE = (
     "distinct-2",
     "repetition",
 )
-BETWEEN = 2  # characters between two columns
+PADDING = 2  # characters at the right side of a column
+BETWEEN = PADDING + 1  # characters between two columns: rich adds one
 
 
 def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
@@ -40,13 +42,15 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
 
     console = console or Console()
     rows = _rows(evaluation, console.width)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, BETWEEN, 0, 0), pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, PADDING, 0, 0), pad_edge=False, show_edge=False)
     for i, name in enumerate(rows[0]):
         table.add_column(name, justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
     for row in rows[1:]:
         table.add_row(*map(Text, row))
     console.print(table)
-    console.print(Text(f"* baseline; {evaluation.prompts} held-out prompts, 95 % intervals over prompts", style="dim"))
+    console.print(
+        Text(f"* baseline; {evaluation.prompts} held-out prompts; brackets: 95 % intervals over prompts", style="dim")
+    )
     console.print(Text(_line(headline(evaluation)), style="bold"))
     for policy, by_scorer in evaluation.survival.items():
         for scorer, survival in by_scorer.items():

@@ -1,49 +1,88 @@
-"""Writes numbers for people."""
+"""Writes numbers for people. How many digits a number has is decided in ``core/digits.py``."""
 
 from __future__ import annotations
 
-from concordant.evaluation.records import Gain, Interval, PolicyScores, Scorer
+from concordant.core.digits import FEWEST_FOR_A_SHARE, UNKNOWN, decimals, measured, number, percent, share_error
+from concordant.evaluation.records import LEVEL, Mean, PolicyScores, Scorer
 
-UNKNOWN = "–"
 SCORER_NAMES: dict[Scorer, str] = {"gold": "gold", "judge": "the judge", "reward": "the proxy reward"}
+FEWEST = 6  # values of an interval; resamples of fewer values are nearly all alike, so their interval says nothing
+MOST_FOR_ENDS = 5  # digits after the point of an interval's ends
 
 
-def number(x: float | None, digits: int = 2) -> str:
-    """A number as text, such as 1.23 or −0.50: a dash if the number is not known, and no minus before a zero."""
-    if x is None:
+def told(mean: Mean | None) -> str:
+    """The value of a mean, such as "0.79", or of a share, such as "88 %"."""
+    if mean is None:
         return UNKNOWN
-    text = f"{abs(x):.{digits}f}"
-    return "−" + text if x < 0 and float(text) != 0 else text
+    return percent(mean.value, mean.count) if mean.is_share else measured(mean.value, mean.error)
 
 
-def signed(x: float | None, digits: int = 2) -> str:
-    """A number as text, with a plus if it is above zero."""
-    text = number(x, digits)
-    return "+" + text if x is not None and x > 0 and float(text) != 0 else text
+def with_interval(mean: Mean | None) -> str:
+    """The value and its interval for a table, such as "0.79 [0.76, 0.81]" or "88 % [84, 91]"."""
+    ends = _ends(mean)
+    return told(mean) + (f" [{ends[0]}, {ends[1]}]" if ends else "")
 
 
-def percent(x: float | None) -> str:
-    return UNKNOWN if x is None else f"{number(100 * x, 0)} %"
+def with_sentence(mean: Mean | None, level: float = LEVEL) -> str:
+    """The value and its interval for a sentence, such as "0.79 (95 % interval 0.76 to 0.81)"."""
+    ends = _ends(mean)
+    return told(mean) + (f" ({level_name(level)} interval {ends[0]} to {ends[1]})" if ends else "")
 
 
-def percent_between(interval: Interval | None) -> str:
-    return "" if interval is None else f"{number(100 * interval.low, 0)} to {number(100 * interval.high, 0)} %"
+def difference(mean: Mean, level: float = LEVEL) -> str:
+    """A difference and its interval for a sentence, with signs, such as "+0.35 (95 % interval +0.31 to +0.39)"."""
+    ends = signed_ends(mean)
+    text = signed(told(mean), mean.value)
+    return text + (f" ({level_name(level)} interval {ends[0]} to {ends[1]})" if ends else "")
 
 
-def between(interval: Interval | None, digits: int = 2) -> str:
-    return "" if interval is None else f"{signed(interval.low, digits)} to {signed(interval.high, digits)}"
+def signed(text: str, value: float) -> str:
+    """``text``, a number, with a plus if it is above zero."""
+    return f"+{text}" if value > 0 and not _is_zero(text) else text
 
 
-def win_rate(scores: PolicyScores) -> str:
-    """The rate and its interval, short enough for a table, such as "84 % (81–88)"."""
-    x = scores.win_interval
-    return percent(scores.win_rate) + ("" if x is None else f" ({number(100 * x.low, 0)}–{number(100 * x.high, 0)})")
+def signed_ends(mean: Mean) -> tuple[str, str] | None:
+    """Both ends of the interval of a difference, with signs."""
+    ends, interval = _ends(mean), mean.interval
+    return (signed(ends[0], interval.low), signed(ends[1], interval.high)) if ends and interval else None
+
+
+def level_name(level: float) -> str:
+    return f"{100 * level:.3g} %"
+
+
+def in_percent(ratio: Mean) -> str:
+    """A ratio that may be above 1, and its interval, such as "84 % (95 % interval 78 to 90 %)"."""
+    times_100 = ratio.times(100)
+    ends = _ends(times_100)
+    interval = f" ({level_name(LEVEL)} interval {ends[0]} to {ends[1]} %)" if ends else ""
+    return f"{told(times_100)} %{interval}"
 
 
 def kl(scores: PolicyScores) -> str:
-    return ("≤ " if scores.kl_is_bound and scores.kl is not None else "") + number(scores.kl)
+    return f"≤ {number(scores.kl_bound)}" if scores.kl_bound is not None else with_interval(scores.kl)
 
 
-def within_noise(gain: Gain) -> bool:
-    """True if zero is inside the interval of the gain."""
-    return gain.interval is not None and gain.interval.low <= 0 <= gain.interval.high
+def _ends(mean: Mean | None) -> tuple[str, str] | None:
+    """Both ends of an interval with the digits of its mean; None if there is no interval, or from too few values.
+
+    There is none either if all values are equal, because every resample is then the same.
+
+    If the interval does not hold zero, none of its ends is written as zero: then both ends have more digits.
+    """
+    if mean is None or mean.interval is None or mean.count < (FEWEST_FOR_A_SHARE if mean.is_share else FEWEST):
+        return None
+    if mean.interval.low == mean.interval.high:
+        return None
+    scale, error = (100, 100 * share_error(mean.value, mean.count)) if mean.is_share else (1, mean.error)
+    ends, places = (scale * mean.interval.low, scale * mean.interval.high), decimals(error) or 0
+    places = max(places, 0) if mean.is_share else places
+    if not mean.interval.holds_zero:
+        while places < MOST_FOR_ENDS and any(_is_zero(number(end, places)) for end in ends):
+            places += 1
+    texts = number(ends[0], places), number(ends[1], places)
+    return ("0", "0") if _is_zero("".join(texts)) else texts
+
+
+def _is_zero(text: str) -> bool:
+    return not any(digit in "123456789∞" for digit in text)

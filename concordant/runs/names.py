@@ -18,6 +18,7 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 TENSORBOARD = "tensorboard"
 BAD_BATCH = "bad_batch"
+RESULT = "result.json"
 REWARD_SUMMARY = "reward_model.json"
 INPUTS = "inputs.json"
 SFT_DATA, PAIR_DATA = "sft.jsonl", "pairs.jsonl"
@@ -34,6 +35,7 @@ CONTENTS: Mapping[str, str] = {
     LOCK: "the process that writes the folder, as long as it does",
     f"{CHECKPOINTS}/": "`step-000100/` …: a folder for each role, `loop.json` with numbers, a manifest of hashes",
     f"{MODEL}/": "the result, in plain Hugging Face layout",
+    RESULT: "which step `model/` has and why, the number and a hash of the records, and versions of libraries",
     f"{TENSORBOARD}/": "the same metrics for TensorBoard (`--train.tensorboard=false` turns it off)",
     f"{BAD_BATCH}/": "the last batch of a run that ended because loss or gradient was not finite",
     REWARD_SUMMARY: "of `reward`: accuracy, calibration and spread of the scores on held-out pairs",
@@ -114,6 +116,20 @@ class ResumeRow(TypedDict):
     kind: Literal["resume"]
     meaning: str
     changes: list[str]  # ``key: old -> new``
+
+
+class ResultFile(TypedDict):
+    """The contents of result.json, written when the model is exported."""
+
+    exported_step: int  # step of the weights in model/
+    steps: int  # steps taken
+    total_steps: int
+    metric: str  # the held-out metric that chooses the best weights
+    best_step: int | None  # step of the best evaluation; None without held-out data
+    best_value: float | None
+    data: str  # numbers of records, e.g. "5,120 records, 1,720 held out"; "" if not known
+    data_hash: str  # of the records in their order
+    environment: Mapping[str, Any]  # versions, processor and threads
 
 
 class RewardSummary(TypedDict):

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from concordant.algorithms.best_of_n import Choice, choose
 from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.checks import checked
 from concordant.config.names import Responses
-from concordant.config.specs import best_of, named
+from concordant.config.specs import best_of, named, runs_of
 from concordant.config.stages import EvaluateConfig
 from concordant.core import kl
 from concordant.core.errors import UserError, unknown_name
+from concordant.core.masked import sum_by_branch
 from concordant.core.objective import Outputs
 from concordant.core.seeding import derive
 from concordant.core.trees import Branch, PromptTree
@@ -32,10 +33,11 @@ from concordant.engines import roles
 from concordant.engines.protocol import Done
 from concordant.evaluation.compare import evaluate_policies
 from concordant.evaluation.metrics import best_of_n_kl_bound
-from concordant.evaluation.records import PolicyAnswers
+from concordant.evaluation.records import PolicyAnswers, TextLosses
 from concordant.evaluation.reward_summary import RewardModelSummary
 from concordant.models.backbone import positions
 from concordant.models.load import Policy
+from concordant.models.locate import locate
 from concordant.report.curves import read_curve
 from concordant.report.run_findings import read_findings
 from concordant.report.terminal import print_table
@@ -43,6 +45,7 @@ from concordant.report.write import write_report
 from concordant.runs.read import complaints
 from concordant.runs.writable import check_folder
 from concordant.stages import common
+from concordant.stages.evaluate_facts import facts_of, sources_of, starts_of
 from concordant.stages.reward import measure_on_heldout
 from concordant.stages.rewarding import Rewards, handling_of
 from concordant.training.progress import current
@@ -66,9 +69,12 @@ class _Bench:
 def evaluate(config: EvaluateConfig) -> Path:
     """Sample, score and compare. Writes report.md, report.html, report.json and pictures to ``output``."""
     check_folder(config.output)
-    policies = named(config.policies)
+    policies = {name: runs_of(value) for name, value in named(config.policies).items()}
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
-    reference_name = _known(config.reference or baseline, policies)
+    references = policies[_known(config.reference or baseline, policies)]
+    for path in dict.fromkeys(best_of(run)[1] for runs in policies.values() for run in runs):
+        if not path.startswith("builtin:"):
+            locate(path)  # a mistyped folder is found now, and not after minutes of sampling
     loaded = load_records(config.data, Prompt, config.seed)
     handling = handling_of(config)
     rewards = Rewards(config.reward, config.model, handling=handling) if config.reward else None
@@ -83,40 +89,59 @@ def evaluate(config: EvaluateConfig) -> Path:
         reward=rewards.reward if rewards else None,
         judge=judges.reward if judges else None,
     )
-    reference = _open(policies[reference_name], bench)
-    bench = replace(bench, prompts=common.accepted(bench.prompts, ChatEncoder(reference.tokenizer), "prompts"))
+    opened = {spec: _open(spec, bench) for spec in references}
+    encoder = ChatEncoder(opened[references[0]].tokenizer)
+    bench = replace(bench, prompts=common.accepted(bench.prompts, encoder, "prompts"))
     for scores in scoring:
         scores.check(bench.prompts)
-    origin = best_of(policies[reference_name])[1]
     answers = []
-    with current().task("evaluate", len(policies)) as bar:
-        for number, (name, spec) in enumerate(policies.items()):
-            answers.append(_answers(name, spec, reference, origin, bench))
-            bar.update(number + 1, {})
+    with current().task("evaluate", sum(map(len, policies.values()))) as bar:
+        for name, runs in policies.items():
+            for run, reference in zip(runs, _references_of(runs, references), strict=True):
+                policy = _Named(name, run if len(runs) > 1 else "", run)
+                answers.append(_answers(policy, reference, opened.get(reference), bench))
+                bar.update(len(answers), {})
     for scores in scoring:
         scores.report_missing()
     evaluation = evaluate_policies(answers, baseline, config.bootstrap, config.seed)
-    runs = {name: Path(folder) for name, folder in named(config.runs).items()}
+    folders = {name: Path(folder) for name, folder in named(config.runs).items()}
     page = write_report(
         evaluation,
         Path(config.output),
         reward_model=_reward_summary(rewards, records, config),
-        curves={name: read_curve(folder) for name, folder in runs.items()},
-        findings={name: read_findings(folder) for name, folder in runs.items()},
+        curves={name: read_curve(folder) for name, folder in folders.items()},
+        starts=starts_of(config, policies, folders),
+        findings={name: read_findings(folder) for name, folder in folders.items()},
         side_by_side=config.side_by_side,
-        notes=[said for folder in runs.values() for said in complaints(folder)],
+        notes=[*_not_held_out(loaded), *(said for folder in folders.values() for said in complaints(folder))],
         seed=config.seed,
         command=shlex.join(["concordant", *sys.argv[1:]]),
+        facts=facts_of(config, loaded, bench.prompts, references),
+        sources=sources_of(config, policies, folders),
     )
     print_table(evaluation)
     common.message(f"report: {page}")
     return Path(config.output)
 
 
-def _known(name: str, policies: dict[str, str]) -> str:
+def _known(name: str, policies: Mapping[str, Sequence[str]]) -> str:
     if name not in policies:
         raise unknown_name("policy", name, policies)
     return name
+
+
+def _not_held_out(loaded: Loaded[Prompt]) -> list[str]:
+    return [] if loaded.test else ["Nothing is held out: these are the prompts that the policies may have learnt from."]
+
+
+def _references_of(runs: Sequence[str], references: Sequence[str]) -> list[str]:
+    """For each run of a policy the model from which its KL is measured; "" where this is not clear.
+
+    With as many runs as the reference, each run is measured from its own start.
+    """
+    if len(references) == 1:
+        return [references[0]] * len(runs)
+    return list(references) if len(runs) == len(references) else [""] * len(runs)
 
 
 def _open(spec: str, bench: _Bench) -> Policy:
@@ -125,10 +150,22 @@ def _open(spec: str, bench: _Bench) -> Policy:
     return common.open_policy(model, bench.config.data, bench.records, bench.config.seed)
 
 
-def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench) -> PolicyAnswers:
-    """The answers of one policy to all prompts, with every number that the report needs."""
-    config, n = bench.config, best_of(spec)[0]
-    policy = _open(spec, bench)
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """One run of a policy: its name, the name of the run if there are several, and its model."""
+
+    name: str
+    run: str
+    spec: str  # PATH or best_of_n:N:PATH
+
+
+def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench) -> PolicyAnswers:
+    """The answers of one run of a policy to all prompts, with every number that the report needs.
+
+    The KL is measured from ``reference``, whose model is ``origin``; without a reference the KL is not known.
+    """
+    config, (n, path) = bench.config, best_of(named.spec)
+    policy = _open(named.spec, bench)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
     sampler = common.sampler_of(policy, encoder, config.model)
     trees, choices = _sample(sampler, n, bench)
@@ -137,27 +174,33 @@ def _answers(name: str, spec: str, reference: Policy, origin: str, bench: _Bench
         for c, p in zip(choices, bench.prompts, strict=True)
     ]
     gold = common.gold_of(config.data)
-    # The bound limits the KL from the sampled policy. It does not limit the KL from another reference.
-    bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None
-    is_comparable = n == 1 and policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
-    is_comparable = is_comparable and all(
-        len(tree.prompt_T) + len(branch.ids_T) <= positions(reference.model)
-        for tree in trees
-        for branch in tree.branches
-    )
+    rewards: list[float] | None = None
+    if n > 1:  # these answers were chosen by their rewards, so each was scored already
+        rewards = [c.best_reward for c in choices]
+    elif bench.reward is not None:
+        rewards = bench.reward(answers).result().total
+    is_comparable = n == 1 and reference is not None and _reads_the_same(policy, reference, trees)
     return PolicyAnswers(
-        name=name,
+        name=named.name,
+        run=named.run,
         prompts=[a.prompt for a in answers],
         responses=[a.response for a in answers],
         lengths=[c.lengths[c.best_number] for c in choices],
         ended=[a.ended for a in answers],
-        rewards=bench.reward(answers).result().total if bench.reward else None,
+        rewards=rewards,
         gold=[gold(a.prompt, a.response) for a in answers] if gold else None,
         judge=bench.judge(answers).result().total if bench.judge else None,
-        kl=_kl(policy, reference, trees, config) if is_comparable else bound,
-        kl_is_bound=bound is not None,
-        perplexity=None if n > 1 else _perplexity(policy, encoder, bench),
+        kl=_kl(policy, reference, trees, config) if reference is not None and is_comparable else None,
+        # The bound limits the KL from the sampled policy. It does not limit the KL from another reference.
+        kl_bound=best_of_n_kl_bound(n) if n > 1 and path == best_of(origin)[1] else None,
+        texts=None if n > 1 else _texts(policy, encoder, bench),
     )
+
+
+def _reads_the_same(policy: Policy, reference: Policy, trees: Sequence[PromptTree]) -> bool:
+    """Whether the reference can give the policy's tokens a probability."""
+    longest = max(len(tree.prompt_T) + len(branch.ids_T) for tree in trees for branch in tree.branches)
+    return policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab() and longest <= positions(reference.model)
 
 
 def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[list[PromptTree], list[Choice]]:
@@ -168,18 +211,18 @@ def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[list[PromptTree], 
     return rollouts.trees, choose(rollouts, bench.reward if n > 1 and bench.reward else nothing)
 
 
-def _kl(policy: Policy, reference: Policy, trees: Sequence[PromptTree], config: EvaluateConfig) -> float:
-    """Sampled KL from the reference, nats a response."""
+def _kl(policy: Policy, reference: Policy, trees: Sequence[PromptTree], config: EvaluateConfig) -> list[float]:
+    """Sampled KL of each answer from the reference, nats."""
     temperature = config.sampling.temperature or 1.0
     scorers = [roles.policy_scorer(p, config.model, temperature=temperature) for p in (policy, reference)]
     started = [scorer.forward(trees, Outputs(logprob=True)) for scorer in scorers]
     log_policy, log_reference = (numbers.result().logprob_N for numbers in started)
     assert log_policy is not None and log_reference is not None
-    return float(kl.k1(log_policy, log_reference).sum()) / len(trees)
+    return sum_by_branch(kl.k1(log_policy, log_reference).double(), _lengths(trees)).tolist()
 
 
-def _perplexity(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> float | None:
-    """exp of the mean negative log-prob per token, on a text file or on good answers to held-out prompts."""
+def _texts(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> TextLosses | None:
+    """How well the policy predicts a text file, or good answers to held-out prompts."""
     config = bench.config
     if config.perplexity_text:
         trees = _text_trees(policy, Path(config.perplexity_text))
@@ -190,7 +233,13 @@ def _perplexity(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> float | 
     scorer = roles.policy_scorer(policy, config.model)
     logprob_N = scorer.forward(trees, Outputs(logprob=True)).result().logprob_N
     assert logprob_N is not None
-    return math.exp(min(-float(logprob_N.mean()), 50.0))
+    lengths = _lengths(trees)
+    return TextLosses((-sum_by_branch(logprob_N.double(), lengths)).tolist(), lengths.tolist())
+
+
+def _lengths(trees: Sequence[PromptTree]) -> Tensor:
+    """The response tokens of each branch."""
+    return torch.tensor([branch.response_length for tree in trees for branch in tree.branches])
 
 
 def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:

@@ -26,6 +26,7 @@ from concordant.doctor.preflight import Subject
 from concordant.engines import roles
 from concordant.engines.protocol import Scorer
 from concordant.evaluation.reward_summary import RewardModelSummary, summarise_reward_model
+from concordant.report.wording import with_sentence
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
 from concordant.runs.names import REWARD_SUMMARY
@@ -75,7 +76,8 @@ def reward(config: RewardConfig) -> Path:
         if heldout.trees:
             summary = measure_on_heldout(learner, heldout.trees, [loaded.test[i] for i in heldout.record])
             write_text(folder.path / REWARD_SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
-            common.message(f"held-out accuracy {summary.accuracy:.3f} on {len(heldout.trees)} pairs")
+            pairs = f"{summary.pairs:,} pair{'' if summary.pairs == 1 else 's'}"
+            common.message(f"held-out accuracy {with_sentence(summary.accuracy)} on {pairs}")
         return done
 
 

@@ -25,6 +25,7 @@ from concordant.training import checkpoint
 from concordant.training.environment import environment
 from concordant.training.interrupt import StopRequest
 from concordant.training.progress import Display, current
+from concordant.training.result import LoopResult, write_result
 from concordant.training.saver import Saver
 from concordant.training.schedule import learning_rate
 from concordant.training.writers import TensorBoard, Trackers
@@ -95,17 +96,6 @@ class Callback(Protocol):
         ...
 
     def end(self, result: LoopResult) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopResult:
-    steps: int  # steps taken, including those before a resume
-    model: Path  # the folder of the exported model
-    exported_step: int  # step of the exported weights: with keep_best that of the best evaluation, else the last
-    best_step: int | None  # step of the best evaluation; None without held-out data
-    best_value: float | None  # the best value of the metric that chooses the best weights
-    stopped_early: bool
-    metrics: dict[str, float]  # of the last step and its evaluation; empty if a resumed run was already complete
 
 
 @dataclass(slots=True, kw_only=True)
@@ -323,6 +313,9 @@ class _Loop:
             stopped_early=state.step < self.total,
             metrics=metrics,
         )
+        problem = write_result(self.folder, result, self.total, self.algorithm.metric)
+        if problem:  # the model is there, and only its description is missing
+            self.display.message(self._where(problem))
         for callback in self.callbacks:
             callback.end(result)
         return result

@@ -66,7 +66,7 @@ def test_a_healthy_file_has_its_card_and_no_finding(tmp_path):
     diagnosis = diagnose_data(written(tmp_path / "pairs.jsonl", ROWS))
     assert diagnosis.findings == []
     assert diagnosis.facts["rows: train"] == "rows 60, distinct prompts 60"
-    assert diagnosis.facts['worth a look: accuracy of "always prefer the longer"'] == "50.0 %"
+    assert diagnosis.facts['worth a look: accuracy of "always prefer the longer"'] == "50 %"
 
 
 def test_rows_that_a_run_would_stop_at_are_counted(tmp_path):

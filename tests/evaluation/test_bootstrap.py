@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from concordant.evaluation import bootstrap
-from concordant.evaluation.bootstrap import mean_interval, resampled_means
+from concordant.evaluation.bootstrap import expanded, mean_interval, mean_of, ratio_of, resampled_means
 from concordant.evaluation.records import Interval
 
 
@@ -63,3 +63,38 @@ def test_drawing_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_no_resamples_no_interval() -> None:
     assert mean_interval(np.ones(3), 0, 0) is None
+
+
+def test_few_values_need_a_wider_interval() -> None:
+    # Student's t of 9 degrees of freedom at 97.5 % is 2.262, so 2.262 · √(10/9) = 2.385, where the normal has 0.9915
+    assert expanded(0.95, 10) == pytest.approx(0.983, abs=5e-4)
+    assert expanded(0.95, 10**6) == pytest.approx(0.95, abs=1e-5)
+    assert expanded(0.95, 1) == 1.0
+
+
+def test_a_mean_has_its_standard_error() -> None:
+    found = mean_of(np.array([1.0, 2.0, 3.0, 6.0]), 100, 0)
+    # the mean is 3; the squares 4 + 1 + 0 + 9 over 3; its root over √4
+    assert (found.value, found.error, found.count) == (3.0, pytest.approx((14 / 3) ** 0.5 / 2), 4)
+    assert mean_of(np.array([2.0]), 0, 0).error is None
+    share = mean_of(np.array([1.0, 1.0, 1.0]), 0, 0, is_share=True)
+    assert share.error is not None and share.error > 0.1, "three of three do not prove that all are right"
+
+
+def test_rounding_is_no_deviation() -> None:
+    found = mean_of(np.full(30, 0.1 + 0.2), 100, 0)
+    assert found.error == 0 and found.interval == Interval(found.value, found.value)
+
+
+def test_an_infinite_value_leaves_error_and_interval_unknown() -> None:
+    found = mean_of(np.array([1.0, np.inf]), 100, 0)
+    assert found.value == np.inf and found.error is None and found.interval is None
+
+
+def test_a_ratio_of_sums_by_hand() -> None:
+    nats, tokens = np.array([5.0, 11.0]), np.array([2.0, 6.0])
+    found = ratio_of(nats, tokens, 400, 0)
+    # 16/8; what 2 leaves unexplained is 1 and -1, of deviation √2; √2 · √2 / 8
+    assert (found.value, found.error) == (2.0, pytest.approx(0.25))
+    assert found.interval is not None  # of two texts: only the first, both, or only the second
+    assert (found.interval.low, found.interval.high) == (pytest.approx(11 / 6), pytest.approx(5 / 2))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from concordant.core.errors import UserError
-from concordant.evaluation.metrics import best_of_n_kl_bound, distinct, repetition, win_points, words
+from concordant.evaluation.metrics import best_of_n_kl_bound, distinct, repetition, repetitions, win_points, words
 
 
 def test_words_are_lower_case_without_punctuation() -> None:
@@ -37,6 +37,10 @@ def test_repetition_by_hand() -> None:
     # a mean over the answers that have four words: the short one does not count as free of repetition
     assert repetition(["thank you thank you thank you thank you", "no"]) == 1 - 2 / 5
     assert repetition(["yes", ""]) is None
+
+
+def test_repetitions_have_one_number_for_each_answer() -> None:
+    assert repetitions(["thank you thank you thank you thank you", "no", "the owl eats mice"]) == [1 - 2 / 5, None, 0]
 
 
 def test_repetition_does_not_look_across_answers() -> None:

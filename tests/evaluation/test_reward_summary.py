@@ -11,22 +11,22 @@ from concordant.evaluation.reward_summary import summarise_reward_model
 
 def test_by_hand() -> None:
     found = summarise_reward_model([2.0, 0.0, 1.0, 0.5], [1.0, 1.0, 1.0, 0.0], [5, 5, 3, 1], [3, 5, 5, 4])
-    assert found.accuracy == (1 + 0 + 0.5 + 1) / 4
-    assert {g.name: (g.pairs, g.accuracy) for g in found.by_length} == {
+    assert found.accuracy.value == (1 + 0 + 0.5 + 1) / 4
+    assert {g.name: (g.pairs, g.accuracy.value) for g in found.by_length} == {
         "longer": (1, 1.0),
         "same": (1, 0.0),
         "shorter": (2, 0.75),
     }
-    assert found.longer_accuracy == (1 + 0.5 + 0 + 0) / 4
+    assert found.longer_accuracy.value == (1 + 0.5 + 0 + 0) / 4
     assert found.bayes_accuracy is None
     # -log σ of 1, -1, 0 and 0.5
-    assert found.log_loss == pytest.approx((0.3133 + 1.3133 + 0.6931 + 0.4741) / 4, abs=1e-4)
+    assert found.log_loss.value == pytest.approx((0.3133 + 1.3133 + 0.6931 + 0.4741) / 4, abs=1e-4)
 
 
 def test_seed_numbers_are_one_pair() -> None:
     found = summarise_reward_model([0.73], [0.21], [1], [1])
-    assert found.bins[0].predicted == pytest.approx(0.627, abs=5e-4)
-    assert found.log_loss == pytest.approx(0.467, abs=5e-4)
+    assert found.bins[0].predicted.value == pytest.approx(0.627, abs=5e-4)
+    assert found.log_loss.value == pytest.approx(0.467, abs=5e-4)
 
 
 def test_calibration_by_hand() -> None:
@@ -51,7 +51,8 @@ def test_labels_drawn_from_the_scores_are_calibrated() -> None:
     assert found.calibration_error < 0.01
     assert sum(b.pairs for b in found.bins) == len(gap)
     # the scores are the label's true model: nobody can do better
-    assert found.accuracy == pytest.approx(found.bayes_accuracy, abs=0.01)
+    assert found.bayes_accuracy is not None
+    assert found.accuracy.value == pytest.approx(found.bayes_accuracy.value, abs=0.01)
     sharper = summarise_reward_model(list(3 * signed), zeros, [1] * len(gap), [1] * len(gap), bootstrap=50)
     assert sharper.calibration_error > 0.05
     assert sharper.accuracy == found.accuracy
@@ -59,13 +60,13 @@ def test_labels_drawn_from_the_scores_are_calibrated() -> None:
 
 def test_bayes_accuracy_takes_the_likelier_side() -> None:
     found = summarise_reward_model([1.0, 1.0], [0.0, 0.0], [1, 1], [1, 1], [0.9, 0.2])
-    assert found.bayes_accuracy == pytest.approx(0.85)
+    assert found.bayes_accuracy is not None and found.bayes_accuracy.value == pytest.approx(0.85)
 
 
 def test_extreme_scores_stay_finite() -> None:
     found = summarise_reward_model([1e4, -1e4], [-1e4, 1e4], [1, 2], [2, 1])
-    assert found.log_loss == pytest.approx(1e4) and found.bins[-1].high == 1.0
-    assert found.accuracy == 0.5
+    assert found.log_loss.value == pytest.approx(1e4) and found.bins[-1].high == 1.0
+    assert found.accuracy.value == 0.5
 
 
 def test_wrong_use() -> None:

@@ -1,6 +1,7 @@
 """Reward functions inside the verbs: what is refused before the first step, and what is counted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -97,6 +98,27 @@ def test_best_of_n_and_evaluate_say_how_many_answers_have_no_score(settings, cap
     concordant.evaluate(evaluation(settings, **skip))
     output = capsys.readouterr()
     assert "answers without a score" in output.out + output.err
+
+
+def test_evaluate_scores_every_answer_once(settings, tmp_path, capsys):
+    """Best-of-n's answers are chosen by their rewards. They are not scored, nor counted, a second time."""
+    (tmp_path / "counted_rewards.py").write_text(COUNTED)
+    policies = ["sft=policy", "best=best_of_n:3:policy"]
+    concordant.evaluate(replace(evaluation(settings, reward=["counted_rewards:counted"]), policies=policies))
+    calls = (tmp_path / "calls.txt").read_text().split()
+    prompts = json.loads((tmp_path / "run" / "report.json").read_text())["prompts"]
+    assert prompts > 0 and len(calls) == prompts * (1 + 3)
+    output = capsys.readouterr()
+    assert f"counted: {calls.count('none')} answers without a score, 0 errors" in output.out + output.err
+
+
+COUNTED = """
+def counted(prompt, response, number):
+    score = None if (number + len(response)) % 2 else 0.1 * len(response)
+    with open("calls.txt", "a") as file:
+        file.write("none " if score is None else "some ")
+    return score
+"""
 
 
 def test_a_reward_that_exits_ends_the_command_with_an_error(settings, capsys):

@@ -32,6 +32,7 @@ from concordant.data.records import Message, Pair
 from concordant.engines.reward_model import RewardModel
 from concordant.models.load import load_policy, save_policy
 from concordant.models.peft_files import save_adapter
+from concordant.report.markdown_page import escape
 from concordant.runs.metrics import metric
 from concordant.runs.names import SampleRow
 from concordant.runs.read import samples_of
@@ -428,3 +429,6 @@ def test_evaluate_writes_the_report_of_conventions(runs, sft, dpo, ppo, reward):
     assert report["policies"]["best_of_n"]["perplexity"] is None
     assert report["policies"]["base"]["kl"] is not None, "base and sft read the same tokens"
     assert {"accuracy", "bayes_accuracy"} <= set(report["reward_model"])
+    page = (folder / "report.md").read_text()
+    assert f"- **base model**: {escape(str(sft / 'model'))}" in page and "- **exported step**: 2 of 2, the " in page
+    assert "[config.yaml](../ppo/config.yaml)" in page and "### proxy" in page and "; hash " in page

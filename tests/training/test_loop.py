@@ -19,7 +19,8 @@ from concordant.engines.state_files import read_state, write_state
 from concordant.runs.folder import RunFolder
 from concordant.runs.status import read as read_status
 from concordant.training import checkpoint
-from concordant.training.loop import MAX_SKIPPED_IN_A_ROW, TRAIN_SAMPLES_EVERY, LoopResult, run_loop
+from concordant.training.loop import MAX_SKIPPED_IN_A_ROW, TRAIN_SAMPLES_EVERY, run_loop
+from concordant.training.result import LoopResult
 
 
 @dataclass
@@ -149,6 +150,10 @@ def test_the_best_evaluation_is_exported(tmp_path, evaluations, greater_is_bette
     with RunFolder(tmp_path / "plain") as folder:
         run_loop(shorter, config(keep_best=False), folder, 0, [Until(best)])
     assert (result.best_step, result.exported_step) == (best, best)
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert (written["exported_step"], written["best_step"], written["steps"]) == (best, best, 6)
+    best_value = (max if greater_is_better else min)(evaluations)
+    assert (written["metric"], written["best_value"], written["total_steps"]) == ("eval/loss", best_value, 6)
     assert exported(tmp_path) == Until.weights
 
 
