@@ -58,6 +58,8 @@ Kernels = Literal["fast", "plain"]
 
 # training
 Schedule = Literal["linear", "cosine", "constant"]
+Export = Literal["auto", "merged", "adapter", "both"]
+TrackerName = Literal["wandb", "trackio", "mlflow"]
 Resume = Literal["", "auto", "force"]
 StopOn = Literal["", "warning", "error"]
 

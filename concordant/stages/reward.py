@@ -31,6 +31,7 @@ from concordant.runs.logs import json_lines
 from concordant.runs.names import REWARD_SUMMARY
 from concordant.runs.writable import check_file
 from concordant.stages import common
+from concordant.stages.cards import add_results, card_of
 
 
 @checked
@@ -64,7 +65,7 @@ def reward(config: RewardConfig) -> Path:
                 seed=config.seed,
                 metric="eval/bradley_terry",
                 role="reward",
-                card=common.card_of(config, "reward"),
+                card=card_of(config, "reward", loaded),
                 end_ids=encoder.end_ids,
                 pairs=True,
             ),
@@ -75,8 +76,15 @@ def reward(config: RewardConfig) -> Path:
         if heldout.trees:
             summary = measure_on_heldout(learner, heldout.trees, [loaded.test[i] for i in heldout.record])
             write_text(folder.path / REWARD_SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
+            add_results(folder.path, "Held-out pairs", _for_card(summary, len(heldout.trees)))
             common.message(f"held-out accuracy {summary.accuracy:.3f} on {len(heldout.trees)} pairs")
         return done
+
+
+def _for_card(summary: RewardModelSummary, pairs: int) -> dict[str, str]:
+    interval = summary.accuracy_interval
+    between = {"95 % interval": f"{interval.low:.3f} to {interval.high:.3f}"} if interval else {}
+    return {"accuracy": f"{summary.accuracy:.3f}", **between, "pairs": f"{pairs:,}"}
 
 
 def slice_off(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:

@@ -21,7 +21,7 @@ from concordant.config.model import LoraConfig, ModelConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import Layout
 from concordant.data.tokenizer import train_tokenizer
-from concordant.models.export import model_card, whole_folder
+from concordant.models.export import whole_folder
 from concordant.models.load import Policy, load_policy, save_policy, stop_at
 from concordant.models.locate import locate
 from concordant.models.lora import lora_layers
@@ -355,19 +355,6 @@ def test_a_kill_between_the_renames_loses_nothing(tiny: Policy, folder: Path, mo
     with pytest.raises(OSError, match="full"), whole_folder(folder):
         raise OSError("full")
     assert (folder / "model.safetensors").read_bytes() == before
-
-
-def test_the_model_card_has_what_the_hub_reads() -> None:
-    card = {"base_model": "org/base", "datasets": ["org/data"], "tags": ["dpo"], "how_it_was_trained": {"beta": 0.1}}
-    text = model_card("mine", card | {"metrics": {"win | rate": 0.751234}, "description": "Kind."})
-    front = yaml.safe_load(text.split("---")[1])
-    assert front == {
-        "library_name": "transformers",
-        "base_model": "org/base",
-        "datasets": ["org/data"],
-        "tags": ["concordant", "dpo"],
-    }
-    assert "Kind." in text and "## How it was trained" in text and "| win \\| rate | 0.7512 |" in text
 
 
 # -- what is refused ------------------------------------------------------------------------------
