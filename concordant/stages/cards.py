@@ -22,7 +22,7 @@ _TITLES: Mapping[Method, str] = {
     "sft": "{base}, fine-tuned on {data}",
     "reward": "Reward model from {base}, trained on {data}",
     "dpo": "{base}, trained by DPO on {data}",
-    "ppo": "{base}, trained by {method} on {data}",
+    "ppo": "{base}, trained by {trained_by} on {data}",
 }
 _KINDS: Mapping[Method, str] = {
     "sft": "A causal language model that imitates the answers of its data.",
@@ -40,8 +40,9 @@ def card_of(config: RunConfig, method: Method, loaded: Loaded[Any]) -> dict[str,
     """The facts that are known before the first step; the loop adds the results."""
     base, data = short(config.model.name), short(config.data.path)
     advantage = config.advantage if isinstance(config, PPOConfig) else "gae"
+    trained_by = "PPO" if advantage in NEEDS_CRITIC else advantage.upper()
     return {
-        "title": _TITLES[method].format(base=base, data=data, method="PPO" if advantage in NEEDS_CRITIC else advantage.upper()),
+        "title": _TITLES[method].format(base=base, data=data, trained_by=trained_by),
         "base_model": origin_of(config.model.name),
         "datasets": [config.data.path] if is_hub_id(config.data.path) else [],
         "tags": [method],

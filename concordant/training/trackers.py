@@ -6,6 +6,7 @@ Projects and addresses come from the tracker's own environment variables (``WAND
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import math
@@ -51,10 +52,16 @@ class WandB:
     def __init__(self, run: TrackedRun) -> None:
         wandb = importlib.import_module("wandb")
         # What the terminal shows is not sent. "step" is the axis, because a resumed run logs some steps again.
-        settings = wandb.Settings(console="off", save_code=False)
+        settings = wandb.Settings(console="off", save_code=False, quiet=True)
         project = os.environ.get("WANDB_PROJECT", PROJECT)
         self._run = wandb.init(
-            project=project, id=run.id, name=run.name, resume="allow", config=dict(run.config), settings=settings
+            project=project,
+            id=run.id,
+            name=run.name,
+            resume="allow",
+            config=dict(run.config),
+            settings=settings,
+            reinit="create_new",  # an earlier run of this process that never ended is not continued
         )
         self._run.define_metric("*", step_metric="step")
 
@@ -180,21 +187,21 @@ def makers_of(config: TrainConfig, folder: RunFolder, first_step: int) -> dict[s
     makers: dict[str, Callable[[], Tracker]] = {}
     if config.tensorboard:
         makers["TensorBoard"] = lambda: TensorBoard(folder.tensorboard, first_step)
+    run = functools.cache(lambda: _run_of(folder))  # made by the first tracker, so that an error is that tracker's
     for name in config.tracker:
-        makers[name] = lambda kind=KINDS[name]: _start(kind, folder)  # type: ignore[misc, index]
+        makers[name] = lambda kind=KINDS[name]: _start(kind, run())  # type: ignore[misc, index]
     return makers
 
 
-def _start(kind: Callable[[TrackedRun], Tracker], folder: RunFolder) -> InThread:
-    run = TrackedRun(name=folder.name, id=_id_of(folder), config=folder.config)
+def _start(kind: Callable[[TrackedRun], Tracker], run: TrackedRun) -> InThread:
     return InThread(lambda: kind(run))
 
 
-def _id_of(folder: RunFolder) -> str:
-    """The id of the run in all its trackers; a new one where the folder has none yet."""
+def _run_of(folder: RunFolder) -> TrackedRun:
+    """The run with its id in all its trackers; a new id where the folder has none yet."""
     path = folder.path / TRACKERS
     found = (read_json(path) or {}).get("id") if folder.resume else None
     if not isinstance(found, str) or not found.isalnum():
         found = secrets.token_hex(6)  # from no seed: two runs of one seed are two runs
         write_text(path, json.dumps({"id": found}) + "\n")
-    return found
+    return TrackedRun(name=folder.name, id=found, config=folder.config)

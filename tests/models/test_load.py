@@ -14,7 +14,6 @@ import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
-import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from concordant.config.model import LoraConfig, ModelConfig
