@@ -162,9 +162,8 @@ def head_of(model: PreTrainedModel) -> dict[str, Tensor]:
         layer = layers.get(path.removesuffix(".base"))
         if not is_head(model, name) or "lora_" in leaf:
             continue
-        if layer is not None and leaf == "weight" and layer.active is not None:
-            value = layer.merged_weight(layer.active)
-        found[f"{path.removesuffix('.base')}.{leaf}"] = value.detach()
+        weight: Tensor = layer.weight if layer is not None and leaf == "weight" else value
+        found[f"{path.removesuffix('.base')}.{leaf}"] = weight.detach()
     return found
 
 

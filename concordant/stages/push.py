@@ -33,7 +33,6 @@ def push(config: PushConfig) -> None:
     if config.dry_run:
         _show(config, folder, contents, found.left_out)
         return
-    current().message(f"sending {len(contents)} files of {folder} to {config.id}")
     say(_send(config, contents))
 
 
@@ -107,6 +106,7 @@ def _send(config: PushConfig, contents: Contents) -> str:
         raise UserError("HF_HUB_OFFLINE is set, so nothing can be sent; unset it, or look with --dry_run")
     if huggingface_hub.get_token() is None:
         raise UserError("no token for the hub: log in with `hf auth login`, or set HF_TOKEN to one that may write")
+    current().message(f"sending {len(contents)} files to {config.id}")
     api = huggingface_hub.HfApi()
     try:
         if config.private and api.repo_exists(config.id) and not api.repo_info(config.id).private:
