@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,4 +50,5 @@ def may_train_adapter(rank: int, adapter: str, name: str) -> bool:
 
     A reference of a pipeline (``${sft.run}/adapter``) may lead to one.
     """
-    return rank > 0 or bool(adapter) or "${" in name or (Path(name).expanduser() / ADAPTER_CONFIG).is_file()
+    config = os.path.join(os.path.expanduser(name), ADAPTER_CONFIG)
+    return rank > 0 or bool(adapter) or "${" in name or os.path.isfile(config)

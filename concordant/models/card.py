@@ -5,6 +5,7 @@ A card is meant to be shared. So it names local models and data by their last na
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,14 +61,14 @@ def front_matter(folder: Path) -> dict[str, Any]:
 
 def is_hub_id(name: str) -> bool:
     """Whether ``name`` can only be ``OWNER/NAME`` of a hub: it has this form, and no file or folder is there."""
-    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
+    return bool(_HUB_ID.fullmatch(name)) and not os.path.exists(name)
 
 
 def origin_of(name: str) -> str:
     """The hub id that the model ``name`` comes from, as its card says where it is a folder; "" if there is none."""
     if is_hub_id(name):
         return name
-    base = front_matter(Path(name).expanduser()).get("base_model")
+    base = front_matter(Path(os.path.expanduser(name))).get("base_model")
     return base if isinstance(base, str) and is_hub_id(base) else ""
 
 
