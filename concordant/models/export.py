@@ -53,12 +53,11 @@ def write_adapter(
 
     ``base`` is the folder or hub id from which PEFT loads the base. ``head`` is a reward model's head by its plain
     names; without one the adapter is a policy's. The tokenizer, with its chat template, and the model card lie beside
-    the adapter, as ``write_model`` writes them.
+    the adapter, as ``write_model`` writes them. The card names no base for the hub unless ``base`` is on it: a model
+    from which a local base was once trained is another base.
     """
-    about = dict(card or {})
+    about = {**(card or {}), "base_model": base if is_hub_id(base) else ""}
     about["tags"] = ["lora", *about.get("tags", ())]
-    if is_hub_id(base):
-        about["base_model"] = base
     with whole_folder(folder) as partial, quiet():
         save_adapter(model, partial, base, "SEQ_CLS" if head else "CAUSAL_LM", head=dict(head or {}))
         _write_tokenizer(partial, tokenizer, kind)

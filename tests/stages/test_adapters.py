@@ -18,7 +18,7 @@ from concordant.config.stages import DPOConfig, EvaluateConfig, MergeConfig, Rew
 from concordant.core.errors import UserError
 from concordant.data import toytalk
 from concordant.engines.reward_model import RewardModel
-from concordant.models.load import load_policy
+from concordant.models.load import load_policy, save_policy_adapter
 from concordant.pipeline.plan import read_plan
 from concordant.pipeline.runner import run_pipeline
 from concordant.runs.names import ADAPTER, MODEL
@@ -117,7 +117,7 @@ def test_the_cards_say_what_it_is_and_name_no_folder_of_this_machine(dpo, reward
     assert f"## Held-out pairs\n\n| | |\n|---|---|\n| accuracy | {accuracy:.3f} |" in card
 
 
-def test_a_hub_id_under_the_base_is_the_base_of_the_card(runs, base, tmp_path):
+def test_the_card_names_the_hubs_model_from_which_a_chain_began_and_an_adapter_only_its_own_base(runs, base, tmp_path):
     copied = tmp_path / "copied"
     copied.mkdir()
     for file in base.iterdir():
@@ -125,7 +125,11 @@ def test_a_hub_id_under_the_base_is_the_base_of_the_card(runs, base, tmp_path):
     (copied / "README.md").write_text("---\nbase_model: org/small\n---\n")
     config = SFTConfig(output=str(tmp_path / "run"), data=DATA, model=lora(copied), train=train())
     run = concordant.sft(config)
-    assert [front(run / name)["base_model"] for name in (MODEL, ADAPTER)] == ["org/small", "org/small"]
+    assert front(run / MODEL)["base_model"] == "org/small" and "base_model" not in front(run / ADAPTER)
+    policy = load_policy(ModelConfig(**plain(copied), lora=LoraConfig(rank=2)))
+    policy.adapter_base = "org/small"
+    save_policy_adapter(policy, tmp_path / "direct", {"base_model": "org/other"})
+    assert front(tmp_path / "direct")["base_model"] == "org/small"
 
 
 def test_the_data_arguments_of_the_template_lie_beside_the_adapter(base, tmp_path):
