@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         MergeConfig,
         PPOConfig,
         PrepareConfig,
+        PushConfig,
         RewardConfig,
         ScoreConfig,
         SFTConfig,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from concordant.stages.evaluate import evaluate
     from concordant.stages.ppo import ppo
     from concordant.stages.prepare import prepare
+    from concordant.stages.push import push
     from concordant.stages.reward import reward, score
     from concordant.stages.sft import sft
     from concordant.stages.talk import chat, generate, merge
@@ -74,6 +76,7 @@ __all__ = [
     "PPOConfig",
     "Policy",
     "PrepareConfig",
+    "PushConfig",
     "RewardConfig",
     "RewardModel",
     "RunFailed",
@@ -101,6 +104,7 @@ __all__ = [
     "ppo",
     "prepare",
     "print_trainable_parameters",
+    "push",
     "reward",
     "save_adapter",
     "save_policy",
@@ -116,7 +120,8 @@ _NAMES_IN = {
     "config.sampling": ("SamplingConfig",),
     "config.stages": (
         *("BestOfNConfig", "ChatConfig", "DPOConfig", "DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
-        *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "RewardConfig", "SFTConfig", "ScoreConfig"),
+        *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
+        "ScoreConfig",
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
@@ -134,6 +139,7 @@ _NAMES_IN = {
     "stages.evaluate": ("evaluate",),
     "stages.ppo": ("ppo",),
     "stages.prepare": ("prepare",),
+    "stages.push": ("push",),
     "stages.reward": ("reward", "score"),
     "stages.sft": ("sft",),
     "stages.talk": ("chat", "generate", "merge"),

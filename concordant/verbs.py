@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "chat": Verb("ChatConfig", "chat", "talk with a policy in the terminal"),
     "doctor": Verb("DiagnoseConfig", "diagnose", "find what is wrong with a run, data, a model or this machine"),
     "merge": Verb("MergeConfig", "merge", "merge a LoRA adapter into its base model"),
+    "push": Verb("PushConfig", "push", "send a model or an adapter to a hub"),
 }
 
 

@@ -26,6 +26,7 @@ NEEDED = {
     "generate": {"model.name": "m", "prompt": "hello"},
     "chat": {"model.name": "m"},
     "merge": {"output": "o", "model.name": "m", "model.adapter": "a"},
+    "push": {"folder": "f", "id": "owner/name"},
     "doctor": {},
 }
 
@@ -64,6 +65,8 @@ BAD: list[tuple[str, str, Any]] = [
     ("chat", "system", 3),
     ("chat", "sampling.n", 2),
     ("merge", "model.adapter", ""),
+    ("push", "id", "name"),
+    ("push", "base", "a folder"),
     ("doctor", "target", 3),
     ("doctor", "json", "yes"),
 ]

@@ -15,6 +15,7 @@ from concordant.data.formats import FORMATS
 from concordant.doctor.finding import SEVERITIES
 from concordant.models.scalar_head import VALUE_HEADS
 from concordant.training.schedule import SCHEDULES
+from concordant.training.trackers import KINDS
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ from concordant.training.schedule import SCHEDULES
         (names.KLEstimator, ["auto", *ESTIMATORS, "exact"]),  # the exact KL comes from the forward pass
         (names.AggregationName, AGGREGATIONS),
         (names.Schedule, SCHEDULES),
+        (names.TrackerName, KINDS),
         (names.CriticHead, VALUE_HEADS),
         (names.DataFormat, ["auto", *FORMATS]),
         (names.StopOn, ["", *set(SEVERITIES) - {"info"}]),  # a note stops nothing

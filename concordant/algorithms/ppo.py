@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -36,6 +35,7 @@ from concordant.core.trees import Branch, PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Learner, Scorer
+from concordant.training.exports import exports_of
 
 TRAIN_ROWS = 4  # answers of a step that are written to samples.jsonl, if the loop logs answers at this step
 
@@ -89,7 +89,8 @@ class PPO:
         self.config = resolved(config)
         self.actor, self.critic, self.reference = players.policy, players.critic, players.reference
         self.sampler, self.reward, self.prompts = players.sampler, players.reward, prompts
-        self.reward_range, self.probe, self.card = players.reward_range, players.probe, dict(card or {})
+        self.reward_range, self.probe = players.reward_range, players.probe
+        self.exports = exports_of(self.actor, config.train.export, card or {})
         self.roles = {"policy": self.actor} | ({"critic": self.critic} if self.critic else {})
         self.controller = make_controller(config)
         self.reward_stats = RunningStats()
@@ -315,9 +316,6 @@ class PPO:
         ]
 
     # -- state ----------------------------------------------------------------------------------
-
-    def export(self, folder: Path) -> None:
-        self.actor.export(folder, self.card)
 
     def last_batch(self) -> dict[str, Any]:
         e = self.last

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from concordant.algorithms import evidence
@@ -15,6 +14,7 @@ from concordant.core.objective import Objective
 from concordant.core.trees import PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.engines.protocol import Learner
+from concordant.training.exports import exports_of
 
 ObjectiveOf = Callable[[Sequence[int]], Objective]  # from the numbers of the trees in a batch
 
@@ -55,6 +55,7 @@ class Supervised:
         self.metric, self.greater_is_better = course.metric, course.greater_is_better
         config = course.config
         self.total_steps = steps_of(len(self.trees), config.batch_size, config.epochs, config.max_steps)
+        self.exports = exports_of(learner, config.export, course.card)
         self.last: list[int] = []  # numbers of the examples of the last step
 
     def work(self, step: int, learning_rate: float) -> Iterator[Sequence[Piece]]:
@@ -86,9 +87,6 @@ class Supervised:
 
     def train_samples(self) -> list[dict[str, Any]]:
         return []
-
-    def export(self, folder: Path) -> None:
-        self.learner.export(folder, self.course.card)
 
     def last_batch(self) -> dict[str, Any]:
         return {"examples": self.last, "trees": [asdict(self.trees[i]) for i in self.last]}

@@ -29,6 +29,8 @@ _EXAMPLES = {
     "model.adapter": "--model.adapter FOLDER, the adapter to merge",
     "reward": "--reward FOLDER, module:function or rule:NAME",
     "policies": "--policies NAME=FOLDER …",
+    "folder": "FOLDER, a run folder, a model or an adapter",
+    "id": "OWNER/NAME on the hub",
 }
 NEEDED: dict[type, tuple[str, ...]] = {
     s.RunConfig: ("output", "data.path", "model.name"),
@@ -40,6 +42,7 @@ NEEDED: dict[type, tuple[str, ...]] = {
     s.GenerateConfig: ("model.name",),
     s.ChatConfig: ("model.name",),
     s.MergeConfig: ("output", "model.name", "model.adapter"),
+    s.PushConfig: ("folder", "id"),
 }
 
 

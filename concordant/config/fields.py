@@ -16,10 +16,11 @@ from typing import Any
 
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
-from concordant.config.stages import DiagnoseConfig
+from concordant.config.stages import DiagnoseConfig, PushConfig
 
-# Main keys: `--data FILE` and `data: FILE` mean data.path. The bare first argument of a verb is its main key.
-MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name", DiagnoseConfig: "target"}
+MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name"}  # `--data FILE`, `data: FILE` mean data.path
+# The keys that the first words of a command line mean, where they have none: `concordant push FOLDER ID`.
+BARE_WORDS: dict[type, tuple[str, ...]] = {DiagnoseConfig: ("target",), PushConfig: ("folder", "id")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,11 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def flatten(config: Any) -> dict[str, Any]:
     """Dotted keys and values of a config; the inverse of ``build``."""
+    return unnest(dataclasses.asdict(config))
+
+
+def unnest(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys and values of nested mappings; the inverse of ``nest``."""
     flat: dict[str, Any] = {}
 
     def walk(mapping: Mapping[str, Any], prefix: str) -> None:
@@ -126,5 +132,5 @@ def flatten(config: Any) -> dict[str, Any]:
             else:
                 flat[prefix + name] = value
 
-    walk(dataclasses.asdict(config), "")
+    walk(nested, "")
     return flat

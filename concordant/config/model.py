@@ -12,7 +12,7 @@ class LoraConfig:
     rank: int = 0  # 0 trains all weights
     alpha: float = 32.0  # the adapter's update is multiplied by alpha / rank
     dropout: float = 0.0
-    target_modules: list[str] = field(default_factory=list)  # empty: every linear layer except the head
+    target_modules: list[str] = field(default_factory=list)  # [q_proj,v_proj]; empty or all-linear: all but the head
     on_top: bool = False  # merge the adapter that the model starts from, and train a new one over it
 
 

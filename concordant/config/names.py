@@ -60,6 +60,8 @@ Kernels = Literal["fast", "plain"]
 Method = Literal["sft", "reward", "dpo", "ppo"]  # the verbs that train
 METHODS: tuple[Method, ...] = get_args(Method)
 Schedule = Literal["linear", "cosine", "constant"]
+Export = Literal["auto", "merged", "adapter", "both"]
+TrackerName = Literal["wandb", "trackio", "mlflow"]
 Resume = Literal["", "auto", "force"]
 StopOn = Literal["", "warning", "error"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
-from concordant.config.specs import is_reward_function, without_weight
+from concordant.config.specs import is_reward_function, may_train_adapter, without_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,21 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             ("train.keep_last",),
             "train.save_every and train.save_minutes are 0, so there is no checkpoint to keep",
             lambda v: v["train.save_every"] == 0 and v["train.save_minutes"] == 0,
+        ),
+        NoEffect(
+            ("train.export",),
+            "no adapter is trained, so there is only the model; set model.lora.rank or model.adapter",
+            lambda v: not may_train_adapter(v["model.lora.rank"], v["model.adapter"], v["model.name"]),
+        ),
+        NoEffect(
+            ("train.warmup_fraction",),
+            "train.warmup_steps says how long the learning rate rises; give only one of the two",
+            lambda v: v["train.warmup_steps"] > 0,
+        ),
+        NoEffect(
+            ("train.min_rate_fraction",),
+            "train.schedule constant never falls; set it linear or cosine",
+            lambda v: v["train.schedule"] == "constant",
         ),
     ),
     s.SFTConfig: (_beside_adapter("model"),),

@@ -6,13 +6,14 @@ jsonargparse converts types and makes the help page. The names of keys and the w
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from concordant.config.checks import expected, shown, type_problem, validate
-from concordant.config.fields import MAIN_KEY, Field, Schema, build, flatten, nest, schema
+from concordant.config.fields import BARE_WORDS, MAIN_KEY, Field, Schema, build, flatten, nest, schema
 from concordant.config.names import METHODS
 from concordant.config.no_effect import without_idle
 from concordant.config.presets import MACHINES, models, preset_sections
@@ -80,8 +81,9 @@ def preset_keys(config_class: type, verb: str, name: str) -> Flat:
 def read_options(config_class: type, arguments: Sequence[str], command: str) -> Options:
     """The options of a verb's command line by dotted key."""
     keys, options = schema(config_class), Options()
-    if config_class in MAIN_KEY and arguments and not arguments[0].startswith("--"):
-        arguments = [f"--{MAIN_KEY[config_class]}={arguments[0]}", *arguments[1:]]
+    bare = len(list(itertools.takewhile(lambda word: not word.startswith("--"), arguments)))
+    named = [f"--{key}={word}" for key, word in zip(BARE_WORDS.get(config_class, ()), arguments[:bare], strict=False)]
+    arguments = [*named, *arguments[len(named) :]]
     for name, values in split_options(arguments, command):
         if name == "print_config" and not values:
             options.print_config = True
@@ -232,7 +234,7 @@ def describe(known: Field) -> str:
 def help_text(verb: str, config_class: type, summary: str) -> str:
     """The help page that ``concordant VERB --help`` prints."""
     page = parser(verb, config_class, summary)
-    bare = f" [{MAIN_KEY[config_class].upper()}]" if config_class in MAIN_KEY else ""
+    bare = "".join(f" [{key.upper()}]" for key in BARE_WORDS.get(config_class, ()))
     preset = " [--preset NAME]" if issubclass(config_class, RunConfig) else ""
     page.usage = (
         f"concordant {verb}{bare}{preset} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] [--print_config]"

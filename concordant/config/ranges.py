@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from concordant.config import stages as s
 from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.names import TrackerName
 from concordant.config.sampling import SamplingConfig
 from concordant.config.specs import named, runs_of
 from concordant.config.train import TrainConfig
-from concordant.core.errors import UserError
+from concordant.core.errors import UserError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,23 @@ class Texts:
         return "expected texts of whole Unicode characters" if halves else None
 
 
-Rule = Range | Matches | NamedPaths | Arguments | Texts
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A list of known names, each once."""
 
+    known: tuple[str, ...]
+
+    def problem(self, value: Any) -> str | None:
+        for name in value:
+            if name not in self.known:
+                return f'expected some of {", ".join(self.known)}; "{name}" is none of them.{nearest(name, self.known)}'
+        twice = [name for name in value if value.count(name) > 1]
+        return f'"{twice[0]}" is given twice' if twice else None
+
+
+Rule = Names | Range | Matches | NamedPaths | Arguments | Texts
+
+_HUB_ID = Matches(r"([\w-][\w.-]*/[\w-][\w.-]*)?", "OWNER/NAME, an id on the hub")
 POSITIVE, NOT_NEGATIVE, COUNT = Range("(0, ∞)"), Range("[0, ∞)"), Range("[1, ∞)")
 
 VALUES: dict[type, dict[str, Rule]] = {
@@ -117,7 +133,9 @@ VALUES: dict[type, dict[str, Rule]] = {
         "batch_size": NOT_NEGATIVE,
         "micro_batch_tokens": NOT_NEGATIVE,
         "learning_rate": NOT_NEGATIVE,
+        "min_rate_fraction": Range("[0, 1)"),
         "warmup_fraction": Range("[0, 1]"),
+        "warmup_steps": NOT_NEGATIVE,
         "weight_decay": NOT_NEGATIVE,
         "beta1": Range("[0, 1)"),
         "beta2": Range("[0, 1)"),
@@ -129,6 +147,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "keep_last": COUNT,
         "early_stopping": NOT_NEGATIVE,
         "threads": NOT_NEGATIVE,
+        "tracker": Names(get_args(TrackerName)),
     },
     s.RewardConfig: {
         "margin": NOT_NEGATIVE,
@@ -173,4 +192,5 @@ VALUES: dict[type, dict[str, Rule]] = {
         "bootstrap": COUNT,
     },
     s.PrepareConfig: {"max_samples": NOT_NEGATIVE},
+    s.PushConfig: {"id": _HUB_ID, "base": _HUB_ID},
 }

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from concordant.core.errors import UserError
 
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's file; a folder that has it is an adapter
+
 
 def named(values: Sequence[str]) -> dict[str, str]:
     """Paths by name from ``["sft=runs/sft/model", …]``, in order. A missing "=" or a repeated name is an error."""
@@ -58,3 +60,12 @@ def without_weight(source: str) -> str:
 def is_reward_function(name: str) -> bool:
     """True for ``module:function``; False for a rule, a folder, a hub id and a model in a package."""
     return ":" in name and not name.startswith(("rule:", "package:")) and not Path(name).exists()
+
+
+def may_train_adapter(rank: int, adapter: str, name: str) -> bool:
+    """Whether a run trains an adapter: a new one, or the one that ``name`` or ``adapter`` leads to.
+
+    A reference of a pipeline (``${sft.run}/adapter``) may lead to one.
+    """
+    config = os.path.join(os.path.expanduser(name), ADAPTER_CONFIG)
+    return rank > 0 or bool(adapter) or "${" in name or os.path.isfile(config)

@@ -191,3 +191,12 @@ class DiagnoseConfig:
     target: str = ""  # run folder, data file or folder, model folder; empty: this machine
     json: bool = False  # findings as JSON on stdout, for scripts
     model: ModelConfig = field(default_factory=ModelConfig)  # name: whose tokenizer looks at data
+
+
+@dataclass(kw_only=True)
+class PushConfig:
+    folder: str = ""  # run folder, policy, reward model or adapter
+    id: str = ""  # OWNER/NAME on the hub
+    base: str = ""  # of an adapter over a local model: the hub id of this model, sent in place of its folder
+    private: bool = False  # a private repository; one that exists and is public is refused
+    dry_run: bool = False  # list what would be sent, and send nothing

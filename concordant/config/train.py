@@ -5,9 +5,9 @@ Some settings follow the method, the model and the data where none is given: see
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from concordant.config.names import Schedule
+from concordant.config.names import Export, Schedule
 
 
 @dataclass(kw_only=True)
@@ -19,7 +19,9 @@ class TrainConfig:
     halve_on_oom: bool = False  # if memory runs out, halve micro_batch_tokens and repeat the step; same gradient
     learning_rate: float = 0.0  # 0 follows the method, the size of the model and LoRA
     schedule: Schedule = "linear"  # how the learning rate falls after the warm-up
+    min_rate_fraction: float = 0.0  # share of the learning rate at which the schedule's fall ends
     warmup_fraction: float = 0.05  # share of the steps in which the learning rate rises
+    warmup_steps: int = 0  # steps in which the learning rate rises; 0: warmup_fraction gives their number
     weight_decay: float = 0.0  # weight decay of AdamW
     beta1: float = 0.9
     beta2: float = 0.95
@@ -31,5 +33,7 @@ class TrainConfig:
     keep_last: int = 2  # number of checkpoints to keep
     early_stopping: int = 0  # stop after so many evaluations without improvement; 0 is off
     keep_best: bool = True  # export the weights of the best evaluation; False exports the last weights
+    export: Export = "auto"  # of LoRA: merged (model/) | adapter (PEFT's) | both; auto: both if the base is on a disk
     threads: int = 0  # CPU threads; 0: PyTorch chooses
     tensorboard: bool = True
+    tracker: list[str] = field(default_factory=list)  # wandb | trackio | mlflow; metrics and config go there too

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
@@ -29,6 +28,7 @@ from concordant.models.load import Policy, load_config, load_policy, load_tokeni
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate
 from concordant.models.peft_config import PeftConfig
 from concordant.models.reward_build import is_encoder_config
+from concordant.models.shareable import read_headers
 from concordant.runs.names import EVENTS, METRICS
 from concordant.runs.read import complaints, findings_of
 
@@ -135,25 +135,6 @@ def _kind(folder: Path) -> tuple[str, str]:
     if is_encoder_config(config):
         return "encoder", f"encoder to start a reward model from, {made_for}"
     return "policy", f"policy, {made_for}"
-
-
-def read_headers(folder: Path) -> dict[str, int]:
-    """Numbers of each tensor in the folder's safetensors, whose headers fit their files. No tensor is read."""
-    sizes: dict[str, int] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 (no mapping)
-                    sizes[key] = int(torch.Size(file.get_slice(key).get_shape()).numel())
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
-    for index in folder.glob("*.safetensors.index.json"):
-        lost = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})) - set(sizes)
-        if lost:
-            raise UserError(f"{index} names {len(lost)} tensors that no file here has: {', '.join(sorted(lost)[:3])}")
-    if not sizes:
-        raise UserError(f"{folder} holds no *.safetensors")
-    return sizes
 
 
 def _reads_both_ways(model: Policy | RewardModel) -> bool:

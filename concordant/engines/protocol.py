@@ -149,7 +149,7 @@ class Role(Protocol):
         ...
 
     def export_bytes(self) -> int:
-        """About how many bytes ``export`` writes."""
+        """About how many bytes the exports of the role write together."""
         ...
 
 
@@ -189,7 +189,20 @@ class Learner(Scorer, Role, Protocol):
         ...
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        """Write the model in plain Hugging Face layout."""
+        """Write the model in plain Hugging Face layout, with adapters merged."""
+        ...
+
+    @property
+    def adapter_base(self) -> str:
+        """The folder or hub id of the base under the trained adapter.
+
+        "" if no adapter is trained, or if its base is on no disk: a built-in model, or a base into which another
+        adapter was merged.
+        """
+        ...
+
+    def export_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
+        """Write the trained adapter in PEFT's layout, for the base that ``adapter_base`` names."""
         ...
 
     # The doctor's preflight uses these before the first step.

@@ -29,12 +29,25 @@ from concordant.kernels.put_on import kernels_of, put_on
 from concordant.kernels.reader import reader_of
 from concordant.models import reward_build
 from concordant.models.backbone import positions
-from concordant.models.export import write_model
+from concordant.models.export import write_adapter, write_model
 from concordant.models.head import Head, lm_logits
 from concordant.models.layout import check_layout, is_causal
-from concordant.models.load import Policy, adapt, base_of_adapter, checkpoint_activations, load_config, load_policy
-from concordant.models.locate import is_adapter, locate
+from concordant.models.load import (
+    Policy,
+    adapt,
+    base_and_adapter,
+    base_name,
+    base_of_adapter,
+    checkpoint_activations,
+    load_config,
+    load_policy,
+    take_template,
+)
+from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate
+from concordant.models.lora import merge_lora_weights
 from concordant.models.lora_layer import still
+from concordant.models.peft_config import PeftConfig
+from concordant.models.peft_files import head_of, is_head, load_adapter
 from concordant.models.traits import ModelTraits
 from concordant.models.tree_attention import Reader, forward_tokens
 from concordant.models.tree_pass import forward_trees
@@ -61,6 +74,7 @@ class RewardModel:
     traits: ModelTraits
     is_encoder: bool
     name: str = ""
+    adapter_base: str = ""  # what a file of its adapter names as the base; "": no adapter, or a base that is on no disk
     temperature: float = 1.0  # a difference of so many reward units is one nat in ``compare``
 
     @property
@@ -127,8 +141,10 @@ class RewardModel:
         if start.lora.rank:
             adapt(made.model, start, seed=seed)
             for name, parameter in made.model.named_parameters():
-                if not name.startswith(f"{made.model.base_model_prefix}.") or "pooler" in name:
+                if is_head(made.model, name) or name.startswith("lm_head."):
                     parameter.requires_grad = True  # no adapter could correct a frozen random head
+            place_of_base, merged = base_and_adapter(start)
+            made.adapter_base = "" if merged else base_name(place_of_base)
         if start.activation_checkpointing:
             checkpoint_activations(made.model)
         place(made.model, start)
@@ -141,7 +157,10 @@ class RewardModel:
         plain = replace(config, lora=LoraConfig(), activation_checkpointing=False)
         if not config.name.startswith("builtin:"):
             found = locate(config.name)
-            if not (isinstance(found, Path) and is_adapter(found)):
+            if isinstance(found, Path) and is_adapter(found):
+                if PeftConfig.read(found / ADAPTER_CONFIG).task_type == "SEQ_CLS":
+                    return cls._continued(found, config.trust_remote_code)
+            else:
                 settings = load_config(found, config.trust_remote_code)
                 if any("ForSequenceClassification" in a for a in settings.architectures or ()):
                     return cls._load(config.name, config.trust_remote_code)
@@ -157,20 +176,33 @@ class RewardModel:
         return cls.from_backbone(load_policy(plain, texts, seed), seed=seed, keep_lm_head=keep_lm_head)
 
     @classmethod
-    def _from_adapter(cls, folder: Path, trust: bool) -> RewardModel:
-        from concordant.models.peft_files import load_adapter
+    def _continued(cls, folder: Path, trust: bool) -> RewardModel:
+        """The reward model of an adapter folder with the adapter merged, ready to be trained further."""
+        made = cls._from_adapter(folder, trust)
+        merge_lora_weights(made.model)
+        made.model.requires_grad_(True)
+        return made
 
+    @classmethod
+    def _from_adapter(cls, folder: Path, trust: bool) -> RewardModel:
         made = cls._from_config(ModelConfig(name=str(base_of_adapter(folder)), trust_remote_code=trust), None, 0, False)
         head = load_adapter(made.model, folder)
         if head is None:
             raise UserError(f'"{folder}" has no reward head: expected a SEQ_CLS adapter with its head')
         made.model.load_state_dict(head, strict=False)
+        take_template(made.tokenizer, folder)
         made.name = str(folder)
         return made
 
     def save(self, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
         """Write a folder for ``AutoModelForSequenceClassification.from_pretrained``, with adapters merged."""
         write_model(Path(folder), self.model, self.tokenizer, card, ("lm_head",), self._kind)
+
+    def save_adapter(self, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
+        """Write the adapter and the head for PEFT, as a SEQ_CLS adapter of ``adapter_base``."""
+        write_adapter(
+            Path(folder), self.model, self.tokenizer, self.adapter_base, card, head_of(self.model), self._kind
+        )
 
     # -- on trees, with gradient ----------------------------------------------------------------
 

@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from concordant.data.chat import ChatEncoder
+from concordant.models.card import CARD, is_hub_id, model_card
 from concordant.models.lora import lora_layers, merged_state_dict
+from concordant.models.peft_files import save_adapter
 from concordant.runs.atomic import whole_folder
-
-FRONT_MATTER = ("base_model", "datasets", "tags", "license", "language")  # keys of the card that the hub reads
 
 
 def write_model(
@@ -35,12 +34,40 @@ def write_model(
     chat template, the default template of this kind is written, so that other tools render a dialogue in the same way.
     """
     state = {name: w for name, w in plain_weights(model).items() if name.split(".")[0] not in leave_out}
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.chat_template = ChatEncoder(tokenizer, kind=kind).template
     with whole_folder(folder) as partial, quiet():
         model.save_pretrained(partial, state_dict=state)
-        tokenizer.save_pretrained(partial)
-        (partial / "README.md").write_text(model_card(folder.name, card or {}), encoding="utf-8")
+        _write_tokenizer(partial, tokenizer, kind)
+        (partial / CARD).write_text(model_card(card or {}), encoding="utf-8")
+
+
+def write_adapter(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    base: str,
+    card: Mapping[str, Any] | None = None,
+    head: Mapping[str, Tensor] | None = None,
+    kind: str = "causal",
+) -> None:
+    """Write the trained adapter in PEFT's layout to ``folder``; old contents are replaced.
+
+    ``base`` is the folder or hub id from which PEFT loads the base. ``head`` is a reward model's head by its plain
+    names; without one the adapter is a policy's. The tokenizer, with its chat template, and the model card lie beside
+    the adapter, as ``write_model`` writes them. The card names no base for the hub unless ``base`` is on it: a model
+    from which a local base was once trained is another base.
+    """
+    about = {**(card or {}), "base_model": base if is_hub_id(base) else ""}
+    about["tags"] = ["lora", *about.get("tags", ())]
+    with whole_folder(folder) as partial, quiet():
+        save_adapter(model, partial, base, "SEQ_CLS" if head else "CAUSAL_LM", head=dict(head or {}))
+        _write_tokenizer(partial, tokenizer, kind)
+        (partial / CARD).write_text(model_card(about, "peft"), encoding="utf-8")
+
+
+def _write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, kind: str) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = ChatEncoder(tokenizer, kind=kind).template
+    tokenizer.save_pretrained(folder)
 
 
 def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -61,28 +88,3 @@ def quiet() -> Iterator[None]:
         hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()
-
-
-def model_card(name: str, card: Mapping[str, Any]) -> str:
-    """The text of README.md: YAML for the hub, then ``description``, then a table for every mapping in ``card``."""
-    front: dict[str, Any] = {"library_name": "transformers"}
-    front |= {key: card[key] for key in FRONT_MATTER if card.get(key)}
-    front["tags"] = ["concordant", *(tag for tag in card.get("tags", ()) if tag != "concordant")]
-    parts = [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---", f"# {name}"]
-    if card.get("description"):
-        parts.append(str(card["description"]))
-    for title, section in card.items():
-        if title in FRONT_MATTER or title == "description":
-            continue
-        heading = title.replace("_", " ").capitalize()
-        if isinstance(section, Mapping):
-            rows = "\n".join(f"| {_cell(key)} | {_cell(value)} |" for key, value in section.items())
-            parts.append(f"## {heading}\n\n| | |\n|---|---|\n{rows}")
-        else:
-            parts.append(f"## {heading}\n\n{section}")
-    return "\n\n".join(parts) + "\n"
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -32,9 +32,11 @@ from concordant.core.errors import UserError
 from concordant.core.recompute import same_context
 from concordant.data.chat import ChatEncoder
 from concordant.models import builtin
-from concordant.models.export import quiet, write_model
+from concordant.models.export import quiet, write_adapter, write_model
 from concordant.models.finite import refuse_not_finite
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate, read_settings
+from concordant.models.lora import adapter_names, apply_lora_to_model, merge_lora_weights
+from concordant.models.peft_files import load_adapter
 from concordant.models.settings_files import read_object, refuse_code
 from concordant.models.traits import ModelTraits, prepare_model
 
@@ -52,6 +54,7 @@ class Policy:
     tokenizer: PreTrainedTokenizerBase
     traits: ModelTraits
     name: str
+    adapter_base: str = ""  # what a file of its adapter names as the base; "": no adapter, or a base that is on no disk
 
 
 def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
@@ -62,24 +65,20 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
     Raises:
         UserError: the model is not a causal language model, or it cannot be read. The message says what was found.
     """
-    name, adapter = config.name or config.adapter, config.adapter if config.name else ""
-    place: Path | str = name
-    if name.startswith("builtin:"):
-        model, tokenizer = builtin.build(name.removeprefix("builtin:"), texts, seed)
+    name = config.name or config.adapter
+    place, adapter = base_and_adapter(config)
+    if isinstance(place, str) and place.startswith("builtin:"):
+        model, tokenizer = builtin.build(place.removeprefix("builtin:"), texts, seed)
     else:
-        place = locate(name)
-        if isinstance(place, Path) and is_adapter(place) and not (place / "config.json").is_file():
-            if adapter:
-                raise UserError(
-                    f'"{place}" is itself an adapter: give its base as --model.name, or leave --model.adapter out'
-                )
-            adapter, place = str(place), base_of_adapter(place)
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
     make_deterministic(model)
     with readable_errors(place):
         traits = prepare_model(model)
-    policy = Policy(model=model, tokenizer=tokenizer, traits=traits, name=name)
     adapt(model, config, adapter, seed)
+    if adapter:
+        take_template(tokenizer, Path(adapter))
+    base = base_name(place) if adapter_names(model) and not config.lora.on_top else ""
+    policy = Policy(model=model, tokenizer=tokenizer, traits=traits, name=name, adapter_base=base)
     if config.activation_checkpointing:
         checkpoint_activations(model)
     return policy
@@ -89,6 +88,32 @@ def save_policy(policy: Policy, folder: Path | str, card: Mapping[str, Any] | No
     """Write a folder that ``AutoModelForCausalLM.from_pretrained`` reads. The written weights have adapters merged."""
     stop_at(policy.model, ChatEncoder(policy.tokenizer).end_ids)
     write_model(Path(folder), policy.model, policy.tokenizer, card)
+
+
+def save_policy_adapter(policy: Policy, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
+    """Write the policy's adapter in PEFT's layout, for the base that ``policy.adapter_base`` names."""
+    write_adapter(Path(folder), policy.model, policy.tokenizer, policy.adapter_base, card)
+
+
+def base_and_adapter(config: ModelConfig) -> tuple[Path | str, str]:
+    """The folder or hub id of the base, and the folder of the adapter on it ("" for none). ``name`` may be either."""
+    name, adapter = config.name or config.adapter, config.adapter if config.name else ""
+    if name.startswith("builtin:"):
+        return name, adapter
+    place = locate(name)
+    if not (isinstance(place, Path) and is_adapter(place) and not (place / "config.json").is_file()):
+        return place, adapter
+    if adapter:
+        raise UserError(f'"{place}" is itself an adapter: give its base as --model.name, or leave --model.adapter out')
+    return base_of_adapter(place), str(place)
+
+
+def base_name(place: Path | str) -> str:
+    """What an adapter's file names as its base, so that PEFT finds it from any folder; "" for a built-in model.
+
+    A built-in model is made anew for every run and is on no disk.
+    """
+    return "" if str(place).startswith("builtin:") else str(place.resolve() if isinstance(place, Path) else place)
 
 
 def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: int = 0) -> None:
@@ -105,15 +130,12 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
                 f'"{adapter}" is an adapter, and training continues with it: leave model.lora.rank 0, or set '
                 "model.lora.on_top true for a new adapter over it"
             )
-        from concordant.models.lora import merge_lora_weights
-        from concordant.models.peft_files import load_adapter
-
-        load_adapter(model, Path(adapter), name="default")
+        head = load_adapter(model, Path(adapter), name="default")
+        if head:
+            raise UserError(f'"{adapter}" is the adapter of a reward model ({", ".join(head)}); expected a policy\'s')
         if lora.on_top:
             merge_lora_weights(model)
     if lora.rank:
-        from concordant.models.lora import apply_lora_to_model
-
         targets = lora.target_modules or None
         apply_lora_to_model(model, targets, r=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=seed)
 
@@ -178,6 +200,19 @@ def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedToke
         raise UserError(
             f'no readable tokenizer in "{place}" ({_first_line(error)}); expected tokenizer.json, tokenizer_config.json'
         ) from error
+
+
+def take_template(tokenizer: PreTrainedTokenizerBase, adapter: Path) -> None:
+    """Give the base's tokenizer the chat template that lies beside the adapter: the adapter was trained with it.
+
+    The tokens stay the base's own, because its embedding has a row for each of them and no others.
+    """
+    file, settings = adapter / "chat_template.jinja", adapter / "tokenizer_config.json"
+    with readable_errors(adapter):
+        if file.is_file():
+            tokenizer.chat_template = file.read_text(encoding="utf-8")
+        elif settings.is_file() and isinstance(template := read_object(settings).get("chat_template"), str):
+            tokenizer.chat_template = template
 
 
 def load_weights(auto_class: Any, place: Path | str, config: PretrainedConfig, trust: bool) -> tuple[Any, set[str]]:

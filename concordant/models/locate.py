@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from concordant.config.specs import ADAPTER_CONFIG
 from concordant.core.errors import UserError, nearest
 from concordant.models.settings_files import read_index, read_objects, refuse_code
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # reading one of these can run any code
-ADAPTER_CONFIG = "adapter_config.json"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -78,7 +78,7 @@ def read_settings(folder: Path, trust_remote_code: bool = False) -> dict[str, An
     settings = files[path.name]
     if not isinstance(settings.get("model_type"), str):
         raise UserError(f'"{path}" names no model_type, so it is not the configuration of a transformers model')
-    _refuse_ways_out(folder)
+    refuse_ways_out(folder)
     _refuse_pickles(folder)
     if not trust_remote_code:
         for name, content in files.items():
@@ -106,7 +106,7 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _refuse_ways_out(folder: Path) -> None:
+def refuse_ways_out(folder: Path) -> None:
     """Refuse symlinks and index files that lead out of the folder. The hub's cache may link to its own blobs."""
     home = folder.resolve()
     allowed = [home] + ([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])

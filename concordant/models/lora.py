@@ -39,6 +39,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer of the backbone
 # Usual names of heads, for models that do not say where their backbone ends.
 HEAD_NAMES = frozenset({"lm_head", "embed_out", "score", "classifier", "qa_outputs", "v_head", "value_head"})
 
@@ -87,29 +88,43 @@ def _matches(path: str, target: str) -> bool:
     return path == target or path.endswith(f".{target}")
 
 
+def _names_of(target_names: Sequence[str] | None) -> list[str]:
+    """The single names; none means every linear layer of the backbone. An item may be ``q_proj,v_proj``.
+
+    Raises:
+        UserError: ``target_names`` is one text instead of a list; ``all-linear`` stands beside other names.
+    """
+    if isinstance(target_names, str) and target_names != ALL_LINEAR:
+        raise UserError(f'target_modules "{target_names}": expected a list of names, such as ["{target_names}"]')
+    items = [target_names] if isinstance(target_names, str) else target_names or ()
+    names = [name.strip() for item in items for name in item.split(",") if name.strip()]
+    if ALL_LINEAR in names and len(names) > 1:
+        raise UserError(f"target_modules {', '.join(names)}: {ALL_LINEAR} already means all; give it alone")
+    return [] if ALL_LINEAR in names else names
+
+
 def find_target_modules(model: nn.Module, target_names: Sequence[str] | None = None) -> list[str]:
     """Paths of the linear layers whose path ends with one of the names, e.g. ``["c_attn"]`` or ``["mlp.c_proj"]``.
 
-    Without names: every ``nn.Linear`` and ``Conv1D`` of the backbone, and so neither the LM head nor the score head.
+    Without names, or with ``all-linear``: every ``nn.Linear`` and ``Conv1D`` of the backbone, and so neither the LM
+    head nor the score head.
 
     Raises:
         UserError: no linear layer has this name; or the layer's weight is tied to another module's weight, which a
             merged update would change as well.
     """
-    layers = adaptable_layers(model)
-    if not target_names:
+    layers, names = adaptable_layers(model), _names_of(target_names)
+    if not names:
         backbone = _backbone(model)
         paths = [path for path, layer in layers.items() if layer in backbone]
         if not paths:
             raise UserError("the model has no nn.Linear or Conv1D to adapt")
         refuse_tied(model, paths)
         return paths
-    if isinstance(target_names, str):
-        raise UserError(f'target_modules "{target_names}": expected a list of names, such as ["{target_names}"]')
-    for target in target_names:
+    for target in names:
         if not any(_matches(path, target) for path in layers):
             raise _no_target(model, target, layers)
-    paths = [path for path in layers if any(_matches(path, target) for target in target_names)]
+    paths = [path for path in layers if any(_matches(path, target) for target in names)]
     refuse_tied(model, paths)
     return paths
 
@@ -144,7 +159,7 @@ def refuse_tied(model: nn.Module, paths: Sequence[str]) -> None:
             raise UserError(f"LoRA cannot adapt {path}: its weight is tied to {shared[0]}, which would change with it")
 
 
-def _not_adapted(model: nn.Module, target_names: Sequence[str] | None) -> list[str]:
+def _not_adapted(model: nn.Module, names: Sequence[str]) -> list[str]:
     backbone, adapted = _backbone(model), set(adaptable_layers(model).values())
     ignored = (nn.Embedding, Adapter)  # an embedding looks up rows of a table and is not a linear layer
     inside = {child for layer in adapted if isinstance(layer, LoRALinear) for child in layer.modules()}
@@ -153,9 +168,7 @@ def _not_adapted(model: nn.Module, target_names: Sequence[str] | None) -> list[s
         if module not in backbone or module in adapted or module in inside or isinstance(module, ignored):
             continue
         weights = [f"{path}.{name}" for name, p in module.named_parameters(recurse=False) if p.ndim >= 2]
-        found += [
-            w for w in weights if not target_names or any(_matches(w, t) or _matches(path, t) for t in target_names)
-        ]
+        found += [w for w in weights if not names or any(_matches(w, t) or _matches(path, t) for t in names)]
     return found
 
 
@@ -207,7 +220,7 @@ def apply_lora_to_model(
     paths = find_target_modules(model, target_modules)
     if name in adapter_names(model):
         raise UserError(f'the model already has an adapter "{name}"; choose another name or remove_adapter it')
-    missed = _not_adapted(model, target_modules)
+    missed = _not_adapted(model, _names_of(target_modules))
     freeze_before_first_adapter(model)
     for path in paths:
         add_adapter_at(model, path, name, r, alpha, dropout, torch_stream(seed, "lora", name, path))

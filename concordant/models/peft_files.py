@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from concordant.config.specs import ADAPTER_CONFIG
 from concordant.core.errors import UserError, unknown_name
 from concordant.models.finite import refuse_not_finite
 from concordant.models.lora import (
@@ -33,7 +34,6 @@ from concordant.models.peft_base import BaseWeights, replaced_weights
 from concordant.models.peft_config import PeftConfig
 from concordant.runs.atomic import write_together
 
-CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 TASK_TYPES = ("CAUSAL_LM", "SEQ_CLS")
 _ROOT = "base_model.model."
@@ -52,6 +52,8 @@ def save_adapter(
     PEFT passes ``base_name`` to ``from_pretrained`` to load the base. ``head`` is a reward model's head, with the keys
     of the plain sequence-classification model (``{"score.weight": (1, H)}``).
 
+    An adapter on a layer of the head, such as an encoder's pooler, is not written: ``head`` holds the merged weight.
+
     Raises:
         UserError: the adapter or the task type is unknown; SEQ_CLS is given without its head, which would be lost.
     """
@@ -61,11 +63,12 @@ def save_adapter(
         raise UserError('a SEQ_CLS adapter is saved with its head: pass head={"score.weight": tensor}')
     prefix = _backbone_prefix(model)
     adapters = {prefix + p: layer.adapter(name) for p, layer in lora_layers(model).items() if name in layer.adapters}
+    adapters = {path: adapter for path, adapter in adapters.items() if f"{path}.weight" not in (head or {})}
     if not adapters:
         raise unknown_name("adapter", name, adapter_names(model))
     tensors = {f"{_ROOT}{path}.{key}.weight": value for path, a in adapters.items() for key, value in _pair(a).items()}
     replaced = {prefix + key: value for key, value in replaced_weights(model).items()}
-    whole = {key.split(".")[0] for key in head or {}} | {key.split(".")[-2] for key in replaced}
+    whole = {_module_to_save(model, key) for key in head or {}} | {key.split(".")[-2] for key in replaced}
     tensors |= {f"{_ROOT}{key}": value for key, value in (replaced | (head or {})).items()}
     stored = {key: value.detach().to("cpu", copy=True).contiguous() for key, value in tensors.items()}
     config = _config_of(adapters, _targets(adapters, model, prefix), base_name, task_type, sorted(whole))
@@ -73,7 +76,7 @@ def save_adapter(
     # The config is written last. So new weights never stand beside the config of an older adapter.
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     weights = safetensors.torch.save(stored, {"format": "pt"})
-    write_together(Path(folder), {WEIGHTS_FILE: weights, CONFIG_FILE: text.encode()})
+    write_together(Path(folder), {WEIGHTS_FILE: weights, ADAPTER_CONFIG: text.encode()})
 
 
 def load_adapter(
@@ -90,7 +93,7 @@ def load_adapter(
             lacks its head; a weight is tied to another; ``name`` is taken.
     """
     folder = Path(folder)
-    config = PeftConfig.read(folder / CONFIG_FILE)
+    config = PeftConfig.read(folder / ADAPTER_CONFIG)
     check_adapter_name(name)
     if name in adapter_names(model):
         raise UserError(f'the model already has an adapter "{name}"; choose another name or remove_adapter it')
@@ -142,6 +145,40 @@ def _targets(adapters: dict[str, Adapter], model: nn.Module, prefix: str) -> lis
     short = {path.rpartition(".")[2] for path in adapters}
     matched = {prefix + path for path in adaptable_layers(model) if path.rpartition(".")[2] in short}
     return sorted(short if matched == set(adapters) else adapters)
+
+
+def _module_to_save(model: nn.Module, key: str) -> str:
+    """The name under ``modules_to_save`` for a head's tensor: its first part, or the one after the backbone's name."""
+    body = f"{model.base_model_prefix}." if isinstance(model, PreTrainedModel) else ""
+    return (key.removeprefix(body) if body else key).split(".")[0]
+
+
+def head_of(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The head of a classifier by its plain names, with the adapters on it merged; see ``is_head``."""
+    layers = lora_layers(model)
+    found: dict[str, Tensor] = {}
+    for name, value in model.named_parameters():
+        path, _, leaf = name.rpartition(".")
+        layer = layers.get(path.removesuffix(".base"))
+        if not is_head(model, name) or "lora_" in leaf:
+            continue
+        weight: Tensor = layer.weight if layer is not None and leaf == "weight" else value
+        found[f"{path.removesuffix('.base')}.{leaf}"] = weight.detach()
+    return found
+
+
+def is_head(model: PreTrainedModel, name: str) -> bool:
+    """Whether a classifier's parameter belongs to its head: outside the backbone, or the backbone's pooler.
+
+    The language-model head that a reward model may have while it is trained is not part of it.
+    """
+    outside = not name.startswith(f"{model.base_model_prefix}.") and not name.startswith("lm_head.")
+    return outside or _is_pooler(name)
+
+
+def _is_pooler(name: str) -> bool:
+    """An encoder's pooler was often never trained, so it belongs to the head although it is in the backbone."""
+    return "pooler" in name.split(".")
 
 
 def _config_of(
@@ -251,5 +288,7 @@ def _check_head(model: nn.Module, head: dict[str, Tensor], config: PeftConfig, f
     output = model.get_output_embeddings()
     output_paths = [path for path, module in model.named_modules() if module is output]
     for key in head:
+        if _is_pooler(key):
+            continue
         if key.startswith(f"{body}.") or any(key.startswith(f"{path}.") for path in output_paths):
             raise UserError(f"{folder} also replaces {key}, a weight of the model itself: only a head can be loaded")

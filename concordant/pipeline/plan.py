@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from concordant.config.names import METHODS
 from concordant.config.no_effect import without_idle
 from concordant.config.parse import Flat, assign, flat_keys, preset_keys, to_mapping, typed
 from concordant.core.errors import UserError, nearest, unknown_name
-from concordant.runs.names import MODEL
+from concordant.runs.names import ADAPTER, MODEL
 from concordant.verbs import VERBS, verb_named
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -43,13 +43,17 @@ class Stage:
     values: Flat  # every key of the verb's config
     needs: tuple[str, ...]  # the stages that it names
     needs_model: tuple[str, ...]  # those of them whose exported model it uses
+    exports: Mapping[str, str] = field(default_factory=dict)  # each stage's main result, a folder in its own folder
 
     def folder(self, output: Path) -> Path:
         return output / self.name
 
     def config(self, output: Path, resume: bool = False) -> Any:
         """The config of the stage, with references replaced by paths under ``output``."""
-        values = {key: _map_text(value, lambda text: _with_paths(text, output)) for key, value in self.values.items()}
+        values = {
+            key: _map_text(value, lambda text: _with_paths(text, output, self.exports))
+            for key, value in self.values.items()
+        }
         values["output"] = str(self.folder(output) / _OUTPUT_FILE.get(self.verb, ""))
         if "resume" in values:
             values["resume"] = "auto" if resume else ""
@@ -99,7 +103,8 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
                     f"{where}: a stage cannot set {key}: it always writes to OUTPUT/{name} and continues there"
                 )
         stages.append(_with_needs(name, verb, values, list(bodies), where))
-    return _in_order(stages, source)
+    exports = {stage.name: ADAPTER if stage.values.get("train.export") == "adapter" else MODEL for stage in stages}
+    return _in_order([replace(stage, exports=exports) for stage in stages], source)
 
 
 def check(stages: Sequence[Stage], output: Path) -> None:
@@ -229,9 +234,9 @@ def _map_text(value: Any, change: Callable[[str], str]) -> Any:
     return [change(item) for item in value] if isinstance(value, list) else value
 
 
-def _with_paths(text: str, output: Path) -> str:
+def _with_paths(text: str, output: Path, exports: Mapping[str, str]) -> str:
     def path(match: re.Match[str]) -> str:
         stage, dot, _ = match[1].partition(".")
-        return str(output / stage if dot else output / stage / MODEL)
+        return str(output / stage if dot else output / stage / exports.get(stage, MODEL))
 
     return _REFERENCE.sub(path, text)

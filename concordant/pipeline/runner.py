@@ -18,7 +18,7 @@ from concordant.pipeline.plan import Stage, check
 from concordant.runs.atomic import temporary_name, write_text
 from concordant.runs.lock import FolderLock
 from concordant.runs.logs import json_line, read_json
-from concordant.runs.names import LOCK, MODEL, PIPELINE, STAGE_RECORD
+from concordant.runs.names import ADAPTER, LOCK, MODEL, PIPELINE, STAGE_RECORD
 from concordant.runs.status import StatusWriter
 from concordant.training.interrupt import late_request
 from concordant.training.progress import Display, current, duration, use
@@ -89,7 +89,7 @@ def _run_stage(
         display.message(f"{stage.name}: unchanged, kept")
         return StageReport(name=stage.name, verb=stage.verb, outcome="kept", seconds=record.seconds, folder=folder)
     for need in stage.needs_model:
-        if not (output / need / MODEL).is_dir():
+        if not (output / need / stage.exports.get(need, MODEL)).is_dir():
             raise UserError(f"stage {stage.name}: stage {need} exports no model; for its folder write ${{{need}.run}}")
     goes_on = record is not None and not record.done and record.fingerprint == now and "resume" in stage.values
     if not goes_on:
@@ -155,8 +155,9 @@ def _clear(folder: Path, record: Record | None) -> None:
 
 
 def _result(wrote: Path | None, folder: Path) -> str:
-    if (folder / MODEL).is_dir():
-        return MODEL
+    for name in (MODEL, ADAPTER):
+        if (folder / name).is_dir():
+            return name
     result = wrote or folder
     inside = result.is_relative_to(folder)
     return str(result.relative_to(folder) if inside else result.resolve())

@@ -93,6 +93,15 @@ def recover(path: Path) -> None:
         _remove(leftover)
 
 
+def discard(path: Path) -> None:
+    """Remove the folder ``path``, whole or not at all."""
+    new, _ = _beside(path)
+    _remove(new)
+    if os.path.lexists(path):
+        os.rename(path, new)  # under this name a kill leaves it to the next ``recover``
+        _remove(new)
+
+
 def _remove(path: Path) -> None:
     """Remove a folder and what is in it; of a link, the link alone."""
     if path.is_symlink():

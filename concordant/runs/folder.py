@@ -14,15 +14,16 @@ from typing import Any
 
 from concordant.config.yaml_io import dump_yaml
 from concordant.core.errors import RunFailed, RunStopped, UserError
-from concordant.runs.atomic import recover, sync, whole_folder, write_text
+from concordant.runs.atomic import discard, recover, sync, whole_folder, write_text
 from concordant.runs.inputs import Inputs, refused, rounded
 from concordant.runs.lock import FolderLock
 from concordant.runs.logs import json_line
-from concordant.runs.names import CHECKPOINTS, CONFIG, EVENTS, METRICS, MODEL, SAMPLES, TENSORBOARD
+from concordant.runs.names import ADAPTER, CHECKPOINTS, CONFIG, EVENTS, METRICS, MODEL, SAMPLES, TENSORBOARD
 from concordant.runs.status import StatusWriter
 
 _LOGS = (METRICS, SAMPLES, EVENTS)
-_RESULTS = (MODEL, CHECKPOINTS, TENSORBOARD)
+_EXPORTS = (MODEL, ADAPTER)
+_RESULTS = (*_EXPORTS, CHECKPOINTS, TENSORBOARD)
 
 
 class RunFolder:
@@ -48,7 +49,8 @@ class RunFolder:
             self.close()
             way_out = "continue it with --resume auto, remove it, or choose another --output"
             raise UserError(f"{self.path} already holds a run; {way_out}")
-        recover(self.model)
+        for name in _EXPORTS:
+            recover(self.path / name)
         self.status = StatusWriter(self.path)
 
     @property
@@ -138,6 +140,11 @@ class RunFolder:
         with whole_folder(self.path / name) as new:
             write(new)
         return self.path / name
+
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Remove the published folders ``names``, which this end of the run does not write again."""
+        for name in names:
+            discard(self.path / name)
 
     def close(self) -> None:
         """Unlock the folder. A run that calls this without leaving its ``with`` block is later reported as died."""

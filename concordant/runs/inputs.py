@@ -17,8 +17,11 @@ DATA = "data"  # stands for the records themselves; other keys say where the rec
 # Keys that change no number of the run.
 HARMLESS = {
     "output", "resume", "train.log_every", "train.save_every", "train.save_minutes", "train.keep_last",
-    "train.tensorboard",
+    "train.tensorboard", "train.tracker",
 }  # fmt: skip
+# Keys that change no number, only which results are written. A run may be resumed with others; a pipeline's stage is
+# run again, because the stages after it may need what it did not write.
+RESULTS = {"train.export"}
 # Keys that only change how sums are rounded: the mathematics is the same, but the last bits may differ.
 ROUNDING = {
     "packing", "sampling.slots", "evaluation_slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
@@ -87,7 +90,7 @@ class Inputs:
 def refused(before: Inputs, now: Inputs) -> list[str]:
     """The changes that make it a different run, one line each: ``key: old -> new``."""
     moved = before.contents.get(DATA) != now.contents.get(DATA)
-    keys = [key for key in {**before.settings, **now.settings} if key not in HARMLESS | ROUNDING]
+    keys = [key for key in {**before.settings, **now.settings} if key not in HARMLESS | RESULTS | ROUNDING]
     lines = []
     for key in keys:
         old, new = _compared(before, key), _compared(now, key)

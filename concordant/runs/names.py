@@ -16,7 +16,9 @@ STATUS = "status.json"
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+ADAPTER = "adapter"
 TENSORBOARD = "tensorboard"
+TRACKERS = "trackers.json"
 BAD_BATCH = "bad_batch"
 RESULT = "result.json"
 REWARD_SUMMARY = "reward_model.json"
@@ -34,9 +36,11 @@ CONTENTS: Mapping[str, str] = {
     STATUS: "what the run is doing: state, step and total, start time, process, and how it ended",
     LOCK: "the process that writes the folder, as long as it does",
     f"{CHECKPOINTS}/": "`step-000100/` …: a folder for each role, `loop.json` with numbers, a manifest of hashes",
-    f"{MODEL}/": "the result, in plain Hugging Face layout",
+    f"{MODEL}/": "the result, in plain Hugging Face layout; adapters are merged into its weights",
+    f"{ADAPTER}/": "of a [LoRA](lora.md) run: the adapter alone, in PEFT's layout (`--train.export` chooses)",
     RESULT: "which step `model/` has and why, the number and a hash of the records, and versions of libraries",
     f"{TENSORBOARD}/": "the same metrics for TensorBoard (`--train.tensorboard=false` turns it off)",
+    TRACKERS: "the ids of the run in the [trackers](cli.md#trackers) of `train.tracker`, so that a resume continues it",
     f"{BAD_BATCH}/": "the last batch of a run that ended because loss or gradient was not finite",
     REWARD_SUMMARY: "of `reward`: accuracy, calibration and spread of the scores on held-out pairs",
     INPUTS: "of `best-of-n`: the settings and data on which the answers depend",

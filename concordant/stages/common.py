@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -45,6 +45,7 @@ from concordant.runs.inputs import Inputs
 from concordant.training.defaults import Start, settle, steps_needed
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
+from concordant.training.trackers import check_installed
 
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=RunConfig)
@@ -157,17 +158,6 @@ def prompts_of(pairs: Sequence[Pair]) -> list[Prompt]:
     return [Prompt(messages, tools=tools[messages]) for messages in dict.fromkeys(p.prompt for p in pairs)]
 
 
-def card_of(config: RunConfig, verb: str) -> dict[str, Any]:
-    """The facts for the model card: the model's origin and its training."""
-    return {
-        "base_model": config.model.name,
-        "datasets": [config.data.path],
-        "tags": [verb],
-        "description": f"Trained by `concordant {verb}`. `config.yaml` in the run folder repeats the run.",
-        "training": {"verb": verb, "seed": config.seed, **asdict(config.train)},
-    }
-
-
 def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: Subject) -> Path:
     """Run the training loop, with the doctor's preflight before it and the doctor's rules during it."""
     preflight = [Preflight(config, subject)] if config.doctor.preflight else []
@@ -198,6 +188,11 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
         f"{start.method}: {steps} steps of {train.batch_size}, {steps * train.batch_size / start.examples:.1f} passes "
         f"over {start.examples:,}, rate {train.learning_rate:.2g}"
     )
+    if train.warmup_steps > steps:
+        raise UserError(
+            f"train.warmup_steps={train.warmup_steps}: the run has {steps} steps and would never reach its learning "
+            "rate; give fewer, or train longer"
+        )
     if steps < needed / 3:
         message(f"{start.method}: {needed} steps are usually needed; raise train.epochs, or lower train.batch_size")
     if train == config.train:
@@ -227,6 +222,8 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
 
 def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     """The locked run folder, with the resolved config in it."""
+    if isinstance(config, RunConfig):
+        check_installed(config.train.tracker)
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")
     try:
         folder.set_config(to_mapping(verb, config))

@@ -20,6 +20,7 @@ from concordant.doctor.preflight import Subject
 from concordant.engines import roles
 from concordant.engines.protocol import Scorer
 from concordant.stages import common
+from concordant.stages.cards import card_of
 
 
 @checked
@@ -48,7 +49,7 @@ def dpo(config: DPOConfig) -> Path:
             Course(
                 config=config.train,
                 seed=config.seed,
-                card=common.card_of(config, "dpo"),
+                card=card_of(config, "dpo", loaded),
                 end_ids=encoder.end_ids,
                 pairs=True,
             ),

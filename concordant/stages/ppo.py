@@ -16,6 +16,7 @@ from concordant.engines import roles
 from concordant.engines.protocol import Learner
 from concordant.models.load import Policy
 from concordant.stages import common
+from concordant.stages.cards import card_of
 from concordant.stages.rewarding import Rewards, handling_of
 
 
@@ -50,7 +51,7 @@ def ppo(config: PPOConfig) -> Path:
             reward_range=rewards.range,
             probe=common.probe_of(config, actor, reference, sampler, loaded.test, config.sampling, rewards.reward),
         )
-        algorithm = PPO(config, players, loaded.train, common.card_of(config, "ppo"))
+        algorithm = PPO(config, players, loaded.train, card_of(config, "ppo", loaded))
         return common.train(algorithm, config, folder, Subject(loaded, encoder))
 
 

@@ -32,6 +32,7 @@ from concordant.runs.logs import json_lines
 from concordant.runs.names import REWARD_SUMMARY
 from concordant.runs.writable import check_file
 from concordant.stages import common
+from concordant.stages.cards import add_results, card_of
 
 
 @checked
@@ -65,7 +66,7 @@ def reward(config: RewardConfig) -> Path:
                 seed=config.seed,
                 metric="eval/bradley_terry",
                 role="reward",
-                card=common.card_of(config, "reward"),
+                card=card_of(config, "reward", loaded),
                 end_ids=encoder.end_ids,
                 pairs=True,
             ),
@@ -76,8 +77,9 @@ def reward(config: RewardConfig) -> Path:
         if heldout.trees:
             summary = measure_on_heldout(learner, heldout.trees, [loaded.test[i] for i in heldout.record])
             write_text(folder.path / REWARD_SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
-            pairs = f"{summary.pairs:,} pair{'' if summary.pairs == 1 else 's'}"
-            common.message(f"held-out accuracy {with_sentence(summary.accuracy)} on {pairs}")
+            accuracy = with_sentence(summary.accuracy)
+            add_results(folder.path, "Held-out pairs", {"accuracy": accuracy, "pairs": f"{summary.pairs:,}"})
+            common.message(f"held-out accuracy {accuracy} on {summary.pairs:,} pair{'' if summary.pairs == 1 else 's'}")
         return done
 
 

@@ -14,6 +14,7 @@ from concordant.data.records import Demonstration
 from concordant.doctor.preflight import Subject
 from concordant.engines import roles
 from concordant.stages import common
+from concordant.stages.cards import card_of
 
 
 @checked
@@ -38,7 +39,7 @@ def sft(config: SFTConfig) -> Path:
             Course(
                 config=config.train,
                 seed=config.seed,
-                card=common.card_of(config, "sft"),
+                card=card_of(config, "sft", loaded),
                 end_ids=encoder.end_ids,
                 finish=algorithm.finish,
             ),

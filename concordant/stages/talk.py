@@ -18,6 +18,7 @@ from concordant.data.convert import prompt_of
 from concordant.data.records import Message, Prompt
 from concordant.data.template import prints_today, set_arguments
 from concordant.engines import roles
+from concordant.models.card import origin_of, short
 from concordant.models.load import load_policy, save_policy
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
@@ -125,6 +126,12 @@ def merge(config: MergeConfig) -> Path:
     if output.is_dir() and any(output.iterdir()) and not (output / "config.json").is_file():
         raise UserError(f"{output} holds something else than a model, which would be replaced; give another --output")
     policy = load_policy(config.model)
-    save_policy(policy, Path(config.output), {"base_model": config.model.name, "tags": ["merged"]})
+    card = {
+        "title": f"{short(config.model.name)} with the adapter {short(config.model.adapter)} merged",
+        "base_model": origin_of(config.model.name),
+        "tags": ["merged"],
+        "description": "A causal language model. The adapter is merged into its weights by `concordant merge`.",
+    }
+    save_policy(policy, Path(config.output), card)
     common.message(f"merged model in {config.output}")
     return Path(config.output)

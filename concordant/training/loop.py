@@ -20,15 +20,17 @@ from concordant.engines.protocol import Role
 from concordant.engines.state_files import write_state
 from concordant.runs.folder import RunFolder
 from concordant.runs.inputs import Inputs
-from concordant.runs.names import BAD_BATCH, MODEL
+from concordant.runs.names import BAD_BATCH
 from concordant.training import checkpoint
 from concordant.training.environment import environment
+from concordant.training.exports import Write, publish, results_at
 from concordant.training.interrupt import StopRequest
 from concordant.training.progress import Display, current
 from concordant.training.result import LoopResult, write_result
 from concordant.training.saver import Saver
 from concordant.training.schedule import learning_rate
-from concordant.training.writers import TensorBoard, Trackers
+from concordant.training.trackers import makers_of
+from concordant.training.writers import Trackers
 
 _LESS_MEMORY = "lower train.micro_batch_tokens, sampling.slots or train.batch_size"
 TRAIN_SAMPLES_EVERY = 20  # steps between logged training samples, so that samples.jsonl of a long run stays small
@@ -71,8 +73,9 @@ class Algorithm(Protocol):
         """Rows for samples.jsonl with answers that the last step sampled and learnt from; empty if it sampled none."""
         ...
 
-    def export(self, folder: Path) -> None:
-        """Write the result into ``folder``, which exists and is empty."""
+    @property
+    def exports(self) -> Mapping[str, Write]:
+        """The results by their folder in the run folder, each with the function that writes it; the main one last."""
         ...
 
     def last_batch(self) -> dict[str, Any]:
@@ -116,7 +119,7 @@ class LoopState:
 def run_loop(
     algorithm: Algorithm, config: TrainConfig, folder: RunFolder, seed: int, callbacks: Sequence[Callback] = ()
 ) -> LoopResult:
-    """Train to the end, then export the best or the last weights to ``folder/model``.
+    """Train to the end, then export the best or the last weights into ``folder``.
 
     Raises:
         RunStopped: a signal asked the run to stop; a checkpoint has been saved.
@@ -162,8 +165,7 @@ class _Loop:
         if self.folder.resume:
             self._resume()
             self.folder.write_config()
-        makers = {"TensorBoard": lambda: TensorBoard(self.folder.tensorboard, self.state.step + 1)}
-        trackers = Trackers(makers if self.config.tensorboard else {}, self.display.message)
+        trackers = Trackers(makers_of(self.config, self.folder, self.state.step + 1), self.display.message)
         for callback in self.callbacks:
             callback.start(self.algorithm, self.folder)
         self.folder.status.update("training", self.state.step, self.total)
@@ -183,7 +185,7 @@ class _Loop:
                 if self.saver.is_on:  # a later --resume then finds the run complete and can export again
                     self._save_or_say()
         finally:
-            trackers.close()
+            trackers.close(self._finished)
         return self._finish(metrics)
 
     @property
@@ -306,7 +308,7 @@ class _Loop:
             self.display.message(self._where(f"kept the weights of step {state.kept_step}, the best evaluation"))
         result = LoopResult(
             steps=state.step,
-            model=self._export(),
+            model=self._export(exported),
             exported_step=exported,
             best_step=state.best_step,
             best_value=state.best_value,
@@ -320,10 +322,11 @@ class _Loop:
             callback.end(result)
         return result
 
-    def _export(self) -> Path:
+    def _export(self, step: int) -> Path:
         try:
             with self.folder.status.during("saving"):
-                return self.folder.publish(MODEL, self.algorithm.export)
+                results = results_at(self.folder.path, step, self.total)
+                return publish(self.folder, self.algorithm.exports, results)
         except (OSError, SafetensorError) as problem:  # safetensors raises SafetensorError when the disk is full
             way_out = "make room" + (", then --resume auto writes it" if self.saver.has(self.state.step) else "")
             raise RunFailed(self._where(f"the model could not be written ({problem}); {way_out}")) from None

@@ -16,7 +16,7 @@ from concordant.runs.names import RESULT, ResultFile
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopResult:
     steps: int  # steps taken, including those before a resume
-    model: Path  # the folder of the exported model
+    model: Path  # the folder of the exported model; of the adapter if only the adapter is exported
     exported_step: int  # step of the exported weights: with keep_best that of the best evaluation, else the last
     best_step: int | None  # step of the best evaluation; None without held-out data
     best_value: float | None  # the best value of the metric that chooses the best weights

@@ -18,13 +18,15 @@ SCHEDULES: dict[Schedule, Callable[[float], float]] = {
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
     """The learning rate of step ``step``, counted from 0, of ``total_steps``.
 
-    In the first ``warmup = ceil(warmup_fraction · total_steps)`` steps the rate rises in equal parts. Step 0 already
-    has one part, and the last warm-up step has the full rate. Without warm-up, step 0 has the full rate. Then the rate
-    falls with the share of steps left. It would reach 0 one step after the last step, so that no step has a rate of 0.
+    In the first ``warmup`` steps, ``warmup_steps`` or else ``ceil(warmup_fraction · total_steps)``, the rate rises in
+    equal parts. Step 0 already has one part, and the last warm-up step has the full rate. Without warm-up, step 0 has
+    the full rate. Then the rate falls with the share of steps left, to ``min_rate_fraction`` of the full rate. It would
+    reach this end one step after the last step, so that no step has a rate of 0.
     """
-    warmup = math.ceil(config.warmup_fraction * total_steps)
+    warmup = config.warmup_steps or math.ceil(config.warmup_fraction * total_steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     start = warmup - 1 if warmup else 0  # the step with the full rate
     progress = (step - start) / (total_steps - start)
-    return config.learning_rate * SCHEDULES[config.schedule](progress)
+    least = config.min_rate_fraction
+    return config.learning_rate * (least + (1.0 - least) * SCHEDULES[config.schedule](progress))

@@ -12,7 +12,9 @@ from typing import Protocol
 class Tracker(Protocol):
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, done: bool = True) -> None:
+        """End the record. ``done``: the run has come to its end; otherwise it failed or may be resumed."""
+        ...
 
 
 class TensorBoard:
@@ -27,7 +29,7 @@ class TensorBoard:
             if name != "step" and math.isfinite(value):
                 self._writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, done: bool = True) -> None:
         self._writer.close()
 
 
@@ -44,9 +46,9 @@ class Trackers:
         for name, tracker in list(self._active.items()):
             self._guard(name, lambda tracker=tracker: tracker.log(step, metrics))  # type: ignore[misc]
 
-    def close(self) -> None:
+    def close(self, done: bool = True) -> None:
         for name, tracker in list(self._active.items()):
-            self._guard(name, tracker.close)
+            self._guard(name, lambda tracker=tracker: tracker.close(done))  # type: ignore[misc]
 
     def _guard(self, name: str, action: Callable[[], None]) -> None:
         try:

@@ -21,6 +21,7 @@ from concordant.config.stages import (
     MergeConfig,
     PPOConfig,
     PrepareConfig,
+    PushConfig,
     RewardConfig,
     ScoreConfig,
     SFTConfig,
@@ -35,6 +36,8 @@ GOOD = {
     "model.adapter": "a",
     "reward": ["r"],
     "policies": ["a=b"],
+    "folder": "runs/x",
+    "id": "owner/name",
 }
 
 
@@ -95,6 +98,10 @@ def test_defaults_are_valid_once_what_is_needed_is_there(verb):
         (PPOConfig, "aggregation", "mean", "aggregation: expected one of token-mean"),
         (EvaluateConfig, "runs", ["x"], 'runs: "x" is not NAME=PATH'),
         (BestOfNConfig, "split", "dev", "split: expected one of train, test"),
+        (SFTConfig, "train.min_rate_fraction", 1.0, r"min_rate_fraction: expected a number in \[0, 1\)"),
+        (SFTConfig, "train.tracker", ["wanb"], '"wanb" is none of them. Did you mean "wandb"'),
+        (SFTConfig, "train.tracker", ["wandb", "wandb"], '"wandb" is given twice'),
+        (PushConfig, "id", "name", "id: expected OWNER/NAME"),
     ],
 )
 def test_out_of_range(config_class, key, value, message):
@@ -248,6 +255,9 @@ CRITIC = {"critic.name": "m"}
         ),
         (SFTConfig, {"data.test_path": "t", "data.test_fraction": 0.5}, "data.test_fraction=0.5 would do nothing"),
         (SFTConfig, {"train.save_minutes": 0.0, "train.keep_last": 5}, "train.keep_last=5 would do nothing"),
+        (SFTConfig, {"train.export": "adapter"}, 'train.export="adapter" would do nothing: no adapter is trained'),
+        (SFTConfig, {"train.warmup_steps": 5, "train.warmup_fraction": 0.1}, "give only one of the two"),
+        (SFTConfig, {"train.schedule": "constant", "train.min_rate_fraction": 0.1}, "constant never falls"),
         (PPOConfig, {"critic.precision": "bf16"}, 'critic.precision="bf16" would do nothing: without critic.name'),
         (PPOConfig, {"critic.lora.rank": 4}, "critic.lora.rank=4 would do nothing: without critic.name"),
         (PPOConfig, {"critic.adapter": "a"}, "critic.adapter=.* would do nothing: without critic.name"),

@@ -50,7 +50,11 @@ class Scripted:
     def export_bytes(self):
         return 4
 
-    def export(self, folder):
+    @property
+    def exports(self):
+        return {"model": self._export}
+
+    def _export(self, folder, results):
         (folder / "model.json").write_text("{}")
 
     def save(self, folder):

@@ -14,15 +14,14 @@ import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
-import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import Layout
 from concordant.data.tokenizer import train_tokenizer
-from concordant.models.export import model_card, whole_folder
-from concordant.models.load import Policy, load_policy, save_policy, stop_at
+from concordant.models.export import whole_folder
+from concordant.models.load import Policy, load_policy, save_policy, save_policy_adapter, stop_at
 from concordant.models.locate import locate
 from concordant.models.lora import lora_layers
 from concordant.models.peft_files import save_adapter
@@ -168,6 +167,18 @@ def test_lora_trains_the_adapter_alone_and_exports_merged(saved: Path, tmp_path:
     wanted = policy.model(IDS).logits
     assert not torch.allclose(wanted, load(saved).model(IDS).logits, atol=1e-3)
     torch.testing.assert_close(merged(IDS).logits, wanted, atol=5e-5, rtol=0)
+
+
+def test_an_adapter_names_a_base_that_is_found_from_any_folder(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(saved.parent)
+    policy = load_policy(ModelConfig(name=saved.name, lora=LoraConfig(rank=2)))
+    assert policy.adapter_base == str(saved.resolve())
+    save_policy_adapter(policy, tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+    assert load_policy(ModelConfig(name="adapter")).adapter_base == policy.adapter_base
+    assert load(saved).adapter_base == ""  # no adapter
 
 
 def test_an_adapter_folder_loads_its_base(saved: Path, tmp_path: Path) -> None:
@@ -355,19 +366,6 @@ def test_a_kill_between_the_renames_loses_nothing(tiny: Policy, folder: Path, mo
     with pytest.raises(OSError, match="full"), whole_folder(folder):
         raise OSError("full")
     assert (folder / "model.safetensors").read_bytes() == before
-
-
-def test_the_model_card_has_what_the_hub_reads() -> None:
-    card = {"base_model": "org/base", "datasets": ["org/data"], "tags": ["dpo"], "how_it_was_trained": {"beta": 0.1}}
-    text = model_card("mine", card | {"metrics": {"win | rate": 0.751234}, "description": "Kind."})
-    front = yaml.safe_load(text.split("---")[1])
-    assert front == {
-        "library_name": "transformers",
-        "base_model": "org/base",
-        "datasets": ["org/data"],
-        "tags": ["concordant", "dpo"],
-    }
-    assert "Kind." in text and "## How it was trained" in text and "| win \\| rate | 0.7512 |" in text
 
 
 # -- what is refused ------------------------------------------------------------------------------

@@ -118,6 +118,17 @@ def test_without_names_every_linear_layer_but_the_head_is_adapted() -> None:
     assert len(find_target_modules(gpt2())) == 2 * 4
 
 
+@pytest.mark.parametrize("names", ["all-linear", ["all-linear"]])
+def test_all_linear_is_every_linear_layer_of_the_backbone(names: str | list[str]) -> None:
+    assert find_target_modules(gpt2(), names) == find_target_modules(gpt2())
+
+
+def test_names_may_be_given_in_one_text_with_commas() -> None:
+    assert find_target_modules(gpt2(), ["c_attn, mlp.c_proj"]) == find_target_modules(gpt2(), ["c_attn", "mlp.c_proj"])
+    report = apply_lora_to_model(gpt2(), ["c_attn,mlp.c_proj"])
+    assert (len(report.modules), report.not_adapted) == (4, [])
+
+
 def test_heads_beside_a_backbone_are_left_alone() -> None:
     model = nn.ModuleDict({"backbone": llama().model, "reward_head": nn.Linear(16, 1)})
     assert all(path.startswith("backbone.") for path in find_target_modules(model))
@@ -132,6 +143,7 @@ def test_heads_beside_a_backbone_are_left_alone() -> None:
         (["wte"], "transformer.wte is of type Embedding and not a linear layer"),
         (["lm_head"], "its weight is tied to transformer.wte.weight"),
         ("c_attn", 'expected a list of names, such as ["c_attn"]'),
+        (["all-linear", "c_attn"], "all-linear already means all; give it alone"),
     ],
 )
 def test_a_wrong_target_is_named(names: list[str], message: str) -> None:

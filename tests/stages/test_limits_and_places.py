@@ -17,6 +17,7 @@ from concordant.config.stages import (
     PPOConfig,
     PrepareConfig,
     ScoreConfig,
+    SFTConfig,
 )
 from concordant.core.errors import UserError
 from concordant.models.load import save_policy
@@ -135,3 +136,16 @@ def test_the_folder_of_a_result_is_made(world, tmp_path):
     sampling = SamplingConfig(max_new_tokens=2)
     concordant.generate(GenerateConfig(model=model(world), prompt="hi", output=str(out), sampling=sampling))
     assert [path.name for path in out.parent.iterdir()] == ["g.jsonl"]
+
+
+# -- the learning rate ----------------------------------------------------------------------------
+
+
+def test_a_warm_up_that_the_run_would_not_outlast_is_refused(world, tmp_path):
+    config = SFTConfig(output=str(tmp_path / "run"), data=data(world, "pairs"), model=model(world))
+    config.train = train(max_steps=2, warmup_steps=3)
+    with pytest.raises(UserError, match="train.warmup_steps=3: the run has 2 steps and would never reach its learning"):
+        concordant.sft(config)
+    config.train.warmup_steps, config.output = 2, str(tmp_path / "short")
+    rates = [row["learning_rate"] for row in metrics_of(concordant.sft(config))]
+    assert rates == [rates[1] / 2, rates[1]]

@@ -26,7 +26,7 @@ class Heavy(Walk):
         self.weight = self.weight + learning_rate * self.momentum
         return {"loss": 0.0}
 
-    def export(self, folder):
+    def _export(self, folder, results):
         (folder / "weight").write_bytes(self.weight.numpy().tobytes())
 
 

@@ -80,7 +80,11 @@ class Walk:
     def export_bytes(self):
         return 4 * (self.weight.numel() + self.momentum.numel())
 
-    def export(self, folder):
+    @property
+    def exports(self):
+        return {"model": self._export}
+
+    def _export(self, folder, results):
         (folder / "weight.json").write_text(json.dumps(self.weight.tolist()))
 
     def last_batch(self):
@@ -397,7 +401,7 @@ def test_the_status_says_what_the_loop_is_doing(tmp_path):
 
         setattr(walk, name, looking)
 
-    for name in ("step", "evaluate", "numbers", "export"):
+    for name in ("step", "evaluate", "numbers", "_export"):
         look(name)
     with RunFolder(tmp_path) as folder:
         folder.set_config({"verb": "sft"})
@@ -408,7 +412,7 @@ def test_the_status_says_what_the_loop_is_doing(tmp_path):
         training,
         ("evaluate", "running", "evaluating", 2),
         ("numbers", "running", "training", 2),
-        ("export", "running", "saving", 2),
+        ("_export", "running", "saving", 2),
     ]
     found = read_status(tmp_path)
     assert (found.life, found.status.step) == ("finished", 2)

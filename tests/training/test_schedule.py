@@ -29,6 +29,26 @@ def test_constant_stays():
     assert rates("constant", 4, 0.5) == [4.0, 8.0, 8.0, 8.0]
 
 
+def test_warmup_in_steps_is_the_warmup_of_its_share():
+    by_steps = TrainConfig(learning_rate=8.0, warmup_steps=2)
+    assert [learning_rate(by_steps, step, 8) for step in range(8)] == rates("linear", 8, 0.25)
+
+
+def test_the_rate_falls_to_its_share():
+    # from 8 to a quarter, 2, in four equal parts of 1.5; the end would be reached at step 4
+    config = TrainConfig(learning_rate=8.0, warmup_fraction=0.0, min_rate_fraction=0.25)
+    assert [learning_rate(config, step, 4) for step in range(4)] == [8.0, 6.5, 5.0, 3.5]
+    config.schedule = "cosine"
+    assert learning_rate(config, 2, 4) == pytest.approx(5.0)  # half-way between 8 and 2
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_without_a_least_rate_the_bits_are_those_of_the_plain_formula(schedule):
+    config = TrainConfig(learning_rate=3.7e-4, schedule=schedule, warmup_fraction=0.0)
+    for step in range(997):
+        assert learning_rate(config, step, 997) == 3.7e-4 * SCHEDULES[schedule](step / 997)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.3, 1.0])
 @pytest.mark.parametrize("total", [1, 2, 7, 100])

@@ -14,7 +14,7 @@ class Broken:
             raise ConnectionError("tracker is down")
         self.logged.append(step)
 
-    def close(self):
+    def close(self, done=True):
         raise AssertionError("a dropped tracker is not called again")
 
 
@@ -30,7 +30,7 @@ def test_a_tracker_that_fails_is_dropped_with_one_message():
 
 def test_a_tracker_that_cannot_start_does_not_stop_the_others():
     class Good(Broken):
-        def close(self):
+        def close(self, done=True):
             self.logged.append("closed")
 
     said, good = [], Good(fail_at=99)

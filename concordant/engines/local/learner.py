@@ -34,6 +34,7 @@ from concordant.models.tree_pass import forward_trees
 
 MICRO_BATCH_TOKENS = 8192  # tokens of a pass with gradient, if the config gives no number
 CPU_GRADIENT_TOKENS = 1536  # the same on a CPU, where larger passes need more memory and are hardly faster
+CHECKPOINT_ADAPTER = "adapter"  # the folder inside a role's folder of a checkpoint, in PEFT's layout
 ADAM_MOMENTS = 2  # numbers that AdamW keeps for each weight
 _FORWARD_FACTOR = 4  # a pass without gradient keeps no activations, so it may have so many times more tokens
 
@@ -224,6 +225,8 @@ class LocalLearner(LocalScorer):
         weights = {name: p.detach() for name, p in self._trained().items()}
         counts = {"version": self.version, "halvings": self.halvings}
         write_state(folder, counts | {"weights": weights, "optimizer": self.optimizer.state_dict(), "kept": self._kept})
+        if self.adapter_base:  # for people who want to try the run at this step; ``load`` does not read it
+            self.network.save_adapter(folder / CHECKPOINT_ADAPTER)
 
     def load(self, folder: Path) -> None:
         state = read_state(folder)
@@ -250,13 +253,20 @@ class LocalLearner(LocalScorer):
 
     def checkpoint_bytes(self, with_kept: bool) -> int:
         weights = sum(p.numel() * p.element_size() for p in self.parameters)
-        return weights * (1 + ADAM_MOMENTS + with_kept)
+        return weights * (1 + ADAM_MOMENTS + with_kept + bool(self.adapter_base))
 
     def export_bytes(self) -> int:
         return sum(p.numel() * p.element_size() for p in self.network.parameters())
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         self.network.save(folder, dict(card or {}))
+
+    @property
+    def adapter_base(self) -> str:
+        return self.network.adapter_base
+
+    def export_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
+        self.network.save_adapter(folder, card or {})
 
     # -- for the doctor's preflight -------------------------------------------------------------
 

@@ -17,8 +17,9 @@ from concordant.core.objective import BranchOutputs, Outputs
 from concordant.core.trees import ROW_TOKENS, Layout, PromptTree, TreeBatch, micro_batches
 from concordant.engines.reward_model import RewardModel
 from concordant.kernels.reader import reader_of
+from concordant.models import peft_files
 from concordant.models.head import lm_logits
-from concordant.models.load import Policy, save_policy
+from concordant.models.load import Policy, save_policy, save_policy_adapter
 from concordant.models.lora import active_adapter, adapter_names, copy_adapter
 from concordant.models.scalar_head import Critic
 from concordant.models.tree_attention import Reader
@@ -69,6 +70,15 @@ class Network(nn.Module, ABC):
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
         raise TypeError(f"{type(self).__name__} has no folder layout of its own")
+
+    @property
+    def adapter_base(self) -> str:
+        """The folder or hub id of the base under the trained adapter; "" without an adapter or such a base."""
+        return ""
+
+    def save_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
+        """Write the trained adapter in PEFT's layout. Without a card: only its weights and its config."""
+        raise TypeError(f"{type(self).__name__} has no adapter of its own")
 
 
 class PolicyNetwork(Network):
@@ -133,6 +143,16 @@ class PolicyNetwork(Network):
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
         save_policy(self.policy, folder, dict(card))
 
+    @property
+    def adapter_base(self) -> str:
+        return self.policy.adapter_base
+
+    def save_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
+        if card is None:
+            peft_files.save_adapter(self.model, folder, self.adapter_base)
+        else:
+            save_policy_adapter(self.policy, folder, card)
+
 
 class CriticNetwork(Network):
     """A backbone of its own and a head that predicts, before every response token, the reward still to come."""
@@ -183,3 +203,14 @@ class RewardNetwork(Network):
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
         self.reward_model.save(folder, card)
+
+    @property
+    def adapter_base(self) -> str:
+        return self.reward_model.adapter_base
+
+    def save_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
+        if card is None:
+            head = peft_files.head_of(self.model)
+            peft_files.save_adapter(self.model, folder, self.adapter_base, "SEQ_CLS", head=head)
+        else:
+            self.reward_model.save_adapter(folder, card)
