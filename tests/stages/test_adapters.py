@@ -113,8 +113,9 @@ def test_the_cards_say_what_it_is_and_name_no_folder_of_this_machine(dpo, reward
     assert "\n# base, trained by DPO on builtin:toytalk\n" in (dpo / MODEL / "README.md").read_text()
     card = (reward / MODEL / "README.md").read_text()
     assert "\n# Reward model from base, trained on builtin:toytalk\n" in card
-    accuracy = json.loads((reward / "reward_model.json").read_text())["accuracy"]
-    assert f"## Held-out pairs\n\n| | |\n|---|---|\n| accuracy | {accuracy:.3f} |" in card
+    found = json.loads((reward / "reward_model.json").read_text())
+    few = f"{found['accuracy'] * found['pairs']:g} of {found['pairs']}"  # so few pairs give a count and no share
+    assert f"## Held-out pairs\n\n| | |\n|---|---|\n| accuracy | {few} |\n| pairs | {found['pairs']} |" in card
 
 
 def test_the_card_names_the_hubs_model_from_which_a_chain_began_and_an_adapter_only_its_own_base(runs, base, tmp_path):

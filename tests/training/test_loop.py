@@ -466,3 +466,37 @@ def test_the_processs_own_draws_depend_on_the_step_alone(tmp_path):
     interrupted(tmp_path / "cut", 3, Draws)
     assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
     assert len({row["loss"] for row in timeless(tmp_path / "whole")}) == 6
+
+
+def test_a_disk_that_fills_between_two_exports_leaves_whole_folders_and_a_resume_writes_the_rest(tmp_path):
+    class Two(Walk):
+        full = True
+
+        @property
+        def exports(self):
+            return {"adapter": self._export, "model": self._fail if self.full else self._export}
+
+        def _fail(self, folder, results):
+            (folder / "half").write_text("x")
+            raise OSError("No space left on device")
+
+    with pytest.raises(RunFailed, match="the model could not be written"):
+        run(tmp_path, Two(total_steps=2), save_every=1)
+    assert [path.name for path in (tmp_path / "adapter").iterdir()] == ["weight.json"]
+    assert not (tmp_path / "model").exists() and not list(tmp_path.glob(".*.new"))
+    walk = Two(total_steps=2)
+    walk.full = False
+    result = run(tmp_path, walk, resume=True, save_every=1)
+    assert result.model == tmp_path / "model" and (tmp_path / "adapter" / "weight.json").is_file()
+
+
+def test_the_card_gets_the_heldout_numbers_of_the_exported_step(tmp_path):
+    given = {}
+
+    class Best(Walk):
+        def _export(self, folder, results):
+            given.update(results)
+            super()._export(folder, results)
+
+    run(tmp_path, Best(total_steps=3, evaluations=[1.0, 0.5, 2.0]), evaluate_every=1)
+    assert given == {"results": {"exported step": "2 of 3", "eval/loss": 0.5}}
