@@ -14,8 +14,9 @@ from concordant.config.names import DataFormat, RankedPairs
 from concordant.data import read_dialogues as one
 from concordant.data import read_pairs as two
 from concordant.data import read_rankings as many
+from concordant.data.carried import VERL_COLUMNS
 from concordant.data.dialogue import is_hh
-from concordant.data.read_dialogues import VERL_COLUMNS, Found
+from concordant.data.read_dialogues import Found
 from concordant.data.read_rankings import Ranking
 from concordant.data.records import Record
 from concordant.data.rows import BadRows, Row

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from concordant.algorithms.best_of_n import Choice, choose
+from concordant.algorithms.reward_sources import wanted_columns
 from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.checks import checked
@@ -28,6 +29,7 @@ from concordant.data.convert import as_demonstrations
 from concordant.data.dialogue import Drop
 from concordant.data.records import Demonstration, Pair, Prompt, Record
 from concordant.data.splits import Loaded, load_all, load_records
+from concordant.data.tokens import ids_of
 from concordant.engines import roles
 from concordant.engines.protocol import Done
 from concordant.evaluation.compare import evaluate_policies
@@ -69,7 +71,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     policies = named(config.policies)
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
     reference_name = _known(config.reference or baseline, policies)
-    loaded = load_records(config.data, Prompt, config.seed)
+    loaded = load_records(config.data, Prompt, config.seed, wanted=wanted_columns([*config.reward, *config.judge]))
     handling = handling_of(config)
     rewards = Rewards(config.reward, config.model, handling=handling) if config.reward else None
     judges = Rewards(config.judge, config.model, handling=handling) if config.judge else None
@@ -86,7 +88,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     reference = _open(policies[reference_name], bench)
     bench = replace(bench, prompts=common.accepted(bench.prompts, ChatEncoder(reference.tokenizer), "prompts"))
     for scores in scoring:
-        scores.check(bench.prompts)
+        scores.check(bench.prompts, loaded.wanted_names)
     origin = best_of(policies[reference_name])[1]
     answers = []
     with current().task("evaluate", len(policies)) as bar:
@@ -198,7 +200,7 @@ def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
     if not path.is_file():
         raise UserError(f"perplexity_text: no file {path}")
     text = path.read_text(encoding="utf-8")[:PERPLEXITY_CHARACTERS]
-    ids = torch.tensor(policy.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    ids = torch.tensor(ids_of(policy.tokenizer, [text])[0])
     pieces = [piece for piece in ids.split(min(256, positions(policy.model))) if len(piece) > 1]
     return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
 
