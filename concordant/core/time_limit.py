@@ -40,8 +40,9 @@ def awaited_at_most(seconds: float, complaint: str, call: Callable[[], T]) -> T:
     """The result of ``call``, which may be compiled code. Raises UserError with ``complaint`` if it takes too long.
 
     The call runs in a thread of its own, because nothing can end compiled code from outside. After an error that thread
-    goes on, without a result, until it is finished or the process ends; it does not keep the process from ending. The
-    compiled code has to give up Python's lock while it works, as tokenizers does. An error of ``call`` is raised here.
+    goes on, without a result, until it is finished or the process ends; it does not keep the process from ending, but
+    it keeps processors busy. The compiled code has to give up Python's lock while it works, as tokenizers does when it
+    makes ids. An error of ``call`` is raised here.
     """
     results: list[T] = []
     errors: list[BaseException] = []

@@ -62,8 +62,8 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 def _limited(tokenizer: Any, call: Callable[[], T], seconds: float, what: str) -> T:
     complaint = (
-        f'the tokenizer of "{tokenizer.name_or_path}" takes more than {seconds:.0f} s for {what}. Its rules may run for '
-        "ever on such a text: look at normalizer and pre_tokenizer in tokenizer.json, or leave such rows out"
+        f'the tokenizer of "{tokenizer.name_or_path}" takes more than {seconds:.0f} s for {what}. Its rules may run '
+        "for ever on such a text: look at normalizer and pre_tokenizer in tokenizer.json, or leave such rows out"
     )
     with _named(tokenizer, what):
         return awaited_at_most(seconds, complaint, call)
