@@ -161,7 +161,7 @@ def text(row: Row) -> Found:
 
 
 def prompt_only(row: Row) -> Found:
-    messages = prompt_in(row)
+    messages = prompt_in(row, column_of(row, PROMPT_COLUMNS))
     return check_prompt(messages) or Prompt(messages)
 
 

@@ -206,7 +206,8 @@ def _checked(rows: Iterator[Row], chosen: Format, reading: Reading) -> Iterator[
 
 def _refuse_meaningful(row: Row, chosen: Format) -> None:
     names = chosen.names
-    for name in row.values.keys() & (MEANINGFUL - VERDICTS if chosen.gives == "prompt" else MEANINGFUL):
+    meaningful = MEANINGFUL - VERDICTS | {"context"} if chosen.gives == "prompt" else MEANINGFUL
+    for name in row.values.keys() & meaningful - set(chosen.harmless):
         value = row.values[name]
         if name not in names and value is not None and value != "" and value != []:
             raise BadRow(
