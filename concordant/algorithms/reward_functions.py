@@ -162,8 +162,9 @@ class FunctionReward:
         known = sorted(set(found) - {"ended"})
         also = " (also read from reward_model.ground_truth and answer)" if name == "ground_truth" else ""
         return UserError(
-            f"reward {self.name} needs the column {name}{also}, which no prompt has.{nearest(name, known)} "
-            f"Found columns: {', '.join(known) or 'none'}"
+            f"reward {self.name} needs the column {name}{also}, which no prompt has."
+            f"{nearest(name, [n.removeprefix('extra_info.') for n in known])} "
+            f"Found columns: {visible(', '.join(known)) or 'none'}"
         )
 
     def _arguments(self, part: Sequence[Answer]) -> tuple[list[Any], dict[str, Any]]:

@@ -15,6 +15,7 @@ from concordant.config.data import DataConfig
 from concordant.config.names import Responses
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive, python_stream
+from concordant.core.visible import visible
 from concordant.data import fields
 from concordant.data.carried import EVERYTHING, NOTHING, Wanted, names_in
 from concordant.data.convert import CONVERSIONS, split_key
@@ -22,7 +23,7 @@ from concordant.data.dialogue import Drop, Messages
 from concordant.data.folders import SETS
 from concordant.data.recognise import IGNORE, Reading, check_mapped, column_names, read_records
 from concordant.data.records import Demonstration, Pair, Prompt, Rating, Record
-from concordant.data.rows import BadRows, Row, printable
+from concordant.data.rows import BadRows, Row
 from concordant.data.sources import Pairs, Rows, open_source
 
 R = TypeVar("R", bound=Record)
@@ -232,11 +233,11 @@ class _Reader:
         carried = reading.carried - reading.used - lost
         unused = (ignored & self.seen | lost) - reading.used - carried
         kinds = {"used": reading.used, "carried along": carried, "not used": unused}
-        return {kind: tuple(sorted(map(printable, names))) for kind, names in kinds.items() if names}
+        return {kind: tuple(sorted(visible(n) for n in names)) for kind, names in kinds.items() if names}
 
     def unfit(self) -> list[str]:
         return [
-            f"column {printable(name)}: {count:,} values are left out, because they hold half of a surrogate pair or "
+            f"column {visible(name)}: {count:,} values are left out, because they hold half of a surrogate pair or "
             f"more than {fields.DEEPEST} levels"
             for name, count in sorted(self.reading.unfit.items())
         ]

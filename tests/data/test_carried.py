@@ -196,6 +196,16 @@ def test_the_card_says_which_columns_are_carried_along_and_which_are_left_alone(
     assert set(by_prompt(str(tmp_path / "out"), "note").values()) == {None}
 
 
+def test_a_terminal_never_gets_the_escapes_of_a_column_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"\x1b[31mred": 1, "\x9b2J": 2, "a\x07": "\ud800"}
+    path = put(tmp_path / "a.jsonl", [{"prompt": f"q{i}", "answer": "a", **columns} for i in range(4)])
+    card = prepare(PrepareConfig(data=DataConfig(path=path), output=str(tmp_path / "out")))
+    card.show()
+    shown = capsys.readouterr().out + (tmp_path / "out" / "card.md").read_text()
+    assert "\\x1b[31mred" in shown and not {"\x1b", "\x9b", "\x07"} & set(shown)
+    assert by_prompt(str(tmp_path / "out"), "\x1b[31mred") == {f"q{i}": 1 for i in range(4)}
+
+
 def test_a_value_that_no_file_of_ours_can_hold_is_left_out_and_counted(tmp_path: Path) -> None:
     deep: Any = 1
     for _ in range(40):
