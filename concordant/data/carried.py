@@ -33,8 +33,11 @@ class Wanted:
         return Wanted(self.names | other.names, self.every or other.every)
 
     def of(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """The wanted part of ``extra``: all of it, or the named values by their names, wherever they stand."""
-        return dict(extra) if self.every else {name: value(extra, name) for name in self.names if has(extra, name)}
+        """The wanted part of ``extra``: all of it, or the named values by their names, wherever they stand.
+
+        The names are sorted, since a set has another order in each process and records are compared by their text.
+        """
+        return dict(extra) if self.every else {n: value(extra, n) for n in sorted(self.names) if has(extra, n)}
 
     def tells_apart(self, extra: Mapping[str, Any]) -> str:
         """Equal for two rows of one prompt that are the same task: in the truth, and in every column that is named."""

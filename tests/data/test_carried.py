@@ -162,6 +162,12 @@ def test_only_columns_that_can_change_what_is_learnt_are_inputs_of_the_run(tmp_p
     assert len(set(everything)) == (3 if want is Prompt else 1)
 
 
+def test_named_columns_have_one_order_in_every_process() -> None:
+    names = [f"column {i}" for i in range(20)]
+    extra = {name: 1 for name in reversed(names)}
+    assert list(Wanted(frozenset(names)).of(extra)) == sorted(names)
+
+
 def test_equal_prompts_are_given_once_unless_a_column_that_is_named_differs(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "level": level, "id": i} for i, level in enumerate([1, 1, 2])]
     config = DataConfig(path=put(tmp_path / "a.jsonl", rows), test_fraction=0)
