@@ -10,7 +10,7 @@ import inspect
 import math
 import os
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,9 +20,10 @@ from typing import Any
 
 from concordant.algorithms.rewards import Answer
 from concordant.config.names import RewardOnError
-from concordant.core.errors import UserError
+from concordant.core.errors import UserError, nearest
 from concordant.core.time_limit import at_most
 from concordant.core.visible import visible
+from concordant.data.carried import Wanted, flat, has, names_in, value
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Done
 
@@ -86,6 +87,7 @@ class FunctionReward:
     handling: Handling = DEFAULT_HANDLING
     errors: int = field(default=0, init=False)  # since the start
     abstained: int = field(default=0, init=False)  # answers without a score since the start
+    _sure: set[str] = field(default_factory=set, init=False)  # named columns that the data has
 
     def __post_init__(self) -> None:
         try:
@@ -99,13 +101,37 @@ class FunctionReward:
             raise UserError(f"reward {self.name} has the parameters ({found}); expected one of {expected}")
         self.signature = known
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises UserError where a prompt lacks a column that the function needs."""
-        self._check([p.extra for p in prompts], [p.where for p in prompts])
+    @property
+    def wanted(self) -> Wanted:
+        """The columns of the data that the function is called with."""
+        names = frozenset(self._named()) - {"ended"}
+        return Wanted(names, self._takes_all)
+
+    def check(self, prompts: Sequence[Prompt], found: Collection[str] = ()) -> list[str]:
+        """Raises UserError where no prompt has a column that the function needs.
+
+        Returns a sentence for each column that some prompts lack; for them the function gets None. ``found`` are the
+        names of all columns, where the prompts keep only those that are wanted.
+        """
+        notes = []
+        for name, parameter in self._named().items():
+            lacking = [p for p in prompts if name != "ended" and not has(p.extra, name)]
+            if prompts and len(lacking) == len(prompts):
+                if parameter.default is parameter.empty:
+                    raise self._no_column(name, found or names_in(p.extra for p in prompts))
+                continue
+            self._sure.add(name)
+            if lacking and parameter.default is parameter.empty:
+                where = f", e.g. {lacking[0].where}" if lacking[0].where else ""
+                notes.append(
+                    f"reward {self.name}: {len(lacking):,} of {len(prompts):,} prompts have no {name} and give it None"
+                    f"{where}"
+                )
+        return notes
 
     def __call__(self, answers: Sequence[Answer]) -> Done[list[float | None]]:
         extras = [columns_of(a) for a in answers]
-        self._check(extras, [""] * len(extras))
+        self._sure |= {name for name in self._named() if any(has(extra, name) for extra in extras)}
         parts = [answers] if self.signature.takes_lists and answers else [[a] for a in answers]
         scores: list[float | None | _Problem] = [_Problem("")] * len(answers)
         missing = list(range(len(parts)))
@@ -123,32 +149,48 @@ class FunctionReward:
 
     # -- columns ------------------------------------------------------------------------------------------------------
 
-    def _check(self, extras: Sequence[Mapping[str, Any]], places: Sequence[str]) -> None:
-        variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        for name, parameter in self.parameters.items():
-            if name in self.signature.own or parameter.kind in variadic or parameter.default is not parameter.empty:
-                continue
-            lacking = [i for i, extra in enumerate(extras) if name != "ended" and not _has(extra, name)]
-            if lacking:
-                inner = {f"extra_info.{column}" for extra in extras for column in _inner(extra)}
-                found = sorted({column for extra in extras for column in extra if column != "ended"} | inner)
-                also = " (also read from reward_model.ground_truth and answer)" if name == "ground_truth" else ""
-                where = f", e.g. {places[lacking[0]]}" if places[lacking[0]] else ""
-                raise UserError(
-                    f"reward {self.name} needs the column {name}{also}, which {len(lacking):,} of {len(extras):,} "
-                    f"prompts lack{where}; found columns: {found or 'none'}"
-                )
+    @property
+    def _takes_all(self) -> bool:
+        return self.signature.any_column and any(p.kind is p.VAR_KEYWORD for p in self.parameters.values())
+
+    def _named(self) -> dict[str, inspect.Parameter]:
+        """The parameters that are columns."""
+        kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        return {n: p for n, p in self.parameters.items() if n not in self.signature.own and p.kind not in kinds}
+
+    def _no_column(self, name: str, found: Iterable[str]) -> UserError:
+        known = sorted(set(found) - {"ended"})
+        also = " (also read from reward_model.ground_truth and answer)" if name == "ground_truth" else ""
+        return UserError(
+            f"reward {self.name} needs the column {name}{also}, which no prompt has."
+            f"{nearest(name, [n.removeprefix('extra_info.') for n in known])} "
+            f"Found columns: {visible(', '.join(known)) or 'none'}"
+        )
 
     def _arguments(self, part: Sequence[Answer]) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments.
+
+        Where a prompt lacks a column, None stands in a list of values; alone, a parameter's default comes first.
+        """
         extras = [columns_of(a) for a in part]
-        named = [n for n in self.parameters if any(_has(extra, n) for extra in extras)]
-        takes_all = any(p.kind is p.VAR_KEYWORD for p in self.parameters.values()) and self.signature.any_column
-        columns = dict.fromkeys([*named, *(name for extra in extras for name in extra if takes_all)])
-        values = {name: [_value(extra, name) for extra in extras] for name in columns if name not in self.signature.own}
-        if not self.signature.takes_lists:
-            values = {name: column[0] for name, column in values.items()}
-        offered = values | self._own(part)
-        accepted = offered if takes_all else {k: v for k, v in offered.items() if k in self.parameters}
+        named = []
+        for name, p in self._named().items():
+            needed = p.default is p.empty
+            sure = name in self._sure and (needed or self.signature.takes_lists)
+            if sure or any(has(extra, name) for extra in extras):
+                named.append(name)
+            elif needed:
+                raise self._no_column(name, names_in(extras))
+        others = dict.fromkeys(name for extra in extras for name in flat(extra)) if self._takes_all else {}
+        columns = {
+            name: [value(extra, name) for extra in extras]
+            for name in dict.fromkeys([*named, *others])
+            if name not in self.signature.own
+        }
+        given = columns if self.signature.takes_lists else {name: column[0] for name, column in columns.items()}
+        accepted = given | self._own(part)
+        if not self._takes_all:
+            accepted = {k: v for k, v in accepted.items() if k in self.parameters}
         first = [n for n, p in self.parameters.items() if p.kind is p.POSITIONAL_ONLY and n in accepted]
         return [accepted.pop(name) for name in first], accepted
 
@@ -284,30 +326,6 @@ def _as_list(result: Any) -> list[Any] | None:
 def columns_of(answer: Answer) -> dict[str, Any]:
     """The columns of an answer: those of its prompt, and ``ended``."""
     return {**answer.extra, "ended": answer.ended}
-
-
-def _has(extra: Mapping[str, Any], name: str) -> bool:
-    return name in extra or name in _inner(extra) if name != "ground_truth" else _truth(extra) is not None
-
-
-def _value(extra: Mapping[str, Any], name: str) -> Any:
-    """A column, or else a value of verl's ``extra_info``, where most columns of other data are kept."""
-    return _truth(extra) if name == "ground_truth" else extra.get(name, _inner(extra).get(name))
-
-
-def _inner(extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    inner = extra.get("extra_info")
-    return inner if isinstance(inner, dict) else {}
-
-
-def _truth(extra: Mapping[str, Any]) -> Any:
-    """verl keeps the answer in ``reward_model.ground_truth``; prompts made in Python may name it directly.
-
-    Under the style "model" a reward model judges, and ``ground_truth`` is only a placeholder there.
-    """
-    nested = extra.get("reward_model")
-    truth = nested.get("ground_truth") if isinstance(nested, dict) and nested.get("style") != "model" else None
-    return extra.get("ground_truth", extra.get("answer")) if truth is None else truth
 
 
 @contextmanager

@@ -12,16 +12,17 @@ from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionRew
 from concordant.algorithms.rewards import Axis, Dialogue, Reward, WeightedSum
 from concordant.config.specs import is_reward_function, without_weight
 from concordant.core.errors import UserError, unknown_name
+from concordant.data.carried import NOTHING, Wanted
 
 
-def exact_match(prompt: Dialogue, response: str, ground_truth: object) -> float:
-    """1 when the response is the ground truth, else 0."""
-    return float(response.strip() == str(ground_truth).strip())
+def exact_match(prompt: Dialogue, response: str, ground_truth: object) -> float | None:
+    """1 when the response is the ground truth, else 0; None without a ground truth."""
+    return None if ground_truth is None else float(response.strip() == str(ground_truth).strip())
 
 
-def contains(prompt: Dialogue, response: str, ground_truth: object) -> float:
-    """1 when the ground truth stands in the response, else 0."""
-    return float(str(ground_truth).strip() in response)
+def contains(prompt: Dialogue, response: str, ground_truth: object) -> float | None:
+    """1 when the ground truth stands in the response, else 0; None without a ground truth."""
+    return None if ground_truth is None else float(str(ground_truth).strip() in response)
 
 
 def ends(prompt: Dialogue, response: str, ended: bool) -> float:
@@ -29,7 +30,7 @@ def ends(prompt: Dialogue, response: str, ended: bool) -> float:
     return float(ended)
 
 
-RULES: dict[str, Callable[..., float]] = {"exact_match": exact_match, "contains": contains, "ends": ends}
+RULES: dict[str, Callable[..., float | None]] = {"exact_match": exact_match, "contains": contains, "ends": ends}
 
 
 def make_reward(
@@ -50,6 +51,15 @@ def make_reward(
     return Reward(axes, WeightedSum(weights))
 
 
+def wanted_columns(sources: Sequence[str]) -> Wanted:
+    """The columns of the data that the functions among ``sources`` are called with; a reward model reads text alone."""
+    wanted = NOTHING
+    for name in map(without_weight, sources):
+        if name.startswith("rule:") or is_reward_function(name):
+            wanted |= _function(name, DEFAULT_HANDLING).wanted
+    return wanted
+
+
 def _split_weight(source: str) -> tuple[str, float]:
     name = without_weight(source)
     if name == source:
@@ -65,15 +75,18 @@ def _split_weight(source: str) -> tuple[str, float]:
 
 
 def _one(name: str, load_model: Callable[[str], Axis], handling: Handling) -> Axis:
+    is_function = name.startswith("rule:") or is_reward_function(name)
+    return _function(name, handling) if is_function else load_model(name)
+
+
+def _function(name: str, handling: Handling) -> FunctionReward:
     if name.startswith("rule:"):
         rule = name.removeprefix("rule:")
         if rule not in RULES:
             raise unknown_name("rule", rule, RULES)
         return FunctionReward(RULES[rule], name)
-    if is_reward_function(name):
-        module, _, function = name.partition(":")
-        return FunctionReward(_import(module, function), name, handling)
-    return load_model(name)
+    module, _, function = name.partition(":")
+    return FunctionReward(_import(module, function), name, handling)
 
 
 def _import(module: str, function: str) -> Callable[..., float]:

@@ -1,15 +1,18 @@
-"""A time limit for Python code that somebody else wrote: a chat template, a reward function."""
+"""A time limit for code that somebody else wrote: a chat template, a reward function, a tokenizer's rules."""
 
 from __future__ import annotations
 
 import ctypes
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TypeVar
 
 from concordant.core.errors import UserError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -18,7 +21,7 @@ def at_most(seconds: float, complaint: str) -> Iterator[None]:
 
     In the main thread of a Unix system an alarm also ends a wait, such as a sleep or a read from a server. Elsewhere,
     and where the process already uses the alarm, only Python code is stopped, between two instructions. A single call
-    into compiled code is stopped nowhere.
+    into compiled code is stopped nowhere; ``awaited_at_most`` stops waiting for it.
     """
 
     class TimeIsUp(BaseException):
@@ -31,6 +34,36 @@ def at_most(seconds: float, complaint: str) -> Iterator[None]:
             yield
     except TimeIsUp:
         raise UserError(complaint) from None
+
+
+def awaited_at_most(seconds: float, complaint: str, call: Callable[[], T]) -> T:
+    """The result of ``call``, which may be compiled code. Raises UserError with ``complaint`` if it takes too long.
+
+    The call runs in a thread of its own, because nothing can end compiled code from outside. After an error that thread
+    goes on, without a result, until it is finished or the process ends; it does not keep the process from ending, but
+    it keeps processors busy. The compiled code has to give up Python's lock while it works, as tokenizers does when it
+    makes ids. An error of ``call`` is raised here.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # PanicException of Rust code too
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no memory for another thread: the call then runs without a limit
+        return call()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise UserError(complaint)
+    return results[0]
 
 
 def _alarm_is_free() -> bool:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from concordant.core.digits import percent
+from concordant.core.visible import visible
 from concordant.data.convert import answers_of, prompt_of, split_key
 from concordant.data.dialogue import Messages
 from concordant.data.records import Demonstration, Pair, Prompt, Record
@@ -129,7 +130,7 @@ class DataCard:
         from rich.text import Text
 
         console = console or Console()
-        console.print(Text(printable(self.headline())))
+        console.print(Text(visible(self.headline())))
         for title, (head, *rows) in self.sections():
             table = Table(title=title, title_justify="left", title_style="bold")
             for index, column in enumerate(head):
@@ -138,12 +139,12 @@ class DataCard:
                 table.add_row(*map(Text, row))
             console.print(table)
         for note in self.notes:
-            console.print(Text(printable(note)))
+            console.print(Text(visible(note)))
 
 
 def _escape(text: str) -> str:
     """``text`` without table bars and HTML, because names of files and columns come from outside."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return visible(text.replace("\n", " ")).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _table_row(cells: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from concordant.core.trees import Branch, PromptTree
 from concordant.data.records import Demonstration, Message, Pair, Tools
 from concordant.data.stop_strings import before_stop
 from concordant.data.template import DEFAULT_TEMPLATE, ChatTemplate, Dialogue, Refusal, refused
+from concordant.data.tokens import ids_of, text_of
 
 _OPENED_THOUGHT = re.compile(r"<(think\w*|thought|reason\w*)>\s*\Z")  # at the end of an opened prompt
 _REASONS = 5  # of a template's refusals that are counted apart; a reason may quote its row
@@ -126,10 +127,10 @@ class ChatEncoder:
             spoken = spoken[:-1]
         spoken, rest = before_stop(self.tokenizer, spoken, stop_strings, begun)
         if self._lead:
-            _, lead, words = (self.tokenizer.decode(spoken) + rest).rpartition(self._lead)
+            _, lead, words = (text_of(self.tokenizer, spoken) + rest).rpartition(self._lead)
             if lead:
                 return words.strip()
-        text = (self.tokenizer.decode(spoken, skip_special_tokens=True) + rest).strip()
+        text = (text_of(self.tokenizer, spoken, skip_special_tokens=True) + rest).strip()
         return f"{self.opened_thought}{text}" if self.opened_thought and text else text
 
     def refusals(self, dialogues: Sequence[Dialogue]) -> list[str | None]:
@@ -254,17 +255,10 @@ class ChatEncoder:
     # -- the tokenizer --------------------------------------------------------------------------
 
     def _tokenize(self, texts: Sequence[str], first: bool = False) -> list[list[int]]:
-        """Ids of each text; templates bring their own special tokens, so none is added but ``first``.
-
-        Not ``verbose``: a text longer than the model reads is cut or dropped by the limits, whoever warns of it.
-        """
-        if not texts:
-            return []
+        """Ids of each text; templates bring their own special tokens, so none is added but ``first``."""
         unique = list(dict.fromkeys(texts))
-        ids = dict(
-            zip(unique, self.tokenizer(unique, add_special_tokens=False, verbose=False)["input_ids"], strict=True)
-        )
-        return [(self._first if first else []) + list(ids[t]) for t in texts]
+        ids = dict(zip(unique, ids_of(self.tokenizer, unique), strict=True))
+        return [(self._first if first else []) + ids[t] for t in texts]
 
     def _turns(self, dialogues: Sequence[Dialogue]) -> list[_Turn | Refusal]:
         """The last message of each dialogue, an answer, as the template renders it behind the opened prompt."""
@@ -318,7 +312,7 @@ class ChatEncoder:
 
     def _plain(self, text: str) -> _Turn:
         """A text that answers nobody: it has no template, and its first token is all that stands before it."""
-        ids = list(self.tokenizer(text, verbose=False)["input_ids"])
+        (ids,) = ids_of(self.tokenizer, [text], special=True)
         end = self.tokenizer.eos_token_id if self.kind == "causal" else self.end_id
         end = self.end_id if end is None else end
         ids = ids if ids[-1:] == [end] else [*ids, end]
@@ -340,7 +334,7 @@ class ChatEncoder:
     def _end_of_turn(self) -> tuple[int, int | None]:
         """The token that ends a turn, and how many the template writes after it; None where it writes no such token."""
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        ids = self.tokenizer(self._tail, add_special_tokens=False)["input_ids"]
+        (ids,) = ids_of(self.tokenizer, [self._tail])
         first = next((number for number, i in enumerate(ids) if i in special), None)
         if first is not None:
             # A template may close an answer by several tokens (Cohere 2). Generation then stops at EOS.
@@ -355,9 +349,9 @@ class ChatEncoder:
     def _leading_bos(self, rendered: str) -> list[int]:
         """BOS where the tokenizer puts one before plain text and the template does not."""
         bos = self.tokenizer.bos_token_id
-        if bos is None or self.tokenizer("a")["input_ids"][:1] != [bos]:
+        if bos is None or ids_of(self.tokenizer, ["a"], special=True)[0][:1] != [bos]:
             return []
-        return [] if self.tokenizer(rendered, add_special_tokens=False)["input_ids"][:1] == [bos] else [bos]
+        return [] if ids_of(self.tokenizer, [rendered])[0][:1] == [bos] else [bos]
 
 
 def _joined(turns: Sequence[_Turn]) -> list[tuple[list[int], list[int], list[bool]]]:

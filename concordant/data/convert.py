@@ -59,8 +59,7 @@ def as_prompts(record: Record, responses: Responses) -> list[Prompt] | Drop:
     if isinstance(record, Prompt):
         return [record]
     prompt = prompt_of(record)
-    extra = record.extra if isinstance(record, Pair) else {}
-    return check_prompt(prompt) or [Prompt(prompt, extra, tools=record.tools, where=record.where)]
+    return check_prompt(prompt) or [Prompt(prompt, record.extra, tools=record.tools, where=record.where)]
 
 
 def as_ratings(record: Record, responses: Responses) -> list[Rating] | Drop:

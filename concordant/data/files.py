@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from concordant.core.errors import UserError, nearest
-from concordant.data.rows import BadRows, Row, lone_surrogate, printable
+from concordant.data.parquet import BATCH, parquet_rows
+from concordant.data.rows import LONGEST_ROW, TOO_LARGE, TRUNCATED, BadRows, Row, lone_surrogate, too_large
 
-MALFORMED, BAD_UTF8, TRUNCATED = "malformed row", "bad UTF-8", "unreadable rest of a file"
-TOO_LARGE, UNREADABLE = "row too large", "values that cannot be read"
+MALFORMED, BAD_UTF8 = "malformed row", "bad UTF-8"
 WRAPPERS = {"train", "test", "validation", "data", "rows", "examples"}  # keys that may hold the whole list
 OTHER_UNICODE = {  # byte order marks of encodings that are not supported
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -27,9 +27,7 @@ OTHER_UNICODE = {  # byte order marks of encodings that are not supported
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
-LONGEST_ROW = 1 << 26  # most bytes of one unzipped row, because a small gzip file may hold a line of many GB
 CHUNK = 1 << 20  # bytes read at a time from a JSON list
-BATCH = 1024  # Parquet rows turned into Python objects at a time
 
 
 def kind_of(path: Path) -> str:
@@ -87,10 +85,6 @@ def _check_encoding(stream: IO[bytes], name: str) -> None:
         raise UserError(f"{name}: written in {found}. Expected UTF-8: iconv -f {found} -t UTF-8 FILE > NEW")
 
 
-def _too_large(where: str) -> str:
-    return f"{where}: larger than {LONGEST_ROW >> 20} MiB, the most that one row may hold"
-
-
 def _lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[tuple[int, str]]:
     """Numbered lines as text. Each line is decoded alone, so that a bad byte is reported with its own line."""
     number = 0
@@ -99,7 +93,7 @@ def _lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[tuple[int, st
         try:
             line = stream.readline(LONGEST_ROW + 1)
             if len(line) > LONGEST_ROW and not line.endswith(b"\n"):
-                bad.report(TOO_LARGE, _too_large(f"{name} line {number}"))
+                bad.report(TOO_LARGE, too_large(f"{name} line {number}"))
                 while line and not line.endswith(b"\n"):
                     line = stream.readline(CHUNK)
                 continue
@@ -321,52 +315,11 @@ def _delimiter(header: str) -> str:
     return "," if "," in header else next((mark for mark in (";", "\t") if mark in header), ",")
 
 
-def _parquet(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        file = pq.ParquetFile(stream)
-        names = file.schema_arrow.names
-        if len(set(names)) < len(names):
-            twice = next(column for column in names if names.count(column) > 1)
-            raise UserError(f'{name}: the column "{printable(twice)}" stands twice in the Parquet file')
-        for batch in file.iter_batches(batch_size=BATCH):
-            for values in _parquet_values(batch, f"{name} row", number, bad):
-                number += 1
-                if values is not None:
-                    yield Row(file=name, unit="row", number=number, values=values)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        bad.report(TRUNCATED, f"{name} row {number + 1}: the Parquet file is truncated or damaged ({reason})")
-
-
-def _parquet_values(batch: Any, place: str, before: int, bad: BadRows) -> Iterator[dict[str, Any] | None]:
-    """The rows of a batch as Python objects. A row with a value that Python cannot hold is reported and gives None."""
-    import pyarrow as pa
-
-    unreadable = (pa.ArrowException, ValueError, OverflowError, TypeError, RecursionError)
-    try:
-        yield from batch.to_pylist()
-        return
-    except unreadable:
-        pass  # the loop below finds the row
-    for i in range(batch.num_rows):
-        values = None
-        try:
-            (values,) = batch.slice(i, 1).to_pylist()
-        except unreadable as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            bad.report(UNREADABLE, f"{place} {before + i + 1}: a value that cannot be read ({reason})")
-        yield values
-
-
 Reader = Callable[[IO[bytes], str, BadRows], Iterator[Row]]
 READERS: dict[str, Reader] = {
     ".json": _json,
     ".jsonl": _json,
     ".ndjson": _json,
     ".csv": _csv,
-    ".parquet": _parquet,
+    ".parquet": parquet_rows,
 }

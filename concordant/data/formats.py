@@ -14,8 +14,9 @@ from concordant.config.names import DataFormat, RankedPairs
 from concordant.data import read_dialogues as one
 from concordant.data import read_pairs as two
 from concordant.data import read_rankings as many
+from concordant.data.carried import VERL_COLUMNS
 from concordant.data.dialogue import is_hh
-from concordant.data.read_dialogues import VERL_COLUMNS, Found
+from concordant.data.read_dialogues import Found
 from concordant.data.read_rankings import Ranking
 from concordant.data.records import Record
 from concordant.data.rows import BadRows, Row
@@ -33,6 +34,7 @@ class Format:
     gives: Gives
     columns: tuple[str, ...]  # all must be there; "a|b": one of the two
     optional: tuple[str, ...] = ()  # used where they are there
+    harmless: tuple[str, ...] = ()  # columns that change what is learnt elsewhere, and here say something else
     read: ReadRow | None = None
     read_together: ReadTogether | None = None  # instead of ``read``, where rows of a file belong together
     accepts: Callable[[Mapping[str, Any]], bool] = lambda values: True  # a look at one row's values
@@ -91,8 +93,8 @@ _PAIRS = (
     Format(
         name="alpaca_preference",
         gives="pair",
-        columns=("instruction", "chosen", "rejected"),
-        optional=(*INPUTS, *PAIR),
+        columns=("instruction", "chosen|chosen_response", "rejected|rejected_response"),
+        optional=("chosen_avg_rating", "rejected_avg_rating", *INPUTS, *PAIR),
         read=two.alpaca_preference,
         example={"instruction": Q, "input": "", "chosen": GOOD, "rejected": BAD},
     ),
@@ -100,7 +102,7 @@ _PAIRS = (
         name="preference",
         gives="pair",
         columns=("prompt|question|query|input", "chosen", "rejected"),
-        optional=("score_chosen", "score_rejected", *PAIR),
+        optional=("score_chosen", "score_rejected", "generations", "rating", *PAIR),
         read=two.preference,
         example={"prompt": Q, "chosen": GOOD, "rejected": BAD},
     ),
@@ -117,7 +119,7 @@ _PAIRS = (
         name="implicit",
         gives="pair",
         columns=("chosen", "rejected"),
-        optional=PAIR,
+        optional=("score_chosen", "score_rejected", *PAIR),
         read=two.implicit,
         accepts=_are(list, "chosen", "rejected"),
         example={"chosen": GOOD_TALK, "rejected": BAD_TALK},
@@ -284,6 +286,7 @@ _RANKINGS = (
         gives="pairs",
         columns=("message_id", "parent_id", "role", "text"),
         optional=("rank",),
+        harmless=("labels",),  # what readers said of the message: spam, humour, …
         read_together=many.oasst,
         example={"message_id": "a", "parent_id": None, "role": "prompter", "text": Q},
         more=(
@@ -385,7 +388,7 @@ _DIALOGUES = (
     Format(
         name="prompt",
         gives="prompt",
-        columns=("prompt",),
+        columns=("prompt|question|query",),
         optional=VERL_COLUMNS,
         read=one.prompt_only,
         example={"prompt": Q},

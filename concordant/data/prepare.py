@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
 from concordant.data.card import CountTokens, DataCard, make_card
+from concordant.data.carried import EVERYTHING, VERL_COLUMNS
 from concordant.data.convert import MODEL_REWARD, answers_of, as_demonstrations, prompt_of
 from concordant.data.dialogue import Drop, Messages, as_object, check_prompt, write_prompt
 from concordant.data.folders import SETS
-from concordant.data.read_dialogues import VERL_COLUMNS
-from concordant.data.records import Demonstration, Pair, Prompt, Record
+from concordant.data.records import Demonstration, Pair, Record
 from concordant.data.rows import printable
 from concordant.data.splits import Loaded, OnProgress, load_all, load_test
 from concordant.runs.atomic import whole_folder
@@ -42,7 +42,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
     _check_replaceable(output)
     data = replace(config.data, max_samples=config.max_samples or config.data.max_samples)
     with _progress() as on_progress:
-        held = load_all(data, config.seed, on_progress=on_progress)
+        held = load_all(data, config.seed, on_progress=on_progress, wanted=EVERYTHING)
         compare_with = (config.compare_with, _compared(config)) if config.compare_with else None
     name = data.path if data.path.startswith("builtin:") else printable(Path(data.path).name)
     with _folder_at_once(output) as folder:
@@ -174,14 +174,20 @@ def _tools(record: Record) -> dict[str, Any]:
 
 
 def _reward_columns(record: Record, side: str, index: int, source: str) -> dict[str, Any]:
-    """verl's four columns. The data's own values are kept if it has these columns."""
-    own = record.extra if isinstance(record, Pair | Prompt) else {}
-    info = {key: value for key, value in own.items() if key not in VERL_COLUMNS}
+    """verl's four columns. The data's own values are kept if it has these columns; its other columns go to extra_info.
+
+    A reward function gets a name inside extra_info as it gets a column, here and with verl.
+    """
+    own = record.extra
+    info = own.get("extra_info", {"split": side, "index": index})
+    others = {key: value for key, value in own.items() if key not in VERL_COLUMNS}
+    if others:
+        info = {**(info if isinstance(info, dict) else {"extra_info": info}), **others}
     return {
         "data_source": own.get("data_source", source),
         "ability": own.get("ability", "alignment"),
         "reward_model": own.get("reward_model", MODEL_REWARD),
-        "extra_info": own.get("extra_info", {"split": side, "index": index, **info}),
+        "extra_info": info,
     }
 
 
@@ -208,7 +214,7 @@ def _schema(name: str, records: Sequence[Record], source: str) -> pa.Schema:
         parts = [("role", text), ("content", text), *([("reasoning_content", text)] if thoughts else [])]
         columns = {"prompt": pa.list_(pa.struct(parts))}
         columns |= {"chosen": text, "rejected": text} if pairs else {}
-        own = [r for r in records if isinstance(r, Pair | Prompt) and r.extra] and records
+        own = [r for r in records if r.extra] and records
         rewards = [_reward_columns(record, "train", 0, source) for record in own or records[:1]]
         columns |= {column: _type_of([row[column] for row in rewards]) for column in VERL_COLUMNS}
     if any(record.tools for record in records):
@@ -217,14 +223,29 @@ def _schema(name: str, records: Sequence[Record], source: str) -> pa.Schema:
 
 
 def _type_of(values: list[Any]) -> pa.DataType:
-    """Arrow's type for all of ``values``, or string (for JSON) if they have no type in common."""
+    """Arrow's type for all of ``values``, or string (for JSON) if no type gives each value back as it was.
+
+    Arrow makes floats of numbers that are not all whole, and gives every object the keys of all objects. In the outer
+    object a key without a value is no loss: it says the same as an absent key.
+    """
     import pyarrow as pa
 
     try:
         found = pa.array(values).type
+        is_exact = "struct<>" not in str(found)  # Parquet has no object without fields
+        for start in range(0, len(values) if is_exact else 0, ROWS_AT_ONCE):
+            part = values[start : start + ROWS_AT_ONCE]
+            is_exact = is_exact and [*map(_plain, pa.array(part, found).to_pylist())] == [*map(_plain, part)]
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
         return pa.string()
-    return pa.string() if "struct<>" in str(found) else found  # Parquet has no object without fields
+    return found if is_exact else pa.string()
+
+
+def _plain(value: Any) -> str:
+    """A text that two values share if they are the same values of the same types."""
+    if isinstance(value, dict):
+        value = {key: item for key, item in value.items() if item is not None}
+    return json.dumps(value, sort_keys=True, default=repr)
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> int:

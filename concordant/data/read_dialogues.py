@@ -5,9 +5,6 @@ The functions that read a prompt and an answer beside it stand here too; pairs a
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from concordant.data import fields
 from concordant.data.dialogue import (
     AS_MESSAGES,
@@ -26,7 +23,6 @@ from concordant.data.dialogue import (
 from concordant.data.records import Demonstration, Message, Prompt, Rating, Record
 from concordant.data.rows import BadRow, Row
 
-VERL_COLUMNS = ("data_source", "ability", "reward_model", "extra_info")
 DIALOGUE_COLUMNS = ("messages", "conversations", "conversation")
 PROMPT_COLUMNS = ("prompt", "question", "query")
 INSTRUCTION_INPUTS = ("input", "context")
@@ -38,19 +34,6 @@ def column_of(row: Row, names: tuple[str, ...]) -> str:
     """The first of ``names`` that the row fills, else the first that it has, else the first."""
     filled = [name for name in names if row.values.get(name) is not None]
     return next(iter(filled or [name for name in names if name in row.values] or names))
-
-
-def verl_columns(row: Row) -> dict[str, Any]:
-    """What verl's columns hold; objects may stand there as JSON text."""
-    extra = {column: row.values[column] for column in VERL_COLUMNS if row.values.get(column) is not None}
-    for column, value in extra.items():
-        if isinstance(value, str) and value.startswith("{"):
-            try:
-                extra[column] = json.loads(value)
-            except (ValueError, RecursionError):
-                raise fields.wrong_type(row, column, value, "an object (as JSON text)") from None
-        fields.check_value(row, column, extra[column])
-    return extra
 
 
 def prompt_in(row: Row, column: str = "prompt") -> Messages:
@@ -178,7 +161,7 @@ def text(row: Row) -> Found:
 
 
 def prompt_only(row: Row) -> Found:
-    messages = prompt_in(row)
+    messages = prompt_in(row, column_of(row, PROMPT_COLUMNS))
     return check_prompt(messages) or Prompt(messages)
 
 

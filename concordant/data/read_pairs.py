@@ -83,14 +83,31 @@ def hh(row: Row) -> Found:
 
 
 def preference(row: Row) -> Found:
+    """Two answers; a judge's ``rating`` of the two ``generations`` says how far apart they are, 0 for a tie."""
     column = column_of(row, (*PROMPT_COLUMNS, "input"))
-    scores = [fields.number(row, f"score_{side}") for side in ("chosen", "rejected")]
-    strength = scores[0] - scores[1] if scores[0] is not None and scores[1] is not None else None
+    strength = _difference(row, "score_chosen", "score_rejected")
+    if row.values.get("rating") is not None:
+        strength = _rated_difference(row)
+        if strength == 0:
+            return Drop.TIE
     return two_answers(row, prompt_in(row, column), column, strength=strength)
 
 
+def _difference(row: Row, better: str, worse: str) -> float | None:
+    high, low = fields.number(row, better), fields.number(row, worse)
+    return high - low if high is not None and low is not None else None
+
+
+def _rated_difference(row: Row) -> float:
+    texts = fields.objects(row, "generations", row.values.get("generations"))
+    ratings = fields.objects(row, "rating", row.values["rating"], "the ratings of two generations")
+    if len(texts) != 2 or len(ratings) != 2:
+        raise fields.wrong_type(row, "rating", ratings, "the ratings of two generations")
+    return abs(fields.as_number(row, "rating", ratings[0]) - fields.as_number(row, "rating", ratings[1]))
+
+
 def implicit(row: Row) -> Found:
-    return two_answers(row, ())
+    return two_answers(row, (), strength=_difference(row, "score_chosen", "score_rejected"))
 
 
 def shared_start(chosen: str, rejected: str) -> str:
@@ -113,7 +130,9 @@ def implicit_text(row: Row) -> Found:
 
 
 def alpaca_preference(row: Row) -> Found:
-    return two_answers(row, instruction_in(row), "")
+    columns = column_of(row, ("chosen", "chosen_response")), column_of(row, ("rejected", "rejected_response"))
+    strength = _difference(row, "chosen_avg_rating", "rejected_avg_rating")
+    return two_answers(row, instruction_in(row), "", columns, strength)
 
 
 def sharegpt_preference(row: Row) -> Found:

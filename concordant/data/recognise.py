@@ -7,17 +7,20 @@ can change what is learnt stops the command where its format does not use it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, groupby, islice
+from typing import Any
 
 from concordant.config.names import DataFormat, RankedPairs
 from concordant.core.errors import UserError, nearest
 from concordant.data import fields
+from concordant.data.carried import NOTHING, TRUTHS, VERL_COLUMNS, Wanted, carried, names_in
 from concordant.data.dialogue import Drop, Messages, merge_turns
 from concordant.data.formats import CONTEXT_COLUMNS, FORMATS, KNOWN_COLUMNS, Format
-from concordant.data.read_dialogues import VERL_COLUMNS, verl_columns
+from concordant.data.read_dialogues import Found
 from concordant.data.read_rankings import Ranking, pairs_of
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 from concordant.data.rows import BadRow, BadRows, Row
@@ -28,11 +31,15 @@ NEAR = 0.8  # difflib similarity above which an unknown column is taken for a sl
 IGNORE = "ignore"  # the name that --data.columns gives to a column that is to be left alone
 
 # Columns that change what is learnt: where a file's format does not use one, nobody may be left to find out later.
-MEANINGFUL = {
-    "system", "system_prompt", "tools", "reasoning_content", "history", "weight", "train", "label", "labels",
-    "kto_tag", "helpfulness", "rating", "ratings", "score", "overall_score", "rank", "preference",
-    "overall_preference", "preference_strength", "rejected_response", "rejected_messages", "role", "parent_id",
-    "winner", "winner_model_a", "better_response_id", "images", "image", "audios", "videos",
+# Verdicts on an answer mean nothing beside a prompt alone: there they are columns for a reward function.
+VERDICTS = {
+    "weight", "train", "label", "labels", "kto_tag", "helpfulness", "rating", "ratings", "score", "overall_score",
+    "rank", "preference", "overall_preference", "preference_strength", "winner", "winner_model_a",
+    "better_response_id",
+}  # fmt: skip
+MEANINGFUL = VERDICTS | {
+    "system", "system_prompt", "tools", "reasoning_content", "history", "rejected_response", "rejected_messages",
+    "role", "parent_id", "images", "image", "audios", "videos",
 }  # fmt: skip
 
 
@@ -45,11 +52,13 @@ class Reading:
     columns: Mapping[str, str] = field(default_factory=dict)  # our name of a column by the file's name of it
     pairs: RankedPairs = "best_worst"
     merge_turns: bool = False
+    wanted: Wanted = NOTHING  # which carried columns the records keep
     formats: set[str] = field(default_factory=set)
     rows_used: int = 0
     used: set[str] = field(default_factory=set)
     carried: set[str] = field(default_factory=set)
-    unused: set[str] = field(default_factory=set)
+    wanted_names: set[str] = field(default_factory=set)  # that a reward function could have wanted
+    unfit: Counter[str] = field(default_factory=Counter)  # values of each column that no file of ours can hold
 
 
 def column_names(mappings: Sequence[str]) -> dict[str, str]:
@@ -142,7 +151,9 @@ def _half_there(candidate: Format, match: Format, found: set[str]) -> bool:
     if len(own) == len(candidate.columns) or not candidate.lacks(found):
         return False
     strange = {
-        name for name in found - KNOWN_COLUMNS if max(KNOWN_COLUMNS, key=lambda k: _likeness(k, name)) not in used
+        name
+        for name in found - KNOWN_COLUMNS - set(TRUTHS)
+        if max(KNOWN_COLUMNS, key=lambda k: _likeness(k, name)) not in used
     }
     telling = strange if match.gives in ("pair", "pairs") else (found & KNOWN_COLUMNS) | strange
     return any(_near(column, telling) for column in own)
@@ -160,14 +171,14 @@ def read_records(rows: Iterator[Row], reading: Reading) -> Iterator[Record | Dro
         chosen = recognise(head) if reading.format == "auto" else FORMATS[reading.format]
         reading.formats.add(chosen.name)
         good = _checked(chain(head, renamed), chosen, reading)
+        made: Iterable[tuple[Row, Found | None]]
         if chosen.read_together is not None:
-            for row, found in chosen.read_together(list(good), reading.bad, reading.pairs):
-                yield from _finished(row, found, reading)
-            continue
-        assert chosen.read is not None
-        for row in good:
+            made = chosen.read_together(list(good), reading.bad, reading.pairs)
+        else:
+            made = ((row, None) for row in good)
+        for row, found in made:
             try:
-                yield from _finished(row, chosen.read(row), reading)
+                yield from _finished(row, chosen.read(row) if chosen.read else found or [], chosen, reading)
             except BadRow as error:
                 reading.bad.report(error.reason, str(error))
 
@@ -187,16 +198,16 @@ def _checked(rows: Iterator[Row], chosen: Format, reading: Reading) -> Iterator[
         names = frozenset(row.values)
         if names not in known:
             known[names] = None
-            carried = names & set(VERL_COLUMNS) & chosen.names
-            reading.carried |= carried
-            reading.used |= (names & chosen.names) - carried
-            reading.unused |= names - chosen.names
+            read = names & (chosen.names - set(VERL_COLUMNS))
+            reading.used |= read
+            reading.carried |= names - read
         yield row
 
 
 def _refuse_meaningful(row: Row, chosen: Format) -> None:
     names = chosen.names
-    for name in row.values.keys() & MEANINGFUL:
+    meaningful = MEANINGFUL - VERDICTS | {"context"} if chosen.gives == "prompt" else MEANINGFUL
+    for name in row.values.keys() & meaningful - set(chosen.harmless):
         value = row.values[name]
         if name not in names and value is not None and value != "" and value != []:
             raise BadRow(
@@ -208,11 +219,14 @@ def _refuse_meaningful(row: Row, chosen: Format) -> None:
             )
 
 
-def _finished(row: Row, found: Outcome | Sequence[Outcome], reading: Reading) -> Iterator[Record | Drop]:
-    """What a reader made of a row, with what every format shares: pairs of rankings, system, tools, place."""
+def _finished(
+    row: Row, found: Outcome | Sequence[Outcome], chosen: Format, reading: Reading
+) -> Iterator[Record | Drop]:
+    """What a reader made of a row, with what every format shares: pairs of rankings, system, tools, columns, place."""
     items = found if isinstance(found, Sequence) and not isinstance(found, Drop) else [found]
     records: list[Record] = []
     dropped: list[Drop] = []
+    extra: dict[str, Any] | None = None
     for item in items:
         made = pairs_of(item, reading.pairs) if isinstance(item, Ranking) else item
         each: Record | Drop
@@ -220,7 +234,8 @@ def _finished(row: Row, found: Outcome | Sequence[Outcome], reading: Reading) ->
             if isinstance(each, Drop):
                 dropped.append(each)
             else:
-                records.append(_with_context(row, each, reading))
+                extra = _extra(row, chosen, reading) if extra is None else extra
+                records.append(replace(_with_context(row, each, reading), where=row.where, extra=extra))
     if records or not dropped:
         reading.rows_used += 1
         yield from records
@@ -238,11 +253,17 @@ def _with_context(row: Row, record: Record, reading: Reading) -> Record:
         thought = fields.text(row, "reasoning_content")
         last = replace(record.messages[-1], reasoning_content=thought)
         record = replace(record, messages=(*record.messages[:-1], last))
-    if isinstance(record, Pair | Prompt) and any(values.get(name) is not None for name in VERL_COLUMNS):
-        record = replace(record, extra=verl_columns(row))
-    if reading.merge_turns:
-        record = with_merged_turns(record)
-    return replace(record, where=row.where)
+    return with_merged_turns(record) if reading.merge_turns else record
+
+
+def _extra(row: Row, chosen: Format, reading: Reading) -> dict[str, Any]:
+    """The columns that the records of a row keep."""
+    if not reading.wanted:
+        return {}
+    extra, unfit = carried(row, chosen.names, reading.wanted)
+    reading.unfit.update(unfit)
+    reading.wanted_names |= names_in([extra])
+    return reading.wanted.of(extra)
 
 
 def _with_system(row: Row, record: Record) -> Record:

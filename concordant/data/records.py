@@ -26,7 +26,7 @@ class Pair:
     _: KW_ONLY
     margin: float | None = None  # how much better, in units of the reward, where a rater said so
     probability: float | None = None  # P(chosen preferred over rejected), where the label's true model is known
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)  # columns that are carried along for reward functions
     tools: Tools = None
     where: str = field(default="", compare=False, repr=False)  # "FILE line 3", for messages about this record
 
@@ -38,6 +38,7 @@ class Demonstration:
     messages: tuple[Message, ...]  # ends with an assistant message
     first_response: int
     _: KW_ONLY
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)  # for the prompt that may be made of it
     tools: Tools = None
     where: str = field(default="", compare=False, repr=False)  # "FILE line 3", for messages about this record
 
@@ -47,7 +48,7 @@ class Prompt:
     """A dialogue to be continued, with the columns that a rule may need to compute the answer's reward."""
 
     messages: tuple[Message, ...]
-    extra: dict[str, Any] = field(default_factory=dict)  # verl's data_source, ability, reward_model, extra_info
+    extra: dict[str, Any] = field(default_factory=dict)  # columns of the data by name, see data/carried.py
     _: KW_ONLY
     tools: Tools = None
     where: str = field(default="", compare=False, repr=False)  # "FILE line 3", for messages about this record
@@ -61,6 +62,7 @@ class Rating:
     completion: str
     label: bool
     _: KW_ONLY
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)  # for the prompt that may be made of it
     tools: Tools = None
     where: str = field(default="", compare=False, repr=False)  # "FILE line 3", for messages about this record
 

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from concordant.core.errors import UserError
 
+TRUNCATED, TOO_LARGE, UNREADABLE = "unreadable rest of a file", "row too large", "values that cannot be read"
+LONGEST_ROW = 1 << 26  # most bytes of one unpacked row, because a small file may hold a row of many GB
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -40,6 +43,10 @@ class BadRows:
         if not self.skip:
             raise UserError(f"{message}\n--data.skip_bad_rows=true counts such rows instead of stopping")
         self.counts[reason] += 1
+
+
+def too_large(where: str) -> str:
+    return f"{where}: larger than {LONGEST_ROW >> 20} MiB, the most that one row may hold"
 
 
 def printable(name: str) -> str:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar, cast
 
 from concordant.config.data import DataConfig
 from concordant.config.names import Responses
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive, python_stream
-from concordant.data.convert import CONVERSIONS, MODEL_REWARD, split_key
+from concordant.core.visible import visible
+from concordant.data import fields
+from concordant.data.carried import EVERYTHING, NOTHING, Wanted, names_in
+from concordant.data.convert import CONVERSIONS, split_key
 from concordant.data.dialogue import Drop, Messages
 from concordant.data.folders import SETS
 from concordant.data.recognise import IGNORE, Reading, check_mapped, column_names, read_records
 from concordant.data.records import Demonstration, Pair, Prompt, Rating, Record
-from concordant.data.rows import BadRows, Row, printable
+from concordant.data.rows import BadRows, Row
 from concordant.data.sources import Pairs, Rows, open_source
 
 R = TypeVar("R", bound=Record)
@@ -44,6 +47,7 @@ class Loaded(Generic[R]):
     rows_used: int = 0  # rows_read minus dropped rows; one row may give several records, or several rows one record
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # "used", "carried along", "not used"
     notes: list[str] = field(default_factory=list)
+    wanted_names: tuple[str, ...] = ()  # columns that a reward function could name
 
     def summary(self, what: str = "records") -> str:
         """One line such as '1,804 pairs (train 1,353, test 451); dropped 8: prompts differ 5, …', and the notes."""
@@ -58,20 +62,25 @@ def reasons(dropped: Counter[str]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
 
 
-def load_records(config: DataConfig, want: type[R], seed: int, responses: Responses = "both") -> Loaded[R]:
+def load_records(
+    config: DataConfig, want: type[R], seed: int, responses: Responses = "both", wanted: Wanted = EVERYTHING
+) -> Loaded[R]:
     """Train and test records of type ``want`` (Pair, Demonstration, Prompt or Rating).
 
     ``seed`` draws the sample and the split. ``responses`` ("both" or "chosen") is for demonstrations made from pairs.
-    Equal prompts with the same reward are given once. Raises UserError if no record is left to train on.
+    Prompts keep the ``wanted`` columns; other records are learnt from as they are and keep none. Equal prompts are
+    given once, unless their truth or a column that is wanted by name differs. Raises UserError if no record is left to
+    train on.
     """
-    held = load_all(config, seed, _sets_for(want, responses))
+    wanted = wanted if want is Prompt else NOTHING
+    held = load_all(config, seed, _sets_for(want, responses), wanted=wanted)
     dropped = Counter(held.dropped)
-    train, test = _converted(held.train, want, responses, dropped), _converted(held.test, want, responses, dropped)
+    train, test = (_converted(side, want, responses, dropped, wanted) for side in (held.train, held.test))
     if not train:
         name, need = NAMES[want]
         raise UserError(
             f"{config.path}: no {name} to train on. Rows read: {held.rows_read:,} as {', '.join(held.formats)}; "
-            f"dropped: {reasons(dropped) or 'none'}\nexpected {need} (docs/data.md)"
+            f"dropped: {reasons(dropped) or 'none'}\nexpected {need} (docs/data.md){_other_columns(held)}"
         )
     return Loaded(
         train=train,
@@ -82,7 +91,13 @@ def load_records(config: DataConfig, want: type[R], seed: int, responses: Respon
         rows_used=held.rows_used,
         columns=held.columns,
         notes=held.notes,
+        wanted_names=held.wanted_names,
     )
+
+
+def _other_columns(held: Loaded[Record]) -> str:
+    names = held.columns.get("carried along", ())
+    return f"; not read: {', '.join(names)} (--data.columns response={names[0]} reads it as response)" if names else ""
 
 
 def _sets_for(want: type, responses: Responses) -> tuple[str, ...]:
@@ -97,7 +112,9 @@ def _sets_for(want: type, responses: Responses) -> tuple[str, ...]:
     return sets[want]
 
 
-def _converted(records: list[Record], want: type[R], responses: Responses, dropped: Counter[str]) -> list[R]:
+def _converted(
+    records: list[Record], want: type[R], responses: Responses, dropped: Counter[str], wanted: Wanted
+) -> list[R]:
     convert = CONVERSIONS[want]
     made: list[R] = []
     seen: set[tuple[Messages, str]] = set()
@@ -108,7 +125,7 @@ def _converted(records: list[Record], want: type[R], responses: Responses, dropp
             continue
         for item in found:
             if isinstance(item, Prompt):  # several answers to a prompt are still one prompt, unless its reward differs
-                key = item.messages, repr(item.extra.get("reward_model", MODEL_REWARD))
+                key = item.messages, wanted.tells_apart(item.extra)
                 if key in seen:
                     continue
                 seen.add(key)
@@ -117,14 +134,19 @@ def _converted(records: list[Record], want: type[R], responses: Responses, dropp
 
 
 def load_all(
-    config: DataConfig, seed: int, sets: Sequence[str] = SETS, on_progress: OnProgress | None = None
+    config: DataConfig,
+    seed: int,
+    sets: Sequence[str] = SETS,
+    on_progress: OnProgress | None = None,
+    wanted: Wanted = NOTHING,
 ) -> Loaded[Record]:
     """All records of the data without conversion, split by prompt or by the data's own split.
 
-    Raises UserError if the data is empty or if all its rows are dropped.
+    ``wanted`` are the carried columns that the records keep. Raises UserError if the data is empty or if all its rows
+    are dropped.
     """
     source = open_source(config.path, seed, sets, split=config.split, test=config.test)
-    reader = _Reader(config, on_progress)
+    reader = _Reader(config, on_progress, wanted)
     notes = list(source.notes)
     if config.test_path:
         if source.test is not None:
@@ -153,7 +175,8 @@ def load_all(
         formats=tuple(sorted(reader.reading.formats)),
         rows_used=reader.reading.rows_used,
         columns=reader.columns(),
-        notes=notes,
+        notes=[*notes, *reader.unfit()],
+        wanted_names=tuple(sorted(reader.reading.wanted_names)),
     )
 
 
@@ -182,13 +205,14 @@ def _nothing_left(name: str, reader: _Reader) -> str:
 class _Reader:
     """Reads the parts of a source into records, and counts rows, dropped rows and columns."""
 
-    def __init__(self, config: DataConfig, on_progress: OnProgress | None) -> None:
+    def __init__(self, config: DataConfig, on_progress: OnProgress | None, wanted: Wanted = NOTHING) -> None:
         self.reading = Reading(
             bad=BadRows(config.skip_bad_rows),
             format=config.format,
             columns=column_names(config.columns),
             pairs=config.pairs,
             merge_turns=config.merge_turns,
+            wanted=wanted,
         )
         self.drops: Counter[str] = Counter()
         self.seen: set[str] = set()  # names of columns, as written in the files
@@ -205,9 +229,18 @@ class _Reader:
         """Every column of the input, by its use."""
         reading = self.reading
         ignored = {theirs for theirs, ours in reading.columns.items() if ours == IGNORE}
-        unused = (reading.unused | ignored & self.seen) - reading.used - reading.carried
-        kinds = {"used": reading.used, "carried along": reading.carried - reading.used, "not used": unused}
-        return {kind: tuple(sorted(map(printable, names))) for kind, names in kinds.items() if names}
+        lost = reading.unfit.keys() - reading.wanted_names
+        carried = reading.carried - reading.used - lost
+        unused = (ignored & self.seen | lost) - reading.used - carried
+        kinds = {"used": reading.used, "carried along": carried, "not used": unused}
+        return {kind: tuple(sorted(visible(n) for n in names)) for kind, names in kinds.items() if names}
+
+    def unfit(self) -> list[str]:
+        return [
+            f"column {visible(name)}: {count:,} values are left out, because they hold half of a surrogate pair or "
+            f"more than {fields.DEEPEST} levels"
+            for name, count in sorted(self.reading.unfit.items())
+        ]
 
     def read(self, parts: Sequence[Rows | Pairs]) -> list[list[Record]]:
         total = sum(part.bytes for part in parts if isinstance(part, Rows))
@@ -215,7 +248,9 @@ class _Reader:
         before = 0
         for part in parts:
             if isinstance(part, Pairs):
-                sides.append(list(part.make()))
+                wanted = self.reading.wanted
+                sides.append([replace(pair, extra=wanted.of(pair.extra)) for pair in part.make()])
+                self.reading.wanted_names |= names_in(pair.extra for pair in sides[-1])
                 self.reading.formats.add("pairs")
                 self.reading.rows_used += len(sides[-1])
             else:

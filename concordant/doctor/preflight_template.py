@@ -9,6 +9,7 @@ from typing import Any
 from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Demonstration, Message, Record
+from concordant.data.tokens import text_of
 from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_records import percent
 
@@ -68,7 +69,7 @@ def thought_lost(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | N
     lost = 0
     for tree, number in zip(encoded.trees, encoded.record, strict=True):
         branch, last = tree.branches[0], thinking[number].messages[-1]
-        text = encoder.tokenizer.decode(branch.ids_T[branch.is_response_T])
+        text = text_of(encoder.tokenizer, branch.ids_T[branch.is_response_T].tolist())
         thought = (last.reasoning_content or last.content.partition(_CLOSES)[0]).replace("<think>", "").strip()
         lost += bool(thought) and thought not in text
     if not lost:

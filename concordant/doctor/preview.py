@@ -9,6 +9,7 @@ from rich.text import Text
 
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
+from concordant.data.tokens import text_of
 from concordant.report.blocks import plain
 
 SAMPLES = 3
@@ -69,11 +70,11 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
     """The text each token adds, special tokens by name; a character of several tokens comes with its last."""
     said = ""
     for end in range(1, len(ids) + 1):
-        whole = tokenizer.decode(ids[:end], skip_special_tokens=False)
+        whole = text_of(tokenizer, ids[:end])
         if whole.endswith("\ufffd") and end < len(ids):
             yield ""
             continue
-        yield whole[len(said) :] if whole.startswith(said) else tokenizer.decode([ids[end - 1]])
+        yield whole[len(said) :] if whole.startswith(said) else text_of(tokenizer, [ids[end - 1]])
         said = whole
 
 

@@ -24,6 +24,7 @@ from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message, Tools
+from concordant.data.tokens import ids_of
 from concordant.engines.local.precision import place
 from concordant.kernels.put_on import kernels_of, put_on
 from concordant.kernels.reader import reader_of
@@ -311,7 +312,7 @@ class RewardModel:
     def _tree_of_text(self, text: str) -> PromptTree:
         if not text.strip():
             raise UserError("an empty text cannot be scored")
-        ids = list(self.tokenizer(text, verbose=False)["input_ids"])
+        (ids,) = ids_of(self.tokenizer, [text], special=True)
         if not self.is_encoder and ids[-1] != self.tokenizer.eos_token_id:
             ids.append(self.tokenizer.eos_token_id)
         ids = self._without_start(ids, self._longest())

@@ -30,6 +30,7 @@ from transformers import (
 from concordant.config.model import ModelConfig
 from concordant.core.errors import UserError
 from concordant.core.recompute import same_context
+from concordant.core.time_limit import awaited_at_most
 from concordant.data.chat import ChatEncoder
 from concordant.models import builtin
 from concordant.models.export import quiet, write_adapter, write_model
@@ -43,6 +44,7 @@ from concordant.models.traits import ModelTraits, prepare_model
 log = logging.getLogger(__name__)
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|eot_id|>")  # tried in this order
+TOKENIZER_SECONDS = 120.0  # that a tokenizer's files may take to load; the largest take some seconds
 RANDOM_WHILE_TRAINING = ("drop", "jitter")  # parts of the names of settings that make a forward pass random
 
 
@@ -188,9 +190,18 @@ def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedToke
     Raises:
         UserError: there is no tokenizer, or it cannot be read.
     """
+
+    def load() -> PreTrainedTokenizerBase:
+        found = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+        found("try")  # some faults show at the first text
+        return found
+
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
-        tokenizer("try")  # some faults show at the first text
+        if isinstance(place, Path):
+            complaint = f'the tokenizer of "{place}" takes more than {TOKENIZER_SECONDS:g} s to load'
+            tokenizer = awaited_at_most(TOKENIZER_SECONDS, complaint, load)
+        else:  # a download takes its time
+            tokenizer = load()
         if not isinstance(tokenizer.model_max_length, int | float):
             raise ValueError(f"model_max_length is {tokenizer.model_max_length!r}, no number")
         return tokenizer

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from concordant.algorithms.best_of_n import Choice, choose
+from concordant.algorithms.reward_sources import wanted_columns
 from concordant.config.checks import checked
 from concordant.config.stages import BestOfNConfig
 from concordant.core.errors import UserError
@@ -41,13 +42,13 @@ def best_of_n(config: BestOfNConfig) -> Path:
     with common.opened(config, "best-of-n") as folder, generators_put_back():
         for name in (SFT_DATA, PAIR_DATA):
             check_file(folder.path / name)
-        loaded = common.read(config, folder, Prompt, "prompts")
+        loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_columns(config.reward))
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         sampler = common.sampler_of(policy, encoder, config.model)
         rewards = Rewards(config.reward, config.model, handling=handling_of(config))
         prompts = common.accepted(loaded.test if config.split == "test" else loaded.train, encoder, "prompts")
-        rewards.check(prompts)
+        rewards.check(prompts, loaded.wanted_names)
         choices = _earlier(folder, len(prompts))
         folder.status.update("running", len(choices), len(prompts))
         with current().task("best-of-n", len(prompts), len(choices)) as bar:

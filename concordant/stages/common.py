@@ -25,6 +25,7 @@ from concordant.config.stages import BestOfNConfig, RunConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import PromptTree
+from concordant.data.carried import NOTHING, Wanted
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.convert import prompt_of
 from concordant.data.loader import steps_of
@@ -236,10 +237,15 @@ def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
 
 
 def read(
-    config: RunConfig | BestOfNConfig, folder: RunFolder, want: type[R], what: str, responses: Responses = "both"
+    config: RunConfig | BestOfNConfig,
+    folder: RunFolder,
+    want: type[R],
+    what: str,
+    responses: Responses = "both",
+    wanted: Wanted = NOTHING,
 ) -> Loaded[R]:
-    """The records of the data. They become part of the run's inputs."""
-    loaded = load_records(config.data, want, config.seed, responses)
+    """The records of the data, prompts with their ``wanted`` columns. They become part of the run's inputs."""
+    loaded = load_records(config.data, want, config.seed, responses, wanted)
     folder.inputs.add_data(loaded.train, loaded.test)
     message(loaded.summary(what))
     return loaded

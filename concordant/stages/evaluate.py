@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from concordant.algorithms.best_of_n import Choice, choose
+from concordant.algorithms.reward_sources import wanted_columns
 from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.checks import checked
@@ -29,6 +30,7 @@ from concordant.data.convert import as_demonstrations
 from concordant.data.dialogue import Drop
 from concordant.data.records import Demonstration, Pair, Prompt, Record
 from concordant.data.splits import Loaded, load_all, load_records
+from concordant.data.tokens import ids_of
 from concordant.engines import roles
 from concordant.engines.protocol import Done
 from concordant.evaluation.compare import evaluate_policies
@@ -75,7 +77,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     for path in dict.fromkeys(best_of(run)[1] for runs in policies.values() for run in runs):
         if not path.startswith("builtin:"):
             locate(path)  # a mistyped folder is found now, and not after minutes of sampling
-    loaded = load_records(config.data, Prompt, config.seed)
+    loaded = load_records(config.data, Prompt, config.seed, wanted=wanted_columns([*config.reward, *config.judge]))
     handling = handling_of(config)
     rewards = Rewards(config.reward, config.model, handling=handling) if config.reward else None
     judges = Rewards(config.judge, config.model, handling=handling) if config.judge else None
@@ -93,7 +95,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     encoder = ChatEncoder(opened[references[0]].tokenizer)
     bench = replace(bench, prompts=common.accepted(bench.prompts, encoder, "prompts"))
     for scores in scoring:
-        scores.check(bench.prompts)
+        scores.check(bench.prompts, loaded.wanted_names)
     answers = []
     with current().task("evaluate", sum(map(len, policies.values()))) as bar:
         for name, runs in policies.items():
@@ -247,7 +249,7 @@ def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
     if not path.is_file():
         raise UserError(f"perplexity_text: no file {path}")
     text = path.read_text(encoding="utf-8")[:PERPLEXITY_CHARACTERS]
-    ids = torch.tensor(policy.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    ids = torch.tensor(ids_of(policy.tokenizer, [text])[0])
     pieces = [piece for piece in ids.split(min(256, positions(policy.model))) if len(piece) > 1]
     return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from concordant.algorithms.ppo import PPO, Players, resolved
+from concordant.algorithms.reward_sources import wanted_columns
 from concordant.config.checks import checked
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
@@ -25,7 +26,7 @@ def ppo(config: PPOConfig) -> Path:
     """Train a policy with PPO, RLOO or GRPO; returns the run folder."""
     config = resolved(config)
     with common.opened(config, "ppo") as folder:
-        loaded = common.read(config, folder, Prompt, "prompts")
+        loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_columns(config.reward))
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(
             policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start")
@@ -37,7 +38,7 @@ def ppo(config: PPOConfig) -> Path:
         )
         config = common.settled(config, folder, common.start_of("ppo", len(loaded.train), policy, config.model))
         rewards = Rewards(config.reward, config.model, config.train, handling_of(config))
-        rewards.check([*loaded.train, *loaded.test])
+        rewards.check([*loaded.train, *loaded.test], loaded.wanted_names)
         temperature = config.sampling.temperature
         actor = roles.policy_learner(policy, config.model, config.train, temperature)
         reference = roles.reference(actor, policy, config.reference, config.model, config.train, temperature)

@@ -9,6 +9,7 @@ from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
 from concordant.data.card import CountTokens
 from concordant.data.prepare import prepare as prepare_data
+from concordant.data.tokens import ids_of
 from concordant.runs.writable import check_folder
 
 
@@ -35,6 +36,6 @@ def _token_counter(config: PrepareConfig) -> CountTokens | None:
     tokenizer = load_tokenizer(locate(config.model.name), config.model.trust_remote_code)
 
     def count(texts: list[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+        return [len(ids) for ids in ids_of(tokenizer, texts)]
 
     return count

@@ -66,10 +66,14 @@ class Rewards:
         self._model, self._train = model, train
         self.reward = make_reward(sources, self._load, handling)
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises UserError where a prompt lacks a column that a function needs."""
+    def check(self, prompts: Sequence[Prompt], found: Sequence[str]) -> None:
+        """Raises UserError where a function needs a column that no prompt has; ``found`` are the columns of the data.
+
+        Shows which columns some prompts lack.
+        """
         for axis in self._functions():
-            axis.check(prompts)
+            for note in axis.check(prompts, found):
+                current().message(note)
 
     def report_missing(self) -> None:
         """Show how many scores each function did not give."""

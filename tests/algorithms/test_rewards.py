@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from concordant.algorithms.reward_functions import SIGNATURES, FunctionReward, Handling
-from concordant.algorithms.reward_sources import make_reward
+from concordant.algorithms.reward_sources import make_reward, wanted_columns
 from concordant.algorithms.rewards import Answer, Reward, WeightedSum, filled
 from concordant.core.errors import UserError
+from concordant.data.carried import Wanted
 from concordant.data.convert import MODEL_REWARD
 from concordant.data.records import Message, Prompt
 from concordant.engines.protocol import Done
@@ -171,16 +172,55 @@ def test_a_batched_function_gives_one_number_an_answer(result):
 # -- columns --------------------------------------------------------------------------------------
 
 
-def test_a_missing_column_is_found_before_the_first_answer():
+def test_a_column_that_no_prompt_has_is_found_before_the_first_answer():
     def f(prompt, response, level, topic, ended, other=None):
         return 1.0
 
     reward = FunctionReward(f, "mine:f")
-    rows = [Prompt(PROMPT, {"level": 1, "topic": "sums"}), Prompt(PROMPT, {"level": 1}, where="a.jsonl line 2")]
-    reward.check(rows[:1])
-    said = "reward mine:f needs the column topic, which 1 of 2 prompts lack, e.g. a.jsonl line 2; found columns: "
-    with pytest.raises(UserError, match=re.escape(said + "['level', 'topic']")):
-        reward.check(rows)
+    said = "reward mine:f needs the column topic, which no prompt has."
+    with pytest.raises(UserError, match=re.escape(said + " Found columns: level")):
+        reward.check([Prompt(PROMPT, {"level": 1}), Prompt(PROMPT, {"level": 2})])
+    with pytest.raises(UserError, match=re.escape(said + ' Did you mean "topics"? Found columns: level, topics')):
+        reward.check([Prompt(PROMPT, {"level": 1})], found=["topics", "level"])
+
+
+def test_a_prompt_that_lacks_a_column_gives_none():
+    rows = [Prompt(PROMPT, {"level": 1, "x": 3}), Prompt(PROMPT, {"level": None}, where="a.jsonl line 2")]
+    note = "reward f: 1 of 2 prompts have no level and give it None, e.g. a.jsonl line 2"
+    seen = []
+
+    def one(prompt, response, level, x=7, y=8):
+        return seen.append((level, x, y))
+
+    def many(prompts, responses, level, x=7, y=8):
+        seen.append((level, x, y))
+        return [None] * len(prompts)
+
+    for function in (one, many):
+        reward = FunctionReward(function, "f")
+        assert reward.check(rows) == [note]
+        reward([answer(**row.extra) for row in rows]).result()
+        reward([answer(**rows[1].extra)]).result()
+    assert seen == [(1, 3, 8), (None, 7, 8), (None, 7, 8), ([1, None], [3, None], 8), ([None], [None], 8)]
+
+
+def test_the_wanted_columns_of_the_sources():
+    def of(function):
+        return FunctionReward(function, "f").wanted
+
+    assert of(lambda prompt, response, level, ended, other=1: 1.0) == Wanted(frozenset({"level", "other"}))
+    assert of(lambda completions, prompts, answer, **kwargs: [1.0]) == Wanted(frozenset({"answer"}), every=True)
+    assert of(lambda solution_str, ground_truth, **kwargs: 1.0) == Wanted(frozenset({"ground_truth"}))
+    truth = Wanted(frozenset({"ground_truth"}))
+    assert wanted_columns(["runs/reward/model", "rule:ends", "rule:contains=0.5"]) == truth
+    assert not wanted_columns(["runs/reward/model", "rule:ends"])
+
+
+def test_a_rule_abstains_where_there_is_no_truth():
+    answers = [answer("4", ground_truth="4"), answer("5", ground_truth="4"), answer("None")]
+    for name in ("rule:exact_match", "rule:contains"):
+        scores = make_reward([name], no_model)(answers).result()
+        assert (scores.total, scores.abstained) == ([1.0, 0.0, 0.5], 1)
 
 
 def test_a_name_inside_extra_info_is_a_column_and_a_column_comes_first():
@@ -189,7 +229,7 @@ def test_a_name_inside_extra_info_is_a_column_and_a_column_comes_first():
 
     assert called(f, answer(level=1, extra_info={"level": 50, "topic": 2})) == [3.0]
     missing = answer(level=1, extra_info={"theme": 2})
-    with pytest.raises(UserError, match=re.escape("found columns: ['extra_info', 'extra_info.theme', 'level']")):
+    with pytest.raises(UserError, match="Found columns: extra_info, extra_info.theme, level"):
         called(f, missing)
 
 
@@ -368,7 +408,7 @@ EXAMPLES = re.findall(
 
 def test_the_page_shows_each_signature_once():
     shown = [FunctionReward(one(text), "f").signature for text in EXAMPLES]
-    assert [shown.count(signature) for signature in SIGNATURES] == [2, 1, 1, 1], "the first one also async"
+    assert [shown.count(signature) for signature in SIGNATURES] == [2, 1, 2, 1], "one also async, one for columns"
     page = PAGE.read_text(encoding="utf-8")
     assert all(f"`{signature.text}`" in page for signature in SIGNATURES)
 
@@ -381,7 +421,7 @@ def one(text):
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split("(")[0])
 def test_the_pages_examples_work(text):
-    row = {"ground_truth": "4", "data_source": "sums"}
+    row = {"ground_truth": "4", "answer": 4, "data_source": "sums", "topic": "sums"}
     assert called(one(text), answer("4", **row), answer("please, no", **row)) in ([1.0, 0.0], [0.0, 1.0])
 
 
@@ -411,7 +451,7 @@ def test_the_placeholder_of_a_prompt_without_a_rule_is_no_ground_truth():
 
 
 def test_a_rule_without_ground_truth_names_the_columns_it_found():
-    with pytest.raises(UserError, match=r"needs the column ground_truth .*; found columns: \['level'\]"):
+    with pytest.raises(UserError, match=r"needs the column ground_truth .* Found columns: level"):
         make_reward(["rule:exact_match"], no_model)([answer(level=3)])
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive
+from concordant.data import parquet
 from concordant.data.files import read_file
 from concordant.data.rows import BadRows
 
@@ -181,3 +182,58 @@ def test_a_pickle_is_refused_and_never_opened(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_file_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='unknown kind of data file ".jsnl". Did you mean ".jsonl"?'):
         read(put(tmp_path / "a.jsnl", b""))
+
+
+# -- sizes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("schema", [True, False])
+def test_a_text_that_a_parquet_page_holds_once_for_many_rows_is_unpacked_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool, schema: bool
+) -> None:
+    """No part of a batch is larger than the limit, and only the row that is larger by itself is refused."""
+    monkeypatch.setattr(parquet, "LONGEST_ROW", 10_000)
+    parts: list[int] = []
+    values = parquet._parquet_values
+
+    def watched(batch: pa.RecordBatch, *more: Any) -> Any:
+        parts.append(len(json.dumps(batch.to_pylist())))
+        return values(batch, *more)
+
+    monkeypatch.setattr(parquet, "_parquet_values", watched)
+    texts = ["a" * 4_000 if i != 20 else "a" * 20_000 for i in range(50)]
+    column = [[{"role": "user", "content": text}] for text in texts] if nested else texts
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"prompt": column}), path, store_schema=schema)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(UserError, match="a.parquet row 21: larger than"):
+        read(path)
+    rows, bad = read(path, skip=True)
+    assert [row["prompt"] for row in rows] == [c for i, c in enumerate(column) if i != 20]
+    assert bad.counts == {"row too large": 1}
+    assert max(parts) < 11_000
+
+
+def test_a_parquet_column_that_unpacks_to_thousands_of_times_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "BOMB_SIZE", 1 << 20)
+    for name, text in (("bomb", "a" * (1 << 22)), ("data", "".join(str(derive(0, i)) for i in range(60_000)))):
+        pq.write_table(pa.table({"prompt": [text]}), tmp_path / f"{name}.parquet", compression="zstd")
+    with pytest.raises(UserError, match=r'refused, the column "prompt" unpacks from \d+ to 4,194,\d+ bytes'):
+        read(tmp_path / "bomb.parquet")
+    assert len(read(tmp_path / "data.parquet")[0]) == 1
+
+
+def test_dictionaries_change_no_value(tmp_path: Path) -> None:
+    """Texts, bytes, lists and objects of texts, nulls: as without a dictionary."""
+    rows = [
+        {"a": "x", "b": b"\x00\xff", "c": ["x", None, "y"], "d": {"e": "x", "f": [{"g": "é"}]}, "h": 1},
+        {"a": None, "b": None, "c": [], "d": {"e": None, "f": None}, "h": None},
+        {"a": "", "b": b"", "c": None, "d": None, "h": 2},
+    ] * 40
+    table = pa.Table.from_pylist(rows)
+    for dictionary in (True, False):
+        pq.write_table(table, tmp_path / "a.parquet", use_dictionary=dictionary)
+        assert read(tmp_path / "a.parquet")[0] == rows

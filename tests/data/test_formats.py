@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from concordant.core.errors import UserError
+from concordant.data.carried import Wanted
 from concordant.data.dialogue import Drop
 from concordant.data.formats import FORMATS
 from concordant.data.recognise import Reading, read_records, recognise
@@ -26,7 +27,9 @@ def rows(*values: dict[str, Any]) -> list[Row]:
 
 
 def read(*values: dict[str, Any], name: str = "auto", skip: bool = False) -> list[Record | Drop]:
-    return list(read_records(iter(rows(*values)), Reading(bad=BadRows(skip), format=name)))
+    return list(
+        read_records(iter(rows(*values)), Reading(bad=BadRows(skip), format=name, wanted=Wanted(frozenset(VERL))))
+    )
 
 
 VERL = {

@@ -52,6 +52,10 @@ def test_the_example_of_every_format_is_recognised_and_becomes_what_the_table_sa
     assert {type(record) for record in read(*values)} == {KINDS[form.gives]}
 
 
+def in_parts(text: str) -> Any:
+    return [{"type": "text", "text": text, "image": None, "mimeType": None}]
+
+
 SETS: dict[str, tuple[str, list[dict[str, Any]], list[Any]]] = {
     "orca_dpo": (
         "preference",
@@ -69,6 +73,44 @@ SETS: dict[str, tuple[str, list[dict[str, Any]], list[Any]]] = {
           "status": "tie", "order": ["a", "b"]}],
         [pair(system="s")],
     ),
+    "distilabel's orca pairs, as they are on the hub": (
+        "preference",
+        [{"system": "s", "input": "q", "chosen": "good", "rejected": "bad", "generations": ["bad", "good"],
+          "order": ["a", "b"], "labelling_model": "m", "raw_labelling_response": "7 9", "rating": [7.0, 9.0],
+          "rationale": "r", "status": "swapped", "chosen_score": 9.0, "in_gsm8k_train": False},
+         {"system": "", "input": "q", "chosen": "good", "rejected": "bad", "generations": ["good", "bad"],
+          "rating": [9.0, 9.0], "status": "tie"}],
+        [pair(margin=2.0, system="s"), Drop.TIE],
+    ),
+    "argilla's UltraFeedback pairs": (
+        "alpaca_preference",
+        [{"source": "s", "instruction": "q", "chosen_response": "good", "rejected_response": "bad",
+          "chosen_avg_rating": 5.0, "rejected_avg_rating": 3.5, "chosen_model": "m"}],
+        [pair(margin=1.5)],
+    ),
+    "TRL's UltraFeedback pairs": (
+        "implicit",
+        [{"chosen": [user("q"), bot("good")], "rejected": [user("q"), bot("bad")], "score_chosen": 8.5,
+          "score_rejected": 7.0}],
+        [pair(margin=1.5)],
+    ),
+    "OASST rows with readers' labels": (
+        "oasst",
+        [{"message_id": i, "parent_id": p, "text": t, "role": r, "rank": k, "deleted": False,
+          "labels": {"name": ["spam"], "value": [0.0], "count": [3]}} for i, p, t, r, k in
+         (("1", None, "q", "prompter", None), ("2", "1", "bad", "assistant", 1.0),
+          ("3", "1", "good", "assistant", 0.0))],
+        [pair()],
+    ),
+    "arena-140k, content in parts": (
+        "arena_33k",
+        [{"id": "1", "winner": winner, "evaluation_order": 1, "is_code": False,
+          "conversation_a": [user(in_parts("q")), bot(in_parts("good"))],
+          "conversation_b": [user(in_parts("q")), bot(in_parts("bad"))]}
+         for winner in ("model_a", "both_bad")],
+        [pair(), Drop.TIE],
+    ),
+    "gsm8k": ("prompt", [{"question": "q", "answer": "2 + 2 = 4 #### 4"}], [Prompt((Message("user", "q"),))]),
     "LLaMA-Factory DPO": (
         "alpaca_preference",
         [{"instruction": "q", "input": "i", "chosen": "good", "rejected": "bad"}],
@@ -338,6 +380,7 @@ def test_messages_of_weight_0_are_read_and_not_learnt() -> None:
         ({"text": "words", "label": False}, "label"),
         ({"messages": [user("q"), bot("a")], "rating": 1}, "rating"),
         ({"text": "words", "rank": 1}, "rank"),
+        ({"question": "q", "context": "c", "answers": ["a"]}, "context"),
         ({"messages": [user("q"), bot("a")], "images": ["x.png"]}, "images"),
     ],
 )
@@ -369,11 +412,7 @@ def test_every_column_is_in_the_books() -> None:
     reading = Reading(bad=BadRows(False))
     values = {"prompt": "q", "chosen": "a", "rejected": "b", "data_source": "d", "id": 1, "margin": 2}
     assert len(list(read_records(iter(rows(values)), reading))) == 1
-    assert (reading.used, reading.carried, reading.unused) == (
-        {"prompt", "chosen", "rejected", "margin"},
-        {"data_source"},
-        {"id"},
-    )
+    assert (reading.used, reading.carried) == ({"prompt", "chosen", "rejected", "margin"}, {"data_source", "id"})
 
 
 # -- messages -------------------------------------------------------------------------------------------

@@ -10,14 +10,14 @@ from concordant.cli import main
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
-from concordant.config.stages import BestOfNConfig, EvaluateConfig, PPOConfig
+from concordant.config.stages import BestOfNConfig, EvaluateConfig, PPOConfig, PrepareConfig
 from concordant.core.errors import UserError
 from concordant.models.load import save_policy
 from tests.engines.tiny import tiny_policy
 from tests.stages.small import metrics_of, train
 
 MINE = """
-import os, sys
+import json, os, sys
 
 def needs_topic(prompt, response, topic):
     return 1.0
@@ -28,6 +28,12 @@ def abstains_on_even(prompt, response, number):
 
 def fails_on_even(prompt, response, number):
     return 1 / (number % 2)
+
+def seen(prompts, completions, answer, level=None, **columns):
+    with open(os.environ["SEEN_BY_A_TEST"], "a") as file:
+        for row in zip(answer, level, columns["parts"]):
+            print(json.dumps(row), file=file)
+    return [1.0] * len(prompts)
 
 def leaves(prompt, response):
     sys.exit(0)
@@ -68,7 +74,7 @@ def evaluation(settings, **changes):
 
 
 def test_every_verb_refuses_a_missing_column_before_it_samples(settings):
-    refused = "needs_topic needs the column topic, which . of . prompts lack, .*found columns: .*extra_info.number"
+    refused = "needs_topic needs the column topic, which no prompt has.* Found columns: .*extra_info.number"
     with pytest.raises(UserError, match=refused):
         concordant.ppo(ppo_of(with_samples(settings), "needs_topic"))
     with pytest.raises(UserError, match=refused):
@@ -76,6 +82,30 @@ def test_every_verb_refuses_a_missing_column_before_it_samples(settings):
     for key in ("reward", "judge"):
         with pytest.raises(UserError, match=refused):
             concordant.evaluate(evaluation(settings, **{key: of("needs_topic")}))
+
+
+@pytest.mark.parametrize("source", ["file", "prepared"])
+def test_columns_of_the_file_reach_a_function_in_every_verb(settings, tmp_path, monkeypatch, source):
+    rows = [{"prompt": f"owl {i}?", "answer": f"a{i}", "level": i, "parts": [{"n": i}]} for i in range(8)]
+    rows[3]["level"] = None
+    (tmp_path / "columns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = settings | {"data": DataConfig(path="columns.jsonl")}
+    if source == "prepared":
+        concordant.prepare(PrepareConfig(data=settings["data"], output="prepared"))
+        settings["data"] = DataConfig(path="prepared")
+    right = {json.dumps([row["answer"], row["level"], row["parts"]]) for row in rows}
+
+    def gets_what_is_there(verb, config):
+        monkeypatch.setenv("SEEN_BY_A_TEST", str(tmp_path / f"{config.output}.seen"))
+        verb(config)
+        found = (tmp_path / f"{config.output}.seen").read_text().splitlines()
+        assert found and set(found) <= right
+
+    gets_what_is_there(concordant.ppo, ppo_of(with_samples(settings), "seen"))
+    best = BestOfNConfig(**with_samples(settings) | {"output": "best"}, reward=of("seen"))
+    gets_what_is_there(concordant.best_of_n, best)
+    for key in ("reward", "judge"):
+        gets_what_is_there(concordant.evaluate, evaluation(settings | {"output": key}, **{key: of("seen")}))
 
 
 def test_ppo_counts_answers_without_a_score(settings, tmp_path):
