@@ -20,6 +20,8 @@ from concordant.config.stages import DiagnoseConfig
 
 # Main keys: `--data FILE` and `data: FILE` mean data.path. The bare first argument of a verb is its main key.
 MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name", DiagnoseConfig: "target"}
+# What an option means that is given without a value. A switch means true; any other option needs a value.
+BARE: dict[tuple[type, str], str] = {(DiagnoseConfig, "explain"): "all"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

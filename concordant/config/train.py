@@ -21,8 +21,8 @@ class TrainConfig:
     schedule: Schedule = "linear"  # how the learning rate falls after the warm-up
     warmup_fraction: float = 0.05  # share of the steps in which the learning rate rises
     weight_decay: float = 0.0  # weight decay of AdamW
-    beta1: float = 0.9
-    beta2: float = 0.95
+    beta1: float = 0.9  # AdamW: how much of the mean gradient is kept at each step
+    beta2: float = 0.95  # AdamW: how much of the mean squared gradient is kept at each step
     max_grad_norm: float = 1.0  # larger gradients are clipped to this norm; 0 is off
     log_every: int = 1  # steps between rows of metrics.jsonl
     evaluate_every: int = -1  # steps between evaluations; -1: about eight a run; 0: only at the end
@@ -32,4 +32,4 @@ class TrainConfig:
     early_stopping: int = 0  # stop after so many evaluations without improvement; 0 is off
     keep_best: bool = True  # export the weights of the best evaluation; False exports the last weights
     threads: int = 0  # CPU threads; 0: PyTorch chooses
-    tensorboard: bool = True
+    tensorboard: bool = True  # write the metrics for TensorBoard too

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from concordant.config.names import Responses
 from concordant.data.dialogue import Drop, Messages, check_prompt
@@ -31,6 +31,20 @@ def answers_of(record: Record) -> tuple[str, ...]:
     if isinstance(record, Rating):
         return (record.completion,)
     return (record.messages[-1].content,) if isinstance(record, Demonstration) else ()
+
+
+def all_texts(records: Iterable[Record]) -> list[str]:
+    """Every message and answer of the records."""
+    texts: list[str] = []
+    for r in records:
+        match r:
+            case Pair():
+                texts += [*(m.content for m in r.prompt), r.chosen, r.rejected]
+            case Demonstration() | Prompt():
+                texts += [m.content for m in r.messages]
+            case Rating():
+                texts += [*(m.content for m in r.prompt), r.completion]
+    return texts
 
 
 def as_pairs(record: Record, responses: Responses) -> list[Pair] | Drop:

@@ -219,10 +219,12 @@ class RewardModel:
 
         A string gets EOS at its end and no chat template. A dialogue is a list of messages, the last one from the
         assistant, and is rendered by the model's chat template. A text that is too long for the model loses its
-        beginning, except for a special first token.
+        beginning, except for a special first token. Raises UserError for a list that is itself one dialogue.
         """
         if isinstance(texts, str):
             return self.score([texts])[0]
+        if isinstance(texts, Message | Mapping):
+            raise UserError(f"score: {_ONE_MESSAGE}")
         plain = [i for i, text in enumerate(texts) if isinstance(text, str)]
         spoken = [i for i, text in enumerate(texts) if not isinstance(text, str)]
         trees = [self._tree_of_text(str(texts[i])) for i in plain]
@@ -347,11 +349,25 @@ def _check_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
         )
 
 
+_ONE_MESSAGE = (
+    "a single message was given; expected a list of texts and dialogues, and a dialogue is a list of messages. "
+    "For one dialogue: score([messages])"
+)
+
+
 def _messages(dialogue: Any, number: int) -> list[Message]:
-    messages = [
-        m if isinstance(m, Message) else Message(m["role"], m["content"], m.get("reasoning_content") or "")
-        for m in dialogue
-    ]
+    if isinstance(dialogue, Message | Mapping):
+        raise UserError(f"item {number}: {_ONE_MESSAGE}")
+    try:
+        messages = [
+            m if isinstance(m, Message) else Message(m["role"], m["content"], m.get("reasoning_content") or "")
+            for m in dialogue
+        ]
+    except (TypeError, KeyError, AttributeError):
+        found = f"{dialogue!r:.80}"
+        raise UserError(
+            f"dialogue {number}: expected a list of messages with role and content; found {found}"
+        ) from None
     if len(messages) < 2 or messages[-1].role != "assistant":
         roles = [m.role for m in messages]
         raise UserError(f"dialogue {number}: expected at least two messages, the last the assistant's; found {roles}")

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from concordant.config.sampling import SamplingConfig
+from concordant.core.alive import sign_of_life
 from concordant.core.errors import UserError
 from concordant.engines.local.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
 from concordant.engines.local.sampling import check_sampling, prompt_key, sample_tokens, uniforms
@@ -130,7 +131,9 @@ class LocalGenerator:
         on_token: Callable[[int, int, int], None] | None,
     ) -> None:
         live: list[_Sample] = []
+        left = rooms = sum(s.room for s in waiting)  # tokens that may still be sampled
         while waiting or live:
+            sign_of_life("tokens at most", rooms - left, rooms)
             joining = _next_in_line(decoder, prompts, waiting, len(live), sampling.slots)
             if joining:
                 for s in joining:
@@ -143,6 +146,7 @@ class LocalGenerator:
             uniform_R = torch.tensor([s.uniform_T[len(s.ids)] for s in live], dtype=torch.float64)
             id_R, logprob_R = sample_tokens(logits_RV, uniform_R.to(logits_RV.device), sampling)
             done = []
+            left -= len(live)
             for row, (s, token, logprob) in enumerate(zip(live, id_R.tolist(), logprob_R.tolist(), strict=True)):
                 s.last = token
                 s.ids.append(token)
@@ -151,6 +155,7 @@ class LocalGenerator:
                     on_token(s.prompt, s.number, token)
                 if token in self.end_ids or len(s.ids) == s.room:
                     finished[s.prompt, s.number] = self._completion(s)
+                    left -= s.room - len(s.ids)
                     done.append(row)
             if done:
                 live = [live[row] for row in decoder.drop(done)]
