@@ -1,10 +1,10 @@
-# The whole developer interface: make demo, make test, make check, make parity, make mutants, make bench.
+# The whole developer interface: make demo, test, check, docs, parity, mutants, bench.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
 
-.PHONY: demo test check lint parity mutants bench clean
+.PHONY: demo test check lint docs parity mutants bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/concordant demo
@@ -16,6 +16,16 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 check: lint test
+
+# The site needs nothing of the package, so its environment is small and made in seconds.
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	@echo "the documentation is in site/index.html"
+
+.venv-docs/.installed: pyproject.toml constraints.txt
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q -c constraints.txt mkdocs mkdocs-material
+	touch $@
 
 # Peers live in an environment of their own: they pin other versions than ours.
 parity:
@@ -40,4 +50,4 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ONLY)
 
 clean:
-	rm -rf $(VENV) .venv-parity bench/.material runs build *.egg-info
+	rm -rf $(VENV) .venv-docs .venv-parity bench/.material runs build site *.egg-info

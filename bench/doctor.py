@@ -4,7 +4,7 @@
 
 Runs are made once and kept in --folder, so that a changed rule is measured on the same ones. Prints a line a run, the
 confusion table and shares with 95 % bounds (Wilson). With --set measure the numbers go to bench/results/doctor.json
-and docs/doctor/measured.md. Faults are in bench/doctor_faults.py, whose two lists share none; the rules were made
+and docs/doctor-measured.md. Faults are in bench/doctor_faults.py, whose two lists share none; the rules were made
 with TUNE and FIRST.
 """
 
@@ -144,7 +144,7 @@ def confusion(results: Sequence[Result]) -> list[tuple[str, str, str]]:
 
 
 def page(results: Sequence[Result], numbers: Mapping[str, Mapping[str, float]]) -> str:
-    """docs/doctor/measured.md."""
+    """docs/doctor-measured.md."""
     lines = [PREFACE.format(kinds=len({r.kind for r in results if r.expect}))]
     lines += ["| measure | runs | share | 95 % bounds |", "|---|---|---|---|"]
     for name, s in numbers.items():
@@ -221,7 +221,7 @@ def main() -> None:
         out = {"summary": numbers, "runs": [asdict(r) for r in results]}
         (ROOT / "bench" / "results").mkdir(exist_ok=True)
         (ROOT / "bench" / "results" / "doctor.json").write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
-        (ROOT / "docs" / "doctor" / "measured.md").write_text(page(results, numbers), encoding="utf-8")
+        (ROOT / "docs" / "doctor-measured.md").write_text(page(results, numbers), encoding="utf-8")
 
 
 if __name__ == "__main__":

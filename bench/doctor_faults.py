@@ -1,5 +1,5 @@
 """What is planted. ``TUNE`` was there while rules and thresholds were made; ``FIRST`` was the first measurement, was
-looked at after it, and has served to improve the rules since; ``MEASURE`` is what is reported (docs/doctor/measured.md
+looked at after it, and has served to improve the rules since; ``MEASURE`` is what is reported (docs/doctor-measured.md
 tells its history). No fault is in two of them: each has another mechanism, severity or stage, and other seeds.
 
 ``expect`` lists the rules that name the cause rightly.

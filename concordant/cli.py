@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped early but re
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -95,13 +96,18 @@ def dispatch(arguments: list[str]) -> int:
 
 def run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Parse the arguments of a verb, then run the verb or print its config."""
-    from concordant.config.parse import help_text, parse_command, to_mapping
+    from concordant.config.help import help_page
+    from concordant.config.parse import parse_command, to_mapping
     from concordant.config.yaml_io import dump_yaml
 
     entry = VERBS[verb]
     config_class: type[Any] = entry.config_class()
-    if "-h" in arguments or "--help" in arguments:
-        print(help_text(verb, config_class, entry.summary))
+    if asked := {"-h", "--help", "--help=all"}.intersection(arguments):
+        everything = "--help=all" in asked or any(
+            option in asked and value == "all" for option, value in itertools.pairwise(arguments)
+        )
+        example = f"concordant {verb} {entry.options}"
+        print(help_page(verb, config_class, entry.summary, example, everything=everything))
         return DONE
     config, options = parse_command(verb, config_class, arguments)
     if options.print_config:
@@ -146,7 +152,8 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "concordant VERB --help lists a verb's keys; --print_config prints the resulting config.",
+            "concordant VERB --help shows a verb's common keys, concordant VERB --help all shows every key.",
+            "--print_config prints the resulting config.",
             "Exit codes: 0 done, 1 failed, 2 wrong usage or bad input, 3 stopped early but resumable.",
         ]
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from concordant.config.checks import NEEDED
+from concordant.config.checks import needed
 from concordant.config.fields import Field, Schema, schema
+from concordant.config.help import default_text, describe
 from concordant.config.model import ModelConfig
-from concordant.config.parse import describe
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 from concordant.verbs import VERBS
@@ -51,10 +51,10 @@ def _verb(verb: str, summary: str, config_class: type) -> str:
     models = [name for name, owner in keys.sections.items() if owner is ModelConfig and name != "model"]
     own = [known for key, known in keys.fields.items() if key.partition(".")[0] not in (*_COMMON, *models)]
     has = [f"`{name}`" for name in _COMMON if name in keys.sections] + [f"`{name}` (as `model`)" for name in models]
-    needed = [key for owner in config_class.__mro__[:-1] for key in NEEDED.get(owner, ())]
+    must = needed(config_class)
     lines = [f"## {verb}\n\n{summary[0].upper()}{summary[1:]}."]
-    if needed:
-        lines.append("Needs " + ", ".join(f"`{key}`" for key in needed) + ".")
+    if must:
+        lines.append("Needs " + ", ".join(f"`{key}`" for key in must) + ".")
     if has:
         lines.append("Sections: " + ", ".join(has) + _other_defaults(keys) + ".")
     return "\n".join(lines) + "\n\n" + (_table(own) if own else "")
@@ -80,9 +80,8 @@ def _table(fields: Iterable[Field]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value in ("", []):
-        return ""
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    text = default_text(value)
+    return f"`{text}`" if text else ""
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ class Verb:
     config: str  # class in concordant.config.stages
     function: str  # its name in the library, concordant.FUNCTION
     summary: str
+    options: str  # of the example that its help page shows
 
     def config_class(self) -> type:
         stages = importlib.import_module("concordant.config.stages")
@@ -25,19 +26,84 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
-    "prepare": Verb("PrepareConfig", "prepare", "turn preference data into sft, rm and rl sets, with a data card"),
-    "sft": Verb("SFTConfig", "sft", "imitate good answers"),
-    "reward": Verb("RewardConfig", "reward", "train a reward model on preference pairs"),
-    "score": Verb("ScoreConfig", "score", "score answers with a reward model"),
-    "dpo": Verb("DPOConfig", "dpo", "train a policy on pairs directly, without a reward model"),
-    "ppo": Verb("PPOConfig", "ppo", "train a policy on the rewards of its own answers"),
-    "best-of-n": Verb("BestOfNConfig", "best_of_n", "sample n answers for each prompt and keep the best"),
-    "evaluate": Verb("EvaluateConfig", "evaluate", "compare policies on the same held-out prompts; writes a report"),
-    "generate": Verb("GenerateConfig", "generate", "answer prompts"),
-    "chat": Verb("ChatConfig", "chat", "talk with a policy in the terminal"),
-    "doctor": Verb("DiagnoseConfig", "diagnose", "find what is wrong with a run, data, a model or this machine"),
-    "merge": Verb("MergeConfig", "merge", "merge a LoRA adapter into its base model"),
-    "push": Verb("PushConfig", "push", "send a model or an adapter to a hub"),
+    "prepare": Verb(
+        "PrepareConfig",
+        "prepare",
+        "turn preference data into sft, rm and rl sets, with a data card",
+        "--data pairs.jsonl --output data/mine",
+    ),
+    "sft": Verb(
+        "SFTConfig",
+        "sft",
+        "imitate good answers",
+        "--model.name builtin:small --data data/mine --responses chosen --output runs/sft",
+    ),
+    "reward": Verb(
+        "RewardConfig",
+        "reward",
+        "train a reward model on preference pairs",
+        "--model.name runs/sft/model --data data/mine --output runs/reward",
+    ),
+    "score": Verb(
+        "ScoreConfig",
+        "score",
+        "score answers with a reward model",
+        "--model.name runs/reward/model --data answers.jsonl --output scores.jsonl",
+    ),
+    "dpo": Verb(
+        "DPOConfig",
+        "dpo",
+        "train a policy on pairs directly, without a reward model",
+        "--model.name runs/sft/model --data data/mine --beta 0.3 --output runs/dpo",
+    ),
+    "ppo": Verb(
+        "PPOConfig",
+        "ppo",
+        "train a policy on the rewards of its own answers",
+        "--model.name runs/sft/model --data data/mine --reward runs/reward/model --output runs/ppo",
+    ),
+    "best-of-n": Verb(
+        "BestOfNConfig",
+        "best_of_n",
+        "sample n answers for each prompt and keep the best",
+        "--model.name runs/sft/model --data data/mine --reward runs/reward/model --output runs/best",
+    ),
+    "evaluate": Verb(
+        "EvaluateConfig",
+        "evaluate",
+        "compare policies on the same held-out prompts; writes a report",
+        "--policies sft=runs/sft/model dpo=runs/dpo/model --data data/mine --output runs/report",
+    ),
+    "generate": Verb(
+        "GenerateConfig",
+        "generate",
+        "answer prompts",
+        "--model.name runs/dpo/model --prompt 'Where does the owl live?'",
+    ),
+    "chat": Verb(
+        "ChatConfig",
+        "chat",
+        "talk with a policy in the terminal",
+        "--model.name runs/dpo/model",
+    ),
+    "doctor": Verb(
+        "DiagnoseConfig",
+        "diagnose",
+        "find what is wrong with a run, data, a model or this machine",
+        "runs/dpo",
+    ),
+    "merge": Verb(
+        "MergeConfig",
+        "merge",
+        "merge a LoRA adapter into its base model",
+        "--model.name runs/sft/model --model.adapter adapters/mine --output models/merged",
+    ),
+    "push": Verb(
+        "PushConfig",
+        "push",
+        "send a model or an adapter to a hub",
+        "runs/dpo/model owner/my-model --dry_run",
+    ),
 }
 
 

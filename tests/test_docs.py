@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import re
 import shlex
 from functools import cache
@@ -19,7 +20,8 @@ from concordant.pipeline.plan import read_plan
 from concordant.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCTOR = sorted((ROOT / "concordant" / "doctor" / "pages").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")), *DOCTOR]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -151,6 +153,46 @@ def test_the_index_lists_every_page():
     for page in PAGES:
         if page.parent == ROOT / "docs" and page.name != "index.md":
             assert f"({page.name})" in index, f"docs/index.md does not list {page.name}"
+
+
+# -- the site -------------------------------------------------------------------------------------
+
+
+def site_hook():
+    spec = importlib.util.spec_from_file_location("mkdocs_hook", ROOT / "docs" / "mkdocs_hook.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    return hook
+
+
+def test_the_sites_navigation_lists_every_page_once():
+    hook = site_hook()
+    settings = load_yaml(str(ROOT / "mkdocs.yml"))
+    listed = [
+        page if isinstance(page, str) else [*page.values()][0]
+        for group in settings["nav"]
+        for page in [*group.values()][0]
+    ]
+    pages = [hook.site_path(name_of(page)) for page in PAGES if page not in DOCTOR]
+    assert sorted(listed) == sorted([*pages, "doctor/symptoms.md", "bench-results.md"])
+    assert hook.repository_path("doctor/kl_negative.md") == "concordant/doctor/pages/kl_negative.md"
+
+
+@pytest.mark.parametrize(
+    ("uri", "written", "on_the_site"),
+    [
+        ("doctor.md", "[x](../concordant/doctor/pages/kl_negative.md)", "[x](doctor/kl_negative.md)"),
+        ("doctor/flat_layout.md", "[x](../../../docs/models.md#a)", "[x](../models.md#a)"),
+        ("doctor/kl_negative.md", "[x](dropout_on.md)", "[x](dropout_on.md)"),
+        ("readme.md", "![x](docs/images/a.png) [y](docs/index.md)", "![x](images/a.png) [y](index.md)"),
+        ("readme.md", "[core/losses.py](concordant/core/losses.py)", "core/losses.py"),
+        ("index.md", "[x](../README.md) [y](#z) [z](https://a.b/c.md)", "[x](readme.md) [y](#z) [z](https://a.b/c.md)"),
+        ("a.md", "```\n[x](../README.md)\n| `a \\| b` |\n```", "```\n[x](../README.md)\n| `a \\| b` |\n```"),
+        ("a.md", "| `a \\| b` | c |", "| `a | b` | c |"),
+    ],
+)
+def test_links_of_the_repository_work_on_the_site(uri, written, on_the_site):
+    assert site_hook().rewritten(written, uri) == on_the_site
 
 
 def test_the_readmes_tree_is_the_tree():

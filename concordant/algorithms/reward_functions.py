@@ -20,6 +20,7 @@ from typing import Any
 
 from concordant.algorithms.rewards import Answer
 from concordant.config.names import RewardOnError
+from concordant.core.alive import sign_of_life
 from concordant.core.errors import UserError, nearest
 from concordant.core.time_limit import at_most
 from concordant.core.visible import visible
@@ -212,7 +213,8 @@ class FunctionReward:
         """The scores of each part, or a problem where there is no score; with ``stop`` a problem raises UserError."""
         outcomes: list[list[float | None | _Problem]] = []
         pending: list[tuple[int, Awaitable[Any]]] = []
-        for part in parts:
+        for number, part in enumerate(parts):
+            sign_of_life(f"calls of {self.name}", number, len(parts))
             result = self._attempt(part)
             if inspect.isawaitable(result):
                 pending.append((len(outcomes), result))

@@ -46,6 +46,11 @@ NEEDED: dict[type, tuple[str, ...]] = {
 }
 
 
+def needed(config_class: type) -> list[str]:
+    """The keys that a verb with this config needs."""
+    return [key for owner in config_class.__mro__[:-1] for key in NEEDED.get(owner, ())]
+
+
 def checked(stage: Callable[[Config], Result]) -> Callable[[Config], Result]:
     """A decorator for every verb: ``stage`` runs only after ``validate`` has accepted its config."""
 
@@ -98,7 +103,7 @@ def _wrong_values(config: Any) -> list[str]:
 
 def _wrong_together(config: Any) -> list[str]:
     values, owners = flatten(config), type(config).__mro__[:-1]
-    missing = [key for owner in owners for key in NEEDED.get(owner, ()) if not values[key]]
+    missing = [key for key in needed(type(config)) if not values[key]]
     problems = [f"{key} is needed; give {_EXAMPLES[key]}" for key in missing]
     for rule in (rule for owner in owners for rule in CONTRADICTIONS.get(owner, ())):
         if rule.wrong(values):

@@ -20,8 +20,8 @@ class DataConfig:
     test_fraction: float = 0.25  # share of prompts held out when there is no test_path
     max_samples: int = 0  # number of rows to read, in an order shuffled by the seed; 0 reads all rows
     skip_bad_rows: bool = False  # skip and count unreadable rows; False stops at the first one
-    max_prompt_tokens: int = 512
-    max_response_tokens: int = 512
+    max_prompt_tokens: int = 512  # the most tokens of a prompt
+    max_response_tokens: int = 512  # the most tokens of a response of the data
     too_long: TooLong = "drop"  # what is done with rows that are longer than these limits
     template_args: list[str] = field(
         default_factory=list

@@ -21,6 +21,8 @@ from concordant.config.stages import DiagnoseConfig, PushConfig
 MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name"}  # `--data FILE`, `data: FILE` mean data.path
 # The keys that the first words of a command line mean, where they have none: `concordant push FOLDER ID`.
 BARE_WORDS: dict[type, tuple[str, ...]] = {DiagnoseConfig: ("target",), PushConfig: ("folder", "id")}
+# What an option means that is given without a value. A switch means true; any other option needs a value.
+BARE: dict[tuple[type, str], str] = {(DiagnoseConfig, "explain"): "all"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

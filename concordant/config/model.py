@@ -11,7 +11,7 @@ from concordant.config.names import Kernels, Precision
 class LoraConfig:
     rank: int = 0  # 0 trains all weights
     alpha: float = 32.0  # the adapter's update is multiplied by alpha / rank
-    dropout: float = 0.0
+    dropout: float = 0.0  # share of the adapter's inputs that are set to 0 in each training step
     target_modules: list[str] = field(default_factory=list)  # [q_proj,v_proj]; empty or all-linear: all but the head
     on_top: bool = False  # merge the adapter that the model starts from, and train a new one over it
 

@@ -16,13 +16,17 @@ from concordant.config.names import NEEDS_CRITIC
 from concordant.config.specs import is_reward_function, may_train_adapter, without_weight
 
 
+def _always(values: Mapping[str, Any]) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class NoEffect:
     """Keys that have no effect if ``when`` is true. A key that ends with a dot means a whole section."""
 
     keys: tuple[str, ...]
     why: str
-    when: Callable[[Mapping[str, Any]], bool] = lambda v: True
+    when: Callable[[Mapping[str, Any]], bool] = _always
 
     def has(self, key: str) -> bool:
         return any(key == known or (known.endswith(".") and key.startswith(known)) for known in self.keys)
@@ -161,6 +165,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             + ("model.activation_checkpointing",),
             "of the model only the tokenizer is used",
         ),
+        NoEffect(("target", "json", "model."), "--explain prints a page and looks at nothing", lambda v: v["explain"]),
     ),
     s.GenerateConfig: (_TRAINS_NOTHING, _GREEDY, _NEVER_SPLIT, *_RESPONSES_SAMPLED),
     s.ChatConfig: (
@@ -176,10 +181,19 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
 }
 
 
+def useless(config_class: type) -> set[str]:
+    """Keys that have no effect for this verb, whatever the other settings are."""
+    rules = [rule for rule in _rules(config_class) if rule.when is _always]
+    return {key for key in schema(config_class).fields if any(rule.has(key) for rule in rules)}
+
+
+def _rules(config_class: type) -> list[NoEffect]:
+    return [rule for owner in config_class.__mro__[:-1] for rule in NO_EFFECT.get(owner, ())]
+
+
 def idle(config_class: type, values: Mapping[str, Any]) -> dict[str, str]:
     """Keys that differ from their default and have no effect, each with the reason."""
-    rules = [rule for owner in config_class.__mro__[:-1] for rule in NO_EFFECT.get(owner, ())]
-    rules = [rule for rule in rules if rule.when(values)]
+    rules = [rule for rule in _rules(config_class) if rule.when(values)]
     found: dict[str, str] = {}
     for key, known in schema(config_class).fields.items():
         rule = next((rule for rule in rules if rule.has(key)), None)

@@ -1,6 +1,6 @@
 """Makes a config from a command line or a YAML mapping. An unknown key is refused with the nearest known one.
 
-jsonargparse converts types and makes the help page. The names of keys and the words of all errors come from here.
+jsonargparse converts types. The names of keys and the words of all errors come from here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from concordant.config.checks import expected, shown, type_problem, validate
-from concordant.config.fields import BARE_WORDS, MAIN_KEY, Field, Schema, build, flatten, nest, schema
+from concordant.config.checks import shown, type_problem, validate
+from concordant.config.fields import BARE, BARE_WORDS, MAIN_KEY, Schema, build, flatten, nest, schema
 from concordant.config.names import METHODS
 from concordant.config.no_effect import without_idle
-from concordant.config.presets import MACHINES, models, preset_sections
+from concordant.config.presets import preset_sections
 from concordant.config.stages import RunConfig
 from concordant.config.yaml_io import load_yaml, parse_yaml
 from concordant.core.errors import UserError, nearest
@@ -117,12 +117,13 @@ def split_options(arguments: Sequence[str], command: str) -> list[tuple[str, lis
 def assign(keys: Schema, name: str, values: Sequence[str], into: Flat, hint: str = "") -> None:
     """Store the values of an option under its key. Repeated list options are joined; a flag without a value is True."""
     known = keys.fields[known_key(keys, name, "option", hint)]
-    if known.kind == list[str] and values:
+    bare = True if known.kind is bool else BARE.get((known.owner, known.name))
+    if not values and bare is None:
+        raise UserError(f"--{name} needs a value: --{name}=VALUE")
+    if known.kind == list[str]:
         into.setdefault(known.key, []).extend(item for value in values for item in _items(value, known.key))
-    elif known.kind is bool and not values:
-        into[known.key] = True
     else:
-        into[known.key] = one_value(name, values)
+        into[known.key] = one_value(name, values) if values else bare
 
 
 def one_value(name: str, values: Sequence[str]) -> str:
@@ -191,7 +192,7 @@ _PARSERS: dict[type, ArgumentParser] = {}  # kept, because a pipeline uses one c
 def _cast(config_class: type, keys: Schema, values: Flat) -> Flat:
     try:
         if config_class not in _PARSERS:
-            _PARSERS[config_class] = parser("", config_class)
+            _PARSERS[config_class] = parser(config_class)
         namespace = _PARSERS[config_class].parse_object(nest(values))
     except argparse.ArgumentError as problem:
         match = re.search(r'[Kk]ey "([\w.]+)"', str(problem))
@@ -202,49 +203,15 @@ def _cast(config_class: type, keys: Schema, values: Flat) -> Flat:
     return {key: float(value) if keys.fields[key].kind is float else value for key, value in cast.items()}
 
 
-def parser(verb: str, config_class: type, summary: str = "") -> ArgumentParser:
-    """jsonargparse's parser for the keys of the class, with the comments of the source as help texts."""
+def parser(config_class: type) -> ArgumentParser:
+    """jsonargparse's parser, which converts values to the types of the keys."""
     from jsonargparse import ArgumentParser
 
-    result = ArgumentParser(prog=f"concordant {verb}", description=summary, exit_on_error=False, allow_abbrev=False)
-    keys = schema(config_class)
-    groups: dict[str, Any] = {"": result}
-    for section, owner in keys.sections.items():
-        main = MAIN_KEY.get(owner)
-        note = f"--{section} VALUE means --{section}.{main} VALUE" if main else None
-        groups[section] = result.add_argument_group(section, note)
-    for key, known in keys.fields.items():
-        text = describe(known)
-        groups[key.rpartition(".")[0]].add_argument(
-            f"--{key}",
-            type=str if known.is_choice else known.kind,  # `validate` refuses an unknown name, in our words
-            default=known.default,
-            help=text.replace("%", "%%"),
-        )
+    result = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    for key, known in schema(config_class).fields.items():
+        kind = str if known.is_choice else known.kind  # `validate` refuses an unknown name, in our words
+        result.add_argument(f"--{key}", type=kind, default=known.default)
     return result
-
-
-def describe(known: Field) -> str:
-    """The comment of the source, with the range if the comment does not state the range."""
-    allowed = expected(known)
-    new = [part for part in allowed.split(" | ") if part.strip('"') not in known.comment]
-    return "; ".join(filter(None, [known.comment, allowed if new else ""]))
-
-
-def help_text(verb: str, config_class: type, summary: str) -> str:
-    """The help page that ``concordant VERB --help`` prints."""
-    page = parser(verb, config_class, summary)
-    bare = "".join(f" [{key.upper()}]" for key in BARE_WORDS.get(config_class, ()))
-    preset = " [--preset NAME]" if issubclass(config_class, RunConfig) else ""
-    page.usage = (
-        f"concordant {verb}{bare}{preset} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] [--print_config]"
-    )
-    page.add_argument("--config", metavar="FILE", help="YAML file with values; the command line overrides them")
-    if issubclass(config_class, RunConfig):
-        names = f"MODEL/MACHINE with MODEL {' | '.join(models())}, MACHINE {' | '.join(MACHINES)}"
-        page.add_argument("--preset", metavar="NAME", help=f"settings below those of --config: {names}")
-    page.add_argument("--print_config", action="store_true", help="print the resolved config as YAML and stop")
-    return str(page.format_help())
 
 
 def to_mapping(verb: str, config: Any) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class PPOConfig(RunConfig):
     kl: KLConfig = field(default_factory=KLConfig)
     clip: float = 0.2  # the policy loss limits the probability ratio to 1 - clip … 1 + clip
     value_clip: float = 0.2  # reward units; the value loss limits the change of a value; 0 is off
-    value_coefficient: float = 0.5
+    value_coefficient: float = 0.5  # weight of the value loss
     entropy_coefficient: float = 0.0  # reward units per nat; positive raises entropy
     aggregation: AggregationName = "token-mean"  # how the policy's loss is averaged over tokens and responses
     inner_epochs: int = 2  # passes over a step's rollouts
@@ -110,12 +110,12 @@ class PPOConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class BestOfNConfig:
-    output: str = ""
-    seed: int = 0
+    output: str = ""  # run folder
+    seed: int = 0  # seed of all random numbers
     resume: Resume = ""  # "auto": continue after the answered prompts; "force": also with changed settings or data
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    reward: list[str] = field(default_factory=list)
+    reward: list[str] = field(default_factory=list)  # PATH | module:function | rule:NAME, with an optional "=weight"
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(n=4))
@@ -127,8 +127,8 @@ class EvaluateConfig:
     policies: list[str] = field(
         default_factory=list
     )  # name=PATH, name=PATH,PATH for several runs (seeds), or name=best_of_n:N:PATH for the best of N samples
-    output: str = ""
-    seed: int = 0
+    output: str = ""  # folder of the report
+    seed: int = 0  # seed of all random numbers
     data: DataConfig = field(default_factory=DataConfig)
     reward: list[str] = field(default_factory=list)  # the proxy, the reward that was trained on
     judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
@@ -137,7 +137,7 @@ class EvaluateConfig:
     baseline: str = ""  # name of the policy to compare the others with; empty: "sft" if named, else the first
     reference: str = ""  # name of the policy from which KL is measured; empty: the baseline
     runs: list[str] = field(default_factory=list)  # name=RUN_FOLDER; the report draws the curves of these runs
-    max_prompts: int = 400
+    max_prompts: int = 400  # the most held-out prompts that the policies answer
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     side_by_side: int = 8  # number of prompts, chosen by seed, that are shown with every policy's answer
     bootstrap: int = 2_000  # resamples of prompts for the confidence intervals
@@ -155,9 +155,9 @@ class ScoreConfig:
 @dataclass(kw_only=True)
 class PrepareConfig:
     data: DataConfig = field(default_factory=DataConfig)
-    output: str = ""
+    output: str = ""  # folder of the sets and of the data card
     max_samples: int = 0  # number of rows to keep; 0 keeps all rows
-    seed: int = 0
+    seed: int = 0  # seed of the split and of the choice of rows
     compare_with: str = ""  # a test set; the card counts its prompts that are also in the data
     model: ModelConfig = field(default_factory=ModelConfig)  # with a name, lengths are in tokens and not in words
 
@@ -168,27 +168,28 @@ class GenerateConfig:
     data: DataConfig = field(default_factory=DataConfig)
     prompt: str = ""  # one prompt on the command line, instead of data
     output: str = ""  # JSONL file; empty: the terminal
-    seed: int = 0
+    seed: int = 0  # seed of the sampled answers
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
 @dataclass(kw_only=True)
 class ChatConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
-    system: str = ""
-    seed: int = 0
+    system: str = ""  # system message before the dialogue
+    seed: int = 0  # seed of the sampled answers
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.7))
 
 
 @dataclass
 class MergeConfig:
     model: ModelConfig = field(default_factory=ModelConfig)  # name: the base; adapter: what to merge into the base
-    output: str = ""
+    output: str = ""  # model folder
 
 
 @dataclass
 class DiagnoseConfig:
-    target: str = ""  # run folder, data file or folder, model folder; empty: this machine
+    target: str = ""  # run folder, pipeline's folder, data file or folder, model folder; empty: this machine
+    explain: str = ""  # print the page of this rule and look at nothing; without a value, or with "all": list the rules
     json: bool = False  # findings as JSON on stdout, for scripts
     model: ModelConfig = field(default_factory=ModelConfig)  # name: whose tokenizer looks at data
 

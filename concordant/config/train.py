@@ -23,8 +23,8 @@ class TrainConfig:
     warmup_fraction: float = 0.05  # share of the steps in which the learning rate rises
     warmup_steps: int = 0  # steps in which the learning rate rises; 0: warmup_fraction gives their number
     weight_decay: float = 0.0  # weight decay of AdamW
-    beta1: float = 0.9
-    beta2: float = 0.95
+    beta1: float = 0.9  # AdamW: how much of the mean gradient is kept at each step
+    beta2: float = 0.95  # AdamW: how much of the mean squared gradient is kept at each step
     max_grad_norm: float = 1.0  # larger gradients are clipped to this norm; 0 is off
     log_every: int = 1  # steps between rows of metrics.jsonl
     evaluate_every: int = -1  # steps between evaluations; -1: about eight a run; 0: only at the end
@@ -35,5 +35,5 @@ class TrainConfig:
     keep_best: bool = True  # export the weights of the best evaluation; False exports the last weights
     export: Export = "auto"  # of LoRA: merged (model/) | adapter (PEFT's) | both; auto: both if the base is on a disk
     threads: int = 0  # CPU threads; 0: PyTorch chooses
-    tensorboard: bool = True
+    tensorboard: bool = True  # write the metrics for TensorBoard too
     tracker: list[str] = field(default_factory=list)  # wandb | trackio | mlflow; metrics and config go there too

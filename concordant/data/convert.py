@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from concordant.config.names import Responses
+from concordant.core.errors import UserError
 from concordant.data.dialogue import Drop, Messages, check_prompt
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
 
@@ -31,6 +33,20 @@ def answers_of(record: Record) -> tuple[str, ...]:
     if isinstance(record, Rating):
         return (record.completion,)
     return (record.messages[-1].content,) if isinstance(record, Demonstration) else ()
+
+
+def all_texts(records: Iterable[Record]) -> list[str]:
+    """Every message and answer of the records."""
+    texts: list[str] = []
+    for r in records:
+        match r:
+            case Pair():
+                texts += [*(m.content for m in r.prompt), r.chosen, r.rejected]
+            case Demonstration() | Prompt():
+                texts += [m.content for m in r.messages]
+            case Rating():
+                texts += [*(m.content for m in r.prompt), r.completion]
+    return texts
 
 
 def as_pairs(record: Record, responses: Responses) -> list[Pair] | Drop:
@@ -81,3 +97,29 @@ CONVERSIONS: dict[type, Conversion] = {
     Prompt: as_prompts,
     Rating: as_ratings,
 }
+
+
+ONE_MESSAGE = (
+    "a single message was given; expected a list of texts and dialogues, and a dialogue is a list of messages. "
+    "For one dialogue: score([messages])"
+)
+
+
+def messages_of(dialogue: Any, number: int) -> list[Message]:
+    """The messages of a dialogue that was given in Python. UserError, with the ``number``, if it is no dialogue."""
+    if isinstance(dialogue, Message | Mapping):
+        raise UserError(f"item {number}: {ONE_MESSAGE}")
+    try:
+        messages = [
+            m if isinstance(m, Message) else Message(m["role"], m["content"], m.get("reasoning_content") or "")
+            for m in dialogue
+        ]
+    except (TypeError, KeyError, AttributeError):
+        found = f"{dialogue!r:.80}"
+        raise UserError(
+            f"dialogue {number}: expected a list of messages with role and content; found {found}"
+        ) from None
+    if len(messages) < 2 or messages[-1].role != "assistant":
+        roles = [m.role for m in messages]
+        raise UserError(f"dialogue {number}: expected at least two messages, the last the assistant's; found {roles}")
+    return messages

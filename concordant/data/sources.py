@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from concordant.core.errors import UserError, nearest, unknown_name
+from concordant.core.errors import UserError, unknown_name
+from concordant.core.near_path import nearest_path
 from concordant.data.files import check_kind, is_data_file, read_file
 from concordant.data.folders import SETS, choose_splits, data_files, inside_only, is_prepared, split_of
 from concordant.data.records import Pair
@@ -70,10 +71,13 @@ def open_source(name: str, seed: int, sets: Sequence[str] = SETS, *, split: str 
         return Source(name=printable(name), train=_files([path], [printable(name)]))
     if is_folder:
         return _prepared(name, path, sets) if is_prepared(path) else _folder(printable(name), path, split, test)
+    guess = nearest_path(path)
     if (match := HUB_ID.fullmatch(name)) and not is_data_file(path) and not name.startswith((".", "/")):
-        return _hub(name, match, split, test)
-    siblings = [printable(p.name) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise UserError(f'no such file or folder: "{printable(name)}".{nearest(path.name, siblings)}')
+        if guess:  # the hub may have a stranger's data under a name that was mistyped, so it is not asked
+            guess += " For data of the hub with this name, start in another folder"
+        else:
+            return _hub(name, match, split, test)
+    raise UserError(f'no such file or folder: "{printable(name)}".{guess}')
 
 
 def _look_at(path: Path) -> tuple[bool, bool]:

@@ -1,8 +1,8 @@
-"""``concordant doctor TARGET``: data, a model folder, a run, without training anything."""
+"""``concordant doctor TARGET`` for data and for a model folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,18 @@ from concordant.data.card import DataCard, make_card
 from concordant.data.chat import ChatEncoder
 from concordant.data.dialogue import Drop
 from concordant.data.splits import Loaded, load_all, reasons
-from concordant.doctor.data_tokens import look_at_tokens
+from concordant.doctor.data_tokens import look_at_tokens, token_reader
 from concordant.doctor.finding import Diagnosis, Finding
 from concordant.doctor.machine import available_memory
 from concordant.doctor.preflight_memory import BYTES, gigabytes
 from concordant.doctor.preflight_records import check_records
 from concordant.doctor.preflight_tokens import template_turns
 from concordant.engines.reward_model import RewardModel
-from concordant.models.load import Policy, load_config, load_policy, load_tokenizer
+from concordant.models.load import Policy, load_config, load_policy
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate
 from concordant.models.peft_config import PeftConfig
 from concordant.models.reward_build import is_encoder_config
 from concordant.models.shareable import read_headers
-from concordant.runs.names import EVENTS, METRICS
-from concordant.runs.read import complaints, findings_of
 
 # -- data -----------------------------------------------------------------------------------------
 
@@ -53,8 +51,7 @@ def diagnose_data(name: str, model: ModelConfig | None = None) -> Diagnosis:
     bad = bad_rows(loaded)
     facts, found = _card_facts(card), [*([bad] if bad else []), *check_records(loaded, card)]
     if model is not None and model.name:
-        tokenizer = load_tokenizer(locate(model.name), model.trust_remote_code)
-        counted, about_tokens = look_at_tokens(loaded.train, tokenizer)
+        counted, about_tokens = look_at_tokens(loaded.train, token_reader(model, loaded.train))
         facts, found = facts | counted, found + about_tokens
     return Diagnosis(facts, found)
 
@@ -246,27 +243,3 @@ def flat_layout(model: Policy | RewardModel) -> Finding | None:
         "positions or masks that are given are not honoured (ALiBi, state-space layers, dynamic RoPE)",
         "Nothing, or a model that docs/models.md lists as tree",
     )
-
-
-# -- a run ----------------------------------------------------------------------------------------
-
-
-def is_run(folder: Path) -> bool:
-    return (folder / METRICS).is_file() or (folder / EVENTS).is_file()
-
-
-def diagnose_run(folder: Path) -> Diagnosis:
-    """What preflight found when it began, and what the live rules say of its metrics today."""
-    from concordant.doctor.replay import diagnose
-
-    findings = [*preflight_findings(folder), *(diagnose(folder) if (folder / METRICS).is_file() else [])]
-    damaged = complaints(folder)
-    facts = {"run": str(folder)} | ({"damaged": "; ".join(damaged)} if damaged else {})
-    return Diagnosis(facts, findings)
-
-
-def preflight_findings(folder: Path) -> Iterator[Finding]:
-    """Those in events.jsonl from before the first step, which metrics cannot show again."""
-    for event in findings_of(folder):
-        if event["step"] is None:
-            yield Finding.from_event(event)

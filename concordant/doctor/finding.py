@@ -12,7 +12,7 @@ SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")  # mildest first
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One diagnosis. ``rule`` is its name, and of the page that explains it: ``docs/doctor/<rule>.md``."""
+    """One diagnosis. ``rule`` is its name and the name of the page that explains it."""
 
     rule: str
     severity: Severity
@@ -25,7 +25,13 @@ class Finding:
 
     @property
     def page(self) -> str:
-        return f"docs/doctor/{self.rule}.md"
+        """The path of the page below the address of the documentation."""
+        return f"doctor/{self.rule}/"
+
+    @property
+    def command(self) -> str:
+        """The command that prints the page."""
+        return f"concordant doctor --explain {self.rule}"
 
     def as_event(self) -> dict[str, Any]:
         """A line of ``events.jsonl``."""
@@ -44,7 +50,13 @@ def at_least(severity: Severity, floor: Severity) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was looked at, in words, and what is wrong with it."""
+    """What was looked at, in words, and what is wrong with it; for a pipeline's folder also each stage."""
 
     facts: Mapping[str, str]
     findings: list[Finding]
+    stages: Mapping[str, Diagnosis] = field(default_factory=dict)
+
+    @property
+    def all_findings(self) -> list[Finding]:
+        """The findings of this and of every stage."""
+        return [*self.findings, *(finding for stage in self.stages.values() for finding in stage.all_findings)]

@@ -59,4 +59,4 @@ _PLACE = {rule.name: place for place, rule in enumerate(RULES)}
 
 def as_line(finding: Finding) -> str:
     """One line for a terminal or a report."""
-    return f"{finding.seen}. Likely cause: {finding.cause}. {finding.cure}. See {finding.page}"
+    return f"{finding.seen}. Likely cause: {finding.cause}. {finding.cure}. More: {finding.command}"

@@ -181,15 +181,23 @@ def truncation(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]
     if count <= CUT * rows:
         return None
     what = [f"{n:,} dropped as {reason}" for reason, n in dropped.items()] + [f"{n:,} {w}" for w, n in cut.items() if n]
-    prompt, response = _longest(encoder, records)
+    wanted = _longest(encoder, records)
+    prompt, response = _that_fit(*wanted, encoder.limits.total)
+    limits = f"--data.max_prompt_tokens {prompt} --data.max_response_tokens {response}"
+    cure = f"Fit 99 % of the rows with {limits}"
+    if (prompt, response) != wanted:
+        needed = f"{wanted[0]:,} tokens a prompt and {wanted[1]:,} a response"
+        cure = (
+            f"99 % of the rows need {needed}: take a model that reads more, or keep what this one reads with {limits}"
+        )
     return Finding(
         "truncation",
         "warning",
         f"{percent(count / rows)} of {rows:,} rows are too long: {', '.join(what)}",
         "What is dropped is not learnt, and it is the long dialogues; what is cut misses its start or its end.",
-        f"the limits are {encoder.limits.prompt} tokens a prompt, {encoder.limits.response} a response "
-        f"(the model reads {encoder.limits.total})",
-        f"Fit 99 % of the rows with --data.max_prompt_tokens {prompt} --data.max_response_tokens {response}",
+        f"the limits are {encoder.limits.prompt} tokens a prompt, {encoder.limits.response} a response"
+        + (f" (the model reads {encoder.limits.total})" if encoder.limits.total < Limits().total else ""),
+        cure,
         numbers={"share": count / rows, "prompt_tokens": prompt, "response_tokens": response},
     )
 
@@ -204,8 +212,17 @@ def _longest(encoder: ChatEncoder, records: Sequence[Record]) -> tuple[int, int]
     ]
     prompts = [len(t.prompt_T) for t in trees] or [len(ids) for ids in free.prompts([prompt_of(r) for r in some])]
     responses = [len(b.ids_T) for t in trees for b in t.branches] or [encoder.limits.response]
-    response = min(_nearly_longest(responses), encoder.limits.total - 1)
-    return min(_nearly_longest(prompts), encoder.limits.total - response), response
+    return _nearly_longest(prompts), _nearly_longest(responses)
+
+
+def _that_fit(prompt: int, response: int, reads: int) -> tuple[int, int]:
+    """Limits that together are no more than the model reads. The shorter of the two keeps its length, up to half."""
+    if prompt + response <= reads:
+        return prompt, response
+    if prompt <= reads // 2:
+        return prompt, reads - prompt
+    response = min(response, reads // 2)
+    return reads - response, response
 
 
 def _nearly_longest(lengths: Sequence[int]) -> int:

@@ -27,7 +27,7 @@ def finding_text(finding: Finding) -> Text:
     for label, words in rows[2:] if finding.severity == "info" else rows:
         text.append(f"\n  {label:<5} ", "bold" if label == "cure" else "dim")
         text.append(_line(words))
-    text.append(f"\n  {finding.page}", "dim")
+    text.append(f"\n  more  {finding.command}  (documentation: {finding.page})", "dim")
     return text
 
 

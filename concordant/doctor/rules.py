@@ -1,4 +1,4 @@
-"""Every live rule, the causes that explain others first. A page of docs/doctor/ explains each."""
+"""Every live rule, the causes that explain others first. A page of doctor/pages/ explains each."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from concordant.core.losses import bradley_terry
 from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch
 from concordant.data.chat import ChatEncoder
+from concordant.data.convert import ONE_MESSAGE, messages_of
 from concordant.data.records import Message, Tools
 from concordant.data.tokens import ids_of
 from concordant.engines.local.precision import place
@@ -252,14 +253,16 @@ class RewardModel:
 
         A string gets EOS at its end and no chat template. A dialogue is a list of messages, the last one from the
         assistant, and is rendered by the model's chat template. A text that is too long for the model loses its
-        beginning, except for a special first token.
+        beginning, except for a special first token. Raises UserError for a list that is itself one dialogue.
         """
         if isinstance(texts, str):
             return self.score([texts])[0]
+        if isinstance(texts, Message | Mapping):
+            raise UserError(f"score: {ONE_MESSAGE}")
         plain = [i for i, text in enumerate(texts) if isinstance(text, str)]
         spoken = [i for i, text in enumerate(texts) if not isinstance(text, str)]
         trees = [self._tree_of_text(str(texts[i])) for i in plain]
-        dialogues = [_messages(texts[i], i) for i in spoken]
+        dialogues = [messages_of(texts[i], i) for i in spoken]
         if dialogues:
             trees += self.trees([d[:-1] for d in dialogues], [[d[-1].content] for d in dialogues])
         scores = self.score_trees([one for tree in trees for one in self._fitted(tree)]).tolist()
@@ -378,14 +381,3 @@ def _check_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
             name,
             "not set" if pad is None else "the same as EOS",
         )
-
-
-def _messages(dialogue: Any, number: int) -> list[Message]:
-    messages = [
-        m if isinstance(m, Message) else Message(m["role"], m["content"], m.get("reasoning_content") or "")
-        for m in dialogue
-    ]
-    if len(messages) < 2 or messages[-1].role != "assistant":
-        roles = [m.role for m in messages]
-        raise UserError(f"dialogue {number}: expected at least two messages, the last the assistant's; found {roles}")
-    return messages

@@ -50,7 +50,12 @@ def sliding_window(config: PretrainedConfig) -> int | None:
 
 def positions(model: PreTrainedModel) -> int:
     """The longest dialogue, in tokens, that the model has positions for; 2**30 where the configuration has no limit."""
-    settings = model.config.get_text_config().to_dict()
+    return positions_of(model.config)
+
+
+def positions_of(config: PretrainedConfig) -> int:
+    """``positions`` of the model that has this configuration."""
+    settings = config.get_text_config().to_dict()
     return settings.get("max_position_embeddings") or settings.get("n_positions") or 2**30
 
 

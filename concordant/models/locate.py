@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from concordant.config.specs import ADAPTER_CONFIG
-from concordant.core.errors import UserError, nearest
+from concordant.core.errors import UserError
+from concordant.core.near_path import nearest_path
 from concordant.models.settings_files import read_index, read_objects, refuse_code
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # reading one of these can run any code
@@ -35,12 +36,17 @@ def locate(name: str) -> Path | str:
         return path
     if path.exists():
         raise UserError(f'model "{name}" is a file; expected a folder with config.json and *.safetensors')
-    looks_like_path = name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name)
-    siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    guess = nearest(path.name, siblings)
-    if looks_like_path or ("/" in name and guess):  # a folder beside it has nearly that name: no hub is asked
-        raise UserError(f'no folder "{name}".{guess}')
+    if name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
+        raise UserError(f'no folder "{name}".{nearest_path(path, Path.is_dir)}')
+    # The hub may have a stranger's model under a name that was mistyped, so it is not asked.
+    guess = nearest_path(path, Path.is_dir) if "/" in name else nearest_path(path, _holds_a_model, cutoff=0.8)
+    if guess:
+        raise UserError(f'no folder "{name}".{guess} For a model of the hub with this name, start in another folder')
     return name
+
+
+def _holds_a_model(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / "config.json").is_file() or is_adapter(folder))
 
 
 def _in_package(name: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from concordant.core.alive import sign_of_life
 from concordant.core.objective import BranchOutputs
 from concordant.core.trees import PromptTree, TreeBatch
 
@@ -24,7 +25,8 @@ def forward_trees(
     tokens = sum(b.response_length for t in trees for b in t.branches)
     branches = sum(len(t.branches) for t in trees)
     columns: dict[str, Tensor] = {}
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        sign_of_life("forward passes", number, len(batches))
         placed = batch.to(device)
         out = run(placed)
         for name in BranchOutputs.__slots__:

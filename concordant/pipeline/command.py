@@ -16,6 +16,8 @@ DEMO = Path(__file__).resolve().parent.parent / "demo.yaml"
 HELP = """usage: concordant run FILE.yaml [--output DIR] [--data FILE_OR_ID] [--KEY=VALUE] [--stages.NAME.KEY=VALUE]
        concordant run RUN/config.yaml --output DIR [--KEY=VALUE]
 
+example: concordant run examples/hh_rlhf.yaml --data hh-rlhf/ --output runs/hh
+
 Runs a pipeline of stages, which can use the results of other stages. A stage whose inputs have not changed is not run
 again, and a stopped stage continues. --KEY replaces a key of the file outside "stages", --stages.NAME.KEY a key of one
 stage. --print_config prints all stages with every default.
@@ -23,6 +25,8 @@ stage. --print_config prints all stages with every default.
 With the config.yaml of a run, the command repeats that run and takes the options of its verb."""
 
 DEMO_HELP = """usage: concordant demo [--output runs/demo] [--seed N] [--stages.NAME.KEY=VALUE]
+
+example: concordant demo --output runs/again --seed 1
 
 Runs the whole pipeline on the built-in toy world: SFT, reward model, best-of-n, DPO, PPO, and a report that compares
 them."""

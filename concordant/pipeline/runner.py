@@ -12,6 +12,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from concordant.config.yaml_io import dump_yaml
+from concordant.core.alive import heard_by
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.pipeline.fingerprint import fingerprint
 from concordant.pipeline.plan import Stage, check
@@ -64,7 +65,7 @@ def run_pipeline(
     except OSError as problem:
         raise UserError(f"cannot write to {output}: {problem.strerror}") from None
     try:
-        with use(display or current()) as shared, StatusWriter(output, "run") as status:
+        with use(display or current()) as shared, StatusWriter(output, "run") as status, heard_by(status.alive):
             write_text(output / PIPELINE, dump_yaml({"stages": {stage.name: stage.mapping() for stage in stages}}))
             prints: dict[str, str] = {}
             reports = []

@@ -38,4 +38,5 @@ def _when(event: Event) -> str:
 
 
 def _sentence(event: Event) -> str:
-    return f"{event['seen']}. Likely cause: {event['cause']}. {event['cure']} ({event['page']})."
+    more = f"concordant doctor --explain {event['rule']}"
+    return f"{event['seen']}. Likely cause: {event['cause']}. {event['cure']} ({more})."

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from concordant.config.yaml_io import dump_yaml
+from concordant.core.alive import heard_by
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.runs.atomic import discard, recover, sync, whole_folder, write_text
 from concordant.runs.inputs import Inputs, refused, rounded
@@ -151,9 +152,12 @@ class RunFolder:
         self._lock.release()
 
     def __enter__(self) -> RunFolder:
+        self._heard = heard_by(self.status.alive)
+        self._heard.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._heard.__exit__(kind, error, at)
         stopped = None
         if kind is KeyboardInterrupt:  # raised only outside the loop; inside, the loop saves first
             way_on = "continue with --resume auto" if self.holds_a_run else "the same command starts again"

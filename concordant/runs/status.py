@@ -1,7 +1,7 @@
 """status.json says what a run is doing. The run writes the file, and programs that watch the run read it.
 
-A run writes the file when its state changes, and otherwise at most once a second. ``read`` also checks whether the
-process still exists, so that a killed run is not reported as running.
+A run writes the file when its state changes, and otherwise at most once a second, also from within a long step.
+``read`` also checks whether the process still exists, so that a killed run is not reported as running.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Status:
     step: int = 0  # steps taken; for best-of-n: prompts answered; for a pipeline: stages done
     total: int = 0  # steps in all; 0: not known yet
     stage: str = ""  # for a pipeline: the name of the stage that runs
+    within: str = ""  # how far the work within a long step is: "3 of 12 micro-batches"
     started: str = ""  # when this process opened the folder
     updated: str = ""  # when this file was written
     pid: int = 0
@@ -86,11 +87,17 @@ class StatusWriter:
         stage: str | None = None,
     ) -> None:
         """Write the values that have changed. None means that a value stays the same."""
-        given = {"state": state, "step": step, "total": total, "verb": verb, "stage": stage}
+        given = {"state": state, "step": step, "total": total, "verb": verb, "stage": stage, "within": ""}
         old = self.status
         self.status = replace(old, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
         said = (old.state, old.stage, old.verb) == (self.status.state, self.status.stage, self.status.verb)
         if not said or time.monotonic() - self._written >= SECONDS_BETWEEN:
+            self._write()
+
+    def alive(self, counted: str, done: int, total: int) -> None:
+        """A listener of ``core/alive.py``: write how far the work within a step is, at most once a second."""
+        if not self._is_over and time.monotonic() - self._written >= SECONDS_BETWEEN:
+            self.status = replace(self.status, within=f"{done:,} of {total:,} {counted}")
             self._write()
 
     @contextmanager
@@ -112,7 +119,7 @@ class StatusWriter:
             return
         state, code = _meaning(error)
         message = "" if error is None else str(error) or type(error).__name__
-        self.status = replace(self.status, state=state, exit_code=code, message=message)
+        self.status = replace(self.status, state=state, exit_code=code, message=message, within="")
         self._write(durable=True)
 
     def __enter__(self) -> StatusWriter:

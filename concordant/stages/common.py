@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -27,9 +27,9 @@ from concordant.core.errors import UserError
 from concordant.core.trees import PromptTree
 from concordant.data.carried import NOTHING, Wanted
 from concordant.data.chat import ChatEncoder, Encoded, Limits
-from concordant.data.convert import prompt_of
+from concordant.data.convert import all_texts, prompt_of
 from concordant.data.loader import steps_of
-from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
+from concordant.data.records import Message, Pair, Prompt, Record
 from concordant.data.splits import Loaded, load_all, load_records
 from concordant.data.template import set_arguments
 from concordant.doctor.callback import Doctor
@@ -60,6 +60,11 @@ def message(text: str) -> None:
     current().message(text)
 
 
+def watched(name: str) -> AbstractContextManager[None]:
+    """Inside the block, long work without steps of its own is shown as a task."""
+    return current().watched(name)
+
+
 def open_policy(config: ModelConfig, data: DataConfig, records: Iterable[Record], seed: int = 0) -> Policy:
     """The policy on its device, the data's arguments in its chat template.
 
@@ -68,20 +73,6 @@ def open_policy(config: ModelConfig, data: DataConfig, records: Iterable[Record]
     policy = roles.open_policy(config, all_texts(records) if config.name.startswith("builtin:") else None, seed)
     set_arguments(policy.tokenizer, data.template_args)
     return policy
-
-
-def all_texts(records: Iterable[Record]) -> list[str]:
-    """Every message and answer of the records."""
-    texts: list[str] = []
-    for r in records:
-        match r:
-            case Pair():
-                texts += [*(m.content for m in r.prompt), r.chosen, r.rejected]
-            case Demonstration() | Prompt():
-                texts += [m.content for m in r.messages]
-            case Rating():
-                texts += [*(m.content for m in r.prompt), r.completion]
-    return texts
 
 
 def in_file_order(data: DataConfig) -> list[Record]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -11,38 +13,67 @@ from rich.text import Text
 from concordant.config.checks import checked
 from concordant.config.model import ModelConfig
 from concordant.config.stages import DiagnoseConfig
-from concordant.core.errors import RunFailed, UserError, nearest
-from concordant.data.folders import is_prepared
-from concordant.doctor.files import diagnose_data, diagnose_model, diagnose_run, is_run
+from concordant.core.errors import RunFailed, UserError
+from concordant.core.near_path import nearest_path
+from concordant.core.visible import say
+from concordant.doctor.explain import explain
 from concordant.doctor.finding import Diagnosis
-from concordant.doctor.machine import diagnose_machine
 from concordant.doctor.render import by_gravity, facts_text, finding_text, verdict
-from concordant.models.locate import is_adapter
 from concordant.training.progress import Display
 
 
 @checked
 def diagnose(config: DiagnoseConfig) -> None:
-    """Print the diagnosis of ``config.target``. Raises RunFailed if the diagnosis has an error."""
+    """Print the diagnosis of ``config.target``, or the page of a rule. Raises RunFailed if there is an error."""
+    if config.explain:
+        say(explain(config.explain))
+        return
     diagnosis = examine(config.target, config.model)
-    findings = by_gravity(diagnosis.findings)
     if config.json:
-        events = [finding.as_event() for finding in findings]
-        print(json.dumps({"target": config.target, "facts": dict(diagnosis.facts), "findings": events}, indent=2))
+        print(json.dumps({"target": config.target, **_as_json(diagnosis)}, indent=2))
     else:
         display = Display(Console())
-        shown: list[str | Text] = [facts_text(diagnosis.facts), *map(finding_text, findings), verdict(findings)]
-        for text in shown:
+        for text in _as_text(diagnosis):
             display.message(text)
-    if any(finding.severity == "error" for finding in findings):
-        raise RunFailed(f"doctor {config.target}: {verdict(findings)}".replace("  ", " "))
+    every = diagnosis.all_findings
+    if any(finding.severity == "error" for finding in every):
+        raise RunFailed(f"doctor {config.target}: {verdict(every)}".replace("  ", " "))
+
+
+def _as_text(diagnosis: Diagnosis) -> Iterator[str | Text]:
+    yield facts_text(diagnosis.facts)
+    yield from map(finding_text, by_gravity(diagnosis.findings))
+    for name, stage in diagnosis.stages.items():
+        yield Text.assemble(("\n" + name, "bold"))
+        yield from _as_text(stage)
+    if diagnosis.stages:
+        yield f"\nall stages: {verdict(diagnosis.all_findings)}"
+    else:
+        yield verdict(diagnosis.findings)
+
+
+def _as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "facts": dict(diagnosis.facts),
+        "findings": [finding.as_event() for finding in by_gravity(diagnosis.findings)],
+    }
+    if diagnosis.stages:
+        found["stages"] = {name: _as_json(stage) for name, stage in diagnosis.stages.items()}
+    return found
 
 
 def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
-    """The diagnosis of ``target``, which may be a run, data, a model or, if empty, this machine.
+    """The diagnosis of ``target``: a run, a pipeline's folder, data, a model or, if empty, this machine.
 
     Data are read with the tokenizer of ``model``, if one is named.
     """
+    # These modules load torch, which a page of the doctor's does not need.
+    from concordant.data.folders import is_prepared
+    from concordant.doctor.files import diagnose_data, diagnose_model
+    from concordant.doctor.machine import diagnose_machine
+    from concordant.doctor.run_folders import diagnose_pipeline, diagnose_run, is_pipeline, is_run
+    from concordant.models.locate import is_adapter
+
     model = model or ModelConfig()
     if not target:
         return diagnose_machine()
@@ -52,11 +83,12 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
     if target.startswith("builtin:") or path.is_file() or (path.is_dir() and is_prepared(path)):
         return diagnose_data(target, model)
     if not path.is_dir():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
-            f'no such file or folder: "{target}".{nearest(path.name, siblings)} '
+            f'no such file or folder: "{target}".{nearest_path(path)} '
             "Expected a run folder, a data file or folder, a model folder, or nothing for this machine"
         )
+    if is_pipeline(path):
+        return diagnose_pipeline(path)
     if is_run(path):
         return diagnose_run(path)
     if (path / "config.json").is_file() or is_adapter(path):

@@ -60,7 +60,8 @@ def dpo(config: DPOConfig) -> Path:
 
 def _objective(config: DPOConfig, reference: Scorer | None, trees: Sequence[PromptTree]) -> ObjectiveOf:
     """The objective of a batch. ``reference`` is None if the loss needs none; its log-probs then count as 0."""
-    reference_B = reference_logprobs(reference, trees) if reference and trees else torch.zeros(2 * len(trees))
+    with common.watched("reference's log-probs"):
+        reference_B = reference_logprobs(reference, trees) if reference and trees else torch.zeros(2 * len(trees))
 
     def of(numbers: Sequence[int]) -> DPOObjective:
         return DPOObjective(reference_B[branches_of(numbers)], config.loss, config.beta, config.label_smoothing)

@@ -19,7 +19,7 @@ from concordant.core.seeding import python_stream
 from concordant.core.trees import PromptTree
 from concordant.core.visible import say
 from concordant.data.chat import ChatEncoder, Encoded
-from concordant.data.convert import answers_of, prompt_of
+from concordant.data.convert import all_texts, answers_of, prompt_of
 from concordant.data.records import Pair
 from concordant.data.template import set_arguments
 from concordant.doctor.preflight import Subject
@@ -43,7 +43,7 @@ def reward(config: RewardConfig) -> Path:
     """
     with common.opened(config, "reward") as folder:
         loaded = common.read(config, folder, Pair, "pairs")
-        texts = common.all_texts(loaded.train) if config.model.name.startswith("builtin:") else None
+        texts = all_texts(loaded.train) if config.model.name.startswith("builtin:") else None
         model = roles.new_reward_model(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
         set_arguments(model.tokenizer, config.data.template_args)
         if model.is_encoder and config.lm_coefficient:
@@ -93,7 +93,8 @@ def slice_off(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[P
 
 def measure_on_heldout(scorer: Scorer, trees: Sequence[PromptTree], pairs: Sequence[Pair]) -> RewardModelSummary:
     """Accuracy, calibration and accuracy by length difference of a reward model on held-out pairs."""
-    score_B = scorer.forward(trees, Outputs(score=True)).result().score_B
+    with common.watched("held-out pairs"):
+        score_B = scorer.forward(trees, Outputs(score=True)).result().score_B
     assert score_B is not None
     score_P2 = score_B.view(-1, 2)
     probability = [p.probability for p in pairs if p.probability is not None]
@@ -141,7 +142,8 @@ def score(config: ScoreConfig) -> Path | None:
     trees = model.trees(
         [prompt_of(r) for r in answered], [answers_of(r) for r in answered], [r.tools for r in answered]
     )
-    score_B = scorer.forward(trees, Outputs(score=True)).result().score_B
+    with common.watched("score"):
+        score_B = scorer.forward(trees, Outputs(score=True)).result().score_B
     assert score_B is not None
     left = iter(score_B.tolist())
     rows = [

@@ -39,7 +39,8 @@ def generate(config: GenerateConfig) -> Path | None:
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
     sampler = common.sampler_of(policy, encoder, config.model)
     prompts = common.accepted(prompts, encoder, "prompts")
-    rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
+    with common.watched("generate"):
+        rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
     rows = [{"prompt": common.as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers]
     if config.output:
         write_text(Path(config.output), json_lines(rows))

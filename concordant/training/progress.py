@@ -13,10 +13,13 @@ from contextvars import ContextVar
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from concordant.core.alive import heard_by
 from concordant.core.visible import visible
+
+LONG = 2.0  # seconds; after them, a step shows how far the work within the step is, and other work gets a task
 
 # metric -> its name beside the bar
 SHOWN = {
@@ -54,6 +57,7 @@ class Display:
                 BarColumn(bar_width=30),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[numbers]}", markup=False),
+                TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=self.console,
                 refresh_per_second=4,
@@ -62,6 +66,26 @@ class Display:
             self.live.start()
         self._open_tasks += 1
         return Task(self, visible(" ".join(filter(None, [self.prefix, name]))), total, done)
+
+    @contextmanager
+    def watched(self, name: str) -> Iterator[None]:
+        """Inside the block, work without steps of its own is shown as a task if it takes longer than ``LONG``."""
+        started, shown = time.monotonic(), list[Task]()
+
+        def hear(counted: str, done: int, total: int) -> None:
+            if not shown and time.monotonic() - started >= LONG:
+                shown.append(self.task(name, total, done))
+            for task in shown:
+                task.total, task.counted = total, counted
+                task.update(done)
+
+        try:
+            with heard_by(hear):
+                yield
+        finally:
+            for task in shown:
+                task.update(task.total)
+                task.close()
 
     def task_closed(self) -> None:
         self._open_tasks -= 1
@@ -82,6 +106,8 @@ class Task:
         self.display, self.name, self.total = display, name, total
         self._started, self._first, self._done = time.monotonic(), done, done
         self._last_line, self._said = float("-inf"), done  # time of the last plain line, and the steps done then
+        self._last_step = self._started  # when the step in progress began
+        self.counted = ""  # what the steps are, where they are no training steps
         self._numbers = ""
         self._closed = False
         live = display.live
@@ -89,13 +115,22 @@ class Task:
 
     def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
         """Show that ``done`` steps are done. Of ``metrics``, those in ``SHOWN`` are shown."""
-        self._done = done
+        self._done, self._last_step = done, time.monotonic()
         if metrics is not None:
             self._numbers = numbers(metrics)
+        self._show()
+
+    def alive(self, counted: str, done: int, total: int) -> None:
+        """A listener of ``core/alive.py``: show how far the work within a long step is."""
+        if time.monotonic() - self._last_step >= LONG:
+            self._show(f"{done:,}/{total:,} {counted}")
+
+    def _show(self, within: str = "") -> None:
         if self.display.live is not None and self._bar is not None:
-            self.display.live.update(self._bar, completed=done, numbers=self._numbers)
+            text = "  ".join(filter(None, [self.counted, self._numbers, within]))
+            self.display.live.update(self._bar, completed=self._done, total=self.total, numbers=text)
         elif time.monotonic() - self._last_line >= self.display.seconds_between_lines:
-            self._line()
+            self._line(within)
 
     def advance(self, metrics: Mapping[str, float] | None = None) -> None:
         self.update(self._done + 1, metrics)
@@ -110,19 +145,26 @@ class Task:
         self.display.task_closed()
 
     def __enter__(self) -> Task:
+        self._heard = heard_by(self.alive)
+        self._heard.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._heard.__exit__(kind, error, at)
         self.close()
 
-    def _line(self) -> None:
+    def _line(self, within: str = "") -> None:
         self._last_line, self._said = time.monotonic(), self._done
         elapsed, steps = self._last_line - self._started, self._done - self._first
         if self._done >= self.total:
             clock = f"took {duration(elapsed)}"
         else:
             clock = f"{duration(elapsed / steps * (self.total - self._done))} left" if steps else ""
-        self.display.message("  ".join(filter(None, [self.name, f"{self._done}/{self.total}", self._numbers, clock])))
+        self.display.message(
+            "  ".join(
+                filter(None, [self.name, f"{self._done}/{self.total}", self.counted, self._numbers, within, clock])
+            )
+        )
 
 
 def numbers(metrics: Mapping[str, float]) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from concordant.config.parse import help_text, parse_command, to_mapping
+from concordant.config.parse import parse_command, to_mapping
 from concordant.config.stages import BestOfNConfig, EvaluateConfig, GenerateConfig, PPOConfig, SFTConfig
 from concordant.config.yaml_io import dump_yaml
 from concordant.core.errors import UserError
@@ -179,10 +179,3 @@ def test_nothing_is_validated_that_is_only_printed():
 def test_generate_takes_a_prompt_with_dashes_through_the_equals_sign():
     config, _ = parse_command("generate", GenerateConfig, ["--model=m", "--prompt=--what is this?"])
     assert config.prompt == "--what is this?"
-
-
-def test_help_shows_comment_default_and_range():
-    page = " ".join(help_text("sft", SFTConfig, "imitate").split())
-    assert "share of the steps in which the learning rate rises; [0, 1] (type: float, default: 0.05)" in page
-    assert "--data VALUE means --data.path VALUE" in page
-    assert "--print_config" in page and "imitate" in page

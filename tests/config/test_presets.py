@@ -10,8 +10,9 @@ from concordant.cli import main
 from concordant.config import presets
 from concordant.config.checks import validate
 from concordant.config.fields import schema
+from concordant.config.help import help_page
 from concordant.config.names import METHODS
-from concordant.config.parse import flat_keys, help_text, parse_command, to_mapping
+from concordant.config.parse import flat_keys, parse_command, to_mapping
 from concordant.config.presets import FOLDER, MACHINES, models, preset_names, preset_sections
 from concordant.config.stages import GenerateConfig, RunConfig
 from concordant.config.yaml_io import dump_yaml, load_yaml
@@ -142,7 +143,7 @@ def test_an_unknown_preset_is_refused_with_the_nearest_and_all_names(capsys, arg
 def test_verbs_that_do_not_train_have_no_presets():
     with pytest.raises(UserError, match="only verbs that train have presets: sft, reward, dpo, ppo"):
         parse_command("generate", GenerateConfig, ["--preset", "qwen3-0.6b/cpu"])
-    assert "--preset" not in help_text("generate", GenerateConfig, "")
+    assert "--preset" not in help_page("generate", GenerateConfig, "answer", "")
 
 
 def test_a_preset_that_changes_nothing_is_refused(tmp_path):
@@ -153,7 +154,7 @@ def test_a_preset_that_changes_nothing_is_refused(tmp_path):
 
 
 def test_the_help_page_names_models_and_machines():
-    page = " ".join(help_text("sft", VERBS["sft"].config_class(), "").split())
+    page = " ".join(help_page("sft", VERBS["sft"].config_class(), "imitate", "").split())
     assert "--preset NAME" in page and "qwen3-0.6b" in page and "80gb" in page
 
 

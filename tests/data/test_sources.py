@@ -69,9 +69,23 @@ def test_a_link_within_the_folder_and_a_link_given_by_name_are_read(tmp_path: Pa
     assert prompts(open_source(str(tmp_path / "data" / "b.jsonl"), 0).train) == ["a"]
 
 
+def test_a_misspelt_file_or_folder_is_named_before_a_hub_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "data" / "mine" / "a.jsonl", "a")
+    monkeypatch.chdir(tmp_path)
+    hub = FakeHub({"train": [{"prompt": "a"}]})
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    with pytest.raises(UserError, match='no such file or folder: "data/mien". Did you mean "data/mine"?'):
+        open_source("data/mien", 0)
+    with pytest.raises(UserError, match='Did you mean "data/mine/a.jsonl"?'):
+        open_source("dat/mine/a.json", 0)
+    assert open_source("some-one/mine", 0) and hub.asked[0] == "some-one/mine"
+
+
 def test_messages_name_what_was_given_and_the_nearest(tmp_path: Path) -> None:
     put(tmp_path / "pairs.jsonl", "a")
-    with pytest.raises(UserError, match='no such file or folder: ".*pears.jsonl". Did you mean "pairs.jsonl"?'):
+    with pytest.raises(UserError, match='no such file or folder: ".*pears.jsonl". Did you mean ".*/pairs.jsonl"?'):
         open_source(str(tmp_path / "pears.jsonl"), 0)
     with pytest.raises(UserError, match="no data given. Expected --data FILE"):
         open_source("", 0)

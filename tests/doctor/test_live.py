@@ -90,7 +90,9 @@ def test_a_finding_is_said_once_and_written_down(tmp_path, capsys):
     assert (event["kind"], event["rule"], event["severity"], event["step"]) == ("finding", "part_frozen", "error", 8)
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("no weight of the model moves") == 1
-    assert "Likely cause: the optimizer holds other weights" in said and "docs/doctor/part_frozen.md" in said
+    assert (
+        "Likely cause: the optimizer holds other weights" in said and "concordant doctor --explain part_frozen" in said
+    )
 
 
 def test_a_healthy_run_writes_no_event(tmp_path):

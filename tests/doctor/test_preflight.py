@@ -1,9 +1,7 @@
 """Preflight inside the stages: it says what it finds, stops a run only when asked, and changes no bit of it."""
 
-import ast
 import io
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +16,10 @@ from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.stages import DPOConfig, SFTConfig
 from concordant.core.errors import RunStopped
 from concordant.doctor.finding import Finding
-from concordant.doctor.rules import RULES
 from concordant.stages import common
 from concordant.training.progress import Display, use
 from tests.stages.small import DATA, SHORT_ANSWERS, metrics_of, plain, ppo_config, train
 
-ROOT = Path(concordant.__file__).resolve().parents[1]
 DROPOUT = LoraConfig(rank=4, dropout=0.3)  # draws from the global stream at every step
 
 
@@ -114,32 +110,3 @@ def test_a_resumed_run_is_not_looked_at_again(sft, tmp_path):
     said = run(replace(config, resume="auto"))[1]
     assert "continuing from" in said and "samples as tokens" not in said
     assert [row["step"] for row in metrics_of(folder)] == [1, 2]
-
-
-# -- pages ----------------------------------------------------------------------------------------
-
-
-def rules_of(path):
-    """Names given to ``Finding`` in a module, as text; a name chosen between two counts as both."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
-            first = node.args[0]
-            chosen = (first.body, first.orelse) if isinstance(first, ast.IfExp) else (first,)
-            names |= {part.value for part in chosen if isinstance(part, ast.Constant)}
-    return names
-
-
-def test_every_rule_has_its_page_and_every_page_is_listed():
-    """Preflight's rules, the live ones, and pages: the same names."""
-    folder = ROOT / "docs" / "doctor"
-    rules = set().union(*map(rules_of, (ROOT / "concordant" / "doctor").glob("*.py")), {rule.name for rule in RULES})
-    pages = {page.stem for page in folder.glob("*.md")} - {"index", "measured"}
-    listed = set(re.findall(r"\]\(doctor/(\w+)\.md\)", (ROOT / "docs" / "doctor.md").read_text()))
-    listed |= set(re.findall(r"\]\((\w+)\.md\)", (folder / "index.md").read_text()))
-    assert rules == pages == listed - {"index", "measured"}
-    for page in pages:
-        text = (folder / f"{page}.md").read_text()
-        assert text.startswith(f"# {page}\n") and all(
-            f"## {part}\n" in text for part in ("Seen", "Why it matters", "Causes", "Cure")
-        )

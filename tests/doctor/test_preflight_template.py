@@ -9,7 +9,7 @@ from concordant.core.errors import UserError
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating
 from concordant.data.template import set_arguments
-from concordant.doctor.data_tokens import encode, look_at_tokens
+from concordant.doctor.data_tokens import TokenReader, encode, look_at_tokens
 from concordant.doctor.files import diagnose_data
 from concordant.doctor.preflight_tokens import check_tokens
 from tests.data.chat_tokenizers import MAKERS, templated
@@ -86,7 +86,7 @@ def test_records_of_every_kind_have_their_tokens_counted():
     question = (Message("user", "What is 2+3?"),)
     records = [Prompt(question), Rating(question, "It is 5.", True), said("What is 2+3?", "It is 5."),
                Pair(question, "It is 5.", "It is 6.")]  # fmt: skip
-    facts, _ = look_at_tokens(records, templated("dated"))
+    facts, _ = look_at_tokens(records, TokenReader(tokenizer=templated("dated"), reads=2048, kind="causal"))
     encoder = ChatEncoder(templated("strict"))
     made = encode(encoder, [*records, Prompt((*question, *question))])
     assert [len(tree.branches) for tree in made.trees] == [0, 1, 1, 2] and made.dropped.total() == 1

@@ -1,5 +1,6 @@
 """Faults planted in trees, tokenizers and texts, each found by its rule alone; healthy ones say nothing."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.records import Demonstration, Message, Pair, Prompt
-from concordant.doctor.preflight_tokens import check_tokens
+from concordant.doctor.preflight_tokens import _that_fit, check_tokens
 from tests.data.chat_tokenizers import CHATML, IM, MAKERS, REWRITING, byte_level
 
 
@@ -126,3 +127,29 @@ def test_rows_with_nothing_left_to_learn(encoder):
     encoded.dropped["nothing left to learn"] = 10
     finding = only(check_tokens(encoder, encoded, PAIRS))
     assert (finding.rule, finding.severity, finding.numbers["share"]) == ("masked_rows", "warning", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "reads", "limits"),
+    [
+        (100, 200, 512, (100, 200)),  # both fit
+        (100, 900, 512, (100, 412)),  # a short prompt keeps its length
+        (900, 100, 512, (412, 100)),  # a short response keeps its length
+        (900, 900, 512, (256, 256)),  # both are long: half each
+        (400, 112, 512, (400, 112)),  # exactly full
+        (400, 113, 512, (399, 113)),
+    ],
+)
+def test_limits_never_exceed_what_the_model_reads(prompt, response, reads, limits):
+    assert _that_fit(prompt, response, reads) == limits and sum(limits) <= reads
+
+
+def test_the_cure_for_long_rows_never_names_more_than_the_model_reads():
+    """Prompts of 60 words and responses of 60, and a model that reads 64 tokens."""
+    long = [Pair(said(" ".join(["tree"] * 60)), " ".join(["owl"] * 60), f"no {i}") for i in range(40)]
+    encoder = ChatEncoder(MAKERS["chatml"](), Limits(prompt=512, response=512, total=64))
+    finding = only(check_tokens(encoder, encoder.pairs(long), long))
+    assert finding.rule == "truncation" and "take a model that reads more" in finding.cure
+    assert finding.numbers["prompt_tokens"] + finding.numbers["response_tokens"] <= 64
+    named = [int(n) for n in re.findall(r"_tokens (\d+)", finding.cure)]
+    assert named == [finding.numbers["prompt_tokens"], finding.numbers["response_tokens"]]

@@ -85,6 +85,8 @@ def test_findings_come_gravest_first_with_all_their_parts():
     assert [f.rule for f in by_gravity(findings)] == ["r1", "r3", "r2", "r0"]
     assert verdict(findings) == "2 errors, 1 warning, 1 note" and verdict([]) == "nothing found"
     page = shown(finding_text(findings[1]))
-    assert all(part in page for part in ("error r1", "seen", "why it", "cause it", "cure it", "docs/doctor/r1.md"))
+    assert all(
+        part in page for part in ("error r1", "seen", "why it", "cause it", "cure it", "concordant doctor --explain r1")
+    )
     note = shown(finding_text(findings[0]))
     assert "cure it" in note and "why it" not in note

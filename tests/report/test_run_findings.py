@@ -11,7 +11,7 @@ from concordant.report.write import write_report
 
 def event(rule, severity, step):
     return {"kind": "finding", "rule": rule, "severity": severity, "step": step, "seen": f"saw {rule}", "why": "why",
-            "cause": "a cause", "cure": "A cure", "numbers": {}, "page": f"docs/doctor/{rule}.md"}  # fmt: skip
+            "cause": "a cause", "cure": "A cure", "numbers": {}, "page": f"doctor/{rule}/"}  # fmt: skip
 
 
 def run_with(folder: Path, *events: object, tail: str = "") -> Path:
@@ -33,8 +33,8 @@ def test_every_run_is_named_the_silent_ones_too(tmp_path):
     seen = [event("c", "error", 9), event("d", "info", None)]
     (bullets,) = [b for b in findings_blocks({"ppo": seen, "sft": []}) if isinstance(b, Bullets)]
     assert bullets.items == (
-        "ppo, step 9, error: saw c. Likely cause: a cause. A cure (docs/doctor/c.md).",
-        "ppo, before its first step, info: saw d. Likely cause: a cause. A cure (docs/doctor/d.md).",
+        "ppo, step 9, error: saw c. Likely cause: a cause. A cure (concordant doctor --explain c).",
+        "ppo, before its first step, info: saw d. Likely cause: a cause. A cure (concordant doctor --explain d).",
         "sft: nothing found",
     )
     assert findings_blocks({}) == []

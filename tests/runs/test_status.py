@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from concordant.core.alive import sign_of_life
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.runs import status
 from concordant.runs.folder import RunFolder
@@ -163,3 +164,28 @@ def test_a_disk_that_cannot_take_the_status_does_not_stop_the_run(tmp_path, monk
     with RunFolder(tmp_path) as folder:
         folder.status.update("training", 1, 2)
     assert read(tmp_path) is None
+
+
+def test_a_long_step_moves_the_file(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(status.time, "monotonic", lambda: now[0])
+    with RunFolder(tmp_path / "run") as folder:
+        folder.status.update("training", 3, 10)
+
+        def within():
+            return json.loads((tmp_path / "run" / "status.json").read_text())["within"]
+
+        sign_of_life("micro-batches", 1, 12)
+        assert within() == "", "at most one write a second"
+        now[0] += 1.5
+        sign_of_life("micro-batches", 2, 12)
+        assert within() == "2 of 12 micro-batches"
+        now[0] += 1.5
+        folder.status.update("training", 4)
+        assert within() == ""
+        now[0] += 1.5
+        sign_of_life("micro-batches", 5, 12)
+    assert within() == "", "a run that has ended is within nothing"
+    sign_of_life("micro-batches", 6, 12)
+    found = read(tmp_path / "run")
+    assert found is not None and (found.status.step, found.status.within) == (4, "")

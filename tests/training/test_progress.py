@@ -5,6 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
+from concordant.core.alive import sign_of_life
+from concordant.training import progress
 from concordant.training.progress import Display, current, duration, numbers, use
 
 
@@ -86,10 +88,67 @@ def test_only_known_numbers_are_shown():
     assert numbers({"loss": 0.123456, "secret": 1.0}) == "loss 0.1235"
 
 
-def test_the_time_left_counts_what_this_process_did(monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test turns."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_time_left_counts_what_this_process_did(clock):
     """Half of a hundred steps were done before: ten steps in ten seconds leave forty seconds for forty steps."""
-    clock = iter([0.0, 10.0, 10.0])
-    monkeypatch.setattr("concordant.training.progress.time.monotonic", lambda: next(clock))
     display, stream = lines()
-    display.task("sft", 100, done=50).update(60)
+    bar = display.task("sft", 100, done=50)
+    clock[0] += 10.0
+    bar.update(60)
     assert stream.getvalue().split() == ["sft", "60/100", "40s", "left"]
+
+
+def test_a_long_step_shows_how_far_its_work_is(clock):
+    display, stream = lines(seconds_between_lines=5.0)
+    with display.task("ppo", 10) as bar:
+        bar.update(1, {"loss": 0.5})
+        clock[0] += 1.0
+        sign_of_life("micro-batches", 1, 12)
+        assert stream.getvalue().count("\n") == 1, "a short step says nothing"
+        clock[0] += 6.0
+        sign_of_life("micro-batches", 3, 12)
+    sign_of_life("micro-batches", 4, 12)
+    said = stream.getvalue().splitlines()
+    assert len(said) == 2 and said[1].startswith("ppo  1/10  loss 0.5  3/12 micro-batches")
+
+
+def test_a_long_step_moves_the_bar_of_a_terminal(clock):
+    display, stream = lines(force_terminal=True)
+    with display.task("ppo", 10) as bar:
+        bar.update(1, {"loss": 0.5})
+        clock[0] += 3.0
+        sign_of_life("micro-batches", 3, 12)
+        assert display.live is not None and display.live.tasks[0].fields["numbers"] == "loss 0.5  3/12 micro-batches"
+        bar.update(2, {"loss": 0.4})
+        assert display.live.tasks[0].fields["numbers"] == "loss 0.4"
+
+
+def test_other_work_becomes_a_task_when_it_is_long(clock):
+    display, stream = lines()
+    with display.watched("score"):
+        sign_of_life("forward passes", 1, 4)
+        assert stream.getvalue() == ""
+        clock[0] += 3.0
+        sign_of_life("forward passes", 2, 4)
+    said = stream.getvalue().splitlines()
+    assert said[0].startswith("score  2/4  forward passes") and said[-1].startswith("score  4/4")
+    with display.watched("short"):
+        sign_of_life("forward passes", 1, 4)
+    assert stream.getvalue().splitlines() == said
+
+
+def test_a_terminal_is_restored_when_other_work_fails(clock):
+    display, _ = lines(force_terminal=True)
+    with pytest.raises(ValueError), display.watched("score"):
+        clock[0] += 3.0
+        sign_of_life("forward passes", 2, 4)
+        assert display.live is not None
+        raise ValueError
+    assert display.live is None

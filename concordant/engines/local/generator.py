@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from concordant.config.sampling import SamplingConfig
+from concordant.core.alive import sign_of_life
 from concordant.core.errors import UserError
 from concordant.data.stop_strings import StopStrings
 from concordant.engines.local.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
@@ -144,7 +145,9 @@ class LocalGenerator:
         live: list[_Sample] = []
         stops = StopStrings(self.tokenizer, sampling.stop_strings) if sampling.stop_strings else None
         columns = max(len(prompts[s.prompt]) + s.room for s in waiting)
+        left = rooms = sum(s.room for s in waiting)  # tokens that may still be sampled
         while waiting or live:
+            sign_of_life("tokens at most", rooms - left, rooms)
             joining = _next_in_line(decoder, prompts, waiting, len(live), sampling.slots)
             if joining:
                 for s in joining:
@@ -159,6 +162,7 @@ class LocalGenerator:
             uniform_R = torch.tensor([s.uniform_T[len(s.ids)] for s in live], dtype=torch.float64)
             id_R, logprob_R = sample_tokens(logits_RV, uniform_R.to(logits_RV.device), sampling)
             done = []
+            left -= len(live)
             for row, (s, token, logprob) in enumerate(zip(live, id_R.tolist(), logprob_R.tolist(), strict=True)):
                 s.last = token
                 s.ids.append(token)
@@ -169,6 +173,7 @@ class LocalGenerator:
                     on_token(s.prompt, s.number, token)
                 if reason := self._finish_reason(s, stops):
                     finished[s.prompt, s.number] = self._completion(s, reason)
+                    left -= s.room - len(s.ids)
                     done.append(row)
             if done:
                 live = [live[row] for row in decoder.drop(done)]

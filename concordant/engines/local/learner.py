@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from concordant.config.train import TrainConfig
+from concordant.core.alive import sign_of_life
 from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
 from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
 from concordant.engines.local.networks import Network
@@ -103,7 +104,8 @@ class LocalScorer:
             for name, weight in objective.weights(batch).items():
                 weights[name] += weight
         means = _Means()
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            sign_of_life("micro-batches", number, len(batches))
             with gradients_in_place():
                 evaluated = objective(self._outputs(batch, objective.want), batch)
                 parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}

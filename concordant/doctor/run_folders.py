@@ -1,0 +1,72 @@
+"""``concordant doctor TARGET`` for the folder of a run, and for the folder of a pipeline with all its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from concordant.config.yaml_io import load_yaml
+from concordant.core.errors import UserError
+from concordant.data.folders import is_prepared
+from concordant.doctor.files import diagnose_data
+from concordant.doctor.finding import Diagnosis, Finding
+from concordant.doctor.replay import diagnose
+from concordant.runs import status
+from concordant.runs.names import EVENTS, METRICS, PIPELINE, STAGE_RECORD, STATUS
+from concordant.runs.read import complaints, findings_of
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / METRICS).is_file() or (folder / EVENTS).is_file()
+
+
+def is_pipeline(folder: Path) -> bool:
+    return (folder / PIPELINE).is_file()
+
+
+def diagnose_run(folder: Path) -> Diagnosis:
+    """What preflight found when the run began, and what the live rules say of its metrics today."""
+    findings = [*preflight_findings(folder), *(diagnose(folder) if (folder / METRICS).is_file() else [])]
+    damaged = complaints(folder)
+    facts = {"run": str(folder), **_state(folder), **({"damaged": "; ".join(damaged)} if damaged else {})}
+    return Diagnosis(facts, findings)
+
+
+def preflight_findings(folder: Path) -> Iterator[Finding]:
+    """The findings in events.jsonl from before the first step, which metrics cannot show again."""
+    for event in findings_of(folder):
+        if event["step"] is None:
+            yield Finding.from_event(event)
+
+
+def diagnose_pipeline(folder: Path) -> Diagnosis:
+    """Every stage that pipeline.yaml names: a run by its rules, prepared data by their records."""
+    facts = {"pipeline": str(folder), **_state(folder)}
+    listed = load_yaml(str(folder / PIPELINE)).get("stages")
+    if not isinstance(listed, dict) or not listed:
+        raise UserError(f'{folder / PIPELINE}: "stages" must map at least one name to its keys')
+    return Diagnosis(facts, [], {str(name): _stage(folder / str(name)) for name in listed})
+
+
+def _stage(folder: Path) -> Diagnosis:
+    if not (folder / STAGE_RECORD).is_file():
+        return Diagnosis({"stage": "not started"}, [])
+    if is_run(folder):
+        return diagnose_run(folder)
+    if is_prepared(folder):
+        found = diagnose_data(str(folder))
+        return replace(found, facts={"data": found.facts["data"]})
+    return Diagnosis({"folder": str(folder), **_state(folder), "looked at": "only its state: it trains nothing"}, [])
+
+
+def _state(folder: Path) -> dict[str, str]:
+    """What status.json says of the folder: ``finished, 40 of 40 steps``."""
+    reading = status.read(folder) if (folder / STATUS).is_file() else None
+    if reading is None:
+        return {}
+    now = reading.status
+    done = f", {now.step} of {now.total} {'stages' if now.verb == 'run' else 'steps'}" if now.total else ""
+    words = {"died": "its process died without an end", "unknown": f"it ran on {now.host}"}
+    why = f": {now.message}" if now.message else ""
+    return {"state": words.get(reading.life, now.state) + done + why}

@@ -1,0 +1,119 @@
+"""Every finding has a page in the package, with one form, and ``--explain`` prints it."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import concordant
+from concordant.cli import main
+from concordant.core.errors import UserError
+from concordant.doctor.explain import PAGES, explain, overview, rules
+from concordant.doctor.finding import Finding
+from concordant.doctor.rules import RULES
+
+PACKAGE = Path(concordant.__file__).parent
+SECTIONS = ("Seen", "Why it matters", "Causes", "Cure")
+
+
+def names_in(node: ast.expr) -> list[str]:
+    """The texts that an expression can be: of a text or of ``a if b else c``."""
+    if isinstance(node, ast.IfExp):
+        return names_in(node.body) + names_in(node.orelse)
+    assert isinstance(node, ast.Constant), "a finding's rule is a text in the source"
+    return [str(node.value)]
+
+
+def rules_in_the_source() -> set[str]:
+    """The first argument of every ``Finding(...)`` outside rule.py, where a rule gives its own name."""
+    found = {rule.name for rule in RULES}
+    for path in (PACKAGE / "doctor").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_finding = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding"
+            if is_finding and path.name != "rule.py":
+                found |= set(names_in(node.args[0]))
+    return found
+
+
+def test_every_rule_has_a_page_and_every_page_a_rule():
+    assert set(rules()) == rules_in_the_source()
+
+
+def test_every_page_is_listed():
+    """In docs/doctor.md, or in the table from symptoms to causes."""
+    page = (PACKAGE.parent / "docs" / "doctor.md").read_text(encoding="utf-8")
+    symptoms = (PAGES / "symptoms.md").read_text(encoding="utf-8")
+    listed = re.findall(r"/pages/(\w+)\.md\)", page) + re.findall(r"\]\((\w+)\.md\)", symptoms)
+    assert set(listed) == {*rules(), "symptoms"}
+
+
+@pytest.mark.parametrize("name", rules())
+def test_a_page_has_the_form_of_all(name):
+    text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {name}\n")
+    live = name in [rule.name for rule in RULES]
+    assert all(f"\n## {section}\n" in text for section in (*SECTIONS, *(("Healthy",) if live else ())))
+
+
+def test_the_list_has_a_line_for_each_rule(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = overview().split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in lines] == rules() and max(map(len, lines)) <= 80
+    assert all(len(line.split()) >= 4 for line in lines)
+
+
+def test_links_become_names_that_can_be_typed():
+    page = explain("kl_negative")
+    assert "](" not in page and "sampler_differs, tokens_after_end" in page
+    assert "(docs/models.md)" in explain("flat_layout")
+
+
+@pytest.mark.parametrize("name", [*rules(), "symptoms"])
+def test_no_page_shows_the_marks_of_a_link(name):
+    assert "](" not in explain(name)
+
+
+def test_an_unknown_rule_gives_the_nearest():
+    with pytest.raises(UserError, match='no rule "kl_negativ".*Did you mean "kl_negative"'):
+        explain("kl_negativ")
+
+
+def test_the_command(capsys):
+    assert main(["doctor", "--explain", "truncation"]) == 0
+    assert capsys.readouterr().out.startswith("# truncation\n")
+    for arguments in (["--explain"], ["--explain", "all"]):
+        assert main(["doctor", *arguments]) == 0
+        assert capsys.readouterr().out == overview() + "\n"
+    assert main(["doctor", "--explain", "truncatoin"]) == 2
+    assert 'Did you mean "truncation"?' in capsys.readouterr().err
+    assert main(["doctor", "runs/x", "--explain", "truncation"]) == 2
+    assert "would do nothing" in capsys.readouterr().err
+
+
+def test_a_page_needs_no_torch():
+    code = (
+        "import sys; from concordant.cli import main; main(['doctor', '--explain', 'disk']);"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.stderr == "[]\n"
+
+
+def test_a_finding_names_its_command():
+    finding = Finding("truncation", "warning", "seen", "why", "cause", "cure")
+    assert finding.command == "concordant doctor --explain truncation" and finding.page == "doctor/truncation/"
+
+
+def test_every_file_of_the_package_is_installed():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["concordant"]
+    data = [p.relative_to(PACKAGE) for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+    assert len(data) > len(rules())
+    assert [str(p) for p in data if not any(fnmatch.fnmatch(str(p), pattern) for pattern in patterns)] == []

@@ -1,0 +1,63 @@
+"""A run's folder, and a pipeline's folder with every stage in it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from concordant.cli import main
+from concordant.config.yaml_io import dump_yaml
+from concordant.core.errors import UserError
+from concordant.doctor.finding import Finding
+from concordant.runs.status import StatusWriter
+from concordant.stages.doctor import examine
+
+GRAVE = Finding("truncation", "error", "40 % of 80 rows are too long", "why", "cause", "cure")
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    """prepare made data; sft is a run with a finding; best trains nothing; ppo has not begun."""
+    names = {"prepare": "prepare", "sft": "sft", "best": "best-of-n", "ppo": "ppo"}
+    (tmp_path / "pipeline.yaml").write_text(dump_yaml({"stages": {n: {"verb": v} for n, v in names.items()}}))
+    rows = "".join(json.dumps({"prompt": f"q{i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(80))
+    (tmp_path / "pairs.jsonl").write_text(rows)
+    assert main(["prepare", "--data", str(tmp_path / "pairs.jsonl"), "--output", str(tmp_path / "prepare")]) == 0
+    for name in ("prepare", "sft", "best"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "stage.json").write_text("{}")
+    (tmp_path / "sft" / "events.jsonl").write_text(json.dumps(GRAVE.as_event()) + "\n")
+    with StatusWriter(tmp_path / "sft", "sft") as status:
+        status.update("training", 40, 40)
+    return tmp_path
+
+
+def test_every_stage_of_a_pipeline_is_looked_at(pipeline):
+    diagnosis = examine(str(pipeline))
+    assert list(diagnosis.stages) == ["prepare", "sft", "best", "ppo"]
+    assert diagnosis.all_findings == [GRAVE] == diagnosis.stages["sft"].findings
+    assert diagnosis.stages["sft"].facts["state"] == "finished, 40 of 40 steps"
+    assert "80" in diagnosis.stages["prepare"].facts["data"]
+    assert diagnosis.stages["ppo"].facts == {"stage": "not started"}
+
+
+def test_the_command_names_the_stages_and_exits_1(pipeline, capsys):
+    assert main(["doctor", str(pipeline)]) == 1
+    said = capsys.readouterr()
+    assert "\nsft\n" in said.out and "error truncation" in said.out and "all stages: 1 error" in said.out
+    assert said.err == f"failed: doctor {pipeline}: 1 error\n"
+    assert main(["doctor", str(pipeline), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [event["rule"] for event in told["stages"]["sft"]["findings"]] == ["truncation"]
+
+
+def test_a_file_that_names_no_stage_is_refused(tmp_path):
+    (tmp_path / "pipeline.yaml").write_text("stages: {}\n")
+    with pytest.raises(UserError, match='"stages" must map'):
+        examine(str(tmp_path))
+
+
+def test_a_name_beside_a_folder_suggests_it(pipeline):
+    with pytest.raises(UserError, match=f'Did you mean "{pipeline}/sft"'):
+        examine(str(pipeline / "stf"))
