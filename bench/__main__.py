@@ -3,7 +3,8 @@
     python -m bench [NAME …] [--quick] [--threads N] [--runs N]
 
 Names: those of ``bench.comparisons``, and generation, growth, prepare; none is all. Ours and the peers are live
-processes that take turns; what each turn gave goes to bench/results/NAME.json, and a table of all to README.md there.
+processes that take turns. What each turn gave goes to bench/results/PROCESSOR/NAME.json, and a table of all to
+README.md there. Every processor has a folder of its own, because ratios differ between processors.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.comparisons import COMPARISONS
-from bench.drive import Peer, compare, save
+from bench.drive import Peer, compare, processor, save
 from bench.table import write_table
 from bench.turns import ROOT
 from tests.parity.run import PPO_FOLDER, PYTHON, install, install_ppo
@@ -32,11 +33,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="one small run each, to see that it runs")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--runs", type=int, default=0, help="instead of each comparison's own number")
-    parser.add_argument("--output", type=Path, default=None, help="instead of bench/results")
+    parser.add_argument("--output", type=Path, default=None, help="instead of bench/results/PROCESSOR")
     args = parser.parse_args(arguments)
     if unknown := [name for name in args.names if name not in known]:
         parser.error(f"unknown comparison {unknown[0]}; known: {', '.join(known)}")
-    output = args.output or (ROOT / "bench" / ".material" / "quick" if args.quick else RESULTS)
+    output = args.output or (ROOT / "bench" / ".material" / "quick" if args.quick else RESULTS / processor())
     output.mkdir(parents=True, exist_ok=True)
     wanted = args.names or known
     chosen = [c for c in COMPARISONS if c.name in wanted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -72,6 +73,11 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
+
+
+def processor() -> str:
+    """The name of this machine's processor as the name of a folder, such as "amd-epyc"."""
+    return re.sub(r"[^a-z0-9]+", "-", str(machine()["cpu"]).lower()).strip("-") or "unknown"
 
 
 class Others:

@@ -4,7 +4,7 @@
 
 Both sides alternate, after a warm-up each; a line a side and workload gives the median of the ratios of
 neighbouring runs with their least and greatest. Models: "small" (13.8 M), "tiny" (1.4 M), or a folder with a
-config.json, which gets random weights. Results go to bench/results/generation[-…].json and .md.
+config.json, which gets random weights. Results go to bench/results/PROCESSOR/generation[-…].json and .md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
-from bench.drive import Others
+from bench.drive import Others, processor
 from bench.sides import memory_mib, now
 from concordant.config.sampling import SamplingConfig
 from concordant.core.seeding import torch_stream
@@ -164,7 +164,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one small run, to see that it runs")
     parser.add_argument("--only", default="", help="run this side once and print the process's peak memory, MiB")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / processor())
     args = parser.parse_args(arguments)
     if args.quick:
         args.runs, args.prompts, args.new_tokens = 1, 4, 8

@@ -1,4 +1,4 @@
-"""bench/results/README.md from the JSON files beside it."""
+"""A processor's README.md in bench/results from the JSON files beside it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DOCTOR = "concordant/doctor/pages"
 # Pages that stand alone outside docs/, with their place on the site.
-ALONE = {"README.md": "readme.md", "CHANGELOG.md": "changelog.md", "bench/results/README.md": "bench-results.md"}
+ALONE = {
+    "README.md": "readme.md",
+    "CHANGELOG.md": "changelog.md",
+    "bench/results/amd-epyc/README.md": "bench-results.md",
+}
 
 _FENCE = re.compile(r"^(```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
