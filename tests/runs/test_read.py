@@ -5,8 +5,8 @@ import json
 import pytest
 
 from concordant.core.errors import UserError
-from concordant.doctor.files import diagnose_run
 from concordant.doctor.replay import diagnose
+from concordant.doctor.run_folders import diagnose_run
 from concordant.runs.read import complaints, findings_of, samples_of
 
 FINDING = {"kind": "finding", "rule": "kl_negative", "severity": "warning", "seen": "s", "why": "w", "cause": "c",

@@ -48,9 +48,9 @@ def test_scores_and_lengths_go_to_the_side_they_belong_to():
     scores = torch.tensor([2.0, 1.0, 0.0, 3.0, 5.0, 4.0])
     scorer = SimpleNamespace(forward=lambda trees, want: Done(BranchOutputs(score_B=scores)))
     summary = stage.measure_on_heldout(scorer, trees, [pair(i, probability=0.9) for i in range(3)])
-    assert summary.accuracy == pytest.approx(2 / 3) and summary.longer_accuracy == pytest.approx(2 / 3)
-    assert {g.name: (g.pairs, g.accuracy) for g in summary.by_length} == {"longer": (2, 0.5), "shorter": (1, 1.0)}
-    assert summary.bayes_accuracy == pytest.approx(0.9)
+    assert summary.accuracy.value == pytest.approx(2 / 3) and summary.longer_accuracy.value == pytest.approx(2 / 3)
+    assert {g.name: (g.pairs, g.accuracy.value) for g in summary.by_length} == {"longer": (2, 0.5), "shorter": (1, 1.0)}
+    assert summary.bayes_accuracy is not None and summary.bayes_accuracy.value == pytest.approx(0.9)
 
 
 LONG = "the owl lives in a tree " * 40

@@ -121,6 +121,6 @@ MUTANTS = (
         new="""            for number, start in enumerate(range(len(choices), len(prompts), PROMPTS_AT_ONCE)):
 """,
         story="An interrupted best-of-n gives other answers than one that ran through.",
-        tests=("stages/test_best_of_n.py",),
+        tests=("stages/test_best_of_n_run.py",),
     ),
 )
