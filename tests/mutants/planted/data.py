@@ -40,7 +40,7 @@ MUTANTS = (
     Mutant(
         name="rules-of-a-prompt-overlooked",
         file="data/splits.py",
-        old='key = item.messages, repr(item.extra.get("reward_model", MODEL_REWARD))',
+        old="key = item.messages, wanted.tells_apart(item.extra)",
         new='key = item.messages, ""',
         story="Of prompts that are judged by different rules only the first is trained on.",
         tests=("data/test_splits.py",),
@@ -56,8 +56,8 @@ MUTANTS = (
     Mutant(
         name="margins-without-a-sign",
         file="data/read_pairs.py",
-        old="strength = scores[0] - scores[1] if scores[0] is not None and scores[1] is not None else None",
-        new="strength = abs(scores[0] - scores[1]) if scores[0] is not None and scores[1] is not None else None",
+        old="return high - low if high is not None and low is not None else None",
+        new="return abs(high - low) if high is not None and low is not None else None",
         story="A pair whose rejected answer has the higher score gets a margin as if it were right.",
         tests=("data/test_known_sets.py", "data/test_formats.py"),
     ),
