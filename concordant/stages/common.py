@@ -185,6 +185,11 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
             f"train.warmup_steps={train.warmup_steps}: the run has {steps} steps and would never reach its learning "
             "rate; give fewer, or train longer"
         )
+    if train.batch_size > start.examples:
+        message(
+            f"{start.method}: a batch of {train.batch_size} holds each of the {start.examples:,} examples "
+            f"{train.batch_size / start.examples:.1f} times; lower train.batch_size"
+        )
     if steps < needed / 3:
         message(f"{start.method}: {needed} steps are usually needed; raise train.epochs, or lower train.batch_size")
     if train == config.train:

@@ -19,6 +19,7 @@ from concordant.config.stages import (
     ScoreConfig,
     SFTConfig,
 )
+from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.models.load import save_policy
 from concordant.stages import common
@@ -149,3 +150,15 @@ def test_a_warm_up_that_the_run_would_not_outlast_is_refused(world, tmp_path):
     config.train.warmup_steps, config.output = 2, str(tmp_path / "short")
     rates = [row["learning_rate"] for row in metrics_of(concordant.sft(config))]
     assert rates == [rates[1] / 2, rates[1]]
+
+
+def test_a_batch_that_holds_its_examples_several_times_is_said(tmp_path, capsys):
+    rows = [{"prompt": f"where {i}", "response": "in a tree"} for i in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(str(tmp_path / "rows.jsonl"), test_fraction=0.25)
+    for batch, is_said in ((6, False), (21, True)):
+        once = TrainConfig(max_steps=1, batch_size=batch)
+        config = SFTConfig(output=str(tmp_path / str(batch)), model=ModelConfig("builtin:tiny"), data=data, train=once)
+        concordant.sft(config)
+        said = "a batch of 21 holds each of the 6 examples 3.5 times" in capsys.readouterr().err
+        assert said == is_said
