@@ -5,7 +5,7 @@ import json
 import pytest
 
 from concordant.core.errors import UserError
-from concordant.doctor.files import diagnose_run
+from concordant.doctor.run_folders import diagnose_run
 from concordant.doctor.replay import diagnose
 from concordant.runs.read import complaints, findings_of, samples_of
 
