@@ -396,3 +396,23 @@ def test_run_on_the_command_line(tmp_path, fake, monkeypatch, capsys):
     assert main([*command, "--stages.ppo.clip=0.1"]) == 3
     assert main(["run", str(tmp_path / "x.yaml")]) == 2
     assert "output is needed; give --output DIR" in capsys.readouterr().err
+
+
+def test_prepared_data_is_a_stage_that_is_kept_and_made_again(tmp_path):
+    """``prepare`` replaces its folder as a whole, and the record of the stage lies in this folder."""
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "where {i}", "response": "here"}}\n' for i in range(8)))
+    file = """
+    stages:
+      data: {verb: prepare, data: ROWS}
+      sft: {model: builtin:tiny, data: {path: "${data.run}"}, train: {max_steps: 1, batch_size: 2}}
+    """.replace("ROWS", str(tmp_path / "rows.jsonl"))
+    display = Display(Console(file=io.StringIO(), width=200))
+
+    def outcomes(*options):
+        stages = read_plan(parse_yaml(file, "file"), "file", options)
+        return [report.outcome for report in run_pipeline(stages, tmp_path / "out", display=display)]
+
+    assert outcomes() == ["ran", "ran"]
+    assert outcomes() == ["kept", "kept"]
+    assert outcomes(("stages.data.seed", ["3"])) == ["ran", "ran"]
+    assert (tmp_path / "out" / "sft" / "model").is_dir()

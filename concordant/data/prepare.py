@@ -22,11 +22,16 @@ from concordant.data.records import Demonstration, Pair, Record
 from concordant.data.rows import printable
 from concordant.data.splits import Loaded, OnProgress, load_all, load_test
 from concordant.runs.atomic import whole_folder
+from concordant.runs.names import LOCK, STAGE_RECORD
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 OURS = {*SETS, "card.json", "card.md"}  # the names in an output folder
+OF_PIPELINES = {
+    STAGE_RECORD,
+    LOCK,
+}  # names in the folder of a pipeline's stage; the record stays when sets are replaced
 ROWS_AT_ONCE = 8192  # rows turned into Arrow columns at a time
 SHOW_PROGRESS_FROM = 32 << 20  # bytes of input from which a progress bar is shown
 
@@ -46,6 +51,8 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
         compare_with = (config.compare_with, _compared(config)) if config.compare_with else None
     name = data.path if data.path.startswith("builtin:") else printable(Path(data.path).name)
     with _folder_at_once(output) as folder:
+        if (output / STAGE_RECORD).is_file():
+            shutil.copy2(output / STAGE_RECORD, folder)
         written = _write_sets(folder, held, name)
         card = make_card(
             held.train,
@@ -76,7 +83,11 @@ def _check_replaceable(output: Path) -> None:
     """Raise UserError unless ``output`` is free, empty or an earlier result; other files are never replaced."""
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file. Expected a folder to write to, or a name not taken yet")
-    foreign = sorted(path.name for path in output.iterdir() if path.name not in OURS) if output.is_dir() else []
+    foreign = (
+        sorted(path.name for path in output.iterdir() if path.name not in OURS | OF_PIPELINES)
+        if output.is_dir()
+        else []
+    )
     if foreign:
         raise UserError(f"{output}: holds {foreign[0]}, which concordant prepare did not write. Give another --output")
 
