@@ -1,8 +1,8 @@
-"""Proximal policy optimisation from a reward, with a penalty for leaving the reference.
+"""Proximal policy optimisation (PPO): the policy learns from a reward, with a penalty for its KL from the reference.
 
-Schulman et al. 2017, 1707.06347; for language models Ziegler et al. 2019, 1909.08593 and Ouyang et al. 2022,
-2203.02155. One step samples answers, scores them, computes the advantage of every token, and takes a few clipped
-gradient steps. RLOO and GRPO are the same step with another advantage and no critic.
+PPO is from Schulman et al. 2017, 1707.06347. Ziegler et al. 2019, 1909.08593 and Ouyang et al. 2022, 2203.02155 use it
+for language models. One step samples answers, scores them, computes the advantage of every token, and takes a few
+clipped gradient steps. RLOO and GRPO are the same step with another advantage and no critic.
 """
 
 from __future__ import annotations
@@ -62,14 +62,16 @@ class Experience:
     old_logprob_N: Tensor  # nats, under the policy that sampled
     reference_N: Tensor  # nats, under the reference
     value_N: Tensor  # reward units, the critic's estimate before the token; zeros without a critic
-    advantage_N: Tensor  # reward units; after whitening, standard deviations of the step's advantages
+    advantage_N: Tensor  # reward units; for grpo and after whitening, a number without a unit
     return_N: Tensor  # reward units, the critic's target
     score_B: Tensor  # raw reward
     shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
-    tied: float  # share of the answers to prompts whose answers all have the same shaped reward
+    tied: float  # share of tied answers: all answers to their prompt have the same shaped reward
     agreement: float | None  # mean correlation between the axes of the reward; None if it has one axis
-    reward_counts: dict[str, float] = field(default_factory=dict)  # reward/abstained and reward/errors
-    weight_N: Tensor | None = None  # how much a token counts; None: once, because the sampler's distribution was π's
+    # By metric: reward/abstained counts scores that were not given, reward/errors counts errors of reward functions.
+    reward_counts: dict[str, float] = field(default_factory=dict)
+    # The weight of each token in the policy's loss. None: each weight is 1, because the sampler drew from π.
+    weight_N: Tensor | None = None
 
     def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,)."""
@@ -123,7 +125,7 @@ class PPO:
         return self.sampler([self.prompts[i] for i in prompt_numbers], self.config.sampling, seed)
 
     def make_experience(self, rollouts: Rollouts) -> Experience:
-        """Scores, log-probs and values of the answers, and from them the advantage of every token."""
+        """Compute scores, log-probs and values of the answers, and then the advantage of every token."""
         config = self.config
         if rollouts.version != self.actor.version:
             raise RuntimeError(f"rollouts of version {rollouts.version}, the policy is at {self.actor.version}")
@@ -162,7 +164,7 @@ class PPO:
         )
 
     def penalty(self, old_N: Tensor, reference_N: Tensor) -> Tensor:
-        """What each token's reward gets for the KL, in reward units: -β · k1 with ``kl.place reward``, else 0."""
+        """The part of each token's reward that comes from the KL: -β · k1 if ``kl.place`` is "reward", otherwise 0."""
         penalty_N = torch.zeros_like(old_N)
         if self.config.kl.place == "reward":
             penalty_N -= self.controller.kl_coef * kl.k1(old_N, reference_N)
@@ -186,7 +188,7 @@ class PPO:
         critic's piece.
         """
         config = self.config
-        # The critic's rate follows the schedule of the policy's rate: both fall in the same proportion.
+        # The critic's rate has the schedule of the policy's rate: the ratio of the two rates is the same at every step.
         critic_rate = learning_rate * (config.critic_learning_rate or config.train.learning_rate)
         critic_rate /= config.train.learning_rate
         for epoch in range(config.inner_epochs):
@@ -252,7 +254,7 @@ class PPO:
             "tokens": float(sum(t.tokens for t in rollouts.trees)),
             "samples": float(len(rollouts.answers)),
             "policy_version": float(rollouts.version),
-            "doctor/objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of its mean
+            "doctor/objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of the mean
             "doctor/reference/logprob": self.reference_check(),
         } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
         metrics |= e.reward_counts
@@ -285,7 +287,7 @@ class PPO:
         if self.probe is None:
             return {}
         metrics = self.probe(step)
-        # β is in normalised reward units for each nat. The deviation turns them into raw reward units.
+        # β · KL is in normalised reward units. Times the standard deviation of the rewards, it is in raw reward units.
         penalty = self.controller.kl_coef * metrics["kl"] * (self.reward_stats.std if self.reward_stats.count else 1)
         metrics["objective"] = metrics["reward"] - penalty  # raw reward units; PPO's aim on held-out prompts
         return {f"eval/{name}": value for name, value in metrics.items()}
@@ -348,7 +350,7 @@ def make_controller(config: PPOConfig) -> kl.FixedKLController | kl.AdaptiveKLCo
 
 
 class _Clock:
-    """Measures the seconds of each phase of a step. The keys are the names in metrics.jsonl."""
+    """Measures the seconds of each phase of a step. The keys of ``seconds`` are the names of metrics."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -361,11 +363,11 @@ class _Clock:
 
 
 def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric over the rounds of a step, and ``doctor/ratio/start``.
+    """The mean (for "/max" the greatest value) of each metric over a step's rounds, and ``doctor/ratio/start``.
 
     ``ratio/shift`` is the mean absolute difference between the policy's log-probs and the old log-probs. In the first
-    round the policy still has the weights of the old log-probs, so a shift other than 0 comes from rounding. Only this
-    first shift is kept, as ``doctor/ratio/start``.
+    round the policy's weights have not changed since the old log-probs were computed. So if this first shift is not 0,
+    the cause is rounding. Only the first shift is kept, as ``doctor/ratio/start``.
     """
     shifts = [row.pop("ratio/shift", None) for row in rounds]
     return mean(rounds) | ({} if shifts[0] is None else {"doctor/ratio/start": shifts[0]})
