@@ -90,9 +90,15 @@ def load_records(
         formats=held.formats,
         rows_used=held.rows_used,
         columns=held.columns,
-        notes=held.notes,
+        notes=[*held.notes, *_imitated(held, want, responses)],
         wanted_names=held.wanted_names,
     )
+
+
+def _imitated(held: Loaded[Record], want: object, responses: Responses) -> list[str]:
+    if want is not Demonstration or responses != "both" or not any(isinstance(r, Pair) for r in held.train):
+        return []
+    return ["both answers of each pair are imitated, the rejected ones too; --responses chosen leaves these out"]
 
 
 def _other_columns(held: Loaded[Record]) -> str:

@@ -13,7 +13,7 @@ from concordant.doctor.files import diagnose_data
 from concordant.doctor.finding import Diagnosis, Finding
 from concordant.doctor.replay import diagnose
 from concordant.runs import status
-from concordant.runs.names import EVENTS, METRICS, PIPELINE, STAGE_RECORD, STATUS
+from concordant.runs.names import EVENTS, METRICS, PIPELINE, REPORT_JSON, STAGE_RECORD, STATUS
 from concordant.runs.read import complaints, findings_of
 
 
@@ -23,6 +23,16 @@ def is_run(folder: Path) -> bool:
 
 def is_pipeline(folder: Path) -> bool:
     return (folder / PIPELINE).is_file()
+
+
+def is_result(folder: Path) -> bool:
+    """Whether a verb wrote the folder that trains nothing: best-of-n with its status, or evaluate with its report."""
+    return (folder / STATUS).is_file() or (folder / REPORT_JSON).is_file()
+
+
+def diagnose_result(folder: Path) -> Diagnosis:
+    """What the folder of a verb that trains nothing says of itself: there is nothing for a rule to look at."""
+    return Diagnosis({"folder": str(folder), **_state(folder), "looked at": "only its state: it trains nothing"}, [])
 
 
 def diagnose_run(folder: Path) -> Diagnosis:
@@ -57,7 +67,7 @@ def _stage(folder: Path) -> Diagnosis:
     if is_prepared(folder):
         found = diagnose_data(str(folder))
         return replace(found, facts={"data": found.facts["data"]})
-    return Diagnosis({"folder": str(folder), **_state(folder), "looked at": "only its state: it trains nothing"}, [])
+    return diagnose_result(folder)
 
 
 def _state(folder: Path) -> dict[str, str]:

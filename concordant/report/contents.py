@@ -45,7 +45,7 @@ COLUMNS = (
            cell=lambda s: with_interval(s.judge), known=lambda s: s.judge is not None),
     Column(name="win rate", meaning="prompts won against the baseline, ties half",
            cell=lambda s: with_interval(s.win), known=lambda s: s.win is not None),
-    Column(name="reward", meaning="mean score by the proxy, the reward that the policies were trained on",
+    Column(name="reward", meaning="mean score by the proxy, the reward that --reward names",
            cell=lambda s: with_interval(s.reward), known=lambda s: s.reward is not None),
     Column(name="reward sd", meaning="standard deviation of that reward over answers",
            cell=lambda s: _deviation(s), known=lambda s: s.reward_std is not None),

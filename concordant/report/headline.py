@@ -113,8 +113,8 @@ _RUNS = (
     " prompts, and not how much it would change with other seeds: see the spread over runs below."
 )
 _ONLY_THE_PROXY = (
-    "Nothing but the proxy scored these answers. The policies were trained to raise it, so its wins"
-    " prove nothing about quality: name a judge that no policy was trained on."
+    "Nothing but the proxy scored these answers. If a policy was trained to raise the proxy, a win by the proxy"
+    " proves nothing about quality: name a judge that no policy was trained on."
 )
 
 

@@ -191,7 +191,8 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
             f"{train.batch_size / start.examples:.1f} times; lower train.batch_size"
         )
     if steps < needed / 3:
-        message(f"{start.method}: {needed} steps are usually needed; raise train.epochs, or lower train.batch_size")
+        cure = "raise train.max_steps" if train.max_steps else "raise train.epochs, or lower train.batch_size"
+        message(f"{start.method}: {needed} steps are usually needed; {cure}")
     if train == config.train:
         return config
     config = replace(config, train=train)

@@ -71,7 +71,14 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
     from concordant.data.folders import is_prepared
     from concordant.doctor.files import diagnose_data, diagnose_model
     from concordant.doctor.machine import diagnose_machine
-    from concordant.doctor.run_folders import diagnose_pipeline, diagnose_run, is_pipeline, is_run
+    from concordant.doctor.run_folders import (
+        diagnose_pipeline,
+        diagnose_result,
+        diagnose_run,
+        is_pipeline,
+        is_result,
+        is_run,
+    )
     from concordant.models.locate import is_adapter
 
     model = model or ModelConfig()
@@ -91,6 +98,8 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
         return diagnose_pipeline(path)
     if is_run(path):
         return diagnose_run(path)
+    if is_result(path):
+        return diagnose_result(path)
     if (path / "config.json").is_file() or is_adapter(path):
         return diagnose_model(str(path))
     return diagnose_data(str(path), model)

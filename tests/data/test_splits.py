@@ -213,3 +213,12 @@ def test_dialogues_that_end_with_one_question_are_split_apart() -> None:
     assert len({_rank(prompt, 0)[0] for prompt in prompts}) == 50
     train, test = split_by_prompt([Prompt(prompt) for prompt in prompts], 0.3, 0)
     assert (len(train), len(test)) == (35, 15)
+
+
+def test_imitating_rejected_answers_is_said(tmp_path):
+    rows = [{"prompt": f"where {i}", "chosen": "here", "rejected": "who cares"} for i in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = DataConfig(str(tmp_path / "pairs.jsonl"))
+    assert "the rejected ones too" in load_records(config, Demonstration, 0, "both").summary()
+    assert "the rejected ones too" not in load_records(config, Demonstration, 0, "chosen").summary()
+    assert "the rejected ones too" not in load_records(config, Pair, 0).summary()

@@ -61,3 +61,12 @@ def test_a_file_that_names_no_stage_is_refused(tmp_path):
 def test_a_name_beside_a_folder_suggests_it(pipeline):
     with pytest.raises(UserError, match=f'Did you mean "{pipeline}/sft"'):
         examine(str(pipeline / "stf"))
+
+
+@pytest.mark.parametrize("mark", ["status.json", "report.json"])
+def test_a_result_of_a_verb_that_trains_nothing_is_not_taken_for_data(tmp_path, mark):
+    """best-of-n and evaluate leave JSON lines beside their state, which look like rows."""
+    (tmp_path / mark).write_text("{}")
+    (tmp_path / "samples.jsonl").write_text('{"prompt": "where", "response": "here"}\n')
+    found = examine(str(tmp_path))
+    assert found.facts["looked at"] == "only its state: it trains nothing" and not found.findings

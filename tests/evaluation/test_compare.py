@@ -48,16 +48,20 @@ def test_each_mean_is_of_its_own_column_and_each_share_of_its_own_length(answers
     said = ["x y z w x y z w", "a b"]
     one = answers("sft", responses=said, gold=[0.5, 0.7], judge=[1.0, 1.5], rewards=[2.0, 5.0])
     scores = evaluate_policies([one], "sft", 0, 0).policies["sft"]
-    assert (scores.gold_mean, scores.judge_mean, scores.reward_mean, scores.reward_std) == (0.6, 1.25, 3.5, 1.5)
+    means = [mean and mean.value for mean in (scores.gold, scores.judge, scores.reward)]
+    assert means == pytest.approx([0.6, 1.25, 3.5]) and scores.reward_std == 1.5
     assert (scores.distinct_1, scores.distinct_2) == (6 / 10, 5 / 8)
-    assert scores.repetition == pytest.approx(1 / 5), "of the answer that has four words: one run of five comes again"
+    assert scores.repetition is not None and scores.repetition.value == pytest.approx(1 / 5), (
+        "of the answer that has four words: one run of five comes again"
+    )
 
 
 def test_a_gain_is_measured_in_deviations_of_the_baseline(answers: Answers) -> None:
     """The baseline's answers spread by 2, the policy's by nothing: a gain of 3 is 1.5 deviations."""
     sft, ppo = answers("sft", gold=[-2.0, 2.0]), answers("ppo", gold=[3.0, 3.0])
     gain = evaluate_policies([sft, ppo], "sft", 0, 0).policies["ppo"].gain
-    assert gain is not None and (gain.mean, gain.deviations) == (3.0, 1.5)
+    assert gain is not None and gain.deviations is not None
+    assert (gain.mean.value, gain.deviations.value) == (3.0, 1.5)
 
 
 def test_arrays_do_as_well_as_lists(answers: Answers) -> None:

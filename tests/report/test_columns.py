@@ -12,8 +12,9 @@ from rich.console import Console
 from concordant.evaluation.compare import evaluate_policies
 from concordant.evaluation.records import TextLosses
 from concordant.evaluation.reward_summary import summarise_reward_model
+from concordant.report.contents import survival_line
 from concordant.report.terminal import print_table
-from concordant.report.write import write_report
+from concordant.report.write import report_numbers, write_report
 
 # Twenty prompts. Every answer has eight words, of which four stand twice.
 RESPONSES = [f"w{i} x y z w{i} x y z" for i in range(20)]
@@ -135,3 +136,14 @@ def test_the_reward_models_tables(evaluation, tmp_path):
     assert cells["75 to 80 %"] == ["24", "75 %", "75 %"]
     assert cells["90 to 95 %"] == ["24", "90 %", "100 %"]
     assert cells["chosen is longer"] == ["24", "75 %"] and cells["chosen is shorter"] == ["24", "100 %"]
+
+
+def test_the_two_gains_of_a_policy_are_told_apart(answers):
+    """The proxy gains 2, two deviations of 1; gold gains 0.1, one deviation of 0.1."""
+    sft = answers("sft", rewards=[-1.0, 1.0] * 20, gold=[0.4, 0.6] * 20)
+    ppo = answers("ppo", rewards=[1.0, 3.0] * 20, gold=[0.5, 0.7] * 20)
+    evaluation = evaluate_policies([sft, ppo], "sft", 300, 0)
+    told = survival_line("ppo", "gold", evaluation.survival["ppo"]["gold"])
+    assert told == "ppo: the proxy moved by +2 sd, gold by +1 sd; 50 % of the gain survives."
+    found = report_numbers(evaluation, None)["over_optimisation"]["ppo"]["gold"]
+    assert (found["proxy_gain"]["mean"], found["gain"]["mean"]) == (pytest.approx(2.0), pytest.approx(0.1))

@@ -3,7 +3,7 @@
 import pytest
 
 from concordant.evaluation.compare import evaluate_policies
-from concordant.report.gold_plot import line_of, proxy_vs_gold
+from concordant.report.gold_plot import _points, line_of, proxy_vs_gold
 from concordant.report.plot_style import DARK, LIGHT
 
 FIRST = {"step": 1.0, "objective/kl": 0.001, "objective/score": -1.5, "objective/gold": 0.42}
@@ -47,3 +47,8 @@ def test_the_picture_is_drawn_in_two_themes(evaluation):
     light, dark = (proxy_vs_gold(evaluation, {"ppo": CURVE}, {"ppo": "sft"}, theme) for theme in (LIGHT, DARK))
     assert light[:4] == dark[:4] == b"\x89PNG" and light != dark
     assert light == proxy_vs_gold(evaluation, {"ppo": CURVE}, {"ppo": "sft"}, LIGHT), "the same bytes again"
+
+
+def test_a_diamond_has_the_proxy_above_and_the_truth_below(evaluation):
+    heights = {p.name: tuple(mean.value for mean in p.heights) for p in _points(evaluation, "gold")}
+    assert heights == {"sft": (-2.0, pytest.approx(0.4)), "ppo": (2.0, pytest.approx(0.75))}

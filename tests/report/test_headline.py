@@ -120,3 +120,8 @@ def test_every_pair_stands_in_the_table(answers):
         ("ppo against sft", "ppo is better"),
         ("dpo against sft", "dpo is better"),
     ]
+
+
+def test_of_several_rivals_the_closest_is_named(said):
+    text = said(sft=0.1, worst=0.69, ppo=0.70, dpo=0.695)
+    assert text.startswith("By gold, ppo is better than sft") and "the closest is dpo, +0.0" in text

@@ -279,7 +279,7 @@ def test_headline_says_who_won_by_how_much(answers: Answers) -> None:
 def test_the_report_warns_when_only_the_proxy_judged(tmp_path: Path, answers: Answers) -> None:
     policies = [answers(n, rewards=[r, r + 1]) for n, r in (("sft", 0.0), ("ppo", 1.0))]
     write_report(evaluate_policies(policies, "sft", 10, 0), tmp_path)
-    assert "prove nothing about quality" in (tmp_path / "report.md").read_text()
+    assert "proves nothing about quality" in (tmp_path / "report.md").read_text()
 
 
 def test_what_is_wide_scrolls_in_a_box_of_its_own(report: SimpleNamespace) -> None:

@@ -57,17 +57,17 @@ def test_the_best_of_n_brings_its_own_length_end_and_scores(config, monkeypatch)
 
 
 def test_kl_is_of_a_response_whatever_its_length():
-    """The sum over all tokens of log π - log π_ref, by the number of answers and not of tokens."""
+    """Of each answer, the sum over its tokens of log π - log π_ref, and not their mean."""
     trees, policy, reference = pairs(4), tiny_policy(), tiny_policy(seed=1)
     trees = [type(tree)(tree.prompt_T, tree.branches[:1]) for tree in trees]
-    total = 0.0
+    expected = []
     for tree in trees:
         row, start = torch.cat([tree.prompt_T, tree.branches[0].ids_T])[None], len(tree.prompt_T) - 1
         with torch.no_grad():
             mine, theirs = ((m.model(row).logits[0, start:-1] / 0.5).log_softmax(-1) for m in (policy, reference))
-        total += float((mine - theirs).gather(1, tree.branches[0].ids_T[:, None]).sum())
+        expected.append(float((mine - theirs).gather(1, tree.branches[0].ids_T[:, None]).sum()))
     config = EvaluateConfig(model=FP32, sampling=SamplingConfig(temperature=0.5))
-    assert stage._kl(policy, reference, trees, config) == pytest.approx(total / 4, rel=1e-4)
+    assert stage._kl(policy, reference, trees, config) == pytest.approx(expected, rel=1e-4)
 
 
 def test_perplexity_is_of_the_model_and_not_of_how_it_is_sampled(config, tmp_path):

@@ -56,8 +56,8 @@ MUTANTS = (
     Mutant(
         name="an-end-at-the-limit-is-called-cut",
         file="engines/local/generator.py",
-        old='"stop" if s.last in self.end_ids else "length"',
-        new='"stop" if s.last in self.end_ids and len(s.ids) < s.room else "length"',
+        old="if s.last in self.end_ids:",
+        new="if s.last in self.end_ids and len(s.ids) < s.room:",
         story="An answer whose last allowed token is the end token pays the missing-EOS penalty.",
         tests=("engines/conformance/test_generator.py",),
     ),

@@ -8,8 +8,8 @@ MUTANTS = (
     Mutant(
         name="best-of-ns-bound-from-another-reference",
         file="stages/evaluate.py",
-        old="bound = best_of_n_kl_bound(n) if n > 1 and best_of(spec)[1] == origin else None",
-        new="bound = best_of_n_kl_bound(n) if n > 1 else None",
+        old="kl_bound=best_of_n_kl_bound(n) if n > 1 and path == best_of(origin)[1] else None,",
+        new="kl_bound=best_of_n_kl_bound(n) if n > 1 else None,",
         story="The report shows log n as a bound of the KL from a reference that was not sampled from.",
         tests=("stages/test_evaluate_prompts.py",),
     ),
@@ -32,8 +32,8 @@ MUTANTS = (
     Mutant(
         name="kl-a-token",
         file="stages/evaluate.py",
-        old="return float(kl.k1(log_policy, log_reference).sum()) / len(trees)",
-        new="return float(kl.k1(log_policy, log_reference).mean())",
+        old="log_reference).double(), _lengths(trees)).tolist()",
+        new="log_reference).double(), _lengths(trees)).div(_lengths(trees)).tolist()",
         story="The report's KL is that of a token under the name of a response.",
         tests=("stages/test_evaluate_numbers.py",),
     ),
