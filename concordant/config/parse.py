@@ -118,12 +118,12 @@ def assign(keys: Schema, name: str, values: Sequence[str], into: Flat, hint: str
     """Store the values of an option under its key. Repeated list options are joined; a flag without a value is True."""
     known = keys.fields[known_key(keys, name, "option", hint)]
     bare = True if known.kind is bool else BARE.get((known.owner, known.name))
-    if not values and bare is None:
-        raise UserError(f"--{name} needs a value: --{name}=VALUE")
-    if known.kind == list[str]:
+    if not values and bare is not None:
+        into[known.key] = bare
+    elif values and known.kind == list[str]:
         into.setdefault(known.key, []).extend(item for value in values for item in _items(value, known.key))
     else:
-        into[known.key] = one_value(name, values) if values else bare
+        into[known.key] = one_value(name, values)
 
 
 def one_value(name: str, values: Sequence[str]) -> str:

@@ -2,9 +2,10 @@
 
 PyTorch multiplies fp32 matrices with MKL, and MKL does not use AVX-512 on AMD's processors. oneDNN is part of the same
 PyTorch and does use AVX-512. PyTorch can use oneDNN for fp32 products, but only by a setting of the whole process. This
-setting would change the products of other threads. So this file calls the operator that PyTorch's compiler uses for a
-linear layer on a CPU. This operator always runs oneDNN and reads no such setting. On some processors (with AMX) oneDNN
-may round the factors. ``_is_exact`` checks this once; if oneDNN rounds, all products stay with MKL.
+setting would change the products of other threads. So this file calls two operators of PyTorch that always run oneDNN
+and read no such setting: the operator that PyTorch's compiler uses for a linear layer, and the operator that computes
+the gradient of such a layer's weight. On some processors (with AMX) oneDNN may round the factors. ``_is_exact`` checks
+this once; if oneDNN rounds, all products stay with MKL.
 
 oneDNN compiles code for every shape of a product, which costs time and memory, and packed rows have a new length each
 time. So rows are multiplied in blocks of few sizes, and the last block is filled up with zeros.
@@ -134,7 +135,7 @@ def _faster() -> bool:
     """
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and _linear is not None
+        and None not in (_linear, _weight_gradient)
         and torch.backends.mkl.is_available()
         and _onednn.is_available()
         and _is_amd()

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
@@ -35,6 +37,17 @@ def ppo_config(output, model, *rewards, **settings):
         output=str(output), data=DATA, model=ModelConfig(**plain(model)), reward=list(map(str, rewards)),
         train=train(batch_size=4, learning_rate=1e-3), sampling=SAMPLING, **settings,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_toytalk():
+    """The real pairs, made once, and few of them: what toytalk holds out serves both sides, for it is made at once."""
+    pairs = toytalk.heldout_pairs("demo", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toytalk, "training_pairs", lambda preset, seed: pairs[100:])
+        patch.setattr(toytalk, "heldout_pairs", lambda preset, seed: pairs[:100])
+        patch.setattr(common, "PROBE_PROMPTS", 6)
+        yield
 
 
 def metrics_of(folder):

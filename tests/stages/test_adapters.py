@@ -16,27 +16,24 @@ from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.stages import DPOConfig, EvaluateConfig, MergeConfig, RewardConfig, ScoreConfig, SFTConfig
 from concordant.core.errors import UserError
-from concordant.data import toytalk
 from concordant.engines.reward_model import RewardModel
 from concordant.models.load import load_policy, save_policy_adapter
 from concordant.pipeline.plan import read_plan
 from concordant.pipeline.runner import run_pipeline
 from concordant.runs.names import ADAPTER, MODEL
-from concordant.stages import common
-from tests.stages.small import DATA, MINILM, SAMPLING, SHORT_ANSWERS, plain, ppo_config, train
+from tests.stages.small import (  # short_toytalk is a fixture
+    DATA,
+    MINILM,
+    SAMPLING,
+    SHORT_ANSWERS,
+    plain,
+    ppo_config,
+    short_toytalk,  # noqa: F401
+    train,
+)
 
 MESSAGES = [{"role": "user", "content": "What is a hammer for?"}]
 ANSWER = {"role": "assistant", "content": "It is for nails."}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_toytalk():
-    pairs = toytalk.heldout_pairs("demo", 0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toytalk, "training_pairs", lambda preset, seed: pairs[100:])
-        patch.setattr(toytalk, "heldout_pairs", lambda preset, seed: pairs[:100])
-        patch.setattr(common, "PROBE_PROMPTS", 6)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,6 @@ from concordant.runs.metrics import metric
 from concordant.runs.names import SampleRow
 from concordant.runs.read import samples_of
 from concordant.runs.status import read as read_status
-from concordant.stages import common
 from concordant.stages.ppo import _critic as critic_of
 from concordant.stages.rewarding import Rewards
 from tests.stages.small import (
@@ -51,19 +50,9 @@ from tests.stages.small import (
     metrics_of,
     plain,
     ppo_config,
+    short_toytalk,  # noqa: F401 (a fixture)
     train,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_toytalk():
-    """The real pairs, made once, and few of them: what toytalk holds out serves both sides, for it is made at once."""
-    pairs = toytalk.heldout_pairs("demo", 0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toytalk, "training_pairs", lambda preset, seed: pairs[100:])
-        patch.setattr(toytalk, "heldout_pairs", lambda preset, seed: pairs[:100])
-        patch.setattr(common, "PROBE_PROMPTS", 6)
-        yield
 
 
 @pytest.fixture(scope="module")
