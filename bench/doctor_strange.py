@@ -1,0 +1,106 @@
+"""Faults of kinds that the doctor's rules were not made with, gathered from public threads, and healthy runs.
+
+    python -m bench.doctor_strange --make FOLDER [--only TEXT] [--healthy N]
+
+The cases stood written down before the rules were changed, and whoever wrote them had not read the rules. Each has the
+thread in which users wrote of such a fault, what the users saw, the cause, and what a doctor must say to be right.
+Users cause faults by files, settings, own reward functions and model folders; so do the cases, and no case knows the
+true quality of an answer. ``named`` marks cases whose kind is an example in the text that asked for this set.
+
+The command makes the runs, each once, and never asks for a diagnosis. A folder FOLDER/NAME has ``files`` (what the
+user has), ``run`` (what the run wrote, without weights) and ``made.json`` (seconds, and the error of a run that ended
+with one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+import traceback
+import zlib
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+
+from bench.doctor_runs import STAGES
+from bench.doctor_strange_answers import ANSWERS
+from bench.doctor_strange_healthy import healthy
+from bench.doctor_strange_models import MODELS
+from bench.doctor_strange_pairs import PAIRS
+from bench.doctor_strange_rewards import REWARDS
+from bench.doctor_strange_settings import SETTINGS
+from bench.doctor_strange_tools import FILES, RUN, Case
+from bench.doctor_world import World, small_world
+from concordant.config.checks import validate
+from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, RunConfig
+from concordant.core.errors import RunFailed, UserError
+
+CASES: tuple[Case, ...] = (*ANSWERS, *PAIRS, *SETTINGS, *REWARDS, *MODELS)
+HEALTHY = healthy  # (number, world, folder): the config of a healthy run
+MADE = "made.json"
+
+
+def seed_of(name: str) -> int:
+    """One seed for each case, from its name."""
+    return 30_000 + zlib.crc32(name.encode()) % 10_000
+
+
+def stage_of(config: RunConfig) -> str:
+    kinds = ((DPOConfig, "dpo"), (PPOConfig, "ppo"), (RewardConfig, "reward"))
+    return next((stage for kind, stage in kinds if isinstance(config, kind)), "sft")
+
+
+def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, object]:
+    """Make the run in ``folder``, unless it is there from before; what made.json says of it."""
+    if (folder / MADE).is_file():
+        return dict(json.loads((folder / MADE).read_text(encoding="utf-8")))
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / FILES).mkdir(parents=True)
+    config = make()
+    validate(config)
+    started, error = time.perf_counter(), ""
+    try:
+        with chdir(folder / FILES):  # a reward function lies where the user types the command
+            STAGES[stage_of(config)](config)
+    except (UserError, RunFailed) as stopped:
+        error = f"{type(stopped).__name__}: {stopped}"
+    except Exception:  # a defect of the product: kept as it is, so that it can be reported
+        error = traceback.format_exc()
+    for weights in (folder / RUN).glob("**/*.safetensors"):
+        weights.unlink()
+    made = {"seconds": round(time.perf_counter() - started, 2), "seed": config.seed, "error": error}
+    (folder / MADE).write_text(json.dumps(made, indent=1), encoding="utf-8")
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--make", type=Path, required=True, help="folder of the runs; runs that are there are kept")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--healthy", type=int, default=0, help="make so many healthy runs instead of the cases")
+    given = parser.parse_args()
+    root = given.make.resolve()
+    world, seconds = World(root / "world"), 0.0
+    with small_world(world.folder):
+        world.make()
+        planned: list[tuple[str, Callable[[Path], RunConfig]]] = [
+            (c.name, lambda folder, c=c: c.make(world, folder, seed_of(c.name)))  # type: ignore[misc]
+            for c in CASES
+            if given.only in c.name
+        ]
+        if given.healthy:
+            planned = [
+                (f"healthy-{i:03d}", lambda folder, i=i: healthy(i, world, folder))  # type: ignore[misc]
+                for i in range(given.healthy)
+            ]
+        for name, make in planned:
+            made = run(root / name, lambda name=name, make=make: make(root / name))  # type: ignore[misc]
+            seconds += float(str(made["seconds"]))
+            print(f"{float(str(made['seconds'])):5.1f}s {name} {str(made['error']).strip()[-300:]}", flush=True)
+    print(f"{len(planned)} runs, {seconds:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()
