@@ -6,8 +6,8 @@ They depend on the batch alone, so a resumed run logs the same numbers.
 from __future__ import annotations
 
 import zlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from itertools import combinations
 
 import torch
@@ -29,6 +29,7 @@ def of_trees(trees: Sequence[PromptTree], end_ids: Collection[int]) -> dict[str,
         "doctor/data/end_learnt": _share(bool(b.is_response_T[-1]) for b in branches),
         "doctor/data/response_share": sum(b.response_length for b in branches) / sum(len(b.ids_T) for b in branches),
         "doctor/data/prompt_tokens": sum(len(t.prompt_T) for t in trees) / len(trees),
+        "doctor/data/learnt_tokens": sum(b.response_length for b in branches) / len(branches),
     }
     return evidence | examples(trees)
 
@@ -71,19 +72,58 @@ def of_rollouts(rollouts: Rollouts, score_B: Tensor, old_N: Tensor) -> dict[str,
     """
     gap_N = rollouts.sampler_logprob_N - old_N
     texts = [words(a.response) for a in rollouts.answers]
+    prompts = [words(a.prompt[-1].content) for a in rollouts.answers]
     grams = [{tuple(w[i : i + PHRASE]) for i in range(len(w) - PHRASE + 1)} for w in texts]
     shared = Counter(gram for found in grams for gram in found)
     repeated = [repetition([a.response]) or 0.0 for a in rollouts.answers]
-    return {
-        "doctor/rollout/logprob_gap": float(gap_N.abs().mean()),
-        "doctor/rollout/logprob_bias": float(gap_N.mean()),
-        "doctor/response/after_end": _after_end(rollouts),
-        "doctor/response/repetition": sum(repeated) / len(repeated),
-        "doctor/response/distinct": len({a.response for a in rollouts.answers}) / len(rollouts.answers),
-        "doctor/response/top_phrase": max(shared.values(), default=0) / len(rollouts.answers),
-        "doctor/reward/length_correlation": correlation(score_B, rollouts.length_B.float()),
-        "doctor/reward/repetition_correlation": correlation(score_B, torch.tensor(repeated)),
-    } | examples(rollouts.trees, prompts_only=True)
+    return (
+        {
+            "doctor/rollout/logprob_gap": float(gap_N.abs().mean()),
+            "doctor/rollout/logprob_bias": float(gap_N.mean()),
+            "doctor/response/after_end": _after_end(rollouts),
+            "doctor/response/repetition": sum(repeated) / len(repeated),
+            "doctor/response/distinct": len({a.response for a in rollouts.answers}) / len(rollouts.answers),
+            "doctor/response/top_phrase": max(shared.values(), default=0) / len(rollouts.answers),
+            "doctor/response/empty": _share(not text for text in texts),
+            "doctor/response/copies": sum(map(copied, texts, prompts)) / len(texts),
+            "doctor/reward/length_correlation": correlation(score_B, rollouts.length_B.float()),
+            "doctor/reward/repetition_correlation": correlation(score_B, torch.tensor(repeated)),
+        }
+        | examples(rollouts.trees, prompts_only=True)
+        | _within_groups(rollouts, score_B)
+    )
+
+
+def _within_groups(rollouts: Rollouts, score_B: Tensor) -> dict[str, float]:
+    """How far the rewards of answers to one prompt are apart, and those of answers that are the same word for word.
+
+    Both are standard deviations in reward units. A number is left out where there is nothing to compare.
+    """
+    groups = rollouts.group_B.tolist()
+    answers = [(group, a.response) for group, a in zip(groups, rollouts.answers, strict=True)]
+    deviations = {
+        "doctor/reward/group_std": _deviation(score_B, groups),
+        "doctor/reward/same_answer": _deviation(score_B, answers),
+    }
+    return {name: value for name, value in deviations.items() if value is not None}
+
+
+def _deviation(score_B: Tensor, names: Sequence[Hashable]) -> float | None:
+    """The root of the mean variance of scores that have the same name; None where no name occurs twice."""
+    places = defaultdict(list)
+    for place, name in enumerate(names):
+        places[name].append(place)
+    several = [score_B[found] for found in places.values() if len(found) > 1]
+    if not several:
+        return None
+    return float(torch.stack([scores.var(correction=0) for scores in several]).mean().sqrt())
+
+
+def copied(answer: Sequence[str], prompt: Sequence[str]) -> float:
+    """The share of the answer's sequences of three words that the prompt has too; 0 for a shorter answer."""
+    known = {tuple(prompt[i : i + PHRASE]) for i in range(len(prompt) - PHRASE + 1)}
+    grams = [tuple(answer[i : i + PHRASE]) for i in range(len(answer) - PHRASE + 1)]
+    return sum(gram in known for gram in grams) / max(1, len(grams))
 
 
 def _after_end(rollouts: Rollouts) -> float:

@@ -16,6 +16,7 @@ from concordant.core.objective import Outputs
 from concordant.core.seeding import derive
 from concordant.data.records import Message, Prompt
 from concordant.engines.protocol import Learner, Scorer
+from concordant.evaluation.metrics import repetition
 
 Gold = Callable[[Sequence[Message], str], float]  # the true quality, if it is known; it evaluates and never trains
 
@@ -53,6 +54,8 @@ class SampleProbe:
         return {name: sum(column) / len(column) for name, column in columns.items()} | {
             "length": float(rollouts.length_B.float().mean()),
             "eos_fraction": float(rollouts.ended_B.float().mean()),
+            "repetition": repetition([a.response for a in rollouts.answers]) or 0.0,
+            "distinct": len({a.response for a in rollouts.answers}) / len(rollouts.answers),
         }
 
 

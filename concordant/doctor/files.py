@@ -76,7 +76,6 @@ def bad_rows(loaded: Loaded[Any]) -> Finding | None:
         "bad_rows",
         "error",
         f"{bad.total():,} of {loaded.rows_read:,} rows cannot be read: {reasons(bad)}",
-        "A run stops at the first of them.",
         "a file cut short, edited by hand, or joined from several",
         "Mend the rows (a run names file and line of the first), or leave them out: --data.skip_bad_rows true",
         numbers={"rows": bad.total()},
@@ -155,7 +154,6 @@ def model_unreadable(problem: UserError) -> Finding:
         "model_unreadable",
         "error",
         str(problem),
-        "No stage can start from it, and other tools may read something else.",
         "a copy or download that was cut short, a missing part, or a folder of another kind",
         "Copy or export it again; train a reward model with `concordant reward`, merge an adapter with "
         "`concordant merge`",
@@ -174,7 +172,6 @@ def weights_not_finite(folder: Path) -> Finding | None:
         "not_finite",
         "error",
         f"{len(broken)} tensors hold NaN or infinity: {', '.join(broken[:3])}",
-        "Every answer and every score is then NaN.",
         "the run that made it diverged, or the file was converted in too low a precision",
         "Export an earlier checkpoint, or train again with half the --train.learning_rate",
         numbers={"tensors": len(broken)},
@@ -191,10 +188,6 @@ def pad_is_end(model: Policy | RewardModel) -> Finding | None:
         "pad_is_end",
         "warning" if is_reward else "info",
         f"the pad token is {'not set' if pad is None else f'the end token, {model.tokenizer.eos_token}'}",
-        "transformers pools a reward at the rightmost token that is not padding: it would score the token before the "
-        "end."
-        if is_reward
-        else "Tools that mask padding by its id mask the end token too, and the model never learns to stop.",
         "GPT-2 and Llama tokenizers come without a pad token, and EOS is often put in its place",
         "Train it again with `concordant reward`, which adds a pad token"
         if is_reward
@@ -212,7 +205,6 @@ def end_not_in_generation_config(policy: Policy, encoder: ChatEncoder) -> Findin
         "end_not_in_generation_config",
         "warning",
         f'the chat template ends a turn with "{end}" ({encoder.end_id}), generation_config.json stops at {known}',
-        "Other tools go on after the answer and let the model talk to itself.",
         "the folder was made by a tool that knows the tokenizer's EOS alone",
         f"Add {encoder.end_id} to eos_token_id in generation_config.json; what Concordant exports has it",
         numbers={"end": encoder.end_id},
@@ -226,7 +218,6 @@ def no_chat_template(policy: Policy) -> Finding | None:
         "no_chat_template",
         "info",
         "the tokenizer has no chat template; Human: and Assistant: turns are used, as in HH-RLHF",
-        "A model trained on another form of dialogue answers worse in this one.",
         "a base model, or a folder copied without chat_template.jinja",
         "Put the model's own chat_template.jinja into the folder; a base model needs none before SFT",
     )
@@ -239,7 +230,6 @@ def flat_layout(model: Policy | RewardModel) -> Finding | None:
         "flat_layout",
         "info",
         "prompt trees are not exact for this architecture, so every answer has a row with its own prompt",
-        "Results are the same; a step takes up to twice the time.",
         "positions or masks that are given are not honoured (ALiBi, state-space layers, dynamic RoPE)",
         "Nothing, or a model that docs/models.md lists as tree",
     )

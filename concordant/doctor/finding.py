@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from concordant.doctor import catalogue
+
 Severity = Literal["info", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")  # mildest first
 
@@ -17,11 +19,21 @@ class Finding:
     rule: str
     severity: Severity
     seen: str  # the evidence, with its numbers
-    why: str  # what goes wrong if nothing is done
     cause: str  # the likely one
     cure: str  # the setting to change, with a value
     step: int | None = None  # steps taken when it was seen; None before the first, or for a file
     numbers: Mapping[str, float] = field(default_factory=dict)  # the evidence, to compute with
+    weight: float = 0.5  # 0 to 1: how much the evidence speaks for this cause and against others
+
+    @property
+    def why(self) -> str:
+        """What goes wrong if nothing is done, from the catalogue."""
+        return catalogue.entry(self.rule).why
+
+    @property
+    def make_sure(self) -> str:
+        """What tells this cause from another one that fits as well, from the catalogue; "" where nothing is needed."""
+        return catalogue.entry(self.rule).make_sure
 
     @property
     def page(self) -> str:
@@ -35,12 +47,12 @@ class Finding:
 
     def as_event(self) -> dict[str, Any]:
         """A line of ``events.jsonl``."""
-        return {"kind": "finding", **asdict(self), "numbers": dict(self.numbers), "page": self.page}
+        return {"kind": "finding", **asdict(self), "numbers": dict(self.numbers), "why": self.why, "page": self.page}
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Finding:
-        """The finding that ``as_event`` wrote."""
-        return cls(**{name: event[name] for name in cls.__slots__})
+        """The finding that ``as_event`` wrote; one of an earlier version has no weight."""
+        return cls(**{name: event[name] for name in cls.__slots__ if name in event})
 
 
 def at_least(severity: Severity, floor: Severity) -> bool:
@@ -55,6 +67,7 @@ class Diagnosis:
     facts: Mapping[str, str]
     findings: list[Finding]
     stages: Mapping[str, Diagnosis] = field(default_factory=dict)
+    unseen: Mapping[str, str] = field(default_factory=dict)  # rules that did not run: the numbers that they lack
 
     @property
     def all_findings(self) -> list[Finding]:

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from statistics import fmean, pvariance
 from typing import Any
 
-Samples = Callable[[], Sequence[Mapping[str, Any]]]
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a run folder holds beside its metrics. Each is read when a rule asks."""
+
+    samples: Callable[[], Sequence[Mapping[str, Any]]] = tuple  # rows of samples.jsonl
+    results: Callable[[], Mapping[str, Any]] = dict  # reward_model.json: measured on held-out pairs after the last step
+    start: Callable[[], Mapping[str, Any]] = dict  # the event "start": what the run starts from, and what is usual
 
 
 @dataclass(slots=True)
@@ -33,12 +40,16 @@ class Change:
         return self.after - self.before
 
 
+NOTHING = Beside()
+
+
 class History:
     """The rows of a run in the order of their steps. ``config`` is the run's nested config, with its verb."""
 
-    def __init__(self, config: Mapping[str, Any] | None = None, samples: Samples = tuple) -> None:
+    def __init__(self, config: Mapping[str, Any] | None = None, beside: Beside = NOTHING) -> None:
         self.config = config or {}
-        self.samples = samples
+        self.beside = beside
+        self.missing: set[str] = set()  # numbers that a rule asked for and that the run does not have
         self.step = 0  # of the last row
         self.rows = 0
         self._columns: dict[str, Column] = {}
@@ -63,6 +74,25 @@ class History:
             place = place[name]
         return place
 
+    def number(self, key: str) -> float:
+        """A setting that is a number; 0 where it is not known."""
+        value = self.setting(key)
+        return float(value) if isinstance(value, (int, float)) else 0.0
+
+    def usual(self, key: str) -> float | None:
+        """A number of the event "start": steps, steps_needed, usual_rate, examples or weights."""
+        value = self.beside.start().get(key)
+        if value is None:
+            self.missing.add(f"{key} (event start)")
+        return value
+
+    def result(self, key: str) -> float | None:
+        """A number that the finished run measured on its held-out pairs."""
+        value = self.beside.results().get(key)
+        if value is None:
+            self.missing.add(f"{key} on held-out pairs")
+        return value
+
     @property
     def progress(self) -> float:
         """Share of the run that is done; 1 if the config gives neither steps nor epochs."""
@@ -77,36 +107,67 @@ class History:
         full = self.setting("train.learning_rate")
         return not full or (self.latest("learning_rate") or 0.0) >= 0.3 * float(full)
 
+    def _column(self, name: str) -> Column | None:
+        column = self._columns.get(name)
+        if column is None:
+            self.missing.add(name)
+        return column
+
+    def has(self, name: str) -> bool:
+        """Whether some row has the metric. Asking is not needing: a missing one is not noted."""
+        return name in self._columns
+
     def values(self, name: str, last: int = 0) -> list[float]:
         """Every value of ``name`` in order, or only the last ``last`` values."""
-        column = self._columns.get(name)
+        column = self._column(name)
         return list(column.values[-last:] if last else column.values) if column else []
+
+    def first(self, name: str) -> float | None:
+        """The first value of ``name``."""
+        column = self._column(name)
+        return column.values[0] if column else None
 
     def at(self, name: str, step: int) -> float | None:
         """The value logged at ``step``. Only the first four values are searched; None if ``step`` is not among them."""
-        column = self._columns.get(name)
+        column = self._column(name)
         for found, value in zip(column.steps[:4], column.values[:4], strict=True) if column else ():
             if found == step:
                 return value
         return None
 
     def latest(self, name: str) -> float | None:
-        column = self._columns.get(name)
+        column = self._column(name)
         return column.values[-1] if column else None
 
     def now(self, name: str, rows: int = 8) -> float | None:
         """Mean of the last ``rows`` values; None if there are fewer values or one is not finite."""
-        return _mean(self.values(name, rows), rows)
+        return self._mean_of(name, self.values(name, rows), rows)
 
     def start(self, name: str, rows: int = 8) -> float | None:
         """Mean of the first ``rows`` values."""
-        column = self._columns.get(name)
-        return _mean(list(column.values[:rows]), rows) if column else None
+        column = self._column(name)
+        return self._mean_of(name, list(column.values[:rows]), rows) if column else None
+
+    def _mean_of(self, name: str, values: Sequence[float], count: int) -> float | None:
+        if values and len(values) < count:
+            self.missing.add(f"{count} rows of {name}")
+        return _mean(values, count)
+
+    def until_first(self, of: str, name: str, rows: int = 8) -> float | None:
+        """Mean of the last ``rows`` values of ``name`` up to the step that logged the first value of ``of``."""
+        first, column = self._column(of), self._column(name)
+        if first is None or column is None:
+            return None
+        known = [v for s, v in zip(column.steps, column.values, strict=True) if s <= first.steps[0]][-rows:]
+        return _mean(known, min(rows, max(1, len(known))))
 
     def change(self, name: str, rows: int = 8) -> Change | None:
         """The change from the first ``rows`` values to the last ones; None if these overlap or one is not finite."""
-        column = self._columns.get(name)
-        if column is None or len(column.values) < 2 * rows:
+        column = self._column(name)
+        if column is None:
+            return None
+        if len(column.values) < 2 * rows:
+            self.missing.add(f"{2 * rows} rows of {name}")
             return None
         first, last = list(column.values[:rows]), list(column.values[-rows:])
         before, after = _mean(first, rows), _mean(last, rows)

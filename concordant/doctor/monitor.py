@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from concordant.doctor.finding import Finding, at_least
-from concordant.doctor.history import History, Samples
+from concordant.doctor.history import NOTHING, Beside, History
 from concordant.doctor.rules import RULES
 
 EVERY_ROW = 200  # up to this row, the rules run at every row; later at every tenth, and at every evaluation
@@ -16,8 +16,8 @@ SPARSE = 10
 class Monitor:
     """The doctor of one run, during the run or afterwards. The same rows give the same findings."""
 
-    def __init__(self, config: Mapping[str, Any], samples: Samples = tuple) -> None:
-        self.history = History(config, samples)
+    def __init__(self, config: Mapping[str, Any], beside: Beside = NOTHING) -> None:
+        self.history = History(config, beside)
         self.findings: dict[str, Finding] = {}  # by rule, each at the greatest severity so far
 
     def see(self, row: Mapping[str, Any]) -> list[Finding]:
@@ -30,6 +30,11 @@ class Monitor:
     def ranked(self) -> list[Finding]:
         """Likely root causes first."""
         return ranked(self.findings.values())
+
+    def unseen(self) -> dict[str, str]:
+        """The rules that could not look at the run, each with the numbers that it lacks."""
+        lacking = {rule.name: rule.lacks(self.history) for rule in RULES if rule.name not in self.findings}
+        return {name: ", ".join(missing) for name, missing in lacking.items() if missing}
 
     def _is_news(self, finding: Finding) -> bool:
         known = self.findings.get(finding.rule)
@@ -45,10 +50,13 @@ class Monitor:
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
-    """Hints come last. The others have the order of ``RULES``, where causes stand before their effects."""
+    """The findings whose evidence speaks most for their cause come first, and notes last.
 
-    def place(finding: Finding) -> tuple[bool, int]:
-        return finding.severity == "info", _PLACE.get(finding.rule, -1)
+    Of equal weights the order of ``RULES`` decides, where causes stand before their effects.
+    """
+
+    def place(finding: Finding) -> tuple[bool, float, int]:
+        return finding.severity == "info", -finding.weight, _PLACE.get(finding.rule, -1)
 
     return sorted(findings, key=place)
 

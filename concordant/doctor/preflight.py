@@ -73,12 +73,13 @@ class Preflight:
     ) -> list[Finding]:
         config, subject = self.config, self.subject
         has_own_reference = isinstance(config, DPOConfig | PPOConfig) and bool(config.reference)
+        vocabulary, is_new = len(subject.encoder.tokenizer), config.model.name.startswith("builtin:")
         found = check_records(subject.loaded)
         found += check_tokens(subject.encoder, encoded, subject.loaded.train)
         if isinstance(algorithm, Supervised):
-            found += check_supervised(algorithm, has_own_reference)
+            found += check_supervised(algorithm, has_own_reference, 0 if is_new else vocabulary)
         elif isinstance(algorithm, PPO):
-            found += check_ppo(algorithm, has_own_reference)
+            found += check_ppo(algorithm, has_own_reference, vocabulary)
         kept = config.train.keep_best
         checkpoint = sum(learner.checkpoint_bytes(kept and learner is learners[0]) for learner in learners)
         disk = disk_space(folder.path, checkpoint, learners[0].export_bytes(), config.train)

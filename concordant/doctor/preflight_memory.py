@@ -22,7 +22,6 @@ def out_of_memory(learner: Learner, trees: Sequence[PromptTree]) -> Finding:
         "memory",
         "error",
         f"the longest batch (trees of up to {tokens:,} tokens, {limit:,} tokens a forward pass) does not fit in memory",
-        "The run would end the first time that such a batch comes.",
         "activations grow with the tokens of a forward pass; gradients and Adam's moments with the trained weights",
         f"Set --train.micro_batch_tokens {max(tokens, limit // 2)} (the gradient stays the same), then "
         "--model.activation_checkpointing true, then --model.lora.rank 16",
@@ -42,7 +41,6 @@ def nearly_out_of_memory(learner: Learner) -> Finding | None:
         "warning",
         f"the longest batch took {gigabytes(peak)}, the optimizer will take {gigabytes(moments)} more, and there are "
         f"{gigabytes(total)}",
-        "The run may end for lack of memory at its first step or at its longest batch.",
         "activations grow with the tokens of a forward pass; gradients and Adam's moments with the trained weights",
         f"Set --train.micro_batch_tokens {facts.micro_batch_tokens // 2} (the gradient stays the same), then "
         "--model.lora.rank 16",
@@ -59,7 +57,6 @@ def disk_space(path: Path, checkpoint: int, exported: int, train: TrainConfig) -
         "disk",
         "error" if need > free else "warning",
         f"checkpoints and the model need {gigabytes(need)}, and {gigabytes(free)} are free at {path}",
-        "A checkpoint that does not fit is lost; a model that does not fit is the run's result lost.",
         f"a checkpoint holds every trained weight with Adam's moments; {train.keep_last} are kept while one is written",
         "Set --train.keep_last 1, or --output on another disk; --train.save_every 0 --train.save_minutes 0 saves none "
         "but when asked to stop",

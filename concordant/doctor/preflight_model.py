@@ -24,6 +24,7 @@ from concordant.core.objective import Objective, Outputs
 from concordant.core.seeding import derive, torch_stream
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.data.records import Prompt
+from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_memory import nearly_out_of_memory, out_of_memory
 from concordant.doctor.preflight_records import percent
@@ -32,15 +33,17 @@ from concordant.engines.protocol import Learner, Scorer
 
 LOOKED_AT = 64  # pairs whose accuracy is measured
 OPPOSITE, SURE = 0.25, 0.8  # a reward model with a lower accuracy and a higher loss contradicts the labels
+SCORED = 16  # trees whose answers the start is asked about
 SAMPLED = (4, 16)  # prompts, and tokens of an answer, in the trial of the sampler
 # Difference by rounding, in nats a token: in fp32, and in bf16, whose logits have only three digits.
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
-def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Finding]:
+def check_supervised(algorithm: Supervised, has_own_reference: bool, vocabulary: int = 0) -> list[Finding]:
     """Checks for SFT, reward model and DPO: a trial step on the longest batch, and the state before the first step.
 
     ``has_own_reference``: DPO has a reference other than its start, so the two are expected to differ.
+    ``vocabulary``: the number of tokens, where the start is expected to know the text; 0 where it is not.
     """
     learner, trees = algorithm.learner, algorithm.trees
     found: list[Finding] = []
@@ -52,19 +55,23 @@ def check_supervised(algorithm: Supervised, has_own_reference: bool) -> list[Fin
         objective = algorithm.objective(numbers)
         if isinstance(objective, DPOObjective) and objective.needs_reference and not has_own_reference:
             found += start_of_dpo(learner, [trees[i] for i in numbers], objective)
+        if vocabulary and objective.want.logprob and not isinstance(objective, RewardObjective):
+            found += untrained_start(nats_of_answers(learner, trees), vocabulary)
         if isinstance(objective, RewardObjective):
             some = range(0, len(trees), -(-len(trees) // LOOKED_AT))
             found += labels_at_start(learner, [trees[i] for i in some], algorithm.objective(some))
     return found
 
 
-def check_ppo(algorithm: PPO, has_own_reference: bool) -> list[Finding]:
+def check_ppo(algorithm: PPO, has_own_reference: bool, vocabulary: int = 0) -> list[Finding]:
     """Checks for PPO: do sampler, reference and ratio agree with the learner, and does the longest batch fit?"""
     actor, critic = algorithm.actor, algorithm.critic
     found: list[Finding] = []
     with actor.rehearsal():
         rollouts = sample(algorithm)
         found += sampler_differs(rollouts, actor, algorithm.config.allow_truncated_sampling)
+        if vocabulary:
+            found += untrained_start(float(-logprobs(actor, rollouts.trees).mean()), vocabulary)
         if not has_own_reference:
             found += start_kl(rollouts.trees, actor, algorithm.reference)
         trees, experience = imagined(algorithm, actor)
@@ -129,7 +136,6 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
                 f"the gradient of the {what} is 0 everywhere"
                 if all_zero
                 else f"no gradient reaches {n} of {total} trained tensors of the {what}: {_some(missing)}",
-                "What the gradient does not reach is never learnt.",
                 "the loss does not depend on them: a part of the model that text does not use, a detached head, or a "
                 "batch without anything to learn",
                 "Freeze what is not meant to learn and train adapters on the rest: --model.lora.rank 16"
@@ -144,8 +150,6 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
                 "gradient_frozen",
                 "error",
                 f"a gradient reaches {len(strange)} tensors of the {what} that no optimizer moves: {_some(strange)}",
-                "Their gradient is never used or cleared, costs memory and falsifies clipping; what is frozen may be "
-                "the reference.",
                 "requires_grad was set after the learner was made",
                 "Set requires_grad before the learner is made, or leave those tensors frozen: --model.lora.rank 16 "
                 "freezes all but the adapter",
@@ -158,7 +162,6 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
                 "not_finite",
                 "error",
                 f"the first gradient of the {what} is not finite in {len(not_finite)} tensors: {_some(not_finite)}",
-                "Nothing is learnt from such a step; five in a row end the run.",
                 "overflow in low precision, or a model folder with NaN in it",
                 "Set --model.precision fp32; if that changes nothing, fetch the model again",
                 numbers={"tensors": len(not_finite)},
@@ -223,7 +226,6 @@ def _reference_is_not_the_start(
         "reference_not_start",
         "error",
         seen,
-        "KL and DPO's rewards are then measured from somewhere else than where the policy begins.",
         cause,
         "Leave --reference empty: the policy as it starts is the reference",
         numbers={"nats_per_token": off},
@@ -240,7 +242,6 @@ def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None
         "error",
         f"with the weights that sampled, the probability ratio is {mean:.4f} on average and {most:.4f} at most; "
         "expected 1",
-        "PPO then clips, and corrects for, a step that was never made.",
         "dropout that is on while learning (an adapter's)",
         "Set --model.lora.dropout 0, and --model.precision fp32 to rule out rounding",
         numbers={"mean": mean, "max": most},
@@ -263,12 +264,36 @@ def labels_at_start(learner: Learner, trees: Sequence[PromptTree], objective: Ob
             "warning",
             f"before the first step {percent(accuracy)} of {len(trees)} pairs are ranked right (chance: 50 %), "
             f"and the loss is {loss:.2f} (chance: 0.69)",
-            "The model would unlearn what it knows and learn to prefer what people dislike.",
             "a trained reward model meets data whose chosen and rejected are swapped, or people of another mind",
             "Read three pairs of the preview; if they are swapped, exchange the columns chosen and rejected",
             numbers={"accuracy": accuracy, "loss": loss},
         )
     ]
+
+
+def untrained_start(nats: float, vocabulary: int) -> list[Finding]:
+    """Is the start's text no better than a guess? ``nats``: mean negative log-prob of a token that it should know."""
+    guess = math.log(vocabulary)
+    if nats < guess - limits("untrained_start")["nats"]:
+        return []
+    return [
+        Finding(
+            "untrained_start",
+            "error",
+            f"the start gives each token of the answers {nats:.2f} nats, a guess over its {vocabulary:,} tokens "
+            f"{guess:.2f}",
+            "the model folder holds untrained weights, or weights that were trained with another tokenizer",
+            "Name a trained model in --model.name, or train one with `concordant sft` first",
+            numbers={"nats": nats, "guess": guess},
+            weight=0.93,
+        )
+    ]
+
+
+def nats_of_answers(learner: Learner, trees: Sequence[PromptTree]) -> float:
+    """Mean negative log-prob of the learnt tokens of some trees."""
+    some = trees[:: max(1, -(-len(trees) // SCORED))]
+    return float(-logprobs(learner, some).mean())
 
 
 # -- PPO ------------------------------------------------------------------------------------------
@@ -298,7 +323,6 @@ def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) 
             "warning" if is_known else "error",
             f"sampler and learner differ by {mean:.2g} nats a token on average, {most:.2g} at most, "
             f"over {len(difference_N)} tokens",
-            "Ratios, KL and advantages are those of answers that this policy did not give.",
             "top-p, top-k, min-p, a repetition penalty or min_new_tokens changes the sampler's distribution, its "
             "temperature is not the learner's, or its weights are stale",
             f"Set {' '.join(f'--{key} {off:g}' for key, off in RESHAPING.items())}, one sampling.temperature for both, "

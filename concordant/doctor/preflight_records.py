@@ -13,6 +13,7 @@ from concordant.data.dialogue import Messages
 from concordant.data.records import Pair
 from concordant.data.splits import Loaded, reasons
 from concordant.doctor.finding import Finding
+from concordant.doctor.preflight_answers import check_answers
 
 LOOKED_AT = 20_000  # rows of train and of test that the card counts, in half a second
 DROPPED = 0.1  # a greater share of dropped rows is reported
@@ -35,7 +36,7 @@ def check_records(loaded: Loaded[Any], card: DataCard | None = None) -> list[Fin
         chosen_is_longer(card),
         labels(pairs),
     ]
-    return [finding for finding in found if finding is not None]
+    return [finding for finding in found if finding is not None] + check_answers(loaded.train)
 
 
 def percent(share: float) -> str:
@@ -52,7 +53,6 @@ def dropped_rows(loaded: Loaded[Any]) -> Finding | None:
         "warning",
         f"{loaded.dropped.total():,} of {loaded.rows_read:,} rows ({percent(share)}) are of no use: "
         f"{reasons(loaded.dropped)}",
-        "What is left may be something else than you meant to train on.",
         f"the rows are written otherwise than was recognised ({', '.join(loaded.formats)}), or lack answers",
         "Look at one that was dropped; name the format with --data.format NAME (docs/data.md lists them)",
         numbers={"share": share, "rows": loaded.dropped.total()},
@@ -69,7 +69,6 @@ def data_repeated(card: DataCard) -> Finding | None:
         "data_repeated",
         "warning",
         f"{card.duplicate_rows:,} of {rows:,} rows ({percent(share)}) repeat an earlier row word for word",
-        "They count several times in the loss and are learnt by heart.",
         "a file joined twice, or few distinct answers",
         f"Remove the repeats, or make fewer passes: --train.epochs {1 - share:.2g} sees as many rows as are distinct",
         numbers={"share": share, "rows": card.duplicate_rows},
@@ -90,7 +89,6 @@ def leaking_prompts(loaded: Loaded[Any]) -> Finding | None:
         "error" if share > 0.01 else "warning",
         f"{len(shared):,} of {len(heldout):,} held-out prompts ({percent(share)}) are in the training data too"
         + (f", {exact:,} of them word for word" if exact < len(shared) else ""),
-        "Held-out numbers then measure memory, and early stopping and the best checkpoint are picked by it.",
         "the data brings a split of its own that overlaps"
         if exact
         else "the split is by prompt, and these differ in letter case or spacing only",
@@ -116,9 +114,6 @@ def chosen_is_longer(card: DataCard) -> Finding | None:
         "chosen_is_longer",
         "warning" if accuracy >= high or not longer else "info",
         f'"always prefer the {"longer" if longer else "shorter"}" is right in {percent(accuracy)} of {pairs:,} pairs',
-        "A reward model may learn length and no more, and a policy then learns to fill the page."
-        if longer
-        else "People seldom prefer the shorter so clearly: chosen and rejected may be swapped.",
         "raters took length for thoroughness" if longer else "columns exchanged, or a cost read as a score",
         f"Trust a reward model only above {percent(accuracy)} on held-out pairs; for DPO, --loss ipo compares means "
         "over tokens"
@@ -143,7 +138,6 @@ def labels(pairs: Sequence[Pair]) -> Finding | None:
             "labels_swapped",
             "error",
             f"in {percent(share)} of the pairs the rejected answer is the better one, {how}",
-            "The model would learn to prefer what people dislike.",
             "the columns chosen and rejected are exchanged, or a cost was read as a score",
             "Exchange the columns chosen and rejected, or the sign of margin",
             numbers={"share": share},
@@ -155,7 +149,6 @@ def labels(pairs: Sequence[Pair]) -> Finding | None:
         "label_noise",
         "warning",
         f"{percent(share)} of the labels point the other way, {how}",
-        f"No model can rank more than {percent(1 - share)} of such pairs right, and a confident loss learns the noise.",
         "raters disagree, or answers that hardly differ were compared",
         f"--label_smoothing {smoothing:.2f} (reward, dpo) says so to the loss; or leave out pairs with a small margin",
         numbers={"share": share},

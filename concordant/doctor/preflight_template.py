@@ -45,7 +45,6 @@ def templated_text(encoder: ChatEncoder, records: Sequence[Record]) -> Finding |
         "templated_text",
         "error" if share > 0.1 else "warning",
         f"{rows:,} of {len(records):,} rows ({percent(share)}) hold special tokens in their text: {names}",
-        "The chat template writes these tokens a second time, so the model learns a dialogue inside a question.",
         "the text has been through a chat template before",
         "Give the rows as messages, with role and content, and without the template's tokens: the columns messages, or "
         "prompt, chosen and rejected as lists of messages (docs/data.md)",
@@ -79,7 +78,6 @@ def thought_lost(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | N
         "thought_lost",
         "warning",
         f"of {len(encoded.trees):,} answers with a thought, {lost:,} ({percent(share)}) are learnt without it",
-        "The model learns to answer without a thought, whatever the data shows.",
         "the chat template leaves thoughts out of the answers that it renders (DeepSeek-R1's distilled models), or "
         "reads none",
         "Put a chat_template.jinja that writes the thought of the last answer into the model's folder, or take the "
@@ -114,7 +112,6 @@ def generation_opens_more(encoder: ChatEncoder, encoded: Encoded) -> Finding | N
         "generation_opens_more",
         "warning",
         f"the prompt of generation {what} that {encoded.apart:,} of {answers:,} learnt answers do not have",
-        "The model is sampled behind a text that it was never trained on, so its answers change little or get worse.",
         "the chat template opens a thought for generation, and the data's answers are rendered without one",
         "Give the answers their thoughts (reasoning_content, or <think> … </think> in the content), switch the thought "
         "off with --data.template_args enable_thinking=false where the template reads it, or take a template that "

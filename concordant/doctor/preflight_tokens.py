@@ -65,7 +65,6 @@ def masked_rows(trees: Sequence[PromptTree], encoded: Encoded, encoder: ChatEnco
         "masked_rows",
         "error" if empty else "warning",
         seen,
-        "A loss over no token is 0, or 0/0: such rows teach nothing and can make a gradient NaN.",
         "answers were cut away by a limit on length, or the mask was made from something else than turns",
         f"Set --data.too_long drop, or --data.max_response_tokens above {encoder.limits.response}",
         numbers={"share": share},
@@ -86,7 +85,6 @@ def end_of_response(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Findin
         "error" if share > 0.1 else "warning",
         f"{len(open_ended):,} of {len(branches):,} responses ({percent(share)}) have "
         + (f"their end token ({end}) outside the mask" if masked else f"no end token ({end})"),
-        "What never sees an answer end will never end one.",
         "padding equals the end token and both were masked together"
         if masked
         else "the chat template does not close the assistant's turn, or answers were cut before they were encoded",
@@ -126,7 +124,6 @@ def double_special(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Finding
         "double_special",
         "error" if max(starts / len(trees), stops / max(1, len(branches))) > 0.1 else "warning",
         what,
-        "The model has never seen that, and answers worse; after two ends it learns to go on after the first.",
         "the data's text brings special tokens of its own: it has been through a chat template before",
         "Give plain text or messages: take the template's tokens out of the data",
         numbers={"starts": starts, "stops": stops},
@@ -146,7 +143,6 @@ def template_turns(encoder: ChatEncoder, records: Sequence[Record]) -> Finding |
         "template_turns",
         graver if several else "info",
         f"{seen}; {several:,} of {len(some):,} rows looked at have several turns",
-        "The model does not see what was said before, in training and when it answers.",
         "a template that shortens earlier answers (of thinking models), or one written for a single turn",
         "Put a template that writes every turn into the model folder's chat_template.jinja; rows of one turn lose "
         "nothing",
@@ -194,7 +190,6 @@ def truncation(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]
         "truncation",
         "warning",
         f"{percent(count / rows)} of {rows:,} rows are too long: {', '.join(what)}",
-        "What is dropped is not learnt, and it is the long dialogues; what is cut misses its start or its end.",
         f"the limits are {encoder.limits.prompt} tokens a prompt, {encoder.limits.response} a response"
         + (f" (the model reads {encoder.limits.total})" if encoder.limits.total < Limits().total else ""),
         cure,

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from concordant.config.yaml_io import load_yaml
 from concordant.core.errors import UserError
 from concordant.doctor.finding import Finding
+from concordant.doctor.history import Beside
 from concordant.doctor.monitor import Monitor
 from concordant.runs.logs import Row
 from concordant.runs.metrics import DOCTOR
 from concordant.runs.names import CONFIG, METRICS
-from concordant.runs.read import metrics_of, samples_of, written_by_older_version
+from concordant.runs.read import metrics_of, reward_summary_of, samples_of, start_of, written_by_older_version
 
 
 def diagnose(folder: Path) -> list[Finding]:
-    """The findings of the run in ``folder``, likely root causes first.
+    """The findings of the live rules in the run in ``folder``, likely root causes first. See ``replayed``."""
+    return replayed(folder).ranked()
+
+
+def replayed(folder: Path) -> Monitor:
+    """The doctor after the last row of the run in ``folder``.
 
     Raises UserError where there is no metrics.jsonl, or where an older version wrote it.
     """
@@ -24,13 +31,14 @@ def diagnose(folder: Path) -> list[Finding]:
     monitor = monitor_of(folder)
     for row in rows(folder):
         monitor.see(row)
-    return monitor.ranked()
+    return monitor
 
 
 def monitor_of(folder: Path) -> Monitor:
     """A doctor who knows the run's settings and can look at its samples, and has seen no step yet."""
     config = folder / CONFIG
-    return Monitor(load_yaml(str(config)) if config.is_file() else {}, lambda: samples_of(folder))
+    beside = Beside(lambda: samples_of(folder), lambda: reward_summary_of(folder), cache(lambda: start_of(folder)))
+    return Monitor(load_yaml(str(config)) if config.is_file() else {}, beside)
 
 
 def rows(folder: Path) -> list[Row]:

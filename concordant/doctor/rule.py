@@ -10,9 +10,19 @@ from concordant.doctor.finding import Finding, Severity
 from concordant.doctor.history import History
 
 ALL = ("sft", "reward", "dpo", "ppo")
+GIVEN = ("sft", "reward", "dpo")  # stages that learn from given answers
+PAIRS = ("reward", "dpo")
+DPO = ("dpo",)
+PPO = ("ppo",)
 CHANCE = math.log(2)  # nats: the loss of a model that ranks pairs by chance
 EARLY = 0.25  # share of a run; before it, it is too early for most rules
 HALF = 0.5  # share of a run; before it, hard data or a low learning rate can look as if nothing were learnt
+
+# How much the evidence of a rule speaks for its cause. Where several rules speak, the greatest weight comes first.
+MEASURED = 0.9  # the cause itself was measured
+SETTING = 0.8  # a setting is far from its usual range, and the run shows its effect
+EFFECT = 0.6  # an effect was measured that has few other causes
+SYMPTOM = 0.3  # something is wrong, and the rule does not know why
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +38,17 @@ class Sign:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``is_symptom``: the rule says that something is wrong but not why. It is silent if a cause is known."""
+    """A row of the doctor's rules. The text that does not differ between runs is in the catalogue, under ``name``."""
 
     name: str
     stages: tuple[str, ...]
-    why: str  # what goes wrong if nothing is done
+    weight: float
     check: Callable[[History], Sign | None]
-    is_symptom: bool = False
+
+    @property
+    def is_symptom(self) -> bool:
+        """Whether the rule says that something is wrong but not why. It is silent if a cause is known."""
+        return self.weight <= SYMPTOM
 
     def __call__(self, history: History) -> Finding | None:
         if history.stage not in self.stages:
@@ -43,4 +57,13 @@ class Rule:
         if sign is None:
             return None
         numbers = {name: float(value) for name, value in sign.numbers.items()}
-        return Finding(self.name, sign.severity, sign.seen, self.why, sign.cause, sign.cure, history.step, numbers)
+        return Finding(
+            self.name, sign.severity, sign.seen, sign.cause, sign.cure, history.step, numbers, weight=self.weight
+        )
+
+    def lacks(self, history: History) -> list[str]:
+        """The metrics that the rule asked for and ``history`` does not have; empty if the rule could look."""
+        if history.stage not in self.stages:
+            return []
+        history.missing.clear()
+        return [] if self.check(history) else sorted(history.missing)

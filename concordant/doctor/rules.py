@@ -7,6 +7,7 @@ from concordant.doctor.rules_learning import RULES_LEARNING
 from concordant.doctor.rules_pairs import RULES_PAIRS, RULES_REFERENCE
 from concordant.doctor.rules_reward import RULES_CRITIC, RULES_HACKING, RULES_REWARD
 from concordant.doctor.rules_sampling import RULES_POLICY, RULES_SAMPLING, RULES_WEIGHTS
+from concordant.doctor.rules_settings import RULES_SETTINGS
 
 RULES = (
     *RULES_DATA,
@@ -14,6 +15,7 @@ RULES = (
     *RULES_REFERENCE,
     *RULES_REWARD,
     *RULES_WEIGHTS,
+    *RULES_SETTINGS,
     *RULES_LEARNING,
     *RULES_PAIRS,
     *RULES_HACKING,

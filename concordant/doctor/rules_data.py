@@ -7,10 +7,8 @@ from collections.abc import Mapping
 
 from concordant.doctor.finding import Severity
 from concordant.doctor.history import History
-from concordant.doctor.rule import ALL, Rule, Sign
+from concordant.doctor.rule import ALL, GIVEN, MEASURED, PAIRS, Rule, Sign
 
-GIVEN = ("sft", "reward", "dpo")  # stages that learn from given answers
-PAIRS = ("reward", "dpo")
 ROWS = 3  # rows after which a batch's makeup is believed
 MANY_ROWS = 12
 LOOK_BACK = 200  # rows in which an example that comes again is noticed
@@ -148,14 +146,11 @@ def labels_swapped(h: History) -> Sign | None:
 
 
 RULES_DATA = (
-    Rule("response_mask_wrong", GIVEN, "The model learns from the wrong tokens, and its loss says nothing of answers.",
-         response_mask_wrong),
-    Rule("end_token_masked", GIVEN, "What never sees an answer end will never end one.", end_token_masked),
-    Rule("end_token_missing", GIVEN, "What never sees an answer end will never end one.", end_token_missing),
-    Rule("answers_identical", PAIRS, "A pair of equal answers teaches nothing and keeps accuracy at one half.",
-         answers_identical),
-    Rule("data_repeated", ALL, "The model learns a few examples by heart and the rest not at all.", data_repeated),
-    Rule("labels_swapped", PAIRS, "The model learns to prefer what people rejected.", labels_swapped),
-    Rule("chosen_is_longer", PAIRS, "Length alone explains the labels, so length is what will be learnt.",
-         chosen_is_longer),
-)  # fmt: skip
+    Rule("response_mask_wrong", GIVEN, 0.95, response_mask_wrong),
+    Rule("end_token_masked", GIVEN, 0.95, end_token_masked),
+    Rule("end_token_missing", GIVEN, MEASURED, end_token_missing),
+    Rule("answers_identical", PAIRS, 0.95, answers_identical),
+    Rule("data_repeated", ALL, MEASURED, data_repeated),
+    Rule("labels_swapped", PAIRS, 0.85, labels_swapped),
+    Rule("chosen_is_longer", PAIRS, 0.75, chosen_is_longer),
+)

@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 from statistics import median
 
+from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
-from concordant.doctor.rule import ALL, CHANCE, EARLY, HALF, Rule, Sign
+from concordant.doctor.rule import (
+    ALL,
+    CHANCE,
+    EARLY,
+    EFFECT,
+    GIVEN,
+    HALF,
+    MEASURED,
+    SYMPTOM,
+    Rule,
+    Sign,
+)
 
-GIVEN = ("sft", "reward", "dpo")
 LARGE_UPDATE = 3e-3  # of the weights' norm in a step; pretrained models are tuned with 1e-5 to 1e-3
 BREAKING_UPDATE = 0.05  # in one step: little is left of what a trained start knew
 STILL = 0.25  # of the tensors; norms alone, whose weights of 1 swallow tiny updates, are fewer
-SMALL_PATH = 0.03  # of the weights' norm over the whole run
 
 
 def part_frozen(h: History) -> Sign | None:
@@ -113,14 +123,17 @@ def learning_rate_too_low(h: History) -> Sign | None:
     inner = int(h.setting("inner_epochs", 1)) * int(h.setting("minibatches", 1))
     path = sum(x for x in h.values("doctor/update/ratio") if math.isfinite(x)) * inner
     stuck = _stuck(h)
-    if not stuck or not 0 < path < SMALL_PATH:
+    if not stuck or not 0 < path < limits("learning_rate_too_low")["path"]:
         return None
-    rate = h.setting("train.learning_rate", 0.0)
+    rate, usual, at = h.number("train.learning_rate"), h.usual("usual_rate"), limits("learning_rate_too_low")
+    if usual and rate > at["share"] * usual:  # a careful rate that only needs more steps
+        return None
+    higher = usual or at["times"] * rate
     return Sign(
         "warning",
         f"{stuck}, and {h.rows} steps together moved the weights by {path:.2%} at most",
-        f"train.learning_rate {rate:g} is too low",
-        f"Set train.learning_rate {rate * 30:.1g}" if rate else "Raise train.learning_rate tenfold",
+        f"train.learning_rate {rate:g} is too low" + (f"; {usual:g} is usual for this model" if usual else ""),
+        f"Set train.learning_rate {higher:.1g}" if rate else "Raise train.learning_rate tenfold",
         {"path": path, "learning_rate": rate},
     )
 
@@ -162,6 +175,52 @@ def overfitting(h: History) -> Sign | None:
     )
 
 
+def heldout_differs(h: History) -> Sign | None:
+    """Held-out text is far less likely than training text from the first evaluation on, not only after many passes."""
+    heldout, train = h.first("eval/loss"), h.until_first("eval/loss", "loss")
+    if heldout is None or train is None or not heldout - train > limits("heldout_differs")["gap"]:
+        return None
+    gap = heldout - train
+    return Sign(
+        "warning",
+        f"at the first evaluation held-out loss was {heldout:.2f} nats a token and training loss {train:.2f}",
+        "the held-out data are of another kind: another form of prompt, other columns, another language",
+        "Read three rows of both files side by side; make the held-out data with `concordant prepare` from one file",
+        {"gap": gap, "train": train},
+    )
+
+
+def heldout_near_chance(h: History) -> Sign | None:
+    """A slice of the training pairs is ranked well, and other pairs are ranked as by a coin."""
+    measured, known, at = h.result("accuracy"), h.latest("eval/accuracy"), limits("heldout_near_chance")
+    if measured is None or known is None or known < at["known"] or known - measured < at["gap"]:
+        return None
+    return Sign(
+        "warning",
+        f"accuracy is {known:.2f} on a slice of the training pairs and {measured:.2f} on the held-out pairs",
+        "the training pairs show which answer was chosen by something that other pairs do not have: a first word, a "
+        "mark, a format, another writer",
+        "Look for it with `concordant doctor DATA`; take it out of the answers, or add pairs without it",
+        {"known": known, "heldout": measured},
+    )
+
+
+def too_easy(h: History) -> Sign | None:
+    """The training loss is almost 0: the answers can be told, or foretold, without reading them."""
+    name = {"reward": "bradley_terry", "sft": "loss", "dpo": "loss"}[h.stage]
+    loss, at = h.now(name, 8), limits("too_easy")
+    if loss is None or h.rows < 16 or loss > at["loss"] or (h.stage == "dpo" and not _is_pair_loss(h)):
+        return None
+    what = "answers can be foretold to the last token" if h.stage == "sft" else "chosen and rejected can be told apart"
+    return Sign(
+        "warning",
+        f"the training loss is {loss:.3f}",
+        f"the {what} by something trivial: rows that repeat, a mark on one side, an answer that stands in the prompt",
+        "Read ten rows, and ask `concordant doctor DATA`; remove what gives the answer away",
+        {"loss": loss},
+    )
+
+
 def loss_not_falling(h: History) -> Sign | None:
     name = "bradley_terry" if h.stage == "reward" else "loss"
     change = h.change(name, 12)
@@ -179,11 +238,13 @@ def loss_not_falling(h: History) -> Sign | None:
 
 
 RULES_LEARNING = (
-    Rule("part_frozen", ALL, "What does not move cannot learn; the rest learns around it.", part_frozen),
-    Rule("learning_rate_too_high", ALL, "The model forgets what it knew faster than it learns.",
-         learning_rate_too_high),
-    Rule("not_finite", ALL, "Nothing is learnt from such a step; five in a row end the run.", not_finite),
-    Rule("learning_rate_too_low", ALL, "The run ends where it began.", learning_rate_too_low),
-    Rule("overfitting", GIVEN, "Held-out quality falls while training looks ever better.", overfitting),
-    Rule("loss_not_falling", GIVEN, "The run may be learning nothing.", loss_not_falling, is_symptom=True),
-)  # fmt: skip
+    Rule("part_frozen", ALL, 0.95, part_frozen),
+    Rule("learning_rate_too_high", ALL, 0.7, learning_rate_too_high),
+    Rule("not_finite", ALL, MEASURED, not_finite),
+    Rule("learning_rate_too_low", ALL, 0.7, learning_rate_too_low),
+    Rule("heldout_near_chance", ("reward",), 0.85, heldout_near_chance),
+    Rule("overfitting", GIVEN, EFFECT, overfitting),
+    Rule("heldout_differs", ("sft",), EFFECT, heldout_differs),
+    Rule("too_easy", GIVEN, EFFECT, too_easy),
+    Rule("loss_not_falling", GIVEN, SYMPTOM, loss_not_falling),
+)

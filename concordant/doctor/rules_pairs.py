@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
-from concordant.doctor.rule import CHANCE, HALF, Rule, Sign
+from concordant.doctor.rule import CHANCE, DPO, EFFECT, HALF, PAIRS, PPO, SETTING, Rule, Sign
 
 
 def dpo_reference_is_policy(h: History) -> Sign | None:
@@ -53,6 +54,67 @@ def reference_not_start(h: History) -> Sign | None:
     )
 
 
+def reference_foreign(h: History) -> Sign | None:
+    """The reference that the user chose gives the policy's text another probability by nats for every token."""
+    if not h.setting("reference"):
+        return None
+    if h.stage == "dpo":
+        rewards, tokens = (
+            [h.at(f"rewards/{side}", 1) for side in ("chosen", "rejected")],
+            h.first("doctor/data/learnt_tokens"),
+        )
+        beta = h.number("beta") or 0.1
+        nats = max((abs(r) / beta for r in rewards if r is not None), default=0.0)
+        if h.setting("loss") == "ipo":  # its rewards are of a token
+            tokens = 1.0
+    else:
+        nats, tokens = abs(h.at("objective/kl", 1) or 0.0), h.first("response/length")
+    if not tokens or nats / tokens < limits("reference_foreign")["nats"]:
+        return None
+    return Sign(
+        "error",
+        f"before the first update policy and reference differ by {nats / tokens:.2f} nats a token",
+        "--reference names a model that does not know this text: untrained weights, another model or another tokenizer",
+        "Leave `reference` empty, or name the model that the policy was trained from",
+        {"nats_per_token": nats / tokens},
+    )
+
+
+def policy_far(h: History) -> Sign | None:
+    """Held-out answers of a policy that was trained on pairs, far from the reference."""
+    kl, length, at = h.latest("eval/kl"), h.latest("eval/length"), limits("policy_far")
+    if kl is None or not length or kl < at["nats"] or kl < at["nats_per_token"] * length:
+        return None
+    beta, rate = h.number("beta"), h.number("train.learning_rate")
+    return Sign(
+        "warning",
+        f"held-out answers are {kl:.0f} nats from the reference, {kl / length:.2f} a token",
+        "the learning rate is too high for so small a beta, or the run is too long",
+        f"Set train.learning_rate {rate / 3:.1g}" + (f", or beta {3 * beta:.2g}" if beta < 0.4 else ""),
+        {"kl": kl, "length": length},
+    )
+
+
+def answers_change(h: History) -> Sign | None:
+    """Held-out answers became much shorter, much longer, or repeat themselves."""
+    length, repeats, at = h.values("eval/length"), h.values("eval/repetition"), limits("answers_change")
+    if len(length) < 2 or not length[0]:
+        return None
+    times, more = length[-1] / length[0], repeats[-1] - repeats[0] if len(repeats) > 1 else 0.0
+    if at["shorter"] < times < at["longer"] and more < at["repetition"]:
+        return None
+    rate = h.number("train.learning_rate")
+    repeated = more >= at["repetition"]
+    return Sign(
+        "warning",
+        f"held-out answers went from {length[0]:.0f} to {length[-1]:.0f} tokens"
+        + (f", and repeat {repeats[-1]:.0%} of their sequences of four words" if repeated else ""),
+        "chosen answers differ from rejected ones in length, or the policy moved too far from its start",
+        f"Balance lengths in the data, and set train.learning_rate {rate / 3:.1g}",
+        {"times": times, "repetition": more},
+    )
+
+
 def beta_too_small(h: History) -> Sign | None:
     beta, accuracy = h.setting("beta"), h.now("rewards/accuracies", 8)
     margin, loss = h.now("rewards/margins", 8), h.now("loss", 8)
@@ -65,7 +127,7 @@ def beta_too_small(h: History) -> Sign | None:
         "warning",
         f"the policy separates pairs by {nats:.0f} nats (accuracy {accuracy:.2f}), yet the loss is {loss:.3f}",
         f"beta {beta:g} is so small that the loss asks for ever more",
-        "Set beta 0.1",
+        f"Set beta {max(0.1, 3 * beta):g}",
         {"nats": nats, "accuracy": accuracy, "loss": loss},
     )
 
@@ -106,7 +168,9 @@ def chosen_logprob_falls(h: History) -> Sign | None:
         "warning",
         f"{seen}; the chosen ones from {before:.0f} to {now:.0f}",
         "the policy flees both answers: beta too small or the learning rate too high for the data",
-        f"Set beta {min(1.0, 3 * beta):g}, or lower train.learning_rate threefold",
+        f"Set beta {3 * beta:g}, or lower train.learning_rate threefold"
+        if beta < 0.3
+        else "Lower train.learning_rate threefold",
         numbers,
     )
 
@@ -121,14 +185,14 @@ def _nats_gained(h: History, side: str) -> float | None:
 
 
 RULES_REFERENCE = (
-    Rule("dpo_reference_is_policy", ("dpo",), "The gradient pulls nowhere that the loss could see.",
-         dpo_reference_is_policy),
-    Rule("reference_not_start", ("dpo", "ppo"), "KL and margins are measured from a place the policy never was.",
-         reference_not_start),
-)  # fmt: skip
+    Rule("dpo_reference_is_policy", DPO, 0.95, dpo_reference_is_policy),
+    Rule("reference_not_start", (*DPO, *PPO), 0.95, reference_not_start),
+    Rule("reference_foreign", (*DPO, *PPO), 0.95, reference_foreign),
+)
 RULES_PAIRS = (
-    Rule("beta_too_small", ("dpo",), "The policy drifts without bound, and sentences break.", beta_too_small),
-    Rule("labels_random", ("reward", "dpo"), "A reward learnt from noise is noise.", labels_random),
-    Rule("chosen_logprob_falls", ("dpo",), "A policy that finds its own good answers unlikely says something else.",
-         chosen_logprob_falls),
-)  # fmt: skip
+    Rule("beta_too_small", DPO, SETTING, beta_too_small),
+    Rule("labels_random", PAIRS, EFFECT, labels_random),
+    Rule("policy_far", DPO, EFFECT, policy_far),
+    Rule("chosen_logprob_falls", DPO, 0.5, chosen_logprob_falls),
+    Rule("answers_change", DPO, 0.45, answers_change),
+)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from concordant.doctor.catalogue import limits
 from concordant.doctor.history import Change, History
-from concordant.doctor.rule import EARLY, Rule, Sign
+from concordant.doctor.rule import EARLY, EFFECT, HALF, MEASURED, PPO, SYMPTOM, Rule, Sign
 
-PPO = ("ppo",)
 ROWS = 5
 
 
@@ -32,6 +32,98 @@ def tied_groups(h: History) -> Sign | None:
         "the reward has few values, its prompts are too easy or too hard, or the answers to a prompt are all alike",
         "Use prompts whose answers differ in reward; raise sampling.n or sampling.temperature",
         {"tied": tied},
+    )
+
+
+def reward_random(h: History) -> Sign | None:
+    """The same answer to the same prompt gets different rewards."""
+    same, spread = h.start("doctor/reward/same_answer", 1), h.start("objective/score_std", 1)
+    if same is None or not spread or same < limits("reward_random")["share"] * spread:
+        return None
+    return Sign(
+        "error",
+        f"equal answers to one prompt differ by {same:.2g} in reward, all answers by {spread:.2g}",
+        "the reward is drawn by chance, or depends on something else than prompt and answer",
+        "Make the reward a function of prompt and answer alone: no random number, no dropout, no judge that samples",
+        {"same": same, "spread": spread},
+    )
+
+
+def reward_ignores_answer(h: History) -> Sign | None:
+    """The reward differs between prompts and not between the answers to one."""
+    within, spread = h.start("doctor/reward/group_std", 3), h.start("objective/score_std", 3)
+    if within is None or not spread or within > limits("reward_ignores_answer")["share"] * spread:
+        return None
+    return Sign(
+        "error",
+        f"the answers to one prompt differ by {within:.2g} in reward, and answers to all prompts by {spread:.2g}",
+        "the reward depends on the prompt and not on the answer",
+        "Score two answers to one prompt with `concordant score`; pass the response, not the prompt, to the reward",
+        {"within": within, "spread": spread},
+    )
+
+
+def reward_does_not_rise(h: History) -> Sign | None:
+    """The policy moves away from its start, and its reward stays."""
+    score, kl = h.change("objective/score", ROWS), h.now("objective/kl", ROWS)
+    spread, at = h.start("objective/score_std", ROWS), limits("reward_does_not_rise")
+    if score is None or kl is None or not spread or h.progress < HALF:
+        return None
+    if kl < at["kl"] or score.by > at["deviations"] * spread or score.z > 2:
+        return None
+    return Sign(
+        "warning",
+        f"the policy is {kl:.1f} nats from its start, and the reward went from {score.before:.2f} to {score.after:.2f}",
+        "the reward says nothing that the policy can learn (noise, a rule that seldom matches), or other terms of the "
+        "loss push harder than the reward",
+        "Score ten answers by hand and compare; raise sampling.n, so that each prompt has better and worse answers",
+        {"kl": kl, "before": score.before, "after": score.after},
+    )
+
+
+def answers_empty(h: History) -> Sign | None:
+    empty = h.now("doctor/response/empty", ROWS)
+    if empty is None or empty < limits("answers_empty")["share"]:
+        return None
+    return Sign(
+        "warning",
+        f"{empty:.0%} of the answers have no word",
+        "the reward pays for an empty answer, or punishes every other one",
+        "Give an empty answer the lowest reward, or set sampling.min_new_tokens 4",
+        {"empty": empty},
+    )
+
+
+def answers_alike(h: History) -> Sign | None:
+    """Fewer and fewer different answers in a step."""
+    start, now, at = (
+        h.start("doctor/response/distinct", 2),
+        h.now("doctor/response/distinct", 3),
+        limits("answers_alike"),
+    )
+    if start is None or now is None or h.rows < 5 or now > at["share"] * start:
+        return None
+    weight = h.latest("kl_coefficient") or 0.0
+    return Sign(
+        "warning",
+        f"{now:.0%} of a step's answers differ from each other, at first {start:.0%}",
+        "the policy has found one answer that pays for every prompt",
+        f"Read the answers in samples.jsonl; set kl.coefficient {max(0.05, 3 * weight):.2g}, and let the reward read "
+        "the prompt",
+        {"start": start, "now": now},
+    )
+
+
+def copying_hacking(h: History) -> Sign | None:
+    copies = h.change("doctor/response/copies", ROWS)
+    if copies is None or copies.by < limits("copying_hacking")["rise"] or copies.z < 2:
+        return None
+    return Sign(
+        "warning",
+        f"the share of the answers that is copied from the prompt went from {copies.before:.0%} to {copies.after:.0%}",
+        "the reward pays for words of the prompt",
+        "Take the prompt's words out of what the reward counts, or show the reward model such answers as rejected",
+        {"before": copies.before, "after": copies.after},
     )
 
 
@@ -70,6 +162,22 @@ def length_hacking(h: History) -> Sign | None:
     )
 
 
+def shortness_hacking(h: History) -> Sign | None:
+    """Answers shrink while their reward rises."""
+    score, length = h.change("objective/score", ROWS), h.change("response/length", ROWS)
+    if score is None or length is None or not _rises(score) or _quality_rises(h):
+        return None
+    if length.after > limits("shortness_hacking")["times"] * length.before or length.z > -2:
+        return None
+    return Sign(
+        "warning",
+        f"reward rises while answers shrink from {length.before:.0f} to {length.after:.0f} tokens",
+        "the reward pays for short answers",
+        "Compare the reward of a short and a long answer that are equally good; divide no reward by the length",
+        {"before": length.before, "after": length.after},
+    )
+
+
 def repetition_hacking(h: History) -> Sign | None:
     score, repeats = h.change("objective/score", ROWS), h.change("doctor/response/repetition", ROWS)
     if score is None or repeats is None or not _rises(score) or repeats.by < 0.08 or _quality_rises(h):
@@ -102,7 +210,7 @@ def phrase_hacking(h: History) -> Sign | None:
 
 def _top_phrase(h: History) -> str:
     """' ("…")', from the last answers in samples.jsonl; '' where there are none."""
-    texts = [str(row.get("response", "")).split() for row in list(h.samples())[-8:]]
+    texts = [str(row.get("response", "")).split() for row in list(h.beside.samples())[-8:]]
     grams = [" ".join(words[i : i + 3]) for words in texts for i in range(len(words) - 2)]
     top = max(grams, key=grams.count, default="")
     return f' (such as "{top}")' if top and grams.count(top) > 1 else ""
@@ -225,24 +333,27 @@ def reward_falls(h: History) -> Sign | None:
 
 
 RULES_REWARD = (
-    Rule("never_ends", PPO, "Cut answers are scored as if they were whole, and cost the most.", never_ends),
-    Rule("reward_constant", PPO, "Equal rewards make every advantage 0: nothing is learnt.", reward_constant),
-    Rule("tied_groups", PPO, "A prompt whose answers all score alike has no better and no worse answer.", tied_groups),
-    Rule("reward_misread", PPO, "What the reward says of such text is a guess.", reward_misread),
-    Rule("reward_reversed", PPO, "The policy learns to be bad, and the reward rises.", reward_reversed),
+    Rule("never_ends", PPO, 0.85, never_ends),
+    Rule("reward_constant", PPO, 0.95, reward_constant),
+    Rule("reward_random", PPO, MEASURED, reward_random),
+    Rule("reward_ignores_answer", PPO, MEASURED, reward_ignores_answer),
+    Rule("tied_groups", PPO, 0.7, tied_groups),
+    Rule("reward_misread", PPO, 0.65, reward_misread),
+    Rule("reward_reversed", PPO, MEASURED, reward_reversed),
 )
 RULES_HACKING = (
-    Rule("length_hacking", PPO, "Answers grow, not improve.", length_hacking),
-    Rule("repetition_hacking", PPO, "Answers repeat themselves for pay.", repetition_hacking),
-    Rule("phrase_hacking", PPO, "Every answer ends up saying the same.", phrase_hacking),
-    Rule("ensemble_disagrees", PPO, "Past this point a rising reward says nothing.", ensemble_disagrees),
-    Rule("proxy_over_gold", PPO, "A higher reward is no longer a better answer.", proxy_over_gold),
-    Rule("reward_out_of_range", PPO, "A reward model is a guess outside of what it was trained on.",
-         reward_out_of_range),
-    Rule("reward_falls", PPO, "The run makes the policy worse by its own measure.", reward_falls),
-    Rule("stops_ending", PPO, "Cut answers are scored as if they were whole, and cost the most.", stops_ending),
-)  # fmt: skip
-RULES_CRITIC = (
-    Rule("value_explains_nothing", PPO, "Without a critic that knows something advantages are mostly noise.",
-         value_explains_nothing),
-)  # fmt: skip
+    Rule("answers_empty", PPO, 0.85, answers_empty),
+    Rule("length_hacking", PPO, 0.75, length_hacking),
+    Rule("shortness_hacking", PPO, 0.65, shortness_hacking),
+    Rule("repetition_hacking", PPO, 0.75, repetition_hacking),
+    Rule("copying_hacking", PPO, 0.75, copying_hacking),
+    Rule("phrase_hacking", PPO, 0.75, phrase_hacking),
+    Rule("answers_alike", PPO, EFFECT, answers_alike),
+    Rule("ensemble_disagrees", PPO, EFFECT, ensemble_disagrees),
+    Rule("proxy_over_gold", PPO, EFFECT, proxy_over_gold),
+    Rule("reward_out_of_range", PPO, 0.5, reward_out_of_range),
+    Rule("reward_falls", PPO, 0.55, reward_falls),
+    Rule("stops_ending", PPO, EFFECT, stops_ending),
+    Rule("reward_does_not_rise", PPO, SYMPTOM, reward_does_not_rise),
+)
+RULES_CRITIC = (Rule("value_explains_nothing", PPO, 0.4, value_explains_nothing),)

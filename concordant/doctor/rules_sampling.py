@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from concordant.config.sampling import RESHAPING
 from concordant.doctor.history import History
-from concordant.doctor.rule import Rule, Sign
-
-PPO = ("ppo",)
+from concordant.doctor.rule import PPO, SETTING, SYMPTOM, Rule, Sign
 
 
 def _tolerance(h: History) -> float:
@@ -234,30 +232,24 @@ def entropy_explodes(h: History) -> Sign | None:
     )
 
 
-_SAMPLED = "Ratios, KL and advantages are those of answers that this policy did not give."
 RULES_SAMPLING = (
-    Rule("dropout_on", PPO, "Ratios are noise before anything was learnt.", dropout_on),
-    Rule("tokens_after_end", PPO, "KL, entropy and advantages count tokens that the policy never chose.",
-         tokens_after_end),
-    Rule("sampler_differs", PPO, _SAMPLED, sampler_differs),
-    Rule("stale_rollouts", PPO, _SAMPLED, stale_rollouts),
-    Rule("reference_drifts", PPO, "A reference that moves along holds nothing back.", reference_drifts),
-    Rule("too_many_inner_steps", PPO, "Late passes learn from answers the policy would no longer give.",
-         too_many_inner_steps),
-)  # fmt: skip
+    Rule("dropout_on", PPO, 0.95, dropout_on),
+    Rule("tokens_after_end", PPO, 0.95, tokens_after_end),
+    Rule("sampler_differs", PPO, 0.95, sampler_differs),
+    Rule("stale_rollouts", PPO, 0.95, stale_rollouts),
+    Rule("reference_drifts", PPO, 0.95, reference_drifts),
+    Rule("too_many_inner_steps", PPO, SETTING, too_many_inner_steps),
+)
 RULES_WEIGHTS = (
-    Rule("entropy_explodes", PPO, "Answers turn into noise.", entropy_explodes),
-    Rule(
-        "entropy_penalised", PPO, "A policy that always says the same cannot find anything better.", entropy_penalised
-    ),
-    Rule("clip_too_narrow", PPO, "Most of the gradient is thrown away.", clip_too_narrow),
-    Rule("kl_penalty_off", PPO, "The policy leaves the region where its reward means anything.", kl_penalty_off),
+    Rule("entropy_explodes", PPO, SETTING, entropy_explodes),
+    Rule("entropy_penalised", PPO, SETTING, entropy_penalised),
+    Rule("clip_too_narrow", PPO, SETTING, clip_too_narrow),
+    Rule("kl_penalty_off", PPO, 0.72, kl_penalty_off),
 )
 RULES_POLICY = (
-    Rule("clip_fraction_high", PPO, "Most of the gradient is thrown away.", clip_fraction_high),
-    Rule("entropy_collapse", PPO, "A policy that always says the same cannot find anything better.", entropy_collapse),
-    Rule("kl_explodes", PPO, "The policy has forgotten how to write.", kl_explodes),
-    Rule("clip_fraction_zero", PPO, "The run may end where it began.", clip_fraction_zero),
-    Rule("kl_negative", PPO, "A true KL is never negative: something is measured on the wrong tokens.", kl_negative,
-         is_symptom=True),
-)  # fmt: skip
+    Rule("clip_fraction_high", PPO, 0.5, clip_fraction_high),
+    Rule("entropy_collapse", PPO, 0.5, entropy_collapse),
+    Rule("kl_explodes", PPO, 0.5, kl_explodes),
+    Rule("clip_fraction_zero", PPO, 0.4, clip_fraction_zero),
+    Rule("kl_negative", PPO, SYMPTOM, kl_negative),
+)

@@ -11,7 +11,8 @@ from concordant.core.errors import UserError
 from concordant.data.folders import is_prepared
 from concordant.doctor.files import diagnose_data
 from concordant.doctor.finding import Diagnosis, Finding
-from concordant.doctor.replay import diagnose
+from concordant.doctor.monitor import ranked
+from concordant.doctor.replay import replayed
 from concordant.runs import status
 from concordant.runs.names import EVENTS, METRICS, PIPELINE, REPORT_JSON, STAGE_RECORD, STATUS
 from concordant.runs.read import complaints, findings_of
@@ -37,10 +38,12 @@ def diagnose_result(folder: Path) -> Diagnosis:
 
 def diagnose_run(folder: Path) -> Diagnosis:
     """What preflight found when the run began, and what the live rules say of its metrics today."""
-    findings = [*preflight_findings(folder), *(diagnose(folder) if (folder / METRICS).is_file() else [])]
+    before = list(preflight_findings(folder))
+    monitor = replayed(folder) if (folder / METRICS).is_file() else None
+    live = [f for f in monitor.findings.values() if f.rule not in {b.rule for b in before}] if monitor else []
     damaged = complaints(folder)
     facts = {"run": str(folder), **_state(folder), **({"damaged": "; ".join(damaged)} if damaged else {})}
-    return Diagnosis(facts, findings)
+    return Diagnosis(facts, ranked([*before, *live]), unseen=monitor.unseen() if monitor else {})
 
 
 def preflight_findings(folder: Path) -> Iterator[Finding]:

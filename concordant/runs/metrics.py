@@ -99,6 +99,8 @@ METRICS: dict[str, Metric] = {
     "eval/gold": Metric("true quality of held-out answers, where it is known", "0 to 1", "dpo, ppo"),
     "eval/length": Metric("mean length of held-out answers, end token included", "tokens", "dpo, ppo"),
     "eval/eos_fraction": Metric("held-out answers that end with an end token or a stop string", _SHARE, "dpo, ppo"),
+    "eval/repetition": Metric("sequences of four words that a held-out answer repeats", _SHARE, "dpo, ppo"),
+    "eval/distinct": Metric("different answers among the held-out answers", _SHARE, "dpo, ppo"),
     "eval/objective": Metric("held-out reward less the KL penalty; chooses PPO's best weights", _REWARD, "ppo"),
     "doctor/update/ratio": Metric(
         "size of the step's change over the size of the weights, from 512 elements of each tensor", "ratio", "all"
@@ -113,6 +115,7 @@ METRICS: dict[str, Metric] = {
     "doctor/data/ends": Metric("answers whose last token is an end token", _SHARE, "sft, reward, dpo"),
     "doctor/data/response_share": Metric("the answers' tokens that are learnt", _SHARE, "sft, reward, dpo"),
     "doctor/data/prompt_tokens": Metric("mean length of a prompt", "tokens", "sft, reward, dpo"),
+    "doctor/data/learnt_tokens": Metric("mean number of learnt tokens of an answer", "tokens", "sft, reward, dpo"),
     "doctor/data/identical": Metric("pairs whose two answers are the same", _SHARE, "reward, dpo"),
     "doctor/data/chosen_longer": Metric(
         "pairs whose chosen answer is the longer one, ties half", _SHARE, "reward, dpo"
@@ -131,6 +134,14 @@ METRICS: dict[str, Metric] = {
     "doctor/response/repetition": Metric("sequences of four words that the answer repeats", _SHARE, "ppo"),
     "doctor/response/distinct": Metric("different answers among the answers of the step", _SHARE, "ppo"),
     "doctor/response/top_phrase": Metric("answers that contain the most common three words", _SHARE, "ppo"),
+    "doctor/response/empty": Metric("answers without a word", _SHARE, "ppo"),
+    "doctor/response/copies": Metric("the answer's sequences of three words that the prompt has too", _SHARE, "ppo"),
+    "doctor/reward/group_std": Metric(
+        "standard deviation of the raw reward among the answers to one prompt", _REWARD, "ppo"
+    ),
+    "doctor/reward/same_answer": Metric(
+        "standard deviation of the raw reward among equal answers to one prompt", _REWARD, "ppo"
+    ),
     "doctor/reward/length_correlation": Metric("correlation of the reward with the length", "-1 to 1", "ppo"),
     "doctor/reward/repetition_correlation": Metric("correlation of the reward with the repetition", "-1 to 1", "ppo"),
     "doctor/reward/gold_correlation": Metric(

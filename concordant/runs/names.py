@@ -112,6 +112,18 @@ class FindingRow(TypedDict):
     step: int | None  # steps taken when it was seen; None before the first step
     numbers: Mapping[str, float]  # the measured numbers, for programs
     page: str  # page of the documentation
+    weight: NotRequired[float]  # 0 to 1: how much the evidence speaks for this cause
+
+
+class StartRow(TypedDict):
+    """A row of events.jsonl of kind "start": what the run starts from, and what is usual for that."""
+
+    kind: Literal["start"]
+    steps: int  # steps of the run
+    steps_needed: int  # steps that are usually enough
+    usual_rate: float  # learning rate that fits the method, the number of weights and LoRA
+    examples: int  # of one pass
+    weights: int  # numbers in the model
 
 
 class ResumeRow(TypedDict):

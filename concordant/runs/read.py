@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from concordant.runs.logs import Log, Row, read_log
+from concordant.runs.logs import Log, Row, read_json, read_log
 from concordant.runs.metrics import older_name
-from concordant.runs.names import EVENTS, METRICS, SAMPLES, FindingRow, Split
+from concordant.runs.names import EVENTS, METRICS, REWARD_SUMMARY, SAMPLES, FindingRow, Split
 
 
 def metrics_of(folder: Path) -> Log:
@@ -26,6 +26,18 @@ def findings_of(folder: Path) -> list[FindingRow]:
     needed = FindingRow.__required_keys__
     rows = read_log(folder / EVENTS).rows
     return [cast(FindingRow, row) for row in rows if row.get("kind") == "finding" and needed <= row.keys()]
+
+
+def start_of(folder: Path) -> Row:
+    """The event "start" of this run: what it starts from and what is usual for that; empty if there is none."""
+    starts = [row for row in read_log(folder / EVENTS).rows if row.get("kind") == "start"]
+    return starts[-1] if starts else {}
+
+
+def reward_summary_of(folder: Path) -> Mapping[str, Any]:
+    """The contents of reward_model.json; empty before the run has measured its reward model."""
+    found = read_json(folder / REWARD_SUMMARY)
+    return found if isinstance(found, dict) else {}
 
 
 def complaints(folder: Path) -> list[str]:

@@ -43,7 +43,7 @@ from concordant.models.load import Policy
 from concordant.models.lora import adapter_names
 from concordant.runs.folder import RunFolder
 from concordant.runs.inputs import Inputs
-from concordant.training.defaults import Start, settle, steps_needed
+from concordant.training.defaults import Start, rate_of, settle, steps_needed
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
 from concordant.training.trackers import check_installed
@@ -179,6 +179,16 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
     message(
         f"{start.method}: {steps} steps of {train.batch_size}, {steps * train.batch_size / start.examples:.1f} passes "
         f"over {start.examples:,}, rate {train.learning_rate:.2g}"
+    )
+    folder.log_event(
+        {
+            "kind": "start",
+            "steps": steps,
+            "steps_needed": needed,
+            "usual_rate": rate_of(start),
+            "examples": start.examples,
+            "weights": start.weights,
+        }
     )
     if train.warmup_steps > steps:
         raise UserError(

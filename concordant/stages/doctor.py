@@ -16,7 +16,7 @@ from concordant.config.stages import DiagnoseConfig
 from concordant.core.errors import RunFailed, UserError
 from concordant.core.near_path import nearest_path
 from concordant.core.visible import say
-from concordant.doctor.explain import explain
+from concordant.doctor.catalogue import explain
 from concordant.doctor.finding import Diagnosis
 from concordant.doctor.render import by_gravity, facts_text, finding_text, verdict
 from concordant.training.progress import Display

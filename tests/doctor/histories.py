@@ -2,6 +2,7 @@
 
 import math
 
+from concordant.doctor.history import NOTHING
 from concordant.doctor.monitor import Monitor
 from concordant.doctor.rules import RULES
 
@@ -69,17 +70,17 @@ def rows(stage, steps=48, **changes):
     return made
 
 
-def found(stage, changes, settings=None, steps=48):
+def found(stage, changes, settings=None, steps=48, beside=NOTHING):
     """{rule: severity} over a whole run."""
-    monitor = Monitor({**CONFIG[stage], **(settings or {})})
+    monitor = Monitor({**CONFIG[stage], **(settings or {})}, beside)
     for row in rows(stage, steps, **changes):
         monitor.see(row)
     return {f.rule: f.severity for f in monitor.ranked()}
 
 
-def first(stage, changes, settings=None, steps=48):
+def first(stage, changes, settings=None, steps=48, beside=NOTHING):
     """The likeliest cause by rank, or None; hints do not count."""
-    return next((r for r, s in found(stage, changes, settings, steps).items() if s != "info"), None)
+    return next((r for r, s in found(stage, changes, settings, steps, beside).items() if s != "info"), None)
 
 
 NAMES = [rule.name for rule in RULES]

@@ -15,7 +15,7 @@ import pytest
 import concordant
 from concordant.cli import main
 from concordant.core.errors import UserError
-from concordant.doctor.explain import PAGES, explain, overview, rules
+from concordant.doctor.catalogue import PAGES, explain, names, overview
 from concordant.doctor.finding import Finding
 from concordant.doctor.rules import RULES
 
@@ -43,7 +43,7 @@ def rules_in_the_source() -> set[str]:
 
 
 def test_every_rule_has_a_page_and_every_page_a_rule():
-    assert set(rules()) == rules_in_the_source()
+    assert set(names()) == rules_in_the_source()
 
 
 def test_every_page_is_listed():
@@ -51,10 +51,10 @@ def test_every_page_is_listed():
     page = (PACKAGE.parent / "docs" / "doctor.md").read_text(encoding="utf-8")
     symptoms = (PAGES / "symptoms.md").read_text(encoding="utf-8")
     listed = re.findall(r"/pages/(\w+)\.md\)", page) + re.findall(r"\]\((\w+)\.md\)", symptoms)
-    assert set(listed) == {*rules(), "symptoms"}
+    assert set(listed) == {*names(), "symptoms"}
 
 
-@pytest.mark.parametrize("name", rules())
+@pytest.mark.parametrize("name", names())
 def test_a_page_has_the_form_of_all(name):
     text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
     assert text.startswith(f"# {name}\n")
@@ -65,7 +65,7 @@ def test_a_page_has_the_form_of_all(name):
 def test_the_list_has_a_line_for_each_rule(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = overview().split("\n\n")[0].splitlines()
-    assert [line.split()[0] for line in lines] == rules() and max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines] == names() and max(map(len, lines)) <= 80
     assert all(len(line.split()) >= 4 for line in lines)
 
 
@@ -75,7 +75,7 @@ def test_links_become_names_that_can_be_typed():
     assert "(docs/models.md)" in explain("flat_layout")
 
 
-@pytest.mark.parametrize("name", [*rules(), "symptoms"])
+@pytest.mark.parametrize("name", [*names(), "symptoms"])
 def test_no_page_shows_the_marks_of_a_link(name):
     assert "](" not in explain(name)
 
@@ -107,7 +107,7 @@ def test_a_page_needs_no_torch():
 
 
 def test_a_finding_names_its_command():
-    finding = Finding("truncation", "warning", "seen", "why", "cause", "cure")
+    finding = Finding("truncation", "warning", "seen", "cause", "cure")
     assert finding.command == "concordant doctor --explain truncation" and finding.page == "doctor/truncation/"
 
 
@@ -115,5 +115,5 @@ def test_every_file_of_the_package_is_installed():
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["concordant"]
     data = [p.relative_to(PACKAGE) for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
-    assert len(data) > len(rules())
+    assert len(data) > len(names())
     assert [str(p) for p in data if not any(fnmatch.fnmatch(str(p), pattern) for pattern in patterns)] == []

@@ -6,7 +6,7 @@ from concordant.doctor.finding import Finding, at_least
 
 
 def test_a_finding_read_back_from_its_event_is_the_same() -> None:
-    finding = Finding("kl_negative", "error", "KL is -3.1", "why", "cause", "cure", 12, {"kl": -3.1})
+    finding = Finding("kl_negative", "error", "KL is -3.1", "cause", "cure", 12, {"kl": -3.1})
     event = json.loads(json.dumps(finding.as_event()))
     assert Finding.from_event(event) == finding
     assert event["page"] == "doctor/kl_negative/"

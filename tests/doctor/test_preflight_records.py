@@ -66,7 +66,7 @@ def test_a_held_out_prompt_in_the_training_data(again):
     ("longer", "severity"), [(60, None), (70, "info"), (85, "warning"), (30, "warning"), (45, None)]
 )
 def test_length_alone_explains_the_labels(longer, severity):
-    pairs = [Pair(prompt(f"q {i}"), *(("a b c", "a") if i < longer else ("a", "a b c"))) for i in range(100)]
+    pairs = [Pair(prompt(f"q {i}"), *(("a b c", "a") if 37 * i % 100 < longer else ("a", "a b c"))) for i in range(100)]
     findings = found(pairs)
     if severity is None:
         assert findings == []

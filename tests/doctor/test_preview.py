@@ -54,7 +54,7 @@ def test_long_rows_show_their_ends(encoder):
 def test_text_is_shown_and_never_obeyed(encoder):
     evil = "[bold red]x[/] \x1b[31m \x07 [link=https://x]y[/link] a\u202eb"
     page = shown(preview(encoder, encoder.pairs([Pair(said(evil), evil, "No.")]).trees, ("chosen", "rejected")))
-    finding = Finding("rule", "error", evil, evil, evil, evil)
+    finding = Finding("disk", "error", evil, evil, evil)
     for text in (page, shown(finding_text(finding)), shown(facts_text({"data": evil}))):
         assert "[bold red]x[/]" in text and not set("\x1b\x07\u202e") & set(text)
 
@@ -79,14 +79,18 @@ def test_a_prompt_alone_has_no_brackets(encoder):
     assert page.count("⟦") == 1  # the heading's own
 
 
+RULES = ("disk", "memory", "truncation", "versions")
+
+
 def test_findings_come_gravest_first_with_all_their_parts():
     kinds = ("info", "error", "warning", "error")
-    findings = [Finding(f"r{i}", kind, "seen", "why it", "cause it", "cure it") for i, kind in enumerate(kinds)]
-    assert [f.rule for f in by_gravity(findings)] == ["r1", "r3", "r2", "r0"]
+    findings = [Finding(RULES[i], kind, "seen", "cause it", "cure it") for i, kind in enumerate(kinds)]
+    assert [f.rule for f in by_gravity(findings)] == ["memory", "versions", "truncation", "disk"]
     assert verdict(findings) == "2 errors, 1 warning, 1 note" and verdict([]) == "nothing found"
     page = shown(finding_text(findings[1]))
     assert all(
-        part in page for part in ("error r1", "seen", "why it", "cause it", "cure it", "concordant doctor --explain r1")
+        part in page
+        for part in ("error memory", "seen", "after hours", "cause it", "cure it", "concordant doctor --explain memory")
     )
     note = shown(finding_text(findings[0]))
-    assert "cure it" in note and "why it" not in note
+    assert "cure it" in note and "cause it" not in note

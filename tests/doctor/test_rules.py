@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from concordant.doctor.catalogue import entry
 from concordant.doctor.history import History
 from concordant.doctor.monitor import Monitor
 from concordant.doctor.rules import RULES
 from tests.doctor.histories import CONFIG, HEALTHY, NAMES, NAN, falling, first, found, rows
+from tests.doctor.test_rules_quantities import QUANTITIES
 
 RISING = falling(0.0, 3.0)
 
@@ -105,8 +107,8 @@ CASES = [
     (
         "beta_too_small",
         "dpo",
-        {"rewards__margins": falling(0.0, 0.04), "loss": 0.68},
-        {"beta": 0.001},
+        {"rewards__margins": falling(0.0, 0.2), "loss": 0.68},
+        {"beta": 0.01},
         {"rewards__margins": falling(0.0, 0.04)},
     ),
     ("labels_random", "reward", {"accuracy": 0.5, "bradley_terry": 0.69}, {}, {"accuracy": falling(0.5, 0.8)}),
@@ -275,12 +277,12 @@ def test_a_healthy_run_is_left_in_peace(stage):
 
 
 def test_every_rule_has_its_case():
-    assert {case[0] for case in CASES} | {"clip_fraction_zero"} == set(NAMES)
+    assert {case[0] for case in (*CASES, *QUANTITIES)} | {"clip_fraction_zero"} == set(NAMES)
 
 
 def test_names_are_unique_and_texts_are_sentences():
     assert len(set(NAMES)) == len(NAMES)
-    assert all(rule.why.endswith(".") for rule in RULES)
+    assert all(entry(rule.name).why.endswith(".") and 0 < rule.weight < 1 for rule in RULES)
 
 
 # -- what the issue calls told apart by evidence --------------------------------------------------

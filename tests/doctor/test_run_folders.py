@@ -13,7 +13,7 @@ from concordant.doctor.finding import Finding
 from concordant.runs.status import StatusWriter
 from concordant.stages.doctor import examine
 
-GRAVE = Finding("truncation", "error", "40 % of 80 rows are too long", "why", "cause", "cure")
+GRAVE = Finding("truncation", "error", "40 % of 80 rows are too long", "cause", "cure")
 
 
 @pytest.fixture
@@ -21,7 +21,9 @@ def pipeline(tmp_path):
     """prepare made data; sft is a run with a finding; best trains nothing; ppo has not begun."""
     names = {"prepare": "prepare", "sft": "sft", "best": "best-of-n", "ppo": "ppo"}
     (tmp_path / "pipeline.yaml").write_text(dump_yaml({"stages": {n: {"verb": v} for n, v in names.items()}}))
-    rows = "".join(json.dumps({"prompt": f"q{i}", "chosen": "yes", "rejected": "no"}) + "\n" for i in range(80))
+    sides = [(f"yes {i}", f"no {i}") if i % 2 else (f"{i} no", f"{i} yes") for i in range(80)]
+    pairs = [{"prompt": f"q{i}", "chosen": chosen, "rejected": rejected} for i, (chosen, rejected) in enumerate(sides)]
+    rows = "".join(json.dumps(pair) + "\n" for pair in pairs)
     (tmp_path / "pairs.jsonl").write_text(rows)
     assert main(["prepare", "--data", str(tmp_path / "pairs.jsonl"), "--output", str(tmp_path / "prepare")]) == 0
     for name in ("prepare", "sft", "best"):

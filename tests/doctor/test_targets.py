@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -168,13 +169,15 @@ def test_no_target_is_mistaken_for_another(tmp_path):
 
 
 def test_a_run_has_what_preflight_found_and_what_its_metrics_show(tmp_path, monkeypatch):
-    live = Finding("kl_negative", "error", "KL is -3", "why", "cause", "cure", step=4)
-    before = Finding("truncation", "warning", "9 %", "why", "cause", "cure")
-    monkeypatch.setattr(run_folders, "diagnose", lambda folder: [live])
+    live = Finding("kl_negative", "error", "KL is -3", "cause", "cure", step=4)
+    before = Finding("truncation", "warning", "9 %", "cause", "cure")
+    seen = SimpleNamespace(findings={"kl_negative": live}, unseen=lambda: {"too_easy": "loss"})
+    monkeypatch.setattr(run_folders, "replayed", lambda folder: seen)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     events = [before.as_event(), live.as_event(), {"kind": "warning"}]
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events) + '{"kind": "fin')
-    assert examine(str(tmp_path)).findings == diagnose_run(tmp_path).findings == [before, live]
+    found = diagnose_run(tmp_path)
+    assert examine(str(tmp_path)).findings == found.findings == [before, live] and found.unseen == {"too_easy": "loss"}
 
 
 # -- the verb -------------------------------------------------------------------------------------

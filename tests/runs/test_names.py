@@ -50,7 +50,7 @@ def test_every_preference_loss_is_a_metric():
 
 
 def test_what_is_written_has_the_keys_of_its_schema():
-    event = Finding("rule", "info", "seen", "why", "cause", "cure").as_event()
-    assert event.keys() == names.FindingRow.__required_keys__
+    event = Finding("disk", "info", "seen", "cause", "cure").as_event()
+    assert event.keys() == names.FindingRow.__required_keys__ | names.FindingRow.__optional_keys__
     summary = summarise_reward_model([1.0, 2.0], [0.0, 3.0], [4, 5], [4, 4], bootstrap=10)
     assert summary.as_json().keys() == names.RewardSummary.__required_keys__

@@ -1,0 +1,174 @@
+"""Checks of what the answers say: marks on one side, exchanged columns, votes and halves that contradict each other."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from concordant.data.convert import prompt_of
+from concordant.data.records import Demonstration, Pair, Rating, Record
+from concordant.doctor.catalogue import limits
+from concordant.doctor.finding import Finding
+
+LOOKED_AT = 4_000  # records, evenly spread
+FEW = 50  # with fewer records, a share of them says little
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_ENDS = ".!?…:;)]}\"'`”’»。！？*>|"
+
+
+def check_answers(records: Sequence[Record]) -> list[Finding]:
+    """All findings about the words of the answers."""
+    some = records[:: max(1, -(-len(records) // LOOKED_AT))]
+    pairs = [record for record in some if isinstance(record, Pair)]
+    in_order = [record for record in records if isinstance(record, Pair)]
+    found = [
+        columns_exchanged(some),
+        one_sided(pairs),
+        mirrored_pairs(in_order),
+        labels_change(in_order),
+        answers_cut(some),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+def _answers(record: Record) -> list[str]:
+    match record:
+        case Pair():
+            return [record.chosen, record.rejected]
+        case Rating():
+            return [record.completion]
+        case Demonstration():
+            return [m.content for m in record.messages if m.role == "assistant"][-1:]
+    return []
+
+
+def marks(answer: str) -> set[str]:
+    """What can be said of an answer by one look: its words and signs, how it begins and how it ends."""
+    tokens = _TOKEN.findall(answer)
+    if not tokens:
+        return {"no word at all"}
+    lines = "a line break" if "\n" in answer.strip() else "one line"
+    return {f'"{t}"' for t in tokens} | {f'"{tokens[0]}" at the start', f'"{tokens[-1]}" at the end', lines}
+
+
+def one_sided(pairs: Sequence[Pair]) -> Finding | None:
+    """Does one mark tell chosen from rejected? Where neither or both answers have it, a coin decides."""
+    at = limits("one_sided")
+    if len(pairs) < at["pairs"]:
+        return None
+    votes = Counter[str]()
+    for pair in pairs:
+        chosen, rejected = marks(pair.chosen), marks(pair.rejected)
+        votes.update(chosen - rejected)
+        votes.subtract(rejected - chosen)
+    mark, lead = max(votes.items(), key=lambda item: (abs(item[1]), item[0]), default=("", 0))
+    accuracy = 0.5 + abs(lead) / (2 * len(pairs))
+    if accuracy < at["accuracy"]:
+        return None
+    side = "chosen" if lead > 0 else "rejected"
+    return Finding(
+        "one_sided",
+        "warning",
+        f'"the {side} answer is the one with {mark}" is right in {accuracy:.0%} of {len(pairs):,} pairs',
+        "the two sides come from two writers or two formats, or a mark was added when the file was made",
+        f"Remove {mark} from the answers, or write it on both sides",
+        numbers={"accuracy": accuracy},
+        weight=0.92,
+    )
+
+
+def columns_exchanged(records: Sequence[Record]) -> Finding | None:
+    """Are the answers questions, and the prompts not?"""
+    at = limits("columns_exchanged")
+    answers = [text for record in records for text in _answers(record)]
+    prompts = [messages[-1].content for record in records if (messages := prompt_of(record))]
+    if len(records) < FEW or not answers or not prompts:
+        return None
+    asks, asked = _share_of_questions(answers), _share_of_questions(prompts)
+    if asks < at["answers"] or asked > at["prompts"]:
+        return None
+    return Finding(
+        "columns_exchanged",
+        "error",
+        f"{asks:.0%} of the answers end with a question mark, and {asked:.0%} of the prompts do",
+        "prompt and response are exchanged",
+        "Exchange the two columns: --data.columns prompt=NAME,response=NAME",
+        numbers={"answers": asks, "prompts": asked},
+        weight=0.92,
+    )
+
+
+def _share_of_questions(texts: Sequence[str]) -> float:
+    return sum(text.rstrip().endswith(("?", "？")) for text in texts) / len(texts)
+
+
+def mirrored_pairs(pairs: Sequence[Pair]) -> Finding | None:
+    """Do pairs stand in the file both ways?"""
+    at = limits("mirrored_pairs")
+    votes: defaultdict[object, Counter[str]] = defaultdict(Counter)
+    for pair in pairs:
+        votes[pair.prompt, frozenset((pair.chosen, pair.rejected))][pair.chosen] += 1
+    several = [count for count in votes.values() if count.total() > 1]
+    mirrored = sum(len(count) == 2 and max(count.values()) == min(count.values()) for count in several)
+    if mirrored < at["pairs"] or mirrored < at["share"] * len(several):
+        return None
+    return Finding(
+        "mirrored_pairs",
+        "error" if 2 * mirrored > 0.5 * len(pairs) else "warning",
+        f"{mirrored:,} pairs stand in the file both ways, each answer once chosen and once rejected",
+        "a file was joined with its own mirror image, or rows were doubled to balance positions",
+        "Keep one row of each pair, the one that a person has chosen",
+        numbers={"pairs": mirrored, "share": mirrored / len(several)},
+        weight=0.95,
+    )
+
+
+def labels_change(pairs: Sequence[Pair]) -> Finding | None:
+    """Does length speak for the chosen answer in one half of the file and against it in the other?"""
+    half = len(pairs) // 2
+    if half < FEW:
+        return None
+    before, after = _longer_wins(pairs[:half]), _longer_wins(pairs[half:])
+    is_opposite = (before - 0.5) * (after - 0.5) < 0
+    if not is_opposite or abs(before - after) < limits("labels_change")["difference"]:
+        return None
+    return Finding(
+        "labels_change",
+        "warning",
+        f"the longer answer is chosen in {before:.0%} of the first half of the pairs and in {after:.0%} of the second",
+        "two files were joined, and in one of them chosen and rejected are exchanged",
+        "Read ten pairs of each half; exchange chosen and rejected in the wrong one",
+        numbers={"first": before, "second": after},
+        weight=0.9,
+    )
+
+
+def _longer_wins(pairs: Sequence[Pair]) -> float:
+    difference = [len(p.chosen) - len(p.rejected) for p in pairs]
+    return sum((d > 0) + 0.5 * (d == 0) for d in difference) / len(pairs)
+
+
+def answers_cut(records: Sequence[Record]) -> Finding | None:
+    """Do answers end inside a sentence?"""
+    at = limits("answers_cut")
+    long = list(_long_answers(records, int(at["words"])))
+    share = sum(not text.rstrip().endswith(tuple(_ENDS)) for text in long) / max(1, len(long))
+    if len(long) < FEW or share < at["share"]:
+        return None
+    return Finding(
+        "answers_cut",
+        "warning",
+        f"{share:.0%} of the answers of {at['words']:.0f} words and more end without a mark of punctuation",
+        "answers were cut at a number of characters or tokens when the file was made",
+        "Make the file again without the limit, or leave out the rows that were cut",
+        numbers={"share": share},
+        weight=0.75,
+    )
+
+
+def _long_answers(records: Sequence[Record], words: int) -> Iterator[str]:
+    for record in records:
+        for text in _answers(record):
+            if text.count(" ") + 1 >= words and text.strip() and text.rstrip()[-1].isascii():
+                yield text

@@ -1,0 +1,194 @@
+"""Settings that are far from what is usual. Most are known before the first step, and need no metric."""
+
+from __future__ import annotations
+
+from concordant.doctor.catalogue import limits
+from concordant.doctor.history import History
+from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Rule, Sign
+
+
+def too_few_steps(h: History) -> Sign | None:
+    steps, needed, at = h.usual("steps"), h.usual("steps_needed"), limits("too_few_steps")
+    if not steps or not needed or (steps > at["steps"] and steps > at["share"] * needed):
+        return None
+    examples, batch = h.usual("examples") or 0, h.number("train.batch_size")
+    return Sign(
+        "warning",
+        f"the run has {steps:.0f} steps, where about {needed:.0f} are usually needed",
+        "too few examples or passes for the batch size"
+        if not h.setting("train.max_steps")
+        else f"train.max_steps {steps:.0f} ends the run early",
+        f"Set train.max_steps {needed:.0f}"
+        + (f", with train.batch_size {max(4, int(examples // 20))}" if 0 < examples < 20 * batch else ""),
+        {"steps": steps, "needed": needed},
+    )
+
+
+def warmup_too_long(h: History) -> Sign | None:
+    steps = h.usual("steps")
+    if not steps:
+        return None
+    rises = h.number("train.warmup_steps") or h.number("train.warmup_fraction") * steps
+    share = rises / steps
+    if share < limits("warmup_too_long")["share"] or rises < 5:
+        return None
+    return Sign(
+        "warning",
+        f"the learning rate rises during {rises:.0f} of {steps:.0f} steps",
+        "the warm-up takes most of the run, which hardly trains at its learning rate",
+        "Set train.warmup_fraction 0.05 and train.warmup_steps 0",
+        {"share": share},
+    )
+
+
+def weight_decay_too_high(h: History) -> Sign | None:
+    steps, rate, decay = h.usual("steps"), h.number("train.learning_rate"), h.number("train.weight_decay")
+    if not steps or not rate * decay:
+        return None
+    shrunk = rate * decay * steps
+    if shrunk < limits("weight_decay_too_high")["path"]:
+        return None
+    return Sign(
+        "warning",
+        f"weight decay alone takes {100 * (1 - (1 - min(0.999, rate * decay)) ** steps):.0f} % of the weights "
+        f"in {steps:.0f} steps",
+        f"train.weight_decay {decay:g} times the learning rate {rate:g} is too high for so many steps",
+        "Set train.weight_decay 0.01",
+        {"path": shrunk},
+    )
+
+
+def kl_penalty_too_strong(h: History) -> Sign | None:
+    """One nat of KL costs more than the rewards of answers differ by, so that no answer is worth a change."""
+    weight, spread, at = h.latest("kl_coefficient"), _spread(h), limits("kl_penalty_too_strong")
+    if weight is None or not spread or weight < at["deviations"] * spread:
+        return None
+    return Sign(
+        "warning",
+        f"a nat of KL costs {weight:.3g}, and the rewards that the policy learns from differ by {spread:.3g}",
+        f"the KL weight {weight:.3g} is too large for the reward's scale, so the policy stays where it is",
+        f"Set kl.coefficient {_two(0.05 * spread)}",
+        {"kl_coefficient": weight, "spread": spread},
+    )
+
+
+def _spread(h: History) -> float | None:
+    """The deviation of the rewards that the policy learns from: 1 after normalisation, whatever the raw ones are."""
+    spread = h.start("objective/score_std", 1)
+    if not spread or h.setting("reward_normalize", "none") == "none":
+        return spread
+    return 1.0
+
+
+def reward_scale(h: History) -> Sign | None:
+    """Rewards so large that the KL penalty means nothing beside them, and the critic's loss runs away."""
+    at, mean, spread = limits("reward_scale"), h.start("objective/score", 1), h.start("objective/score_std", 1)
+    if mean is None or spread is None or h.setting("reward_normalize", "none") != "none":
+        return None
+    large = spread > at["spread"] or (abs(mean) > at["mean"] and abs(mean) > 10 * spread)
+    if not large or h.setting("advantage") == "grpo":
+        return None
+    return Sign(
+        "warning",
+        f"the rewards are {mean:.3g} on average and differ by {spread:.3g}",
+        "the reward's scale is far from 1, the scale for which the other settings are made",
+        "Set reward_normalize start, or divide the reward by its deviation",
+        {"mean": mean, "spread": spread},
+    )
+
+
+def temperature_extreme(h: History) -> Sign | None:
+    heat, at = h.setting("sampling.temperature"), limits("temperature_extreme")
+    if not isinstance(heat, (int, float)) or at["low"] <= heat <= at["high"]:
+        return None
+    distinct = h.start("doctor/response/distinct", 1)
+    cold = heat < at["low"]
+    return Sign(
+        "warning",
+        f"answers are sampled at temperature {heat:g}"
+        + (f", and {distinct:.0%} of the first step's answers differ" if distinct is not None else ""),
+        "so low a temperature gives almost the same answer every time, and nothing new is tried"
+        if cold
+        else "so high a temperature gives answers that the policy itself finds unlikely",
+        "Set sampling.temperature 1",
+        {"temperature": float(heat)},
+    )
+
+
+def beta_unusual(h: History) -> Sign | None:
+    """β against the range of published runs; IPO's β has another unit and is not looked at."""
+    beta, at = h.number("beta"), limits("beta_unusual")
+    if not beta or h.setting("loss") == "ipo" or at["low"] <= beta <= at["high"]:
+        return None
+    return Sign(
+        "warning",
+        f"beta is {beta:g}; published runs use 0.01 to 1",
+        "so small a beta sets no limit to the policy" if beta < at["low"] else "so large a beta lets nothing be learnt",
+        "Set beta 0.1",
+        {"beta": beta},
+    )
+
+
+def smoothing_too_high(h: History) -> Sign | None:
+    share = h.number("label_smoothing")
+    if share < limits("smoothing_too_high")["share"]:
+        return None
+    return Sign(
+        "warning",
+        f"label_smoothing is {share:g}, so the loss takes {share:.0%} of the labels for wrong",
+        "so much smoothing leaves almost no preference to learn; at 0.5 there is none",
+        "Set label_smoothing 0.1",
+        {"smoothing": share},
+    )
+
+
+def rate_unusual(h: History) -> Sign | None:
+    """The learning rate against the one that fits the method and the model's size, and the run shows an effect.
+
+    A low rate is often a careful choice (a continued run), so only a high one is a warning, and only where it did harm.
+    """
+    rate, usual, at = h.number("train.learning_rate"), h.usual("usual_rate"), limits("rate_unusual")
+    if not rate or not usual or rate < at["times"] * usual:
+        return None
+    return Sign(
+        "warning",
+        f"train.learning_rate is {rate:g}, {rate / usual:.0f} times what is usual for this method and model",
+        "the rate was copied from another method or a smaller model, or has a typing error",
+        f"Set train.learning_rate {usual:g}",
+        {"rate": rate, "usual": usual},
+    )
+
+
+def few_prompts(h: History) -> Sign | None:
+    """The same few prompts again and again."""
+    examples, steps, batch = h.usual("examples"), h.usual("steps"), h.number("train.batch_size")
+    at = limits("few_prompts")
+    if not examples or not steps or examples >= at["prompts"] or steps * batch < at["passes"] * examples:
+        return None
+    return Sign(
+        "warning",
+        f"the run has {examples:.0f} prompts and takes each of them {steps * batch / examples:.0f} times",
+        "the file has too few different prompts, or most rows repeat one",
+        "Give some hundred different prompts, or set train.max_steps "
+        f"{max(1, int(at['passes'] * examples / max(1.0, batch)))}",
+        {"prompts": examples, "passes": steps * batch / examples},
+    )
+
+
+def _two(value: float) -> str:
+    """Two digits."""
+    return f"{value:.2g}"
+
+
+RULES_SETTINGS = (
+    Rule("kl_penalty_too_strong", PPO, SETTING, kl_penalty_too_strong),
+    Rule("temperature_extreme", PPO, SETTING, temperature_extreme),
+    Rule("reward_scale", PPO, SETTING, reward_scale),
+    Rule("beta_unusual", DPO, SETTING, beta_unusual),
+    Rule("smoothing_too_high", PAIRS, SETTING, smoothing_too_high),
+    Rule("weight_decay_too_high", ALL, SETTING, weight_decay_too_high),
+    Rule("warmup_too_long", ALL, SETTING, warmup_too_long),
+    Rule("rate_unusual", ALL, 0.55, rate_unusual),
+    Rule("few_prompts", PPO, 0.7, few_prompts),
+    Rule("too_few_steps", ALL, 0.7, too_few_steps),
+)

@@ -1,0 +1,189 @@
+"""The rules about settings and quantities: a sick history that each names first, and the healthy neighbour."""
+
+import pytest
+
+from concordant.doctor.history import Beside
+from concordant.doctor.monitor import Monitor
+from tests.doctor.histories import CONFIG, falling, first, found, rows
+
+USUAL = {"steps": 100, "steps_needed": 150, "usual_rate": 1e-3, "examples": 1000, "weights": 1e6}
+
+
+def beside(**changes):
+    """What stands beside the metrics: numbers of the start, and under ``result_`` those of the end."""
+    results = {name.removeprefix("result_"): value for name, value in changes.items() if name.startswith("result_")}
+    start = USUAL | {name: value for name, value in changes.items() if not name.startswith("result_")}
+    return Beside(results=lambda: results, start=lambda: start)
+
+
+RISES = {"objective__score": falling(0.0, 3.0)}
+# rule, stage, what makes it sick (changes, settings, beside), and what makes its neighbour well
+QUANTITIES = [
+    ("too_few_steps", "dpo", ({}, {}, {"steps": 5}), ({}, {}, {"steps": 48})),
+    ("warmup_too_long", "sft", ({}, {"train": {"warmup_steps": 90}}, {}), ({}, {"train": {"warmup_steps": 10}}, {})),
+    (
+        "weight_decay_too_high",
+        "sft",
+        ({}, {"train": {"weight_decay": 10.0, "learning_rate": 1e-3}}, {}),
+        ({}, {"train": {"weight_decay": 0.1, "learning_rate": 1e-3}}, {}),
+    ),
+    ("kl_penalty_too_strong", "ppo", ({"kl_coefficient": 5.0}, {}, {}), ({"kl_coefficient": 0.2}, {}, {})),
+    (
+        "kl_penalty_too_strong",
+        "ppo",
+        ({"kl_coefficient": 5.0, "objective__score_std": 100.0}, {"reward_normalize": "start"}, {}),
+        ({"kl_coefficient": 5.0, "objective__score_std": 20.0}, {}, {}),
+    ),
+    (
+        "reward_scale",
+        "ppo",
+        ({"objective__score_std": 1e4}, {}, {}),
+        ({"objective__score_std": 1e4}, {"reward_normalize": "start"}, {}),
+    ),
+    (
+        "temperature_extreme",
+        "ppo",
+        ({}, {"sampling": {"temperature": 0.1}}, {}),
+        ({}, {"sampling": {"temperature": 0.7}}, {}),
+    ),
+    (
+        "temperature_extreme",
+        "ppo",
+        ({}, {"sampling": {"temperature": 2.0}}, {}),
+        ({}, {"sampling": {"temperature": 1.2}}, {}),
+    ),
+    ("beta_unusual", "dpo", ({}, {"beta": 10.0}, {}), ({}, {"beta": 10.0, "loss": "ipo"}, {})),
+    ("smoothing_too_high", "reward", ({}, {"label_smoothing": 0.5}, {}), ({}, {"label_smoothing": 0.2}, {})),
+    (
+        "rate_unusual",
+        "reward",
+        ({}, {"train": {"learning_rate": 0.1}}, {}),
+        ({}, {"train": {"learning_rate": 3e-3}}, {}),
+    ),
+    (
+        "few_prompts",
+        "ppo",
+        ({}, {"train": {"batch_size": 8}}, {"examples": 3}),
+        ({}, {"train": {"batch_size": 8}}, {"examples": 300}),
+    ),
+    (
+        "heldout_differs",
+        "sft",
+        ({"eval__loss": lambda i, n: 6.0 if i % 12 == 11 else None}, {}, {}),
+        ({"eval__loss": lambda i, n: 3.9 if i % 12 == 11 else None}, {}, {}),
+    ),
+    (
+        "heldout_near_chance",
+        "reward",
+        ({"eval__accuracy": 0.97}, {}, {"result_accuracy": 0.44}),
+        ({"eval__accuracy": 0.97}, {}, {"result_accuracy": 0.9}),
+    ),
+    ("too_easy", "sft", ({"loss": lambda i, n: 4 * 0.8**i}, {}, {}), ({"loss": falling(4.0, 0.5)}, {}, {})),
+    (
+        "reference_foreign",
+        "dpo",
+        ({"rewards__chosen": -9.0, "doctor__data__learnt_tokens": 30.0}, {"reference": "other"}, {}),
+        ({"rewards__chosen": -0.5, "doctor__data__learnt_tokens": 30.0}, {"reference": "other"}, {}),
+    ),
+    (
+        "reference_foreign",
+        "ppo",
+        ({"objective__kl": falling(60.0, 62.0)}, {"reference": "other"}, {}),
+        ({"objective__kl": falling(3.0, 5.0)}, {"reference": "other"}, {}),
+    ),
+    (
+        "policy_far",
+        "dpo",
+        ({"eval__kl": 90.0, "eval__length": 30.0}, {}, {}),
+        ({"eval__kl": 90.0, "eval__length": 300.0}, {}, {}),
+    ),
+    (
+        "answers_change",
+        "dpo",
+        ({"eval__length": falling(40.0, 10.0)}, {}, {}),
+        ({"eval__length": falling(40.0, 30.0)}, {}, {}),
+    ),
+    (
+        "reward_random",
+        "ppo",
+        ({"doctor__reward__same_answer": 0.8}, {}, {}),
+        ({"doctor__reward__same_answer": 0.0}, {}, {}),
+    ),
+    (
+        "reward_ignores_answer",
+        "ppo",
+        ({"doctor__reward__group_std": 0.01}, {}, {}),
+        ({"doctor__reward__group_std": 0.5}, {}, {}),
+    ),
+    (
+        "reward_does_not_rise",
+        "ppo",
+        ({"objective__score": 0.0}, {}, {}),
+        ({"objective__score": 0.0, "objective__kl": 0.5}, {}, {}),
+    ),
+    (
+        "answers_empty",
+        "ppo",
+        ({"doctor__response__empty": falling(0.0, 0.9)}, {}, {}),
+        ({"doctor__response__empty": 0.05}, {}, {}),
+    ),
+    (
+        "answers_alike",
+        "ppo",
+        ({"doctor__response__distinct": falling(1.0, 0.1)}, {}, {}),
+        ({"doctor__response__distinct": 0.4}, {}, {}),
+    ),
+    (
+        "copying_hacking",
+        "ppo",
+        ({"doctor__response__copies": falling(0.0, 0.6)}, {}, {}),
+        ({"doctor__response__copies": 0.3}, {}, {}),
+    ),
+    (
+        "shortness_hacking",
+        "ppo",
+        ({"response__length": falling(40.0, 12.0), **RISES}, {}, {}),
+        ({"response__length": falling(40.0, 30.0), **RISES}, {}, {}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "stage", "sick", "well"), QUANTITIES)
+def test_a_sick_history_is_named_and_its_healthy_neighbour_is_not(rule, stage, sick, well):
+    assert first(stage, sick[0], sick[1], beside=beside(**sick[2])) == rule
+    assert rule not in found(stage, well[0], well[1], beside=beside(**well[2]))
+
+
+@pytest.mark.parametrize("stage", CONFIG)
+def test_a_usual_start_is_left_in_peace(stage):
+    assert found(stage, {}, beside=beside(result_accuracy=0.8)) == {}
+
+
+def monitored(stage, changes, settings=None, **numbers):
+    monitor = Monitor({**CONFIG[stage], **(settings or {})}, beside(**numbers))
+    for row in rows(stage, **changes):
+        monitor.see(row)
+    return monitor
+
+
+def test_a_careful_rate_is_not_called_too_low():
+    """Nothing moved in either run; only a rate far below the usual one is its cause."""
+    still = {"loss": 2.0, "doctor__update__ratio": 1e-5}
+    slow = monitored("sft", still, {"train": {"learning_rate": 1e-6}}).findings
+    careful = monitored("sft", still, {"train": {"learning_rate": 4e-4}}).findings
+    assert "0.001" in slow["learning_rate_too_low"].cure and "learning_rate_too_low" not in careful
+
+
+@pytest.mark.parametrize(("rule", "stage", "sick", "well"), QUANTITIES)
+def test_a_cure_is_never_the_present_value(rule, stage, sick, well):
+    settings = {**CONFIG[stage], **sick[1]}
+    for finding in monitored(stage, sick[0], settings, **sick[2]).findings.values():
+        for key, value in (("beta", settings.get("beta")), ("clip", settings.get("clip"))):
+            assert value is None or f"Set {key} {value:g}" not in finding.cure
+
+
+def test_the_rules_that_could_not_look_say_what_they_lack():
+    rowless = monitored("ppo", {"objective__kl": None, "doctor__reward__same_answer": None}).unseen()
+    assert "objective/kl" in rowless["kl_explodes"] and "doctor/reward/same_answer" in rowless["reward_random"]
+    assert "clip_fraction_high" not in rowless and "never_ends" not in rowless
+    assert monitored("sft", {"loss": None}).unseen()["too_easy"] == "loss"
