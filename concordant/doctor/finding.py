@@ -55,6 +55,7 @@ class Diagnosis:
     facts: Mapping[str, str]
     findings: list[Finding]
     stages: Mapping[str, Diagnosis] = field(default_factory=dict)
+    unseen: Mapping[str, str] = field(default_factory=dict)  # rules that did not run: the numbers that they lack
 
     @property
     def all_findings(self) -> list[Finding]:

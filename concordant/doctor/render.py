@@ -37,11 +37,22 @@ def facts_text(facts: Mapping[str, str]) -> Text:
     return Text("\n").join(Text.assemble((f"{name:<{width}}  ", "dim"), _line(value)) for name, value in facts.items())
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    """``1 error, 2 warnings``, or ``nothing found``."""
+def unseen_text(unseen: Mapping[str, str]) -> Text:
+    """One line ``rule  what it lacks`` for each rule that did not run."""
+    width = max(map(len, unseen), default=0)
+    lines = [Text.assemble((f"  {rule:<{width}}  ", "dim"), _line(lacks)) for rule, lacks in unseen.items()]
+    return Text("\n").join([Text("not looked at, because the log lacks the numbers:", "dim"), *lines])
+
+
+def verdict(findings: Sequence[Finding], unseen: Mapping[str, str] | None = None) -> str:
+    """``1 error, 2 warnings``, or ``nothing found``, with the number of the rules that did not run."""
     counts = {s: sum(f.severity == s for f in findings) for s in reversed(SEVERITIES)}
     words = [f"{n} {NAMES[s]}{'' if n == 1 else 's'}" for s, n in counts.items() if n]
-    return ", ".join(words) or "nothing found"
+    found = ", ".join(words) or "nothing found"
+    count = len(unseen or ())
+    if not count:
+        return found
+    return f"{found}; {count} {'rule' if count == 1 else 'rules'} did not run, because the log lacks their numbers"
 
 
 def _line(text: str) -> str:
