@@ -101,8 +101,8 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
     if not path.is_dir():
         raise UserError(
             f'no such file or folder: "{target}".{nearest_path(path)} '
-            "Expected a run folder, a data file or folder, a model folder, a log of another trainer, or nothing for this "
-            "machine"
+            "Expected a run folder, a data file or folder, a model folder, a log of another trainer, or nothing for "
+            "this machine"
         )
     if is_pipeline(path):
         return diagnose_pipeline(path)

@@ -22,6 +22,7 @@ from concordant.runs.names import METRICS
 _HEAD = 2**16  # characters that decide whether a file is a log
 _CONSOLE_HEAD = 2**22  # a console begins with warnings and settings before its first metrics
 _LONGEST_TEXT = 60  # characters of a text in a row of metrics, such as a time; answers and prompts are longer
+_OF_DATA = {"prompt", "completion", "response", "chosen", "rejected", "messages", "instruction", "text", "question"}
 _MOST_FILES = 200  # of a folder that are looked at
 
 
@@ -34,14 +35,14 @@ class Format:
 
 
 def is_metrics(row: Any) -> bool:
-    """Whether a row holds metrics of a trainer that we know, and neither texts nor lists, as rows of data do."""
-    if not isinstance(row, dict):
+    """Whether a row holds metrics of a trainer that we know, and no texts and no lists as rows of data do."""
+    if not isinstance(row, dict) or row.keys() & _OF_DATA:
         return False
     if isinstance(row.get("data"), dict):
         row = {**row["data"], "step": row.get("step")}
     if any(isinstance(v, list | dict) or (isinstance(v, str) and len(v) > _LONGEST_TEXT) for v in row.values()):
         return False
-    names = {name.removeprefix(EVAL) for name in numbers_of(row)}
+    names = {name.removeprefix(EVAL) for name in numbers_of(row)} - {"epoch"}
     has_place = step_of(row) is not None or "epoch" in row
     return has_place and bool(
         names & KNOWN or any(name.startswith(("val-core/", "actor/", "critic/")) for name in names)
