@@ -41,7 +41,7 @@ def make_world(folder: Path) -> Path:
         return world
     with small_world(world):
         made = World(world)
-        made.make()
+        made.make([SIZE])
         for name, source in (("policy", made.sft(SIZE)), ("reward", made.reward(SIZE))):
             if not (world / name).exists():
                 (world / name).symlink_to(source.resolve())

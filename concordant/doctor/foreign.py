@@ -116,14 +116,19 @@ def _in_their_words(finding: Finding, framework: str) -> Finding:
     )
 
 
+def _of(method: str) -> str:
+    """``a DPO run``, ``an SFT run``."""
+    if not method:
+        return "an unknown method"
+    name = {"reward": "reward-model", "online-dpo": "Online-DPO"}.get(method, method.upper())
+    return f"{'an' if name[0] in 'AEIOSR' else 'a'} {name} run"
+
+
 def _facts(log: ForeignLog) -> dict[str, str]:
-    of = f"of a {log.method} run" if log.method else "of an unknown method"
-    if log.method and log.method[0] in "aeio":
-        of = of.replace("of a ", "of an ", 1)
     steps = [int(row["step"]) for row in log.rows]
     facts = {
         "log": str(log.path),
-        "kind": f"{log.framework or 'unknown'} log {of}, read as {log.form}",
+        "kind": f"{log.framework or 'unknown'} log of {_of(log.method)}, read as {log.form}",
         "guessed": log.because,
         "rows": f"{len(steps)}, steps {steps[0]} to {steps[-1]}",
     }

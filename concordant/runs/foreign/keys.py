@@ -255,15 +255,15 @@ def _half_range(row: Mapping[str, float]) -> float | None:
 
 def _skipped(row: Mapping[str, float]) -> float | None:
     norm = row.get("grad_norm")
-    return 1.0 if norm is not None and not math.isfinite(norm) else None
+    return None if norm is None else float(not math.isfinite(norm))
 
 
 DERIVED: tuple[Derived, ...] = (
     Derived(
         "skipped",
         ALL,
-        "1 where `grad_norm` is not finite: transformers replaces a loss that is not finite by the mean of the others, "
-        "so that only the gradient's norm shows the fault",
+        "1 where `grad_norm` is not finite, else 0: transformers replaces a loss that is not finite by the mean of the "
+        "others, so that only the gradient's norm shows the fault",
         _skipped,
     ),
     Derived("margin", REWARD, "`chosen_reward` less `reject_reward`",
