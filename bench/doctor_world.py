@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -80,8 +80,8 @@ class World:
     def reward(self, size: str) -> Path:
         return self.folder / f"reward-{size}" / "model"
 
-    def make(self) -> None:
-        for size in SIZES:
+    def make(self, sizes: Iterable[str] = tuple(SIZES)) -> None:
+        for size in sizes:
             self._sft(size)
             if not self.reward(size).is_dir():
                 concordant.reward(

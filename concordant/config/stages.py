@@ -188,7 +188,7 @@ class MergeConfig:
 
 @dataclass
 class DiagnoseConfig:
-    target: str = ""  # run folder, pipeline's folder, data file or folder, model folder; empty: this machine
+    target: str = ""  # run, pipeline, data, model, or another trainer's log (file or folder); empty: this machine
     explain: str = ""  # print the page of this rule and look at nothing; without a value, or with "all": list the rules
     json: bool = False  # findings as JSON on stdout, for scripts
     model: ModelConfig = field(default_factory=ModelConfig)  # name: whose tokenizer looks at data

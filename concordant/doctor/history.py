@@ -150,7 +150,7 @@ class History:
 
     def _mean_of(self, name: str, values: Sequence[float], count: int) -> float | None:
         if values and len(values) < count:
-            self.missing.add(f"{count} rows of {name}")
+            self.missing.add(f"{count} rows of {name} (the log has {len(values)})")
         return _mean(values, count)
 
     def until_first(self, of: str, name: str, rows: int = 8) -> float | None:
@@ -167,7 +167,7 @@ class History:
         if column is None:
             return None
         if len(column.values) < 2 * rows:
-            self.missing.add(f"{2 * rows} rows of {name}")
+            self.missing.add(f"{2 * rows} rows of {name} (the log has {len(column.values)})")
             return None
         first, last = list(column.values[:rows]), list(column.values[-rows:])
         before, after = _mean(first, rows), _mean(last, rows)

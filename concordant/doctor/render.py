@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.text import Text
 
 from concordant.doctor.finding import SEVERITIES, Finding, Severity
+from concordant.doctor.monitor import ranked
 from concordant.report.blocks import plain
 
 COLOUR: dict[Severity, str] = {"info": "cyan", "warning": "yellow", "error": "bold red"}
@@ -18,13 +19,27 @@ def by_gravity(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: -SEVERITIES.index(f.severity))
 
 
-def finding_text(finding: Finding) -> Text:
+def likeliest_first(findings: Sequence[Finding]) -> list[Finding]:
+    """The order in which findings are shown: by the weight of their evidence, those of one weight by gravity."""
+    return ranked(by_gravity(findings))
+
+
+def findings_text(findings: Sequence[Finding]) -> Iterator[Text]:
+    """The findings, the likeliest cause first. Where several fit, each says what would tell it from the others."""
+    has_rivals = sum(finding.severity != "info" for finding in findings) > 1
+    for finding in likeliest_first(findings):
+        yield finding_text(finding, has_rivals)
+
+
+def finding_text(finding: Finding, has_rivals: bool = False) -> Text:
     """The evidence, why it matters, the likely cause, the cure and the page. A note has no reason and no cause."""
     where = "" if finding.step is None else f"step {finding.step}: "
     text = Text.assemble((f"{finding.severity} {finding.rule}", COLOUR[finding.severity]), "  ")
     text.append(where + _line(finding.seen))
     rows = [("why", finding.why), ("cause", finding.cause), ("cure", finding.cure)]
-    for label, words in rows[2:] if finding.severity == "info" else rows:
+    if has_rivals and finding.make_sure:
+        rows.append(("sure", finding.make_sure))
+    for label, words in [row for row in rows if finding.severity != "info" or row[0] == "cure"]:
         text.append(f"\n  {label:<5} ", "bold" if label == "cure" else "dim")
         text.append(_line(words))
     text.append(f"\n  more  {finding.command}  (documentation: {finding.page})", "dim")
@@ -37,11 +52,22 @@ def facts_text(facts: Mapping[str, str]) -> Text:
     return Text("\n").join(Text.assemble((f"{name:<{width}}  ", "dim"), _line(value)) for name, value in facts.items())
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    """``1 error, 2 warnings``, or ``nothing found``."""
+def unseen_text(unseen: Mapping[str, str]) -> Text:
+    """One line ``rule  what it lacks`` for each rule that did not run."""
+    width = max(map(len, unseen), default=0)
+    lines = [Text.assemble((f"  {rule:<{width}}  ", "dim"), _line(lacks)) for rule, lacks in unseen.items()]
+    return Text("\n").join([Text("not looked at, because the log lacks the numbers:", "dim"), *lines])
+
+
+def verdict(findings: Sequence[Finding], unseen: Mapping[str, str] | None = None) -> str:
+    """``1 error, 2 warnings``, or ``nothing found``, with the number of the rules that did not run."""
     counts = {s: sum(f.severity == s for f in findings) for s in reversed(SEVERITIES)}
     words = [f"{n} {NAMES[s]}{'' if n == 1 else 's'}" for s, n in counts.items() if n]
-    return ", ".join(words) or "nothing found"
+    found = ", ".join(words) or "nothing found"
+    count = len(unseen or ())
+    if not count:
+        return found
+    return f"{found}; {count} {'rule' if count == 1 else 'rules'} did not run, because the log lacks their numbers"
 
 
 def _line(text: str) -> str:

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from concordant.config.names import METHODS
 from concordant.config.yaml_io import load_yaml
 from concordant.core.errors import UserError
 from concordant.data.folders import is_prepared
-from concordant.doctor.files import diagnose_data
+from concordant.doctor.files import diagnose_data, diagnose_model
 from concordant.doctor.finding import Diagnosis, Finding
+from concordant.doctor.foreign import diagnose_foreign
 from concordant.doctor.monitor import ranked
 from concordant.doctor.replay import replayed
 from concordant.runs import status
-from concordant.runs.names import EVENTS, METRICS, PIPELINE, REPORT_JSON, STAGE_RECORD, STATUS
+from concordant.runs.foreign.formats import recognise
+from concordant.runs.names import CONFIG, EVENTS, METRICS, PIPELINE, REPORT_JSON, STAGE_RECORD, STATUS
 from concordant.runs.read import complaints, findings_of
 
 
@@ -29,6 +32,37 @@ def is_pipeline(folder: Path) -> bool:
 def is_result(folder: Path) -> bool:
     """Whether a verb wrote the folder that trains nothing: best-of-n with its status, or evaluate with its report."""
     return (folder / STATUS).is_file() or (folder / REPORT_JSON).is_file()
+
+
+def of_other_trainer(path: Path) -> Diagnosis | None:
+    """The diagnosis of the log of another trainer at ``path``, a file or a folder; None if there is none.
+
+    A metrics.jsonl is a run of ours if a config.yaml with a verb stands beside it; without one, its names decide. A
+    folder that also holds a whole model, such as a checkpoint of TRL, is looked at as both.
+    """
+    folder = path.parent if path.is_file() else path
+    if is_pipeline(folder) or is_result(folder) or _has_verb(folder) or not path.exists():
+        return None
+    found = recognise(path)
+    if found is None:
+        return None
+    log = diagnose_foreign(*found)
+    if path.is_dir() and (path / "config.json").is_file():
+        return Diagnosis({"folder": str(path)}, [], {"log": log, "model": diagnose_model(str(path))})
+    return log
+
+
+def folder_of(path: Path) -> Path:
+    """The run's folder, if ``path`` is the metrics.jsonl of a run of ours; else ``path``."""
+    return path.parent if path.name == METRICS and path.is_file() and _has_verb(path.parent) else path
+
+
+def _has_verb(folder: Path) -> bool:
+    """Whether the folder's config.yaml is that of a verb of ours."""
+    try:
+        return (folder / CONFIG).is_file() and load_yaml(str(folder / CONFIG)).get("verb") in METHODS
+    except UserError:
+        return False
 
 
 def diagnose_result(folder: Path) -> Diagnosis:

@@ -18,7 +18,7 @@ from concordant.core.near_path import nearest_path
 from concordant.core.visible import say
 from concordant.doctor.catalogue import explain
 from concordant.doctor.finding import Diagnosis
-from concordant.doctor.render import by_gravity, facts_text, finding_text, verdict
+from concordant.doctor.render import facts_text, findings_text, likeliest_first, unseen_text, verdict
 from concordant.training.progress import Display
 
 
@@ -42,28 +42,33 @@ def diagnose(config: DiagnoseConfig) -> None:
 
 def _as_text(diagnosis: Diagnosis) -> Iterator[str | Text]:
     yield facts_text(diagnosis.facts)
-    yield from map(finding_text, by_gravity(diagnosis.findings))
+    yield from findings_text(diagnosis.findings)
     for name, stage in diagnosis.stages.items():
         yield Text.assemble(("\n" + name, "bold"))
         yield from _as_text(stage)
     if diagnosis.stages:
         yield f"\nall stages: {verdict(diagnosis.all_findings)}"
     else:
-        yield verdict(diagnosis.findings)
+        if diagnosis.unseen:
+            yield unseen_text(diagnosis.unseen)
+        yield verdict(diagnosis.findings, diagnosis.unseen)
 
 
 def _as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     found: dict[str, Any] = {
         "facts": dict(diagnosis.facts),
-        "findings": [finding.as_event() for finding in by_gravity(diagnosis.findings)],
+        "findings": [finding.as_event() for finding in likeliest_first(diagnosis.findings)],
     }
+    if diagnosis.unseen:
+        found["unseen"] = dict(diagnosis.unseen)
     if diagnosis.stages:
         found["stages"] = {name: _as_json(stage) for name, stage in diagnosis.stages.items()}
     return found
 
 
 def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
-    """The diagnosis of ``target``: a run, a pipeline's folder, data, a model or, if empty, this machine.
+    """The diagnosis of ``target``: a run, a pipeline's folder, a log of another trainer, data, a model or, if empty,
+    this machine.
 
     Data are read with the tokenizer of ``model``, if one is named.
     """
@@ -75,9 +80,11 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
         diagnose_pipeline,
         diagnose_result,
         diagnose_run,
+        folder_of,
         is_pipeline,
         is_result,
         is_run,
+        of_other_trainer,
     )
     from concordant.models.locate import is_adapter
 
@@ -86,13 +93,16 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
         return diagnose_machine()
     if target.startswith("package:"):
         return diagnose_model(target)
-    path = Path(target).expanduser()
+    path = folder_of(Path(target).expanduser())
+    if log := of_other_trainer(path):
+        return log
     if target.startswith("builtin:") or path.is_file() or (path.is_dir() and is_prepared(path)):
         return diagnose_data(target, model)
     if not path.is_dir():
         raise UserError(
             f'no such file or folder: "{target}".{nearest_path(path)} '
-            "Expected a run folder, a data file or folder, a model folder, or nothing for this machine"
+            "Expected a run folder, a data file or folder, a model folder, a log of another trainer, or nothing for "
+            "this machine"
         )
     if is_pipeline(path):
         return diagnose_pipeline(path)

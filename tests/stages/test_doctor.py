@@ -1,7 +1,5 @@
 """A stage's run has its doctor: a sick run of real training says so in its folder, a healthy one does not."""
 
-import json
-
 import pytest
 import torch
 
@@ -14,6 +12,7 @@ from concordant.core.errors import RunStopped
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.doctor.replay import diagnose
+from concordant.runs.read import findings_of
 from tests.stages.small import plain, train
 
 
@@ -48,11 +47,13 @@ def ends_are_masked(monkeypatch):
 def test_a_run_that_masks_ends_is_found_and_stopped_where_asked(tmp_path, small_toytalk, ends_are_masked):
     with pytest.raises(RunStopped, match="end_token_masked"):
         concordant.sft(config(tmp_path / "run", stop_on="error"))
-    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    events = findings_of(tmp_path / "run")
     assert ("end_token_masked", 3) in [(event["rule"], event["step"]) for event in events]
-    assert [f.rule for f in diagnose(tmp_path / "run")] == [event["rule"] for event in events]
+    assert {f.rule for f in diagnose(tmp_path / "run")} == {event["rule"] for event in events}
 
 
 def test_a_healthy_run_is_left_in_peace(tmp_path, small_toytalk):
+    """Four steps are few, and that is all there is to say."""
     concordant.sft(config(tmp_path / "run"))
-    assert diagnose(tmp_path / "run") == [] and not (tmp_path / "run" / "events.jsonl").exists()
+    said = [event["rule"] for event in findings_of(tmp_path / "run")]
+    assert [f.rule for f in diagnose(tmp_path / "run")] == ["too_few_steps"] == said
