@@ -1,6 +1,6 @@
 """Proximal policy optimisation (PPO): the policy learns from a reward, with a penalty for its KL from the reference.
 
-PPO is from Schulman et al. 2017, 1707.06347. Ziegler et al. 2019, 1909.08593 and Ouyang et al. 2022, 2203.02155 use it
+PPO is from Schulman et al. 2017, 1707.06347. Ziegler et al. 2019, 1909.08593 and Ouyang et al. 2022, 2203.02155 use PPO
 for language models. One step samples answers, scores them, computes the advantage of every token, and takes a few
 clipped gradient steps. RLOO and GRPO are the same step with another advantage and no critic.
 """
@@ -240,7 +240,7 @@ class PPO:
     # -- metrics and samples --------------------------------------------------------------------
 
     def describe(self, e: Experience) -> dict[str, float]:
-        """Metrics of the step's answers. The KL is in nats for each response."""
+        """Metrics of the step's answers. ``objective/kl`` is the mean over responses, in nats for each response."""
         rollouts = e.rollouts
         kl_B = rollouts.by_branch(kl.k1(e.old_logprob_N, e.reference_N))
         metrics = {
@@ -287,7 +287,7 @@ class PPO:
         if self.probe is None:
             return {}
         metrics = self.probe(step)
-        # β · KL is in normalised reward units. Times the standard deviation of the rewards, it is in raw reward units.
+        # β · KL is in normalised reward units. The product with the rewards' standard deviation is in raw reward units.
         penalty = self.controller.kl_coef * metrics["kl"] * (self.reward_stats.std if self.reward_stats.count else 1)
         metrics["objective"] = metrics["reward"] - penalty  # raw reward units; PPO's aim on held-out prompts
         return {f"eval/{name}": value for name, value in metrics.items()}
@@ -328,7 +328,7 @@ class PPO:
         return {"trees": [asdict(tree) for tree in e.rollouts.trees], "responses": responses, **numbers}
 
     def numbers(self) -> dict[str, Any]:
-        """The state that is not in a role: the KL coefficient and the statistics of the rewards."""
+        """The state that no role stores: the KL coefficient and the statistics of the rewards."""
         return {"kl_coef": self.controller.kl_coef, "reward_stats": self.reward_stats.state_dict()}
 
     def load_numbers(self, numbers: Mapping[str, Any]) -> None:
@@ -363,11 +363,13 @@ class _Clock:
 
 
 def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean (for "/max" the greatest value) of each metric over a step's rounds, and ``doctor/ratio/start``.
+    """The mean of each metric over a step's rounds, and ``doctor/ratio/start``.
+
+    If the name of a metric ends in "/max", its greatest value is taken instead of the mean.
 
     ``ratio/shift`` is the mean absolute difference between the policy's log-probs and the old log-probs. In the first
-    round the policy's weights have not changed since the old log-probs were computed. So if this first shift is not 0,
-    the cause is rounding. Only the first shift is kept, as ``doctor/ratio/start``.
+    round the policy's weights have not changed since the old log-probs were computed. So this first shift is 0 except
+    for rounding, unless a layer is random, such as dropout. Only the first shift is kept, as ``doctor/ratio/start``.
     """
     shifts = [row.pop("ratio/shift", None) for row in rounds]
     return mean(rounds) | ({} if shifts[0] is None else {"doctor/ratio/start": shifts[0]})

@@ -25,7 +25,7 @@ from concordant.stages.cards import card_of
 
 @checked
 def dpo(config: DPOConfig) -> Path:
-    """Train a policy on preference pairs; returns the run folder."""
+    """Train a policy on preference pairs, and return the run folder."""
     with common.opened(config, "dpo") as folder:
         loaded = common.read(config, folder, Pair, "pairs")
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)

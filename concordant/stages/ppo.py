@@ -23,7 +23,7 @@ from concordant.stages.rewarding import Rewards, handling_of
 
 @checked
 def ppo(config: PPOConfig) -> Path:
-    """Train a policy with PPO, RLOO or GRPO; returns the run folder."""
+    """Train a policy with PPO, RLOO or GRPO, and return the run folder."""
     config = resolved(config)
     with common.opened(config, "ppo") as folder:
         loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_columns(config.reward))
