@@ -78,7 +78,7 @@ class KLConfig:
 class PPOConfig(RunConfig):
     reward: list[str] = field(
         default_factory=list
-    )  # PATH | module:function | rule:NAME, each with an optional "=weight"
+    )  # PATH | module:function | rule:NAME, with an optional "=weight"; function(prompt, response, …) gives a number
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
     reward_normalize: RewardNormalize = "start"  # none | start (once, from the first policy's samples) | running
@@ -115,7 +115,9 @@ class BestOfNConfig:
     resume: Resume = ""  # "auto": continue after the answered prompts; "force": also with changed settings or data
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    reward: list[str] = field(default_factory=list)  # PATH | module:function | rule:NAME, with an optional "=weight"
+    reward: list[str] = field(
+        default_factory=list
+    )  # PATH | module:function | rule:NAME, with an optional "=weight"; function(prompt, response, …) gives a number
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(n=4))
@@ -130,7 +132,7 @@ class EvaluateConfig:
     output: str = ""  # folder of the report
     seed: int = 0  # seed of all random numbers
     data: DataConfig = field(default_factory=DataConfig)
-    reward: list[str] = field(default_factory=list)  # the proxy, the reward that was trained on
+    reward: list[str] = field(default_factory=list)  # the proxy, such as the reward that ppo learnt from; as in ppo
     judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit

@@ -18,6 +18,7 @@ from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.rollouts import Rollouts
 from concordant.algorithms.supervised import Supervised
 from concordant.config.sampling import RESHAPING
+from concordant.core.counted import counted
 from concordant.core.errors import RunFailed
 from concordant.core.masked import sum_by_branch
 from concordant.core.objective import Objective, Outputs
@@ -143,7 +144,8 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
             Finding(
                 "gradient_frozen",
                 "error",
-                f"a gradient reaches {len(strange)} tensors of the {what} that no optimizer moves: {_some(strange)}",
+                f"a gradient reaches {counted(len(strange), 'tensor')} of the {what} that no optimizer moves: "
+                f"{_some(strange)}",
                 "Their gradient is never used or cleared, costs memory and falsifies clipping; what is frozen may be "
                 "the reference.",
                 "requires_grad was set after the learner was made",
@@ -157,7 +159,8 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
             Finding(
                 "not_finite",
                 "error",
-                f"the first gradient of the {what} is not finite in {len(not_finite)} tensors: {_some(not_finite)}",
+                f"the first gradient of the {what} is not finite in {counted(len(not_finite), 'tensor')}: "
+                f"{_some(not_finite)}",
                 "Nothing is learnt from such a step; five in a row end the run.",
                 "overflow in low precision, or a model folder with NaN in it",
                 "Set --model.precision fp32; if that changes nothing, fetch the model again",
@@ -297,7 +300,7 @@ def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) 
             "sampler_differs",
             "warning" if is_known else "error",
             f"sampler and learner differ by {mean:.2g} nats a token on average, {most:.2g} at most, "
-            f"over {len(difference_N)} tokens",
+            f"over {counted(len(difference_N), 'token')}",
             "Ratios, KL and advantages are those of answers that this policy did not give.",
             "top-p, top-k, min-p, a repetition penalty or min_new_tokens changes the sampler's distribution, its "
             "temperature is not the learner's, or its weights are stale",

@@ -48,7 +48,7 @@ def templated_text(encoder: ChatEncoder, records: Sequence[Record]) -> Finding |
         "The chat template writes these tokens a second time, so the model learns a dialogue inside a question.",
         "the text has been through a chat template before",
         "Give the rows as messages, with role and content, and without the template's tokens: the columns messages, or "
-        "prompt, chosen and rejected as lists of messages (docs/data.md)",
+        "prompt, chosen and rejected as lists of messages",
         numbers={"share": share},
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
+from concordant.core.counted import counted
 from concordant.doctor.finding import SEVERITIES, Finding, Severity
 from concordant.report.blocks import plain
 
@@ -27,7 +28,7 @@ def finding_text(finding: Finding) -> Text:
     for label, words in rows[2:] if finding.severity == "info" else rows:
         text.append(f"\n  {label:<5} ", "bold" if label == "cure" else "dim")
         text.append(_line(words))
-    text.append(f"\n  more  {finding.command}  (documentation: {finding.page})", "dim")
+    text.append(f"\n  more  {finding.command}", "dim")
     return text
 
 
@@ -40,7 +41,7 @@ def facts_text(facts: Mapping[str, str]) -> Text:
 def verdict(findings: Sequence[Finding]) -> str:
     """``1 error, 2 warnings``, or ``nothing found``."""
     counts = {s: sum(f.severity == s for f in findings) for s in reversed(SEVERITIES)}
-    words = [f"{n} {NAMES[s]}{'' if n == 1 else 's'}" for s, n in counts.items() if n]
+    words = [counted(n, NAMES[s]) for s, n in counts.items() if n]
     return ", ".join(words) or "nothing found"
 
 

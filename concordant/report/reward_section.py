@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concordant.core.counted import counted
 from concordant.core.digits import number, percent, share
 from concordant.evaluation.reward_summary import RewardModelSummary
 from concordant.report.blocks import Block, Bullets, Heading, Picture, Table
@@ -17,7 +18,7 @@ def reward_model_blocks(summary: RewardModelSummary, picture: Picture | None) ->
     ]
     groups = [(reads[g.name], f"{g.pairs:,}", with_interval(g.accuracy)) for g in summary.by_length]
     return [
-        Heading(f"Reward model on {summary.pairs:,} held-out pairs"),
+        Heading(f"Reward model on {counted(summary.pairs, 'held-out pair')}"),
         Bullets(tuple(_facts(summary))),
         *([picture] if picture else []),
         Table(("confidence σ(|Δ|)", "pairs", "mean confidence", "ranked as people did"), tuple(bins)),
