@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from concordant.config.made import Made
+
 
 @dataclass(kw_only=True)
-class SamplingConfig:
+class SamplingConfig(Made):
     n: int = 1  # answers for each prompt
     temperature: float = 1.0  # 0 takes the most likely token
     top_p: float = 1.0  # nucleus sampling; PPO refuses it, because the learner has log-probs of the whole distribution

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
+from concordant.config.made import Made
 from concordant.config.model import ModelConfig
 from concordant.config.names import (
     AdvantageName,
@@ -27,7 +28,7 @@ from concordant.config.train import TrainConfig
 
 
 @dataclass(kw_only=True)
-class RunConfig:
+class RunConfig(Made):
     """The settings that all verbs that train share."""
 
     output: str = ""  # run folder
@@ -65,7 +66,7 @@ class DPOConfig(RunConfig):
 
 
 @dataclass(kw_only=True)
-class KLConfig:
+class KLConfig(Made):
     place: KLPlace = "auto"  # reward: a penalty on every token; loss: a term of the loss; auto: loss for grpo only
     estimator: KLEstimator = "auto"  # auto: k1 in the reward, k2 in the loss; k1 in the loss is refused
     coefficient: float = 0.05  # reward units per nat
@@ -109,7 +110,7 @@ class PPOConfig(RunConfig):
 
 
 @dataclass(kw_only=True)
-class BestOfNConfig:
+class BestOfNConfig(Made):
     output: str = ""  # run folder
     seed: int = 0  # seed of all random numbers
     resume: Resume = ""  # "auto": continue after the answered prompts; "force": also with changed settings or data
@@ -125,7 +126,7 @@ class BestOfNConfig:
 
 
 @dataclass(kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Made):
     policies: list[str] = field(
         default_factory=list
     )  # name=PATH, name=PATH,PATH for several runs (seeds), or name=best_of_n:N:PATH for the best of N samples
@@ -148,14 +149,14 @@ class EvaluateConfig:
 
 
 @dataclass
-class ScoreConfig:
+class ScoreConfig(Made):
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)  # the reward model
     output: str = ""  # JSONL file; empty: the terminal
 
 
 @dataclass(kw_only=True)
-class PrepareConfig:
+class PrepareConfig(Made):
     data: DataConfig = field(default_factory=DataConfig)
     output: str = ""  # folder of the sets and of the data card
     max_samples: int = 0  # number of rows to keep; 0 keeps all rows
@@ -165,7 +166,7 @@ class PrepareConfig:
 
 
 @dataclass(kw_only=True)
-class GenerateConfig:
+class GenerateConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     prompt: str = ""  # one prompt on the command line, instead of data
@@ -175,7 +176,7 @@ class GenerateConfig:
 
 
 @dataclass(kw_only=True)
-class ChatConfig:
+class ChatConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)
     system: str = ""  # system message before the dialogue
     seed: int = 0  # seed of the sampled answers
@@ -183,13 +184,13 @@ class ChatConfig:
 
 
 @dataclass
-class MergeConfig:
+class MergeConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)  # name: the base; adapter: what to merge into the base
     output: str = ""  # model folder
 
 
 @dataclass
-class DiagnoseConfig:
+class DiagnoseConfig(Made):
     target: str = ""  # run folder, pipeline's folder, data file or folder, model folder; empty: this machine
     explain: str = ""  # print the page of this rule and look at nothing; without a value, or with "all": list the rules
     json: bool = False  # findings as JSON on stdout, for scripts
@@ -197,7 +198,7 @@ class DiagnoseConfig:
 
 
 @dataclass(kw_only=True)
-class PushConfig:
+class PushConfig(Made):
     folder: str = ""  # run folder, policy, reward model or adapter
     id: str = ""  # OWNER/NAME on the hub
     base: str = ""  # of an adapter over a local model: the hub id of this model, sent in place of its folder

@@ -176,6 +176,8 @@ def test_contradictions(config_class, changes, message):
         {"advantage": "rloo", "sampling.n": 2},
         {"critic_warmup": 2, "train.max_steps": 0},
         {"minibatches": 8, "train.batch_size": 8},
+        {"train.warmup_steps": 5, "train.max_steps": 5},
+        {"train.warmup_steps": 5, "train.max_steps": 0},
     ],
 )
 def test_neighbours_of_contradictions_are_fine(changes):

@@ -101,4 +101,12 @@ MUTANTS = (
         story="A step that was logged again after a resume is drawn with its old numbers.",
         tests=("report/test_curves.py",),
     ),
+    Mutant(
+        name="a-worse-policy-has-a-plus",
+        file="report/headline.py",
+        old="return against(mine, others, c.seen_from(name), other, verdict.level)",
+        new="return against(mine, others, c.difference, other, verdict.level)",
+        story="The headline says that a worse policy is better by the difference.",
+        tests=("report/test_headline.py",),
+    ),
 )

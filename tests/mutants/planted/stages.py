@@ -123,4 +123,20 @@ MUTANTS = (
         story="An interrupted best-of-n gives other answers than one that ran through.",
         tests=("stages/test_best_of_n_run.py",),
     ),
+    Mutant(
+        name="two-bases-in-the-card-that-is-sent",
+        file="stages/push.py",
+        old='lines = [line for line in front.splitlines() if not re.match(r"base_model\\s*:", line)]',
+        new="lines = front.splitlines()",
+        story="push --base sends a card that names two bases, of which the hub believes one.",
+        tests=("stages/test_push.py",),
+    ),
+    Mutant(
+        name="a-base-of-another-folder",
+        file="stages/push.py",
+        old='named = base or found.adapter.base_name or ""',
+        new='named = found.adapter.base_name or base or ""',
+        story="push --base is refused although it names the hub's id of the adapter's base.",
+        tests=("stages/test_push.py",),
+    ),
 )
