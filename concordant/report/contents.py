@@ -28,7 +28,7 @@ from concordant.report.reward_section import reward_model_blocks
 from concordant.report.run_facts import Source, facts_blocks
 from concordant.report.run_findings import Event, findings_blocks
 from concordant.report.spread import spread_blocks
-from concordant.report.wording import SCORER_NAMES, in_percent, kl, signed, told, with_interval
+from concordant.report.wording import SCORER_NAMES, difference, in_percent, kl, with_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ def survival_line(policy: str, scorer: Scorer, survival: Survival) -> str:
     proxy, other, ratio = survival.proxy.deviations, survival.other.deviations, survival.ratio
     if proxy is None or other is None:
         return f"{policy}: all of the baseline's answers score the same, so gains cannot be compared."
-    moved = [signed(told(mean), mean.value) for mean in (proxy, other)]
+    moved = [difference(mean) for mean in (proxy, other)]
     gains = f"{policy}: the proxy moved by {moved[0]} sd, {SCORER_NAMES[scorer]} by {moved[1]} sd"
     if ratio is None:
         return f"{gains}; the proxy shows no gain beyond noise, so none can be lost."

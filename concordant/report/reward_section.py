@@ -6,7 +6,7 @@ from concordant.core.counted import counted
 from concordant.core.digits import number, percent, share
 from concordant.evaluation.reward_summary import RewardModelSummary
 from concordant.report.blocks import Block, Bullets, Heading, Picture, Table
-from concordant.report.wording import told, with_interval, with_sentence
+from concordant.report.wording import with_interval, with_sentence
 
 
 def reward_model_blocks(summary: RewardModelSummary, picture: Picture | None) -> list[Block]:
@@ -31,7 +31,7 @@ def _facts(summary: RewardModelSummary) -> list[str]:
     if summary.bayes_accuracy is not None:
         ratio = percent(min(summary.accuracy.value / summary.bayes_accuracy.value, 1.0), summary.pairs)
         facts.append(
-            f"Labels are drawn by chance, so no model can be right more often than {told(summary.bayes_accuracy)}"
+            f"Labels are drawn by chance, so no model can be right more often than {with_sentence(summary.bayes_accuracy)}"
             f" of the time (the Bayes accuracy): the reward model reaches {ratio} of it."
         )
     longer = with_sentence(summary.longer_accuracy)

@@ -48,8 +48,8 @@ MUTANTS = (
     Mutant(
         name="survival-of-the-proxys-gain",
         file="report/contents.py",
-        old="moved = [signed(told(mean), mean.value) for mean in (proxy, other)]",
-        new="moved = [signed(told(mean), mean.value) for mean in (proxy, proxy)]",
+        old="moved = [difference(mean) for mean in (proxy, other)]",
+        new="moved = [difference(mean) for mean in (proxy, proxy)]",
         story="Every sentence about over-optimisation says that both scorers moved alike.",
         tests=("report/test_columns.py",),
     ),
