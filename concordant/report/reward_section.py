@@ -31,8 +31,9 @@ def _facts(summary: RewardModelSummary) -> list[str]:
     if summary.bayes_accuracy is not None:
         ratio = percent(min(summary.accuracy.value / summary.bayes_accuracy.value, 1.0), summary.pairs)
         facts.append(
-            f"Labels are drawn by chance, so no model can be right more often than {with_sentence(summary.bayes_accuracy)}"
-            f" of the time (the Bayes accuracy): the reward model reaches {ratio} of it."
+            "Labels are drawn by chance, so no model can be right more often than"
+            f" {with_sentence(summary.bayes_accuracy)} of the time (the Bayes accuracy): the reward model reaches {ratio}"
+            " of it."
         )
     longer = with_sentence(summary.longer_accuracy)
     facts.append(f"Always preferring the longer answer would be right {longer} of the time.")
