@@ -32,8 +32,8 @@ def _facts(summary: RewardModelSummary) -> list[str]:
         ratio = percent(min(summary.accuracy.value / summary.bayes_accuracy.value, 1.0), summary.pairs)
         facts.append(
             "Labels are drawn by chance, so no model can be right more often than"
-            f" {with_sentence(summary.bayes_accuracy)} of the time (the Bayes accuracy): the reward model reaches {ratio}"
-            " of it."
+            f" {with_sentence(summary.bayes_accuracy)} of the time (the Bayes accuracy): the reward model reaches"
+            f" {ratio} of it."
         )
     longer = with_sentence(summary.longer_accuracy)
     facts.append(f"Always preferring the longer answer would be right {longer} of the time.")
