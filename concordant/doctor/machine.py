@@ -107,7 +107,7 @@ def too_many_threads(threads: int, usable: float) -> Finding | None:
     return Finding(
         "too_many_threads",
         "warning",
-        f"PyTorch uses {counted(threads, 'thread')} on {counted(usable, 'core')}",
+        f"PyTorch uses {counted(threads, 'thread')} on {usable:g} cores",
         "Threads that wait for one another's core make every step several times slower.",
         "a container or a batch system grants fewer cores than the machine has",
         f"Set --train.threads {max(1, int(usable))}, or OMP_NUM_THREADS={max(1, int(usable))}",
