@@ -189,7 +189,7 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
         )
     if train.batch_size > start.examples:
         message(
-            f"{start.method}: a batch of {train.batch_size} holds each of {counted(start.examples, 'example')} "
+            f"{start.method}: a batch of {train.batch_size} holds each of the {counted(start.examples, 'example')} "
             f"{train.batch_size / start.examples:.1f} times; lower train.batch_size"
         )
     if steps < needed / 3:

@@ -120,7 +120,7 @@ def test_a_test_path_is_the_test(tmp_path: Path) -> None:
     )
     loaded = load_records(config, Pair, 0)
     assert (questions(loaded.train), questions(loaded.test)) == ({"q", "r"}, {"q", "s"})
-    assert loaded.notes == ["1 prompts are in train and in test"]
+    assert loaded.notes == ["1 prompt is in train and in test"]
 
 
 def test_an_empty_test_path_is_named(tmp_path: Path) -> None:
