@@ -18,6 +18,7 @@ _INTRO = """# Config keys
 Made from the source by `python -m concordant.reference > docs/config.md`; a test checks this. Every key can be given in
 a YAML file (`train: {max_steps: 10}`) and on the command line (`--train.max_steps=10`); [cli.md](cli.md) has the rules.
 [Presets](presets.md) set some of them for known models.
+A list is `[a, b]` in a file, and `--reward a b` or `--reward='[a,b]'` on the command line.
 Ranges are written `[0, 1)`: square brackets include the end, round ones do not. A value out of its range, an unknown
 key or two settings that contradict each other end the command with exit code 2 before anything is read or written.
 """

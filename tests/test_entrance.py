@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ import concordant
 from concordant import ModelConfig, SamplingConfig, TrainConfig, UserError
 from concordant.cli import main
 from concordant.config.fields import build, flatten
+from concordant.config.made import Made
 from concordant.config.yaml_io import dump_yaml
 from concordant.verbs import VERBS
 
@@ -126,18 +128,62 @@ def test_another_verbs_config_is_refused(verb):
     [
         ({"data": "d.jsonl"}, 'data: expected a DataConfig; given "d.jsonl"'),
         ({"train": {"max_steps": 3}}, "train: expected a TrainConfig; given {'max_steps': 3}"),
-        ({"model": ModelConfig("m", lora=None)}, "model.lora: expected a LoraConfig; given None"),
         ({"train": TrainConfig(), "doctor": True}, "doctor: expected a DoctorConfig; given True"),
     ],
 )
 def test_a_section_of_another_class_is_refused(section, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        concordant.sft(concordant.SFTConfig(output="o", **section))
+    with pytest.raises(UserError, match=f"^SFTConfig.{re.escape(message)}$"):
+        concordant.SFTConfig(output="o", **section)
+    config = concordant.SFTConfig(output="o")
+    for name, value in section.items():
+        setattr(config, name, value)
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        concordant.sft(config)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: concordant.DPOConfig(loss="ipoo"),
+            'DPOConfig.loss: expected one of .*; given "ipoo". Did you mean "ipo"',
+        ),
+        (
+            lambda: TrainConfig(learning_rate=-1.0),
+            r"TrainConfig.learning_rate: expected a number in \[0, ∞\); given -1.0",
+        ),
+        (lambda: TrainConfig(max_steps=2.5), "TrainConfig.max_steps: expected a whole number, .*; given 2.5"),
+        (lambda: ModelConfig("m", lora=None), "ModelConfig.lora: expected a LoraConfig; given None"),
+        (lambda: SamplingConfig(stop_strings=[""]), "SamplingConfig.stop_strings: expected texts that are not empty"),
+        (lambda: dataclasses.replace(TrainConfig(), beta1=1.0), r"TrainConfig.beta1: expected a number in \[0, 1\)"),
+    ],
+)
+def test_a_wrong_value_is_refused_on_the_line_that_makes_the_config(make, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        make()
+
+
+def test_a_config_may_be_made_in_several_steps():
+    """Missing keys and contradictions are found when a verb gets the config."""
+    config = concordant.PPOConfig(advantage="grpo")
+    with pytest.raises(UserError, match="sampling.n"):
+        concordant.ppo(config)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_config_and_section_checks_itself(verb):
+    def classes(config):
+        inner = (getattr(config, field.name) for field in dataclasses.fields(config))
+        return {type(config)}.union(*(classes(value) for value in inner if dataclasses.is_dataclass(value)))
+
+    assert all(issubclass(found, Made) for found in classes(VERBS[verb].config_class()()))
 
 
 def test_load_policy_says_it_too():
+    model = ModelConfig("m")
+    model.precision = "fp8"
     with pytest.raises(UserError, match='^model.precision: expected one of auto, fp32, bf16; given "fp8"$'):
-        concordant.load_policy(ModelConfig("m", precision="fp8"))
+        concordant.load_policy(model)
     with pytest.raises(UserError, match="^no model given: pass --model.name"):
         concordant.load_policy("")
 

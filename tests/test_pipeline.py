@@ -379,6 +379,8 @@ def test_a_stage_needs_the_model_of_what_it_names_as_a_model_whatever_else_it_na
 
 
 def test_the_demo_file_is_a_valid_pipeline(capsys):
+    assert main(["demo", "--print_config", "--stages.sft.train.batch_size=-4"]) == 2
+    assert "stage sft: train.batch_size: expected a number" in capsys.readouterr().err
     assert main(["demo", "--print_config", "--seed", "4"]) == 0
     stages = parse_yaml(capsys.readouterr().out, "demo")["stages"]
     assert all(stage["seed"] == 4 for stage in stages.values())

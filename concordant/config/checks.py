@@ -15,7 +15,7 @@ from concordant.config import stages as s
 from concordant.config.contradictions import CONTRADICTIONS
 from concordant.config.fields import Field, flatten, schema
 from concordant.config.no_effect import idle
-from concordant.config.ranges import VALUES, Matches, Range, Rule
+from concordant.config.ranges import VALUES, Matches, Names, Range, Rule
 from concordant.core.errors import UserError, nearest
 
 Config = TypeVar("Config")
@@ -70,7 +70,19 @@ def validate(config: Any, prefix: str = "") -> None:
 
     A problem is a value of a wrong type or out of range, a missing key, a contradiction, or a key without effect.
     """
-    problems = _wrong_sections(config) or _wrong_values(config) or _wrong_together(config)
+    _refuse(_wrong_sections(config) or _wrong_values(config) or _wrong_together(config), prefix)
+
+
+def validate_values(config: Any, prefix: str = "") -> None:
+    """Raise a ``UserError`` that lists every value of a wrong type or out of range.
+
+    Values are not compared with each other, and a missing key is no problem. So this also checks a config that is made
+    in several steps.
+    """
+    _refuse(_wrong_sections(config) or _wrong_values(config), prefix)
+
+
+def _refuse(problems: list[str], prefix: str) -> None:
     if problems:
         raise UserError("\n  ".join(f"{prefix}{problem}" for problem in problems))
 
@@ -97,7 +109,7 @@ def _wrong_values(config: Any) -> list[str]:
         if not _has_type(known.kind, value):
             problems.append(type_problem(known, value))
         elif problem := value_problem(known, value):
-            problems.append(f"{known.key}: {problem}; given {shown(value)}")
+            problems.append(f"{known.key}: {problem}")
     return problems
 
 
@@ -134,13 +146,15 @@ def type_problem(known: Field, value: Any) -> str:
 
 
 def value_problem(known: Field, value: Any) -> str | None:
-    """The problem of a value that has the right type; None if there is no problem."""
+    """The problem of a value that has the right type, with the value; None if there is no problem."""
     names = typing.get_args(known.kind) if known.is_choice else ()
     if names and value not in names:
         guess = nearest(value, names)
-        return f"expected one of {', '.join(name for name in names if name)}{'.' if guess else ''}{guess}"
+        allowed = ", ".join(name for name in names if name)
+        return f"expected one of {allowed}; given {shown(value)}{'.' if guess else ''}{guess}"
     rule = _rule(known)
-    return rule.problem(value) if rule else None
+    problem = rule.problem(value) if rule else None
+    return problem if problem is None or isinstance(rule, Names) else f"{problem}; given {shown(value)}"
 
 
 def expected(known: Field) -> str:

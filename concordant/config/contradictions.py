@@ -42,6 +42,11 @@ _TRAINING = (
         "early stopping counts evaluations, and there are none before the end; set train.evaluate_every",
     ),
     Contradiction(
+        ("train.warmup_steps", "train.max_steps"),
+        lambda v: 0 < v["train.max_steps"] < v["train.warmup_steps"],
+        "the run would never reach its learning rate; give fewer warm-up steps, or more steps",
+    ),
+    Contradiction(
         ("data.path", "data.test_path"),
         lambda v: bool(v["data.path"]) and v["data.path"] == v["data.test_path"],
         "the held-out data would be the training data; leave data.test_path empty to split the data by prompt",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 
+from concordant.config.made import Made
 from concordant.config.names import DataFormat, RankedPairs, TooLong
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Made):
     path: str = ""  # file, folder, folder made by `concordant prepare`, hub id, builtin:toytalk[/human|/biased|/demo]
     _: KW_ONLY
     format: DataFormat = "auto"  # the meaning of the columns, see docs/data.md; auto looks at the first rows
@@ -27,3 +28,9 @@ class DataConfig:
         default_factory=list
     )  # for the chat template: enable_thinking=false, date=2026-11-28
     merge_turns: bool = False  # join neighbouring messages of one role, which many chat templates refuse
+
+    def whole(self) -> DataConfig:
+        """The same data with nothing held out, for verbs that read every record."""
+        found = replace(self)
+        found.test_fraction = 0.0  # no value that a user may give
+        return found

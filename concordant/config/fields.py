@@ -96,14 +96,17 @@ def _collect(config_class: type, defaults: Mapping[str, Any], prefix: str, into:
 
 
 def build(config_class: type, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """An instance of ``config_class`` from dotted keys. Every key of the schema must be given."""
+    """An instance of ``config_class`` from dotted keys. Every key of the schema must be given.
+
+    The values are not checked here, so that ``checks.validate`` can name every wrong one with its whole key.
+    """
     hints = typing.get_type_hints(config_class)
-    arguments = {}
+    made: Any = object.__new__(config_class)
     for field in dataclasses.fields(config_class):
         key, kind = prefix + field.name, hints[field.name]
         nested = dataclasses.is_dataclass(kind)
-        arguments[field.name] = build(typing.cast(type, kind), values, key + ".") if nested else values[key]
-    return config_class(**arguments)
+        setattr(made, field.name, build(typing.cast(type, kind), values, key + ".") if nested else values[key])
+    return made
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

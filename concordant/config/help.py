@@ -17,6 +17,7 @@ from concordant.config.stages import RunConfig
 
 NARROW, WIDE = 60, 110  # columns; a page is as wide as the terminal within these bounds
 NEEDED = "needed"
+LIST = "a list: A B or '[A,B]'"
 FEW = 8  # names of a choice; more are listed by ``--help all`` alone
 
 
@@ -74,7 +75,7 @@ def sentence(known: Field, is_needed: bool, brief: bool) -> str:
 
     A ``brief`` sentence leaves out ranges of numbers, and the names of a choice of many.
     """
-    kind = {bool: "true or false", list[str]: "a list"}.get(known.kind, "")
+    kind = {bool: "true or false", list[str]: LIST}.get(known.kind, "")
     default = default_text(known.default)
     leave_out = brief and not (known.is_choice and len(typing.get_args(known.kind)) <= FEW)
     meaning = known.comment if leave_out else describe(known)

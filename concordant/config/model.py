@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 
+from concordant.config.made import Made
 from concordant.config.names import Kernels, Precision
 
 
 @dataclass(kw_only=True)
-class LoraConfig:
+class LoraConfig(Made):
     rank: int = 0  # 0 trains all weights
     alpha: float = 32.0  # the adapter's update is multiplied by alpha / rank
     dropout: float = 0.0  # share of the adapter's inputs that are set to 0 in each training step
@@ -17,7 +18,7 @@ class LoraConfig:
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(Made):
     name: str = ""  # builtin:tiny | builtin:small | PATH | hub ID | package:NAME/FOLDER
     _: KW_ONLY
     adapter: str = ""  # PEFT adapter folder to start from

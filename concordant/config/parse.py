@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from concordant.config.checks import shown, type_problem, validate
+from concordant.config.checks import shown, type_problem, validate, validate_values
 from concordant.config.fields import BARE, BARE_WORDS, MAIN_KEY, Schema, build, flatten, nest, schema
 from concordant.config.names import METHODS
 from concordant.config.no_effect import without_idle
@@ -41,7 +41,7 @@ class Options:
 def parse_command(verb: str, config_class: type[Config], arguments: Sequence[str]) -> tuple[Config, Options]:
     """The config of ``concordant VERB ARGUMENTS``: defaults, preset, files in order, options; the later one wins.
 
-    With --print_config it is not validated.
+    With --print_config only single values are checked: keys may be missing, and may contradict each other.
     """
     options = read_options(config_class, arguments, f"concordant {verb}")
     layers = []
@@ -52,8 +52,8 @@ def parse_command(verb: str, config_class: type[Config], arguments: Sequence[str
             raise UserError(f"{path} is a config of {of} and not of {verb}; use `concordant run {path}`")
         layers.append(flat_keys(config_class, mapping, path))
     config = over_preset(config_class, verb, options.preset, [*layers, options.values])
-    if not options.print_config:
-        validate(config)
+    check = validate_values if options.print_config else validate
+    check(config)
     return config, options
 
 

@@ -14,6 +14,8 @@ Later sections replace keys of earlier ones.
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def preset_sections(name: str, method: str) -> list[tuple[str, dict[str, Any]]]:
     Later mappings replace keys of earlier ones. Raises UserError if there is no such preset.
     """
     if name not in preset_names():
-        raise unknown_name("preset", name, preset_names())
+        raise _unknown(name)
     model, _, machine = name.partition("/")
     found = []
     for path in (FOLDER / f"{EVERY_MODEL}.yaml", FOLDER / f"{model}.yaml"):
@@ -54,6 +56,31 @@ def preset_sections(name: str, method: str) -> list[tuple[str, dict[str, Any]]]:
             if _is_for(title, method, machine):
                 found.append((where, settings))
     return found
+
+
+def _unknown(name: str) -> UserError:
+    """The error for a name that is no preset: the preset that is nearest by its meaning, and all of them."""
+    model, _, machine = name.partition("/")
+    near = difflib.get_close_matches(model, models(), n=1)
+    meant, why = _machine_like(machine)
+    guess = f' Did you mean "{near[0]}/{meant}"?{why}' if near and meant else ""
+    return UserError(f'unknown preset "{name}".{guess} Known: {", ".join(preset_names())}')
+
+
+def _machine_like(name: str) -> tuple[str, str]:
+    """The machine of the presets that is nearest to ``name``, and a sentence about it; of GPUs the largest that fits.
+
+    The letters of a size are no guide: 8gb looks like 80gb.
+    """
+    size = re.match(r"(\d+)", name)
+    if size is None:
+        return next(iter(difflib.get_close_matches(name.lower(), MACHINES, n=1)), ""), ""
+    asked, sizes = int(size[1]), sorted(int(machine[:-2]) for machine in MACHINES if machine.endswith("gb"))
+    fitting = [known for known in sizes if known <= asked]
+    if not fitting:
+        return f"{sizes[0]}gb", f" There is none for {asked} GB, and the smallest is for {sizes[0]} GB."
+    why = "" if fitting[-1] == asked else f" There is none for {asked} GB; this one fits."
+    return f"{fitting[-1]}gb", why
 
 
 def _is_for(title: str, method: str, machine: str) -> bool:

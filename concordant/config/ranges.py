@@ -86,14 +86,15 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """A list of known names, each once."""
+    """A list of known names, each once. The problem names the wrong one among the given names."""
 
     known: tuple[str, ...]
 
     def problem(self, value: Any) -> str | None:
         for name in value:
             if name not in self.known:
-                return f'expected some of {", ".join(self.known)}; "{name}" is none of them.{nearest(name, self.known)}'
+                guess = nearest(name, self.known)
+                return f'expected some of {", ".join(self.known)}; given "{name}"{"." if guess else ""}{guess}'
         twice = [name for name in value if value.count(name) > 1]
         return f'"{twice[0]}" is given twice' if twice else None
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from concordant.config.made import Made
+
 
 @dataclass(kw_only=True)
-class SamplingConfig:
+class SamplingConfig(Made):
     n: int = 1  # answers for each prompt
     temperature: float = 1.0  # 0 takes the most likely token
     top_p: float = 1.0  # nucleus sampling; PPO refuses it, because the learner has log-probs of the whole distribution
@@ -15,7 +17,7 @@ class SamplingConfig:
     repetition_penalty: float = 1.0  # above 1: tokens of prompt and answer so far become less likely; 1 is off
     min_new_tokens: int = 0  # no end token is sampled before the answer has so many tokens
     max_new_tokens: int = 128  # the most tokens of a response
-    stop_strings: list[str] = field(default_factory=list)  # an answer ends with the token that completes one of these
+    stop_strings: list[str] = field(default_factory=list)  # each of these texts ends an answer, which is cut before it
     slots: int = 64  # responses that are sampled at once; when one ends, the next takes its slot
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
+from concordant.config.made import Made
 from concordant.config.model import ModelConfig
 from concordant.config.names import (
     AdvantageName,
@@ -27,7 +28,7 @@ from concordant.config.train import TrainConfig
 
 
 @dataclass(kw_only=True)
-class RunConfig:
+class RunConfig(Made):
     """The settings that all verbs that train share."""
 
     output: str = ""  # run folder
@@ -65,7 +66,7 @@ class DPOConfig(RunConfig):
 
 
 @dataclass(kw_only=True)
-class KLConfig:
+class KLConfig(Made):
     place: KLPlace = "auto"  # reward: a penalty on every token; loss: a term of the loss; auto: loss for grpo only
     estimator: KLEstimator = "auto"  # auto: k1 in the reward, k2 in the loss; k1 in the loss is refused
     coefficient: float = 0.05  # reward units per nat
@@ -78,7 +79,7 @@ class KLConfig:
 class PPOConfig(RunConfig):
     reward: list[str] = field(
         default_factory=list
-    )  # PATH | module:function | rule:NAME, each with an optional "=weight"
+    )  # PATH | module:function | rule:NAME, with an optional "=weight"; function(prompt, response, …) gives a number
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
     reward_normalize: RewardNormalize = "start"  # none | start (once, from the first policy's samples) | running
@@ -109,13 +110,15 @@ class PPOConfig(RunConfig):
 
 
 @dataclass(kw_only=True)
-class BestOfNConfig:
+class BestOfNConfig(Made):
     output: str = ""  # run folder
     seed: int = 0  # seed of all random numbers
     resume: Resume = ""  # "auto": continue after the answered prompts; "force": also with changed settings or data
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    reward: list[str] = field(default_factory=list)  # PATH | module:function | rule:NAME, with an optional "=weight"
+    reward: list[str] = field(
+        default_factory=list
+    )  # PATH | module:function | rule:NAME, with an optional "=weight"; function(prompt, response, …) gives a number
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(n=4))
@@ -123,14 +126,14 @@ class BestOfNConfig:
 
 
 @dataclass(kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Made):
     policies: list[str] = field(
         default_factory=list
     )  # name=PATH, name=PATH,PATH for several runs (seeds), or name=best_of_n:N:PATH for the best of N samples
     output: str = ""  # folder of the report
     seed: int = 0  # seed of all random numbers
     data: DataConfig = field(default_factory=DataConfig)
-    reward: list[str] = field(default_factory=list)  # the proxy, the reward that was trained on
+    reward: list[str] = field(default_factory=list)  # the proxy, such as the reward that ppo learnt from; as in ppo
     judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
@@ -146,14 +149,14 @@ class EvaluateConfig:
 
 
 @dataclass
-class ScoreConfig:
+class ScoreConfig(Made):
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)  # the reward model
     output: str = ""  # JSONL file; empty: the terminal
 
 
 @dataclass(kw_only=True)
-class PrepareConfig:
+class PrepareConfig(Made):
     data: DataConfig = field(default_factory=DataConfig)
     output: str = ""  # folder of the sets and of the data card
     max_samples: int = 0  # number of rows to keep; 0 keeps all rows
@@ -163,7 +166,7 @@ class PrepareConfig:
 
 
 @dataclass(kw_only=True)
-class GenerateConfig:
+class GenerateConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     prompt: str = ""  # one prompt on the command line, instead of data
@@ -173,7 +176,7 @@ class GenerateConfig:
 
 
 @dataclass(kw_only=True)
-class ChatConfig:
+class ChatConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)
     system: str = ""  # system message before the dialogue
     seed: int = 0  # seed of the sampled answers
@@ -181,13 +184,13 @@ class ChatConfig:
 
 
 @dataclass
-class MergeConfig:
+class MergeConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)  # name: the base; adapter: what to merge into the base
     output: str = ""  # model folder
 
 
 @dataclass
-class DiagnoseConfig:
+class DiagnoseConfig(Made):
     target: str = ""  # run, pipeline, data, model, or another trainer's log (file or folder); empty: this machine
     explain: str = ""  # print the page of this rule and look at nothing; without a value, or with "all": list the rules
     json: bool = False  # findings as JSON on stdout, for scripts
@@ -195,7 +198,7 @@ class DiagnoseConfig:
 
 
 @dataclass(kw_only=True)
-class PushConfig:
+class PushConfig(Made):
     folder: str = ""  # run folder, policy, reward model or adapter
     id: str = ""  # OWNER/NAME on the hub
     base: str = ""  # of an adapter over a local model: the hub id of this model, sent in place of its folder

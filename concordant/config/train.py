@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from concordant.config.made import Made
 from concordant.config.names import Export, Schedule
 
 
 @dataclass(kw_only=True)
-class TrainConfig:
+class TrainConfig(Made):
     max_steps: int = 0  # optimizer steps, for PPO rollout steps; 0: the number that `epochs` gives
     epochs: float = 0.0  # passes over the training data; 0 follows the data: a small set gets more passes
     batch_size: int = 0  # prompts in each step; 0 follows the data: 32, fewer for a small set

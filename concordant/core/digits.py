@@ -7,7 +7,9 @@ is shown as 0.882, and with an error of 0.03 as 0.88.
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
+Measured = tuple[float, float | None]  # a number and its standard error, as `measured` takes them
 UNKNOWN = "–"
 MOST = 3  # digits after the point, however small the error is
 FEWEST_FOR_A_SHARE = 10  # a share of fewer cases is shown as a count, such as "7 of 9"
@@ -45,6 +47,36 @@ def number(x: float | None, digits: int = 2) -> str:
     return "−" + text if x < 0 and float(text) != 0 else text
 
 
+def subtraction(minuend: Measured, subtrahend: Measured, difference: Measured) -> tuple[str, str, str]:
+    """Two numbers and their difference as texts. The difference of the two shown numbers is the shown difference.
+
+    All three texts have as many digits as the number that supports most. If rounding makes them disagree, as with
+    0.794 - 0.446 = 0.348, shown as 0.79 - 0.45 = 0.35, then all three have more digits. All numbers are finite.
+    """
+    numbers = (minuend, subtrahend, difference)
+    places = max(_places(value, error) for value, error in numbers)
+    for more in range(12):  # rounding disagrees in one case of four, so two more digits suffice almost always
+        first, second, third = (number(value, places + more) for value, _ in numbers)
+        if _exact(first) - _exact(second) == _exact(third):
+            break
+    return first, second, third
+
+
+def _exact(text: str) -> Decimal:
+    return Decimal(text.replace("−", "-"))
+
+
+def _places(x: float, error: float | None) -> int:
+    """Digits after the point of a finite number; negative for places before the point."""
+    places = decimals(error)
+    return places if places is not None else _needed(x, _significant(error))
+
+
+def _significant(error: float | None) -> int:
+    """Significant digits of a number whose error is not known (None), or 0 because all values are equal."""
+    return 1 if error is None else 3
+
+
 def measured(x: float | None, error: float | None) -> str:
     """A number with as many digits as its standard error supports.
 
@@ -57,7 +89,7 @@ def measured(x: float | None, error: float | None) -> str:
     if places is not None:
         text = number(x, places)
         return "0" if places == MOST and float(text.replace("−", "-")) == 0 else text
-    significant = 1 if error is None else 3
+    significant = _significant(error)
     return number(float(f"{x:.{significant}g}"), _needed(x, significant))
 
 

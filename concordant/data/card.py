@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from concordant.core.counted import counted
 from concordant.core.digits import percent
 from concordant.core.visible import visible
 from concordant.data.convert import answers_of, prompt_of, split_key
@@ -110,9 +111,8 @@ class DataCard:
 
     def headline(self) -> str:
         kept = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.items())
-        return (
-            f"{self.source}: {self.rows_read:,} rows read as {', '.join(self.formats)}; kept {kept}; seed {self.seed}"
-        )
+        read = f"{counted(self.rows_read, 'row')} read as {', '.join(self.formats)}"
+        return f"{self.source}: {read}; kept {kept}; seed {self.seed}"
 
     def markdown(self) -> str:
         """The card as a Markdown page, with a heading and a table for each section."""

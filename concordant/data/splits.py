@@ -13,6 +13,7 @@ from typing import Generic, TypeVar, cast
 
 from concordant.config.data import DataConfig
 from concordant.config.names import Responses
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive, python_stream
 from concordant.core.visible import visible
@@ -168,7 +169,7 @@ def load_all(
         train, test = _sample_two(sides[0], sides[1], config.max_samples, seed)
         both = {split_key(record) for record in train} & {split_key(record) for record in test}
         if both:
-            notes.append(f"{len(both):,} prompts are in train and in test")
+            notes.append(f"{counted(len(both), 'prompt is', 'prompts are')} in train and in test")
     else:
         train, test = split_by_prompt(sample(sides[0], config.max_samples, seed), config.test_fraction, seed)
         if not test and config.test_fraction:

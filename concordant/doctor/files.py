@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.core.trees import Layout
 from concordant.data.card import DataCard, make_card
@@ -145,7 +146,7 @@ def _model_facts(model: Policy | RewardModel, encoder: ChatEncoder) -> dict[str,
         "vocabulary": f"{len(tokenizer):,} tokens",
         "ends a response": ", ".join(map(str, tokenizer.convert_ids_to_tokens(list(encoder.end_ids)))),
         "pad": str(tokenizer.pad_token),
-        "chat template": "its own" if tokenizer.chat_template else "none: docs/data.md's default is used",
+        "chat template": "its own" if tokenizer.chat_template else "none: HH-RLHF's Human: and Assistant: are used",
     }
 
 
@@ -171,7 +172,7 @@ def weights_not_finite(folder: Path) -> Finding | None:
     return Finding(
         "not_finite",
         "error",
-        f"{len(broken)} tensors hold NaN or infinity: {', '.join(broken[:3])}",
+        f"NaN or infinity in {counted(len(broken), 'tensor')}: {', '.join(broken[:3])}",
         "the run that made it diverged, or the file was converted in too low a precision",
         "Export an earlier checkpoint, or train again with half the --train.learning_rate",
         numbers={"tensors": len(broken)},
@@ -231,5 +232,5 @@ def flat_layout(model: Policy | RewardModel) -> Finding | None:
         "info",
         "prompt trees are not exact for this architecture, so every answer has a row with its own prompt",
         "positions or masks that are given are not honoured (ALiBi, state-space layers, dynamic RoPE)",
-        "Nothing, or a model that docs/models.md lists as tree",
+        "Nothing, or another model, of which `concordant doctor MODEL` says that its layout is tree",
     )

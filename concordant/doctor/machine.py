@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from packaging.requirements import Requirement
 
+from concordant.core.counted import counted
 from concordant.doctor.finding import Diagnosis, Finding
 from concordant.doctor.preflight_memory import gigabytes
 from concordant.engines.local.precision import cpu_has_bf16
@@ -33,7 +34,7 @@ def diagnose_machine(folder: Path = Path(".")) -> Diagnosis:
     free_memory, free_disk = available_memory(), disk_free(folder)
     facts = {
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "cores": f"{usable:g} usable of {os.cpu_count()}, PyTorch uses {threads} threads",
+        "cores": f"{usable:g} usable of {os.cpu_count()}, PyTorch uses {counted(threads, 'thread')}",
         "memory": f"{gigabytes(free_memory)} available of {gigabytes(total_memory())}",
         "disk": f"{gigabytes(free_disk)} free at {folder.absolute()}",
         "arithmetic": f"fp32 {speed:.0f} GFLOPS, bf16 {half:.0f} GFLOPS ({_units()})",
@@ -106,7 +107,7 @@ def too_many_threads(threads: int, usable: float) -> Finding | None:
     return Finding(
         "too_many_threads",
         "warning",
-        f"PyTorch uses {threads} threads on {usable:g} cores",
+        f"PyTorch uses {counted(threads, 'thread')} on {usable:g} cores",
         "a container or a batch system grants fewer cores than the machine has",
         f"Set --train.threads {max(1, int(usable))}, or OMP_NUM_THREADS={max(1, int(usable))}",
         numbers={"threads": threads, "cores": usable},
@@ -120,7 +121,7 @@ def slow_arithmetic(speed: float, threads: int) -> Finding | None:
     return Finding(
         "slow_arithmetic",
         "warning",
-        f"matrices are multiplied at {speed:.1f} GFLOPS with {threads} threads",
+        f"matrices are multiplied at {speed:.1f} GFLOPS with {counted(threads, 'thread')}",
         "the machine is busy with something else, or PyTorch was built without a fast BLAS",
         "See what else runs; install PyTorch's own wheel, which brings MKL or OpenBLAS",
         numbers={"gflops": speed, "threads": threads},

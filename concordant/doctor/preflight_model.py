@@ -18,6 +18,7 @@ from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.rollouts import Rollouts
 from concordant.algorithms.supervised import Supervised
 from concordant.config.sampling import RESHAPING
+from concordant.core.counted import counted
 from concordant.core.errors import RunFailed
 from concordant.core.masked import sum_by_branch
 from concordant.core.objective import Objective, Outputs
@@ -149,7 +150,8 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
             Finding(
                 "gradient_frozen",
                 "error",
-                f"a gradient reaches {len(strange)} tensors of the {what} that no optimizer moves: {_some(strange)}",
+                f"a gradient reaches {counted(len(strange), 'tensor')} of the {what} that no optimizer moves: "
+                f"{_some(strange)}",
                 "requires_grad was set after the learner was made",
                 "Set requires_grad before the learner is made, or leave those tensors frozen: --model.lora.rank 16 "
                 "freezes all but the adapter",
@@ -161,7 +163,8 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
             Finding(
                 "not_finite",
                 "error",
-                f"the first gradient of the {what} is not finite in {len(not_finite)} tensors: {_some(not_finite)}",
+                f"the first gradient of the {what} is not finite in {counted(len(not_finite), 'tensor')}: "
+                f"{_some(not_finite)}",
                 "overflow in low precision, or a model folder with NaN in it",
                 "Set --model.precision fp32; if that changes nothing, fetch the model again",
                 numbers={"tensors": len(not_finite)},
@@ -322,7 +325,7 @@ def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) 
             "sampler_differs",
             "warning" if is_known else "error",
             f"sampler and learner differ by {mean:.2g} nats a token on average, {most:.2g} at most, "
-            f"over {len(difference_N)} tokens",
+            f"over {counted(len(difference_N), 'token')}",
             "top-p, top-k, min-p, a repetition penalty or min_new_tokens changes the sampler's distribution, its "
             "temperature is not the learner's, or its weights are stale",
             f"Set {' '.join(f'--{key} {off:g}' for key, off in RESHAPING.items())}, one sampling.temperature for both, "

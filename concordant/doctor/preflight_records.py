@@ -54,7 +54,8 @@ def dropped_rows(loaded: Loaded[Any]) -> Finding | None:
         f"{loaded.dropped.total():,} of {loaded.rows_read:,} rows ({percent(share)}) are of no use: "
         f"{reasons(loaded.dropped)}",
         f"the rows are written otherwise than was recognised ({', '.join(loaded.formats)}), or lack answers",
-        "Look at one that was dropped; name the format with --data.format NAME (docs/data.md lists them)",
+        "Look at one that was dropped; name the format with --data.format NAME (`concordant prepare --help all` lists "
+        "the names)",
         numbers={"share": share, "rows": loaded.dropped.total()},
     )
 

@@ -47,7 +47,7 @@ def templated_text(encoder: ChatEncoder, records: Sequence[Record]) -> Finding |
         f"{rows:,} of {len(records):,} rows ({percent(share)}) hold special tokens in their text: {names}",
         "the text has been through a chat template before",
         "Give the rows as messages, with role and content, and without the template's tokens: the columns messages, or "
-        "prompt, chosen and rejected as lists of messages (docs/data.md)",
+        "prompt, chosen and rejected as lists of messages",
         numbers={"share": share},
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from concordant.core.counted import counted
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.tokens import text_of
@@ -27,11 +28,11 @@ def preview(encoder: ChatEncoder, trees: Sequence[PromptTree], names: Sequence[s
     shown and never obeyed.
     """
     count = min(SAMPLES, len(trees))
-    page = Text(f"{count} samples as tokens; in {OPEN}{CLOSE} the response mask, what is learnt or scored\n")
+    page = Text(f"{counted(count, 'sample')} as tokens; in {OPEN}{CLOSE} the response mask, what is learnt or scored\n")
     for number in range(count):
         tree = trees[number * len(trees) // count]
         page.append(f"{number + 1} ", "bold")
-        page.append(f"prompt, {len(tree.prompt_T)} tokens: ")
+        page.append(f"prompt, {counted(len(tree.prompt_T), 'token')}: ")
         page.append_text(_tokens(encoder, tree.prompt_T.tolist(), [False] * len(tree.prompt_T), TRUNK_ENDS))
         for name, branch in zip(names, tree.branches, strict=False):
             page.append(f"\n  {name}, {branch.response_length} of {len(branch.ids_T)} tokens in the mask: ")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.text import Text
 
+from concordant.core.counted import counted
 from concordant.doctor.finding import SEVERITIES, Finding, Severity
 from concordant.doctor.monitor import ranked
 from concordant.report.blocks import plain
@@ -42,7 +43,7 @@ def finding_text(finding: Finding, has_rivals: bool = False) -> Text:
     for label, words in [row for row in rows if finding.severity != "info" or row[0] == "cure"]:
         text.append(f"\n  {label:<5} ", "bold" if label == "cure" else "dim")
         text.append(_line(words))
-    text.append(f"\n  more  {finding.command}  (documentation: {finding.page})", "dim")
+    text.append(f"\n  more  {finding.command}", "dim")
     return text
 
 
@@ -62,12 +63,12 @@ def unseen_text(unseen: Mapping[str, str]) -> Text:
 def verdict(findings: Sequence[Finding], unseen: Mapping[str, str] | None = None) -> str:
     """``1 error, 2 warnings``, or ``nothing found``, with the number of the rules that did not run."""
     counts = {s: sum(f.severity == s for f in findings) for s in reversed(SEVERITIES)}
-    words = [f"{n} {NAMES[s]}{'' if n == 1 else 's'}" for s, n in counts.items() if n]
+    words = [counted(n, NAMES[s]) for s, n in counts.items() if n]
     found = ", ".join(words) or "nothing found"
     count = len(unseen or ())
     if not count:
         return found
-    return f"{found}; {count} {'rule' if count == 1 else 'rules'} did not run, because the log lacks their numbers"
+    return f"{found}; {counted(count, 'rule')} did not run, because the log lacks their numbers"
 
 
 def _line(text: str) -> str:

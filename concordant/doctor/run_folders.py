@@ -8,6 +8,7 @@ from pathlib import Path
 
 from concordant.config.names import METHODS
 from concordant.config.yaml_io import load_yaml
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.data.folders import is_prepared
 from concordant.doctor.files import diagnose_data, diagnose_model
@@ -113,7 +114,7 @@ def _state(folder: Path) -> dict[str, str]:
     if reading is None:
         return {}
     now = reading.status
-    done = f", {now.step} of {now.total} {'stages' if now.verb == 'run' else 'steps'}" if now.total else ""
+    done = f", {now.step} of {counted(now.total, 'stage' if now.verb == 'run' else 'step')}" if now.total else ""
     words = {"died": "its process died without an end", "unknown": f"it ran on {now.host}"}
     why = f": {now.message}" if now.message else ""
     return {"state": words.get(reading.life, now.state) + done + why}

@@ -144,6 +144,7 @@ def _scores(mine: Runs, base: Runs, decided_by: Scorer | None, bootstrap: int, s
         gain=gain,
         kl=None if any(a.kl is None for a in mine) else mean([a.kl for a in mine]),
         kl_bound=None if None in bounds else max(b for b in bounds if b is not None),
+        kl_unknown="; ".join(dict.fromkeys(a.kl_unknown for a in mine if a.kl_unknown)),
         perplexity=_perplexity([a.texts for a in mine], bootstrap, seed),
         distinct_1=_distinct(mine, 1),
         distinct_2=_distinct(mine, 2),

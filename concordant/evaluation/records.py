@@ -45,6 +45,7 @@ class PolicyAnswers:
     judge: Sequence[float] | None = None  # scores by a reward model that no policy was trained on
     kl: Sequence[float] | None = None  # from the reference, nats, one for each answer
     kl_bound: float | None = None  # nats a response; of best-of-n only a bound of the KL is known
+    kl_unknown: str = ""  # why neither the KL nor a bound is known, as a clause
     texts: TextLosses | None = None  # None for best-of-n, which gives no probabilities
 
     def scores(self, scorer: Scorer) -> Sequence[float] | None:
@@ -145,6 +146,7 @@ class PolicyScores:
     repetition: Mean | None  # over prompts whose answers are long enough
     length: Mean
     ends: Mean
+    kl_unknown: str = ""  # why neither the KL nor a bound is known, as a clause
     run: str = ""
     runs: tuple[PolicyScores, ...] = ()  # each of several runs alone; empty for one run
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.models.card import CARD, front_matter
 from concordant.models.locate import PICKLES, is_adapter, read_settings, refuse_ways_out
@@ -105,7 +106,9 @@ def read_headers(folder: Path) -> dict[str, int]:
     for index in folder.glob("*.safetensors.index.json"):
         lost = set(read_index(index)) - set(sizes)
         if lost:
-            raise UserError(f"{index} names {len(lost)} tensors that no file here has: {', '.join(sorted(lost)[:3])}")
+            raise UserError(
+                f"{index} names {counted(len(lost), 'tensor')} that no file here has: {', '.join(sorted(lost)[:3])}"
+            )
     if not sizes:
         raise UserError(f"{folder} holds no *.safetensors")
     return sizes

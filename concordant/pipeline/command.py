@@ -34,7 +34,7 @@ them."""
 
 def pipeline_command(mapping: Mapping[str, Any], source: str, arguments: Sequence[str], output: str = "") -> int:
     """Run the pipeline in ``mapping``. ``output`` is used if neither the file nor the options give an output."""
-    from concordant.pipeline.plan import read_plan
+    from concordant.pipeline.plan import check, read_plan
 
     given = split_options(arguments, "concordant run")
     options = [(name, values) for name, values in given if name not in ("output", "resume", "print_config")]
@@ -43,6 +43,7 @@ def pipeline_command(mapping: Mapping[str, Any], source: str, arguments: Sequenc
             raise UserError(f'--resume: expected "auto"; given "{" ".join(values)}"')
     stages = read_plan(mapping, source, options)
     if ("print_config", []) in given:
+        check(stages, Path(output), only_values=True)
         print(dump_yaml({"stages": {stage.name: stage.mapping() for stage in stages}}), end="")
         return 0
     places = [value for name, values in given if name == "output" for value in values]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from concordant.config.checks import validate
+from concordant.config.checks import validate, validate_values
 from concordant.config.fields import build, flatten, schema
 from concordant.config.names import METHODS
 from concordant.config.no_effect import without_idle
@@ -107,11 +107,11 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
     return _in_order([replace(stage, exports=exports) for stage in stages], source)
 
 
-def check(stages: Sequence[Stage], output: Path) -> None:
+def check(stages: Sequence[Stage], output: Path, only_values: bool = False) -> None:
     """Check the values, ranges and contradictions of all stages before the first one runs."""
     for stage in stages:
         try:
-            validate(stage.config(output))
+            (validate_values if only_values else validate)(stage.config(output))
         except UserError as problem:
             raise UserError(f"stage {stage.name}: {problem}") from None
 

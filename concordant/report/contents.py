@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from concordant.core.counted import counted
 from concordant.core.digits import measured, number, share
 from concordant.core.seeding import python_stream
 from concordant.evaluation.records import SCORERS, Evaluation, PolicyScores, Scorer, Survival
@@ -27,7 +28,7 @@ from concordant.report.reward_section import reward_model_blocks
 from concordant.report.run_facts import Source, facts_blocks
 from concordant.report.run_findings import Event, findings_blocks
 from concordant.report.spread import spread_blocks
-from concordant.report.wording import SCORER_NAMES, in_percent, kl, signed, told, with_interval
+from concordant.report.wording import SCORER_NAMES, difference, in_percent, kl, with_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +94,10 @@ def _table(evaluation: Evaluation) -> list[Block]:
     comparisons = comparisons_table(evaluation)
     shown: list[Block] = [Heading("Which differences are shown"), comparisons] if comparisons else []
     return [
-        Heading(f"Policies on the same {evaluation.prompts} held-out prompts"),
+        Heading(f"Policies on the same {counted(evaluation.prompts, 'held-out prompt')}"),
         Table(("policy", *(c.name for c in columns)), tuple(rows)),
         Paragraph(_BRACKETS + _texts(evaluation)),
+        *map(Paragraph, unknown_kls(evaluation)),
         Definitions(tuple(meanings)),
         *shown,
     ]
@@ -112,12 +114,19 @@ def _texts(evaluation: Evaluation) -> str:
     return f" Perplexity is over {' or '.join(f'{count:,}' for count in counts)} texts." if counts else ""
 
 
+def unknown_kls(evaluation: Evaluation) -> list[str]:
+    """A sentence for each policy whose KL is not known."""
+    return [
+        f"The KL of {name} is not known: {s.kl_unknown}." for name, s in evaluation.policies.items() if s.kl_unknown
+    ]
+
+
 def survival_line(policy: str, scorer: Scorer, survival: Survival) -> str:
     """A sentence about how much of a policy's gain by the proxy another scorer confirms."""
     proxy, other, ratio = survival.proxy.deviations, survival.other.deviations, survival.ratio
     if proxy is None or other is None:
         return f"{policy}: all of the baseline's answers score the same, so gains cannot be compared."
-    moved = [signed(told(mean), mean.value) for mean in (proxy, other)]
+    moved = [difference(mean) for mean in (proxy, other)]
     gains = f"{policy}: the proxy moved by {moved[0]} sd, {SCORER_NAMES[scorer]} by {moved[1]} sd"
     if ratio is None:
         return f"{gains}; the proxy shows no gain beyond noise, so none can be lost."
@@ -164,7 +173,10 @@ def _samples(evaluation: Evaluation, count: int, seed: int) -> list[Block]:
             name = f"{a.name} (run 1 of {runs})" if runs > 1 else a.name
             answers.append(Answer(name, a.responses[i] or "(empty)", tuple(figures)))
         samples.append(Sample(i + 1, tuple(shown[0].prompts[i]), tuple(answers)))
-    drawn = f"{len(samples)} of {evaluation.prompts} prompts, drawn by seed {seed} and not by how good the answers are."
+    drawn = (
+        f"{len(samples)} of {counted(evaluation.prompts, 'prompt')}, drawn by seed {seed} and not by how good the "
+        "answers are."
+    )
     return [Heading("Side by side"), Paragraph(drawn), *samples]
 
 
@@ -195,7 +207,9 @@ def report_blocks(
     blocks += findings_blocks(findings)
     blocks += facts_blocks(facts, sources, folder)
     blocks += _samples(evaluation, side_by_side, seed)
-    repeat = [f"seed {evaluation.seed}; {evaluation.bootstrap} bootstrap resamples of {evaluation.prompts} prompts"]
+    repeat = [
+        f"seed {evaluation.seed}; {evaluation.bootstrap} bootstrap resamples of {counted(evaluation.prompts, 'prompt')}"
+    ]
     repeat.append(", ".join(f"{name} {version}" for name, version in versions.items()))
     repeat.append("report.json has all numbers of this page, with more digits.")
     blocks += [Heading("How to reproduce"), *([Code(command)] if command else []), Bullets(tuple(repeat))]

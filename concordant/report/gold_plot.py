@@ -153,7 +153,7 @@ def _run(scores: PolicyScores, truth: Scorer) -> tuple[float, Heights] | None:
 
 def _name_axes(grid: NDArray[Any], truth: Scorer) -> None:
     below = "Gold: the true quality" if truth == "gold" else "Judge: a score that no policy was trained on"
-    grid[0][0].set(title="Proxy: the reward that was trained on", ylabel="proxy reward, held-out mean")
+    grid[0][0].set(title="Proxy: the reward that --reward names", ylabel="proxy reward, held-out mean")
     grid[1][0].set(title=below, ylabel=f"{truth}, held-out mean", xlabel="KL from the reference, nats a response")
     if len(grid[0]) > 1:
         grid[1][1].set(xlabel="training step")

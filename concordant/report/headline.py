@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from concordant.evaluation.records import LEVEL, Comparison, Evaluation, Verdict
+from concordant.core.counted import counted
+from concordant.evaluation.records import LEVEL, Comparison, Evaluation, Mean, Verdict
 from concordant.report.blocks import Block, Paragraph, Table
 from concordant.report.wording import (
     SCORER_NAMES,
+    against,
     difference,
     level_name,
     signed,
@@ -49,7 +51,7 @@ def _winner(evaluation: Evaluation, verdict: Verdict, better: Sequence[Compariso
     lead = next((c for c in better if c.first == best), better[0])
     wins = with_sentence(evaluation.policies[lead.first].win).removesuffix(f" of {evaluation.prompts}")  # a count
     called = "best" if lead.first == best and not rivals else f"better than {base}"
-    text = f"{lead.first} is {called}: {_values(evaluation, lead)}, {difference(lead.difference, verdict.level)}"
+    text = f"{lead.first} is {called}: {_values(evaluation, verdict, lead)}"
     text = f"{text}, winning {wins} of {_prompts(evaluation)}, ties half."
     others = [c.first for c in better if c is not lead]
     if others and called != "best":
@@ -64,24 +66,32 @@ def _winner(evaluation: Evaluation, verdict: Verdict, better: Sequence[Compariso
 
 def _facts(evaluation: Evaluation, verdict: Verdict, c: Comparison) -> str:
     """The numbers of a comparison with the baseline, seen from the other policy."""
-    name = c.first if c.second == evaluation.baseline else c.second
     if c.difference.value == c.difference.error == 0:
-        return f"{_values(evaluation, c)}, the same score on each of {_prompts(evaluation)}"
-    text = f"{_values(evaluation, c)}, {difference(c.seen_from(name), verdict.level)}, over {_prompts(evaluation)}"
+        _, other, mine, others = _two(evaluation, c)
+        return f"{told(mine)} against {other}'s {told(others)}, the same score on each of {_prompts(evaluation)}"
+    text = f"{_values(evaluation, verdict, c)}, over {_prompts(evaluation)}"
     few = c.difference.count < verdict.fewest
     return f"{text}, too few to show a difference ({verdict.fewest} are needed)" if few else text
 
 
-def _values(evaluation: Evaluation, c: Comparison) -> str:
-    """ "0.79 against sft's 0.44", with the baseline last if it takes part."""
-    scorer, base = evaluation.decided_by, evaluation.baseline
+def _values(evaluation: Evaluation, verdict: Verdict, c: Comparison) -> str:
+    """ "0.79 against sft's 0.44, +0.35 (95 % interval +0.31 to +0.39)", with the baseline second if it takes part."""
+    name, other, mine, others = _two(evaluation, c)
+    return against(mine, others, c.seen_from(name), other, verdict.level)
+
+
+def _two(evaluation: Evaluation, c: Comparison) -> tuple[str, str, Mean, Mean]:
+    """The names of the two policies and their means, the baseline second if it takes part."""
+    name, other = (c.second, c.first) if c.first == evaluation.baseline else (c.first, c.second)
+    scorer = evaluation.decided_by
     assert scorer is not None
-    name, other = (c.second, c.first) if c.first == base else (c.first, c.second)
-    return f"{told(evaluation.mean(name, scorer))} against {other}'s {told(evaluation.mean(other, scorer))}"
+    mine, others = evaluation.mean(name, scorer), evaluation.mean(other, scorer)
+    assert mine is not None and others is not None  # the deciding scorer scored every policy
+    return name, other, mine, others
 
 
 def _prompts(evaluation: Evaluation) -> str:
-    return f"{evaluation.prompts} held-out prompt{'' if evaluation.prompts == 1 else 's'}"
+    return counted(evaluation.prompts, "held-out prompt")
 
 
 def _listed(names: Sequence[str]) -> str:

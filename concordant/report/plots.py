@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from concordant.core.counted import counted
 from concordant.core.digits import share
 from concordant.evaluation.records import Evaluation, Interval, Mean, Scorer
 from concordant.evaluation.reward_summary import RewardModelSummary
@@ -90,7 +91,7 @@ def _ridges(axes: Axes, evaluation: Evaluation, scorer: Scorer, theme: Theme) ->
 def _name_rows(axes: Axes, evaluation: Evaluation, scorer: Scorer, theme: Theme) -> None:
     top = len(evaluation.policies) - 1
     title, unit = AXIS_NAMES[scorer]
-    axes.set(title=title, xlabel=f"{unit}; {evaluation.prompts:,} prompts", ylim=(-0.06, top + 0.95))
+    axes.set(title=title, xlabel=f"{unit}; {counted(evaluation.prompts, 'prompt')}", ylim=(-0.06, top + 0.95))
     names = []
     for name, scores in evaluation.policies.items():
         runs = f"\n({len(scores.runs)} runs)" if scores.runs else ""
@@ -156,7 +157,7 @@ def _length_bars(axes: Axes, summary: RewardModelSummary, theme: Theme) -> None:
     for i, (height, arm) in enumerate(zip(heights, arms[1], strict=True)):
         axes.text(i, height + arm + 1.5, told(groups[i].accuracy), ha="center", fontweight="bold")
     axes.axhline(50, color=theme.soft, linestyle=DASHED, linewidth=1)
-    labels = [f"{names[g.name]}\n{g.pairs:,} pairs" for g in groups]
+    labels = [f"{names[g.name]}\n{counted(g.pairs, 'pair')}" for g in groups]
     axes.set_xticks(range(len(groups)), labels, color=theme.ink)
     axes.set(title="Accuracy by length", xlabel="the chosen answer is …", ylabel="accuracy, %", ylim=(0, 110))
     only_y_grid(axes)

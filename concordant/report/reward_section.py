@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from concordant.core.counted import counted
 from concordant.core.digits import number, percent, share
 from concordant.evaluation.reward_summary import RewardModelSummary
 from concordant.report.blocks import Block, Bullets, Heading, Picture, Table
-from concordant.report.wording import told, with_interval, with_sentence
+from concordant.report.wording import with_interval, with_sentence
 
 
 def reward_model_blocks(summary: RewardModelSummary, picture: Picture | None) -> list[Block]:
@@ -17,7 +18,7 @@ def reward_model_blocks(summary: RewardModelSummary, picture: Picture | None) ->
     ]
     groups = [(reads[g.name], f"{g.pairs:,}", with_interval(g.accuracy)) for g in summary.by_length]
     return [
-        Heading(f"Reward model on {summary.pairs:,} held-out pairs"),
+        Heading(f"Reward model on {counted(summary.pairs, 'held-out pair')}"),
         Bullets(tuple(_facts(summary))),
         *([picture] if picture else []),
         Table(("confidence σ(|Δ|)", "pairs", "mean confidence", "ranked as people did"), tuple(bins)),
@@ -30,8 +31,9 @@ def _facts(summary: RewardModelSummary) -> list[str]:
     if summary.bayes_accuracy is not None:
         ratio = percent(min(summary.accuracy.value / summary.bayes_accuracy.value, 1.0), summary.pairs)
         facts.append(
-            f"Labels are drawn by chance, so no model can be right more often than {told(summary.bayes_accuracy)}"
-            f" of the time (the Bayes accuracy): the reward model reaches {ratio} of it."
+            "Labels are drawn by chance, so no model can be right more often than"
+            f" {with_sentence(summary.bayes_accuracy)} of the time (the Bayes accuracy): the reward model reaches"
+            f" {ratio} of it."
         )
     longer = with_sentence(summary.longer_accuracy)
     facts.append(f"Always preferring the longer answer would be right {longer} of the time.")

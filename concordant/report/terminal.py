@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from concordant.core.counted import counted
 from concordant.evaluation.records import Evaluation
 from concordant.report.blocks import plain
-from concordant.report.contents import shown_columns, survival_line
+from concordant.report.contents import shown_columns, survival_line, unknown_kls
 from concordant.report.headline import headline
 
 if TYPE_CHECKING:
@@ -49,8 +50,13 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
         table.add_row(*map(Text, row))
     console.print(table)
     console.print(
-        Text(f"* baseline; {evaluation.prompts} held-out prompts; brackets: 95 % intervals over prompts", style="dim")
+        Text(
+            f"* baseline; {counted(evaluation.prompts, 'held-out prompt')}; brackets: 95 % intervals over prompts",
+            style="dim",
+        )
     )
+    for sentence in unknown_kls(evaluation):
+        console.print(Text(_line(sentence), style="dim"))
     console.print(Text(_line(headline(evaluation)), style="bold"))
     for policy, by_scorer in evaluation.survival.items():
         for scorer, survival in by_scorer.items():

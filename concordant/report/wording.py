@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from concordant.core.digits import FEWEST_FOR_A_SHARE, UNKNOWN, decimals, measured, number, percent, share_error
+from concordant.core.digits import (
+    FEWEST_FOR_A_SHARE,
+    UNKNOWN,
+    decimals,
+    measured,
+    number,
+    percent,
+    share_error,
+    subtraction,
+)
 from concordant.evaluation.records import LEVEL, Mean, PolicyScores, Scorer
 
 SCORER_NAMES: dict[Scorer, str] = {"gold": "gold", "judge": "the judge", "reward": "the proxy reward"}
@@ -29,11 +38,20 @@ def with_sentence(mean: Mean | None, level: float = LEVEL) -> str:
     return told(mean) + (f" ({level_name(level)} interval {ends[0]} to {ends[1]})" if ends else "")
 
 
-def difference(mean: Mean, level: float = LEVEL) -> str:
-    """A difference and its interval for a sentence, with signs, such as "+0.35 (95 % interval +0.31 to +0.39)"."""
+def difference(mean: Mean, level: float = LEVEL, text: str = "") -> str:
+    """A difference and its interval for a sentence, with signs, such as "+0.35 (95 % interval +0.31 to +0.39)".
+
+    ``text``: the value as text, if it has not the digits that it has alone.
+    """
     ends = signed_ends(mean)
-    text = signed(told(mean), mean.value)
+    text = signed(text or told(mean), mean.value)
     return text + (f" ({level_name(level)} interval {ends[0]} to {ends[1]})" if ends else "")
+
+
+def against(mine: Mean, other: Mean, gap: Mean, whose: str, level: float) -> str:
+    """Two means and their difference ``gap``, such as "0.79 against sft's 0.44, +0.35 (95 % interval …)"."""
+    texts = subtraction(*((mean.value, mean.error) for mean in (mine, other, gap)))
+    return f"{texts[0]} against {whose}'s {texts[1]}, {difference(gap, level, texts[2])}"
 
 
 def signed(text: str, value: float) -> str:

@@ -176,6 +176,7 @@ def _policy(s: PolicyScores) -> dict[str, Any]:
         **_mean("judge_mean", s.judge),
         **_mean("repetition", s.repetition),
         "kl_is_bound": s.kl_bound is not None,
+        "kl_unknown": s.kl_unknown or None,
         "gain": _gain(s.gain) if s.gain else None,
     }
 

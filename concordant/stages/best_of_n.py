@@ -13,6 +13,7 @@ from concordant.algorithms.best_of_n import Choice, choose
 from concordant.algorithms.reward_sources import wanted_columns
 from concordant.config.checks import checked
 from concordant.config.stages import BestOfNConfig
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive, generators_put_back, reseed
 from concordant.data.chat import ChatEncoder
@@ -91,7 +92,7 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
     if len(choices) < total:
         choices = choices[: len(choices) // PROMPTS_AT_ONCE * PROMPTS_AT_ONCE]
     if choices:
-        common.message(f"best-of-n: {len(choices)} of {total} prompts were answered before")
+        common.message(f"best-of-n: {len(choices)} of {counted(total, 'prompt')} answered before")
     folder.rewind({SAMPLES: lines[len(choices) - 1][1] if choices else 0})
     for line in folder.note(changes):
         common.message(f"best-of-n: {line}")
@@ -128,5 +129,5 @@ def _write(folder: Path, choices: Sequence[Choice]) -> Path:
             pairs.append({"prompt": prompt, "chosen": c.best, "rejected": c.worst})
     write_text(folder / SFT_DATA, json_lines(best))
     write_text(folder / PAIR_DATA, json_lines(pairs))
-    common.message(f"{len(choices)} prompts answered; {folder}/sft.jsonl, pairs.jsonl, samples.jsonl")
+    common.message(f"{counted(len(choices), 'prompt')} answered; {folder}/sft.jsonl, pairs.jsonl, samples.jsonl")
     return folder

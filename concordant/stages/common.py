@@ -23,6 +23,7 @@ from concordant.config.paths import paths_of
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import BestOfNConfig, RunConfig
 from concordant.config.train import TrainConfig
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.core.trees import PromptTree
 from concordant.data.carried import NOTHING, Wanted
@@ -77,7 +78,7 @@ def open_policy(config: ModelConfig, data: DataConfig, records: Iterable[Record]
 
 def in_file_order(data: DataConfig) -> list[Record]:
     """Every record in the order of the data, including held-out ones, for verbs that do not train."""
-    loaded = load_all(replace(data, test_fraction=0.0), seed=0)
+    loaded = load_all(data.whole(), seed=0)
     return [*loaded.train, *loaded.test]
 
 
@@ -156,7 +157,7 @@ def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: S
     callbacks: list[Callback] = [*preflight, Doctor(config.doctor, config.train.log_every)]
     with _fast_arithmetic(config.train), freed_memory_kept():
         result = run_loop(algorithm, config.train, folder, config.seed, callbacks)
-    message(f"{folder.path.name}: {result.steps} steps; model in {result.model}")
+    message(f"{folder.path.name}: {counted(result.steps, 'step')}; model in {result.model}")
     return folder.path
 
 
@@ -176,9 +177,10 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
     """``config`` with the settings that follow method, model and data; the run folder's config.yaml gets them too."""
     train = settle(config.train, start)
     steps, needed = steps_of(start.examples, train.batch_size, train.epochs, train.max_steps), steps_needed(start)
+    passes = counted(round(steps * train.batch_size / start.examples, 1), "pass", "passes")
     message(
-        f"{start.method}: {steps} steps of {train.batch_size}, {steps * train.batch_size / start.examples:.1f} passes "
-        f"over {start.examples:,}, rate {train.learning_rate:.2g}"
+        f"{start.method}: {counted(steps, 'step')} of {train.batch_size}, {passes} over {start.examples:,}, "
+        f"rate {train.learning_rate:.2g}"
     )
     folder.log_event(
         {
@@ -192,12 +194,12 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
     )
     if train.warmup_steps > steps:
         raise UserError(
-            f"train.warmup_steps={train.warmup_steps}: the run has {steps} steps and would never reach its learning "
-            "rate; give fewer, or train longer"
+            f"train.warmup_steps={train.warmup_steps}: the run has {counted(steps, 'step')} and would never reach its "
+            "learning rate; give fewer, or train longer"
         )
     if train.batch_size > start.examples:
         message(
-            f"{start.method}: a batch of {train.batch_size} holds each of the {start.examples:,} examples "
+            f"{start.method}: a batch of {train.batch_size} holds each of the {counted(start.examples, 'example')} "
             f"{train.batch_size / start.examples:.1f} times; lower train.batch_size"
         )
     if steps < needed / 3:

@@ -12,6 +12,7 @@ from concordant.algorithms.supervised import Course, Examples, ObjectiveOf, Supe
 from concordant.config.checks import checked
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import DPOConfig
+from concordant.core.counted import counted
 from concordant.core.losses import PREFERENCE_LOSSES
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
@@ -38,7 +39,9 @@ def dpo(config: DPOConfig) -> Path:
         reference = roles.reference(learner, policy, config.reference, config.model, config.train)
         needs_reference = PREFERENCE_LOSSES[config.loss].needs_reference
         if needs_reference:
-            common.message(f"computing the reference's log-probs of {len(train) + len(heldout)} pairs, once a run")
+            common.message(
+                f"computing the reference's log-probs of {counted(len(train) + len(heldout), 'pair')}, once a run"
+            )
         sampling = SamplingConfig(max_new_tokens=config.data.max_response_tokens, slots=config.evaluation_slots)
         prompts = common.accepted(common.prompts_of(loaded.test), encoder, "held-out prompts")
         sampler = common.sampler_of(policy, encoder, config.model)

@@ -166,7 +166,7 @@ def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench
 
     The KL is measured from ``reference``, whose model is ``origin``; without a reference the KL is not known.
     """
-    config, (n, path) = bench.config, best_of(named.spec)
+    config, (n, _) = bench.config, best_of(named.spec)
     policy = _open(named.spec, bench)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
     sampler = common.sampler_of(policy, encoder, config.model)
@@ -181,7 +181,7 @@ def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench
         rewards = [c.best_reward for c in choices]
     elif bench.reward is not None:
         rewards = bench.reward(answers).result().total
-    is_comparable = n == 1 and reference is not None and _reads_the_same(policy, reference, trees)
+    unknown = _why_no_kl(named.spec, origin, policy, reference, trees)
     return PolicyAnswers(
         name=named.name,
         run=named.run,
@@ -192,17 +192,26 @@ def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench
         rewards=rewards,
         gold=[gold(a.prompt, a.response) for a in answers] if gold else None,
         judge=bench.judge(answers).result().total if bench.judge else None,
-        kl=_kl(policy, reference, trees, config) if reference is not None and is_comparable else None,
-        # The bound limits the KL from the sampled policy. It does not limit the KL from another reference.
-        kl_bound=best_of_n_kl_bound(n) if n > 1 and path == best_of(origin)[1] else None,
+        kl=_kl(policy, reference, trees, config) if reference is not None and n == 1 and not unknown else None,
+        kl_bound=best_of_n_kl_bound(n) if n > 1 and not unknown else None,
+        kl_unknown=unknown,
         texts=None if n > 1 else _texts(policy, encoder, bench),
     )
 
 
-def _reads_the_same(policy: Policy, reference: Policy, trees: Sequence[PromptTree]) -> bool:
-    """Whether the reference can give the policy's tokens a probability."""
+def _why_no_kl(spec: str, origin: str, policy: Policy, reference: Policy | None, trees: Sequence[PromptTree]) -> str:
+    """Why neither the KL of the policy ``spec`` from ``origin`` nor a bound can be given; "" if one can."""
+    if reference is None:
+        return "it has not as many runs as the reference, so no run has a reference of its own"
+    n, path = best_of(spec)
+    if n > 1:  # the bound limits the KL from the sampled policy, and not the KL from another reference
+        return "" if path == best_of(origin)[1] else f"best-of-n samples {path}, and the reference is {origin}"
+    if policy.tokenizer.get_vocab() != reference.tokenizer.get_vocab():
+        return f"its tokenizer differs from that of the reference, {origin}"
     longest = max(len(tree.prompt_T) + len(branch.ids_T) for tree in trees for branch in tree.branches)
-    return policy.tokenizer.get_vocab() == reference.tokenizer.get_vocab() and longest <= positions(reference.model)
+    if longest > positions(reference.model):
+        return f"one of its dialogues has {longest:,} tokens, and the reference reads {positions(reference.model):,}"
+    return ""
 
 
 def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[list[PromptTree], list[Choice]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from concordant.config.specs import best_of, without_weight
 from concordant.config.stages import EvaluateConfig
+from concordant.core.counted import counted
 from concordant.data.records import Prompt
 from concordant.data.splits import Loaded
 from concordant.report.run_facts import HASH_DIGITS, Source
@@ -23,7 +24,7 @@ def facts_of(
     """Data, scorers and settings of the evaluation, by name."""
     data, sampling = config.data, config.sampling
     split = f"held out: {data.test_path}" if data.test_path else f"by prompt, {data.test_fraction:g} of them held out"
-    counts = f"{len(loaded.train):,} prompts to train on, {len(loaded.test):,} held out"
+    counts = f"{counted(len(loaded.train), 'prompt')} to train on, {len(loaded.test):,} held out"
     facts = [
         ("data", data.path),
         ("format", ", ".join(loaded.formats)),
@@ -33,7 +34,7 @@ def facts_of(
         ("proxy", " + ".join(config.reward)),
         ("judge", " + ".join(config.judge)),
         ("KL measured from", ", ".join(references)),
-        ("sampling", f"temperature {sampling.temperature:g}, at most {sampling.max_new_tokens} tokens"),
+        ("sampling", f"temperature {sampling.temperature:g}, at most {counted(sampling.max_new_tokens, 'token')}"),
     ]
     return [fact for fact in facts if fact[1]]
 

@@ -11,6 +11,7 @@ from typing import Any
 from concordant.config.checks import checked
 from concordant.config.specs import ADAPTER_CONFIG
 from concordant.config.stages import PushConfig
+from concordant.core.counted import counted
 from concordant.core.errors import RunFailed, UserError
 from concordant.core.visible import say
 from concordant.models.card import CARD, is_hub_id
@@ -106,7 +107,7 @@ def _send(config: PushConfig, contents: Contents) -> str:
         raise UserError("HF_HUB_OFFLINE is set, so nothing can be sent; unset it, or look with --dry_run")
     if huggingface_hub.get_token() is None:
         raise UserError("no token for the hub: log in with `hf auth login`, or set HF_TOKEN to one that may write")
-    current().message(f"sending {len(contents)} files to {config.id}")
+    current().message(f"sending {counted(len(contents), 'file')} to {config.id}")
     api = huggingface_hub.HfApi()
     try:
         if config.private and api.repo_exists(config.id) and not api.repo_info(config.id).private:

@@ -13,6 +13,7 @@ from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.supervised import Course, Examples, ObjectiveOf, Supervised
 from concordant.config.checks import checked
 from concordant.config.stages import RewardConfig, ScoreConfig
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
 from concordant.core.seeding import python_stream
@@ -79,7 +80,7 @@ def reward(config: RewardConfig) -> Path:
             write_text(folder.path / REWARD_SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
             accuracy = with_sentence(summary.accuracy)
             add_results(folder.path, "Held-out pairs", {"accuracy": accuracy, "pairs": f"{summary.pairs:,}"})
-            common.message(f"held-out accuracy {accuracy} on {summary.pairs:,} pair{'' if summary.pairs == 1 else 's'}")
+            common.message(f"held-out accuracy {accuracy} on {counted(summary.pairs, 'pair')}")
         return done
 
 

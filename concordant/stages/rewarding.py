@@ -12,6 +12,7 @@ from concordant.algorithms.rewards import Answer, WeightedSum
 from concordant.config.model import ModelConfig
 from concordant.config.stages import BestOfNConfig, EvaluateConfig, PPOConfig
 from concordant.config.train import TrainConfig
+from concordant.core.counted import counted
 from concordant.core.objective import BranchOutputs, Outputs
 from concordant.data.records import Prompt
 from concordant.engines import roles
@@ -80,7 +81,8 @@ class Rewards:
         for axis in self._functions():
             if axis.abstained or axis.errors:
                 current().message(
-                    f"reward {axis.name}: {axis.abstained:,} answers without a score, {axis.errors:,} errors; such an "
+                    f"reward {axis.name}: {counted(axis.abstained, 'answer')} without a score, "
+                    f"{counted(axis.errors, 'error')}; such an "
                     "answer gets the mean of the other answers to its prompt, or else of all answers"
                 )
             axis.abstained = axis.errors = 0

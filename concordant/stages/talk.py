@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from concordant.algorithms.rewards import Answer
 from concordant.config.checks import checked
 from concordant.config.data import DataConfig
 from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
@@ -45,9 +46,21 @@ def generate(config: GenerateConfig) -> Path | None:
     if config.output:
         write_text(Path(config.output), json_lines(rows))
         return Path(config.output)
-    for answer in rollouts.answers:
-        say(answer.response if config.prompt else f"> {answer.prompt[-1].content}\n{answer.response}\n")
+    for text in _shown(rollouts.answers, config.sampling.n, with_prompts=not config.prompt):
+        say(text)
     return None
+
+
+def _shown(answers: Sequence[Answer], n: int, with_prompts: bool) -> Iterator[str]:
+    """The answers as text for a terminal, ``n`` to each prompt. Each of several answers has a line with its number."""
+    for i, answer in enumerate(answers):
+        if with_prompts and i % n == 0:
+            yield f"> {answer.prompt[-1].content}"
+        if n > 1:
+            yield f"[{i % n + 1} of {n}]"
+        yield answer.response
+        if with_prompts or n > 1:
+            yield ""
 
 
 def _prompts(config: GenerateConfig) -> list[Prompt]:

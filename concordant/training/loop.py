@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from concordant.config.train import TrainConfig
+from concordant.core.counted import counted
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.core.seeding import generators_put_back, reseed
 from concordant.engines.memory import enough_memory
@@ -300,7 +301,7 @@ class _Loop:
         if not metrics:
             self.display.message(self._where("the run is complete; nothing left to train"))
         if state.skipped:
-            left_out = f"{state.skipped} steps left an update out: the loss or the gradient was not finite"
+            left_out = f"{counted(state.skipped, 'step')} left an update out: the loss or the gradient was not finite"
             self.display.message(self._where(left_out))
         if state.kept_step is not None and state.kept_step != state.step:
             self.main.restore()

@@ -13,6 +13,7 @@ from concordant.config.fields import schema
 from concordant.config.help import help_page
 from concordant.config.no_effect import useless
 from concordant.config.parse import parse_command
+from concordant.config.stages import GenerateConfig
 from concordant.verbs import VERBS
 
 SCREEN = 45  # lines
@@ -90,6 +91,19 @@ def test_a_default_and_a_choice_are_shown():
     assert "sigmoid | ipo | robust" in entry_of(page("dpo"), "loss")
     assert "oasst" not in entry_of(page("sft"), "data.format") and "oasst" in entry_of(page("sft", True), "data.format")
     assert "(0, ∞)" in entry_of(page("dpo", True), "beta")
+
+
+def test_a_list_says_how_it_is_written():
+    said = entry_of(page("generate", True), "sampling.stop_strings")
+    assert said.endswith("ends an answer, which is cut before it; a list: A B or '[A,B]'")
+    for given in (["A", "B"], ["[A,B]"]):
+        arguments = ["--model=m", "--prompt=p", "--sampling.stop_strings", *given]
+        assert parse_command("generate", GenerateConfig, arguments)[0].sampling.stop_strings == ["A", "B"]
+
+
+@pytest.mark.parametrize("verb", ["ppo", "best-of-n"])
+def test_the_short_page_says_how_a_reward_function_is_called(verb):
+    assert "function(prompt, response, …) gives a number" in entry_of(page(verb), "reward")
 
 
 @pytest.mark.parametrize("asked", [["--help", "all"], ["--help=all"], ["--beta", "1", "-h", "all"]])

@@ -171,9 +171,13 @@ def test_a_wrong_type_in_yaml(tmp_path, text, message):
         parse_command("sft", SFTConfig, ["--config", str(tmp_path / "a.yaml")])
 
 
-def test_nothing_is_validated_that_is_only_printed():
+def test_of_what_is_only_printed_each_value_alone_is_checked():
+    """Keys may be missing and may contradict each other: a person prints a config to go on writing it."""
     config, options = parse_command("best-of-n", BestOfNConfig, ["--sampling.n=1", "--print_config"])
     assert options.print_config and config.sampling.n == 1
+    for wrong in (["--sampling.stop_strings", ""], ["--sampling.n=0"], ["--split=dev"]):
+        with pytest.raises(UserError, match=f"{wrong[0][2:].partition('=')[0]}: expected"):
+            parse_command("best-of-n", BestOfNConfig, [*wrong, "--print_config"])
 
 
 def test_generate_takes_a_prompt_with_dashes_through_the_equals_sign():

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from concordant.core.digits import decimals, measured, number, percent, share, share_error
+from concordant.core.digits import decimals, measured, number, percent, share, share_error, subtraction
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,33 @@ def test_no_error_gives_no_number_of_digits():
 
 def test_no_minus_stands_before_a_zero():
     assert (number(-0.001), number(-0.5), number(math.nan)) == ("0.00", "−0.50", "–")
+
+
+@pytest.mark.parametrize(
+    ("values", "errors", "texts"),
+    [
+        ((0.79, 0.44), (0.01, 0.01, 0.02), ("0.79", "0.44", "0.35")),
+        # by two digits 0.79 - 0.45 would be 0.35
+        ((0.794, 0.446), (0.01, 0.01, 0.02), ("0.794", "0.446", "0.348")),
+        # by two digits 0.79 - 0.45 would be 0.35, and by three 0.795 - 0.445 would be 0.349
+        ((0.7946, 0.4454), (0.01, 0.01, 0.02), ("0.7946", "0.4454", "0.3492")),
+        # the same prompts: the difference is known better than the means
+        ((0.794, 0.446), (0.03, 0.03, 0.004), ("0.794", "0.446", "0.348")),
+        ((-1.25, 1.13), (0.02, 0.02, 0.02), ("−1.25", "1.13", "−2.38")),
+        ((1234.0, 900.0), (50.0, 50.0, 60.0), ("1230", "900", "330")),
+        ((0.5, 0.9), (None, None, None), ("0.5", "0.9", "−0.4")),
+        ((0.0, 0.0), (0.0, 0.0, 0.0), ("0", "0", "0")),
+    ],
+)
+def test_a_shown_difference_is_that_of_the_shown_numbers(values, errors, texts):
+    numbers = [*values, values[0] - values[1]]
+    assert subtraction(*zip(numbers, errors, strict=True)) == texts
+
+
+def test_rounding_is_never_seen_in_a_difference():
+    for i in range(2_000):
+        first, second = math.sin(i), math.cos(3 * i)
+        error = 10.0 ** -(i % 4)
+        texts = subtraction((first, error), (second, error), (first - second, error))
+        told = [round(1e6 * float(text.replace("−", "-"))) for text in texts]
+        assert told[0] - told[1] == told[2], texts

@@ -150,3 +150,16 @@ def test_whitening_does_not_divide_by_rounding():
     assert torch.equal(whiten(tied), torch.zeros(64))
     for scale in (1e-6, 1e-7):
         assert whiten(scale * torch.tensor([1.0, 2.0, 9.0])).std(correction=0) > 0.9, "small is not the same as equal"
+
+
+def test_a_token_counts_as_often_as_the_policy_would_have_sampled_it():
+    """π/μ for (π, μ) = (0.2, 0.8), (0.5, 0.5), (0.6, 0.4), and 2 for (0.9, 0.1), whose ratio is 9."""
+    policy, sampler = torch.tensor([0.2, 0.5, 0.6, 0.9]), torch.tensor([0.8, 0.5, 0.4, 0.1])
+    assert losses.sampler_weight(policy.log(), sampler.log()).tolist() == pytest.approx([0.25, 1.0, 1.5, 2.0])
+
+
+def test_the_mean_over_weighted_tokens_is_the_mean_under_the_policy():
+    """Σ μ·w·f = Σ π·f for any f, where no ratio is above the limit."""
+    policy, sampler = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.3, 0.5, 0.2])
+    weight, f = losses.sampler_weight(policy.log(), sampler.log()), torch.tensor([1.0, -7.0, 3.0])
+    assert (sampler * weight * f).sum().item() == pytest.approx((policy * f).sum().item(), abs=1e-6)

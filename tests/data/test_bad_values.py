@@ -176,7 +176,7 @@ def test_plain_text_is_split_row_by_row_and_counted_as_its_own(tmp_path: Path) -
 def test_records_know_their_place_through_every_conversion(tmp_path: Path) -> None:
     path = str(lines(tmp_path / "a.jsonl", {"prompt": "q", "chosen": "a", "rejected": "b"}))
     for want in (Pair, Demonstration, Prompt):
-        found = load_records(DataConfig(path=path, test_fraction=0), want, 0)  # type: ignore[type-var]
+        found = load_records(DataConfig(path=path).whole(), want, 0)  # type: ignore[type-var]
         assert {record.where for record in found.train} == {f"{path} line 1"}
 
 

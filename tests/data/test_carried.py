@@ -170,14 +170,14 @@ def test_named_columns_have_one_order_in_every_process() -> None:
 
 def test_equal_prompts_are_given_once_unless_a_column_that_is_named_differs(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "level": level, "id": i} for i, level in enumerate([1, 1, 2])]
-    config = DataConfig(path=put(tmp_path / "a.jsonl", rows), test_fraction=0)
+    config = DataConfig(path=put(tmp_path / "a.jsonl", rows)).whole()
 
     def count(wanted: Wanted) -> int:
         return len(load_records(config, Prompt, 0, wanted=wanted).train)
 
     named = frozenset({"level"})
     assert [count(w) for w in (Wanted(), EVERYTHING, Wanted(named), Wanted(named, every=True))] == [1, 1, 2, 2]
-    config = DataConfig(path=put(tmp_path / "a.jsonl", [{"prompt": "q", "answer": a} for a in "445"]), test_fraction=0)
+    config = DataConfig(path=put(tmp_path / "a.jsonl", [{"prompt": "q", "answer": a} for a in "445"])).whole()
     assert [count(w) for w in (Wanted(), EVERYTHING)] == [1, 2]
 
 

@@ -57,6 +57,24 @@ def test_ultrafeedbacks_splits_are_named(tmp_path: Path) -> None:
     assert opened(tmp_path, split="train_prefs", test="test_sft") == (["train_prefs"], ["test_sft"])
 
 
+def test_held_out_data_of_the_same_purpose_goes_with_a_training_split(tmp_path: Path) -> None:
+    for name in ("train_prefs", "test_prefs", "test", "validation_prefs"):
+        put(tmp_path / f"{name}.jsonl", name)
+    assert opened(tmp_path) == (["train_prefs"], ["test_prefs"])
+    (tmp_path / "test_prefs.jsonl").unlink()
+    assert opened(tmp_path) == (["train_prefs"], ["validation_prefs"])
+    (tmp_path / "validation_prefs.jsonl").unlink()
+    assert opened(tmp_path) == (["train_prefs"], ["test"])
+
+
+def test_a_split_may_be_written_in_capitals(tmp_path: Path) -> None:
+    put(tmp_path / "Train.jsonl", "a")
+    put(tmp_path / "TEST_prefs" / "0.jsonl", "b")
+    put(tmp_path / "Validation.jsonl", "c")
+    assert opened(tmp_path) == (["a"], ["c"])
+    assert opened(tmp_path, test="test_prefs") == (["a"], ["b"])
+
+
 def test_splits_of_a_hub_set(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("train_prefs", "train_sft", "test_prefs", "test_sft")
     monkeypatch.setitem(sys.modules, "datasets", FakeHub({name: [{"prompt": name}] for name in names}))

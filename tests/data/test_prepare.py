@@ -66,9 +66,7 @@ def test_all_three_sets_share_one_split(tmp_path: Path) -> None:
     sides = {}
     for name in SETS:
         for side in ("train", "test"):
-            found = load_records(
-                DataConfig(path=str(tmp_path / "out" / name / f"{side}.parquet"), test_fraction=0), Prompt, 0
-            )
+            found = load_records(DataConfig(path=str(tmp_path / "out" / name / f"{side}.parquet")).whole(), Prompt, 0)
             sides[name, side] = {prompt.messages for prompt in found.train}
     assert sides["sft", "test"] == sides["rm", "test"] == sides["rl", "test"]
     assert sides["sft", "train"] == sides["rm", "train"] == sides["rl", "train"]

@@ -88,7 +88,7 @@ def test_all_stages_hold_out_the_same_prompts(tmp_path: Path) -> None:
 
 def test_conversions_of_pairs(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jsonl", pair("q", "x", "y"), pair("q", "z", "y"), pair("r"))
-    config = DataConfig(path=path, test_fraction=0.0)
+    config = DataConfig(path=path).whole()
     q = Message("user", "q")
     both = load_records(config, Demonstration, 0).train
     assert [d.messages[-1].content for d in both] == ["x", "y", "z", "y", "good", "bad"]
@@ -101,13 +101,13 @@ def test_conversions_of_pairs(tmp_path: Path) -> None:
 
 def test_prompts_judged_by_different_rules_are_different_prompts(tmp_path: Path) -> None:
     rule = [{"prompt": "q", "data_source": "s", "reward_model": {"ground_truth": g}} for g in ("1", "2", "2")]
-    loaded = load_records(DataConfig(path=put(tmp_path / "a.jsonl", *rule), test_fraction=0.0), Prompt, 0)
+    loaded = load_records(DataConfig(path=put(tmp_path / "a.jsonl", *rule)).whole(), Prompt, 0)
     assert [p.extra["reward_model"]["ground_truth"] for p in loaded.train] == ["1", "2"]
 
 
 def test_ratings_as_demonstrations(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{i}", "completion": "a", "label": i % 2 == 0} for i in range(6)]
-    config = DataConfig(path=put(tmp_path / "a.jsonl", *rows), test_fraction=0.0)
+    config = DataConfig(path=put(tmp_path / "a.jsonl", *rows)).whole()
     for responses in ("both", "chosen"):
         loaded = load_records(config, Demonstration, 0, responses)  # type: ignore[arg-type]
         assert questions(loaded.train) == {"q0", "q2", "q4"}
@@ -120,7 +120,7 @@ def test_a_test_path_is_the_test(tmp_path: Path) -> None:
     )
     loaded = load_records(config, Pair, 0)
     assert (questions(loaded.train), questions(loaded.test)) == ({"q", "r"}, {"q", "s"})
-    assert loaded.notes == ["1 prompts are in train and in test"]
+    assert loaded.notes == ["1 prompt is in train and in test"]
 
 
 def test_an_empty_test_path_is_named(tmp_path: Path) -> None:

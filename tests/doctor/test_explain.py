@@ -17,6 +17,7 @@ from concordant.cli import main
 from concordant.core.errors import UserError
 from concordant.doctor.catalogue import PAGES, explain, names, overview
 from concordant.doctor.finding import Finding
+from concordant.doctor.render import finding_text
 from concordant.doctor.rules import RULES
 
 PACKAGE = Path(concordant.__file__).parent
@@ -109,6 +110,16 @@ def test_a_page_needs_no_torch():
 def test_a_finding_names_its_command():
     finding = Finding("truncation", "warning", "seen", "cause", "cure")
     assert finding.command == "concordant doctor --explain truncation" and finding.page == "doctor/truncation/"
+
+
+def test_no_finding_sends_a_reader_to_a_file_of_the_repository():
+    """Who installed the package has no docs/: ``--explain`` has the page."""
+    for path in (PACKAGE / "doctor").glob("*.py"):
+        texts = [
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant)
+        ]
+        assert not [text.value for text in texts if isinstance(text.value, str) and "docs/" in text.value], path.name
+    assert "documentation" not in finding_text(Finding("truncation", "warning", "seen", "why", "cause", "cure")).plain
 
 
 def test_every_file_of_the_package_is_installed():

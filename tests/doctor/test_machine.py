@@ -12,7 +12,7 @@ from concordant.doctor.finding import Finding
 def test_this_machine_has_its_facts():
     diagnosis = machine.diagnose_machine()
     assert {"cores", "memory", "disk", "arithmetic", "GPU", "libraries"} <= set(diagnosis.facts)
-    assert f"PyTorch uses {torch.get_num_threads()} threads" in diagnosis.facts["cores"]
+    assert f"PyTorch uses {torch.get_num_threads()} thread" in diagnosis.facts["cores"]
     assert all(isinstance(finding, Finding) for finding in diagnosis.findings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from io import StringIO
 
@@ -145,5 +146,10 @@ def test_the_two_gains_of_a_policy_are_told_apart(answers):
     evaluation = evaluate_policies([sft, ppo], "sft", 300, 0)
     told = survival_line("ppo", "gold", evaluation.survival["ppo"]["gold"])
     assert told == "ppo: the proxy moved by +2 sd, gold by +1 sd; 50 % of the gain survives."
+    noisy = answers("ppo", rewards=[1.0, 3.5] * 20, gold=[0.5, 0.75] * 20)
+    told = survival_line("ppo", "gold", evaluate_policies([sft, noisy], "sft", 300, 0).survival["ppo"]["gold"])
+    assert re.search(
+        r"the proxy moved by \+2\.\d+ \(95 % interval \+2\.\d+ to \+2\.\d+\) sd, gold by \+1\.\d+ \(95", told
+    )
     found = report_numbers(evaluation, None)["over_optimisation"]["ppo"]["gold"]
     assert (found["proxy_gain"]["mean"], found["gain"]["mean"]) == (pytest.approx(2.0), pytest.approx(0.1))

@@ -3,6 +3,7 @@
 import pytest
 
 from concordant.evaluation.compare import evaluate_policies
+from concordant.report import gold_plot
 from concordant.report.gold_plot import _points, line_of, proxy_vs_gold
 from concordant.report.plot_style import DARK, LIGHT
 
@@ -47,6 +48,14 @@ def test_the_picture_is_drawn_in_two_themes(evaluation):
     light, dark = (proxy_vs_gold(evaluation, {"ppo": CURVE}, {"ppo": "sft"}, theme) for theme in (LIGHT, DARK))
     assert light[:4] == dark[:4] == b"\x89PNG" and light != dark
     assert light == proxy_vs_gold(evaluation, {"ppo": CURVE}, {"ppo": "sft"}, LIGHT), "the same bytes again"
+
+
+def test_the_titles_hold_for_policies_that_were_not_trained_on_the_proxy(evaluation, monkeypatch):
+    """SFT and DPO never see the proxy."""
+    titles = []
+    monkeypatch.setattr(gold_plot, "png", lambda figure, theme: titles.extend(a.get_title("left") for a in figure.axes))
+    proxy_vs_gold(evaluation, {}, {}, LIGHT)
+    assert titles == ["Proxy: the reward that --reward names", "Gold: the true quality"]
 
 
 def test_a_diamond_has_the_proxy_above_and_the_truth_below(evaluation):

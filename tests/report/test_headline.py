@@ -31,6 +31,14 @@ def test_an_interval_without_zero_names_the_winner(said):
     assert "winning 9" in text and text.endswith("of 100 held-out prompts, ties half.")
 
 
+def test_a_reader_who_subtracts_finds_the_shown_difference(said):
+    """Rounded to two digits 0.79 - 0.45 would be 0.34 beside a difference of 0.35."""
+    text = said(sft=0.446, dpo=0.794)
+    assert text.startswith("By gold, dpo is best: 0.794 against sft's 0.446, +0.348 (95 % interval +0.3")
+    text = said(sft=0.794, dpo=0.446)
+    assert text.startswith("By gold, dpo is worse than sft: 0.446 against sft's 0.794, −0.348 (95 % interval −0.3")
+
+
 def test_an_interval_with_zero_names_nobody(said):
     text = said(sft=0.5, dpo=0.501)
     assert text.startswith("By gold, no difference between dpo and sft was shown: 0.50 against sft's 0.50, ")

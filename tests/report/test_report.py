@@ -272,7 +272,7 @@ def test_headline_says_who_won_by_how_much(answers: Answers) -> None:
     base = answers("sft", gold=[0.4, 0.5, 0.4, 0.5] * 10)
     better = answers("dpo", gold=[0.7, 0.8, 0.7, 0.4] * 10)
     text = headline(evaluate_policies([base, better], "sft", 500, 0))
-    assert text.startswith("By gold, dpo is best: 0.65 against sft's 0.450, +0.20 (95 % interval +0.1")
+    assert text.startswith("By gold, dpo is best: 0.650 against sft's 0.450, +0.200 (95 % interval +0.1")
     assert "winning 75 % (" in text and "of 40 held-out prompts" in text
 
 

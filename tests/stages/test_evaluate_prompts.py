@@ -94,8 +94,11 @@ def test_several_runs_of_one_policy(place):
     alone = [run["kl"] for run in found["ppo"]["runs"]]
     assert found["ppo"]["kl"] == pytest.approx(sum(alone) / 2) and min(alone) > 0.1
     # a run of best-of-n is bounded from the policy that it samples, and here the reference is another one
-    assert found["best"]["kl"] is None
+    assert found["best"]["kl"] is None and found["ppo"]["kl_unknown"] is None
+    why = found["best"]["kl_unknown"]
+    assert why == "best-of-n samples ppo-0, and the reference is sft; best-of-n samples ppo-1, and the reference is sft"
     page = (folder / "report.md").read_text()
+    assert f"The KL of best is not known: {why}." in page
     assert "ppo, run 2: ppo-1" in page and "### ppo, run 1" in page
 
 
@@ -104,7 +107,8 @@ def test_runs_of_the_reference_are_measured_each_from_its_own(place):
     found = json.loads((numbers / "report.json").read_text())["policies"]
     assert [run["kl"] for run in found["ppo"]["runs"]] == [pytest.approx(0, abs=1e-5)] * 2
     assert (found["best"]["kl_is_bound"], found["best"]["kl"]) == (True, pytest.approx(math.log(2) - 0.5))
-    assert found["sft"]["kl"] is None, "one run has no run of the reference of its own"
+    assert found["sft"]["kl"] is None
+    assert found["sft"]["kl_unknown"].startswith("it has not as many runs as the reference")
 
 
 def test_the_same_command_gives_the_same_bytes(place):

@@ -144,9 +144,10 @@ def test_the_folder_of_a_result_is_made(world, tmp_path):
 
 def test_a_warm_up_that_the_run_would_not_outlast_is_refused(world, tmp_path):
     config = SFTConfig(output=str(tmp_path / "run"), data=data(world, "pairs"), model=model(world))
-    config.train = train(max_steps=2, warmup_steps=3)
-    with pytest.raises(UserError, match="train.warmup_steps=3: the run has 2 steps and would never reach its learning"):
+    config.train = train(max_steps=0, epochs=0.01, warmup_steps=3)
+    with pytest.raises(UserError, match="train.warmup_steps=3: the run has 1 step and would never reach its learning"):
         concordant.sft(config)
+    config.train.max_steps, config.train.epochs = 2, 0.0
     config.train.warmup_steps, config.output = 2, str(tmp_path / "short")
     rates = [row["learning_rate"] for row in metrics_of(concordant.sft(config))]
     assert rates == [rates[1] / 2, rates[1]]

@@ -138,6 +138,20 @@ def test_an_adapter_names_the_hubs_base_where_its_own_is_a_local_folder(made, hu
         push(made / "model", base="owner/base")
 
 
+def test_another_base_takes_the_place_of_the_one_that_the_adapter_names(made, hub, tmp_path):
+    """A base may have moved on the hub. The card that is sent names one base."""
+    fake, adapter = hub(), copied(made / "adapter", tmp_path / "adapter")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": "old/base"}))
+    card = (adapter / "README.md").read_text()
+    (adapter / "README.md").write_text(card.replace("library_name", "base_model: old/base\nlibrary_name", 1))
+    push(adapter)
+    assert b"base_model: old/base\n" in fake.sent["README.md"]
+    push(adapter, base="new/base")
+    assert json.loads(fake.sent["adapter_config.json"])["base_model_name_or_path"] == "new/base"
+    assert [line for line in fake.sent["README.md"].splitlines() if b"base_model" in line] == [b"base_model: new/base"]
+
+
 def test_other_files_stay_here_and_are_listed(folder, hub, capsys):
     (folder / "samples.jsonl").write_text('{"prompt": "private"}\n')
     (folder / "notes").mkdir()

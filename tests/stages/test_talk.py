@@ -2,11 +2,13 @@
 
 import io
 import json
+import re
 import sys
 
 import pytest
 
 import concordant
+from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import ChatConfig, GenerateConfig
@@ -112,3 +114,26 @@ def test_generate_writes_text_before_the_stop_string_and_says_that_it_ended(poli
     before = whole["response"].partition(letter)[0].strip()
     assert answer(letter) == {**whole, "response": before, "ended": True}
     assert answer("日本語") == whole
+
+
+def printed(policy, capsys, n, **changes):
+    sampling = SamplingConfig(n=n, max_new_tokens=3)
+    config = GenerateConfig(model=ModelConfig(name=str(policy), device="cpu"), sampling=sampling, **changes)
+    assert concordant.generate(config) is None
+    return capsys.readouterr().out
+
+
+def test_several_answers_to_a_prompt_are_numbered(policy, tmp_path, capsys):
+    """Answers may hold line breaks, so without a line between them nobody sees where one ends."""
+    answers = [a.strip() for a in re.split(r"\[\d of 3\]\n", printed(policy, capsys, 3, prompt="the owl"))]
+    alone = printed(policy, capsys, 1, prompt="the owl").strip()
+    assert answers[0] == "" and len(answers) == 4 and answers[1] == alone
+    (tmp_path / "p.jsonl").write_text('{"prompt": "the owl"}\n{"prompt": "the fox"}\n')
+    shown = printed(policy, capsys, 2, data=DataConfig(str(tmp_path / "p.jsonl")))
+    marks = [line for line in shown.splitlines() if line.startswith(("> ", "[1 ", "[2 "))]
+    assert marks == ["> the owl", "[1 of 2]", "[2 of 2]", "> the fox", "[1 of 2]", "[2 of 2]"]
+    assert shown.count(alone) >= 1
+
+
+def test_one_answer_to_a_prompt_has_no_number(policy, capsys):
+    assert "[" not in printed(policy, capsys, 1, prompt="the owl")

@@ -34,6 +34,13 @@ def test_warmup_in_steps_is_the_warmup_of_its_share():
     assert [learning_rate(by_steps, step, 8) for step in range(8)] == rates("linear", 8, 0.25)
 
 
+def test_the_default_fraction_is_nothing_beside_steps():
+    """Of 200 steps the default fraction would be 10."""
+    config = TrainConfig(learning_rate=8.0, warmup_steps=4)
+    assert [learning_rate(config, step, 200) for step in range(4)] == [2.0, 4.0, 6.0, 8.0]
+    assert learning_rate(config, 4, 200) < 8.0
+
+
 def test_the_rate_falls_to_its_share():
     # from 8 to a quarter, 2, in four equal parts of 1.5; the end would be reached at step 4
     config = TrainConfig(learning_rate=8.0, warmup_fraction=0.0, min_rate_fraction=0.25)

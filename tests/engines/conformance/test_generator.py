@@ -302,27 +302,31 @@ def test_weights_that_do_not_fit_are_refused(engine: EngineFactory) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampling", "message"),
+    ("changes", "message"),
     [
-        (SamplingConfig(n=0), "sampling.n is 0; expected a whole number of at least 1"),
-        (SamplingConfig(slots=0), "sampling.slots is 0"),
-        (SamplingConfig(max_new_tokens=0), "sampling.max_new_tokens is 0"),
-        (SamplingConfig(top_k=-1), "sampling.top_k is -1; expected a whole number of at least 0"),
-        (SamplingConfig(temperature=-0.1), "sampling.temperature is -0.1"),
-        (SamplingConfig(temperature=math.nan), "sampling.temperature is nan"),
-        (SamplingConfig(top_p=0.0), "sampling.top_p is 0.0"),
-        (SamplingConfig(top_p=1.1), "sampling.top_p is 1.1"),
-        (SamplingConfig(min_p=-0.1), "sampling.min_p is -0.1"),
-        (SamplingConfig(min_p=math.nan), "sampling.min_p is nan"),
-        (SamplingConfig(repetition_penalty=0.0), "sampling.repetition_penalty is 0.0; expected a number above 0"),
-        (SamplingConfig(repetition_penalty=math.inf), "sampling.repetition_penalty is inf"),
-        (SamplingConfig(min_new_tokens=-1), "sampling.min_new_tokens is -1; expected a whole number of at least 0"),
-        (SamplingConfig(stop_strings=["a", ""]), "sampling.stop_strings has an empty text"),
+        ({"n": 0}, "sampling.n is 0; expected a whole number of at least 1"),
+        ({"slots": 0}, "sampling.slots is 0"),
+        ({"max_new_tokens": 0}, "sampling.max_new_tokens is 0"),
+        ({"top_k": -1}, "sampling.top_k is -1; expected a whole number of at least 0"),
+        ({"temperature": -0.1}, "sampling.temperature is -0.1"),
+        ({"temperature": math.nan}, "sampling.temperature is nan"),
+        ({"top_p": 0.0}, "sampling.top_p is 0.0"),
+        ({"top_p": 1.1}, "sampling.top_p is 1.1"),
+        ({"min_p": -0.1}, "sampling.min_p is -0.1"),
+        ({"min_p": math.nan}, "sampling.min_p is nan"),
+        ({"repetition_penalty": 0.0}, "sampling.repetition_penalty is 0.0; expected a number above 0"),
+        ({"repetition_penalty": math.inf}, "sampling.repetition_penalty is inf"),
+        ({"min_new_tokens": -1}, "sampling.min_new_tokens is -1; expected a whole number of at least 0"),
+        ({"stop_strings": ["a", ""]}, "sampling.stop_strings has an empty text"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(
-    engine: EngineFactory, sampling: SamplingConfig, message: str
+    engine: EngineFactory, changes: dict[str, Any], message: str
 ) -> None:
+    """An engine is also used with settings that were changed after they were made."""
+    sampling = SamplingConfig()
+    for key, value in changes.items():
+        setattr(sampling, key, value)
     with pytest.raises(UserError, match=message):
         sampled(engine.generator(build("llama"), END), random_prompts(3), sampling, 0)
 

@@ -85,4 +85,20 @@ MUTANTS = (
         story="One odd pair in an empty bin makes a well calibrated reward model look bad.",
         tests=("evaluation/test_reward_summary.py",),
     ),
+    Mutant(
+        name="intervals-of-few-prompts-are-too-narrow",
+        file="evaluation/verdict.py",
+        old="level=expanded(level, len(difference_G)))",
+        new="level=level)",
+        story="Of two policies that are equally good, one is called better too often where there are few prompts.",
+        tests=("evaluation/test_verdict.py",),
+    ),
+    Mutant(
+        name="one-prompt-too-few-shows-a-difference",
+        file="evaluation/verdict.py",
+        old="return math.ceil(1 + math.log2(comparisons / (1 - LEVEL)))",
+        new="return math.ceil(math.log2(comparisons / (1 - LEVEL)))",
+        story="Five prompts whose differences all have one sign name a winner, which chance does in 6 of 100 cases.",
+        tests=("evaluation/test_verdict.py",),
+    ),
 )

@@ -93,4 +93,20 @@ MUTANTS = (
         story="Scores of a batch go to other answers of the batch where lengths differ.",
         tests=("engines/test_reward_model.py",),
     ),
+    Mutant(
+        name="an-adapters-card-names-the-chains-base",
+        file="models/export.py",
+        old='"base_model": base if is_hub_id(base) else ""',
+        new='"base_model": base if is_hub_id(base) else (card or {}).get("base_model", "")',
+        story="The card of an adapter names a base over which the adapter gives other numbers.",
+        tests=("stages/test_adapters.py",),
+    ),
+    Mutant(
+        name="a-card-names-a-folder-of-this-machine",
+        file="models/card.py",
+        old='return base if isinstance(base, str) and is_hub_id(base) else ""',
+        new='return base if isinstance(base, str) else ""',
+        story="The card that push sends names the home folder of the person who trained the base.",
+        tests=("models/test_card.py",),
+    ),
 )

@@ -48,8 +48,8 @@ MUTANTS = (
     Mutant(
         name="survival-of-the-proxys-gain",
         file="report/contents.py",
-        old="moved = [signed(told(mean), mean.value) for mean in (proxy, other)]",
-        new="moved = [signed(told(mean), mean.value) for mean in (proxy, proxy)]",
+        old="moved = [difference(mean) for mean in (proxy, other)]",
+        new="moved = [difference(mean) for mean in (proxy, proxy)]",
         story="Every sentence about over-optimisation says that both scorers moved alike.",
         tests=("report/test_columns.py",),
     ),
@@ -100,5 +100,13 @@ MUTANTS = (
         new='by_step[numbers["step"]] = numbers | by_step.get(numbers["step"], {})',
         story="A step that was logged again after a resume is drawn with its old numbers.",
         tests=("report/test_curves.py",),
+    ),
+    Mutant(
+        name="a-worse-policy-has-a-plus",
+        file="report/headline.py",
+        old="return against(mine, others, c.seen_from(name), other, verdict.level)",
+        new="return against(mine, others, c.difference, other, verdict.level)",
+        story="The headline says that a worse policy is better by the difference.",
+        tests=("report/test_headline.py",),
     ),
 )

@@ -80,4 +80,20 @@ MUTANTS = (
         story="A run that saved and can be resumed is shown as failed.",
         tests=("runs/test_status.py", "training/test_loop.py"),
     ),
+    Mutant(
+        name="a-part-of-the-weights",
+        file="runs/facts.py",
+        old="return sum(known) if known and len(known) == len(sizes) else None",
+        new="return sum(known) if known else None",
+        story="The report counts the weights of the shards that can be read, as if they were the model.",
+        tests=("runs/test_facts.py",),
+    ),
+    Mutant(
+        name="a-run-began-when-it-was-last-seen",
+        file="runs/facts.py",
+        old='started=str(status.get("started", "")),',
+        new='started=str(status.get("updated", status.get("started", ""))),',
+        story="The report dates a run by its end.",
+        tests=("runs/test_facts.py",),
+    ),
 )

@@ -8,8 +8,8 @@ MUTANTS = (
     Mutant(
         name="best-of-ns-bound-from-another-reference",
         file="stages/evaluate.py",
-        old="kl_bound=best_of_n_kl_bound(n) if n > 1 and path == best_of(origin)[1] else None,",
-        new="kl_bound=best_of_n_kl_bound(n) if n > 1 else None,",
+        old='return "" if path == best_of(origin)[1] else',
+        new='return "" if path else',
         story="The report shows log n as a bound of the KL from a reference that was not sampled from.",
         tests=("stages/test_evaluate_prompts.py",),
     ),
@@ -122,5 +122,21 @@ MUTANTS = (
 """,
         story="An interrupted best-of-n gives other answers than one that ran through.",
         tests=("stages/test_best_of_n_run.py",),
+    ),
+    Mutant(
+        name="two-bases-in-the-card-that-is-sent",
+        file="stages/push.py",
+        old='lines = [line for line in front.splitlines() if not re.match(r"base_model\\s*:", line)]',
+        new="lines = front.splitlines()",
+        story="push --base sends a card that names two bases, of which the hub believes one.",
+        tests=("stages/test_push.py",),
+    ),
+    Mutant(
+        name="a-base-of-another-folder",
+        file="stages/push.py",
+        old='named = base or found.adapter.base_name or ""',
+        new='named = found.adapter.base_name or base or ""',
+        story="push --base is refused although it names the hub's id of the adapter's base.",
+        tests=("stages/test_push.py",),
     ),
 )
