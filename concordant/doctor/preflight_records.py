@@ -115,7 +115,8 @@ def chosen_is_longer(card: DataCard) -> Finding | None:
     return Finding(
         "chosen_is_longer",
         "warning" if accuracy >= high or not longer else "info",
-        f'"always prefer the {"longer" if longer else "shorter"}" is right in {percent(accuracy)} of {pairs:,} pairs',
+        f'"always prefer the {"longer" if longer else "shorter"}" in {card.unit} is right in {percent(accuracy)} of '
+        f"{pairs:,} pairs",
         "A reward model may learn length and no more, and a policy then learns to fill the page."
         if longer
         else "People seldom prefer the shorter so clearly: chosen and rejected may be swapped.",

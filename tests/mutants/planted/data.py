@@ -141,4 +141,20 @@ MUTANTS = (
         story="The biased raters of toytalk prefer longer answers five times as much as the docs say.",
         tests=("data/toytalk/test_toytalk_pairs.py::test_worked_probabilities",),
     ),
+    Mutant(
+        name="capitals-hide-a-column",
+        file="data/columns.py",
+        old="    plain = folded(name)\n",
+        new="    plain = name\n",
+        story='A column "System" beside messages is carried along, and the model is trained without it.',
+        tests=("data/test_known_sets.py",),
+    ),
+    Mutant(
+        name="a-number-beside-a-and-b-names-a-winner",
+        file="data/read_pairs.py",
+        old='rf"(?:.*[_ ]|answer|response|model)?({one}|{two})"',
+        new='rf"(?:.*[_ ]|answer|response|model)?({one}|{two}|1)"',
+        story="Of comparisons that count from 1, every pair whose first answer won is learnt the wrong way round.",
+        tests=("data/test_known_sets.py",),
+    ),
 )
