@@ -43,6 +43,7 @@ from concordant.models.load import Policy
 from concordant.models.lora import adapter_names
 from concordant.runs.folder import RunFolder
 from concordant.runs.inputs import Inputs
+from concordant.stages.places import check_output_folder
 from concordant.training.defaults import Start, settle, steps_needed
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
@@ -51,6 +52,7 @@ from concordant.training.trackers import check_installed
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=RunConfig)
 
+EXAMPLES: Mapping[Method, str] = {"sft": "example", "reward": "pair", "dpo": "pair", "ppo": "prompt"}  # of a step
 HELD_OUT_TREES = 512  # trees for each evaluation during training; more would take too long
 PROBE_PROMPTS = 96  # held-out prompts that are answered at each evaluation
 
@@ -112,6 +114,8 @@ def accepted(records: Sequence[R], encoder: ChatEncoder, what: str) -> list[R]:
 def heldout(encoded: Encoded) -> list[PromptTree]:
     """The trees for evaluations during training."""
     report_dropped(encoded.dropped, "held-out data")
+    if len(encoded.trees) > HELD_OUT_TREES:
+        message(f"held-out data: evaluations during training use the first {HELD_OUT_TREES} of {len(encoded.trees):,}")
     return encoded.trees[:HELD_OUT_TREES]
 
 
@@ -176,9 +180,10 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
     """``config`` with the settings that follow method, model and data; the run folder's config.yaml gets them too."""
     train = settle(config.train, start)
     steps, needed = steps_of(start.examples, train.batch_size, train.epochs, train.max_steps), steps_needed(start)
+    examples = f"{start.examples:,} {EXAMPLES[start.method]}{'s' if start.examples > 1 else ''}"
     message(
         f"{start.method}: {steps} steps of {train.batch_size}, {steps * train.batch_size / start.examples:.1f} passes "
-        f"over {start.examples:,}, rate {train.learning_rate:.2g}"
+        f"over {examples}, rate {train.learning_rate:.2g}"
     )
     if train.warmup_steps > steps:
         raise UserError(
@@ -187,8 +192,13 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
         )
     if train.batch_size > start.examples:
         message(
-            f"{start.method}: a batch of {train.batch_size} holds each of the {start.examples:,} examples "
-            f"{train.batch_size / start.examples:.1f} times; lower train.batch_size"
+            f"{start.method}: each of the {examples} comes {train.batch_size / start.examples:.1f} times in a batch of "
+            f"{train.batch_size} and is answered anew each time; lower train.batch_size, or give more prompts"
+        )
+    if train.batch_size < config.train.batch_size:
+        message(
+            f"{start.method}: train.batch_size {config.train.batch_size} is more than the {examples}; a step takes "
+            "each of them once"
         )
     if steps < needed / 3:
         cure = "raise train.max_steps" if train.max_steps else "raise train.epochs, or lower train.batch_size"
@@ -220,6 +230,7 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
 
 def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     """The locked run folder, with the resolved config in it."""
+    check_output_folder(config.output, config.data.path)
     if isinstance(config, RunConfig):
         check_installed(config.train.tracker)
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")

@@ -123,4 +123,12 @@ MUTANTS = (
         story="An interrupted best-of-n gives other answers than one that ran through.",
         tests=("stages/test_best_of_n_run.py",),
     ),
+    Mutant(
+        name="a-run-writes-into-prepared-data",
+        file="stages/places.py",
+        old="    if is_prepared(folder):\n",
+        new="    if False:\n",
+        story="A training verb writes its run between prepared sets, and prepare then refuses the folder.",
+        tests=("stages/test_limits_and_places.py",),
+    ),
 )

@@ -101,4 +101,12 @@ MUTANTS = (
         story="A disk that is said to suffice fills up at the first save that removes an older one.",
         tests=("training/test_disk.py",),
     ),
+    Mutant(
+        name="a-batch-larger-than-the-data",
+        file="training/defaults.py",
+        old='return given if start.method == "ppo" else min(given, start.examples)',
+        new="return given",
+        story="A step on 9 pairs with a batch of 256 computes each of them 28 times.",
+        tests=("training/test_defaults.py",),
+    ),
 )
