@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails again
         return DONE
     except SystemExit as leaving:  # its code may be 0, and the work is not done
+        if isinstance(leaving.__context__, BrokenPipeError):  # rich leaves so where the reader of a table has gone
+            return DONE
         what = f"sys.exit({leaving.code!r}) was called in the middle of the work, by a reward function perhaps"
         return _ended("failed", what, FAILED)
     except MemoryError:

@@ -165,6 +165,19 @@ def test_whatever_is_raised_ends_in_a_sentence_and_code_1(stages, monkeypatch, c
     assert shown.splitlines()[-1] == line and ("Traceback" in shown) is is_a_bug
 
 
+def test_a_table_whose_reader_has_gone_is_no_failure(tmp_path):
+    """`concordant prepare … | head -1`: rich leaves by sys.exit(1) there, which no reward function has called."""
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"prompt": "q{i}"}}\n' for i in range(8)))
+    command = [sys.executable, "-m", "concordant", "prepare", "--data", "a.jsonl", "--output", "out"]
+    environment = os.environ | {"PYTHONPATH": str(Path(concordant.__file__).parents[1])}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    ) as work:
+        work.stdout.close()
+        said = work.stderr.read()
+    assert work.returncode == 0 and "failed" not in said and (tmp_path / "out" / "card.md").is_file()
+
+
 def test_an_endless_recursion_shows_its_end_alone(stages, monkeypatch, capsys):
     monkeypatch.setitem(vars(concordant), "sft", lambda config: deep())
     assert main(SFT) == 1

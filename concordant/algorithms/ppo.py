@@ -36,6 +36,7 @@ from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Learner, Scorer
 from concordant.training.exports import exports_of
+from concordant.training.progress import current
 
 TRAIN_ROWS = 4  # answers of a step that are written to samples.jsonl, if the loop logs answers at this step
 
@@ -176,6 +177,11 @@ class PPO:
         # With "start", the statistics are measured once, on the answers of the first step.
         if config.reward_normalize == "running" or (config.reward_normalize == "start" and not self.reward_stats.count):
             self.reward_stats.update(score_B)
+            if config.reward_normalize == "start" and self.reward_stats.is_flat:
+                current().message(
+                    "the scores of the first step are all but equal, so rewards are not divided by their deviation; if "
+                    "the reward's unit is so small, give the reward a weight: --reward REWARD=1000"
+                )
         shaped_B = score_B if config.reward_normalize == "none" else self.reward_stats.normalize(score_B)
         if config.reward_clip:
             shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)

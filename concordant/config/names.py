@@ -29,6 +29,7 @@ DataFormat = Literal[
     "arena_55k",
     "arena_33k",
     "argilla",
+    "two_answers",
     "nectar",
     "ultrafeedback",
     "distilabel_ratings",

@@ -166,6 +166,11 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             "of the model only the tokenizer is used",
         ),
         NoEffect(("target", "json", "model."), "--explain prints a page and looks at nothing", lambda v: v["explain"]),
+        NoEffect(
+            ("model.",),
+            "there is no data for its tokenizer to look at; give DATA --model.name MODEL, or the model's folder alone",
+            lambda v: not v["target"],
+        ),
     ),
     s.GenerateConfig: (_TRAINS_NOTHING, _GREEDY, _NEVER_SPLIT, *_RESPONSES_SAMPLED),
     s.ChatConfig: (

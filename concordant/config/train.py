@@ -15,7 +15,7 @@ from concordant.config.names import Export, Schedule
 class TrainConfig(Made):
     max_steps: int = 0  # optimizer steps, for PPO rollout steps; 0: the number that `epochs` gives
     epochs: float = 0.0  # passes over the training data; 0 follows the data: a small set gets more passes
-    batch_size: int = 0  # prompts in each step; 0 follows the data: 32, fewer for a small set
+    batch_size: int = 0  # prompts in each step; given examples at most once each; 0 follows the data: 32, or fewer
     micro_batch_tokens: int = 0  # tokens of a pass with gradient, with padding; 0: 1,536 on a CPU, 8,192 on a GPU
     halve_on_oom: bool = False  # if memory runs out, halve micro_batch_tokens and repeat the step; same gradient
     learning_rate: float = 0.0  # 0 follows the method, the size of the model and LoRA

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from concordant.config.names import AdvantageName
 from concordant.core.errors import UserError
-from concordant.core.masked import branch_of_token, from_rows, sum_by_branch, to_rows
+from concordant.core.masked import LEAST_DEVIATION, branch_of_token, from_rows, sum_by_branch, to_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +74,15 @@ def grpo(r: Returns) -> tuple[Tensor, Tensor]:
     """(score - mean) / deviation within the prompt's responses; a group of equal scores gives exactly 0.
 
     Shao et al. 2024, 2402.03300. Only scores are divided. A penalty in the reward is compared with the group's other
-    penalties and added as it is.
+    penalties and added as it is. Scores that differ by no more than rounding count as equal.
     """
     size_B, sum_B = _groups(r, r.score_B)
     centred_B = r.score_B - sum_B / size_B
     _, square_B = _groups(r, centred_B**2)
     deviation_B = (square_B / (size_B - 1)).sqrt()
-    advantage_B = torch.where(tied(r), 0.0, centred_B / deviation_B)
+    least_B, greatest_B = _extremes(r)
+    is_rounding_B = deviation_B <= LEAST_DEVIATION * torch.maximum(least_B.abs(), greatest_B.abs())
+    advantage_B = torch.where(is_rounding_B | tied(r), 0.0, centred_B / deviation_B)
     advantage_B = advantage_B + _above_the_others(r, sum_by_branch(r.penalty_N, r.length_B))
     return advantage_B[branch_of_token(r.length_B)], r.total_B[branch_of_token(r.length_B)]
 
@@ -90,10 +92,16 @@ def tied(r: Returns) -> Tensor:
 
     Asked of the scores themselves: their mean rounds, so a difference from it is not exactly 0 for equal scores.
     """
-    size_G = torch.bincount(r.group_B)
-    least_G = r.score_B.new_full((len(size_G),), torch.inf).scatter_reduce(0, r.group_B, r.score_B, "amin")
-    greatest_G = r.score_B.new_full((len(size_G),), -torch.inf).scatter_reduce(0, r.group_B, r.score_B, "amax")
-    return (least_G == greatest_G)[r.group_B]
+    least_B, greatest_B = _extremes(r)
+    return least_B == greatest_B
+
+
+def _extremes(r: Returns) -> tuple[Tensor, Tensor]:
+    """The least and the greatest score of every branch's group, (B,) each."""
+    groups = len(torch.bincount(r.group_B))
+    least_G = r.score_B.new_full((groups,), torch.inf).scatter_reduce(0, r.group_B, r.score_B, "amin")
+    greatest_G = r.score_B.new_full((groups,), -torch.inf).scatter_reduce(0, r.group_B, r.score_B, "amax")
+    return least_G[r.group_B], greatest_G[r.group_B]
 
 
 def _above_the_others(r: Returns, x_B: Tensor) -> Tensor:

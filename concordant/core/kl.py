@@ -5,6 +5,7 @@ N response tokens, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from concordant.config.names import KLEstimator
 from concordant.core.errors import UserError
+from concordant.core.losses import LOG_RATIO
 
 
 def k1(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
@@ -28,10 +30,12 @@ def k2(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
 def k3(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
     """π_ref/π - 1 - log π_ref/π, nats, (N,). Unbiased, never negative; its gradient is that of KL(π_ref‖π).
 
-    Schulman 2020, "Approximating KL divergence".
+    Schulman 2020, "Approximating KL divergence". Beyond ``LOG_RATIO`` the exponential goes on as a straight line, so
+    that a token to which the policy gives almost nothing has a finite value, and a gradient that still raises it.
     """
     log_ratio_N = reference_N - logprob_N
-    return torch.expm1(log_ratio_N) - log_ratio_N
+    beyond_N = torch.relu(log_ratio_N - LOG_RATIO)
+    return torch.expm1(log_ratio_N.clamp(max=LOG_RATIO)) + math.exp(LOG_RATIO) * beyond_N - log_ratio_N
 
 
 def exact(logits_NV: Tensor, reference_logits_NV: Tensor) -> Tensor:

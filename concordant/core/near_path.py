@@ -38,3 +38,19 @@ def _nearest(path: Path, wanted: Callable[[Path], bool], cutoff: float) -> Path 
             return None
         place = place / near[0]
     return place if place != path and wanted(place) else None
+
+
+SHOWN = 6  # entries of a folder that are listed
+
+
+def entries_beside(path: Path) -> str:
+    """' The folder "runs" here holds dpo, sft.' where the folder of ``path`` is there and ``path`` is not; else ''."""
+    folder = path.parent
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return ""
+    if folder == Path() or not names:
+        return ""
+    more = ", …" if len(names) > SHOWN else ""
+    return f' The folder "{visible(str(folder))}" here holds {visible(", ".join(names[:SHOWN]))}{more}.'

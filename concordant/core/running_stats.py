@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-FLAT = 1e-4  # of the mean's size: below this deviation the samples count as equal
+FLAT = 1e-4  # below this deviation, or below this share of the mean's size, the samples count as equal
 
 
 @dataclass
@@ -32,10 +32,19 @@ class RunningStats:
     def std(self) -> float:
         """Population deviation; 1 before two samples have been seen, and where the samples are all but equal.
 
-        A deviation of rounding, or of scores that differ in their fourth digit, is nothing to divide by.
+        A deviation of rounding, or of scores that differ in their fourth digit, is nothing to divide by: later samples
+        that differ would become numbers of many thousands.
         """
-        deviation = (self.m2 / self.count) ** 0.5 if self.count > 1 else 0.0
-        return deviation if deviation > FLAT * abs(self.mean) else 1.0
+        return 1.0 if self.is_flat else self._deviation
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the samples differ too little for their deviation to be a unit."""
+        return self._deviation <= FLAT * max(1.0, abs(self.mean))
+
+    @property
+    def _deviation(self) -> float:
+        return (self.m2 / self.count) ** 0.5 if self.count > 1 else 0.0
 
     def normalize(self, x_B: Tensor) -> Tensor:
         return (x_B - self.mean) / self.std

@@ -104,7 +104,7 @@ class DataCard:
         yield "prompts in train and in test", f"{self.shared_prompts:,}"
         if self.longer_preferred is not None:
             pairs = self.kinds.get(KINDS[Pair], 0)
-            yield 'accuracy of "always prefer the longer"', percent(self.longer_preferred, pairs)
+            yield f'accuracy of "always prefer the longer" in {self.unit}', percent(self.longer_preferred, pairs)
         if self.compared is not None:
             c = self.compared
             yield f"prompts of {c.name} in the data", f"{c.shared:,} of {c.prompts:,} (in {c.rows:,} rows)"

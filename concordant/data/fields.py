@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from concordant.core.errors import nearest
@@ -31,6 +33,7 @@ ROLES: dict[str, Role] = {  # by the names that data sets use
     "observation": "tool",
     "function_call": "assistant",
 }
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # keys of a message that hold its thought
 DEEPEST = 32  # most levels of lists and objects in a value that is carried along
 LEARNT_KEYS = ("weight", "train", "loss")  # keys of a message: with 0 or false, the message is not learnt
 # The numbers 1 and 0 are found too, because they equal True and False.
@@ -50,6 +53,12 @@ def kind(value: object) -> str:
         dict: "an object",
     }
     return names.get(type(value), type(value).__name__)
+
+
+@lru_cache(maxsize=8192)
+def likeness(known: str, column: str) -> float:
+    """How alike two names of columns are, 0 to 1."""
+    return difflib.SequenceMatcher(None, known, column[:100]).ratio()
 
 
 def missing(row: Row, column: str, format_columns: Sequence[str], hint: str = "") -> BadRow:
@@ -191,7 +200,8 @@ def message(row: Row, column: str, item: object) -> Message:
     content = parts(row, place, content) if isinstance(content, list) else content
     if not isinstance(content, str):
         raise wrong_type(row, place, content, "a string")
-    thought = as_text(row, f"{column}.reasoning_content", item.get("reasoning_content"))
+    key = next((key for key in THOUGHTS if item.get(key)), THOUGHTS[0])
+    thought = as_text(row, f"{column}.{key}", item.get(key))
     return Message(ROLES[role.lower()], as_text(row, place, content), thought)
 
 

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from concordant.config.specs import ADAPTER_CONFIG
 from concordant.core.errors import UserError, unknown_name
 from concordant.data.files import is_data_file
 from concordant.data.rows import printable
-from concordant.runs.names import CONFIG, STATUS
+from concordant.runs.names import CONFIG, REPORT_JSON, REPORT_PAGE, STATUS
 
 SETS = ("rm", "sft", "rl")  # folders that `concordant prepare` writes, the one that says most first
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")  # names of held-out splits, the one used first
@@ -26,10 +27,17 @@ def is_prepared(folder: Path) -> bool:
     return any((folder / name / "train.parquet").is_file() for name in SETS)
 
 
+def is_model(folder: Path) -> bool:
+    """True for a folder with a model, or with an adapter: its JSON files are settings."""
+    settings = ("config.json", ADAPTER_CONFIG)
+    return any((folder / name).is_file() for name in settings) and any(folder.glob("*.safetensors"))
+
+
 def is_output(folder: Path) -> bool:
-    """True for a folder that a command of ours wrote: a prepared one or a run's."""
+    """True for a folder that a command of ours wrote: prepared data, a run, a report or a model."""
     prepared = (folder / "card.json").is_file() and is_prepared(folder)
-    return prepared or all((folder / name).is_file() for name in (CONFIG, STATUS))
+    written = ((CONFIG, STATUS), (REPORT_JSON, REPORT_PAGE))
+    return prepared or is_model(folder) or any(all((folder / name).is_file() for name in names) for names in written)
 
 
 def inside_only(folder: Path) -> list[Path]:
@@ -78,7 +86,9 @@ def data_files(name: str, folder: Path) -> tuple[list[Path], list[str]]:
         seen.add((status.st_dev, status.st_ino))
         kept.append(path)
     notes = [
-        f"{name}: {printable(str(p.relative_to(folder)))}/ is left out, a command wrote it" for p in sorted(outputs)
+        f"{name}: {printable(str(p.relative_to(folder)))}/ is left out, "
+        + ("it is a model" if is_model(p) else "a command wrote it")
+        for p in sorted(outputs)
     ]
     notes += [f"{name}: {double} is left out, a second link to a file that is read" for double in doubles]
     return kept, notes

@@ -6,48 +6,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from concordant.config.names import DataFormat, RankedPairs
+from concordant.config.names import DataFormat
 from concordant.data import read_dialogues as one
 from concordant.data import read_pairs as two
 from concordant.data import read_rankings as many
 from concordant.data.carried import VERL_COLUMNS
 from concordant.data.dialogue import is_hh
-from concordant.data.read_dialogues import Found
-from concordant.data.read_rankings import Ranking
-from concordant.data.records import Record
-from concordant.data.rows import BadRows, Row
-
-Gives = Literal["pair", "pairs", "dialogue", "rated answer", "prompt"]
-ReadRow = Callable[[Row], Found | Ranking | list[Ranking | Record]]
-ReadTogether = Callable[[Sequence[Row], BadRows, RankedPairs], list[tuple[Row, Found]]]
-
-CONTEXT_COLUMNS = ("system", "system_prompt", "tools")  # every format reads these where they are there
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    name: DataFormat
-    gives: Gives
-    columns: tuple[str, ...]  # all must be there; "a|b": one of the two
-    optional: tuple[str, ...] = ()  # used where they are there
-    harmless: tuple[str, ...] = ()  # columns that change what is learnt elsewhere, and here say something else
-    read: ReadRow | None = None
-    read_together: ReadTogether | None = None  # instead of ``read``, where rows of a file belong together
-    accepts: Callable[[Mapping[str, Any]], bool] = lambda values: True  # a look at one row's values
-    example: dict[str, Any] = field(default_factory=dict)
-    more: tuple[dict[str, Any], ...] = ()  # the rows that belong to the example, where one row says nothing
-
-    def lacks(self, found: Container[str]) -> list[str]:
-        return [column for column in self.columns if not any(name in found for name in column.split("|"))]
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Every column that the format may use."""
-        return frozenset(n for column in (*self.columns, *self.optional, *CONTEXT_COLUMNS) for n in column.split("|"))
+from concordant.data.format import Format
 
 
 def _are(kind: type | tuple[type, ...], *columns: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -228,11 +196,20 @@ _PAIRS = (
         name="argilla",
         gives="pair",
         columns=("fields", "responses|suggestions"),
+        reads_all="responses|suggestions",
         read=two.argilla,
         example={
             "fields": {"prompt": Q, "response1": GOOD, "response2": BAD},
             "responses": {"preference": [{"value": "response1"}]},
         },
+    ),
+    Format(
+        name="two_answers",
+        gives="pair",
+        columns=two.TWO_ANSWERS,
+        optional=PAIR,
+        read=two.side_by_side,
+        example={"prompt": Q, "answer_a": BAD, "answer_b": GOOD, "winner": "b"},
     ),
 )
 
@@ -299,6 +276,7 @@ _RANKINGS = (
         gives="pairs",
         columns=("prompt|question|instruction", "response|completion|output|generation", "|".join(many.SCORES)),
         optional=INPUTS,
+        reads_all="|".join(many.SCORES),
         read_together=many.scored_together,
         example={"prompt": Q, "response": GOOD, "helpfulness": 4, "correctness": 4},
         more=({"prompt": Q, "response": BAD, "helpfulness": 0, "correctness": 1},),

@@ -118,7 +118,8 @@ def _progress() -> Iterator[OnProgress]:
     try:
         yield on_progress
     finally:
-        bar.stop()
+        if bar.live.is_started:  # a bar that was never shown would end with an empty line on stdout
+            bar.stop()
 
 
 def _write_sets(folder: Path, held: Loaded[Record], source: str) -> dict[str, int]:

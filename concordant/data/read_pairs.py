@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import Any
 
 from concordant.data import fields
+from concordant.data.columns import ASKED, MARKS, WINNER
 from concordant.data.dialogue import AS_MESSAGES, Drop, Messages, check_pair, is_hh, parse_hh, repeats, split_hh
 from concordant.data.read_dialogues import (
     DIALOGUE_COLUMNS,
@@ -304,3 +306,43 @@ def _argilla_votes(row: Row, column: str) -> list[Any]:
     answers = list(value.values()) if isinstance(value, dict) else []
     items = [item for answer in answers for item in (answer if isinstance(answer, list) else [answer])]
     return [item.get("value") for item in items if isinstance(item, dict)]
+
+
+# Names of the first and of the second answer. Which of them a row has says how its answers are counted.
+_STEMS = ("answer", "response")
+_NAMES = tuple("|".join(f"{stem}_{marks[i]}" for stem in _STEMS for marks in MARKS) for i in (0, 1))
+TWO_ANSWERS = ("|".join(ASKED), *_NAMES, "|".join(WINNER))
+
+
+def side_by_side(row: Row) -> Found:
+    """Two answers, and a winner that names the better one: a or b, a column, or a number as the columns are counted."""
+    sides = [(f"{stem}_{one}", f"{stem}_{two}", one, two) for stem in _STEMS for one, two in MARKS]
+    found = next((side for side in sides if side[0] in row.values and side[1] in row.values), None)
+    if found is None:
+        there = next(name for name in row.values if any(name in side[:2] for side in sides))
+        other = next(b if a == there else a for a, b, _, _ in sides if there in (a, b))
+        raise fields.missing(row, other, ("prompt", there, other, "winner"))
+    first, second, _, _ = found
+    better = _named_side(row, *found)
+    prompt = prompt_in(row, column_of(row, ASKED))
+    return by_preference(row, prompt, fields.text(row, first), fields.text(row, second), better, margin=False)
+
+
+def _named_side(row: Row, first: str, second: str, one: str, two: str) -> float:
+    """1 for the first answer, -1 for the second, 0 for a tie."""
+    column = column_of(row, WINNER)
+    value = row.values.get(column)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    said = f"{value:g}" if is_number else str(value).strip().lower()
+    if said.startswith("tie") or said in ("both", "equal", "neither"):
+        return 0.0
+    match = re.fullmatch(rf"(?:.*[_ ]|answer|response|model)?({one}|{two})", said)
+    if match is None or not (is_number or isinstance(value, str)):
+        hint = ""
+        if said in ("0", "1", "2") and one == "a":
+            hint = (
+                f" (where 0 is the first: --data.columns answer_0={first},answer_1={second}; where 1 is the first: "
+                f"--data.columns answer_1={first},answer_2={second})"
+            )
+        raise fields.wrong_type(row, column, value, f"{one}, {two} or tie, or the name of the better column{hint}")
+    return 1.0 if match[1] == one else -1.0

@@ -6,20 +6,19 @@ can change what is learnt stops the command where its format does not use it.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import chain, groupby, islice
 from typing import Any
 
 from concordant.config.names import DataFormat, RankedPairs
-from concordant.core.errors import UserError, nearest
 from concordant.data import fields
 from concordant.data.carried import NOTHING, TRUTHS, VERL_COLUMNS, Wanted, carried, names_in
+from concordant.data.columns import NEAR, refuse_two, refuse_unused, renamed, side_by_side
 from concordant.data.dialogue import Drop, Messages, merge_turns
-from concordant.data.formats import CONTEXT_COLUMNS, FORMATS, KNOWN_COLUMNS, Format
+from concordant.data.format import CONTEXT_COLUMNS, Format
+from concordant.data.formats import FORMATS, KNOWN_COLUMNS
 from concordant.data.read_dialogues import Found
 from concordant.data.read_rankings import Ranking, pairs_of
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
@@ -27,20 +26,6 @@ from concordant.data.rows import BadRow, BadRows, Row
 
 Outcome = Record | Drop | Ranking
 SAMPLE = 16  # first rows of a file whose columns decide its format
-NEAR = 0.8  # difflib similarity above which an unknown column is taken for a slip of the pen
-IGNORE = "ignore"  # the name that --data.columns gives to a column that is to be left alone
-
-# Columns that change what is learnt: where a file's format does not use one, nobody may be left to find out later.
-# Verdicts on an answer mean nothing beside a prompt alone: there they are columns for a reward function.
-VERDICTS = {
-    "weight", "train", "label", "labels", "kto_tag", "helpfulness", "rating", "ratings", "score", "overall_score",
-    "rank", "preference", "overall_preference", "preference_strength", "winner", "winner_model_a",
-    "better_response_id",
-}  # fmt: skip
-MEANINGFUL = VERDICTS | {
-    "system", "system_prompt", "tools", "reasoning_content", "history", "rejected_response", "rejected_messages",
-    "role", "parent_id", "images", "image", "audios", "videos",
-}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -61,39 +46,21 @@ class Reading:
     unfit: Counter[str] = field(default_factory=Counter)  # values of each column that no file of ours can hold
 
 
-def column_names(mappings: Sequence[str]) -> dict[str, str]:
-    """``["prompt=question,system=sys"]`` as ``{"question": "prompt", "sys": "system"}``."""
-    names: dict[str, str] = {}
-    for part in (part.strip() for mapping in mappings for part in mapping.split(",")):
-        ours, equals, theirs = part.partition("=")
-        if not (ours and equals and theirs):
-            raise UserError(f'data.columns: "{part}" is not NAME=COLUMN, e.g. prompt=question')
-        if theirs in names or (ours in names.values() and ours != IGNORE):
-            raise UserError(f'data.columns: "{theirs if theirs in names else ours}" stands twice')
-        names[theirs] = ours
-    return names
-
-
-def _renamed(row: Row, names: Mapping[str, str]) -> Row:
-    """The row under the names that --data.columns gives; a column that loses its name to another is left out."""
-    if not names:
-        return row
-    taken = set(names.values())
-    kept = {name: value for name, value in row.values.items() if name not in names and name not in taken}
-    given = {ours: row.values[theirs] for theirs, ours in names.items() if theirs in row.values and ours != IGNORE}
-    return replace(row, values=given | kept)
-
-
-def recognise(sample: list[Row]) -> Format:
+def recognise(sample: list[Row], given: Mapping[str, str] | None = None) -> Format:
     """The format of a file whose first rows are ``sample`` (at least one row).
 
     Raises BadRow naming the missing column and the closest format, also where a simpler format would fit
-    but a column looks like one of a richer format misspelt: half-recognised data must not train.
+    but a column looks like one of a richer format misspelt: half-recognised data must not train. ``given`` are the
+    names of --data.columns.
     """
     found = {name for row in sample for name, value in row.values.items() if value is not None}
     match = next(
         (f for f in FORMATS.values() if not f.lacks(found) and any(f.accepts(row.values) for row in sample)), None
     )
+    if match is None or match.gives not in ("pair", "pairs"):
+        advice = side_by_side(sample[0], given or {})
+        if advice:
+            raise BadRow(fields.MISSING, f"{sample[0].where}: {advice}{_as_it_stands(match)}")
     if match is None:
         closest = max(FORMATS.values(), key=lambda f: (_closeness(f, found), -len(f.lacks(found)), len(f.columns)))
         column = next(iter(closest.lacks(found)), closest.columns[0]).split("|")[0]
@@ -104,9 +71,12 @@ def recognise(sample: list[Row]) -> Format:
     richer = max(half_there, key=lambda f: _closeness(f, found), default=None)
     if richer is not None:
         column = richer.lacks(found)[0].split("|")[0]
-        hint = f"\nif the data is {' + '.join(_shown(match))} as it stands: --data.format={match.name}"
-        raise fields.missing(_example(sample, column), column, _shown(richer), hint)
+        raise fields.missing(_example(sample, column), column, _shown(richer), _as_it_stands(match))
     return match
+
+
+def _as_it_stands(match: Format | None) -> str:
+    return f"\nif the data is {' + '.join(_shown(match))} as it stands: --data.format={match.name}" if match else ""
 
 
 def _shown(f: Format) -> list[str]:
@@ -126,14 +96,9 @@ def _near(column: str, found: set[str]) -> float:
 def _near_name(name: str, found: set[str]) -> float:
     if name in found:
         return 1.0
-    ratios = (_likeness(name, other) for other in found if other not in KNOWN_COLUMNS)
+    ratios = (fields.likeness(name, other) for other in found if other not in KNOWN_COLUMNS)
     best = max(ratios, default=0.0)
     return best if best >= NEAR else 0.0
-
-
-@lru_cache(maxsize=8192)
-def _likeness(known: str, column: str) -> float:
-    return difflib.SequenceMatcher(None, known, column[:100]).ratio()
 
 
 def _closeness(candidate: Format, found: set[str]) -> float:
@@ -143,8 +108,9 @@ def _closeness(candidate: Format, found: set[str]) -> float:
 def _half_there(candidate: Format, match: Format, found: set[str]) -> bool:
     """True if ``candidate`` shares a column with ``match``, lacks one, and has (nearly) one ``match`` does not use.
 
-    A misspelt name that is most like a column that ``match`` uses tells nothing. Pairs are the most that data can be,
-    so beside them only a misspelt name counts: further columns of pairs are further information.
+    A misspelt name that is most like a column that ``match`` uses tells nothing, nor does the id of a known column.
+    Pairs are the most that data can be, so beside them only a misspelt name counts: further columns of pairs are
+    further information.
     """
     used = match.names & found
     own = [column for column in candidate.columns if not used & set(column.split("|"))]
@@ -153,7 +119,8 @@ def _half_there(candidate: Format, match: Format, found: set[str]) -> bool:
     strange = {
         name
         for name in found - KNOWN_COLUMNS - set(TRUTHS)
-        if max(KNOWN_COLUMNS, key=lambda k: _likeness(k, name)) not in used
+        if max(KNOWN_COLUMNS, key=lambda k: fields.likeness(k, name)) not in used
+        and name.removesuffix("_id") not in KNOWN_COLUMNS
     }
     telling = strange if match.gives in ("pair", "pairs") else (found & KNOWN_COLUMNS) | strange
     return any(_near(column, telling) for column in own)
@@ -166,11 +133,11 @@ def read_records(rows: Iterator[Row], reading: Reading) -> Iterator[Record | Dro
     even when bad rows are skipped.
     """
     for _, group in groupby(rows, key=lambda row: row.file):
-        renamed = (_renamed(row, reading.columns) for row in group)
-        head = list(islice(renamed, SAMPLE))
-        chosen = recognise(head) if reading.format == "auto" else FORMATS[reading.format]
+        named = (renamed(row, reading.columns) for row in group)
+        head = list(islice(named, SAMPLE))
+        chosen = recognise(head, reading.columns) if reading.format == "auto" else FORMATS[reading.format]
         reading.formats.add(chosen.name)
-        good = _checked(chain(head, renamed), chosen, reading)
+        good = _checked(chain(head, named), chosen, reading)
         made: Iterable[tuple[Row, Found | None]]
         if chosen.read_together is not None:
             made = chosen.read_together(list(good), reading.bad, reading.pairs)
@@ -186,37 +153,27 @@ def read_records(rows: Iterator[Row], reading: Reading) -> Iterator[Record | Dro
 def _checked(rows: Iterator[Row], chosen: Format, reading: Reading) -> Iterator[Row]:
     """The rows that have what the format needs, their columns in the books."""
     known: dict[frozenset[str], None] = {}
+    is_prompt, alternatives = chosen.gives == "prompt", chosen.alternatives
+    read_names, reads_as = chosen.names | set(chosen.harmless), f"{chosen.name} ({' + '.join(_shown(chosen))})"
     for row in rows:
         try:
             absent = chosen.lacks(row.values)
             if absent:
                 raise fields.missing(row, absent[0].split("|")[0], _shown(chosen))
-            _refuse_meaningful(row, chosen)
+            refuse_unused(row, read_names, is_prompt, reads_as, reading.columns)
+            if not is_prompt:
+                refuse_two(row, alternatives, reading.columns)
         except BadRow as error:
             reading.bad.report(error.reason, str(error))
             continue
         names = frozenset(row.values)
         if names not in known:
             known[names] = None
-            read = names & (chosen.names - set(VERL_COLUMNS))
+            doubles = {n for group in alternatives for n in [n for n in group if row.values.get(n) is not None][1:]}
+            read = names & (chosen.names - set(VERL_COLUMNS)) - doubles
             reading.used |= read
             reading.carried |= names - read
         yield row
-
-
-def _refuse_meaningful(row: Row, chosen: Format) -> None:
-    names = chosen.names
-    meaningful = MEANINGFUL - VERDICTS | {"context"} if chosen.gives == "prompt" else MEANINGFUL
-    for name in row.values.keys() & meaningful - set(chosen.harmless):
-        value = row.values[name]
-        if name not in names and value is not None and value != "" and value != []:
-            raise BadRow(
-                fields.UNUSED,
-                f'{row.where}: the column "{name}" can change what is learnt, and data read as {chosen.name} '
-                f"({' + '.join(_shown(chosen))}) does not use it.\n"
-                f"To leave it alone: --data.columns {IGNORE}={name}; to read it as another column: "
-                f"--data.columns NAME={name}; formats: docs/data.md",
-            )
 
 
 def _finished(
@@ -302,10 +259,3 @@ def with_merged_turns(record: Record) -> Record:
         )
     messages = merge_turns(_messages_of(record))
     return _with_messages(record, messages, 0)
-
-
-def check_mapped(names: Mapping[str, str], seen: set[str]) -> None:
-    """Raise UserError for a column that --data.columns names and that no row has."""
-    for theirs in names:
-        if theirs not in seen:
-            raise UserError(f'data.columns: no column "{theirs}" in the data.{nearest(theirs, seen)}')

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from concordant.core import hub
 from concordant.core.errors import UserError, unknown_name
 from concordant.core.near_path import nearest_path
 from concordant.data.files import check_kind, is_data_file, read_file
@@ -177,6 +178,7 @@ def _hub(name: str, match: re.Match[str], split: str, test: str) -> Source:
     """``OWNER/NAME``, ``OWNER/NAME/FOLDER`` or ``OWNER/NAME:CONFIG`` of the Hugging Face hub."""
     if ".." in name.split("/"):
         raise UserError(f'"{name}": ".." is refused in a hub id')
+    hub.ask(match["id"], "dataset", "--data")
     splits = _load_from_hub(name, match)
     train, held_out = choose_splits(name, splits, split, test)
     left_out = sorted(splits.keys() - {train, held_out})

@@ -6,6 +6,7 @@ reward model and RL hold out the same prompts.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,11 @@ from concordant.core.seeding import derive, python_stream
 from concordant.core.visible import visible
 from concordant.data import fields
 from concordant.data.carried import EVERYTHING, NOTHING, Wanted, names_in
+from concordant.data.columns import IGNORE, check_mapped, column_names, displaced, option
 from concordant.data.convert import CONVERSIONS, split_key
 from concordant.data.dialogue import Drop, Messages
 from concordant.data.folders import SETS
-from concordant.data.recognise import IGNORE, Reading, check_mapped, column_names, read_records
+from concordant.data.recognise import Reading, read_records
 from concordant.data.records import Demonstration, Pair, Prompt, Rating, Record
 from concordant.data.rows import BadRows, Row
 from concordant.data.sources import Pairs, Rows, open_source
@@ -81,7 +83,7 @@ def load_records(
         name, need = NAMES[want]
         raise UserError(
             f"{config.path}: no {name} to train on. Rows read: {held.rows_read:,} as {', '.join(held.formats)}; "
-            f"dropped: {reasons(dropped) or 'none'}\nexpected {need} (docs/data.md){_other_columns(held)}"
+            f"dropped: {reasons(dropped) or 'none'}\nexpected {need} (docs/data.md){_other_columns(held, config)}"
         )
     return Loaded(
         train=train,
@@ -102,9 +104,10 @@ def _imitated(held: Loaded[Record], want: object, responses: Responses) -> list[
     return ["both answers of each pair are imitated, the rejected ones too; --responses chosen leaves these out"]
 
 
-def _other_columns(held: Loaded[Record]) -> str:
+def _other_columns(held: Loaded[Record], config: DataConfig) -> str:
     names = held.columns.get("carried along", ())
-    return f"; not read: {', '.join(names)} (--data.columns response={names[0]} reads it as response)" if names else ""
+    way = option(column_names(config.columns), ("response", names[0])) if names else ""
+    return f"; not read: {', '.join(names)} ({way} reads {names[0]} as response)" if names else ""
 
 
 def _sets_for(want: type, responses: Responses) -> tuple[str, ...]:
@@ -156,6 +159,9 @@ def load_all(
     reader = _Reader(config, on_progress, wanted)
     notes = list(source.notes)
     if config.test_path:
+        places = config.path, config.test_path
+        if all(map(os.path.exists, places)) and os.path.samefile(*places):
+            raise UserError(f"data.test_path {places[1]} is the training data itself; leave it empty to split the data")
         if source.test is not None:
             notes.append(f"{config.path}: its own test side is left out, since data.test_path is given")
         held_out = open_source(config.test_path, seed, sets)
@@ -235,12 +241,18 @@ class _Reader:
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Every column of the input, by its use."""
         reading = self.reading
+        theirs_of = {ours: theirs for theirs, ours in reading.columns.items() if ours != IGNORE}
         ignored = {theirs for theirs, ours in reading.columns.items() if ours == IGNORE}
         lost = reading.unfit.keys() - reading.wanted_names
         carried = reading.carried - reading.used - lost
         unused = (ignored & self.seen | lost) - reading.used - carried
         kinds = {"used": reading.used, "carried along": carried, "not used": unused}
-        return {kind: tuple(sorted(visible(n) for n in names)) for kind, names in kinds.items() if names}
+        shown = {
+            kind: [f"{theirs_of[name]} (as {name})" if name in theirs_of else name for name in names]
+            for kind, names in kinds.items()
+        }
+        shown["not used"] += displaced(reading.columns, self.seen)
+        return {kind: tuple(sorted(visible(n) for n in names)) for kind, names in shown.items() if names}
 
     def unfit(self) -> list[str]:
         return [

@@ -114,7 +114,8 @@ def chosen_is_longer(card: DataCard) -> Finding | None:
     return Finding(
         "chosen_is_longer",
         "warning" if accuracy >= high or not longer else "info",
-        f'"always prefer the {"longer" if longer else "shorter"}" is right in {percent(accuracy)} of {pairs:,} pairs',
+        f'"always prefer the {"longer" if longer else "shorter"}" in {card.unit} is right in {percent(accuracy)} of '
+        f"{pairs:,} pairs",
         "raters took length for thoroughness" if longer else "columns exchanged, or a cost read as a score",
         f"Trust a reward model only above {percent(accuracy)} on held-out pairs; for DPO, --loss ipo compares means "
         "over tokens"

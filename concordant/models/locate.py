@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from concordant.config.specs import ADAPTER_CONFIG
+from concordant.core import hub
 from concordant.core.errors import UserError
 from concordant.core.near_path import nearest_path
 from concordant.models.settings_files import read_index, read_objects, refuse_code
@@ -25,7 +26,7 @@ def locate(name: str) -> Path | str:
     """The folder that ``name`` means, or ``name`` itself if it is a hub id.
 
     Raises:
-        UserError: ``name`` is neither a folder nor a possible hub id.
+        UserError: ``name`` is neither a folder nor a possible hub id, or the hub does not have it or does not answer.
     """
     if not name:
         raise UserError("no model given: pass --model.name PATH, a hub id, package:NAME/FOLDER or builtin:tiny")
@@ -42,6 +43,7 @@ def locate(name: str) -> Path | str:
     guess = nearest_path(path, Path.is_dir) if "/" in name else nearest_path(path, _holds_a_model, cutoff=0.8)
     if guess:
         raise UserError(f'no folder "{name}".{guess} For a model of the hub with this name, start in another folder')
+    hub.ask(name, "model", "--model.name")
     return name
 
 

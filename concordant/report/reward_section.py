@@ -22,7 +22,7 @@ def reward_model_blocks(summary: RewardModelSummary, picture: Picture | None) ->
         Bullets(tuple(_facts(summary))),
         *([picture] if picture else []),
         Table(("confidence σ(|Δ|)", "pairs", "mean confidence", "ranked as people did"), tuple(bins)),
-        Table(("length", "pairs", "accuracy"), tuple(groups)),
+        Table(("length in tokens", "pairs", "accuracy"), tuple(groups)),
     ]
 
 
@@ -36,7 +36,7 @@ def _facts(summary: RewardModelSummary) -> list[str]:
             f" {ratio} of it."
         )
     longer = with_sentence(summary.longer_accuracy)
-    facts.append(f"Always preferring the longer answer would be right {longer} of the time.")
+    facts.append(f"Always preferring the answer of more tokens would be right {longer} of the time.")
     error = share(summary.calibration_error, summary.pairs)
     facts.append(
         f"Expected calibration error {error}; log-loss {with_sentence(summary.log_loss)} nats (a coin has 0.693)."

@@ -6,10 +6,12 @@ here. A name under ``eval/`` is the same metric on held-out data.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
 from concordant.config.names import PreferenceLossName
+from concordant.core.digits import share
 
 DOCTOR = "doctor/"  # prefix of evidence: metrics that only the doctor's rules read
 EVAL = "eval/"
@@ -22,6 +24,7 @@ class Metric:
     stages: str = "all"  # the stages that log the metric; "all" means sft, reward, dpo and ppo
 
 
+_OF_PAIRS = (f"{EVAL}accuracy", f"{EVAL}rewards/accuracies")  # shares of ``eval/samples``
 _SHARE, _NATS, _REWARD = "share", "nats", "reward units"
 
 METRICS: dict[str, Metric] = {
@@ -158,6 +161,12 @@ METRICS: dict[str, Metric] = {
 def metric(name: str) -> Metric | None:
     """The metric called ``name``, also under ``eval/``; None for a name that no run logs."""
     return METRICS.get(name) or METRICS.get(name.removeprefix(EVAL))
+
+
+def told(name: str, row: Mapping[str, float]) -> str:
+    """The value of a metric of ``row`` for people; a share of held-out pairs has the digits that so many support."""
+    value, pairs = row[name], row.get(f"{EVAL}samples", 0)
+    return share(value, int(pairs)) if pairs and name in _OF_PAIRS else f"{value:.4g}"
 
 
 def older_name(name: str) -> bool:

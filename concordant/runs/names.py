@@ -157,7 +157,7 @@ class RewardSummary(TypedDict):
     accuracy_high: float | None
     score_mean: float  # of all held-out answers
     score_std: float
-    longer_accuracy: float  # accuracy of the rule "always prefer the longer answer"
+    longer_accuracy: float  # accuracy of the rule "always prefer the answer of more tokens"
     log_loss: float  # nats
     calibration_error: float  # mean |observed - predicted| over bins, weighted by pairs
     pairs: int

@@ -44,6 +44,7 @@ from concordant.models.load import Policy
 from concordant.models.lora import adapter_names
 from concordant.runs.folder import RunFolder
 from concordant.runs.inputs import Inputs
+from concordant.stages.places import check_output_folder
 from concordant.training.defaults import Start, rate_of, settle, steps_needed
 from concordant.training.loop import Algorithm, Callback, run_loop
 from concordant.training.progress import current
@@ -52,6 +53,7 @@ from concordant.training.trackers import check_installed
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=RunConfig)
 
+EXAMPLES: Mapping[Method, str] = {"sft": "example", "reward": "pair", "dpo": "pair", "ppo": "prompt"}  # of a step
 HELD_OUT_TREES = 512  # trees for each evaluation during training; more would take too long
 PROBE_PROMPTS = 96  # held-out prompts that are answered at each evaluation
 
@@ -113,6 +115,8 @@ def accepted(records: Sequence[R], encoder: ChatEncoder, what: str) -> list[R]:
 def heldout(encoded: Encoded) -> list[PromptTree]:
     """The trees for evaluations during training."""
     report_dropped(encoded.dropped, "held-out data")
+    if len(encoded.trees) > HELD_OUT_TREES:
+        message(f"held-out data: evaluations during training use the first {HELD_OUT_TREES} of {len(encoded.trees):,}")
     return encoded.trees[:HELD_OUT_TREES]
 
 
@@ -177,11 +181,6 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
     """``config`` with the settings that follow method, model and data; the run folder's config.yaml gets them too."""
     train = settle(config.train, start)
     steps, needed = steps_of(start.examples, train.batch_size, train.epochs, train.max_steps), steps_needed(start)
-    passes = counted(round(steps * train.batch_size / start.examples, 1), "pass", "passes")
-    message(
-        f"{start.method}: {counted(steps, 'step')} of {train.batch_size}, {passes} over {start.examples:,}, "
-        f"rate {train.learning_rate:.2g}"
-    )
     folder.log_event(
         {
             "kind": "start",
@@ -197,20 +196,37 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
             f"train.warmup_steps={train.warmup_steps}: the run has {counted(steps, 'step')} and would never reach its "
             "learning rate; give fewer, or train longer"
         )
-    if train.batch_size > start.examples:
-        message(
-            f"{start.method}: a batch of {train.batch_size} holds each of the {counted(start.examples, 'example')} "
-            f"{train.batch_size / start.examples:.1f} times; lower train.batch_size"
-        )
-    if steps < needed / 3:
-        cure = "raise train.max_steps" if train.max_steps else "raise train.epochs, or lower train.batch_size"
-        message(f"{start.method}: {needed} steps are usually needed; {cure}")
+    _tell(start, train, steps, config.train.batch_size)
     if train == config.train:
         return config
     config = replace(config, train=train)
     folder.set_config(to_mapping(start.method, config))
     folder.inputs.settings |= {key: value for key, value in flatten(config).items() if key.startswith("train.")}
     return config
+
+
+def _tell(start: Start, train: TrainConfig, steps: int, wanted_batch: int) -> None:
+    """Say how long the run is, and what is unusual about that. ``wanted_batch`` is the batch size that was given."""
+    examples = counted(start.examples, EXAMPLES[start.method])
+    passes = counted(round(steps * train.batch_size / start.examples, 1), "pass", "passes")
+    message(
+        f"{start.method}: {counted(steps, 'step')} of {train.batch_size}, {passes} over {examples}, "
+        f"rate {train.learning_rate:.2g}"
+    )
+    if train.batch_size > start.examples:
+        message(
+            f"{start.method}: each of the {examples} comes {train.batch_size / start.examples:.1f} times in a batch of "
+            f"{train.batch_size} and is answered anew each time; lower train.batch_size, or give more prompts"
+        )
+    if train.batch_size < wanted_batch:
+        message(
+            f"{start.method}: train.batch_size {wanted_batch} is more than the {examples}; a step takes "
+            "each of them once"
+        )
+    needed = steps_needed(start)
+    if steps < needed / 3:
+        cure = "raise train.max_steps" if train.max_steps else "raise train.epochs, or lower train.batch_size"
+        message(f"{start.method}: {needed} steps are usually needed; {cure}")
 
 
 @contextmanager
@@ -232,6 +248,7 @@ def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
 
 def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     """The locked run folder, with the resolved config in it."""
+    check_output_folder(config.output, config.data.path)
     if isinstance(config, RunConfig):
         check_installed(config.train.tracker)
     folder = RunFolder(config.output, resume=bool(config.resume), may_differ=config.resume == "force")

@@ -92,6 +92,7 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
     if not target:
         return diagnose_machine()
     if target.startswith("package:"):
+        _refuse_tokenizer(target, model)
         return diagnose_model(target)
     path = folder_of(Path(target).expanduser())
     if log := of_other_trainer(path):
@@ -104,12 +105,20 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
             "Expected a run folder, a data file or folder, a model folder, a log of another trainer, or nothing for "
             "this machine"
         )
+    is_model = (path / "config.json").is_file() or is_adapter(path)
+    if not (is_pipeline(path) or is_run(path) or is_result(path) or is_model):
+        return diagnose_data(str(path), model)
+    _refuse_tokenizer(target, model)
     if is_pipeline(path):
         return diagnose_pipeline(path)
     if is_run(path):
         return diagnose_run(path)
-    if is_result(path):
-        return diagnose_result(path)
-    if (path / "config.json").is_file() or is_adapter(path):
-        return diagnose_model(str(path))
-    return diagnose_data(str(path), model)
+    return diagnose_result(path) if is_result(path) else diagnose_model(str(path))
+
+
+def _refuse_tokenizer(target: str, model: ModelConfig) -> None:
+    """Raise UserError where a model is named and ``target`` is no data that its tokenizer could look at."""
+    if model.name:
+        raise UserError(
+            f"--model.name {model.name} would do nothing: its tokenizer looks at data, and {target} is none"
+        )

@@ -48,6 +48,7 @@ from concordant.runs.read import complaints
 from concordant.runs.writable import check_folder
 from concordant.stages import common
 from concordant.stages.evaluate_facts import facts_of, sources_of, starts_of
+from concordant.stages.places import check_output_folder
 from concordant.stages.reward import measure_on_heldout
 from concordant.stages.rewarding import Rewards, handling_of
 from concordant.training.progress import current
@@ -70,6 +71,7 @@ class _Bench:
 @checked
 def evaluate(config: EvaluateConfig) -> Path:
     """Sample, score and compare. Writes report.md, report.html, report.json and pictures to ``output``."""
+    check_output_folder(config.output, config.data.path)
     check_folder(config.output)
     policies = {name: runs_of(value) for name, value in named(config.policies).items()}
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)

@@ -10,6 +10,7 @@ from concordant.algorithms.reward_sources import wanted_columns
 from concordant.config.checks import checked
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
+from concordant.core.errors import UserError
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
 from concordant.doctor.preflight import Subject
@@ -37,6 +38,11 @@ def ppo(config: PPOConfig) -> Path:
             test=common.accepted(loaded.test, encoder, "held-out prompts"),
         )
         config = common.settled(config, folder, common.start_of("ppo", len(loaded.train), policy, config.model))
+        if config.train.batch_size < config.minibatches:
+            raise UserError(
+                f"minibatches={config.minibatches}: a step has {config.train.batch_size} of {len(loaded.train)} "
+                "prompts, so a minibatch would hold none; give more prompts, or fewer minibatches"
+            )
         rewards = Rewards(config.reward, config.model, config.train, handling_of(config))
         rewards.check([*loaded.train, *loaded.test], loaded.wanted_names)
         temperature = config.sampling.temperature

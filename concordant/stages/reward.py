@@ -34,6 +34,7 @@ from concordant.runs.names import REWARD_SUMMARY
 from concordant.runs.writable import check_file
 from concordant.stages import common
 from concordant.stages.cards import add_results, card_of
+from concordant.stages.places import check_output_file
 
 
 @checked
@@ -56,6 +57,12 @@ def reward(config: RewardConfig) -> Path:
         train = encoder.pairs(train_pairs)
         check_pairs(common.kept(train, "training data"))
         validation = encoder.pairs(validation_pairs)
+        if validation_pairs:
+            common.report_dropped(validation.dropped, "validation slice")
+            common.message(
+                f"reward: of the {len(loaded.train):,} training pairs {len(train.trees):,} are learnt from and "
+                f"{len(validation.trees):,} choose the best weights (validation_fraction)"
+            )
         config = common.settled(config, folder, common.start_of("reward", len(train.trees), model, config.model))
         learner = roles.reward_learner(model, config.model, config.train)
         supervised = Supervised(
@@ -131,6 +138,7 @@ def score(config: ScoreConfig) -> Path | None:
     ``rejected`` or ``score``.
     """
     if config.output:
+        check_output_file(config.output, config.data.path)
         check_file(config.output)
     model = roles.open_reward_model(config.model.name, config.model)
     set_arguments(model.tokenizer, config.data.template_args)

@@ -13,6 +13,7 @@ from concordant.config.model import ModelConfig
 from concordant.config.stages import BestOfNConfig, EvaluateConfig, PPOConfig
 from concordant.config.train import TrainConfig
 from concordant.core.counted import counted
+from concordant.core.masked import LEAST_DEVIATION
 from concordant.core.objective import BranchOutputs, Outputs
 from concordant.data.records import Prompt
 from concordant.engines import roles
@@ -92,12 +93,14 @@ class Rewards:
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """Mean and deviation of the scores of held-out answers; None unless the reward is one model of ours."""
+        """Mean and deviation of the scores of held-out answers; None unless the reward is one model of ours, and where
+        the scores differ by no more than rounding."""
         alone = WeightedSum(dict.fromkeys(self.reward.axes, 1.0))
         if len(self.models) != 1 or len(self.reward.axes) != 1 or self.reward.aggregate != alone:
             return None
         numbers = read_json(Path(self.models[0].name).parent / REWARD_SUMMARY) or {}
-        return (numbers["score_mean"], numbers["score_std"]) if numbers.get("score_std") else None
+        mean, deviation = numbers.get("score_mean") or 0.0, numbers.get("score_std") or 0.0
+        return (mean, deviation) if deviation > LEAST_DEVIATION * abs(mean) else None
 
     def _load(self, name: str) -> ModelReward:
         made = roles.open_reward_model(name, self._model)

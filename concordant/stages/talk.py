@@ -25,6 +25,7 @@ from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
 from concordant.runs.writable import check_file, check_folder
 from concordant.stages import common
+from concordant.stages.places import check_output_file
 
 HELP = "/reset forgets what was said, /exit, an empty line or Ctrl-D ends, /help shows this."
 COMMANDS = ("/reset", "/exit", "/quit", "/help")
@@ -34,6 +35,7 @@ COMMANDS = ("/reset", "/exit", "/quit", "/help")
 def generate(config: GenerateConfig) -> Path | None:
     """Answer one prompt or the prompts of the data. Writes lines of JSON to ``output``, or text to the terminal."""
     if config.output:
+        check_output_file(config.output, config.data.path)
         check_file(config.output)
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
     policy = common.open_policy(config.model, config.data, [], config.seed)

@@ -48,8 +48,11 @@ class Start:
 
 
 def settle(train: TrainConfig, start: Start) -> TrainConfig:
-    """``train`` with every setting that follows something put to its number. What the user gave stays."""
-    batch = train.batch_size or batch_of(start)
+    """``train`` with every setting that follows something put to its number.
+
+    What the user gave stays, but for a batch of given examples that is larger than the data.
+    """
+    batch = at_most_all(train.batch_size, start) or batch_of(start)
     epochs = train.epochs or passes_of(start, batch)
     steps = train.max_steps or max(1, math.ceil(start.examples * epochs / batch))
     every = max(1, steps // EVALUATIONS) if train.evaluate_every < 0 else train.evaluate_every
@@ -60,6 +63,15 @@ def settle(train: TrainConfig, start: Start) -> TrainConfig:
         learning_rate=train.learning_rate or rate_of(start),
         evaluate_every=every,
     )
+
+
+def at_most_all(given: int, start: Start) -> int:
+    """The batch size that the user gave, but no more than the examples.
+
+    A step that holds an example 29 times costs 29 times as much and learns nothing more. PPO's prompts may come again
+    within a step, because each time they are answered anew.
+    """
+    return given if start.method == "ppo" else min(given, start.examples)
 
 
 def rate_of(start: Start) -> float:

@@ -10,6 +10,7 @@ from concordant.config.names import Export
 from concordant.core.errors import UserError
 from concordant.engines.protocol import Learner
 from concordant.runs.folder import RunFolder
+from concordant.runs.metrics import told
 from concordant.runs.names import ADAPTER, MODEL
 from concordant.runs.read import metrics_of
 
@@ -57,7 +58,7 @@ def results_at(folder: Path, step: int, total: int) -> dict[str, Any]:
     """
     row = next((row for row in reversed(metrics_of(folder).rows) if row["step"] == step), {})
     numbers = {
-        name: value
+        name: told(name, row)
         for name, value in row.items()
         if isinstance(value, int | float) and name not in _BOOKKEEPING and not name.startswith(_ABOUT_THE_RUN)
     }

@@ -21,6 +21,7 @@ from concordant.engines.protocol import Role
 from concordant.engines.state_files import write_state
 from concordant.runs.folder import RunFolder
 from concordant.runs.inputs import Inputs
+from concordant.runs.metrics import told
 from concordant.runs.names import BAD_BATCH
 from concordant.training import checkpoint
 from concordant.training.environment import environment
@@ -250,7 +251,7 @@ class _Loop:
         if metrics:
             better = self._is_better(metrics[self.algorithm.metric])
             self._remember(metrics[self.algorithm.metric], better)
-            listed = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            listed = "  ".join(f"{name} {told(name, metrics)}" for name in metrics)
             self.display.message(self._where(f"{listed}{'  (best)' if better else ''}"))
         return metrics | {"seconds/evaluate": time.perf_counter() - started}
 

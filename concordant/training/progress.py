@@ -6,6 +6,7 @@ Progress goes to stderr, so that results on stdout can be piped. rich follows NO
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,11 +33,19 @@ SHOWN = {
 }
 
 
+class ProgressConsole(Console):
+    """The console of progress lines. Where nobody reads them any more, as behind ``2>&1 | head``, the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # or the flush at exit fails again
+
+
 class Display:
     """Shows any number of tasks at once. On a terminal it is live from the first task to the last."""
 
     def __init__(self, console: Console | None = None, seconds_between_lines: float = 5.0) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or ProgressConsole(stderr=True)
         self.prefix = ""  # e.g. "[2/6] dpo": which stage of a pipeline this is
         self.seconds_between_lines = seconds_between_lines
         self.live: Progress | None = None

@@ -13,6 +13,7 @@ from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import KLConfig
 from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
+from concordant.training.progress import Display, use
 from tests.algorithms.worlds import PROMPTS, given, letters, loss_of, make_ppo, moved, plain, tree, weights_of, written
 
 NO_KL = KLConfig(coefficient=0.0)
@@ -101,6 +102,14 @@ def test_rewards_are_normalised_once_by_default_and_clipped():
     assert torch.allclose(first, torch.tensor([-3.0, -1.0, 1.0, 3.0]) / math.sqrt(5))
     second = ppo.shape(torch.tensor([3.0, 3.0, 3.0, 300.0]), rollouts)
     assert second.tolist() == [0, 0, 0, 1.5], "a fixed scale, and a limit on what an outlier says"
+
+
+def test_a_first_step_of_all_but_equal_scores_is_said_and_sets_no_unit(capsys):
+    ppo, rollouts = make_ppo(), written([([8], True)] * 4)
+    with use(Display()):
+        ppo.shape(torch.tensor([0.0, 0.0, 0.0, 2.5e-6]), rollouts)
+        assert ppo.shape(torch.tensor([1.0, 1.0, 1.0, 0.0]), rollouts).max().item() == pytest.approx(1.0)
+    assert capsys.readouterr().err.count("the scores of the first step are all but equal") == 1
 
 
 def test_running_normalisation_moves():

@@ -108,3 +108,11 @@ def test_the_penalty_is_not_divided_by_the_deviation_of_the_scores():
     beside = grpo(scored([1.0, 2.0, 6.0], [0] * 3, penalty))[0]
     alone = rloo(scored([0.0] * 3, [0] * 3, penalty))[0]
     assert torch.allclose(beside - without, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [8.3, 1e-3, -2e4])
+def test_grpo_does_not_divide_by_rounding(value):
+    """The last bit of a score is no reason to prefer an answer."""
+    score = torch.full((4,), value)
+    score[0] = torch.nextafter(score[0], torch.tensor(torch.inf))
+    assert grpo(scored(score.tolist(), [0] * 4))[0].tolist() == [0.0] * 4

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from concordant.core.near_path import nearest_path
+from concordant.core.near_path import entries_beside, nearest_path
 
 
 @pytest.fixture
@@ -45,3 +45,12 @@ def test_an_absolute_path_stays_absolute(place):
 def test_a_name_that_steers_the_terminal_is_shown(place):
     (place / "evil\x1b[2J.jsonl").write_text("")
     assert nearest_path(Path("evil[2J.jsonl")) == ' Did you mean "evil\\x1b[2J.jsonl"?'
+
+
+def test_the_entries_beside_a_name_that_is_not_there(place):
+    assert entries_beside(Path("runs/unlike")) == ' The folder "runs" here holds sft, sft2.'
+    for name in ("unlike", "nothing/unlike", "pairs.jsonl/unlike"):
+        assert entries_beside(Path(name)) == ""
+    for i in range(9):
+        (place / "runs" / f"many-{i}").mkdir()
+    assert entries_beside(Path("runs/unlike")).endswith("holds many-0, many-1, many-2, many-3, many-4, many-5, ….")

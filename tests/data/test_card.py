@@ -98,7 +98,7 @@ def test_what_is_written() -> None:
     assert "a\\|b.jsonl: 9 rows read as preference; kept 6 preference pairs; seed 7" in page
     assert "| empty response | 3 |" in page
     assert "| chosen | 2.2 | 2 | 3 | 3 |" in page
-    assert '| accuracy of "always prefer the longer" | 3.5 of 6 |' in page
+    assert '| accuracy of "always prefer the longer" in words | 3.5 of 6 |' in page
     assert "| rm/train.parquet | 4 |" in page
     assert "<b>" not in page
 

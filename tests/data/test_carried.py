@@ -188,7 +188,7 @@ def test_equal_prompts_are_given_once_unless_a_column_that_is_named_differs(tmp_
 def test_a_prompt_beside_any_column_of_a_reward_is_a_prompt(tmp_path: Path, column: str) -> None:
     path = put(tmp_path / "a.jsonl", [{"prompt": f"{i} + 1?", column: str(i + 1)} for i in range(4)])
     assert by_prompt(path, column) == {f"{i} + 1?": str(i + 1) for i in range(4)}
-    with pytest.raises(UserError, match=f"not read: {column} .--data.columns response={column} reads it"):
+    with pytest.raises(UserError, match=f"not read: {column} .--data.columns response={column} reads {column} as"):
         load_records(DataConfig(path=path), Demonstration, 0)
 
 
@@ -200,6 +200,13 @@ def test_the_card_says_which_columns_are_carried_along_and_which_are_left_alone(
     assert "note" not in (tmp_path / "out" / "rl" / "train.parquet").read_bytes().decode("latin-1")
     assert by_prompt(str(tmp_path / "out"), "id") == {f"q{i}": i for i in range(4)}
     assert set(by_prompt(str(tmp_path / "out"), "note").values()) == {None}
+
+
+def test_the_card_lists_every_column_of_the_input_by_its_own_name(tmp_path: Path) -> None:
+    rows = [{"ask": f"q{i}", "prompt": "the same each time", "id": i, "note": "x"} for i in range(4)]
+    data = DataConfig(path=put(tmp_path / "a.jsonl", rows), columns=["prompt=ask,ignore=note"])
+    card = prepare(PrepareConfig(data=data, output=str(tmp_path / "out")))
+    assert card.columns == {"used": ("ask (as prompt)",), "carried along": ("id",), "not used": ("note", "prompt")}
 
 
 def test_a_terminal_never_gets_the_escapes_of_a_column_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

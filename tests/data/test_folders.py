@@ -109,6 +109,36 @@ def test_hidden_folders_outputs_and_second_links_are_no_data(tmp_path: Path) -> 
     assert "runs/ is left out, a command wrote it" in notes and "b.jsonl is left out, a second link" in notes
 
 
+def test_what_a_killed_prepare_left_is_no_data_and_the_next_one_sweeps_it(tmp_path: Path) -> None:
+    put(tmp_path / "a.jsonl", *"abcdefgh")
+    put(tmp_path / ".out.new" / "rm" / "train.jsonl", "half")
+    put(tmp_path / ".out.old" / "rm" / "train.jsonl", "old")
+    config = PrepareConfig(data=DataConfig(path=str(tmp_path)), output=str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    assert prepare(config).rows_read == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "out"]
+
+
+def test_reports_and_models_in_a_folder_are_no_data(tmp_path: Path) -> None:
+    """Their JSON files are numbers and settings."""
+    put(tmp_path / "a.jsonl", "a")
+    for name, files in (
+        ("report", ("report.json", "report.html")),
+        ("model", ("config.json", "tokenizer.json", "model.safetensors")),
+        ("adapter", ("adapter_config.json", "tokenizer.json", "adapter_model.safetensors")),
+    ):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
+    assert opened(tmp_path) == (["a"], [])
+    notes = open_source(str(tmp_path), 0).notes
+    assert [note.split(": ")[1] for note in notes] == [
+        "adapter/ is left out, it is a model",
+        "model/ is left out, it is a model",
+        "report/ is left out, a command wrote it",
+    ]
+
+
 def test_prepare_twice_into_the_data_folder_gives_the_same(tmp_path: Path) -> None:
     put(tmp_path / "a.jsonl", *"abcdefgh")
     config = PrepareConfig(data=DataConfig(path=str(tmp_path)), output=str(tmp_path / "out"))

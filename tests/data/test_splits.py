@@ -123,6 +123,16 @@ def test_a_test_path_is_the_test(tmp_path: Path) -> None:
     assert loaded.notes == ["1 prompt is in train and in test"]
 
 
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to", ""])
+def test_the_training_data_is_not_its_own_test(tmp_path: Path, link: str) -> None:
+    path = put(tmp_path / "a.jsonl", pair("q"), pair("r"))
+    if link:
+        getattr(tmp_path / "b.jsonl", link)(path)
+    again = tmp_path / ("b.jsonl" if link else "./../" + tmp_path.name + "/a.jsonl")
+    with pytest.raises(UserError, match="is the training data itself"):
+        load_records(DataConfig(path=path, test_path=str(again)), Pair, 0)
+
+
 def test_an_empty_test_path_is_named(tmp_path: Path) -> None:
     config = DataConfig(path=put(tmp_path / "a.jsonl", pair("q")), test_path=put(tmp_path / "b.jsonl"))
     with pytest.raises(UserError, match="b.jsonl: no rows, the data is empty"):

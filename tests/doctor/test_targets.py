@@ -67,7 +67,7 @@ def test_a_healthy_file_has_its_card_and_no_finding(tmp_path):
     diagnosis = diagnose_data(written(tmp_path / "pairs.jsonl", ROWS))
     assert diagnosis.findings == []
     assert diagnosis.facts["rows: train"] == "rows 60, distinct prompts 60"
-    assert diagnosis.facts['worth a look: accuracy of "always prefer the longer"'] == "50 %"
+    assert diagnosis.facts['worth a look: accuracy of "always prefer the longer" in words'] == "50 %"
 
 
 def test_rows_that_a_run_would_stop_at_are_counted(tmp_path):
@@ -108,7 +108,7 @@ def test_a_copy_that_was_cut_short(copied):
 def test_a_shard_that_is_missing(copied):
     index = {"weight_map": dict.fromkeys(read_headers(copied), "model.safetensors") | {"lost.weight": "b.safetensors"}}
     (copied / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "names 1 tensors that no file here has: lost.weight" in only(diagnose_model(str(copied))).seen
+    assert "names 1 tensor that no file here has: lost.weight" in only(diagnose_model(str(copied))).seen
 
 
 def test_a_reward_model_without_its_head(reward_folder, tmp_path):
@@ -163,6 +163,18 @@ def test_no_target_is_mistaken_for_another(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("")
     with pytest.raises(UserError, match='no such file or folder: ".*pairs.json".*Did you mean ".*/pairs.jsonl"'):
         examine(str(tmp_path / "pairs.json"))
+
+
+def test_a_tokenizer_without_data_to_look_at_is_refused(policy_folder, tmp_path):
+    from concordant import DiagnoseConfig, diagnose
+
+    named = ModelConfig(name=str(policy_folder))
+    with pytest.raises(UserError, match="model.name=.* would do nothing: there is no data for its tokenizer"):
+        diagnose(DiagnoseConfig(model=named))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    for target in (policy_folder, tmp_path):
+        with pytest.raises(UserError, match="would do nothing: its tokenizer looks at data"):
+            examine(str(target), named)
 
 
 # -- runs -----------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_the_reward_models_tables(evaluation, tmp_path):
     facts, *_ = page.split("\n## Reward model on 48 held-out pairs")[1].split("![")
     assert "Accuracy 88 % (95 % interval " in facts  # 42 of 48
     assert "more often than 95 % of the time (the Bayes accuracy): the reward model reaches 92 % of it" in facts
-    assert "longer answer would be right 50 % (95 % interval " in facts
+    assert "the answer of more tokens would be right 50 % (95 % interval " in facts
     # |0.75 - 0.75| and |1 - 0.9|, half of the pairs each: 0.05; (18 ln 4/3 + 6 ln 4 + 24 ln 10/9) / 48
     assert "Expected calibration error 0.05; log-loss 0.33 (95 % interval " in facts
     rows = [line.strip("| ").split(" | ") for line in page.split(facts)[1].splitlines() if line.startswith("|")]

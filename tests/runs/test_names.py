@@ -54,3 +54,11 @@ def test_what_is_written_has_the_keys_of_its_schema():
     assert event.keys() == names.FindingRow.__required_keys__ | names.FindingRow.__optional_keys__
     summary = summarise_reward_model([1.0, 2.0], [0.0, 3.0], [4, 5], [4, 4], bootstrap=10)
     assert summary.as_json().keys() == names.RewardSummary.__required_keys__
+
+
+def test_an_accuracy_is_told_with_the_digits_that_its_pairs_support():
+    """One held-out pair ranked right is no accuracy of 1.000."""
+    for accuracy, pairs, words in ((1.0, 1, "1 of 1"), (2 / 3, 3.0, "2 of 3"), (2 / 3, 300, "0.67")):
+        assert metrics.told("eval/accuracy", {"eval/accuracy": accuracy, "eval/samples": pairs}) == words
+    assert metrics.told("eval/accuracy", {"eval/accuracy": 0.625}) == "0.625", "of a batch nobody knows the pairs"
+    assert metrics.told("eval/loss", {"eval/loss": 0.693147, "eval/samples": 1}) == "0.6931"

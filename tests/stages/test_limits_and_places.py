@@ -16,6 +16,7 @@ from concordant.config.stages import (
     MergeConfig,
     PPOConfig,
     PrepareConfig,
+    RewardConfig,
     ScoreConfig,
     SFTConfig,
 )
@@ -153,13 +154,83 @@ def test_a_warm_up_that_the_run_would_not_outlast_is_refused(world, tmp_path):
     assert rates == [rates[1] / 2, rates[1]]
 
 
-def test_a_batch_that_holds_its_examples_several_times_is_said(tmp_path, capsys):
+def test_a_batch_larger_than_the_data_takes_each_example_once_and_says_so(tmp_path, capsys):
     rows = [{"prompt": f"where {i}", "response": "in a tree"} for i in range(8)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = DataConfig(str(tmp_path / "rows.jsonl"), test_fraction=0.25)
-    for batch, is_said in ((6, False), (21, True)):
+    losses = []
+    for batch, is_said in ((6, False), (29, True)):
         once = TrainConfig(max_steps=1, batch_size=batch)
         config = SFTConfig(output=str(tmp_path / str(batch)), model=ModelConfig("builtin:tiny"), data=data, train=once)
-        concordant.sft(config)
-        said = "a batch of 21 holds each of the 6 examples 3.5 times" in capsys.readouterr().err
+        (row,) = metrics_of(concordant.sft(config))
+        assert (row["samples"], row["epoch"]) == (6, 1)
+        losses.append(row["loss"])
+        said = "batch_size 29 is more than the 6 examples; a step takes each of them once" in capsys.readouterr().err
         assert said == is_said
+    assert losses[0] == losses[1]
+
+
+def test_a_step_of_fewer_prompts_than_minibatches_is_refused(world, tmp_path):
+    (tmp_path / "two.jsonl").write_text('{"prompt": "where"}\n{"prompt": "when"}\n')
+    config = PPOConfig(output=str(tmp_path / "run"), data=DataConfig(str(tmp_path / "two.jsonl")), model=model(world))
+    config.reward, config.sampling = ["rule:ends"], SamplingConfig(max_new_tokens=4)
+    with pytest.raises(UserError, match="minibatches=2: a step has 1 of 1 prompts, so a minibatch would hold none"):
+        concordant.ppo(config)
+
+
+def test_a_run_says_what_it_learns_from_and_how_many_steps_are_usually_needed(world, tmp_path, capsys):
+    """Of 24 pairs, 6 are held out; of the other 18, a slice chooses the best weights."""
+    config = RewardConfig(output=str(tmp_path / "reward"), data=data(world, "pairs"), model=model(world))
+    config.train, config.validation_fraction = train(max_steps=2, batch_size=4), 0.2
+    concordant.reward(config)
+    said = capsys.readouterr().err
+    assert "24 pairs (train 18, test 6)" in said
+    assert "of the 18 training pairs 14 are learnt from and 4 choose the best weights (validation_fraction)" in said
+    assert "2 steps of 4, 0.6 passes over 14 pairs" in said
+    assert "150 steps are usually needed; raise train.max_steps" in said
+
+
+# -- an output that is something else already -----------------------------------------------------
+
+
+def test_an_output_that_holds_something_else_is_refused_and_left_as_it_is(world, tmp_path):
+    prepared = concordant.prepare(PrepareConfig(data=data(world, "pairs"), output=str(tmp_path / "mine")))
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "pairs.jsonl").write_bytes((world / "pairs.jsonl").read_bytes())
+    raw = DataConfig(str(tmp_path / "raw"))
+    for output, read, what in (
+        (prepared, data(world, "pairs"), "holds prepared data"),
+        (world / "policy", data(world, "pairs"), "is a model"),
+        (tmp_path / "raw", raw, "is the data that is read"),
+    ):
+        before = sorted(path.name for path in output.iterdir())
+        verbs = [
+            (concordant.sft, SFTConfig(output=str(output), data=read, model=model(world))),
+            (
+                concordant.best_of_n,
+                BestOfNConfig(output=str(output), data=read, model=model(world), reward=["rule:ends"]),
+            ),
+            (concordant.evaluate, EvaluateConfig(output=str(output), data=read, policies=[f"a={world / 'policy'}"])),
+        ]
+        for verb, config in verbs:
+            with pytest.raises(UserError, match=f"{what}.*--output"):
+                verb(config)
+        assert sorted(path.name for path in output.iterdir()) == before
+
+
+def test_a_file_of_results_is_no_data_of_the_next_command(world, tmp_path):
+    """Answers beside the data would be read as data by the same command; answers over the data would replace them."""
+    (tmp_path / "raw").mkdir()
+    pairs = tmp_path / "raw" / "pairs.jsonl"
+    pairs.write_bytes((world / "pairs.jsonl").read_bytes())
+    for path, output in ((pairs, pairs), (tmp_path / "raw", tmp_path / "raw" / "new" / "answers.jsonl")):
+        read = DataConfig(str(path))
+        verbs = [
+            (concordant.generate, GenerateConfig(model=model(world), data=read, output=str(output))),
+            (concordant.score, ScoreConfig(model=model(world), data=read, output=str(output))),
+        ]
+        for verb, config in verbs:
+            with pytest.raises(UserError, match="is (in )?the data that is read; give another --output"):
+                verb(config)
+    assert pairs.read_bytes() == (world / "pairs.jsonl").read_bytes()
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["pairs.jsonl"]

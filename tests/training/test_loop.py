@@ -499,4 +499,4 @@ def test_the_card_gets_the_heldout_numbers_of_the_exported_step(tmp_path):
             super()._export(folder, results)
 
     run(tmp_path, Best(total_steps=3, evaluations=[1.0, 0.5, 2.0]), evaluate_every=1)
-    assert given == {"results": {"exported step": "2 of 3", "eval/loss": 0.5}}
+    assert given == {"results": {"exported step": "2 of 3", "eval/loss": "0.5"}}

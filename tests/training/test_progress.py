@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 from rich.console import Console
 
 from concordant.core.alive import sign_of_life
 from concordant.training import progress
-from concordant.training.progress import Display, current, duration, numbers, use
+from concordant.training.progress import Display, ProgressConsole, current, duration, numbers, use
 
 
 def lines(seconds_between_lines=0.0, **options):
@@ -152,3 +153,14 @@ def test_a_terminal_is_restored_when_other_work_fails(clock):
         assert display.live is not None
         raise ValueError
     assert display.live is None
+
+
+def test_work_goes_on_where_nobody_reads_its_lines():
+    """Behind `2>&1 | head` rich would end the process in the middle of a run."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as file:
+        display = Display(ProgressConsole(file=file))
+        for line in ("first", "second"):
+            display.message(line)
+        assert display.console.quiet

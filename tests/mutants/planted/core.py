@@ -144,4 +144,20 @@ MUTANTS = (
         story="With top_p PPO corrects for the sampler in the wrong direction.",
         tests=("core/test_losses.py",),
     ),
+    Mutant(
+        name="a-flat-start-sets-the-unit",
+        file="core/running_stats.py",
+        old="FLAT * max(1.0, abs(self.mean))",
+        new="FLAT * abs(self.mean)",
+        story="Scores of a first step that differ by a millionth around 0 turn a later reward of 1 into 898,026.",
+        tests=("core/test_kl.py",),
+    ),
+    Mutant(
+        name="grpo-divides-by-rounding",
+        file="core/advantages.py",
+        old="torch.where(is_rounding_B | tied(r), 0.0, centred_B / deviation_B)",
+        new="torch.where(tied(r), 0.0, centred_B / deviation_B)",
+        story="Answers whose scores differ in their last bit get advantages of 1 and -1.",
+        tests=("core/test_advantages.py",),
+    ),
 )

@@ -197,4 +197,20 @@ MUTANTS = (
         story="Test.jsonl beside train.jsonl is not held out.",
         tests=("data/test_folders.py",),
     ),
+    Mutant(
+        name="capitals-hide-a-column",
+        file="data/columns.py",
+        old="    plain = folded(name)\n",
+        new="    plain = name\n",
+        story='A column "System" beside messages is carried along, and the model is trained without it.',
+        tests=("data/test_known_sets.py",),
+    ),
+    Mutant(
+        name="a-number-beside-a-and-b-names-a-winner",
+        file="data/read_pairs.py",
+        old='rf"(?:.*[_ ]|answer|response|model)?({one}|{two})"',
+        new='rf"(?:.*[_ ]|answer|response|model)?({one}|{two}|1)"',
+        story="Of comparisons that count from 1, every pair whose first answer won is learnt the wrong way round.",
+        tests=("data/test_known_sets.py",),
+    ),
 )

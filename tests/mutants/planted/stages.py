@@ -139,4 +139,12 @@ MUTANTS = (
         story="push --base is refused although it names the hub's id of the adapter's base.",
         tests=("stages/test_push.py",),
     ),
+    Mutant(
+        name="a-run-writes-into-prepared-data",
+        file="stages/places.py",
+        old="    if is_prepared(folder):\n",
+        new="    if False:\n",
+        story="A training verb writes its run between prepared sets, and prepare then refuses the folder.",
+        tests=("stages/test_limits_and_places.py",),
+    ),
 )

@@ -141,4 +141,12 @@ MUTANTS = (
         story="After train.export adapter the folder model/ still holds the weights of an earlier end of the run.",
         tests=("training/test_loop.py",),
     ),
+    Mutant(
+        name="a-batch-larger-than-the-data",
+        file="training/defaults.py",
+        old='return given if start.method == "ppo" else min(given, start.examples)',
+        new="return given",
+        story="A step on 9 pairs with a batch of 256 computes each of them 28 times.",
+        tests=("training/test_defaults.py",),
+    ),
 )
