@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
     without rows (rm without pairs, sft without answers) is not written. With ``count_tokens``, the card gives lengths
     in tokens. Raises UserError for bad data, and for an output folder that holds other files.
     """
-    output = Path(config.output).expanduser().absolute()
+    output = Path(os.path.expanduser(config.output)).absolute()
     _check_replaceable(output)
     data = replace(config.data, max_samples=config.max_samples or config.data.max_samples)
     with _progress() as on_progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
         return diagnose_machine()
     if target.startswith("package:"):
         return diagnose_model(target)
-    path = Path(target).expanduser()
+    path = Path(os.path.expanduser(target))
     if target.startswith("builtin:") or path.is_file() or (path.is_dir() and is_prepared(path)):
         return diagnose_data(target, model)
     if not path.is_dir():

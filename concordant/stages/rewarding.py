@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling
+from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, as_number
 from concordant.algorithms.reward_sources import make_reward
 from concordant.algorithms.rewards import Answer, WeightedSum
 from concordant.config.model import ModelConfig
@@ -95,7 +95,8 @@ class Rewards:
         if len(self.models) != 1 or len(self.reward.axes) != 1 or self.reward.aggregate != alone:
             return None
         numbers = read_json(Path(self.models[0].name).parent / REWARD_SUMMARY) or {}
-        return (numbers["score_mean"], numbers["score_std"]) if numbers.get("score_std") else None
+        mean, deviation = as_number(numbers.get("score_mean")), as_number(numbers.get("score_std"))
+        return (mean, deviation) if mean is not None and deviation else None
 
     def _load(self, name: str) -> ModelReward:
         made = roles.open_reward_model(name, self._model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from concordant.config.checks import checked
 from concordant.config.data import DataConfig
 from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
-from concordant.core.errors import UserError
+from concordant.core.errors import UserError, nearest
 from concordant.core.seeding import derive
 from concordant.core.visible import say, visible
 from concordant.data.chat import ChatEncoder, Limits
@@ -27,6 +28,7 @@ from concordant.stages import common
 
 HELP = "/reset forgets what was said, /exit, an empty line or Ctrl-D ends, /help shows this."
 COMMANDS = ("/reset", "/exit", "/quit", "/help")
+_COMMAND = re.compile(r"/\w+")  # a line of one word; "/usr is a folder" and "/usr/bin" are questions
 
 
 @checked
@@ -70,13 +72,13 @@ def chat(config: ChatConfig) -> None:
     print(visible(f"Talking with {config.model.name}. {HELP}"))
     turn = 0
     while question := _ask():
-        if question.startswith("/") and question.lower() in COMMANDS:
+        if _COMMAND.fullmatch(question):
             if question.lower() in ("/exit", "/quit"):
                 return
-            if question.lower() == "/help":
-                print(HELP)
-            else:
+            if question.lower() == "/reset":
                 messages = list(start)
+            else:
+                print(visible(HELP if question.lower() == "/help" else unknown_command(question)))
             continue
         messages.append(Message("user", question))
         stream = _Stream(encoder, config.sampling.stop_strings)
@@ -84,6 +86,11 @@ def chat(config: ChatConfig) -> None:
         generator.generate(encoder.prompts([messages]), config.sampling, seed, stream.show).result()
         messages.append(Message("assistant", stream.finish()))
         turn += 1
+
+
+def unknown_command(given: str) -> str:
+    """The answer to a line that looks like a command and is none."""
+    return f"{given} is no command.{nearest(given.lower(), COMMANDS)} {HELP}"
 
 
 def _ask() -> str:

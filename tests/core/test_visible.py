@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
+import subprocess
 import sys
+import warnings
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from concordant.cli import main
-from concordant.core.visible import say, visible
+from concordant.core.visible import all_messages_visible, say, visible
 from concordant.training.progress import Display
 
 TITLE = "\x1b]0;owned\x07"
@@ -58,3 +62,25 @@ def test_answers_are_made_visible_on_a_terminal_and_kept_in_a_file(monkeypatch: 
         monkeypatch.setattr(sys, "stdout", stream)
         say(f"answer {TITLE} \ud800")
         assert stream.getvalue() == shown
+
+
+def test_logs_and_warnings_of_other_libraries_send_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("a.library")
+    handler = logging.StreamHandler(sys.stderr)
+    log.addHandler(handler)
+    with all_messages_visible():
+        log.warning("unknown kind %s", TITLE)
+        assert "\x1b" not in warnings.formatwarning(TITLE, UserWarning, "file.py", 1)  # type: ignore[arg-type]
+    assert "\x1b" in warnings.formatwarning(TITLE, UserWarning, "file.py", 1)  # type: ignore[arg-type]
+    log.warning("unknown kind %s", TITLE)
+    log.removeHandler(handler)
+    inside, _, outside = capsys.readouterr().err.rpartition("unknown kind")
+    assert "\x1b" not in inside and "\\x1b]0;owned" in inside and "\x1b" in outside
+
+
+def test_a_stream_that_cannot_hold_a_letter_gets_its_escape() -> None:
+    """An answer in another script, on a terminal of ASCII."""
+    command = [sys.executable, "-m", "concordant", "sft", "--größe=1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, env=environment, text=True)
+    assert done.returncode == 2 and "--gr\\xf6\\xdfe" in done.stderr
