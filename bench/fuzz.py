@@ -180,8 +180,9 @@ def run_prepare(path: Path, output: Path, r: random.Random) -> str:
         pairs=r.choice(["best_worst", "all"]),
     )
     try:
-        card = prepare(PrepareConfig(data=data, output=str(output)))
-        card.show()
+        with contextlib.redirect_stdout(io.StringIO()):
+            card = prepare(PrepareConfig(data=data, output=str(output)))
+            card.show()
     except UserError as error:
         str(error).encode("utf-8")  # a message that cannot be printed is a traceback too
         return "refused"
@@ -252,6 +253,8 @@ def main(arguments: Sequence[str]) -> int:
         for number in range(args.first, args.first + args.count):
             for verb in verbs:
                 fates[f"{verb}: {_try(number, verb, Path(name) / 'policy', args.seed, args.keep)}"] += 1
+            if (number + 1) % 250 == 0:
+                print(f"{number + 1} inputs", file=sys.stderr)
     told = ", ".join(f"{count} {fate}" for fate, count in sorted(fates.items()))
     print(f"seed {args.seed}: {args.count} inputs; {told}", file=sys.stderr)
     folders = 0

@@ -109,13 +109,19 @@ def kept(encoded: Encoded, what: str, records: Sequence[Record]) -> list[PromptT
     return encoded.trees
 
 
-def accepted(records: Sequence[R], encoder: ChatEncoder, what: str) -> list[R]:
-    """The records from whose prompts can be sampled. Those that the chat template refuses are counted and left out."""
+def accepted(records: Sequence[R], encoder: ChatEncoder, what: str, needed: bool = True) -> list[R]:
+    """The records from whose prompts can be sampled. Those that the chat template refuses are counted and left out.
+
+    Raises UserError if none is left and some are ``needed``.
+    """
     refusals = encoder.refusals([(prompt_of(record), record.tools) for record in records])
     reasons = [why and f"the chat template refuses it ({why})" for why in refusals]
     first = {why: record.where for why, record in reversed(list(zip(reasons, records, strict=True))) if why}
     report_dropped(Counter(filter(None, reasons)), what, first)
-    return [record for record, why in zip(records, refusals, strict=True) if why is None]
+    left = [record for record, why in zip(records, refusals, strict=True) if why is None]
+    if needed and not left:
+        raise UserError(f"{what}: no prompt to answer is left; {reasons[0] if reasons else 'there is none'}")
+    return left
 
 
 def heldout(encoded: Encoded, records: Sequence[Record]) -> list[PromptTree]:

@@ -40,7 +40,7 @@ def dpo(config: DPOConfig) -> Path:
         if needs_reference:
             common.message(f"computing the reference's log-probs of {len(train) + len(heldout)} pairs, once a run")
         sampling = SamplingConfig(max_new_tokens=config.data.max_response_tokens, slots=config.evaluation_slots)
-        prompts = common.accepted(common.prompts_of(loaded.test), encoder, "held-out prompts")
+        prompts = common.accepted(common.prompts_of(loaded.test), encoder, "held-out prompts", needed=False)
         sampler = common.sampler_of(policy, encoder, config.model)
         supervised = Supervised(
             learner,

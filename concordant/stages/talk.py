@@ -53,7 +53,10 @@ def generate(config: GenerateConfig) -> Path | None:
 
 
 def _prompts(config: GenerateConfig) -> list[Prompt]:
-    return [Prompt(prompt_of(r), tools=r.tools) for r in common.in_file_order(config.data)]
+    records = common.in_file_order(config.data)
+    prompts = [Prompt(prompt_of(r), tools=r.tools, where=r.where) for r in records if prompt_of(r)]
+    common.report_dropped({"text without a question": len(records) - len(prompts)}, "prompts")
+    return prompts
 
 
 @checked

@@ -121,9 +121,8 @@ def test_a_verb_that_cannot_write_says_so_before_it_reads_a_model(world, tmp_pat
             ),
         ]
         for verb, config in verbs:
-            with pytest.raises(
-                UserError, match=r"cannot (write to|open)|expected (the name of )?a (file|folder) to write"
-            ):
+            said = r"cannot (write to|open)|expected (the name of )?a (file|folder) to write"
+            with pytest.raises(UserError, match=said):
                 verb(config)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["thesis.tex"]
