@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -84,3 +85,18 @@ def test_a_stream_that_cannot_hold_a_letter_gets_its_escape() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, env=environment, text=True)
     assert done.returncode == 2 and "--gr\\xf6\\xdfe" in done.stderr
+
+
+def test_a_key_of_a_file_sends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.yaml").write_text(f'"{TITLE.encode("unicode_escape").decode()}": 1\nverb: sft\n')
+    assert main(["run", str(tmp_path / "x.yaml")]) == main(["sft", "--config", str(tmp_path / "x.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "\x1b" not in said and said.count("\\x1b]0;owned") == 2
+
+
+def test_a_printed_config_sends_nothing_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML itself leaves the marks that change the direction of text."""
+    for stream, shown in ((Terminal(), "runs/\\u202eabc"), (io.StringIO(), "runs/\u202eabc")):
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["sft", "--output", "runs/\u202eabc", "--print_config"]) == 0
+        assert shown in stream.getvalue()
