@@ -13,7 +13,7 @@ from torch import Tensor
 
 from concordant.algorithms.best_of_n import Choice, choose
 from concordant.algorithms.reward_sources import wanted_columns
-from concordant.algorithms.rewards import Answer, Reward, Scores, totals_together
+from concordant.algorithms.rewards import Answer, Dialogue, Reward, Scores, totals_together
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.checks import checked
 from concordant.config.names import Responses
@@ -174,15 +174,21 @@ class _Scored:
 
 def _compared(scored: Sequence[_Scored], bench: _Bench) -> list[PolicyAnswers]:
     """The answers with their scores. Where a reward or the judge abstained, no policy wins."""
-    found = [one.answers for one in scored]
     prompts = [p.messages for p in bench.prompts]
-    for name, reward in (("rewards", bench.reward), ("judge", bench.judge)):
-        given = {i: scores for i, one in enumerate(scored) if (scores := getattr(one, name)) is not None}
-        if reward is not None and given:
-            totals = totals_together(reward.aggregate, list(given.values()), prompts)
-            for i, total in zip(given, totals, strict=True):
-                found[i] = replace(found[i], **{name: total})
-    return found
+    rewards = _totals(bench.reward, [one.rewards for one in scored], prompts)
+    judged = _totals(bench.judge, [one.judge for one in scored], prompts)
+    return [
+        replace(one.answers, rewards=one.answers.rewards if total is None else total, judge=judge)
+        for one, total, judge in zip(scored, rewards, judged, strict=True)
+    ]
+
+
+def _totals(
+    reward: Reward | None, scores: Sequence[Scores | None], prompts: Sequence[Dialogue]
+) -> list[Sequence[float] | None]:
+    given = [each for each in scores if each is not None]
+    totals = iter(totals_together(reward.aggregate, given, prompts) if reward is not None and given else ())
+    return [None if each is None else next(totals) for each in scores]
 
 
 def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench) -> _Scored:
