@@ -1,20 +1,25 @@
 """Thousands of seeded bad inputs: each must be read, or refused in a sentence. No traceback, no hang, balanced books.
 
-    python -m bench.fuzz [--count 5000] [--seed 0] [--verb prepare] [--keep FOLDER]
+    python -m bench.fuzz [--count 5000] [--folders 200] [--seed 0] [--verb all] [--keep FOLDER]
 
-An input is a file of rows of a random format, damaged in ways of ``DAMAGE``. A finding is an exception that is no
-UserError, more than ``SECONDS`` seconds, or a data card whose rows do not add up. ``--keep`` saves the findings.
+An input is a file of rows of a random format, damaged in ways of ``DAMAGE``. Each input is given to ``prepare``, to
+``doctor`` and to ``sft``, which trains one step. A finding is an exception that is no UserError, a traceback, an exit
+code that does not fit, more than ``SECONDS`` seconds, or a data card whose rows do not add up. ``--keep`` saves the
+findings. At the end ``bench/fuzz_models.py`` gives hostile model folders to the verbs that open one.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import gzip
+import io
 import json
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -26,6 +31,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.fuzz_models import make_originals
+from concordant.cli import main as concordant
 from concordant.config.data import DataConfig
 from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
@@ -33,6 +40,7 @@ from concordant.data.formats import FORMATS
 from concordant.data.prepare import prepare
 
 SECONDS = 20  # for a file of a few rows
+FOUND = "FOUND"
 Rows = list[dict[str, Any]]
 
 # Values that files can hold and that some code, somewhere, does not expect.
@@ -172,8 +180,9 @@ def run_prepare(path: Path, output: Path, r: random.Random) -> str:
         pairs=r.choice(["best_worst", "all"]),
     )
     try:
-        card = prepare(PrepareConfig(data=data, output=str(output)))
-        card.show()
+        with contextlib.redirect_stdout(io.StringIO()):
+            card = prepare(PrepareConfig(data=data, output=str(output)))
+            card.show()
     except UserError as error:
         str(error).encode("utf-8")  # a message that cannot be printed is a traceback too
         return "refused"
@@ -187,48 +196,95 @@ def run_prepare(path: Path, output: Path, r: random.Random) -> str:
     return "read"
 
 
-VERBS: dict[str, Callable[[Path, Path, random.Random], str]] = {"prepare": run_prepare}
+def command(arguments: list[str], codes: Sequence[int]) -> str:
+    """Run a command of the command line. Raises where it shows a traceback, or where its code is none of ``codes``."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = concordant(arguments)
+    text = said.getvalue()
+    assert "Traceback (most recent" not in text and code in codes, f"exit code {code}: {text[-600:]}"
+    return "refused" if code == 2 else "read"
+
+
+def run_doctor(path: Path, output: Path, r: random.Random) -> str:
+    more = ["--model.name", str(output.with_name("model"))] if r.random() < 0.5 else []
+    return command(["doctor", str(path), *more], codes=(0, 1, 2))  # 1: it has found an error
+
+
+def run_sft(path: Path, output: Path, r: random.Random) -> str:
+    """One step on the input. Half of the runs skip bad rows."""
+    options = {
+        "model.name": output.with_name("model"), "model.device": "cpu", "data": path, "output": output.with_name("run"),
+        "data.skip_bad_rows": r.random() < 0.5, "data.merge_turns": r.random() < 0.3,
+        "responses": r.choice(["chosen", "both"]), "train.max_steps": 1, "train.batch_size": 2,
+        "train.tensorboard": False, "doctor.preflight": r.random() < 0.5,
+    }  # fmt: skip
+    words = [f"--{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in options.items()]
+    fate = command(["sft", *words], codes=(0, 2))
+    assert fate == "refused" or (output.with_name("run") / "model" / "config.json").is_file(), "no model was written"
+    return fate
+
+
+VERBS: dict[str, Callable[[Path, Path, random.Random], str]] = {
+    "prepare": run_prepare,
+    "doctor": run_doctor,
+    "sft": run_sft,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first input")
+    parser.add_argument("--folders", type=int, default=200, help="hostile model folders at the end")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verb", choices=list(VERBS), default="prepare")
+    parser.add_argument("--verb", choices=["all", *VERBS], default="all")
     parser.add_argument("--keep", type=Path, default=None, help="a folder for the inputs of findings")
     args = parser.parse_args(arguments)
+    verbs = list(VERBS) if args.verb == "all" else [args.verb]
     fates: Counter[str] = Counter()
 
     def too_long(signum: int, frame: object) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
 
     signal.signal(signal.SIGALRM, too_long)
-    for number in range(args.count):
-        r = random.Random(f"{args.seed}/{number}")
-        with tempfile.TemporaryDirectory() as folder:
-            path = write_input(r, Path(folder))
-            signal.alarm(SECONDS)
-            try:
-                fates[VERBS[args.verb](path, Path(folder) / "out", r)] += 1
-            except BaseException as error:  # panics of compiled code and SystemExit are no Exception
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                fates["FOUND"] += 1
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                print(
-                    f"{number}: {type(error).__name__}: {str(error)[:200]!r} at {last.filename}:{last.lineno}",
-                    file=sys.stderr,
-                )
-                if args.keep:
-                    args.keep.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(path, args.keep / f"{number}-{path.name}")
-            finally:
-                signal.alarm(0)
-    print(
-        f"seed {args.seed}: {args.count} inputs, {', '.join(f'{n} {fate}' for fate, n in fates.items())}",
-        file=sys.stderr,
-    )
-    return 1 if fates["FOUND"] else 0
+    with tempfile.TemporaryDirectory() as name:
+        make_originals(Path(name))
+        for number in range(args.first, args.first + args.count):
+            for verb in verbs:
+                fates[f"{verb}: {_try(number, verb, Path(name) / 'policy', args.seed, args.keep)}"] += 1
+            if (number + 1) % 250 == 0:
+                print(f"{number + 1} inputs", file=sys.stderr)
+    told = ", ".join(f"{count} {fate}" for fate, count in sorted(fates.items()))
+    print(f"seed {args.seed}: {args.count} inputs; {told}", file=sys.stderr)
+    folders = 0
+    if args.folders:  # in a process of its own, because it forks, and this one has threads by now
+        told_to = ["--folders", str(args.folders), "--seed", str(args.seed)]
+        folders = subprocess.run([sys.executable, "-m", "bench.fuzz_models", *told_to], check=False).returncode
+    return 1 if folders or any(fate.endswith(FOUND) for fate in fates) else 0
+
+
+def _try(number: int, verb: str, model: Path, seed: int, keep: Path | None) -> str:
+    """What became of an input: "read", "refused" or ``FOUND``, which is told."""
+    r = random.Random(f"{seed}/{number}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_input(r, Path(folder))
+        (Path(folder) / "model").symlink_to(model)
+        signal.alarm(SECONDS)
+        try:
+            return VERBS[verb](path, Path(folder) / "out", r)
+        except BaseException as error:  # panics of compiled code and SystemExit are no Exception
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {str(error)[:600]!r} at {last.filename}:{last.lineno}"
+            print(f"{number} {verb}: {said}", file=sys.stderr)
+            if keep:
+                keep.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, keep / f"{number}-{path.name}")
+            return FOUND
+        finally:
+            signal.alarm(0)
 
 
 if __name__ == "__main__":

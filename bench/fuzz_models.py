@@ -114,7 +114,7 @@ def make_originals(place: Path) -> None:
         max_position_embeddings=128, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    policy = Policy(model, tokenizer, prepare_model(model), "tiny")
+    policy = Policy(model=model, tokenizer=tokenizer, traits=prepare_model(model), name="tiny")
     save_policy(policy, place / "policy")
     index = {"metadata": {}, "weight_map": dict.fromkeys(model.state_dict(), "model.safetensors")}
     (place / "index.json").write_text(json.dumps(index))

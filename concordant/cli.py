@@ -10,10 +10,11 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from concordant.core.errors import DONE, FAILED, STOPPED, WRONG_USAGE, RunFailed, RunStopped, UserError, unknown_name
-from concordant.core.visible import visible
+from concordant.core.visible import all_messages_visible, say, visible
 from concordant.training.interrupt import interruptible
 from concordant.verbs import VERBS, call, verb_named
 
@@ -29,7 +30,7 @@ _THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. All errors end here, with one line that says what to do."""
     try:
-        with interruptible():
+        with interruptible(), all_messages_visible():
             return dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as problem:
         return _ended("error", problem, WRONG_USAGE)
@@ -113,7 +114,7 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
         return DONE
     config, options = parse_command(verb, config_class, arguments)
     if options.print_config:
-        print(dump_yaml(to_mapping(verb, config)), end="")
+        say(dump_yaml(to_mapping(verb, config)), end="")
         return DONE
     result = call(verb, config)
     if result is not None:
@@ -123,7 +124,6 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
 
 def run_file(arguments: Sequence[str]) -> int:
     """Run a pipeline's file, or repeat a run from its config.yaml."""
-    from concordant.config.yaml_io import load_yaml
     from concordant.pipeline.command import HELP, pipeline_command
 
     if "-h" in arguments or "--help" in arguments:
@@ -132,13 +132,35 @@ def run_file(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0].startswith("--"):
         raise UserError("run: give the file first: concordant run FILE.yaml --output DIR")
     file, *rest = arguments
-    mapping = load_yaml(file)
+    mapping = _file_to_run(file)
     if "stages" in mapping:
         return pipeline_command(mapping, file, rest)
-    if "verb" not in mapping:
-        raise UserError(f'{file} has neither "stages" (a pipeline) nor "verb" (a run\'s config.yaml)')
     verb_named(str(mapping["verb"]))
     return run_verb(mapping["verb"], ["--config", file, *rest])
+
+
+def _file_to_run(file: str) -> dict[str, Any]:
+    """The mapping in a pipeline's file or in a run's config.yaml. Of anything else it is said what it is."""
+    from concordant.config.yaml_io import load_yaml
+    from concordant.data.files import is_data_file
+    from concordant.runs.names import CONFIG, PIPELINE
+
+    path = Path(file)
+    expected = "expected the YAML file of a pipeline, or a run's config.yaml"
+    if os.path.isdir(path):
+        inside = next((path / name for name in (PIPELINE, CONFIG) if (path / name).is_file()), None)
+        raise UserError(f"{file} is a folder; {expected}.{f' Did you mean {inside}?' if inside else ''}")
+    try:
+        mapping = load_yaml(file)
+    except UserError:
+        if not (os.path.isfile(path) and is_data_file(path)):
+            raise
+        mapping = {}
+    if "stages" in mapping or "verb" in mapping:
+        return mapping
+    if is_data_file(path):
+        raise UserError(f"{file} is a data file; {expected}, with the data as --data {file}")
+    raise UserError(f'{file} has neither "stages" (a pipeline) nor "verb" (a run\'s config.yaml)')
 
 
 def overview() -> str:

@@ -214,6 +214,37 @@ def test_a_file_that_is_neither_pipeline_nor_run_is_refused(tmp_path, capsys):
     assert 'neither "stages"' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
+def test_a_data_file_in_the_place_of_a_pipeline_is_named(name, tmp_path, capsys):
+    (tmp_path / name).write_text('{"prompt": "q"}\n{"prompt": "r: s"}\n')
+    assert main(["run", str(tmp_path / name)]) == 2
+    said = f"{tmp_path / name} is a data file; expected the YAML file of a pipeline, or a run's config.yaml, with the "
+    assert capsys.readouterr().err == f"error: {said}data as --data {tmp_path / name}\n"
+
+
+def test_a_pipeline_may_be_written_as_json(tmp_path, capsys):
+    (tmp_path / "a.json").write_text('{"stages": {"sft": {"verb": "sfft"}}}')
+    assert main(["run", str(tmp_path / "a.json"), "--output", str(tmp_path / "out")]) == 2
+    assert 'unknown verb "sfft"' in capsys.readouterr().err
+
+
+def test_a_folder_in_the_place_of_its_file_is_named(tmp_path, capsys):
+    assert main(["run", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith(
+        "is a folder; expected the YAML file of a pipeline, or a run's config.yaml.\n"
+    )
+    (tmp_path / "config.yaml").write_text("verb: sft\n")
+    assert main(["run", str(tmp_path)]) == 2
+    assert f"Did you mean {tmp_path / 'config.yaml'}?" in capsys.readouterr().err
+
+
+def test_yaml_errors_say_line_and_column_in_plain_words(tmp_path, capsys):
+    (tmp_path / "x.yaml").write_text("stages:\n  sft: {verb: sft\n  dpo: {verb: dpo}\n")
+    assert main(["run", str(tmp_path / "x.yaml")]) == main([*SFT, "--config", str(tmp_path / "x.yaml")]) == 2
+    said = f"error: {tmp_path / 'x.yaml'} is not plain YAML: line 3 column 6: a mapping in braces that is not closed"
+    assert capsys.readouterr().err.count(said) == 2
+
+
 def test_a_config_with_a_tag_runs_nothing(tmp_path, capsys):
     canary = tmp_path / "canary"
     (tmp_path / "x.yaml").write_text(f'verb: !!python/object/apply:os.system ["touch {canary}"]\n')

@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "extending.md"
 PLACE = re.compile(r"# (concordant/\S+\.py)(?:, in ([\w.]+))?\n")
+NEW_PAGE = re.compile(r"^```markdown\n<!-- (concordant/\S+) -->\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NEW_NAME = re.compile(r'^(\w+) = Literal\[\.\.\., ("\w+")\]\n', re.MULTILINE)
 MOST_FILES = 2  # of the package that one thing may touch; its own new file is not counted
 
@@ -39,7 +40,7 @@ class Example:
 
 def read_page(text: str) -> tuple[str, list[Example]]:
     """The beginning that all examples share, and the examples."""
-    first, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    first, *sections = re.split(r"^## (?=An? )", text, flags=re.MULTILINE)
     (beginning,) = python_blocks(first)
     return beginning, [read_section(section) for section in sections]
 
@@ -50,7 +51,7 @@ def python_blocks(text: str) -> list[str]:
 
 
 def read_section(section: str) -> Example:
-    additions, uses = [], []
+    additions, uses = [Addition(file, "", text) for file, text in NEW_PAGE.findall(section)], []
     for block in python_blocks(section):
         if place := PLACE.match(block):
             additions.append(Addition(place[1], place[2] or "", block[place.end() :]))

@@ -185,6 +185,15 @@ def test_changed_code_runs_everything_again(tmp_path, fake, display, monkeypatch
     assert set(run(tmp_path, fake, display).values()) == {"ran"}
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", "7", "{", '{"done": true}', '{"fingerprint": 1, "seconds": []}', "[" * 90_000]
+)
+def test_an_odd_record_of_a_stage_runs_the_stage_again(tmp_path, fake, display, text):
+    run(tmp_path, fake, display)
+    (tmp_path / "sft" / "stage.json").write_text(text)
+    assert run(tmp_path, fake, display)["sft"] == "ran"
+
+
 def test_a_lost_result_is_made_again(tmp_path, fake, display):
     run(tmp_path, fake, display)
     (tmp_path / "judge" / "model" / "config.json").unlink()

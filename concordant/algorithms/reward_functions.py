@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import os
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import types
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from concordant.algorithms.rewards import Answer
 from concordant.config.names import RewardOnError
 from concordant.core.alive import sign_of_life
 from concordant.core.errors import UserError, nearest
+from concordant.core.process import process_put_back
 from concordant.core.time_limit import at_most
 from concordant.core.visible import visible
 from concordant.data.carried import Wanted, flat, has, names_in, value
@@ -230,7 +232,7 @@ class FunctionReward:
     def _attempt(self, part: Sequence[Answer]) -> Any:
         positional, keywords = self._arguments(part)
         try:
-            with _directory_put_back(), self._in_time():
+            with process_put_back(), self._in_time():
                 return self.function(*positional, **keywords)
         except KeyboardInterrupt:
             raise
@@ -249,8 +251,10 @@ class FunctionReward:
 
         async def guarded(part: Sequence[Answer], result: Awaitable[Any]) -> Any:
             try:
-                return await result
-            except (Exception, SystemExit) as error:
+                return await self._in_stretches(result)
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                raise
+            except BaseException as error:
                 return self._failure(error, part)
 
         async def in_time(part: Sequence[Answer], result: Awaitable[Any]) -> Any:
@@ -258,17 +262,39 @@ class FunctionReward:
                 return await asyncio.wait_for(guarded(part, result), self.handling.timeout or None)
             except TimeoutError:
                 return self._failure(UserError(self._too_long), part)
+            except asyncio.CancelledError as error:  # the function has cancelled itself
+                return self._failure(error, part)
 
         async def together() -> list[Any]:
             return await asyncio.gather(*(in_time(part, result) for part, result in awaited))
 
-        with _directory_put_back():
+        with process_put_back():
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
                 return asyncio.run(together())
             with ThreadPoolExecutor(1) as thread:  # a notebook has a loop, which cannot be waited for from inside
                 return thread.submit(asyncio.run, together()).result()
+
+    @types.coroutine
+    def _in_stretches(self, awaited: Awaitable[Any]) -> Generator[Any, Any, Any]:
+        """The result of ``awaited``, each of whose stretches between two waits has the time limit of a call.
+
+        An event loop can end a wait. It cannot end code that waits for nothing, such as ``time.sleep`` or a loop.
+        """
+        steps = awaited.__await__()
+        go_on: Callable[[], Any] = partial(next, steps)
+        while True:
+            try:
+                with self._in_time():
+                    waits_for = go_on()
+            except StopIteration as end:
+                return end.value
+            try:
+                yield waits_for
+                go_on = partial(next, steps)
+            except BaseException as error:  # of the loop, which cancels a call that takes too long
+                go_on = partial(steps.throw, error)
 
     def _failure(self, error: BaseException, part: Sequence[Answer]) -> _Problem:
         self.errors += 1
@@ -328,16 +354,6 @@ def _as_list(result: Any) -> list[Any] | None:
 def columns_of(answer: Answer) -> dict[str, Any]:
     """The columns of an answer: those of its prompt, and ``ended``."""
     return {**answer.extra, "ended": answer.ended}
-
-
-@contextmanager
-def _directory_put_back() -> Iterator[None]:
-    """The block may change the working directory; run folders with relative names are found again after it."""
-    before = os.getcwd()
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def _shown(value: Any) -> str:

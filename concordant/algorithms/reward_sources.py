@@ -12,6 +12,7 @@ from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionRew
 from concordant.algorithms.rewards import Axis, Dialogue, Reward, WeightedSum
 from concordant.config.specs import is_reward_function, without_weight
 from concordant.core.errors import UserError, unknown_name
+from concordant.core.process import process_put_back
 from concordant.data.carried import NOTHING, Wanted
 
 
@@ -94,7 +95,8 @@ def _import(module: str, function: str) -> Callable[..., float]:
     if here not in sys.path:  # as `python -m` does: the module may lie beside where the command is typed
         sys.path.append(here)
     try:
-        found = vars(importlib.import_module(module)).get(function)
+        with process_put_back():
+            found = vars(importlib.import_module(module)).get(function)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a reward never ends the command

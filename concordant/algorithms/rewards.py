@@ -50,7 +50,8 @@ class WeightedSum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    columns: dict[str, list[float]]  # by axis; an axis that abstained has the mean of ``filled``
+    given: dict[str, Sequence[float | None]]  # by axis, None where it abstained
+    columns: dict[str, list[float]]  # by axis; where it abstained, the mean of ``filled``
     total: list[float]  # one number an answer, what is to be raised
     abstained: int  # scores that an axis did not give
     errors: int  # errors of reward functions
@@ -73,7 +74,8 @@ class PendingScores:
         given = {axis: column.result() for axis, column in self.columns.items()}
         columns = {axis: filled(column, self.prompts) for axis, column in given.items()}
         abstained = sum(column.count(None) for column in given.values())
-        return Scores(columns=columns, total=self.aggregate(columns), abstained=abstained, errors=self.errors)
+        total = self.aggregate(columns)
+        return Scores(given=given, columns=columns, total=total, abstained=abstained, errors=self.errors)
 
 
 def filled(column: Sequence[float | None], prompts: Sequence[Dialogue]) -> list[float]:
@@ -90,6 +92,22 @@ def filled(column: Sequence[float | None], prompts: Sequence[Dialogue]) -> list[
     return [
         _mean(by_prompt.get(p, whole)) if score is None else score for p, score in zip(prompts, column, strict=True)
     ]
+
+
+def totals_together(
+    aggregate: Aggregator, scores: Sequence[Scores], prompts: Sequence[Dialogue]
+) -> list[Sequence[float]]:
+    """The totals of several policies' answers to the same prompts, one answer of each policy to each prompt.
+
+    The policies were scored apart. An answer without a score gets the mean of the other policies' answers to its
+    prompt, so that none of them wins there. Filled apart, it would have the mean of its own policy's other answers.
+    """
+    if not any(part.abstained for part in scores):
+        return [part.total for part in scores]
+    everybodys = [*prompts] * len(scores)
+    columns = {axis: filled([x for part in scores for x in part.given[axis]], everybodys) for axis in scores[0].given}
+    totals = aggregate(columns)
+    return [totals[i : i + len(prompts)] for i in range(0, len(totals), len(prompts))]
 
 
 def _mean(scores: Sequence[float]) -> float:

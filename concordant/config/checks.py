@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import os
 import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,6 +17,7 @@ from concordant.config import stages as s
 from concordant.config.contradictions import CONTRADICTIONS
 from concordant.config.fields import Field, flatten, schema
 from concordant.config.no_effect import idle
+from concordant.config.paths import paths_of
 from concordant.config.ranges import VALUES, Matches, Names, Range, Rule
 from concordant.core.errors import UserError, nearest
 
@@ -68,9 +71,11 @@ def checked(stage: Callable[[Config], Result]) -> Callable[[Config], Result]:
 def validate(config: Any, prefix: str = "") -> None:
     """Raise a ``UserError`` that lists every problem of ``config``, with ``prefix`` before each key.
 
-    A problem is a value of a wrong type or out of range, a missing key, a contradiction, or a key without effect.
+    A problem is a value of a wrong type or out of range, a path that no disk can hold, a missing key, a contradiction,
+    or a key without effect.
     """
-    _refuse(_wrong_sections(config) or _wrong_values(config) or _wrong_together(config), prefix)
+    problems = _wrong_sections(config) or _wrong_values(config) or _wrong_texts(config) or _wrong_together(config)
+    _refuse(problems, prefix)
 
 
 def validate_values(config: Any, prefix: str = "") -> None:
@@ -111,6 +116,32 @@ def _wrong_values(config: Any) -> list[str]:
         elif problem := value_problem(known, value):
             problems.append(f"{known.key}: {problem}")
     return problems
+
+
+def _wrong_texts(config: Any) -> list[str]:
+    """Names that no disk can hold, such as one of 300 letters, and other texts that are no Unicode."""
+    values, problems = flatten(config), []
+    paths = paths_of(type(config), values)
+    for key, value in values.items():
+        texts = value if isinstance(value, list) else [value] if isinstance(value, str) else []
+        if key in paths or key == "output":
+            wrong = (problem for path in paths.get(key, texts) if (problem := _unopenable(path)))
+            problems += [f"{key}: {problem}" for problem in itertools.islice(wrong, 1)]
+        if (key not in paths) and any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):
+            problems.append(f"{key}: expected text in UTF-8; given {shown(value)}")
+    return problems
+
+
+def _unopenable(path: str) -> str:
+    """Why nothing can have the name ``path``; "" where something can."""
+    try:
+        os.stat(os.path.expanduser(path))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return ""  # a hub id, a file to be written, or something that the verb speaks of
+    except (OSError, ValueError) as problem:  # a name too long; a link to itself; a NUL
+        reason = getattr(problem, "strerror", None) or problem
+        return f'cannot open "{path[:80]}{"…" if len(path) > 80 else ""}": {reason}'
+    return ""
 
 
 def _wrong_together(config: Any) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from concordant.core.errors import UserError
 
@@ -54,12 +53,12 @@ def runs_of(value: str) -> list[str]:
 def without_weight(source: str) -> str:
     """``my_module:polite=0.5`` as ``my_module:polite``; a folder whose name has a "=" stays."""
     name, equals, _ = source.rpartition("=")
-    return source if not equals or Path(source).exists() else name
+    return source if not equals or os.path.exists(source) else name
 
 
 def is_reward_function(name: str) -> bool:
     """True for ``module:function``; False for a rule, a folder, a hub id and a model in a package."""
-    return ":" in name and not name.startswith(("rule:", "package:")) and not Path(name).exists()
+    return ":" in name and not name.startswith(("rule:", "package:")) and not os.path.exists(name)
 
 
 def may_train_adapter(rank: int, adapter: str, name: str) -> bool:

@@ -81,7 +81,7 @@ class PPOConfig(RunConfig):
         default_factory=list
     )  # PATH | module:function | rule:NAME, with an optional "=weight"; function(prompt, response, …) gives a number
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
-    reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
+    reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
     reward_normalize: RewardNormalize = "start"  # none | start (once, from the first policy's samples) | running
     reward_clip: float = 0.0  # absolute value after normalisation; 0 is off
     missing_eos_penalty: float = 0.0  # subtracted from the reward of a response without end token or stop string
@@ -120,7 +120,7 @@ class BestOfNConfig(Made):
         default_factory=list
     )  # PATH | module:function | rule:NAME, with an optional "=weight"; function(prompt, response, …) gives a number
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
-    reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
+    reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(n=4))
     split: Split = "train"  # the part of the data whose prompts are answered
 
@@ -136,7 +136,7 @@ class EvaluateConfig(Made):
     reward: list[str] = field(default_factory=list)  # the proxy, such as the reward that ppo learnt from; as in ppo
     judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
-    reward_timeout: float = 0.0  # seconds a call of a reward function may take; 0: no limit
+    reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
     baseline: str = ""  # name of the policy to compare the others with; empty: "sft" if named, else the first
     reference: str = ""  # name of the policy from which KL is measured; empty: the baseline
     runs: list[str] = field(default_factory=list)  # name=RUN_FOLDER; the report draws the curves of these runs

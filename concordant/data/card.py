@@ -226,7 +226,7 @@ def make_card(
     compared = None
     if compare_with is not None:
         name, prompts = compare_with
-        hits = sum(prompt_of(record) in prompts for record in records)
+        hits = sum(split_key(record) in prompts for record in records)
         compared = Comparison(name=name, prompts=len(prompts), shared=len(prompts & everything), rows=hits)
     kinds = Counter(KINDS.get(type(record), "rated answers") for record in records)
     return DataCard(

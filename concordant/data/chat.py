@@ -48,7 +48,12 @@ class Encoded:
     trees: list[PromptTree] = field(default_factory=list)
     record: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    first_dropped: dict[str, int] = field(default_factory=dict)  # by reason, the number of the first such record
     apart: int = 0  # answers whose rendering departs from the prompt that generation opens
+
+    def drop(self, record: int, reason: str) -> None:
+        self.dropped[reason] += 1
+        self.first_dropped.setdefault(reason, record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ class ChatEncoder:
         for record, rs in enumerate(responses):
             made = turns[at : at + len(rs)]
             at += len(rs)
-            if spoken := self._taken(encoded, made):
+            if spoken := self._taken(encoded, record, made):
                 trunk = min((turn.before for turn in spoken), key=len)
                 # A branch may begin with the rest of its own prompt, which generation would not produce.
                 branches = [
@@ -191,11 +196,11 @@ class ChatEncoder:
         for record, d in enumerate(demonstrations):
             made = turns[at : at + len(_spoken(d))]
             at += len(made)
-            for before, ids, mask in _joined(self._taken(encoded, made)):
+            for before, ids, mask in _joined(self._taken(encoded, record, made)):
                 self._add(encoded, record, before, [(ids, mask)])
         return encoded
 
-    def _taken(self, encoded: Encoded, turns: Sequence[_Turn | Refusal]) -> list[_Turn]:
+    def _taken(self, encoded: Encoded, record: int, turns: Sequence[_Turn | Refusal]) -> list[_Turn]:
         """The turns of a record, none where the template refuses one of them; the books are kept in ``encoded``."""
         spoken = [turn for turn in turns if isinstance(turn, _Turn)]
         encoded.apart += sum(turn.apart for turn in spoken)
@@ -205,7 +210,7 @@ class ChatEncoder:
                 known = [known for known in encoded.dropped if known.startswith("the chat template refuses")]
                 if reason not in known and len(known) >= _REASONS:
                     reason = "the chat template refuses it (other reasons)"
-                encoded.dropped[reason] += 1
+                encoded.drop(record, reason)
                 return []
         return spoken
 
@@ -215,22 +220,22 @@ class ChatEncoder:
         limits = self.limits
         if len(prompt) > limits.prompt:
             if limits.too_long != "cut_prompt_start":
-                encoded.dropped["prompt too long"] += 1
+                encoded.drop(record, "prompt too long")
                 return
             prompt = self._cut_start(prompt, limits.prompt)
         if max(len(ids) for ids, _ in branches) > limits.response:
             if limits.too_long != "cut_response_end":
-                encoded.dropped["response too long"] += 1
+                encoded.drop(record, "response too long")
                 return
             branches = [self._cut_end(ids, mask) for ids, mask in branches]
         room = limits.total - max(len(ids) for ids, _ in branches)
         if len(prompt) > room:
             if limits.too_long != "cut_prompt_start" or room < 1:
-                encoded.dropped["longer than the model reads"] += 1
+                encoded.drop(record, "longer than the model reads")
                 return
             prompt = self._cut_start(prompt, room)
         if not all(any(mask) for _, mask in branches):
-            encoded.dropped["nothing left to learn"] += 1
+            encoded.drop(record, "nothing left to learn")
             return
         made = tuple(Branch(torch.tensor(ids), torch.tensor(mask)) for ids, mask in branches)
         encoded.trees.append(PromptTree(torch.tensor(prompt), made))

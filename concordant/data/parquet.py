@@ -91,9 +91,7 @@ def unpacked_size(array: Any) -> int:
 
 def _parquet_values(batch: Any, place: str, before: int, bad: BadRows) -> Iterator[dict[str, Any] | None]:
     """The rows of a batch as Python objects. A row with a value that Python cannot hold is reported and gives None."""
-    import pyarrow as pa
-
-    unreadable = (pa.ArrowException, ValueError, OverflowError, TypeError, RecursionError)
+    unreadable = unreadable_values()
     try:
         yield from batch.to_pylist()
         return
@@ -104,6 +102,17 @@ def _parquet_values(batch: Any, place: str, before: int, bad: BadRows) -> Iterat
         try:
             (values,) = batch.slice(i, 1).to_pylist()
         except unreadable as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            bad.report(UNREADABLE, f"{place} {before + i + 1}: a value that cannot be read ({reason})")
+            report_unreadable(f"{place} {before + i + 1}", error, bad)
         yield values
+
+
+def unreadable_values() -> tuple[type[Exception], ...]:
+    """What Arrow raises for a value that Python cannot hold: bytes that are no UTF-8, a date of the year 40,000."""
+    import pyarrow as pa
+
+    return (pa.ArrowException, ValueError, OverflowError, TypeError, RecursionError)
+
+
+def report_unreadable(where: str, error: Exception, bad: BadRows) -> None:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    bad.report(UNREADABLE, f"{where}: a value that cannot be read ({reason})")

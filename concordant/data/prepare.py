@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from concordant.config.stages import PrepareConfig
 from concordant.core.errors import UserError
 from concordant.data.card import CountTokens, DataCard, make_card
 from concordant.data.carried import EVERYTHING, VERL_COLUMNS
-from concordant.data.convert import MODEL_REWARD, answers_of, as_demonstrations, prompt_of
+from concordant.data.convert import MODEL_REWARD, answers_of, as_demonstrations, prompt_of, split_key
 from concordant.data.dialogue import Drop, Messages, as_object, check_prompt, write_prompt
 from concordant.data.folders import SETS
 from concordant.data.records import Demonstration, Pair, Record
@@ -43,7 +44,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
     without rows (rm without pairs, sft without answers) is not written. With ``count_tokens``, the card gives lengths
     in tokens. Raises UserError for bad data, and for an output folder that holds other files.
     """
-    output = Path(config.output).expanduser().absolute()
+    output = Path(os.path.expanduser(config.output)).absolute()
     _check_replaceable(output)
     data = replace(config.data, max_samples=config.max_samples or config.data.max_samples)
     with _progress() as on_progress:
@@ -76,7 +77,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
 
 def _compared(config: PrepareConfig) -> set[Messages]:
     """The prompts of the test set that ``compare_with`` names."""
-    return {prompt_of(record) for record in load_test(config.data, config.compare_with, config.seed)}
+    return {split_key(record) for record in load_test(config.data, config.compare_with, config.seed)}
 
 
 def _check_replaceable(output: Path) -> None:

@@ -7,6 +7,7 @@ not read the rows yet.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from concordant.core.errors import UserError, unknown_name
 from concordant.core.near_path import nearest_path
 from concordant.data.files import check_kind, is_data_file, read_file
 from concordant.data.folders import SETS, choose_splits, data_files, inside_only, is_prepared, split_of
+from concordant.data.parquet import report_unreadable, unreadable_values
 from concordant.data.records import Pair
 from concordant.data.rows import BadRows, Row, printable
 
@@ -61,7 +63,7 @@ def open_source(name: str, seed: int, sets: Sequence[str] = SETS, *, split: str 
         raise UserError("no data given. Expected --data FILE, FOLDER, HUB_ID or builtin:toytalk")
     if name.startswith("builtin:"):
         return _toytalk(name, seed)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     is_file, is_folder = _look_at(path)
     if (split or test) and (is_file or (is_folder and is_prepared(path))):
         raise UserError(
@@ -186,12 +188,27 @@ def _hub(name: str, match: re.Match[str], split: str, test: str) -> Source:
 
     def rows(side: str) -> Rows:
         def read(bad: BadRows, on_bytes: OnBytes) -> Iterator[Row]:
-            for number, values in enumerate(splits[side], start=1):
-                yield Row(file=f"{name} {side}", unit="row", number=number, values=values)
+            return _hub_rows(splits[side], f"{name} {side}", bad)
 
         return Rows(read)
 
     return Source(name=name, train=rows(train), test=rows(held_out) if held_out else None, notes=notes)
+
+
+def _hub_rows(split: Any, name: str, bad: BadRows) -> Iterator[Row]:
+    """The rows of a split. A row with a value that Python cannot hold is reported."""
+    unreadable, number, rows = unreadable_values(), 0, iter(split)
+    while True:
+        number += 1
+        try:
+            values = next(rows)
+        except StopIteration:
+            return
+        except unreadable as error:
+            report_unreadable(f"{name} row {number}", error, bad)
+            rows = (split[i] for i in range(number, len(split)))  # an iterator that has raised an error is at its end
+        else:
+            yield Row(file=name, unit="row", number=number, values=values)
 
 
 def _load_from_hub(name: str, match: re.Match[str]) -> dict[str, Any]:
@@ -199,10 +216,13 @@ def _load_from_hub(name: str, match: re.Match[str]) -> dict[str, Any]:
 
     try:
         return dict(datasets.load_dataset(match["id"], match["config"], data_dir=match["folder"]))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of the network, the hub, its library or a file, whose classes differ
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(
             f'"{name}" is no file or folder here, and could not be loaded from the Hugging Face hub '
-            f"({str(error).splitlines()[0]}).\n"
+            f"({reason}).\n"
             "Without a network: download the data elsewhere and give the file, --data FILE.jsonl "
             "(also .json, .csv, each with .gz, or .parquet)"
         ) from error

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from concordant.data.tokens import text_of
+
 CHARACTER = 4  # the most bytes of a character in UTF-8, so the most tokens that one character takes
 
 
@@ -37,14 +39,14 @@ class StopStrings:
             needed -= self._has_text(ids[start])
         found = self._in(self._from_whole_character(ids, start))
         # A decoder may show letters of a part that it does not show of the whole, after bytes that are no character.
-        return found and self._in(str(self.tokenizer.decode(list(ids))))
+        return found and self._in(text_of(self.tokenizer, ids))
 
     def _in(self, text: str) -> bool:
         return any(string in text for string in self.strings)
 
     def _has_text(self, token: int) -> bool:
         if token not in self._spoken:
-            self._spoken[token] = bool(self.tokenizer.decode([token]))
+            self._spoken[token] = bool(text_of(self.tokenizer, [token]))
         return self._spoken[token]
 
     def _from_whole_character(self, ids: Sequence[int], start: int) -> str:
@@ -54,7 +56,7 @@ class StopStrings:
         """
         text = ""
         for first in range(start, max(start - CHARACTER, -1), -1):
-            text = str(self.tokenizer.decode(ids[first:]))
+            text = text_of(self.tokenizer, ids[first:])
             if not text.startswith("\ufffd"):
                 break
         return text
@@ -70,7 +72,7 @@ def before_stop(
     while it is sampled holds them back.
     """
     ids = list(ids)
-    text = str(tokenizer.decode(ids)) if strings else ""
+    text = text_of(tokenizer, ids) if strings else ""
     ends = [at for string in strings if (at := text.find(string)) >= 0]
     end = min(ends) if ends else len(text) - (may_become_stop(text, strings) if begun else 0)
     if end == len(text):
@@ -78,8 +80,8 @@ def before_stop(
     whole, start = len(ids), text
     while not (len(start) <= end and text.startswith(start)):
         whole -= 1
-        start = str(tokenizer.decode(ids[:whole]))
-    is_shown = bool(tokenizer.decode(ids[whole : whole + 1], skip_special_tokens=True))
+        start = text_of(tokenizer, ids[:whole])
+    is_shown = bool(text_of(tokenizer, ids[whole : whole + 1], skip_special_tokens=True))
     return ids[:whole], text[len(start) : end] if is_shown else ""
 
 

@@ -195,7 +195,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
 def _scalar(text: str) -> str | int | float | bool | None:
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
     return value if isinstance(value, str | int | float | bool | None) else text
 

@@ -2,15 +2,16 @@
 
 A tokenizer comes with a model as rules: regular expressions, replacements. Rules can be written, by mistake or on
 purpose, so that a text of some thousand letters takes hours. They run in compiled code, which cannot be interrupted, so
-making ids has a time limit after which the command no longer waits. Making text has none: that code of tokenizers keeps
-Python's lock, so that nothing else can run beside it.
+there is a time limit after which the command no longer waits.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from concordant.core.errors import UserError
 from concordant.core.time_limit import awaited_at_most
@@ -21,6 +22,7 @@ AT_ONCE = 1 << 20  # characters in a call, so that a large data set does not wai
 SHOWN = 40  # characters of a text in a message
 
 T = TypeVar("T")
+_by_rules: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # tokenizers that ``_makes_text_by_rules`` has looked at
 
 
 def ids_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> list[list[int]]:
@@ -42,9 +44,29 @@ def ids_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> list[
 
 
 def text_of(tokenizer: Any, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-    """The text of some ids. Raises UserError if the tokenizer fails."""
-    with _named(tokenizer, f"the text of {len(ids):,} tokens"):
-        return str(tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+    """The text of some ids. Raises UserError if the tokenizer takes too long or fails."""
+    ids, what = list(ids), f"the text of {len(ids):,} tokens"
+    if _makes_text_by_rules(tokenizer):
+        # Other than decode, decode_batch of tokenizers gives up Python's lock, so that the wait for it can end. Where
+        # it ends in time, decode does too: it applies the same rules to the same tokens.
+        rules = tokenizer.backend_tokenizer
+        _limited(tokenizer, lambda: rules.decode_batch([ids], skip_special_tokens=skip_special_tokens), SECONDS, what)
+    with _named(tokenizer, what):
+        return str(tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+
+
+def _makes_text_by_rules(tokenizer: Any) -> bool:
+    """Whether text is made from tokens by a regular expression, the only kind of decoder that may run for ever."""
+    if tokenizer not in _by_rules:
+        rules = getattr(tokenizer, "backend_tokenizer", None)  # tokenizers written in Python have none
+        decoder = getattr(rules, "decoder", None)
+        _by_rules[tokenizer] = decoder is not None and "Regex" in _keys(json.loads(decoder.__getstate__()))
+    return _by_rules[tokenizer]
+
+
+def _keys(value: Any) -> set[str]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {key for each in inner for key in _keys(each)} | (set(value) if isinstance(value, dict) else set())
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -63,7 +85,7 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
 def _limited(tokenizer: Any, call: Callable[[], T], seconds: float, what: str) -> T:
     complaint = (
         f'the tokenizer of "{tokenizer.name_or_path}" takes more than {seconds:.0f} s for {what}. Its rules may run '
-        "for ever on such a text: look at normalizer and pre_tokenizer in tokenizer.json, or leave such rows out"
+        "for ever: look at normalizer, pre_tokenizer and decoder in tokenizer.json, or leave such texts out"
     )
     with _named(tokenizer, what):
         return awaited_at_most(seconds, complaint, call)

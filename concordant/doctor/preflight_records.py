@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from concordant.data.card import KINDS, DataCard, make_card
-from concordant.data.convert import prompt_of
+from concordant.data.convert import split_key
 from concordant.data.dialogue import Messages
 from concordant.data.records import Pair
 from concordant.data.splits import Loaded, reasons
@@ -78,13 +78,13 @@ def data_repeated(card: DataCard) -> Finding | None:
 
 def leaking_prompts(loaded: Loaded[Any]) -> Finding | None:
     """Are held-out prompts in the training data too? Letter case and spacing are ignored."""
-    known = {_letters(prompt_of(record)) for record in loaded.train}
-    heldout = {prompt_of(record) for record in loaded.test}
+    known = {_letters(split_key(record)) for record in loaded.train}
+    heldout = {split_key(record) for record in loaded.test}
     shared = {prompt for prompt in heldout if _letters(prompt) in known}
     if not shared:
         return None
     share = len(shared) / len(heldout)
-    exact = len(heldout & {prompt_of(record) for record in loaded.train})
+    exact = len(heldout & {split_key(record) for record in loaded.train})
     return Finding(
         "leaking_prompts",
         "error" if share > 0.01 else "warning",

@@ -109,7 +109,7 @@ def chosen_is_longer(h: History) -> Sign | None:
     which = "longer" if share > 0.5 else "shorter"
     return Sign(
         "warning",
-        f"the chosen answer is the {which} one in {max(share, 1 - share):.0%} of the pairs",
+        f"the chosen answer is the {which} one in tokens in {max(share, 1 - share):.0%} of the pairs",
         "raters, or whoever made the pairs, went by length",
         "Balance lengths in the data, and judge the reward model by its accuracy on pairs of like length",
         {"chosen_longer": share},

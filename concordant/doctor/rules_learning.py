@@ -28,6 +28,8 @@ STILL = 0.25  # of the tensors; norms alone, whose weights of 1 swallow tiny upd
 def part_frozen(h: History) -> Sign | None:
     if not h.is_at_full_rate:  # a tiny rate moves nothing that fp32 could see
         return None
+    if h.has("objective/tied_groups") and h.now("objective/tied_groups", 4) == 1:  # no gradient, for another reason
+        return None
     for prefix, whose in (("", "model"), ("value/", "critic")):
         seen_still, head = h.values(f"doctor/{prefix}update/still", 4), h.now(f"doctor/{prefix}update/head", 4)
         if len(seen_still) < 4:

@@ -47,10 +47,12 @@ def sampler_differs(h: History) -> Sign | None:
         return None
     changed = {key: off for key, off in RESHAPING.items() if h.setting(key, off) != off}
     temperature = h.setting("sampling.temperature", 1.0)
+    is_accepted = bool(changed) and bool(h.setting("allow_truncated_sampling", False))
     return Sign(
-        "error",
+        "warning" if is_accepted else "error",
         f"sampler and learner differ by {gap:.3f} nats a token, from the first step on",
         f"{' and '.join(changed)} changed the sampler's distribution"
+        f"{', which allow_truncated_sampling accepts and corrects in part' if is_accepted else ''}"
         if changed
         else "they use different temperatures or models",
         f"Set {' and '.join(f'{key} {off:g}' for key, off in changed.items())}"

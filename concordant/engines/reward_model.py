@@ -105,7 +105,7 @@ class RewardModel:
     def _load(cls, name: str, trust_remote_code: bool) -> RewardModel:
         found = locate(name)
         if isinstance(found, Path) and is_adapter(found) and not (found / "config.json").is_file():
-            return cls._from_adapter(found, trust_remote_code)
+            return cls._from_adapter(found, base_of_adapter(found), trust_remote_code)
         model, tokenizer = reward_build.from_folder(found, trust_remote_code)
         causal = is_causal(model)
         if causal:
@@ -141,11 +141,12 @@ class RewardModel:
             return made
         made = cls._from_config(start, texts, seed, keep_lm_head)
         if start.lora.rank:
-            adapt(made.model, start, seed=seed)
+            place_of_base, merged = base_and_adapter(start)
+            own = replace(start.lora, on_top=False) if merged else start.lora  # the new adapter is over a merged one
+            adapt(made.model, replace(start, lora=own), seed=seed)
             for name, parameter in made.model.named_parameters():
                 if is_head(made.model, name) or name.startswith("lm_head."):
                     parameter.requires_grad = True  # no adapter could correct a frozen random head
-            place_of_base, merged = base_and_adapter(start)
             made.adapter_base = "" if merged else base_name(place_of_base)
         if start.activation_checkpointing:
             checkpoint_activations(made.model)
@@ -157,37 +158,40 @@ class RewardModel:
         cls, config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool
     ) -> RewardModel:
         plain = replace(config, lora=LoraConfig(), activation_checkpointing=False)
-        if not config.name.startswith("builtin:"):
-            found = locate(config.name)
-            if isinstance(found, Path) and is_adapter(found):
-                if PeftConfig.read(found / ADAPTER_CONFIG).task_type == "SEQ_CLS":
-                    return cls._continued(found, config.trust_remote_code)
-            else:
-                settings = load_config(found, config.trust_remote_code)
-                if any("ForSequenceClassification" in a for a in settings.architectures or ()):
-                    return cls._load(config.name, config.trust_remote_code)
-                if reward_build.is_encoder_config(settings):
-                    model, tokenizer = reward_build.from_encoder(found, settings, config.trust_remote_code, seed)
-                    return cls(
-                        model=model,
-                        tokenizer=tokenizer,
-                        traits=_traits(model, False),
-                        is_encoder=True,
-                        name=config.name,
-                    )
+        if config.name.startswith("builtin:"):
+            return cls.from_backbone(load_policy(plain, texts, seed), seed=seed, keep_lm_head=keep_lm_head)
+        base, adapter = base_and_adapter(config)
+        trust = config.trust_remote_code
+        if adapter and PeftConfig.read(Path(adapter) / ADAPTER_CONFIG).task_type == "SEQ_CLS":
+            return cls._continued(Path(adapter), base, trust)
+        settings = load_config(base, trust)
+        is_reward_model = any("ForSequenceClassification" in a for a in settings.architectures or ())
+        if adapter and (is_reward_model or reward_build.is_encoder_config(settings)):
+            kind = "reward model" if is_reward_model else "encoder"
+            raise UserError(
+                f'"{adapter}" is the adapter of a language model, and "{base}" is a {kind}: leave model.adapter out, '
+                "or give the language model that the adapter was trained on as --model.name"
+            )
+        if is_reward_model:
+            return cls._load(config.name, trust)
+        if reward_build.is_encoder_config(settings):
+            model, tokenizer = reward_build.from_encoder(base, settings, trust, seed)
+            return cls(
+                model=model, tokenizer=tokenizer, traits=_traits(model, False), is_encoder=True, name=config.name
+            )
         return cls.from_backbone(load_policy(plain, texts, seed), seed=seed, keep_lm_head=keep_lm_head)
 
     @classmethod
-    def _continued(cls, folder: Path, trust: bool) -> RewardModel:
+    def _continued(cls, folder: Path, base: Path | str, trust: bool) -> RewardModel:
         """The reward model of an adapter folder with the adapter merged, ready to be trained further."""
-        made = cls._from_adapter(folder, trust)
+        made = cls._from_adapter(folder, base, trust)
         merge_lora_weights(made.model)
         made.model.requires_grad_(True)
         return made
 
     @classmethod
-    def _from_adapter(cls, folder: Path, trust: bool) -> RewardModel:
-        made = cls._from_config(ModelConfig(name=str(base_of_adapter(folder)), trust_remote_code=trust), None, 0, False)
+    def _from_adapter(cls, folder: Path, base: Path | str, trust: bool) -> RewardModel:
+        made = cls._from_config(ModelConfig(name=str(base), trust_remote_code=trust), None, 0, False)
         head = load_adapter(made.model, folder)
         if head is None:
             raise UserError(f'"{folder}" has no reward head: expected a SEQ_CLS adapter with its head')

@@ -13,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from concordant.config.yaml_io import parse_yaml
+from concordant.core.errors import UserError
+
 CARD = "README.md"
 FRONT_MATTER = ("base_model", "datasets", "tags", "license", "language")  # keys of the card that the hub reads
 _INSIDE_A_RUN = ("model", "adapter")  # folders whose run has the name that says something
@@ -37,7 +40,8 @@ def model_card(card: Mapping[str, Any], library: str = "transformers") -> str:
         for title, content in card.items()
         if content and title not in (*FRONT_MATTER, "title", "description")
     ]
-    return "\n\n".join(parts) + "\n"
+    text = "\n\n".join(parts) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a file's name may be no text
 
 
 def section(title: str, content: Any) -> str:
@@ -53,8 +57,8 @@ def front_matter(folder: Path) -> dict[str, Any]:
     """What the card in ``folder`` says to the hub; empty where there is no card or none that can be read."""
     try:
         _, front, _ = (folder / CARD).read_text(encoding="utf-8").split("---\n", 2)
-        found = yaml.safe_load(front)
-    except (OSError, ValueError, yaml.YAMLError):
+        found = parse_yaml(front, CARD)
+    except (OSError, ValueError, UserError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|eot_id|>")  # tried in this order
 TOKENIZER_SECONDS = 120.0  # that a tokenizer's files may take to load; the largest take some seconds
+HUB_SECONDS = 1200.0  # that a tokenizer's files may take to come from a hub and to load
 RANDOM_WHILE_TRAINING = ("drop", "jitter")  # parts of the names of settings that make a forward pass random
 
 
@@ -197,11 +198,8 @@ def load_tokenizer(place: Path | str, trust_remote_code: bool) -> PreTrainedToke
         return found
 
     try:
-        if isinstance(place, Path):
-            complaint = f'the tokenizer of "{place}" takes more than {TOKENIZER_SECONDS:g} s to load'
-            tokenizer = awaited_at_most(TOKENIZER_SECONDS, complaint, load)
-        else:  # a download takes its time
-            tokenizer = load()
+        seconds = TOKENIZER_SECONDS if isinstance(place, Path) else HUB_SECONDS
+        tokenizer = awaited_at_most(seconds, f'the tokenizer of "{place}" takes more than {seconds:g} s to load', load)
         if not isinstance(tokenizer.model_max_length, int | float):
             raise ValueError(f"model_max_length is {tokenizer.model_max_length!r}, no number")
         return tokenizer

@@ -32,10 +32,10 @@ def locate(name: str) -> Path | str:
         raise UserError("no model given: pass --model.name PATH, a hub id, package:NAME/FOLDER or builtin:tiny")
     if name.startswith("package:"):
         return _in_package(name)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):  # other than Path's methods, these raise nothing for a name that no disk can hold
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise UserError(f'model "{name}" is a file; expected a folder with config.json and *.safetensors')
     if name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
         raise UserError(f'no folder "{name}".{nearest_path(path, Path.is_dir)}')
@@ -82,6 +82,10 @@ def read_settings(folder: Path, trust_remote_code: bool = False) -> dict[str, An
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f'"{folder}" is not a model folder: no config.json ({_found(folder)}).{_hint(folder)}')
+    if is_adapter(folder):  # where PEFT is installed, transformers would load the base that the adapter names
+        raise UserError(
+            f'"{folder}" holds a model (config.json) and an adapter ({ADAPTER_CONFIG}); expected a folder of one'
+        )
     files = read_objects(folder)
     settings = files[path.name]
     if not isinstance(settings.get("model_type"), str):

@@ -1,7 +1,8 @@
 """The JSON files of a model folder: read with errors that name the file, and refused where they would run code.
 
 A few keys make transformers fetch or import code that is not its own: a module of the folder or a hub (``auto_map``),
-an attention or expert kernel of a hub, a backbone of a hub. None is followed without ``model.trust_remote_code``.
+an attention or expert kernel of a hub, a backbone of a hub, the packages and kernels that unpack quantised weights. No
+such key is followed without ``model.trust_remote_code``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from concordant.core.errors import UserError
 # The files that transformers reads as objects; tokenizer.json is the tokenizers library's own.
 OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 _KERNELS = ("attn_implementation", "experts_implementation")  # also with an underscore before
+# What these keys may name: code of transformers and PyTorch alone. For other names, such as flash_attention_2 or
+# sonicmoe, transformers takes a kernel of a hub where the package of that name is not installed.
+_OWN_KERNELS = {None, "", "eager", "sdpa", "flex_attention", "paged|eager", "batched_mm", "grouped_mm"}
 _IMPORTS = (
     "auto_map",
     "kernel_config",
@@ -68,16 +72,29 @@ def refuse_code(settings: Mapping[str, Any], where: str) -> None:
                 f'"{where}" comes with Python code of its own ({_first_module(value)}), which is not run. '
                 "If you trust its author, add --model.trust_remote_code true"
             )
-        kernel = name.lstrip("_").removesuffix("_internal") in _KERNELS and "/" in json.dumps(value, default=str)
+        kernel = name.lstrip("_").removesuffix("_internal") in _KERNELS and not _is_own_kernel(value)
         if kernel or (name in _IMPORTS and value):
             raise UserError(
                 f'"{where}" asks for code from elsewhere: {key} = {json.dumps(value, default=str)[:_LONGEST]}, which '
                 "is not fetched. Remove the key or, if you trust its author, add --model.trust_remote_code true"
             )
+        if name == "quantization_config" and value:
+            method = value.get("quant_method") if isinstance(value, dict) else value
+            raise UserError(
+                f'"{where}" holds quantised weights ({key}: {str(method)[:_LONGEST]}). The code that unpacks them is '
+                "another package's or a hub's. Take the model with its full weights or, if you trust its author, add "
+                "--model.trust_remote_code true"
+            )
         if name == "transformers_weights" and value and not _is_plain_weights(value):
             raise UserError(
                 f'"{where}": {key} = {json.dumps(value)[:_LONGEST]}; expected a *.safetensors of its folder'
             )
+
+
+def _is_own_kernel(value: object) -> bool:
+    """Whether ``value``, a name or an object with a name for each part of the model, names no code from elsewhere."""
+    named = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(name, str | None) and name in _OWN_KERNELS for name in named)
 
 
 def _is_plain_weights(value: object) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from concordant.config.parse import split_options
 from concordant.config.yaml_io import dump_yaml, load_yaml
 from concordant.core.errors import UserError
+from concordant.core.visible import say
 from concordant.runs.names import REPORT_MARKDOWN
 
 DEMO = Path(__file__).resolve().parent.parent / "demo.yaml"
@@ -44,7 +45,7 @@ def pipeline_command(mapping: Mapping[str, Any], source: str, arguments: Sequenc
     stages = read_plan(mapping, source, options)
     if ("print_config", []) in given:
         check(stages, Path(output), only_values=True)
-        print(dump_yaml({"stages": {stage.name: stage.mapping() for stage in stages}}), end="")
+        say(dump_yaml({"stages": {stage.name: stage.mapping() for stage in stages}}), end="")
         return 0
     places = [value for name, values in given if name == "output" for value in values]
     place = places[-1] if places else str(mapping.get("output", output))

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
+from rich.text import Text
 
 from concordant.config.yaml_io import dump_yaml
 from concordant.core.alive import heard_by
 from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.core.visible import visible
 from concordant.pipeline.fingerprint import fingerprint
 from concordant.pipeline.plan import Stage, check
 from concordant.runs.atomic import temporary_name, write_text
@@ -169,7 +171,7 @@ def summary(reports: Sequence[StageReport]) -> Table:
     table = Table("stage", "verb", "", "time", "folder")
     for report in reports:
         time_taken = duration(report.seconds) if report.outcome != "kept" else ""
-        table.add_row(report.name, report.verb, report.outcome, time_taken, str(report.folder))
+        table.add_row(report.name, report.verb, report.outcome, time_taken, Text(visible(str(report.folder))))
     total = sum(report.seconds for report in reports if report.outcome != "kept")
     table.add_section()
     table.add_row("total", "", "", duration(total), "")

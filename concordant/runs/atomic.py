@@ -14,8 +14,12 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
-    """Replace the file ``path`` by ``text``. See ``write_bytes``."""
-    write_bytes(path, text.encode("utf-8"), durable)
+    """Replace the file ``path`` by ``text``. See ``write_bytes``.
+
+    Bytes of a file's name that are no text stand in ``text`` as half surrogate pairs. They are written as escapes,
+    which JSON and YAML read back.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), durable)
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:

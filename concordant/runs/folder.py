@@ -171,7 +171,7 @@ class RunFolder:
         lines = [json_line(row) for row in rows]
         try:
             if lines:
-                with (self.path / name).open("a", encoding="utf-8") as file:
+                with (self.path / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
                     if _ends_torn(self.path / name):  # a kill left an incomplete line, so the next row needs a new line
                         file.write("\n")
                     file.writelines(lines)

@@ -138,7 +138,7 @@ class StatusWriter:
         except OSError:
             if durable:  # how a run ended is said even on a full disk, in the room that the file has already
                 with suppress(OSError):
-                    self._write_in_place(text.encode("utf-8"))
+                    self._write_in_place(text.encode("utf-8", "backslashreplace"))
 
     def _write_in_place(self, data: bytes) -> None:
         with self.path.open("r+b") as file:

@@ -90,31 +90,46 @@ def limits_of(data: DataConfig, model: Policy | RewardModel) -> Limits:
     return Limits(prompt=data.max_prompt_tokens, response=data.max_response_tokens, total=total, too_long=data.too_long)
 
 
-def report_dropped(dropped: Mapping[str, int], what: str) -> None:
-    """Show how many records were left out for each reason."""
+def report_dropped(dropped: Mapping[str, int], what: str, first: Mapping[str, str] | None = None) -> None:
+    """Show how many records were left out for each reason. ``first`` has the place of the first one, by reason."""
     if any(dropped.values()):
-        message(f"{what}: left out " + ", ".join(f"{count} ({reason})" for reason, count in Counter(dropped).items()))
+        places = {reason: f"; first {place}" for reason, place in (first or {}).items() if place}
+        listed = (f"{count} ({reason}{places.get(reason, '')})" for reason, count in Counter(dropped).items())
+        message(f"{what}: left out " + ", ".join(listed))
 
 
-def kept(encoded: Encoded, what: str) -> list[PromptTree]:
-    """The trees of an encoding; ``UserError`` if no tree is left."""
-    report_dropped(encoded.dropped, what)
+def report_encoded(encoded: Encoded, what: str, records: Sequence[Record]) -> None:
+    """Show how many of ``records``, which were encoded, were left out for each reason, and where the first one is."""
+    report_dropped(encoded.dropped, what, {why: records[i].where for why, i in encoded.first_dropped.items()})
+
+
+def kept(encoded: Encoded, what: str, records: Sequence[Record]) -> list[PromptTree]:
+    """The trees of an encoding of ``records``; ``UserError`` if no tree is left."""
+    report_encoded(encoded, what, records)
     if not encoded.trees:
         reasons = ", ".join(f"{n} {reason}" for reason, n in encoded.dropped.items()) or "it is empty"
         raise UserError(f"{what}: every record was left out ({reasons}); see data.max_prompt_tokens, data.too_long")
     return encoded.trees
 
 
-def accepted(records: Sequence[R], encoder: ChatEncoder, what: str) -> list[R]:
-    """The records from whose prompts can be sampled. Those that the chat template refuses are counted and left out."""
+def accepted(records: Sequence[R], encoder: ChatEncoder, what: str, needed: bool = True) -> list[R]:
+    """The records from whose prompts can be sampled. Those that the chat template refuses are counted and left out.
+
+    Raises UserError if none is left and some are ``needed``.
+    """
     refusals = encoder.refusals([(prompt_of(record), record.tools) for record in records])
-    report_dropped(Counter(f"the chat template refuses it ({why})" for why in refusals if why is not None), what)
-    return [record for record, why in zip(records, refusals, strict=True) if why is None]
+    reasons = [why and f"the chat template refuses it ({why})" for why in refusals]
+    first = {why: record.where for why, record in reversed(list(zip(reasons, records, strict=True))) if why}
+    report_dropped(Counter(filter(None, reasons)), what, first)
+    left = [record for record, why in zip(records, refusals, strict=True) if why is None]
+    if needed and not left:
+        raise UserError(f"{what}: no prompt to answer is left; {reasons[0] if reasons else 'there is none'}")
+    return left
 
 
-def heldout(encoded: Encoded) -> list[PromptTree]:
-    """The trees for evaluations during training."""
-    report_dropped(encoded.dropped, "held-out data")
+def heldout(encoded: Encoded, records: Sequence[Record]) -> list[PromptTree]:
+    """The trees of an encoding of ``records`` for evaluations during training."""
+    report_encoded(encoded, "held-out data", records)
     if len(encoded.trees) > HELD_OUT_TREES:
         message(f"held-out data: evaluations during training use the first {HELD_OUT_TREES} of {len(encoded.trees):,}")
     return encoded.trees[:HELD_OUT_TREES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
     if target.startswith("package:"):
         _refuse_tokenizer(target, model)
         return diagnose_model(target)
-    path = folder_of(Path(target).expanduser())
+    path = folder_of(Path(os.path.expanduser(target)))
     if log := of_other_trainer(path):
         return log
     if target.startswith("builtin:") or path.is_file() or (path.is_dir() and is_prepared(path)):

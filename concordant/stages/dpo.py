@@ -32,8 +32,8 @@ def dpo(config: DPOConfig) -> Path:
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         encoded = encoder.pairs(loaded.train)
-        train = common.kept(encoded, "training data")
-        heldout = common.heldout(encoder.pairs(loaded.test))
+        train = common.kept(encoded, "training data", loaded.train)
+        heldout = common.heldout(encoder.pairs(loaded.test), loaded.test)
         config = common.settled(config, folder, common.start_of("dpo", len(train), policy, config.model))
         learner = roles.policy_learner(policy, config.model, config.train)
         reference = roles.reference(learner, policy, config.reference, config.model, config.train)
@@ -43,7 +43,7 @@ def dpo(config: DPOConfig) -> Path:
                 f"computing the reference's log-probs of {counted(len(train) + len(heldout), 'pair')}, once a run"
             )
         sampling = SamplingConfig(max_new_tokens=config.data.max_response_tokens, slots=config.evaluation_slots)
-        prompts = common.accepted(common.prompts_of(loaded.test), encoder, "held-out prompts")
+        prompts = common.accepted(common.prompts_of(loaded.test), encoder, "held-out prompts", needed=False)
         sampler = common.sampler_of(policy, encoder, config.model)
         supervised = Supervised(
             learner,

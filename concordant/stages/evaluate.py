@@ -13,7 +13,7 @@ from torch import Tensor
 
 from concordant.algorithms.best_of_n import Choice, choose
 from concordant.algorithms.reward_sources import wanted_columns
-from concordant.algorithms.rewards import Answer, Reward
+from concordant.algorithms.rewards import Answer, Dialogue, Reward, Scores, totals_together
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.checks import checked
 from concordant.config.names import Responses
@@ -76,6 +76,8 @@ def evaluate(config: EvaluateConfig) -> Path:
     policies = {name: runs_of(value) for name, value in named(config.policies).items()}
     baseline = _known(config.baseline or ("sft" if "sft" in policies else next(iter(policies))), policies)
     references = policies[_known(config.reference or baseline, policies)]
+    if config.perplexity_text:
+        _perplexity_text(config)
     for path in dict.fromkeys(best_of(run)[1] for runs in policies.values() for run in runs):
         if not path.startswith("builtin:"):
             locate(path)  # a mistyped folder is found now, and not after minutes of sampling
@@ -98,7 +100,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     bench = replace(bench, prompts=common.accepted(bench.prompts, encoder, "prompts"))
     for scores in scoring:
         scores.check(bench.prompts, loaded.wanted_names)
-    answers = []
+    answers: list[_Scored] = []
     with current().task("evaluate", sum(map(len, policies.values()))) as bar:
         for name, runs in policies.items():
             for run, reference in zip(runs, _references_of(runs, references), strict=True):
@@ -107,7 +109,7 @@ def evaluate(config: EvaluateConfig) -> Path:
                 bar.update(len(answers), {})
     for scores in scoring:
         scores.report_missing()
-    evaluation = evaluate_policies(answers, baseline, config.bootstrap, config.seed)
+    evaluation = evaluate_policies(_compared(answers, bench), baseline, config.bootstrap, config.seed)
     folders = {name: Path(folder) for name, folder in named(config.runs).items()}
     page = write_report(
         evaluation,
@@ -163,7 +165,35 @@ class _Named:
     spec: str  # PATH or best_of_n:N:PATH
 
 
-def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench) -> PolicyAnswers:
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Answers, and what their rewards and the judge gave; None where nothing scored them, or best-of-n did already."""
+
+    answers: PolicyAnswers
+    rewards: Scores | None
+    judge: Scores | None
+
+
+def _compared(scored: Sequence[_Scored], bench: _Bench) -> list[PolicyAnswers]:
+    """The answers with their scores. Where a reward or the judge abstained, no policy wins."""
+    prompts = [p.messages for p in bench.prompts]
+    rewards = _totals(bench.reward, [one.rewards for one in scored], prompts)
+    judged = _totals(bench.judge, [one.judge for one in scored], prompts)
+    return [
+        replace(one.answers, rewards=one.answers.rewards if total is None else total, judge=judge)
+        for one, total, judge in zip(scored, rewards, judged, strict=True)
+    ]
+
+
+def _totals(
+    reward: Reward | None, scores: Sequence[Scores | None], prompts: Sequence[Dialogue]
+) -> list[Sequence[float] | None]:
+    given = [each for each in scores if each is not None]
+    totals = iter(totals_together(reward.aggregate, given, prompts) if reward is not None and given else ())
+    return [None if each is None else next(totals) for each in scores]
+
+
+def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench) -> _Scored:
     """The answers of one run of a policy to all prompts, with every number that the report needs.
 
     The KL is measured from ``reference``, whose model is ``origin``; without a reference the KL is not known.
@@ -178,26 +208,26 @@ def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench
         for c, p in zip(choices, bench.prompts, strict=True)
     ]
     gold = common.gold_of(config.data)
-    rewards: list[float] | None = None
-    if n > 1:  # these answers were chosen by their rewards, so each was scored already
-        rewards = [c.best_reward for c in choices]
-    elif bench.reward is not None:
-        rewards = bench.reward(answers).result().total
+    chosen = [c.best_reward for c in choices] if n > 1 else None  # chosen by their rewards, so each was scored already
     unknown = _why_no_kl(named.spec, origin, policy, reference, trees)
-    return PolicyAnswers(
+    found = PolicyAnswers(
         name=named.name,
         run=named.run,
         prompts=[a.prompt for a in answers],
         responses=[a.response for a in answers],
         lengths=[c.lengths[c.best_number] for c in choices],
         ended=[a.ended for a in answers],
-        rewards=rewards,
+        rewards=chosen,
         gold=[gold(a.prompt, a.response) for a in answers] if gold else None,
-        judge=bench.judge(answers).result().total if bench.judge else None,
         kl=_kl(policy, reference, trees, config) if reference is not None and n == 1 and not unknown else None,
         kl_bound=best_of_n_kl_bound(n) if n > 1 and not unknown else None,
         kl_unknown=unknown,
         texts=None if n > 1 else _texts(policy, encoder, bench),
+    )
+    return _Scored(
+        found,
+        bench.reward(answers).result() if bench.reward is not None and n == 1 else None,
+        bench.judge(answers).result() if bench.judge is not None else None,
     )
 
 
@@ -238,7 +268,7 @@ def _texts(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> TextLosses | 
     """How well the policy predicts a text file, or good answers to held-out prompts."""
     config = bench.config
     if config.perplexity_text:
-        trees = _text_trees(policy, Path(config.perplexity_text))
+        trees = _text_trees(policy, _perplexity_text(config))
     else:
         trees = encoder.demonstrations(bench.heldout).trees
     if not trees:
@@ -255,11 +285,22 @@ def _lengths(trees: Sequence[PromptTree]) -> Tensor:
     return torch.tensor([branch.response_length for tree in trees for branch in tree.branches])
 
 
-def _text_trees(policy: Policy, path: Path) -> list[PromptTree]:
+def _perplexity_text(config: EvaluateConfig) -> str:
+    """The beginning of the text file. Raises UserError where there is none."""
+    try:
+        with Path(config.perplexity_text).open(encoding="utf-8") as file:
+            text = file.read(PERPLEXITY_CHARACTERS)
+    except OSError as problem:
+        raise UserError(f"perplexity_text: cannot read {config.perplexity_text}: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"perplexity_text: {config.perplexity_text} is not UTF-8 text") from None
+    if not text.strip():
+        raise UserError(f"perplexity_text: {config.perplexity_text} is empty")
+    return text
+
+
+def _text_trees(policy: Policy, text: str) -> list[PromptTree]:
     """The text as trees of 256 tokens, or as many as the model reads. The first token of each tree is its prompt."""
-    if not path.is_file():
-        raise UserError(f"perplexity_text: no file {path}")
-    text = path.read_text(encoding="utf-8")[:PERPLEXITY_CHARACTERS]
     ids = torch.tensor(ids_of(policy.tokenizer, [text])[0])
     pieces = [piece for piece in ids.split(min(256, positions(policy.model))) if len(piece) > 1]
     return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]

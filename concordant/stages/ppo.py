@@ -35,7 +35,7 @@ def ppo(config: PPOConfig) -> Path:
         loaded = replace(
             loaded,
             train=common.accepted(loaded.train, encoder, "prompts"),
-            test=common.accepted(loaded.test, encoder, "held-out prompts"),
+            test=common.accepted(loaded.test, encoder, "held-out prompts", needed=False),
         )
         config = common.settled(config, folder, common.start_of("ppo", len(loaded.train), policy, config.model))
         if config.train.batch_size < config.minibatches:

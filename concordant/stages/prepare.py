@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from concordant.config.checks import checked
@@ -16,7 +17,7 @@ from concordant.runs.writable import check_folder
 @checked
 def prepare(config: PrepareConfig) -> Path:
     """Write the sets and the data card to ``output``, and show the card."""
-    check_folder(Path(config.output).expanduser())
+    check_folder(Path(os.path.expanduser(config.output)))
     prepare_data(config, _token_counter(config)).show()
     return Path(config.output)
 

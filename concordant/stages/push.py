@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ Contents = Mapping[str, Path | bytes]  # by the name on the hub
 @checked
 def push(config: PushConfig) -> None:
     """Send the model in ``folder`` to ``id`` as one commit; with ``dry_run`` list what would be sent."""
-    folder = _model_folder(Path(config.folder).expanduser())
+    folder = _model_folder(Path(os.path.expanduser(config.folder)))
     found = look_at(folder)
     contents = _contents(found, config.base, folder)
     texts = [(name, _text(what)) for name, what in contents.items() if not name.endswith(".safetensors")]

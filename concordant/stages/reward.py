@@ -55,7 +55,7 @@ def reward(config: RewardConfig) -> Path:
         )
         train_pairs, validation_pairs = slice_off(loaded.train, config.validation_fraction, config.seed)
         train = encoder.pairs(train_pairs)
-        check_pairs(common.kept(train, "training data"))
+        check_pairs(common.kept(train, "training data", train_pairs))
         validation = encoder.pairs(validation_pairs)
         if validation_pairs:
             common.report_dropped(validation.dropped, "validation slice")
@@ -81,7 +81,7 @@ def reward(config: RewardConfig) -> Path:
         )
         done = common.train(supervised, config, folder, Subject(loaded, encoder, train))
         heldout = encoder.pairs(loaded.test)
-        common.report_dropped(heldout.dropped, "held-out pairs")
+        common.report_encoded(heldout, "held-out pairs", loaded.test)
         if heldout.trees:
             summary = measure_on_heldout(learner, heldout.trees, [loaded.test[i] for i in heldout.record])
             write_text(folder.path / REWARD_SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling
+from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, as_number
 from concordant.algorithms.reward_sources import make_reward
 from concordant.algorithms.rewards import Answer, WeightedSum
 from concordant.config.model import ModelConfig
@@ -99,8 +99,10 @@ class Rewards:
         if len(self.models) != 1 or len(self.reward.axes) != 1 or self.reward.aggregate != alone:
             return None
         numbers = read_json(Path(self.models[0].name).parent / REWARD_SUMMARY) or {}
-        mean, deviation = numbers.get("score_mean") or 0.0, numbers.get("score_std") or 0.0
-        return (mean, deviation) if deviation > LEAST_DEVIATION * abs(mean) else None
+        mean, deviation = as_number(numbers.get("score_mean")), as_number(numbers.get("score_std"))
+        if mean is None or not deviation or deviation <= LEAST_DEVIATION * abs(mean):
+            return None
+        return mean, deviation
 
     def _load(self, name: str) -> ModelReward:
         made = roles.open_reward_model(name, self._model)

@@ -25,8 +25,8 @@ def sft(config: SFTConfig) -> Path:
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         encoded = encoder.demonstrations(loaded.train)
-        train = common.kept(encoded, "training data")
-        heldout = common.heldout(encoder.demonstrations(loaded.test))
+        train = common.kept(encoded, "training data", loaded.train)
+        heldout = common.heldout(encoder.demonstrations(loaded.test), loaded.test)
         examples = algorithm.share_prompts(train)
         config = common.settled(config, folder, common.start_of("sft", len(examples), policy, config.model))
         row_tokens = ROW_TOKENS if config.packing else 0

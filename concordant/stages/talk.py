@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from concordant.algorithms.rewards import Answer
 from concordant.config.checks import checked
 from concordant.config.data import DataConfig
 from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
-from concordant.core.errors import UserError
+from concordant.core.errors import UserError, nearest
 from concordant.core.seeding import derive
 from concordant.core.visible import say, visible
 from concordant.data.chat import ChatEncoder, Limits
@@ -29,6 +30,7 @@ from concordant.stages.places import check_output_file
 
 HELP = "/reset forgets what was said, /exit, an empty line or Ctrl-D ends, /help shows this."
 COMMANDS = ("/reset", "/exit", "/quit", "/help")
+_COMMAND = re.compile(r"/\w+")  # a line of one word; "/usr is a folder" and "/usr/bin" are questions
 
 
 @checked
@@ -66,7 +68,10 @@ def _shown(answers: Sequence[Answer], n: int, with_prompts: bool) -> Iterator[st
 
 
 def _prompts(config: GenerateConfig) -> list[Prompt]:
-    return [Prompt(prompt_of(r), tools=r.tools) for r in common.in_file_order(config.data)]
+    records = common.in_file_order(config.data)
+    prompts = [Prompt(prompt_of(r), tools=r.tools, where=r.where) for r in records if prompt_of(r)]
+    common.report_dropped({"text without a question": len(records) - len(prompts)}, "prompts")
+    return prompts
 
 
 @checked
@@ -85,13 +90,13 @@ def chat(config: ChatConfig) -> None:
     print(visible(f"Talking with {config.model.name}. {HELP}"))
     turn = 0
     while question := _ask():
-        if question.startswith("/") and question.lower() in COMMANDS:
+        if _COMMAND.fullmatch(question):
             if question.lower() in ("/exit", "/quit"):
                 return
-            if question.lower() == "/help":
-                print(HELP)
-            else:
+            if question.lower() == "/reset":
                 messages = list(start)
+            else:
+                print(visible(HELP if question.lower() == "/help" else unknown_command(question)))
             continue
         messages.append(Message("user", question))
         stream = _Stream(encoder, config.sampling.stop_strings)
@@ -99,6 +104,11 @@ def chat(config: ChatConfig) -> None:
         generator.generate(encoder.prompts([messages]), config.sampling, seed, stream.show).result()
         messages.append(Message("assistant", stream.finish()))
         turn += 1
+
+
+def unknown_command(given: str) -> str:
+    """The answer to a line that looks like a command and is none."""
+    return f"{given} is no command.{nearest(given.lower(), COMMANDS)} {HELP}"
 
 
 def _ask() -> str:

@@ -13,7 +13,7 @@ import torch
 
 from concordant.algorithms.reward_functions import SIGNATURES, FunctionReward, Handling
 from concordant.algorithms.reward_sources import make_reward, wanted_columns
-from concordant.algorithms.rewards import Answer, Reward, WeightedSum, filled
+from concordant.algorithms.rewards import Answer, Reward, WeightedSum, filled, totals_together
 from concordant.core.errors import UserError
 from concordant.data.carried import Wanted
 from concordant.data.convert import MODEL_REWARD
@@ -257,6 +257,24 @@ def test_abstentions_are_counted_and_do_not_reach_the_sum():
     assert scores.metrics == {"reward/abstained": 1.0, "reward/errors": 0.0}
 
 
+def test_no_policy_wins_where_a_judge_abstains():
+    """Of two policies, scored apart; the second answer of the second has no score, nor have the third ones."""
+    prompts = [PROMPT, OTHER, (Message("user", "4 + 4?"),)]
+    given = {"a": 3.0, "b": 1.0, "c": None, "d": 5.0, "e": None, "f": None}
+
+    def f(prompt, response):
+        return given[response]
+
+    reward = Reward.of("f", FunctionReward(f, "f"))
+    answers = [[Answer(p, name, True, {}) for p, name in zip(prompts, names, strict=True)] for names in ("abc", "def")]
+    scores = [reward(part).result() for part in answers]
+    assert [s.total for s in scores] == [[3.0, 1.0, 2.0], [5.0, 5.0, 5.0]], "alone each has a mean of its own"
+    first, second = totals_together(reward.aggregate, scores, prompts)
+    assert (first, second) == ([3.0, 1.0, 3.0], [5.0, 1.0, 3.0])
+    whole = [reward(part[:1]).result() for part in answers]
+    assert totals_together(reward.aggregate, whole, prompts[:1]) == [[3.0], [5.0]]
+
+
 def raises(prompt, response):
     if response == "four":
         raise KeyError("level")
@@ -291,6 +309,32 @@ async def exits_later(prompt, response):
     return exits(prompt, response)
 
 
+async def sleeps_later(prompt, response):
+    await asyncio.sleep(0)
+    return sleeps(prompt, response)
+
+
+async def loops_later(prompt, response):
+    await asyncio.sleep(0)
+    return loops(prompt, response)
+
+
+async def cancels(prompt, response):
+    if response == "four":
+        raise asyncio.CancelledError
+    return 1.0
+
+
+class Panic(BaseException):
+    """As compiled code raises it."""
+
+
+async def panics_later(prompt, response):
+    if response == "four":
+        raise Panic("here")
+    return 1.0
+
+
 def is_nan(prompt, response):
     return math.nan if response == "four" else 1.0
 
@@ -302,6 +346,10 @@ FAULTS = [
     (sleeps, "reward f failed for 'four': the call takes more than reward_timeout=0.1 s"),
     (loops, "reward f failed for 'four': the call takes more than reward_timeout=0.1 s"),
     (waits, "reward f failed for 'four': the call takes more than reward_timeout=0.1 s"),
+    (sleeps_later, "reward f failed for 'four': the call takes more than reward_timeout=0.1 s"),
+    (loops_later, "reward f failed for 'four': the call takes more than reward_timeout=0.1 s"),
+    (cancels, "reward f failed for 'four': CancelledError"),
+    (panics_later, "reward f failed for 'four': Panic: here"),
     (is_nan, "reward f returned nan for 'four': a finite number is expected"),
 ]
 
@@ -369,6 +417,31 @@ def test_a_changed_working_directory_is_put_back(tmp_path):
     for function in (f, later):
         called(function, *TWO)
         assert Path.cwd() == before
+
+
+def test_settings_of_pytorch_that_a_function_changes_are_put_back():
+    def f(prompt, response):
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        return 1.0
+
+    async def later(prompt, response):
+        return f(prompt, response)
+
+    before = torch.get_num_threads()
+    for function in (f, later):
+        called(function, *TWO)
+        assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+        assert torch.get_num_threads() == before
+
+
+def test_a_module_that_changes_the_working_directory_does_so_alone(tmp_path, monkeypatch):
+    (tmp_path / "goes_away.py").write_text("import os\nos.chdir('/')\ndef f(prompt, response): return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = Path.cwd()
+    make_reward(["goes_away:f"], no_model)
+    assert Path.cwd() == before
 
 
 def test_a_long_answer_is_shortened_and_steers_no_terminal():

@@ -329,3 +329,30 @@ def test_the_table_of_idle_keys_names_keys_that_exist():
     for owner, rules in NO_EFFECT.items():
         keys = schema(owner).fields
         assert all(any(NoEffect((known,), "").has(key) for key in keys) for rule in rules for known in rule.keys), owner
+
+
+@pytest.mark.parametrize(
+    ("config_class", "key", "value"),
+    [
+        (SFTConfig, "output", "x" * 300),
+        (SFTConfig, "model.name", "x" * 300),
+        (DPOConfig, "reference", "x" * 300),
+        (PPOConfig, "reward", ["x" * 300 + "=0.5"]),
+        (BestOfNConfig, "data.path", "a\0b"),
+        (EvaluateConfig, "policies", ["a=best_of_n:4:" + "x" * 300]),
+        (EvaluateConfig, "perplexity_text", "x" * 300),
+        (PushConfig, "folder", "x" * 300),
+    ],
+)
+def test_a_name_that_no_disk_can_hold_is_refused_with_its_key(config_class, key, value):
+    with pytest.raises(UserError) as caught:
+        validate(build(config_class, flatten(made(config_class)) | {key: value}))
+    assert str(caught.value).startswith(f'{key}: cannot open "') and len(str(caught.value)) < 200
+
+
+def test_a_text_that_is_no_unicode_is_refused_and_a_files_name_is_not(tmp_path):
+    """The shell passes bytes that are no UTF-8 as half surrogate pairs. A file may have such a name."""
+    refused(GenerateConfig, "prompt: expected text in UTF-8", prompt="a\udcff")
+    refused(SFTConfig, "data.columns: expected text in UTF-8", data__columns=["prompt=q", "chosen=\udcff"])
+    validate(made(SFTConfig, data__path=str(tmp_path / "\udcff.jsonl"), model__name="\udcff"))
+    refused(SFTConfig, "output: expected text in UTF-8", output="\udcff")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
+import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from concordant.cli import main
-from concordant.core.visible import say, visible
+from concordant.core.visible import all_messages_visible, say, visible
 from concordant.training.progress import Display
 
 TITLE = "\x1b]0;owned\x07"
@@ -58,3 +63,40 @@ def test_answers_are_made_visible_on_a_terminal_and_kept_in_a_file(monkeypatch: 
         monkeypatch.setattr(sys, "stdout", stream)
         say(f"answer {TITLE} \ud800")
         assert stream.getvalue() == shown
+
+
+def test_logs_and_warnings_of_other_libraries_send_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("a.library")
+    handler = logging.StreamHandler(sys.stderr)
+    log.addHandler(handler)
+    with all_messages_visible():
+        log.warning("unknown kind %s", TITLE)
+        assert "\x1b" not in warnings.formatwarning(TITLE, UserWarning, "file.py", 1)  # type: ignore[arg-type]
+    assert "\x1b" in warnings.formatwarning(TITLE, UserWarning, "file.py", 1)  # type: ignore[arg-type]
+    log.warning("unknown kind %s", TITLE)
+    log.removeHandler(handler)
+    inside, _, outside = capsys.readouterr().err.rpartition("unknown kind")
+    assert "\x1b" not in inside and "\\x1b]0;owned" in inside and "\x1b" in outside
+
+
+def test_a_stream_that_cannot_hold_a_letter_gets_its_escape() -> None:
+    """An answer in another script, on a terminal of ASCII."""
+    command = [sys.executable, "-m", "concordant", "sft", "--größe=1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, env=environment, text=True)
+    assert done.returncode == 2 and "--gr\\xf6\\xdfe" in done.stderr
+
+
+def test_a_key_of_a_file_sends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.yaml").write_text(f'"{TITLE.encode("unicode_escape").decode()}": 1\nverb: sft\n')
+    assert main(["run", str(tmp_path / "x.yaml")]) == main(["sft", "--config", str(tmp_path / "x.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "\x1b" not in said and said.count("\\x1b]0;owned") == 2
+
+
+def test_a_printed_config_sends_nothing_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML itself leaves the marks that change the direction of text."""
+    for stream, shown in ((Terminal(), "runs/\\u202eabc"), (io.StringIO(), "runs/\u202eabc")):
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["sft", "--output", "runs/\u202eabc", "--print_config"]) == 0
+        assert shown in stream.getvalue()

@@ -191,8 +191,10 @@ def test_tools_and_thoughts_come_back_from_what_prepare_writes(tmp_path: Path) -
     assert all(record.tools for record in back.train + back.test)
 
 
-def test_a_short_fuzz_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fuzz(["--count", "60", "--seed", "1"]) == 0, capsys.readouterr().err
+@pytest.mark.parametrize(("verb", "count"), [("prepare", 60), ("doctor", 30), ("sft", 8)])
+def test_a_short_fuzz_finds_nothing(verb: str, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--verb", verb, "--count", str(count), "--seed", "1", "--folders", "0"]
+    assert fuzz(arguments) == 0, capsys.readouterr().err
 
 
 FIELD = {  # files from the field: the dropped rows of each, or what is said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,43 @@ def test_offline_the_error_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPat
 def test_dots_in_a_hub_id_are_refused() -> None:
     with pytest.raises(UserError, match='".." is refused in a hub id'):
         open_source("some/thing/../../etc", 0)
+
+
+class Odd:
+    """A split with a value in row 2 that Python cannot hold; as in ``datasets``, iterating ends with the error."""
+
+    rows = ({"prompt": "a"}, None, {"prompt": "c"})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, str]:
+        row = self.rows[number]
+        if row is None:
+            raise OverflowError("date value out of range")
+        return row
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        return (self[i] for i in range(len(self)))
+
+
+def test_a_value_of_a_hub_set_that_python_cannot_hold_is_its_rows_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub({"train": Odd()}))
+    rows = open_source("some/thing", 0).train
+    assert isinstance(rows, Rows)
+    with pytest.raises(UserError, match="some/thing train row 2: a value that cannot be read .date value out of range"):
+        list(rows.read(BadRows(skip=False), lambda done: None))
+    bad = BadRows(skip=True)
+    assert [(r.number, r.values["prompt"]) for r in rows.read(bad, lambda done: None)] == [(1, "a"), (3, "c")]
+    assert bad.counts == {"values that cannot be read": 1}
+
+
+def test_whatever_the_hubs_library_raises_is_an_error_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub(AttributeError()))
+    with pytest.raises(UserError, match="could not be loaded from the Hugging Face hub .AttributeError."):
+        open_source("some/thing", 0)
+
+
+def test_a_home_that_nobody_has_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match='no such file or folder: "~nobody-of-this-name/a.jsonl"'):
+        open_source("~nobody-of-this-name/a.jsonl", 0)

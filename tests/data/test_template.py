@@ -254,7 +254,8 @@ def test_a_row_that_the_template_refuses_is_counted_with_the_reason():
     encoder = encoder_of("strict")
     encoded = encoder.demonstrations([Demonstration((Q, A), 1), Demonstration(TWICE, 2), Demonstration(MIDDLE, 4)])
     assert encoded.record == [0]
-    assert encoded.dropped == {"the chat template refuses it (Roles must alternate user/assistant)": 2}
+    reason = "the chat template refuses it (Roles must alternate user/assistant)"
+    assert (encoded.dropped, encoded.first_dropped) == ({reason: 2}, {reason: 1})
     pairs = encoder.pairs([Pair((Q, Q), "yes", "no"), Pair((Q,), "yes", "no")])
     assert pairs.record == [1] and pairs.dropped.total() == 1
     assert [why is None for why in encoder.refusals([((Q,), None), ((Q, Q), None)])] == [True, False]

@@ -8,13 +8,14 @@ import sys
 import time
 
 import pytest
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from concordant.core.errors import UserError
 from concordant.data import tokens
+from concordant.data.stop_strings import StopStrings, before_stop
 from concordant.data.tokenizer import train_tokenizer
-from concordant.data.tokens import ids_of
+from concordant.data.tokens import ids_of, text_of
 
 # For a letter after which no mark stands, every way to divide the letters is tried: the time grows with their cube.
 SLOW = r"\w*\w*[.,][;:]"
@@ -23,7 +24,9 @@ TEXT = ";" + "a" * 1300 + "."  # some seconds; what is left of them slows the te
 
 def hostile(rule: str, name: str = "models/hostile") -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab={"a": 0, ";": 1, ".": 2, "▁": 3}, merges=[]))
-    if rule == "normalizer":
+    if rule == "decoder":
+        tokenizer.decoder = decoders.Sequence([decoders.Fuse(), decoders.Replace(Regex(SLOW), "")])
+    elif rule == "normalizer":
         tokenizer.normalizer = normalizers.Replace(Regex(SLOW), "")
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(SLOW if rule == "pre_tokenizer" else rule), "isolated")
@@ -53,6 +56,30 @@ def test_a_rule_that_takes_hours_ends_in_an_error_that_names_the_model(
     assert time.monotonic() - start < 5
     said = 'the tokenizer of "models/hostile" takes more than 0 s for 2 texts, the longest of 1,302 characters'
     assert str(caught.value).startswith(said) and "begins ';aaa" in str(caught.value)
+
+
+def test_text_is_made_of_tokens_under_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are read while they are sampled, so the ids of a hostile model's text are its own choice."""
+    monkeypatch.setattr(tokens, "SECONDS", 0.2)
+    tokenizer = hostile("decoder")
+    assert text_of(tokenizer, [0, 2]) == "a." and text_of(tokenizer, []) == ""
+    ids = [1] + [0] * 1300 + [2]
+    start = time.monotonic()
+    for read in (
+        lambda: text_of(tokenizer, ids),
+        lambda: StopStrings(tokenizer, ["."]).complete(ids),
+        lambda: before_stop(tokenizer, ids, ["."]),
+    ):
+        with pytest.raises(UserError, match='the tokenizer of "models/hostile" takes more than 0 s for the text of'):
+            read()
+    assert time.monotonic() - start < 9
+
+
+def test_text_without_such_rules_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = train_tokenizer(["The owl is in the wood."] * 20, 300)
+    ids = tokenizer("The owl", add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(tokens, "awaited_at_most", None)  # calling it would be an error
+    assert text_of(tokenizer, ids) == "The owl"
 
 
 def test_a_panic_of_the_compiled_code_is_an_error_that_names_the_model(capfd: pytest.CaptureFixture[str]) -> None:

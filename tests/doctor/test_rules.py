@@ -348,6 +348,13 @@ def test_a_symptom_is_not_said_where_a_cause_is_known():
     assert "kl_negative" not in both and "sampler_differs" in both
 
 
+def test_a_difference_of_the_sampler_that_was_accepted_is_a_warning():
+    sick, cut = {"doctor__rollout__logprob_gap": 0.3}, {"sampling": {"top_p": 0.9}}
+    assert found("ppo", sick, cut)["sampler_differs"] == "error"
+    assert found("ppo", sick, {**cut, "allow_truncated_sampling": True})["sampler_differs"] == "warning"
+    assert found("ppo", sick, {"allow_truncated_sampling": True})["sampler_differs"] == "error", "for another reason"
+
+
 def test_kl_that_is_negative_by_chance_is_no_finding():
     assert "kl_negative" not in found("ppo", {"objective__kl": -0.3, "doctor__objective__kl_error": 0.5})
 

@@ -26,7 +26,7 @@ from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message
 from concordant.engines.reward_model import RewardModel, compute_preference_loss
-from concordant.models.load import save_policy
+from concordant.models.load import load_policy, save_policy
 from concordant.models.locate import locate
 from concordant.models.lora import lora_layers
 from concordant.models.peft_files import save_adapter
@@ -371,3 +371,64 @@ def test_one_dialogue_without_its_list_says_what_is_expected(either: RewardModel
         either.score([3])
     with pytest.raises(UserError, match="a single message was given"):
         either.compare(as_dicts[0], as_dicts[1])
+
+
+def policy_adapter(folder: Path) -> Path:
+    """An adapter of the policy at ``folder``/sft, trained a little."""
+    policy = load_policy(ModelConfig(name=str(folder / "sft"), lora=LoraConfig(rank=2)))
+    for layer in lora_layers(policy.model).values():
+        torch.nn.init.normal_(layer.adapter("default").lora_B, std=0.1)
+    save_adapter(policy.model, folder / "policy-adapter", str(folder / "sft"))
+    return folder / "policy-adapter"
+
+
+def reward_adapter(folder: Path, start: Path) -> tuple[Path, RewardModel]:
+    """A reward model's adapter over ``start``, a policy or a reward model, and the model that it makes of it."""
+    made = RewardModel.from_backbone(ModelConfig(name=str(start), lora=LoraConfig(rank=2)))
+    for layer in lora_layers(made.model).values():
+        torch.nn.init.normal_(layer.adapter("default").lora_B, std=0.1)
+    made.save_adapter(folder / "reward-adapter")
+    return folder / "reward-adapter", made
+
+
+@pytest.mark.parametrize("start", ["sft", "rm"])
+def test_training_goes_on_from_a_reward_models_adapter_wherever_it_is_named(start: str, tmp_path: Path) -> None:
+    """From a reward model, model.adapter was ignored without a word."""
+    save_policy(zoo.policy("Llama"), tmp_path / "sft")
+    RewardModel.from_backbone(zoo.policy("Llama")).save(tmp_path / "rm")
+    adapter, made = reward_adapter(tmp_path, tmp_path / start)
+    base = RewardModel.from_backbone(ModelConfig(name=str(tmp_path / start)))
+    for config in (
+        ModelConfig(name=str(tmp_path / start), adapter=str(adapter)),
+        ModelConfig(name=str(adapter)),
+    ):
+        again = RewardModel.from_backbone(config)
+        assert again.score(DIALOGUES) == pytest.approx(made.score(DIALOGUES), abs=1e-5)
+        assert again.score(DIALOGUES) != pytest.approx(base.score(DIALOGUES), abs=1e-3)
+        assert all(p.requires_grad for p in again.model.parameters()) and not lora_layers(again.model)
+
+
+def test_a_new_adapter_lies_over_the_one_that_is_named(tmp_path: Path) -> None:
+    """With or without lora.on_top, because a reward model's backbone always has the adapter merged."""
+    save_policy(zoo.policy("Llama"), tmp_path / "sft")
+    adapter, made = reward_adapter(tmp_path, tmp_path / "sft")
+    for on_top in (False, True):
+        lora = LoraConfig(rank=2, on_top=on_top)
+        over = RewardModel.from_backbone(ModelConfig(name=str(tmp_path / "sft"), adapter=str(adapter), lora=lora))
+        assert over.score(DIALOGUES) == pytest.approx(made.score(DIALOGUES), abs=1e-5)
+        assert over.adapter_base == "" and lora_layers(over.model)
+    with pytest.raises(UserError, match="there is no adapter to merge"):
+        RewardModel.from_backbone(ModelConfig(name=str(tmp_path / "sft"), lora=LoraConfig(rank=2, on_top=True)))
+
+
+def test_a_language_models_adapter_beside_a_reward_model_or_an_encoder_is_refused(
+    encoder: RewardModel, tmp_path: Path
+) -> None:
+    save_policy(zoo.policy("Llama"), tmp_path / "sft")
+    RewardModel.from_backbone(zoo.policy("Llama")).save(tmp_path / "rm")
+    adapter = str(policy_adapter(tmp_path))
+    for name, kind in ((str(tmp_path / "rm"), "reward model"), (encoder.name, "encoder")):
+        with pytest.raises(UserError, match=f'is the adapter of a language model, and ".*" is a {kind}'):
+            RewardModel.from_backbone(ModelConfig(name=name, adapter=adapter))
+    plain = RewardModel.from_backbone(ModelConfig(name=str(tmp_path / "sft"))).score(DIALOGUES)
+    assert RewardModel.from_backbone(ModelConfig(name=str(tmp_path / "sft"), adapter=adapter)).score(DIALOGUES) != plain

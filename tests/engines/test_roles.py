@@ -116,3 +116,6 @@ def test_the_range_of_scores_is_known_of_one_reward_model_with_the_weight_1(tmp_
     }
     (tmp_path / "reward_model.json").write_text('{"score_mean": 0.5, "score_std": 1e-9}')
     assert Rewards([model], FP32).range is None, "nothing is so many roundings away"
+    for odd in ("", "[]", "null", '{"score_std": 2.0}', '{"score_mean": "x", "score_std": 2.0}', '{"score_std": [1]}'):
+        (tmp_path / "reward_model.json").write_text(odd)
+        assert Rewards([model], FP32).range is None

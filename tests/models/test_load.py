@@ -7,7 +7,9 @@ import logging
 import os
 import pickle
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import huggingface_hub
@@ -20,6 +22,8 @@ from concordant.config.model import LoraConfig, ModelConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import Layout
 from concordant.data.tokenizer import train_tokenizer
+from concordant.models import load as loading
+from concordant.models.card import front_matter
 from concordant.models.export import whole_folder
 from concordant.models.load import Policy, load_policy, save_policy, save_policy_adapter, stop_at
 from concordant.models.locate import locate
@@ -248,6 +252,11 @@ CODE = [
     ("config.json", "attn_implementation", f"paged|{KERNEL}@main:attention"),
     ("config.json", "experts_implementation", KERNEL),
     ("config.json", "text_config", {"_attn_implementation_internal": KERNEL}),
+    ("config.json", "_attn_implementation", "flash_attention_2"),
+    ("config.json", "attn_implementation", {"text_config": "flash_attention_3"}),
+    ("config.json", "experts_implementation", "sonicmoe"),
+    ("config.json", "quantization_config", {"quant_method": "mxfp4"}),
+    ("config.json", "quantization_config", {"quant_method": "bitsandbytes", "load_in_4bit": True}),
     ("config.json", "use_pretrained_backbone", True),
     ("config.json", "kernel_config", {"RMSNorm": "kernels-community/norm:RMSNorm"}),
     ("config.json", "text_config", {"auto_map": {"AutoConfig": "other/repo--code.Config"}}),
@@ -263,6 +272,23 @@ def test_settings_that_fetch_or_import_code_are_refused_by_name(
     settings = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps(settings | {key: value}))
     assert f'{file}" ' in message(folder) and "add --model.trust_remote_code true" in message(folder)
+
+
+def test_no_kernel_of_a_hub_is_taken_unless_somebody_asks() -> None:
+    """transformers takes layers of Mamba and others from a hub where the package `kernels` is installed."""
+    command = "import concordant.models, os; print(os.environ['USE_HUB_KERNELS'])"
+    environment = {name: value for name, value in os.environ.items() if name != "USE_HUB_KERNELS"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    for asked, used in (({}, "NO"), ({"USE_HUB_KERNELS": "YES"}, "YES")):
+        done = subprocess.run([sys.executable, "-c", command], capture_output=True, env=environment | asked, text=True)
+        assert done.stdout.strip() == used
+
+
+def test_a_model_and_an_adapter_in_one_folder_are_refused(folder: Path, saved: Path) -> None:
+    """Where PEFT is installed, transformers loads the base that the adapter names in place of the model."""
+    policy = with_trained_adapter(saved)
+    save_adapter(policy.model, folder, base_name="somebody/elses-model")
+    assert "holds a model (config.json) and an adapter (adapter_config.json)" in message(folder)
 
 
 def test_an_attention_of_transformers_own_is_no_code(folder: Path) -> None:
@@ -342,6 +368,27 @@ def test_a_bare_name_is_a_hub_id_unless_a_model_beside_it_has_nearly_this_name(
         locate("my_modle")
     assert locate("gpt2") == "gpt2"
     assert locate("gpt2-note") == "gpt2-note", "that folder holds no model"
+
+
+@pytest.mark.parametrize("place", ["owner/name", Path("a-folder")])
+def test_a_tokenizer_that_loads_for_ever_is_no_longer_waited_for(
+    place: Path | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        time.sleep(5)
+
+    for limit in ("HUB_SECONDS", "TOKENIZER_SECONDS"):
+        monkeypatch.setattr(loading, limit, 0.05)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", never)
+    with pytest.raises(UserError, match=f'^the tokenizer of "{place}" takes more than 0.05 s to load$'):
+        loading.load_tokenizer(place, trust_remote_code=False)
+
+
+def test_a_card_of_a_model_cannot_hang_or_crash(folder: Path) -> None:
+    bomb = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    for front in ("[" * 50_000, f"a: &a [x]\n{bomb}", "a: &a [*a]", "a: !!set [1]", "{"):
+        (folder / "README.md").write_text(f"---\n{front}\n---\n")
+        assert front_matter(folder) == {}
 
 
 def test_a_link_to_itself_is_named(folder: Path) -> None:

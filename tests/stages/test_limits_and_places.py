@@ -1,6 +1,7 @@
 """Verbs on a model that reads few tokens, and on places where nothing can be written."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from concordant.config.stages import (
     SFTConfig,
 )
 from concordant.config.train import TrainConfig
+from concordant.config.yaml_io import load_yaml
 from concordant.core.errors import UserError
 from concordant.models.load import save_policy
 from concordant.stages import common
@@ -120,7 +122,8 @@ def test_a_verb_that_cannot_write_says_so_before_it_reads_a_model(world, tmp_pat
             ),
         ]
         for verb, config in verbs:
-            with pytest.raises(UserError, match=r"cannot write to|expected (the name of )?a (file|folder) to write"):
+            said = r"cannot (write to|open)|expected (the name of )?a (file|folder) to write"
+            with pytest.raises(UserError, match=said):
                 verb(config)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["thesis.tex"]
@@ -138,6 +141,35 @@ def test_the_folder_of_a_result_is_made(world, tmp_path):
     sampling = SamplingConfig(max_new_tokens=2)
     concordant.generate(GenerateConfig(model=model(world), prompt="hi", output=str(out), sampling=sampling))
     assert [path.name for path in out.parent.iterdir()] == ["g.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "cannot read"), (b"\xff\xfe", "is not UTF-8 text"), (b" \n", "is empty")]
+)
+def test_a_text_for_perplexity_that_cannot_be_read_is_said_first(content, message, world, tmp_path, monkeypatch):
+    monkeypatch.setattr("concordant.stages.evaluate.load_records", None)  # calling it would be another error
+    if content is not None:
+        (tmp_path / "text.txt").write_bytes(content)
+    config = EvaluateConfig(
+        policies=["a=b"], data=DataConfig("nowhere"), output=str(tmp_path / "r"),
+        perplexity_text=str(tmp_path / "text.txt"),
+    )  # fmt: skip
+    with pytest.raises(UserError, match=f"^perplexity_text: .*{message}"):
+        concordant.evaluate(config)
+
+
+def test_data_may_have_a_name_that_is_no_text_and_a_run_may_not(world, tmp_path):
+    """Bytes that are no UTF-8, as the shell passes them. Other libraries cannot write to such a folder."""
+    path = str(tmp_path) + "/pairs-\udcff.jsonl"
+    Path(path).write_text((world / "pairs.jsonl").read_text())
+    config = SFTConfig(output=str(tmp_path / "run"), data=DataConfig(path), responses="chosen", model=model(world))
+    config.train = train(max_steps=1)
+    concordant.sft(config)
+    status = json.loads((tmp_path / "run" / "status.json").read_text(encoding="utf-8"))
+    assert status["state"] == "finished" and load_yaml(tmp_path / "run" / "config.yaml")["data"]["path"] == path
+    config.output = str(tmp_path) + "/run-\udcff"
+    with pytest.raises(UserError, match="^output: expected text in UTF-8"):
+        concordant.sft(config)
 
 
 # -- the learning rate ----------------------------------------------------------------------------

@@ -151,6 +151,22 @@ def counted(prompt, response, number):
 """
 
 
+def test_no_policy_wins_a_prompt_at_which_the_judge_abstains(settings, tmp_path):
+    """The judge scores the prompts of even numbers alone, and there the second policy is better."""
+    (tmp_path / "judges.py").write_text(
+        "seen = set()\n"
+        "def judge(prompt, response, number):\n"
+        "    again = number in seen\n"
+        "    seen.add(number)\n"
+        "    return None if number % 2 else 10.0 * again\n"
+    )
+    settings["data"] = DataConfig(path="prompts.jsonl", test_fraction=0.75)
+    policies = ["sft=policy", "again=policy"]
+    concordant.evaluate(replace(evaluation(settings, judge=["judges:judge"]), policies=policies))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["prompts"] == 6 and report["policies"]["again"]["win_rate"] == (3 + 3 * 0.5) / 6
+
+
 def test_a_reward_that_exits_ends_the_command_with_an_error(settings, capsys):
     command = "best-of-n --model.name policy --model.device cpu --data prompts.jsonl --output best --reward"
     assert main([*command.split(), *of("leaves"), "--sampling.max_new_tokens", "4"]) == 2

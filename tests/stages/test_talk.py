@@ -40,6 +40,18 @@ def test_exit_ends_and_help_says_what_may_be_typed(policy, monkeypatch, capsys):
     assert out.count("policy: ") == 2, "a question may begin with a slash"
 
 
+@pytest.mark.parametrize("line", ["/foo", "/rest", "/EXIST", "/é"])
+def test_a_word_that_is_no_command_is_answered_with_the_commands(line, policy, monkeypatch, capsys):
+    out = said(policy, monkeypatch, capsys, line, "/exit")
+    assert f"{line} is no command." in out and out.count("/exit, an empty line") == 2 and "policy: " not in out
+    assert ('Did you mean "/reset"?' in out) == (line == "/rest")
+
+
+@pytest.mark.parametrize("line", ["/usr/bin", "/ is the root", "what is /help", "//"])
+def test_other_lines_with_a_slash_are_questions(line, policy, monkeypatch, capsys):
+    assert said(policy, monkeypatch, capsys, line, "/exit").count("policy: ") == 1
+
+
 def test_a_long_talk_loses_its_start_and_goes_on(policy, monkeypatch, capsys):
     out = said(policy, monkeypatch, capsys, *["where does the brown owl live in the tree " * 8] * 4)
     assert out.count("policy: ") == 4

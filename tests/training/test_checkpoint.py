@@ -118,6 +118,17 @@ def test_a_missing_or_truncated_file_is_named(tmp_path, name):
     assert f"{name} is missing" in (fault(path) or "")
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "7", '"x"', "{}", '{"step": 1, "files": 7, "about": [], "format": {}}', "[" * 100_000]
+)
+def test_an_odd_manifest_is_damage_and_the_one_before_is_used(tmp_path, text):
+    older, newer = save(tmp_path, 1, example()), save(tmp_path, 2, example())
+    for content in (text.encode(), b"\xff" + text.encode()):
+        (newer / "manifest.json").write_bytes(content)
+        found, problems = newest_valid(tmp_path)
+        assert found == older and str(newer / "manifest.json") in problems[0]
+
+
 def test_a_half_finished_save_is_ignored_and_swept_away_by_the_next(tmp_path):
     path = save(tmp_path, 1, example())
     shutil.copytree(path, tmp_path / ".step-000002.tmp")

@@ -40,8 +40,8 @@ MUTANTS = (
     Mutant(
         name="the-proxy-judges-itself",
         file="stages/evaluate.py",
-        old="judge=bench.judge(answers).result().total if bench.judge else None,",
-        new="judge=(bench.reward or bench.judge)(answers).result().total if bench.judge else None,",
+        old="bench.judge(answers).result() if bench.judge is not None else None,",
+        new="(bench.reward or bench.judge)(answers).result() if bench.judge is not None else None,",
         story="With --reward and --judge the judge's scores are the proxy's.",
         tests=("stages/test_evaluate_numbers.py",),
     ),
