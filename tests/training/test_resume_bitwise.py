@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -249,11 +250,15 @@ def test_a_run_that_is_not_finite_stops_and_leaves_the_batch(run, place, name):
     assert all(tree["prompt_T"].numel() and tree["branches"] for tree in batch["trees"])
 
 
-GREEDY = ["--train.batch_size=3000", "--train.micro_batch_tokens=200000", "--train.max_steps=1"]
+GREEDY = ["--train.batch_size=1900", "--train.micro_batch_tokens=200000", "--train.max_steps=1"]
 
 
 def test_out_of_memory_says_where_and_what_to_lower(run, place):
-    command = [*command_of("dpo", place / "world", place / "memory"), *GREEDY]
+    first, *_ = (place / "world" / "pairs.jsonl").read_text().splitlines()
+    many = [json.dumps({**json.loads(first), "prompt": f"what colour is the hat number {i}"}) for i in range(2000)]
+    (place / "many.jsonl").write_text("\n".join(many))
+    data = [f"--data={place}/many.jsonl", "--data.test_fraction=0.002", "--doctor.preflight=false"]
+    command = [*command_of("dpo", place / "world", place / "memory"), *GREEDY, *data]
     ended = run(*command, memory=400 * 10**6)
     assert (ended.code, "Traceback" in ended.said) == (1, False), ended.said
     cure = "out of memory while computing the gradient: lower train.micro_batch_tokens (now 200000)"
