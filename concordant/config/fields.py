@@ -100,7 +100,7 @@ def build(config_class: type, values: Mapping[str, Any], prefix: str = "") -> An
 
     The values are not checked here, so that ``checks.validate`` can name every wrong one with its whole key.
     """
-    hints, made = typing.get_type_hints(config_class), object.__new__(config_class)
+    hints, made = typing.get_type_hints(config_class), typing.cast(Any, object.__new__(config_class))
     for field in dataclasses.fields(config_class):
         key, kind = prefix + field.name, hints[field.name]
         nested = dataclasses.is_dataclass(kind)

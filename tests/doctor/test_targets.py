@@ -107,7 +107,7 @@ def test_a_copy_that_was_cut_short(copied):
 def test_a_shard_that_is_missing(copied):
     index = {"weight_map": dict.fromkeys(read_headers(copied), "model.safetensors") | {"lost.weight": "b.safetensors"}}
     (copied / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "names 1 tensors that no file here has: lost.weight" in only(diagnose_model(str(copied))).seen
+    assert "names 1 tensor that no file here has: lost.weight" in only(diagnose_model(str(copied))).seen
 
 
 def test_a_reward_model_without_its_head(reward_folder, tmp_path):
