@@ -92,7 +92,7 @@ def _earlier(folder: RunFolder, total: int) -> list[Choice]:
     if len(choices) < total:
         choices = choices[: len(choices) // PROMPTS_AT_ONCE * PROMPTS_AT_ONCE]
     if choices:
-        common.message(f"best-of-n: {len(choices)} of {counted(total, 'prompt')} answered before")
+        common.message(f"best-of-n: {len(choices)} of {counted(total, 'prompt was', 'prompts were')} answered before")
     folder.rewind({SAMPLES: lines[len(choices) - 1][1] if choices else 0})
     for line in folder.note(changes):
         common.message(f"best-of-n: {line}")

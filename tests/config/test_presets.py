@@ -145,6 +145,12 @@ def test_an_unknown_preset_is_refused_with_the_nearest_and_all_names(capsys, arg
     assert message in capsys.readouterr().err
 
 
+def test_a_section_of_a_method_and_a_machine_is_for_both_together(own):
+    own("sft dpo 24gb 80gb: {seed: 7}\n")
+    seeds = {(m, name): parsed(m, f"mine/{name}").seed for m in ("sft", "reward") for name in ("24gb", "80gb", "cpu")}
+    assert [at for at, seed in seeds.items() if seed == 7] == [("sft", "24gb"), ("sft", "80gb")]
+
+
 def test_verbs_that_do_not_train_have_no_presets():
     with pytest.raises(UserError, match="only verbs that train have presets: sft, reward, dpo, ppo"):
         parse_command("generate", GenerateConfig, ["--preset", "qwen3-0.6b/cpu"])

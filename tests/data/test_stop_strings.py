@@ -154,3 +154,8 @@ def test_a_special_token_may_be_a_stop_string_and_is_not_shown() -> None:
 def test_letters_that_may_become_a_stop_string(text: str, letters: int) -> None:
     assert may_become_stop(text, ["\nHuman:", "STOP"]) == letters
     assert may_become_stop(text, []) == 0
+
+
+@pytest.mark.parametrize(("text", "letters"), [("x\n\n", 2), ("x\n", 1), ("x aa", 2), ("x a", 1), ("x aaa", 2)])
+def test_the_longest_beginning_is_held_back_where_a_shorter_one_fits_too(text: str, letters: int) -> None:
+    assert may_become_stop(text, ["\n\nHuman:", "aab"]) == letters

@@ -19,7 +19,8 @@ def test_the_facts_by_hand(tmp_path):
     tensors(tmp_path / "model" / "a.safetensors", one=[3, 4], two=[5])
     tensors(tmp_path / "model" / "b.safetensors", three=[2, 2, 2], scalar=[])
     (tmp_path / "config.yaml").write_text("verb: dpo\nmodel: {name: base}\ntrain: {max_steps: 7}\n")
-    (tmp_path / "status.json").write_text(json.dumps({"started": "2026-11-28T14:27:13+00:00"}))
+    times = {"started": "2026-11-28T14:27:13+00:00", "updated": "2026-11-29T08:00:00+00:00"}
+    (tmp_path / "status.json").write_text(json.dumps(times))
     (tmp_path / "result.json").write_text(json.dumps({"exported_step": 7}))
     facts = read_facts(tmp_path)
     assert is_run(tmp_path) and facts.base == "base"

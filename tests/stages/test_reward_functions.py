@@ -127,7 +127,7 @@ def test_best_of_n_and_evaluate_say_how_many_answers_have_no_score(settings, cap
     assert "reward rewards_of_a_test:fails_on_even: " in output.out + output.err
     concordant.evaluate(evaluation(settings, **skip))
     output = capsys.readouterr()
-    assert "answers without a score" in output.out + output.err
+    assert "1 answer without a score, 1 error;" in output.out + output.err
 
 
 def test_evaluate_scores_every_answer_once(settings, tmp_path, capsys):

@@ -490,6 +490,24 @@ def test_a_disk_that_fills_between_two_exports_leaves_whole_folders_and_a_resume
     assert result.model == tmp_path / "model" and (tmp_path / "adapter" / "weight.json").is_file()
 
 
+@pytest.mark.parametrize(("before", "after"), [("model", "adapter"), ("adapter", "model")])
+def test_what_an_earlier_end_exported_and_this_one_does_not_is_removed(tmp_path, before, after):
+    """A run is resumed with another train.export, so that one folder is not written again."""
+
+    class One(Walk):
+        name = before
+
+        @property
+        def exports(self):
+            return {self.name: self._export}
+
+    run(tmp_path, One(total_steps=2), save_every=1)
+    walk = One(total_steps=2)
+    walk.name = after
+    assert run(tmp_path, walk, resume=True, save_every=1).model == tmp_path / after
+    assert (tmp_path / after / "weight.json").is_file() and not (tmp_path / before).exists()
+
+
 def test_the_card_gets_the_heldout_numbers_of_the_exported_step(tmp_path):
     given = {}
 

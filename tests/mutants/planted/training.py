@@ -138,7 +138,7 @@ MUTANTS = (
         file="training/exports.py",
         old="folder.withdraw({MODEL, ADAPTER} - exports.keys())",
         new="folder.withdraw({ADAPTER} - exports.keys())",
-        story="After train.export adapter the folder model/ still holds the weights of an earlier end of the run.",
+        story="After a resume with train.export adapter the folder model/ still holds the weights of an earlier end.",
         tests=("training/test_loop.py",),
     ),
     Mutant(
