@@ -77,6 +77,17 @@ def test_the_model_card_tells_rloo_from_grpo(tmp_path):
     assert (log.method, log.facts["TRL"]) == ("rloo", "1.16.0") and "README.md says" in log.because
 
 
+def test_the_files_of_the_run_stand_above_its_checkpoint(tmp_path):
+    path = logs.write_state(tmp_path / "checkpoint-10", [logs.trl_grpo(1)])
+    (tmp_path / "README.md").write_text("This model was trained with RLOO.\n")
+    assert read(path).method == "rloo"
+
+
+def test_the_limit_of_an_answer_is_seen_only_where_answers_were_cut(tmp_path):
+    logs.write_state(tmp_path, [logs.trl_grpo(1, **{"completions/clipped_ratio": 0.0})])
+    assert "sampling" not in read(tmp_path).config
+
+
 def test_a_sequence_classifier_beside_a_plain_log_is_a_reward_model(tmp_path):
     logs.write_state(tmp_path, [{"step": i, "loss": 1.3, "learning_rate": 1e-5, "epoch": 0.1} for i in (1, 2)])
     assert read(tmp_path).method == "sft"
