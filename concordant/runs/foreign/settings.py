@@ -16,8 +16,8 @@ from typing import Any
 
 from concordant.config.yaml_io import load_yaml
 from concordant.core.errors import UserError
-from concordant.runs.foreign.log import Raw, number
-from concordant.runs.foreign.method import CHANCE, Guess
+from concordant.runs.foreign.log import EVAL, Raw, number
+from concordant.runs.foreign.method import CHANCE, REFERENCE_FREE, Guess
 from concordant.runs.foreign.names import THEIR_NAMES
 from concordant.runs.logs import Row, read_json
 
@@ -124,10 +124,33 @@ def _of_rows(rows: Sequence[Row], guess: Guess) -> dict[str, Any]:
         limits = [row[length] for row in rows if row.get(clipped, 0) > 0 and math.isfinite(row.get(length, math.nan))]
         if limits:
             config["sampling.max_new_tokens"] = int(max(limits))  # an answer that was cut has this length
-    betas = [row["beta"] for row in rows if "beta" in row]
-    if betas and guess.verb == "dpo":
-        config["beta"] = betas[-1]
+    if guess.verb == "dpo":
+        given = [row["beta"] for row in rows if row.get("beta", 0) > 0]  # Online DPO logs it
+        beta = given[-1] if given else None if guess.method in REFERENCE_FREE else beta_of(rows)
+        config |= {"beta": beta} if beta else {}
     return config
+
+
+def beta_of(rows: Sequence[Row]) -> float | None:
+    """DPO's beta from the evaluations; None if they do not give it.
+
+    All evaluations have the same pairs and the same reference. So an implicit reward, beta times (log-prob less the
+    reference's log-prob), changes from one evaluation to another by beta times the change of the log-prob.
+    """
+    changes: list[tuple[float, float]] = []  # of the log-prob and of the reward, since the first evaluation
+    for side in ("chosen", "rejected"):
+        names = (f"{EVAL}logps/{side}", f"{EVAL}rewards/{side}")
+        found = [
+            [row[name] for name in names] for row in rows if all(math.isfinite(row.get(n, math.nan)) for n in names)
+        ]
+        changes += [(logp - found[0][0], reward - found[0][1]) for logp, reward in found[1:]]
+    moved = sum(logp * logp for logp, _ in changes)
+    if moved < 1e-4:  # nats squared; less is rounding
+        return None
+    beta = sum(logp * reward for logp, reward in changes) / moved
+    apart = sum((reward - beta * logp) ** 2 for logp, reward in changes)
+    is_one = beta > 0 and apart < 0.01 * beta * beta * moved
+    return float(f"{beta:.2g}") if is_one else None
 
 
 def _of_model(folders: Sequence[Path], guess: Guess, facts: dict[str, str]) -> Guess:
