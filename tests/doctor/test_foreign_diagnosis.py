@@ -111,3 +111,5 @@ def test_a_checkpoint_is_looked_at_as_log_and_as_model(tmp_path, part):
     save_policy(tiny_policy(), tmp_path)
     logs.write_state(tmp_path, [logs.trl_sft(i) for i in range(1, 4)])
     assert part in examine(str(tmp_path)).stages
+    logs.write_state(tmp_path, [logs.trl_sft(1)], log_history=[])  # nothing was logged
+    assert examine(str(tmp_path)).facts["kind"].startswith("policy")

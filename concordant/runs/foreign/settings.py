@@ -58,7 +58,7 @@ def settings_of(raw: Raw, guess: Guess) -> Settings:
 
 
 def pair_loss(rows: Sequence[Row]) -> str:
-    """ "sigmoid", unless the numbers speak against it; then "another".
+    """Which loss the pairs have: "sigmoid", unless the numbers speak against it; then "another".
 
     The mean of -log σ(margin) is at least -log σ of the mean margin, and where the margins are 0 it is ln 2.
     """
@@ -223,9 +223,9 @@ def _of_yaml(folders: Sequence[Path], framework: str, facts: dict[str, str]) -> 
     try:
         given = load_yaml(path)
     except UserError as problem:
-        facts["settings"] = str(problem)
+        facts["settings file"] = str(problem)
         return {}
-    facts["settings"] = f"read from {path}"
+    facts["settings file"] = str(path)
     values = {ours: _at(given, theirs) for theirs, ours in names.items()}
     return {ours: value for ours, value in values.items() if isinstance(value, int | float | str)}
 
