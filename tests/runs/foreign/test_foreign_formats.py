@@ -150,9 +150,16 @@ def test_tensorboards_events(tmp_path):
             for name, value in logs.trl_dpo(step).items():
                 writer.add_scalar(f"train/{name}", value, step)
             writer.add_scalar("eval/loss", 0.5, step)
+        for name, value in {
+            "train_runtime": 9.0,
+            "train_samples_per_second": 64.0,
+            "train_steps_per_second": 2.0,
+        }.items():
+            writer.add_scalar(f"train/{name}", value, 2)
     log = read(tmp_path)
     assert (log.form, log.method) == ("TensorBoard events", "dpo")
     assert [row["step"] for row in log.rows] == [1, 2] and log.rows[0]["eval/loss"] == 0.5
+    assert log.config["train"]["batch_size"] == 32 and "train_runtime" not in log.others
     assert log.rows[0]["loss"] == pytest.approx(0.6931)  # events hold single precision
     assert read(log.path).rows == log.rows
 
