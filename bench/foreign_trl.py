@@ -120,24 +120,31 @@ def trainer_of(planted: Planted, world: Path, output: str) -> Any:
     if kind == "grpo":
         reward = str(world / "reward") if planted.reward == "model" else REWARDS[planted.reward]
         config = GRPOConfig(**settings)
-        net = model(AutoModelForCausalLM, start, planted.start)
+        net = policy(start, planted.start, Path(output) / "start")
         return GRPOTrainer(net, reward, args=config, train_dataset=train, processing_class=tokenizer)
     data = {"train_dataset": train, "eval_dataset": held_out, "processing_class": tokenizer}
     if kind == "sft":
-        return SFTTrainer(model(AutoModelForCausalLM, start, planted.start), args=SFTConfig(**settings), **data)
+        return SFTTrainer(policy(start, planted.start, Path(output) / "start"), args=SFTConfig(**settings), **data)
     if kind == "reward":
         net = AutoModelForSequenceClassification.from_pretrained(start, num_labels=1)
         return RewardTrainer(net, args=RewardConfig(**settings), **data)
-    reference = model(AutoModelForCausalLM, start, planted.reference) if planted.reference else None
-    net = model(AutoModelForCausalLM, start, planted.start)
+    reference = policy(start, planted.reference, Path(output) / "reference") if planted.reference else None
+    net = policy(start, planted.start, Path(output) / "start")
     return DPOTrainer(net, ref_model=reference, args=DPOConfig(**settings), **data)
 
 
-def model(kind: Any, folder: Path, start: str) -> Any:
+def policy(folder: Path, start: str, scratch: Path) -> Any:
+    """The trained policy, or random weights of its shape.
+
+    TRL loads the reference from the folder that the policy came from. So random weights are written to ``scratch``.
+    """
     if start == "trained":
-        return kind.from_pretrained(folder)
+        return AutoModelForCausalLM.from_pretrained(folder)
     torch.manual_seed(7)
-    return kind.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    net = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    net.save_pretrained(scratch)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(scratch)
+    return AutoModelForCausalLM.from_pretrained(scratch)
 
 
 def spoil(trainer: Any, step: int) -> None:

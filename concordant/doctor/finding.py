@@ -73,3 +73,9 @@ class Diagnosis:
     def all_findings(self) -> list[Finding]:
         """The findings of this and of every stage."""
         return [*self.findings, *(finding for stage in self.stages.values() for finding in stage.all_findings)]
+
+    @property
+    def all_unseen(self) -> dict[str, str]:
+        """``unseen`` of this and of every stage, each rule with the name of its stage."""
+        of_stages = {f"{n}: {rule}": x for n, stage in self.stages.items() for rule, x in stage.all_unseen.items()}
+        return {**self.unseen, **of_stages}

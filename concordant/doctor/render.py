@@ -54,9 +54,11 @@ def facts_text(facts: Mapping[str, str]) -> Text:
 
 
 def unseen_text(unseen: Mapping[str, str]) -> Text:
-    """One line ``rule  what it lacks`` for each rule that did not run."""
-    width = max(map(len, unseen), default=0)
-    lines = [Text.assemble((f"  {rule:<{width}}  ", "dim"), _line(lacks)) for rule, lacks in unseen.items()]
+    """The rules that did not run: a line for each group of rules that lack the same numbers."""
+    groups: dict[str, list[str]] = {}
+    for rule, lacks in unseen.items():
+        groups.setdefault(lacks, []).append(rule)
+    lines = [Text.assemble((f"  {_line(lacks)}: ", "dim"), ", ".join(rules)) for lacks, rules in groups.items()]
     return Text("\n").join([Text("not looked at, because the log lacks the numbers:", "dim"), *lines])
 
 

@@ -47,8 +47,14 @@ def of_other_trainer(path: Path) -> Diagnosis | None:
     found = recognise(path)
     if found is None:
         return None
-    log = diagnose_foreign(*found)
-    if path.is_dir() and (path / "config.json").is_file():
+    is_model = path.is_dir() and (path / "config.json").is_file()
+    try:
+        log = diagnose_foreign(*found)
+    except UserError:
+        if is_model:
+            return None  # a trainer that logged nothing; the model can be looked at
+        raise
+    if is_model:
         return Diagnosis({"folder": str(path)}, [], {"log": log, "model": diagnose_model(str(path))})
     return log
 

@@ -48,7 +48,7 @@ def _as_text(diagnosis: Diagnosis) -> Iterator[str | Text]:
         yield Text.assemble(("\n" + name, "bold"))
         yield from _as_text(stage)
     if diagnosis.stages:
-        yield f"\nall stages: {verdict(diagnosis.all_findings)}"
+        yield f"\nall stages: {verdict(diagnosis.all_findings, diagnosis.all_unseen)}"
     else:
         if diagnosis.unseen:
             yield unseen_text(diagnosis.unseen)

@@ -102,10 +102,14 @@ def test_a_history_notes_what_is_missing_and_what_is_short():
 
 
 @pytest.mark.parametrize("part", ["model", "log"])
-def test_a_checkpoint_is_looked_at_as_log_and_as_model(tmp_path, part):
+def test_a_checkpoint_is_looked_at_as_log_and_as_model(tmp_path, part, capsys):
     from concordant.models.load import save_policy
     from tests.engines.tiny import tiny_policy
 
     save_policy(tiny_policy(), tmp_path)
     logs.write_state(tmp_path, [logs.trl_sft(i) for i in range(1, 4)])
     assert part in examine(str(tmp_path)).stages
+    main(["doctor", str(tmp_path)])
+    assert "rules did not run" in capsys.readouterr().out.splitlines()[-1]  # of both together
+    logs.write_state(tmp_path, [logs.trl_sft(1)], log_history=[])  # nothing was logged
+    assert examine(str(tmp_path)).facts["kind"].startswith("policy")

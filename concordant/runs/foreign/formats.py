@@ -80,8 +80,8 @@ def _is_console(path: Path, head: str) -> bool:
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
         lines = file.read(_CONSOLE_HEAD).split("\n")
-    rows = (readers.row_of_line(line) for line in lines)
-    return any(row and names & KNOWN for row in rows for names in [set(numbers_of(row or {}))])
+    rows = filter(None, map(readers.row_of_line, lines))
+    return any(numbers_of(row).keys() & KNOWN for row in rows if not row.keys() & _OF_DATA)
 
 
 FOREIGN: tuple[Format, ...] = (

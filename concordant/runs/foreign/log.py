@@ -14,6 +14,8 @@ from concordant.runs.logs import Row
 OTHER = "foreign/"  # prefix of a metric that has no counterpart among ours; the value is as the trainer wrote it
 EVAL = "eval/"
 STEPS = ("step", "global_step", "current_steps", "training/global_step", "_step")  # keys that hold the step, in order
+_GREATEST = 1e100  # a greater value counts as not finite: its square is not
+_MOST_STEPS = 2**53  # a greater number is damage
 _WRAPPED = re.compile(r"(?:np\.\w+|numpy\.\w+|tensor)\(\s*([^(),]+)[^()]*\)")  # np.float64(0.5), tensor(0.5)
 
 
@@ -51,7 +53,7 @@ class ForeignLog:
 
 
 def number(value: Any) -> float | None:
-    """A finite number; NaN if it is not finite or null; None if ``value`` is no number.
+    """A finite number; NaN if it is null or not finite; None if ``value`` is no number.
 
     transformers 5 prints its numbers as texts, and NumPy 2 prints ``np.float64(0.5)``.
     """
@@ -64,7 +66,7 @@ def number(value: Any) -> float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else math.nan
+    return float(value) if abs(value) <= _GREATEST else math.nan
 
 
 def unwrapped(text: str) -> str:
@@ -101,7 +103,7 @@ def step_of(row: Mapping[str, Any]) -> int | None:
         if isinstance(value, str):
             value = value.partition("/")[0]
             value = int(value) if value.isdigit() else None
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST_STEPS:
             return int(value)
     return None
 

@@ -28,7 +28,7 @@ THEIR_NAMES: Mapping[str, Mapping[str, str]] = {
         "inner_epochs": "num_iterations",
         "label_smoothing": "label_smoothing",
         "clip": "epsilon",
-        "model.precision": "bf16",
+        "model.precision fp32": "bf16 false",
         "model.lora.dropout": "lora_dropout",
         "model.lora.rank": "lora_r",
         "reference": "ref_model",

@@ -11,10 +11,12 @@ from typing import Any
 
 from concordant.core.errors import UserError
 from concordant.runs.foreign.events import NAME, read_events
-from concordant.runs.foreign.log import Raw, joined, unwrapped
+from concordant.runs.foreign.log import STEPS, Raw, joined, unwrapped
 from concordant.runs.logs import read_log
 
 LOG_HISTORY = "log_history"
+_SUMS = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"}
+_PLACES = {"epoch", *STEPS}
 _VERL = re.compile(r"\bstep:(\d+) - (.+)$")
 _PAIR = re.compile(r"([^\s:][^:]*?):(\S+)$")
 _GLOBAL_STEP = re.compile(r"Global step (\d+): (\{.*\})")
@@ -81,10 +83,12 @@ def _literal(text: str) -> dict[str, Any] | None:
 
 
 def _of_history(path: Path, history: Any, state: Mapping[str, Any], damage: str = "") -> Raw:
+    """The rows without the sums that transformers logs after the last step; these become a part of the state."""
     found = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
-    sums = [row for row in found if "train_runtime" in row]
-    rows, counted = joined([row for row in found if "train_runtime" not in row])
-    return Raw(path=path, rows=rows, state={**state, **(sums[-1] if sums else {})}, damage=damage, counted=counted)
+    sums = {name: row[key] for row in found for key in row if (name := key.removeprefix("train/")) in _SUMS}
+    steps = [{key: value for key, value in row.items() if key.removeprefix("train/") not in _SUMS} for row in found]
+    rows, counted = joined([row for row in steps if any(name not in _PLACES for name in row)])
+    return Raw(path=path, rows=rows, state={**state, **sums}, damage=damage, counted=counted)
 
 
 def _json(path: Path) -> Any:

@@ -16,8 +16,8 @@ from typing import Any
 
 from concordant.config.yaml_io import load_yaml
 from concordant.core.errors import UserError
-from concordant.runs.foreign.log import Raw
-from concordant.runs.foreign.method import CHANCE, Guess
+from concordant.runs.foreign.log import EVAL, Raw, number
+from concordant.runs.foreign.method import CHANCE, REFERENCE_FREE, Guess
 from concordant.runs.foreign.names import THEIR_NAMES
 from concordant.runs.logs import Row, read_json
 
@@ -58,7 +58,7 @@ def settings_of(raw: Raw, guess: Guess) -> Settings:
 
 
 def pair_loss(rows: Sequence[Row]) -> str:
-    """ "sigmoid", unless the numbers speak against it; then "another".
+    """Which loss the pairs have: "sigmoid", unless the numbers speak against it; then "another".
 
     The mean of -log σ(margin) is at least -log σ of the mean margin, and where the margins are 0 it is ln 2.
     """
@@ -92,16 +92,18 @@ def newest_checkpoints(folder: Path) -> list[Path]:
 def _of_state(raw: Raw, facts: dict[str, str]) -> dict[str, Any]:
     """From trainer_state.json: how long the run is, and how many examples a step has."""
     state, config = raw.state, dict[str, Any]()
-    if _positive(state.get("max_steps")):
-        config["train.max_steps"] = int(state["max_steps"])
-    if _positive(state.get("num_train_epochs")):
-        config["train.epochs"] = state["num_train_epochs"]
-    samples, steps = state.get("train_samples_per_second"), state.get("train_steps_per_second")
-    if isinstance(samples, int | float) and isinstance(steps, int | float) and steps >= 0.02:
-        config["train.batch_size"] = max(1, round(samples / steps))  # with less, rounding to 0.001 hides the number
-    elif _positive(state.get("train_batch_size")):
-        config["train.batch_size"] = int(state["train_batch_size"])
-        facts["batch size"] = f"{state['train_batch_size']} a device; gradient accumulation is not known"
+    steps, epochs, batch = (_positive(state.get(k)) for k in ("max_steps", "num_train_epochs", "train_batch_size"))
+    if steps:
+        config["train.max_steps"] = int(steps)
+    if epochs:
+        config["train.epochs"] = epochs
+    samples_a_second = _positive(state.get("train_samples_per_second"))
+    steps_a_second = _positive(state.get("train_steps_per_second"))
+    if samples_a_second and steps_a_second >= 0.02:  # with less, rounding to 0.001 hides the number
+        config["train.batch_size"] = max(1, round(samples_a_second / steps_a_second))
+    elif batch:
+        config["train.batch_size"] = int(batch)
+        facts["batch size"] = f"{batch:g} a device; gradient accumulation is not known"
     gaps = [b["step"] - a["step"] for a, b in zip(raw.rows, raw.rows[1:], strict=False) if "loss" in a and "loss" in b]
     if gaps and min(gaps) > 1:
         facts["logged"] = f"every {min(gaps)} steps; each row is the mean of these steps"
@@ -122,10 +124,33 @@ def _of_rows(rows: Sequence[Row], guess: Guess) -> dict[str, Any]:
         limits = [row[length] for row in rows if row.get(clipped, 0) > 0 and math.isfinite(row.get(length, math.nan))]
         if limits:
             config["sampling.max_new_tokens"] = int(max(limits))  # an answer that was cut has this length
-    betas = [row["beta"] for row in rows if "beta" in row]
-    if betas and guess.verb == "dpo":
-        config["beta"] = betas[-1]
+    if guess.verb == "dpo":
+        given = [row["beta"] for row in rows if row.get("beta", 0) > 0]  # Online DPO logs it
+        beta = given[-1] if given else None if guess.method in REFERENCE_FREE else beta_of(rows)
+        config |= {"beta": beta} if beta else {}
     return config
+
+
+def beta_of(rows: Sequence[Row]) -> float | None:
+    """DPO's beta from the evaluations; None if they do not give it.
+
+    All evaluations have the same pairs and the same reference. So an implicit reward, beta times (log-prob less the
+    reference's log-prob), changes from one evaluation to another by beta times the change of the log-prob.
+    """
+    changes: list[tuple[float, float]] = []  # of the log-prob and of the reward, since the first evaluation
+    for side in ("chosen", "rejected"):
+        names = (f"{EVAL}logps/{side}", f"{EVAL}rewards/{side}")
+        found = [
+            [row[name] for name in names] for row in rows if all(math.isfinite(row.get(n, math.nan)) for n in names)
+        ]
+        changes += [(logp - found[0][0], reward - found[0][1]) for logp, reward in found[1:]]
+    moved = sum(logp * logp for logp, _ in changes)
+    if moved < 1e-4:  # nats squared; less is rounding
+        return None
+    beta = sum(logp * reward for logp, reward in changes) / moved
+    apart = sum((reward - beta * logp) ** 2 for logp, reward in changes)
+    is_one = beta > 0 and apart < 0.01 * beta * beta * moved
+    return float(f"{beta:.2g}") if is_one else None
 
 
 def _of_model(folders: Sequence[Path], guess: Guess, facts: dict[str, str]) -> Guess:
@@ -136,7 +161,8 @@ def _of_model(folders: Sequence[Path], guess: Guess, facts: dict[str, str]) -> G
     if adapter:
         base = adapter.get("base_model_name_or_path")
         facts["adapter"] = f"LoRA of rank {adapter.get('r')}, alpha {adapter.get('lora_alpha')}, over {base}"
-    kind = ", ".join(map(str, model.get("architectures") or [])) if model else ""
+    named = model.get("architectures") if model else None
+    kind = ", ".join(map(str, named)) if isinstance(named, list) else ""
     if kind:
         facts["model"] = kind
     scores = (adapter or {}).get("task_type") == "SEQ_CLS" or "SequenceClassification" in kind
@@ -150,9 +176,9 @@ def _of_model(folders: Sequence[Path], guess: Guess, facts: dict[str, str]) -> G
             facts["TRL"] = version
         if framework in ("transformers", ""):
             framework = "TRL"
-        named = _METHODS.get(told.lower()) if told else None
-        if named and named[0] != method and (named[1] == verb or not verb or verb == "sft"):
-            method, verb = named
+        of_card = _METHODS.get(told.lower()) if told else None
+        if of_card and of_card[0] != method and (of_card[1] == verb or not verb or verb == "sft"):
+            method, verb = of_card
             because = f"README.md says that the model was trained with {told}; {because}"
     if framework in ("TRL", "transformers") and any((folder / "trainer_log.jsonl").is_file() for folder in folders):
         framework = "LLaMA-Factory"
@@ -197,9 +223,9 @@ def _of_yaml(folders: Sequence[Path], framework: str, facts: dict[str, str]) -> 
     try:
         given = load_yaml(path)
     except UserError as problem:
-        facts["settings"] = str(problem)
+        facts["settings file"] = str(problem)
         return {}
-    facts["settings"] = f"read from {path}"
+    facts["settings file"] = str(path)
     values = {ours: _at(given, theirs) for theirs, ours in names.items()}
     return {ours: value for ours, value in values.items() if isinstance(value, int | float | str)}
 
@@ -214,5 +240,7 @@ def _first(folders: Sequence[Path], name: str) -> dict[str, Any] | None:
     return next((found for folder in folders if (found := read_json(folder / name))), None)
 
 
-def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+def _positive(value: Any) -> float:
+    """The value, if it is a positive number; else 0."""
+    known = number(value)
+    return known if known is not None and known > 0 else 0.0

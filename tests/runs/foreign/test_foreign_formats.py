@@ -150,9 +150,16 @@ def test_tensorboards_events(tmp_path):
             for name, value in logs.trl_dpo(step).items():
                 writer.add_scalar(f"train/{name}", value, step)
             writer.add_scalar("eval/loss", 0.5, step)
+        for name, value in {
+            "train_runtime": 9.0,
+            "train_samples_per_second": 64.0,
+            "train_steps_per_second": 2.0,
+        }.items():
+            writer.add_scalar(f"train/{name}", value, 2)
     log = read(tmp_path)
     assert (log.form, log.method) == ("TensorBoard events", "dpo")
     assert [row["step"] for row in log.rows] == [1, 2] and log.rows[0]["eval/loss"] == 0.5
+    assert log.config["train"]["batch_size"] == 32 and "train_runtime" not in log.others
     assert log.rows[0]["loss"] == pytest.approx(0.6931)  # events hold single precision
     assert read(log.path).rows == log.rows
 
@@ -165,8 +172,9 @@ def test_events_that_a_kill_cut_short_are_read_up_to_there(tmp_path):
             writer.add_scalar("train/loss", 1.0, step)
     (path,) = tmp_path.glob("*tfevents*")
     whole = path.read_bytes()
-    path.write_bytes(whole[:-7])
-    assert len(read(tmp_path).rows) == 28
+    for torn in (whole[:-7], whole[:-2], whole[: whole.rfind(b"train/loss") - 20]):
+        path.write_bytes(torn)
+        assert len(read(tmp_path).rows) == 28
     path.write_bytes(whole[:-200] + b"\xff" * 200)
     log = read(tmp_path)
     assert 20 <= len(log.rows) < 28 and "damaged" in log.damage
@@ -197,6 +205,8 @@ def test_a_resumed_run_keeps_its_last_values(tmp_path):
         {"instruction": "a", "input": "", "output": "b", "score": 1.0, "epoch": 1},
         {"step": 4, "prompt": [{"role": "user", "content": "hi"}], "response": "yes", "reward": 0.5, "kl": 0.1},
         {"step": 3, "height": 2.0},
+        {"step": 3, "epoch": 1, "height": 2.0},
+        {"step": 3, "prompt": "Is it late?", "reward": 0.5},
     ],
 )
 def test_data_and_samples_are_no_logs(tmp_path, row):
@@ -205,6 +215,14 @@ def test_data_and_samples_are_no_logs(tmp_path, row):
     (tmp_path / "notes.txt").write_text("A note: step:3 of the plan.\n{'a': 'set'}\n")
     assert recognise(tmp_path) is None
     assert [recognise(path) for path in tmp_path.iterdir()] == [None] * 3
+
+
+@pytest.mark.parametrize("odd", [None, True, "x", [1], {"a": 1}, 10**400, float("inf"), -1])
+def test_odd_values_raise_no_error(tmp_path, odd):
+    rows = [logs.trl_grpo(i) | {"kl": odd, "epoch": odd, "zz": odd} for i in (1, 2)] + [{"step": odd, "loss": 1.0}]
+    logs.write_state(tmp_path, rows, max_steps=odd, num_train_epochs=odd, train_batch_size=odd)
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": odd}))
+    assert read(tmp_path).rows[0]["objective/score"] == 0.4
 
 
 def test_a_log_without_rows_is_refused(tmp_path):

@@ -66,6 +66,23 @@ def test_the_loss_of_pairs(loss, margin, expected):
     assert pair_loss([{"step": 1, "loss": loss, "rewards/margins": margin}]) == expected
 
 
+@pytest.mark.parametrize("beta", [0.002, 0.1, 20.0])
+def test_beta_follows_from_two_evaluations(tmp_path, beta):
+    """Between them the log-probs change by -3 and by -8 nats, and the rewards by beta times as much."""
+    rows = [logs.trl_dpo(i) for i in range(1, 5)]
+    for step, chosen, rejected in ((1, 0.0, 0.0), (2, -3.0, -8.0)):
+        rewards = {"eval_rewards/chosen": beta * (2.0 + chosen), "eval_rewards/rejected": beta * (1.0 + rejected)}
+        logps = {"eval_logps/chosen": -20.0 + chosen, "eval_logps/rejected": -25.0 + rejected}
+        rows.append({"step": step, "eval_loss": 0.6, **rewards, **logps})
+    log = read(logs.write_state(tmp_path, rows))
+    assert log.config["beta"] == pytest.approx(beta) and "beta" not in log.assumed
+
+
+def test_one_evaluation_gives_no_beta(tmp_path):
+    evaluation = {"step": 1, "eval_rewards/chosen": 0.5, "eval_logps/chosen": -9.0, "eval_loss": 0.6}
+    assert read(logs.write_state(tmp_path, [logs.trl_dpo(1), evaluation])).assumed == {"beta": 0.1}
+
+
 def test_the_model_card_tells_rloo_from_grpo(tmp_path):
     logs.write_state(tmp_path, [logs.trl_grpo(1)])
     (tmp_path / "README.md").write_text(
@@ -75,6 +92,17 @@ def test_the_model_card_tells_rloo_from_grpo(tmp_path):
     )
     log = read(tmp_path)
     assert (log.method, log.facts["TRL"]) == ("rloo", "1.16.0") and "README.md says" in log.because
+
+
+def test_the_files_of_the_run_stand_above_its_checkpoint(tmp_path):
+    path = logs.write_state(tmp_path / "checkpoint-10", [logs.trl_grpo(1)])
+    (tmp_path / "README.md").write_text("This model was trained with RLOO.\n")
+    assert read(path).method == "rloo"
+
+
+def test_the_limit_of_an_answer_is_seen_only_where_answers_were_cut(tmp_path):
+    logs.write_state(tmp_path, [logs.trl_grpo(1, **{"completions/clipped_ratio": 0.0})])
+    assert "sampling" not in read(tmp_path).config
 
 
 def test_a_sequence_classifier_beside_a_plain_log_is_a_reward_model(tmp_path):
