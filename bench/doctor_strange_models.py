@@ -69,11 +69,17 @@ def _(desk: Desk) -> SFTConfig:
     "sft-head-lost",
     "https://github.com/huggingface/transformers/issues/45127",
     "The loss of a trained model starts above 5 nats a token, and its answers are noise.",
-    "tie_word_embeddings was changed in config.json, so the output layer is not in the files and starts at random.",
-    "The output layer is new and random (tie_word_embeddings does not fit the weights).",
+    "The output layer was untied from the embedding when tokens were added, made anew, and saved untrained.",
+    "The output layer of the start is untrained: it does not fit the rest of the weights.",
 )
 def _(desk: Desk) -> SFTConfig:
-    return desk.sft(desk.answers(900), start=desk.odd(_nothing, tie_word_embeddings=False))
+    def untie(model: PreTrainedModel) -> None:
+        fresh = nn.Linear(model.config.hidden_size, model.config.vocab_size, bias=False)
+        _random(fresh)
+        model.config.tie_word_embeddings = False
+        model.set_output_embeddings(fresh)
+
+    return desk.sft(desk.answers(900), start=desk.odd(untie))
 
 
 @MODELS.add(
@@ -189,7 +195,9 @@ def _(desk: Desk) -> PPOConfig:
     path = Path(desk.odd(_nothing))
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.eos_token = tokenizer.pad_token = "<|system|>"
-    tokenizer.chat_template = tokenizer.chat_template.replace("'<|end|>' }}", "'\\n' }}")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "'<|end|>' }}", "('<|system|>' if message['role'] == 'assistant' else '<|end|>') }}"
+    )
     tokenizer.save_pretrained(path)
     for name in ("config.json", "generation_config.json"):
         if (path / name).is_file():

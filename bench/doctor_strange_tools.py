@@ -110,16 +110,14 @@ class Desk:
 
     # -- models -----------------------------------------------------------------------------------
 
-    def odd(self, change: Callable[[PreTrainedModel], None], name: str = "model", **config: Any) -> str:
-        """A copy of the world's SFT model with changed weights, and with changed keys of config.json."""
+    def odd(self, change: Callable[[PreTrainedModel], None], name: str = "model") -> str:
+        """A copy of the world's SFT model with changed weights."""
         start, path = self.world.sft(self.size), self.files / name
         made = AutoModelForCausalLM.from_pretrained(start)
         with torch.no_grad():
             change(made)
         made.save_pretrained(path)
         AutoTokenizer.from_pretrained(start).save_pretrained(path)
-        if config:
-            edit(path / "config.json", **config)
         return str(path)
 
     def copied(self, source: Path, name: str) -> Path:
