@@ -35,7 +35,7 @@ from bench.doctor_strange_tools import FILES, RUN, Case
 from bench.doctor_world import World, small_world
 from concordant.config.checks import validate
 from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, RunConfig
-from concordant.core.errors import RunFailed, UserError
+from concordant.core.errors import RunFailed, RunStopped, UserError
 
 CASES: tuple[Case, ...] = (*ANSWERS, *PAIRS, *SETTINGS, *REWARDS, *MODELS)
 HEALTHY = healthy  # (number, world, folder): the config of a healthy run
@@ -64,8 +64,10 @@ def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, object]:
     try:
         with chdir(folder / FILES):  # a reward function lies where the user types the command
             STAGES[stage_of(config)](config)
-    except (UserError, RunFailed) as stopped:
-        error = f"{type(stopped).__name__}: {stopped}"
+    except RunStopped:  # somebody stopped the command: the run is made anew the next time
+        raise
+    except (UserError, RunFailed) as ended:
+        error = f"{type(ended).__name__}: {ended}"
     except Exception:  # a defect of the product: kept as it is, so that it can be reported
         error = traceback.format_exc()
     for weights in (folder / RUN).glob("**/*.safetensors"):
