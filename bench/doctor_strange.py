@@ -24,6 +24,8 @@ from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
+from transformers.utils.logging import disable_progress_bar
+
 from bench.doctor_runs import STAGES
 from bench.doctor_strange_answers import ANSWERS
 from bench.doctor_strange_healthy import healthy
@@ -83,6 +85,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--healthy", type=int, default=0, help="make so many healthy runs instead of the cases")
     given = parser.parse_args()
+    disable_progress_bar()
     root = given.make.resolve()
     world, seconds = World(root / "world"), 0.0
     with small_world(world.folder):

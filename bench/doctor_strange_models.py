@@ -157,12 +157,12 @@ def _(desk: Desk) -> DPOConfig:
     "dpo-weights-of-few-bits",
     "https://github.com/huggingface/transformers/issues/31293",
     "A merged, quantised model was trained further; it is worse than before, and DPO does not repair it.",
-    "The weights were rounded to few values when an adapter was merged into a quantised model.",
+    "The weights were rounded to three values a row when an adapter was merged into a quantised model.",
     "The start is damaged: it gives ordinary answers a far lower probability than a trained model does.",
 )
 def _(desk: Desk) -> DPOConfig:
     def coarse(weight: Tensor) -> Tensor:
-        step = weight.abs().amax(1, keepdim=True) / 1.5
+        step = weight.abs().amax(1, keepdim=True)
         return (weight / step).round() * step
 
     def quantise(model: PreTrainedModel) -> None:

@@ -254,11 +254,11 @@ def _(desk: Desk) -> PPOConfig:
     "ppo-inner-epochs",
     "https://github.com/huggingface/trl/issues/454",
     "The ratio and the clip fraction explode within a step.",
-    "Each batch of samples is used for 24 passes of 4 minibatches.",
+    "Each batch of samples is used for 12 passes of 4 minibatches.",
     "Too many passes over the same samples (inner_epochs).",
 )
 def _(desk: Desk) -> PPOConfig:
-    keys = {"inner_epochs": 24, "minibatches": 4, "train.max_steps": 8, "train.learning_rate": 6e-4}
+    keys = {"inner_epochs": 12, "minibatches": 4, "train.max_steps": 8, "train.learning_rate": 6e-4}
     return desk.ppo(desk.pairs(900), keys)
 
 
