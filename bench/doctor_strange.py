@@ -22,7 +22,9 @@ import traceback
 import zlib
 from collections.abc import Callable
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -54,7 +56,7 @@ def stage_of(config: RunConfig) -> str:
     return next((stage for kind, stage in kinds if isinstance(config, kind)), "sft")
 
 
-def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, object]:
+def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, Any]:
     """Make the run in ``folder``, unless it is there from before; what made.json says of it."""
     if (folder / MADE).is_file():
         return dict(json.loads((folder / MADE).read_text(encoding="utf-8")))
@@ -90,20 +92,17 @@ def main() -> None:
     world, seconds = World(root / "world"), 0.0
     with small_world(world.folder):
         world.make()
-        planned: list[tuple[str, Callable[[Path], RunConfig]]] = [
-            (c.name, lambda folder, c=c: c.make(world, folder, seed_of(c.name)))  # type: ignore[misc]
-            for c in CASES
-            if given.only in c.name
-        ]
-        if given.healthy:
-            planned = [
-                (f"healthy-{i:03d}", lambda folder, i=i: healthy(i, world, folder))  # type: ignore[misc]
-                for i in range(given.healthy)
-            ]
+        planned: list[tuple[str, Callable[[], RunConfig]]] = []
+        for number in range(given.healthy):
+            name = f"healthy-{number:03d}"
+            planned.append((name, partial(healthy, number, world, root / name)))
+        for case in () if given.healthy else CASES:
+            if given.only in case.name:
+                planned.append((case.name, partial(case.make, world, root / case.name, seed_of(case.name))))
         for name, make in planned:
-            made = run(root / name, lambda name=name, make=make: make(root / name))  # type: ignore[misc]
-            seconds += float(str(made["seconds"]))
-            print(f"{float(str(made['seconds'])):5.1f}s {name} {str(made['error']).strip()[-300:]}", flush=True)
+            made = run(root / name, make)
+            seconds += made["seconds"]
+            print(f"{made['seconds']:5.1f}s {name} {made['error'].strip()[-300:]}", flush=True)
     print(f"{len(planned)} runs, {seconds:.0f} seconds")
 
 

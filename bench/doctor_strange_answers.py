@@ -150,9 +150,9 @@ def _(desk: Desk) -> SFTConfig:
     "All prompts are the same text: the question is not in the prompt.",
 )
 def _(desk: Desk) -> SFTConfig:
-    rows = [{**r, "prompt": "Write a response that completes the request."} for r in desk.answers(80)]
-    keys = {"data.test_path": desk.file(rows[:20], "test.jsonl"), "train.max_steps": 15}
-    return desk.sft(rows[20:], keys)
+    rows = [{**r, "prompt": "Write a response that completes the request."} for r in desk.answers(56)]
+    keys = {"data.test_path": desk.file(rows[:16], "test.jsonl"), "train.max_steps": 10}
+    return desk.sft(rows[16:], keys)
 
 
 @ANSWERS.add(

@@ -175,7 +175,7 @@ def _(desk: Desk) -> DPOConfig:
 @MODELS.add(
     "reward-from-untrained",
     "https://github.com/CarperAI/trlx/issues/338",
-    "The accuracy of the reward model stays near one half.",
+    "The reward model stays clearly worse than one that starts from an SFT model.",
     "The reward model starts from random weights instead of an SFT model.",
     "The start is untrained.",
     named=True,
