@@ -99,6 +99,7 @@ def _ppo(desk: Desk) -> PPOConfig:
         "kl.coefficient": desk.draw.choice((0.08, 0.1, 0.15)),
         "sampling.temperature": desk.draw.choice((1.0, 1.0, 0.9, 0.8)),
         "sampling.n": desk.draw.choice((4, 4, 6)),
+        "sampling.max_new_tokens": 64,
         "inner_epochs": desk.draw.choice((1, 2)),
         "minibatches": desk.draw.choice((1, 2)),
     }
