@@ -14,7 +14,7 @@ from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, SFTConf
 from concordant.data.tokenizer import train_tokenizer
 
 MODELS = Cases()
-CHATML = (
+OTHER_TEMPLATE = (
     "{% for m in messages %}{{ '[INST] ' + m.role + ': ' + m.content + ' [/INST]' + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '[INST] assistant: ' }}{% endif %}"
 )
@@ -149,7 +149,7 @@ def _(desk: Desk) -> DPOConfig:
 )
 def _(desk: Desk) -> DPOConfig:
     path = desk.odd(_nothing)
-    _with_template(Path(path), CHATML)
+    _with_template(Path(path), OTHER_TEMPLATE)
     return desk.dpo(desk.pairs(900), {"data.max_prompt_tokens": 160, "data.max_response_tokens": 96}, start=path)
 
 
@@ -265,5 +265,5 @@ def _(desk: Desk) -> PPOConfig:
 )
 def _(desk: Desk) -> PPOConfig:
     path = _reward_model(desk)
-    _with_template(path, CHATML)
+    _with_template(path, OTHER_TEMPLATE)
     return desk.ppo(desk.pairs(900), reward=[str(path)], advantage="grpo")

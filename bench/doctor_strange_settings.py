@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 from bench.doctor_strange_tools import Cases, Desk, german
 from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, SFTConfig
 
@@ -171,7 +173,7 @@ def _(desk: Desk) -> DPOConfig:
     named=True,
 )
 def _(desk: Desk) -> DPOConfig:
-    def forget(model) -> None:  # type: ignore[no-untyped-def]
+    def forget(model: PreTrainedModel) -> None:
         for parameter in model.parameters():
             parameter.mul_(0.4)
 
