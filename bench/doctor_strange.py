@@ -22,7 +22,11 @@ import traceback
 import zlib
 from collections.abc import Callable
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from transformers.utils.logging import disable_progress_bar
 
 from bench.doctor_runs import STAGES
 from bench.doctor_strange_answers import ANSWERS
@@ -35,7 +39,7 @@ from bench.doctor_strange_tools import FILES, RUN, Case
 from bench.doctor_world import World, small_world
 from concordant.config.checks import validate
 from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, RunConfig
-from concordant.core.errors import RunFailed, UserError
+from concordant.core.errors import RunFailed, RunStopped, UserError
 
 CASES: tuple[Case, ...] = (*ANSWERS, *PAIRS, *SETTINGS, *REWARDS, *MODELS)
 HEALTHY = healthy  # (number, world, folder): the config of a healthy run
@@ -52,7 +56,7 @@ def stage_of(config: RunConfig) -> str:
     return next((stage for kind, stage in kinds if isinstance(config, kind)), "sft")
 
 
-def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, object]:
+def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, Any]:
     """Make the run in ``folder``, unless it is there from before; what made.json says of it."""
     if (folder / MADE).is_file():
         return dict(json.loads((folder / MADE).read_text(encoding="utf-8")))
@@ -64,8 +68,10 @@ def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, object]:
     try:
         with chdir(folder / FILES):  # a reward function lies where the user types the command
             STAGES[stage_of(config)](config)
-    except (UserError, RunFailed) as stopped:
-        error = f"{type(stopped).__name__}: {stopped}"
+    except RunStopped:  # somebody stopped the command: the run is made anew the next time
+        raise
+    except (UserError, RunFailed) as ended:
+        error = f"{type(ended).__name__}: {ended}"
     except Exception:  # a defect of the product: kept as it is, so that it can be reported
         error = traceback.format_exc()
     for weights in (folder / RUN).glob("**/*.safetensors"):
@@ -81,24 +87,22 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--healthy", type=int, default=0, help="make so many healthy runs instead of the cases")
     given = parser.parse_args()
+    disable_progress_bar()
     root = given.make.resolve()
     world, seconds = World(root / "world"), 0.0
     with small_world(world.folder):
         world.make()
-        planned: list[tuple[str, Callable[[Path], RunConfig]]] = [
-            (c.name, lambda folder, c=c: c.make(world, folder, seed_of(c.name)))  # type: ignore[misc]
-            for c in CASES
-            if given.only in c.name
-        ]
-        if given.healthy:
-            planned = [
-                (f"healthy-{i:03d}", lambda folder, i=i: healthy(i, world, folder))  # type: ignore[misc]
-                for i in range(given.healthy)
-            ]
+        planned: list[tuple[str, Callable[[], RunConfig]]] = []
+        for number in range(given.healthy):
+            name = f"healthy-{number:03d}"
+            planned.append((name, partial(healthy, number, world, root / name)))
+        for case in () if given.healthy else CASES:
+            if given.only in case.name:
+                planned.append((case.name, partial(case.make, world, root / case.name, seed_of(case.name))))
         for name, make in planned:
-            made = run(root / name, lambda name=name, make=make: make(root / name))  # type: ignore[misc]
-            seconds += float(str(made["seconds"]))
-            print(f"{float(str(made['seconds'])):5.1f}s {name} {str(made['error']).strip()[-300:]}", flush=True)
+            made = run(root / name, make)
+            seconds += made["seconds"]
+            print(f"{made['seconds']:5.1f}s {name} {made['error'].strip()[-300:]}", flush=True)
     print(f"{len(planned)} runs, {seconds:.0f} seconds")
 
 

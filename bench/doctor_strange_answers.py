@@ -150,8 +150,9 @@ def _(desk: Desk) -> SFTConfig:
     "All prompts are the same text: the question is not in the prompt.",
 )
 def _(desk: Desk) -> SFTConfig:
-    rows = [{**r, "prompt": "Write a response that completes the request."} for r in desk.answers(900)]
-    return desk.sft(rows[120:], {"data.test_path": desk.file(rows[:120], "test.jsonl")})
+    rows = [{**r, "prompt": "Write a response that completes the request."} for r in desk.answers(56)]
+    keys = {"data.test_path": desk.file(rows[:16], "test.jsonl"), "train.max_steps": 10}
+    return desk.sft(rows[16:], keys)
 
 
 @ANSWERS.add(

@@ -71,7 +71,7 @@ def _dpo(desk: Desk) -> DPOConfig:
         keys = {"train.max_steps": 0, "train.epochs": 1.0, "train.learning_rate": 1e-4}
         return _usual(desk, desk.dpo(rows, {**keys, "train.evaluate_every": 4}))
     keys = {
-        "ipo": {"loss": "ipo", "beta": 0.5},
+        "ipo": {"loss": "ipo", "beta": 1.0},
         "robust": {"loss": "robust", "label_smoothing": 0.1},
         "smoothed": {"label_smoothing": 0.1},
     }.get(kind, {"beta": desk.draw.choice((0.1, 0.3, 0.5))})
@@ -99,6 +99,7 @@ def _ppo(desk: Desk) -> PPOConfig:
         "kl.coefficient": desk.draw.choice((0.08, 0.1, 0.15)),
         "sampling.temperature": desk.draw.choice((1.0, 1.0, 0.9, 0.8)),
         "sampling.n": desk.draw.choice((4, 4, 6)),
+        "sampling.max_new_tokens": 64,
         "inner_epochs": desk.draw.choice((1, 2)),
         "minibatches": desk.draw.choice((1, 2)),
     }

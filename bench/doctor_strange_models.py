@@ -14,7 +14,7 @@ from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, SFTConf
 from concordant.data.tokenizer import train_tokenizer
 
 MODELS = Cases()
-CHATML = (
+OTHER_TEMPLATE = (
     "{% for m in messages %}{{ '[INST] ' + m.role + ': ' + m.content + ' [/INST]' + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '[INST] assistant: ' }}{% endif %}"
 )
@@ -69,11 +69,17 @@ def _(desk: Desk) -> SFTConfig:
     "sft-head-lost",
     "https://github.com/huggingface/transformers/issues/45127",
     "The loss of a trained model starts above 5 nats a token, and its answers are noise.",
-    "tie_word_embeddings was changed in config.json, so the output layer is not in the files and starts at random.",
-    "The output layer is new and random (tie_word_embeddings does not fit the weights).",
+    "The output layer was untied from the embedding when tokens were added, made anew, and saved untrained.",
+    "The output layer of the start is untrained: it does not fit the rest of the weights.",
 )
 def _(desk: Desk) -> SFTConfig:
-    return desk.sft(desk.answers(900), start=desk.odd(_nothing, tie_word_embeddings=False))
+    def untie(model: PreTrainedModel) -> None:
+        fresh = nn.Linear(model.config.hidden_size, model.config.vocab_size, bias=False)
+        _random(fresh)
+        model.config.tie_word_embeddings = False
+        model.set_output_embeddings(fresh)
+
+    return desk.sft(desk.answers(900), start=desk.odd(untie))
 
 
 @MODELS.add(
@@ -143,7 +149,7 @@ def _(desk: Desk) -> DPOConfig:
 )
 def _(desk: Desk) -> DPOConfig:
     path = desk.odd(_nothing)
-    _with_template(Path(path), CHATML)
+    _with_template(Path(path), OTHER_TEMPLATE)
     return desk.dpo(desk.pairs(900), {"data.max_prompt_tokens": 160, "data.max_response_tokens": 96}, start=path)
 
 
@@ -151,12 +157,12 @@ def _(desk: Desk) -> DPOConfig:
     "dpo-weights-of-few-bits",
     "https://github.com/huggingface/transformers/issues/31293",
     "A merged, quantised model was trained further; it is worse than before, and DPO does not repair it.",
-    "The weights were rounded to few values when an adapter was merged into a quantised model.",
+    "The weights were rounded to three values a row when an adapter was merged into a quantised model.",
     "The start is damaged: it gives ordinary answers a far lower probability than a trained model does.",
 )
 def _(desk: Desk) -> DPOConfig:
     def coarse(weight: Tensor) -> Tensor:
-        step = weight.abs().amax(1, keepdim=True) / 1.5
+        step = weight.abs().amax(1, keepdim=True)
         return (weight / step).round() * step
 
     def quantise(model: PreTrainedModel) -> None:
@@ -169,7 +175,7 @@ def _(desk: Desk) -> DPOConfig:
 @MODELS.add(
     "reward-from-untrained",
     "https://github.com/CarperAI/trlx/issues/338",
-    "The accuracy of the reward model stays near one half.",
+    "The reward model stays clearly worse than one that starts from an SFT model.",
     "The reward model starts from random weights instead of an SFT model.",
     "The start is untrained.",
     named=True,
@@ -189,7 +195,9 @@ def _(desk: Desk) -> PPOConfig:
     path = Path(desk.odd(_nothing))
     tokenizer = AutoTokenizer.from_pretrained(path)
     tokenizer.eos_token = tokenizer.pad_token = "<|system|>"
-    tokenizer.chat_template = tokenizer.chat_template.replace("'<|end|>' }}", "'\\n' }}")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "'<|end|>' }}", "('<|system|>' if message['role'] == 'assistant' else '<|end|>') }}"
+    )
     tokenizer.save_pretrained(path)
     for name in ("config.json", "generation_config.json"):
         if (path / name).is_file():
@@ -257,5 +265,5 @@ def _(desk: Desk) -> PPOConfig:
 )
 def _(desk: Desk) -> PPOConfig:
     path = _reward_model(desk)
-    _with_template(path, CHATML)
+    _with_template(path, OTHER_TEMPLATE)
     return desk.ppo(desk.pairs(900), reward=[str(path)], advantage="grpo")

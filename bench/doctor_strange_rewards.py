@@ -82,7 +82,7 @@ def reward(prompt, response, answer):
     "The reward pays for copying the prompt.",
 )
 def _(desk: Desk) -> PPOConfig:
-    code = "def reward(prompt, response):\n    return overlap(response, prompt[-1]['content'])\n"
+    code = "def reward(prompt, response):\n    return overlap(response, prompt[-1].content)\n"
     keys = {"train.learning_rate": 1e-3, "train.max_steps": 30, "kl.coefficient": 0.01}
     return desk.ppo(desk.prompts(), keys, reward=[desk.function(_with_overlap(code))], advantage="rloo")
 
@@ -248,7 +248,7 @@ def detail(prompt, response):
     named=True,
 )
 def _(desk: Desk) -> PPOConfig:
-    code = "def reward(prompt, response):\n    return len(prompt[-1]['content']) / 40\n"
+    code = "def reward(prompt, response):\n    return len(prompt[-1].content) / 40\n"
     return desk.ppo(desk.prompts(), reward=[desk.function(code)], advantage="grpo")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+
 from bench.doctor_strange_tools import Cases, Desk, german
 from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, SFTConfig
 
@@ -27,11 +29,11 @@ def _(desk: Desk) -> SFTConfig:
     "sft-learnt-by-heart",
     "https://github.com/tatsu-lab/stanford_alpaca/issues/236",
     "The training loss falls in steps at each new epoch while the held-out loss rises.",
-    "80 rows are seen a hundred times, and the last weights are kept.",
+    "80 rows are seen sixty times, and the last weights are kept.",
     "Too many epochs over too little data: the model learns the rows by heart.",
 )
 def _(desk: Desk) -> SFTConfig:
-    keys = {"train.epochs": 100.0, "train.max_steps": 0, "train.learning_rate": 2e-3, "train.keep_best": False}
+    keys = {"train.epochs": 60.0, "train.max_steps": 0, "train.learning_rate": 2e-3, "train.keep_best": False}
     return desk.sft(desk.answers(107, preset="human"), {**keys, "train.batch_size": 40, "train.evaluate_every": 20})
 
 
@@ -75,11 +77,11 @@ def _(desk: Desk) -> SFTConfig:
     "sft-prompts-cut",
     "https://github.com/unslothai/unsloth/issues/3019",
     "The model answers in good language, but not what was asked.",
-    "data.max_prompt_tokens is 2 with cut_prompt_start, so the question is cut away and only its last tokens stay.",
+    "data.max_prompt_tokens is 3 with cut_prompt_start, so the question is cut away and only its last tokens stay.",
     "The prompts are cut so far that the question is lost.",
 )
 def _(desk: Desk) -> SFTConfig:
-    return desk.sft(desk.answers(), {"data.max_prompt_tokens": 5, "data.too_long": "cut_prompt_start"})
+    return desk.sft(desk.answers(), {"data.max_prompt_tokens": 3, "data.too_long": "cut_prompt_start"})
 
 
 @SETTINGS.add(
@@ -171,7 +173,7 @@ def _(desk: Desk) -> DPOConfig:
     named=True,
 )
 def _(desk: Desk) -> DPOConfig:
-    def forget(model) -> None:  # type: ignore[no-untyped-def]
+    def forget(model: PreTrainedModel) -> None:
         for parameter in model.parameters():
             parameter.mul_(0.4)
 
@@ -246,19 +248,19 @@ def _(desk: Desk) -> PPOConfig:
     "Most groups have no spread of reward: the group is too small for a yes-or-no reward (or: the reward is too rare).",
 )
 def _(desk: Desk) -> PPOConfig:
-    rare = desk.function("def reward(prompt, response):\n    return float(response.startswith('Good question!'))\n")
-    return desk.ppo(desk.prompts(), {"sampling.n": 2, "train.batch_size": 10}, reward=[rare], advantage="grpo")
+    keys = {"sampling.n": 2, "train.batch_size": 10}
+    return desk.ppo(desk.prompts(), keys, reward=["rule:exact_match"], advantage="grpo")
 
 
 @SETTINGS.add(
     "ppo-inner-epochs",
     "https://github.com/huggingface/trl/issues/454",
     "The ratio and the clip fraction explode within a step.",
-    "Each batch of samples is used for 24 passes of 4 minibatches.",
+    "Each batch of samples is used for 12 passes of 4 minibatches.",
     "Too many passes over the same samples (inner_epochs).",
 )
 def _(desk: Desk) -> PPOConfig:
-    keys = {"inner_epochs": 24, "minibatches": 4, "train.max_steps": 8, "train.learning_rate": 6e-4}
+    keys = {"inner_epochs": 12, "minibatches": 4, "train.max_steps": 8, "train.learning_rate": 6e-4}
     return desk.ppo(desk.pairs(900), keys)
 
 

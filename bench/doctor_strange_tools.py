@@ -110,16 +110,14 @@ class Desk:
 
     # -- models -----------------------------------------------------------------------------------
 
-    def odd(self, change: Callable[[PreTrainedModel], None], name: str = "model", **config: Any) -> str:
-        """A copy of the world's SFT model with changed weights, and with changed keys of config.json."""
+    def odd(self, change: Callable[[PreTrainedModel], None], name: str = "model") -> str:
+        """A copy of the world's SFT model with changed weights."""
         start, path = self.world.sft(self.size), self.files / name
         made = AutoModelForCausalLM.from_pretrained(start)
         with torch.no_grad():
             change(made)
         made.save_pretrained(path)
         AutoTokenizer.from_pretrained(start).save_pretrained(path)
-        if config:
-            edit(path / "config.json", **config)
         return str(path)
 
     def copied(self, source: Path, name: str) -> Path:
@@ -165,7 +163,7 @@ class Desk:
             train=train(max_steps=16, batch_size=6, learning_rate=4e-4),
             sampling=SamplingConfig(n=4, max_new_tokens=40, slots=64),
         )  # fmt: skip
-        made.data.max_response_tokens = DataConfig().max_response_tokens
+        made.data.max_response_tokens = DataConfig().max_response_tokens  # no answers of the data are read
         return changed(made, keys)
 
     def _shared(self, rows: Sequence[Row]) -> Keys:
@@ -179,10 +177,9 @@ def changed(config: Config, keys: Keys) -> Config:
 
 
 def edit(path: Path, **keys: Any) -> None:
-    """Change keys of a JSON file; a key that is set to None is removed."""
+    """Change keys of a JSON file."""
     values = {**json.loads(path.read_text(encoding="utf-8")), **keys}
-    kept = {key: value for key, value in values.items() if value is not None}
-    path.write_text(json.dumps(kept, indent=2), encoding="utf-8")
+    path.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
 _GERMAN = {

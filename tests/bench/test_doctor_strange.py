@@ -19,9 +19,12 @@ THINGS = ("owl", "hen", "frog", "lemon", "hammer", "key", "brush", "cheese")
 PLACES = ("wood", "farm", "pond", "garden", "shed", "kitchen")
 
 
-def row(thing, place):
+OPENERS = ("", "Hi! ", "Hello. ", "Please: ")
+
+
+def row(opener, thing, place):
     return {
-        "prompt": [{"role": "user", "content": f"Where is the {thing}, near the {place}?"}],
+        "prompt": [{"role": "user", "content": f"{opener}Where is the {thing}, near the {place}?"}],
         "chosen": f"Good question! You can find the {thing} in the {place}. Have a nice day!",
         "rejected": f"The {thing} is outdoors.",
     }
@@ -29,9 +32,9 @@ def row(thing, place):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """What bench/doctor_world.py makes, with untrained models and 48 pairs."""
+    """What bench/doctor_world.py makes, with untrained models and 192 pairs."""
     made = World(tmp_path_factory.mktemp("world"))
-    rows = [row(thing, place) for thing in THINGS for place in PLACES]
+    rows = [row(opener, thing, place) for opener in OPENERS for thing in THINGS for place in PLACES]
     pairs = {f"{preset} {side}": rows for preset in PRESETS for side in ("train", "held-out")}
     (made.folder / "pairs.json").write_text(json.dumps(pairs))
     with patch.dict(builtin.SIZES, SIZES):
