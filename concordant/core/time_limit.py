@@ -84,17 +84,19 @@ def _alarm(seconds: float, end: type[BaseException]) -> Iterator[None]:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # again: a signal may have raised an error before the first time
         signal.signal(signal.SIGALRM, before if before is not None else signal.SIG_DFL)
 
 
 @contextmanager
 def _interrupt(seconds: float, end: type[BaseException]) -> Iterator[None]:
-    thread, lock, finished = threading.get_ident(), threading.Lock(), False
+    thread, lock, finished = ctypes.c_ulong(threading.get_ident()), threading.Lock(), False
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
     def stop() -> None:
         with lock:
             if not finished:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(end))
+                raise_in(thread, ctypes.py_object(end))
 
     timer = threading.Timer(seconds, stop)
     timer.daemon = True
@@ -103,6 +105,7 @@ def _interrupt(seconds: float, end: type[BaseException]) -> Iterator[None]:
     try:
         yield
     finally:
-        with lock:
-            finished = True
+        finished = True  # first of all: a signal, such as Ctrl-C, may raise an error in any of the next calls
+        with lock:  # ``stop`` is not at work, and will do nothing
+            raise_in(thread, None)  # takes back what has not been raised yet, which would be raised after the block
         timer.cancel()
