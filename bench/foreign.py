@@ -29,7 +29,7 @@ from concordant.doctor.finding import at_least
 from concordant.stages.doctor import examine
 from tests.parity.run import PYTHON, QUIET, ROOT, install
 
-FOLDER = Path("/tmp/foreign-runs")
+FOLDER = ROOT / "runs" / "bench-foreign"
 STATE = "trainer_state.json"
 SIZE = "doctor-a"
 

@@ -9,11 +9,21 @@ from concordant.config.doctor import DoctorConfig
 from concordant.core.errors import RunStopped
 from concordant.doctor.finding import Finding, Severity, at_least
 from concordant.doctor.monitor import Monitor, as_line
-from concordant.doctor.replay import monitor_of, rows
+from concordant.doctor.replay import monitor_of, replayed, rows
 from concordant.runs.folder import RunFolder
+from concordant.runs.read import findings_of
 from concordant.training.loop import Algorithm
 from concordant.training.progress import current
 from concordant.training.result import LoopResult
+
+
+def look_again(folder: RunFolder) -> None:
+    """Report what only the numbers show that were measured after the last step, such as held-out accuracy."""
+    known = {event["rule"] for event in findings_of(folder.path)}
+    for finding in replayed(folder.path).ranked():
+        if finding.rule not in known:
+            folder.log_event(finding.as_event())
+            current().message(f"{folder.name}: {finding.severity}: {as_line(finding)}")
 
 
 class Doctor:

@@ -60,7 +60,7 @@ def end_token_missing(h: History) -> Sign | None:
 
 
 def answers_identical(h: History) -> Sign | None:
-    same = h.now("doctor/data/identical", ROWS)
+    same = h.now("doctor/data/identical", ROWS) if h.has("doctor/data/identical") else _equal_logprobs(h)
     if same is None or same <= 0.05:
         return None
     return Sign(
@@ -70,6 +70,12 @@ def answers_identical(h: History) -> Sign | None:
         "Check data.format and the columns; raise data.max_response_tokens",
         {"identical": same},
     )
+
+
+def _equal_logprobs(h: History) -> float | None:
+    """1 where both answers of all pairs have the same log-prob in every row, as only equal answers have; else 0."""
+    chosen, rejected = h.values("logps/chosen"), h.values("logps/rejected")
+    return float(chosen == rejected) if len(chosen) >= ROWS else None
 
 
 def data_repeated(h: History) -> Sign | None:

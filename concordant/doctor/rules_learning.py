@@ -7,6 +7,7 @@ from statistics import median
 
 from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
+from concordant.doctor.quantities import kl_per_token, nats_gained, path, stands_still
 from concordant.doctor.rule import (
     ALL,
     CHANCE,
@@ -54,8 +55,8 @@ def _frozen(seen: str, cause: str, numbers: dict[str, float]) -> Sign:
 
 
 def learning_rate_too_high(h: History) -> Sign | None:
-    update = max(h.values("doctor/update/ratio", 20), default=0.0)
-    if not update > LARGE_UPDATE:
+    update = max(h.values("doctor/update/ratio", 20), default=None)
+    if update is not None and not update > LARGE_UPDATE:
         return None
     seen = _out_of_hand(h)
     if not seen:
@@ -63,10 +64,10 @@ def learning_rate_too_high(h: History) -> Sign | None:
     rate = h.setting("train.learning_rate", 0.0)
     return Sign(
         "error",
-        f"{seen}, and a step moves the weights by up to {update:.1%}",
+        seen + (f", and a step moves the weights by up to {update:.1%}" if update else ""),
         f"train.learning_rate {rate:g} is too high",
         f"Set train.learning_rate {rate / 10:.1g}" if rate else "Lower train.learning_rate tenfold",
-        {"update": update, "learning_rate": rate},
+        {"update": update or 0.0, "learning_rate": rate},
     )
 
 
@@ -79,6 +80,10 @@ def _out_of_hand(h: History) -> str:
         return "the loss rose and is no longer finite" if rose else ""
     if h.stage == "ppo":
         kl, clip = h.now("policy/approx_kl", 3), h.now("policy/clip_fraction", 3)
+        if not h.has("policy/approx_kl"):
+            far = kl_per_token(h)
+            early = far is not None and far > limits("kl_explodes")["nats_per_token"] and h.rows <= 12
+            return f"the policy is {far:.2g} nats a token from its start after {h.rows} steps" if early else ""
         # One rare token can make a step's estimate large, so all of them must be.
         if kl is None or clip is None or kl < 0.1 or min(h.values("policy/approx_kl", 3)) < 0.03:
             return ""
@@ -88,11 +93,18 @@ def _out_of_hand(h: History) -> str:
         usual = [median(recent[max(0, i - 4) : i + 1]) for i in range(len(recent))]  # one bad batch is not a trend
         rose = len(recent) >= 5 and usual[-1] > 1.15 * min(usual) + 0.2
         return f"the loss rose from {min(usual):.2f} to {usual[-1]:.2f}" if rose else ""
+    if h.stage == "dpo":
+        gained, now = nats_gained(h, "chosen"), h.now("logps/chosen")
+        if gained is not None and now is not None and gained < -20 and gained < -2 * abs(now - gained):
+            return f"chosen answers lost {-gained:.0f} of their log-prob, from {now - gained:.0f} to {now:.0f}"
     pairs = h.values("bradley_terry" if h.stage == "reward" else "loss", 8)
     if len(pairs) < 5 or not _is_pair_loss(h):
         return ""
-    pair = median(pairs)
-    broken = h.rows >= 16 and max(h.values("doctor/update/ratio", 60)) > BREAKING_UPDATE and pair > CHANCE - 0.05
+    pair, level = median(pairs), h.now("reward/chosen") if h.stage == "reward" else None
+    if level is not None and abs(level) > 5 and pair > CHANCE - 0.15:
+        return f"scores drift to {level:.0f} while the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}"
+    largest = max(h.values("doctor/update/ratio", 60), default=0.0)
+    broken = h.rows >= 16 and largest > BREAKING_UPDATE and pair > CHANCE - 0.05
     return f"the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}" if broken or pair > CHANCE + 0.2 else ""
 
 
@@ -120,12 +132,16 @@ def not_finite(h: History) -> Sign | None:
 
 
 def learning_rate_too_low(h: History) -> Sign | None:
-    if h.rows < 20 or h.progress < HALF or not h.is_at_full_rate:
+    if h.rows < 16 or h.progress < HALF or not h.is_at_full_rate:
         return None
-    inner = int(h.setting("inner_epochs", 1)) * int(h.setting("minibatches", 1))
-    path = sum(x for x in h.values("doctor/update/ratio") if math.isfinite(x)) * inner
-    stuck = _stuck(h)
-    if not stuck or not 0 < path < limits("learning_rate_too_low")["path"]:
+    moved, stuck = path(h), _stuck(h)
+    if (
+        not stuck
+        or h.latest("skipped")
+        or (moved is not None and not 0 < moved < limits("learning_rate_too_low")["path"])
+    ):
+        return None
+    if moved is None and h.stage in ("sft", "reward") and not stands_still(h):
         return None
     rate, usual, at = h.number("train.learning_rate"), h.usual("usual_rate"), limits("learning_rate_too_low")
     if usual and rate > at["share"] * usual:  # a careful rate that only needs more steps
@@ -133,10 +149,10 @@ def learning_rate_too_low(h: History) -> Sign | None:
     higher = usual or at["times"] * rate
     return Sign(
         "warning",
-        f"{stuck}, and {h.rows} steps together moved the weights by {path:.2%} at most",
+        stuck + (f", and {h.rows} steps together moved the weights by {moved:.2%} at most" if moved else ""),
         f"train.learning_rate {rate:g} is too low" + (f"; {usual:g} is usual for this model" if usual else ""),
         f"Set train.learning_rate {higher:.1g}" if rate else "Raise train.learning_rate tenfold",
-        {"path": path, "learning_rate": rate},
+        {"path": moved or 0.0, "learning_rate": rate},
     )
 
 
@@ -146,16 +162,20 @@ def _stuck(h: History) -> str:
         kl, spread = h.now("objective/kl", 5), h.now("objective/score_std", 5)
         if kl is None or not spread:
             return ""
-        return f"KL from the reference is {kl:.3f} nats" if abs(kl) < 0.05 else ""
+        small = 0.05 if h.has("doctor/update/ratio") else 0.003
+        return f"KL from the reference is {kl:.3f} nats" if abs(kl) < small else ""
     if h.stage == "dpo":
         beta = float(h.setting("beta", 0.1))
         moved = [h.now(name, 8) for name in ("rewards/margins", "rewards/chosen", "rewards/rejected")]
         nats = [abs(x) / beta for x in moved if x is not None]
         # Labels drawn by chance leave the margin at 0 too, but not the policy where it was.
-        return f"log-ratios are {max(nats):.4f} nats at most" if nats and max(nats) < 0.05 else ""
+        small = 0.05 if h.has("doctor/update/ratio") else 0.005
+        return f"log-ratios are {max(nats):.4f} nats at most" if nats and max(nats) < small else ""
     change = h.change("bradley_terry" if h.stage == "reward" else "loss", 8)
     if change is None:
         return ""
+    if stands_still(h):
+        return f"every evaluation gave the same held-out loss, {h.values('eval/loss')[-1]:.3f}"
     return f"the loss went from {change.before:.3f} to {change.after:.3f}" if change.by > -0.02 * change.before else ""
 
 
@@ -179,14 +199,18 @@ def overfitting(h: History) -> Sign | None:
 
 def heldout_differs(h: History) -> Sign | None:
     """Held-out text is far less likely than training text from the first evaluation on, not only after many passes."""
-    heldout, train = h.first("eval/loss"), h.until_first("eval/loss", "loss")
-    if heldout is None or train is None or not heldout - train > limits("heldout_differs")["gap"]:
+    heldout, train = h.values("eval/loss"), h.until_first("eval/loss", "loss", 3)
+    if not heldout or train is None:
         return None
-    gap = heldout - train
+    gap = heldout[0] - train
+    # Held-out text that is likelier than training text, and that is forgotten while training goes on.
+    is_other = gap < -limits("heldout_differs")["gap"] and heldout[-1] > heldout[0] + 0.1
+    if not (gap > limits("heldout_differs")["gap"] or is_other):
+        return None
     return Sign(
         "warning",
-        f"at the first evaluation held-out loss was {heldout:.2f} nats a token and training loss {train:.2f}",
-        "the held-out data are of another kind: another form of prompt, other columns, another language",
+        f"at the first evaluation held-out loss was {heldout[0]:.2f} nats a token and training loss {train:.2f}",
+        "training and held-out data are of different kinds: columns exchanged, another form of prompt or language",
         "Read three rows of both files side by side; make the held-out data with `concordant prepare` from one file",
         {"gap": gap, "train": train},
     )
@@ -194,14 +218,17 @@ def heldout_differs(h: History) -> Sign | None:
 
 def heldout_near_chance(h: History) -> Sign | None:
     """A slice of the training pairs is ranked well, and other pairs are ranked as by a coin."""
-    measured, known, at = h.result("accuracy"), h.latest("eval/accuracy"), limits("heldout_near_chance")
+    at, where = limits("heldout_near_chance"), "a slice of"
+    measured, known = h.result("accuracy"), h.latest("eval/accuracy")
+    if measured is None and (h.latest("epoch") or 0) <= at["passes"]:  # not learnt by heart
+        measured, known, where = known, h.now("accuracy", 8), "the last batches of"
     if measured is None or known is None or known < at["known"] or known - measured < at["gap"]:
         return None
     return Sign(
         "warning",
-        f"accuracy is {known:.2f} on a slice of the training pairs and {measured:.2f} on the held-out pairs",
+        f"accuracy is {known:.2f} on {where} the training pairs and {measured:.2f} on the held-out pairs",
         "the training pairs show which answer was chosen by something that other pairs do not have: a first word, a "
-        "mark, a format, another writer",
+        "mark, a length, a format, another writer",
         "Look for it with `concordant doctor DATA`; take it out of the answers, or add pairs without it",
         {"known": known, "heldout": measured},
     )

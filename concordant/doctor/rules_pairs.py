@@ -6,6 +6,7 @@ import math
 
 from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
+from concordant.doctor.quantities import nats_gained
 from concordant.doctor.rule import CHANCE, DPO, EFFECT, HALF, PAIRS, PPO, SETTING, Rule, Sign
 
 
@@ -121,7 +122,7 @@ def beta_too_small(h: History) -> Sign | None:
     if not beta or accuracy is None or margin is None or loss is None or h.setting("loss") != "sigmoid":
         return None
     nats = margin / beta
-    if nats < 5 or accuracy < 0.6 or loss < 0.62:
+    if beta > limits("beta_too_small")["beta"] or nats < 5 or accuracy < 0.6 or loss < 0.62:
         return None
     return Sign(
         "warning",
@@ -152,7 +153,7 @@ def labels_random(h: History) -> Sign | None:
 
 
 def chosen_logprob_falls(h: History) -> Sign | None:
-    chosen, rejected, now = _nats_gained(h, "chosen"), _nats_gained(h, "rejected"), h.now("logps/chosen")
+    chosen, rejected, now = nats_gained(h, "chosen"), nats_gained(h, "rejected"), h.now("logps/chosen")
     if chosen is None or rejected is None or now is None or chosen > -2:
         return None
     numbers, before = {"chosen": chosen, "rejected": rejected}, now - chosen
@@ -173,15 +174,6 @@ def chosen_logprob_falls(h: History) -> Sign | None:
         else "Lower train.learning_rate threefold",
         numbers,
     )
-
-
-def _nats_gained(h: History, side: str) -> float | None:
-    """Log-prob of these answers now less the reference's of the very same, so that answers' lengths do not matter."""
-    if h.setting("loss") == "ipo":  # its rewards are of a token
-        change = h.change(f"logps/{side}")
-        return change.by if change else None
-    reward = h.now(f"rewards/{side}")
-    return None if reward is None else reward / h.setting("beta", 0.1)
 
 
 RULES_REFERENCE = (

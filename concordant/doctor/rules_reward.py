@@ -26,6 +26,16 @@ def tied_groups(h: History) -> Sign | None:
     tied = h.now("objective/tied_groups", ROWS)
     if tied is None or tied < 0.5:
         return None
+    entropy = h.start("objective/entropy_per_token", 2)
+    if entropy is not None and entropy < limits("tied_groups")["entropy"]:
+        return Sign(
+            "warning",
+            f"{tied:.0%} of the answers stand beside answers of the same score only, and the policy's entropy is "
+            f"{entropy:.2f} nats a token",
+            "the answers to a prompt are all alike: the temperature is too low, or the start says one thing only",
+            "Set sampling.temperature 1",
+            {"tied": tied, "entropy": entropy},
+        )
     return Sign(
         "warning",
         f"{tied:.0%} of the answers stand beside answers of the same score only, so their scores teach nothing",
@@ -148,17 +158,19 @@ def _rises(change: Change | None, z: float = 2.0) -> bool:
 def length_hacking(h: History) -> Sign | None:
     score, length = h.change("objective/score", ROWS), h.change("response/length", ROWS)
     by_length = h.now("doctor/reward/length_correlation", 8)
-    if score is None or length is None or by_length is None or not _rises(score) or not _rises(length):
+    if score is None or length is None or not _rises(score) or not _rises(length) or _quality_rises(h):
         return None
-    if length.after < 1.25 * length.before or by_length < 0.6 or _quality_rises(h):
+    if by_length is None and length.after < 1.6 * length.before:  # the answers are not known one by one
+        return None
+    if by_length is not None and (length.after < 1.25 * length.before or by_length < 0.6):
         return None
     return Sign(
         "warning",
-        f"reward and length rise together: length {length.before:.0f} to {length.after:.0f} tokens, "
-        f"correlation {by_length:.2f}",
+        f"reward and length rise together: length {length.before:.0f} to {length.after:.0f} tokens"
+        + (f", correlation {by_length:.2f}" if by_length is not None else ""),
         "the reward pays for length",
         "Train the reward model on pairs of like length; raise kl.coefficient threefold meanwhile",
-        {"before": length.before, "after": length.after, "correlation": by_length},
+        {"before": length.before, "after": length.after, "correlation": by_length or 0.0},
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from concordant.config.sampling import RESHAPING
+from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
-from concordant.doctor.rule import PPO, SETTING, SYMPTOM, Rule, Sign
+from concordant.doctor.rule import DPO, PPO, SETTING, SYMPTOM, Rule, Sign
 
 
 def _tolerance(h: History) -> float:
@@ -161,9 +162,24 @@ def kl_penalty_off(h: History) -> Sign | None:
     )
 
 
+def untrained_start(h: History) -> Sign | None:
+    """The start finds every next token almost equally likely."""
+    entropy, at = h.start("objective/entropy_per_token", 1), limits("untrained_start")
+    heat = h.number("sampling.temperature") or 1.0
+    if entropy is None or entropy < at["entropy"] or heat > 1.2:
+        return None
+    return Sign(
+        "error",
+        f"the first answers have an entropy of {entropy:.1f} nats a token; trained models have 0.2 to 3",
+        "the model folder holds untrained weights, or weights that were trained with another tokenizer",
+        "Name a trained model in --model.name, or train one with `concordant sft` first",
+        {"entropy": entropy},
+    )
+
+
 def kl_explodes(h: History) -> Sign | None:
     kl, length = h.now("objective/kl", 3), h.now("response/length", 3)
-    if kl is None or length is None or kl < 25 or kl < 0.8 * length:
+    if kl is None or length is None or kl < 25 or kl < limits("kl_explodes")["nats_per_token"] * length:
         return None
     weight = h.latest("kl_coefficient") or 0.0
     return Sign(
@@ -240,6 +256,7 @@ RULES_SAMPLING = (
     Rule("sampler_differs", PPO, 0.95, sampler_differs),
     Rule("stale_rollouts", PPO, 0.95, stale_rollouts),
     Rule("reference_drifts", PPO, 0.95, reference_drifts),
+    Rule("untrained_start", (*DPO, *PPO), 0.93, untrained_start),
     Rule("too_many_inner_steps", PPO, SETTING, too_many_inner_steps),
 )
 RULES_WEIGHTS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
+from concordant.doctor.quantities import kl_per_token
 from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Rule, Sign
 
 
@@ -60,7 +61,7 @@ def weight_decay_too_high(h: History) -> Sign | None:
 
 def kl_penalty_too_strong(h: History) -> Sign | None:
     """One nat of KL costs more than the rewards of answers differ by, so that no answer is worth a change."""
-    weight, spread, at = h.latest("kl_coefficient"), _spread(h), limits("kl_penalty_too_strong")
+    weight, spread, at = _kl_weight(h), _spread(h), limits("kl_penalty_too_strong")
     if weight is None or not spread or weight < at["deviations"] * spread:
         return None
     return Sign(
@@ -72,10 +73,19 @@ def kl_penalty_too_strong(h: History) -> Sign | None:
     )
 
 
+def _kl_weight(h: History) -> float | None:
+    """The weight of the KL; where only GRPO's loss is logged, that loss over the KL, since the rest of it is near 0."""
+    if h.has("kl_coefficient") or h.setting("advantage") != "grpo":
+        return h.latest("kl_coefficient")
+    loss, kl = h.now("loss", 4), kl_per_token(h, 4)
+    # A loss below 0.3 may be the policy's own part, which is seldom larger.
+    return loss / kl if loss is not None and kl is not None and loss > 0.3 and kl > 0.01 else None
+
+
 def _spread(h: History) -> float | None:
-    """The deviation of the rewards that the policy learns from: 1 after normalisation, whatever the raw ones are."""
+    """The deviation of the rewards that the policy learns from: 1 after normalisation, as in every group of GRPO."""
     spread = h.start("objective/score_std", 1)
-    if not spread or h.setting("reward_normalize", "none") == "none":
+    if not spread or (h.setting("reward_normalize", "none") == "none" and h.setting("advantage") != "grpo"):
         return spread
     return 1.0
 

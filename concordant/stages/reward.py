@@ -23,6 +23,7 @@ from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import all_texts, answers_of, prompt_of
 from concordant.data.records import Pair
 from concordant.data.template import set_arguments
+from concordant.doctor.callback import look_again
 from concordant.doctor.preflight import Subject
 from concordant.engines import roles
 from concordant.engines.protocol import Scorer
@@ -88,6 +89,7 @@ def reward(config: RewardConfig) -> Path:
             accuracy = with_sentence(summary.accuracy)
             add_results(folder.path, "Held-out pairs", {"accuracy": accuracy, "pairs": f"{summary.pairs:,}"})
             common.message(f"held-out accuracy {accuracy} on {counted(summary.pairs, 'pair')}")
+            look_again(folder)
         return done
 
 

@@ -29,6 +29,12 @@ QUANTITIES = [
     ),
     ("kl_penalty_too_strong", "ppo", ({"kl_coefficient": 5.0}, {}, {}), ({"kl_coefficient": 0.2}, {}, {})),
     (
+        "untrained_start",
+        "ppo",
+        ({"objective__entropy_per_token": 6.0}, {}, {}),
+        ({"objective__entropy_per_token": falling(3.0, 2.0)}, {}, {}),
+    ),
+    (
         "kl_penalty_too_strong",
         "ppo",
         ({"kl_coefficient": 5.0, "objective__score_std": 100.0}, {"reward_normalize": "start"}, {}),
@@ -187,3 +193,65 @@ def test_the_rules_that_could_not_look_say_what_they_lack():
     assert "objective/kl" in rowless["kl_explodes"] and "doctor/reward/same_answer" in rowless["reward_random"]
     assert "clip_fraction_high" not in rowless and "never_ends" not in rowless
     assert monitored("sft", {"loss": None}).unseen()["too_easy"] == "loss"
+
+
+# -- logs of other trainers, which have no size of the updates ------------------------------------
+
+FOREIGN = {"doctor__update__ratio": None, "doctor__update__still": None}
+EVERY_12 = lambda value: lambda i, n: value(i) if i % 12 == 11 else None  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("rule", "stage", "sick", "well"),
+    [
+        ("learning_rate_too_high", "sft", {"loss": falling(0.3, 4.0)}, {}),
+        ("learning_rate_too_high", "reward", {"reward__chosen": 12.0, "bradley_terry": 0.66}, {"reward__chosen": 12.0}),
+        (
+            "learning_rate_too_high",
+            "dpo",
+            {"rewards__chosen": falling(0.0, -7.0), "logps__chosen": falling(-6.0, -76.0)},
+            {},
+        ),
+        (
+            "learning_rate_too_low",
+            "sft",
+            {"loss": 6.0, "eval__loss": EVERY_12(lambda i: 6.0)},
+            {"loss": 6.0, "eval__loss": EVERY_12(lambda i: 6.0 - 0.01 * i)},
+        ),
+        ("learning_rate_too_low", "ppo", {"objective__kl": 0.0}, {}),
+        (
+            "heldout_differs",
+            "sft",
+            {"loss": falling(8.0, 2.0), "eval__loss": EVERY_12(lambda i: 0.5 + 0.01 * i)},
+            {"loss": falling(8.0, 2.0), "eval__loss": EVERY_12(lambda i: 6.0 - 0.08 * i)},
+        ),
+        (
+            "heldout_near_chance",
+            "reward",
+            {"accuracy": 1.0, "eval__accuracy": 0.55, "epoch": lambda i, n: i / n},
+            {"accuracy": 1.0, "eval__accuracy": 0.55, "epoch": lambda i, n: 30 * i / n},
+        ),
+        ("answers_identical", "dpo", {"doctor__data__identical": None, "logps__rejected": falling(-40.0, -40.5)},
+         {"doctor__data__identical": None}),
+    ],
+)  # fmt: skip
+def test_a_log_without_the_size_of_updates(rule, stage, sick, well):
+    settings = {"train": {"learning_rate": 1e-3}}
+    still = {"learning_rate": 1e-3, **FOREIGN}
+    assert first(stage, {**still, **sick}, settings) == rule
+    assert rule not in found(stage, {**still, **well}, settings)
+
+
+def test_the_weight_of_the_kl_is_read_off_the_loss_of_grpo():
+    changes = {"kl_coefficient": None, "loss": 16.0, "objective__kl": falling(0.0, 40.0), **FOREIGN}
+    assert "kl_penalty_too_strong" in found("ppo", changes, {"advantage": "grpo"})
+    assert "kl_penalty_too_strong" not in found("ppo", changes | {"loss": 0.1}, {"advantage": "grpo"})
+
+
+def test_answers_that_are_alike_by_the_temperature():
+    cold = {"objective__tied_groups": 0.7, "objective__entropy_per_token": 0.03}
+    assert "temperature" in monitored("ppo", cold).findings["tied_groups"].cure
+    assert (
+        "temperature 1"
+        not in monitored("ppo", cold | {"objective__entropy_per_token": 1.0}).findings["tied_groups"].cure
+    )

@@ -128,7 +128,8 @@ def read_foreign(path: Path, form: Format) -> ForeignLog:
         without = LIKELIHOODS if found.method in REFERENCE_FREE else ()
         rows = [translate(row, found.verb, without) for row in raw.rows]
     defaults = assumed(found, known.config)
-    settings = {"verb": found.verb, **known.config, **defaults}
+    advantage = {"advantage": found.method} if found.method in ("grpo", "rloo") else {}
+    settings = {"verb": found.verb, **advantage, **known.config, **defaults}
     facts = dict(known.facts)
     if raw.counted:
         facts["steps"] = "the log gives none, so that each row counts as one step"

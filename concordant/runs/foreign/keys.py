@@ -87,6 +87,7 @@ KEYS: tuple[Key, ...] = (
     Key("rewards/rejected", "rewards/rejected", DPO),
     Key("rewards/margins", "rewards/margins", DPO),
     Key("rewards/accuracies", "rewards/accuracies", DPO),
+    Key("entropy", "objective/entropy_per_token", DPO),
     Key("logps/chosen", "logps/chosen", DPO),
     Key("logps/rejected", "logps/rejected", DPO),
     Key("chosen_reward", "rewards/chosen", DPO),
