@@ -186,7 +186,7 @@ def overfitting(h: History) -> Sign | None:
     if len(heldout) < 3 or train is None or not all(map(math.isfinite, heldout)):
         return None
     best, last = min(heldout), heldout[-1]
-    if last < 1.15 * best + 0.05 or train > last - 0.15:
+    if last < 1.25 * best + 0.05 or train > last - 0.15:
         return None
     return Sign(
         "warning",

@@ -139,7 +139,7 @@ def labels_random(h: History) -> Sign | None:
     accuracy, loss = h.now(name, rows), h.now("bradley_terry" if h.stage == "reward" else "loss", rows)
     if accuracy is None or loss is None or h.rows < 30 or h.progress < HALF:
         return None
-    limit = 0.5 + 2 * 0.5 / math.sqrt(rows * batch)
+    limit = 0.5 + 1.2 * 0.5 / math.sqrt(rows * batch)
     if accuracy > limit or loss < CHANCE - 0.02:
         return None
     return Sign(

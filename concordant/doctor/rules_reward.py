@@ -317,8 +317,10 @@ def stops_ending(h: History) -> Sign | None:
 
 
 def value_explains_nothing(h: History) -> Sign | None:
-    explained, rows = h.now("value/explained_variance", 8), 16
-    if explained is None or h.rows < rows or h.progress < EARLY or explained > 0.05:
+    explained = h.now("value/explained_variance", 8)
+    if explained is None or h.rows < 16 or h.progress < EARLY or explained > 0.05:
+        return None
+    if explained > -0.1 and h.rows < limits("value_explains_nothing")["rows"]:  # a new critic needs its time
         return None
     clipped, update = h.now("value/clip_fraction", 8), h.now("doctor/value/update/ratio", 8)
     numbers = {"explained_variance": explained, "clip_fraction": clipped or 0.0, "update": update or 0.0}

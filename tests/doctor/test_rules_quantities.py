@@ -205,7 +205,7 @@ EVERY_12 = lambda value: lambda i, n: value(i) if i % 12 == 11 else None  # noqa
     ("rule", "stage", "sick", "well"),
     [
         ("learning_rate_too_high", "sft", {"loss": falling(0.3, 4.0)}, {}),
-        ("learning_rate_too_high", "reward", {"reward__chosen": 12.0, "bradley_terry": 0.66}, {"reward__chosen": 12.0}),
+        ("learning_rate_too_high", "reward", {"reward__chosen": 12.0, "bradley_terry": 0.66}, {"reward__chosen": 1.0}),
         (
             "learning_rate_too_high",
             "dpo",
@@ -250,8 +250,6 @@ def test_the_weight_of_the_kl_is_read_off_the_loss_of_grpo():
 
 def test_answers_that_are_alike_by_the_temperature():
     cold = {"objective__tied_groups": 0.7, "objective__entropy_per_token": 0.03}
-    assert "temperature" in monitored("ppo", cold).findings["tied_groups"].cure
-    assert (
-        "temperature 1"
-        not in monitored("ppo", cold | {"objective__entropy_per_token": 1.0}).findings["tied_groups"].cure
-    )
+    assert "temperature 1" in monitored("ppo", cold).findings["tied_groups"].cure
+    warm = monitored("ppo", cold | {"objective__entropy_per_token": 1.0}).findings["tied_groups"]
+    assert "temperature 1" not in warm.cure

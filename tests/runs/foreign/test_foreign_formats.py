@@ -38,7 +38,7 @@ def test_a_trainer_state_of_dpo(tmp_path):
     assert second["rewards/margins"] == 1.0 and second["foreign/logits/chosen"] == 0.3
     assert log.config["train"] == {"max_steps": 40, "epochs": 1, "batch_size": 32, "learning_rate": 1e-4}
     assert log.config["loss"] == "sigmoid" and log.assumed == {"beta": 0.1}
-    assert "entropy" in log.others and "loss" not in log.others
+    assert "logits/chosen" in log.others and "loss" not in log.others
 
 
 def test_the_newest_checkpoint_has_the_log_of_a_folder_without_its_own(tmp_path):
