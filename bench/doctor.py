@@ -30,7 +30,7 @@ from concordant.config.fields import build, flatten
 from concordant.config.stages import RunConfig
 from concordant.core.errors import RunFailed
 from concordant.doctor.finding import at_least
-from concordant.doctor.replay import diagnose
+from concordant.doctor.run_folders import diagnose_run
 
 DONE = "done"  # in a run folder: its seconds
 SETS = {"tune": TUNE, "first": FIRST, "measure": MEASURE}
@@ -80,7 +80,7 @@ def run(stage: str, seed: int, fault: Fault | None, world: World, folder: Path) 
 
 def look(stage: str, seed: int, fault: Fault | None, folder: Path, seconds: float) -> Result:
     """What the doctor says of the run in ``folder``."""
-    found = diagnose(folder)
+    found = diagnose_run(folder).findings
     grave = [f for f in found if at_least(f.severity, "warning")]
     earliest = min(grave, key=lambda f: f.step or 0).rule if grave else "nothing"
     planted = (fault.kind, fault.variant, fault.expect) if fault else ("healthy", "", ())
