@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):  # !!bool x; a number of a book
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):  # !!bool x; a very long number
             kind = node.tag.rpartition(":")[2]
             raise _refused(f'"{str(node.value)[:_LONGEST]}" is no {kind}', node) from None
 

@@ -118,7 +118,7 @@ def accepted(records: Sequence[R], encoder: ChatEncoder, what: str, needed: bool
     Raises UserError if none is left and some are ``needed``.
     """
     refusals = encoder.refusals([(prompt_of(record), record.tools) for record in records])
-    reasons = [why and f"the chat template refuses it ({why})" for why in refusals]
+    reasons = [None if why is None else f"the chat template refuses it ({why})" for why in refusals]
     first = {why: record.where for why, record in reversed(list(zip(reasons, records, strict=True))) if why}
     report_dropped(Counter(filter(None, reasons)), what, first)
     left = [record for record, why in zip(records, refusals, strict=True) if why is None]

@@ -69,6 +69,13 @@ def test_a_parquet_column_that_stands_twice_is_named(tmp_path: Path) -> None:
         made(tmp_path, path)
 
 
+def test_a_field_that_stands_twice_in_a_value_is_its_rows_fault(tmp_path: Path) -> None:
+    twice = pa.StructArray.from_arrays([PROMPTS, PROMPTS], names=["x", "x"])
+    path = parquet(tmp_path / "a.parquet", ["prompt", "extra_info"], PROMPTS, twice)
+    with pytest.raises(UserError, match="a.parquet row 1: a value that cannot be read"):
+        made(tmp_path, path)
+
+
 @pytest.mark.parametrize("value", [2**63, 2**64 - 1, 10**30, -(10**30)])
 def test_great_integers_are_carried_along(tmp_path: Path, value: int) -> None:
     rows = [{"prompt": f"q{i}", "data_source": "d", "extra_info": {"id": value if i else 1}} for i in range(8)]
