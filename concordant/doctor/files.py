@@ -176,6 +176,7 @@ def weights_not_finite(folder: Path) -> Finding | None:
         "the run that made it diverged, or the file was converted in too low a precision",
         "Export an earlier checkpoint, or train again with half the --train.learning_rate",
         numbers={"tensors": len(broken)},
+        weight=0.95,
     )
 
 

@@ -152,6 +152,7 @@ def little_memory(free: int) -> Finding | None:
         "something else holds the memory, or the container has little",
         "End what holds it; or set --train.micro_batch_tokens 512 and --model.lora.rank 16",
         numbers={"free": free},
+        weight=0.9,
     )
 
 

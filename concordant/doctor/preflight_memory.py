@@ -26,6 +26,7 @@ def out_of_memory(learner: Learner, trees: Sequence[PromptTree]) -> Finding:
         f"Set --train.micro_batch_tokens {max(tokens, limit // 2)} (the gradient stays the same), then "
         "--model.activation_checkpointing true, then --model.lora.rank 16",
         numbers={"micro_batch_tokens": limit, "longest": tokens},
+        weight=0.9,
     )
 
 
@@ -45,6 +46,7 @@ def nearly_out_of_memory(learner: Learner) -> Finding | None:
         f"Set --train.micro_batch_tokens {facts.micro_batch_tokens // 2} (the gradient stays the same), then "
         "--model.lora.rank 16",
         numbers={"peak": peak, "moments": moments, "total": total},
+        weight=0.9,
     )
 
 

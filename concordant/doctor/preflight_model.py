@@ -143,6 +143,7 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
                 if n
                 else "See whether the masks in the preview are right; set --data.max_response_tokens high enough",
                 numbers={"tensors": n, "trained": total},
+                weight=0.9,
             )
         )
     if strange:
@@ -156,6 +157,7 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
                 "Set requires_grad before the learner is made, or leave those tensors frozen: --model.lora.rank 16 "
                 "freezes all but the adapter",
                 numbers={"tensors": len(strange)},
+                weight=0.9,
             )
         )
     if not_finite:
@@ -168,6 +170,7 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
                 "overflow in low precision, or a model folder with NaN in it",
                 "Set --model.precision fp32; if that changes nothing, fetch the model again",
                 numbers={"tensors": len(not_finite)},
+                weight=0.95,
             )
         )
     return found
@@ -270,6 +273,7 @@ def labels_at_start(learner: Learner, trees: Sequence[PromptTree], objective: Ob
             "a trained reward model meets data whose chosen and rejected are swapped, or people of another mind",
             "Read three pairs of the preview; if they are swapped, exchange the columns chosen and rejected",
             numbers={"accuracy": accuracy, "loss": loss},
+            weight=0.85,
         )
     ]
 

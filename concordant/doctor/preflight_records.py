@@ -97,6 +97,7 @@ def leaking_prompts(loaded: Loaded[Any]) -> Finding | None:
         if exact
         else "Write such prompts alike before `concordant prepare` splits them",
         numbers={"share": share, "prompts": len(shared)},
+        weight=0.7,
     )
 
 
@@ -143,6 +144,7 @@ def labels(pairs: Sequence[Pair]) -> Finding | None:
             "the columns chosen and rejected are exchanged, or a cost was read as a score",
             "Exchange the columns chosen and rejected, or the sign of margin",
             numbers={"share": share},
+            weight=0.85,
         )
     if share <= NOISY:
         return None
@@ -154,6 +156,7 @@ def labels(pairs: Sequence[Pair]) -> Finding | None:
         "raters disagree, or answers that hardly differ were compared",
         f"--label_smoothing {smoothing:.2f} (reward, dpo) says so to the loss; or leave out pairs with a small margin",
         numbers={"share": share},
+        weight=0.8,
     )
 
 

@@ -49,6 +49,7 @@ def templated_text(encoder: ChatEncoder, records: Sequence[Record]) -> Finding |
         "Give the rows as messages, with role and content, and without the template's tokens: the columns messages, or "
         "prompt, chosen and rejected as lists of messages",
         numbers={"share": share},
+        weight=0.92,
     )
 
 
@@ -83,6 +84,7 @@ def thought_lost(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | N
         "Put a chat_template.jinja that writes the thought of the last answer into the model's folder, or take the "
         "thoughts out of the data",
         numbers={"share": share},
+        weight=0.7,
     )
 
 

@@ -68,6 +68,7 @@ def masked_rows(trees: Sequence[PromptTree], encoded: Encoded, encoder: ChatEnco
         "answers were cut away by a limit on length, or the mask was made from something else than turns",
         f"Set --data.too_long drop, or --data.max_response_tokens above {encoder.limits.response}",
         numbers={"share": share},
+        weight=0.9,
     )
 
 
@@ -127,6 +128,7 @@ def double_special(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Finding
         "the data's text brings special tokens of its own: it has been through a chat template before",
         "Give plain text or messages: take the template's tokens out of the data",
         numbers={"starts": starts, "stops": stops},
+        weight=0.9,
     )
 
 
@@ -194,6 +196,7 @@ def truncation(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]
         + (f" (the model reads {encoder.limits.total})" if encoder.limits.total < Limits().total else ""),
         cure,
         numbers={"share": count / rows, "prompt_tokens": prompt, "response_tokens": response},
+        weight=0.45,
     )
 
 
