@@ -9,6 +9,7 @@ from random import Random
 
 import concordant
 from bench.doctor_world import DATA, SIZES, World, model, train
+from concordant.config.data import DataConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import DPOConfig, KLConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig
 from concordant.core.seeding import python_stream
@@ -61,6 +62,8 @@ def _dpo(draw: Random, size: str, world: World, shared: dict) -> DPOConfig:
 
 def _ppo(draw: Random, size: str, world: World, shared: dict) -> PPOConfig:
     advantage = draw.choice(("gae", "gae", "rloo", "grpo"))
+    # Answers are sampled, so only sampling.max_new_tokens limits their length.
+    shared = shared | {"data": replace(shared["data"], max_response_tokens=DataConfig().max_response_tokens)}
     return PPOConfig(
         **shared, model=model(world.sft(size)), reward=[str(world.reward(size))], advantage=advantage,
         inner_epochs=draw.choice((1, 2)), minibatches=draw.choice((1, 2)),

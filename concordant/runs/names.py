@@ -32,7 +32,7 @@ CONTENTS: Mapping[str, str] = {
     CONFIG: "every key, and the verb: `concordant run DIR/config.yaml --output OTHER` repeats the run",
     METRICS: "one JSON object for each step; NaN and infinity are `null`; [metrics.md](metrics.md) lists the names",
     SAMPLES: "of `dpo` and `ppo`: prompts and answers at evaluation steps, and a few that `ppo` learnt from",
-    EVENTS: "findings of the [doctor](doctor.md), what the run starts from, and changes of settings when it was resumed",
+    EVENTS: "findings of the [doctor](doctor.md), what the run starts from, and changes when it was resumed",
     STATUS: "what the run is doing: state, step and total, start time, process, and how it ended",
     LOCK: "the process that writes the folder, as long as it does",
     f"{CHECKPOINTS}/": "`step-000100/` …: a folder for each role, `loop.json` with numbers, a manifest of hashes",
