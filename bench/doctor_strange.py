@@ -62,10 +62,11 @@ def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, Any]:
         return dict(json.loads((folder / MADE).read_text(encoding="utf-8")))
     shutil.rmtree(folder, ignore_errors=True)
     (folder / FILES).mkdir(parents=True)
-    config = make()
-    validate(config)
-    started, error = time.perf_counter(), ""
+    started, error, seed = time.perf_counter(), "", 0
     try:
+        config = make()
+        validate(config)
+        seed = config.seed
         with chdir(folder / FILES):  # a reward function lies where the user types the command
             STAGES[stage_of(config)](config)
     except RunStopped:  # somebody stopped the command: the run is made anew the next time
@@ -76,7 +77,7 @@ def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, Any]:
         error = traceback.format_exc()
     for weights in (folder / RUN).glob("**/*.safetensors"):
         weights.unlink()
-    made = {"seconds": round(time.perf_counter() - started, 2), "seed": config.seed, "error": error}
+    made = {"seconds": round(time.perf_counter() - started, 2), "seed": seed, "error": error}
     (folder / MADE).write_text(json.dumps(made, indent=1), encoding="utf-8")
     return made
 
