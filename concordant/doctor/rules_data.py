@@ -128,7 +128,9 @@ def labels_swapped(h: History) -> Sign | None:
     if train is None or heldout is None or not pairs:
         return None
     numbers = {"train": train, "heldout": heldout}
-    if heldout < min(0.42, 0.5 - 1 / pairs**0.5) and train > 0.53:  # two standard errors of a coin
+    loss_now = h.now("bradley_terry" if h.stage == "reward" else "loss", 8)
+    learns = train > 0.53 and (loss_now is None or loss_now < 0.68)  # without learning, both accuracies are luck
+    if heldout < min(0.42, 0.5 - 1 / pairs**0.5) and learns:  # two standard errors of a coin
         return Sign(
             "error",
             f"accuracy is {train:.2f} in training and {heldout:.2f}, below chance, on held-out pairs",

@@ -268,7 +268,7 @@ def loss_not_falling(h: History) -> Sign | None:
 
 RULES_LEARNING = (
     Rule("part_frozen", ALL, 0.95, part_frozen),
-    Rule("learning_rate_too_high", ALL, 0.7, learning_rate_too_high),
+    Rule("learning_rate_too_high", ALL, 0.78, learning_rate_too_high),
     Rule("not_finite", ALL, MEASURED, not_finite),
     Rule("learning_rate_too_low", ALL, 0.7, learning_rate_too_low),
     Rule("heldout_near_chance", ("reward",), 0.85, heldout_near_chance),

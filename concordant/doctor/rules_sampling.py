@@ -263,7 +263,7 @@ RULES_WEIGHTS = (
     Rule("entropy_explodes", PPO, SETTING, entropy_explodes),
     Rule("entropy_penalised", PPO, SETTING, entropy_penalised),
     Rule("clip_too_narrow", PPO, SETTING, clip_too_narrow),
-    Rule("kl_penalty_off", PPO, 0.72, kl_penalty_off),
+    Rule("kl_penalty_off", PPO, 0.78, kl_penalty_off),
 )
 RULES_POLICY = (
     Rule("clip_fraction_high", PPO, 0.5, clip_fraction_high),

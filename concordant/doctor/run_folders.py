@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.data.folders import is_prepared
 from concordant.doctor.files import diagnose_data, diagnose_model
-from concordant.doctor.finding import Diagnosis, Finding
+from concordant.doctor.finding import Diagnosis, Finding, at_least
 from concordant.doctor.foreign import diagnose_foreign
 from concordant.doctor.monitor import ranked
 from concordant.doctor.replay import replayed
@@ -81,10 +81,20 @@ def diagnose_run(folder: Path) -> Diagnosis:
     """What preflight found when the run began, and what the live rules say of its metrics today."""
     before = list(preflight_findings(folder))
     monitor = replayed(folder) if (folder / METRICS).is_file() else None
-    live = [f for f in monitor.findings.values() if f.rule not in {b.rule for b in before}] if monitor else []
+    live = list(monitor.findings.values()) if monitor else []
     damaged = complaints(folder)
     facts = {"run": str(folder), **_state(folder), **({"damaged": "; ".join(damaged)} if damaged else {})}
-    return Diagnosis(facts, ranked([*before, *live]), unseen=monitor.unseen() if monitor else {})
+    return Diagnosis(facts, ranked(gravest([*before, *live])), unseen=monitor.unseen() if monitor else {})
+
+
+def gravest(findings: Sequence[Finding]) -> list[Finding]:
+    """Of several findings of one rule only the gravest, and of equally grave ones the first."""
+    kept: dict[str, Finding] = {}
+    for finding in findings:
+        known = kept.get(finding.rule)
+        if known is None or not at_least(known.severity, finding.severity):
+            kept[finding.rule] = finding
+    return list(kept.values())
 
 
 def preflight_findings(folder: Path) -> Iterator[Finding]:
