@@ -247,11 +247,11 @@ def advantages(change: Callable[[Tensor], Tensor]) -> Plant:
     def plant() -> Iterator[None]:
         real = PPO.make_experience
 
-        def judge(self: PPO, rollouts: Any) -> Any:
+        def make_experience(self: PPO, rollouts: Any) -> Any:
             made = real(self, rollouts)
             return replace(made, advantage_N=change(made.advantage_N))
 
-        with patch.object(PPO, "judge", judge):
+        with patch.object(PPO, "make_experience", make_experience):
             yield
 
     return plant

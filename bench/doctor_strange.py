@@ -1,15 +1,18 @@
 """Faults of kinds that the doctor's rules were not made with, gathered from public threads, and healthy runs.
 
     python -m bench.doctor_strange --make FOLDER [--only TEXT] [--healthy N]
+    python -m bench.doctor_strange --diagnose FOLDER
 
 The cases stood written down before the rules were changed, and whoever wrote them had not read the rules. Each has the
 thread in which users wrote of such a fault, what the users saw, the cause, and what a doctor must say to be right.
 Users cause faults by files, settings, own reward functions and model folders; so do the cases, and no case knows the
 true quality of an answer. ``named`` marks cases whose kind is an example in the text that asked for this set.
 
-The command makes the runs, each once, and never asks for a diagnosis. A folder FOLDER/NAME has ``files`` (what the
-user has), ``run`` (what the run wrote, without weights) and ``made.json`` (seconds, and the error of a run that ended
-with one).
+--make makes the runs, each once, and never asks for a diagnosis. --diagnose writes what the doctor says of each into
+bench/results/doctor_strange.json. Whether the first finding names the cause is for a reader to judge, since a case
+names no rule: the reader's words stand in bench/results/doctor_strange_read.json. A folder FOLDER/NAME has ``files``
+(what the user has), ``run`` (what the run wrote, without weights) and ``made.json`` (seconds, and the error of a run
+that ended with one).
 """
 
 from __future__ import annotations
@@ -40,10 +43,13 @@ from bench.doctor_world import World, small_world
 from concordant.config.checks import validate
 from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, RunConfig
 from concordant.core.errors import RunFailed, RunStopped, UserError
+from concordant.doctor.finding import Diagnosis
+from concordant.doctor.run_folders import diagnose_run
 
 CASES: tuple[Case, ...] = (*ANSWERS, *PAIRS, *SETTINGS, *REWARDS, *MODELS)
 HEALTHY = healthy  # (number, world, folder): the config of a healthy run
 MADE = "made.json"
+RESULTS = Path(__file__).parent / "results" / "doctor_strange.json"
 
 
 def seed_of(name: str) -> int:
@@ -82,12 +88,37 @@ def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, Any]:
     return made
 
 
+def diagnosed(case: Case, folder: Path) -> dict[str, object]:
+    """The case beside what the doctor says of its run, the likeliest cause first. A clear error is said too."""
+    made = json.loads((folder / MADE).read_text(encoding="utf-8"))
+    found = diagnose_run(folder / RUN) if (folder / RUN).is_dir() else Diagnosis({}, [])
+    return {
+        "name": case.name,
+        "named": case.named,
+        "cause": case.cause,
+        "right": case.right,
+        "error": made["error"].strip()[-400:],
+        "said": [
+            {"rule": f.rule, "severity": f.severity, "seen": f.seen, "cause": f.cause, "cure": f.cure}
+            for f in found.findings
+            if f.severity != "info"
+        ],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--make", type=Path, required=True, help="folder of the runs; runs that are there are kept")
+    parser.add_argument("--make", type=Path, help="folder of the runs; runs that are there are kept")
+    parser.add_argument("--diagnose", type=Path, help="folder of runs that --make has made")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--healthy", type=int, default=0, help="make so many healthy runs instead of the cases")
     given = parser.parse_args()
+    if given.diagnose:
+        rows = [diagnosed(case, given.diagnose / case.name) for case in CASES]
+        RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        return
+    if not given.make:
+        parser.error("--make FOLDER or --diagnose FOLDER is required")
     disable_progress_bar()
     root = given.make.resolve()
     world, seconds = World(root / "world"), 0.0
