@@ -48,7 +48,7 @@ def world(tmp_path_factory):
     return made
 
 
-def test_there_are_at_least_sixty_cases_whose_kinds_the_issue_does_not_name():
+def test_there_are_at_least_sixty_cases_of_kinds_that_nobody_named_before():
     assert len([case for case in CASES if not case.named]) >= 60
     assert {case.stage for case in CASES} == {"sft", "reward", "dpo", "ppo"}
     for key in ("name", "story", "cause", "right"):
