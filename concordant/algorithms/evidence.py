@@ -72,7 +72,7 @@ def of_rollouts(rollouts: Rollouts, score_B: Tensor, old_N: Tensor) -> dict[str,
     """
     gap_N = rollouts.sampler_logprob_N - old_N
     texts = [words(a.response) for a in rollouts.answers]
-    prompts = [words(a.prompt[-1].content) for a in rollouts.answers]
+    prompts = [words(a.prompt[-1].content if a.prompt else "") for a in rollouts.answers]
     grams = [{tuple(w[i : i + PHRASE]) for i in range(len(w) - PHRASE + 1)} for w in texts]
     shared = Counter(gram for found in grams for gram in found)
     repeated = [repetition([a.response]) or 0.0 for a in rollouts.answers]

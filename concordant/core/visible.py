@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # C0 except newline and tab, DEL, C1; marks that change the direction of text; halves of surrogate pairs.
@@ -50,7 +50,8 @@ def all_messages_visible() -> Iterator[None]:
 
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # other programs and tests put objects of their own in their place
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(io.UnsupportedOperation):  # the input cannot be changed after somebody has read from it
+                stream.reconfigure(errors="backslashreplace")
     logging.setLogRecordFactory(_VisibleRecord)
     warnings.formatwarning = formatted
     try:

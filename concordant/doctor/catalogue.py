@@ -43,9 +43,9 @@ def names() -> list[str]:
 
 @cache
 def entry(name: str) -> Entry:
-    """The entry of the finding ``name``. Raises KeyError for a name without a page."""
+    """The entry of the finding ``name``; an empty one for a finding of another version, which has no page here."""
     if name not in names():
-        raise KeyError(name)
+        return Entry(name, "", "", {})
     limits = {key: float(value.replace(",", "")) for key, value in _LIMIT.findall(_section(name, "Limits"))}
     return Entry(name, _line(_section(name, "Why it matters")), _line(_section(name, "To make sure")), limits)
 

@@ -99,7 +99,13 @@ class BestOfNRow(TypedDict):
     answers: list[RankedAnswer]
 
 
-class FindingRow(TypedDict):
+class WeighedRow(TypedDict, total=False):
+    """The part of a finding that earlier versions did not write."""
+
+    weight: float  # 0 to 1: how much the evidence speaks for this cause
+
+
+class FindingRow(WeighedRow):
     """A row of events.jsonl of kind "finding": one finding of the doctor."""
 
     kind: Literal["finding"]
@@ -112,7 +118,6 @@ class FindingRow(TypedDict):
     step: int | None  # steps taken when it was seen; None before the first step
     numbers: Mapping[str, float]  # the measured numbers, for programs
     page: str  # page of the documentation
-    weight: NotRequired[float]  # 0 to 1: how much the evidence speaks for this cause
 
 
 class StartRow(TypedDict):

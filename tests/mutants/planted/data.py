@@ -167,7 +167,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a-mapped-column-loses-to-the-files-own",
-        file="data/recognise.py",
+        file="data/columns.py",
         old="if name not in names and name not in taken}",
         new="if name not in names}",
         story="--data.columns better_response_id=safer_response_id changes nothing where the data has both.",
@@ -175,7 +175,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a-column-to-be-left-alone-is-renamed",
-        file="data/recognise.py",
+        file="data/columns.py",
         old="if theirs in row.values and ours != IGNORE}",
         new="if theirs in row.values}",
         story="A column that --data.columns ignore=NAME leaves out is carried along as a column named ignore.",

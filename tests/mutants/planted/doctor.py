@@ -7,9 +7,9 @@ from tests.mutants.mutant import Mutant
 MUTANTS = (
     Mutant(
         name="too-low-a-rate-without-inner-passes",
-        file="doctor/rules_learning.py",
-        old='path = sum(x for x in h.values("doctor/update/ratio") if math.isfinite(x)) * inner',
-        new='path = sum(x for x in h.values("doctor/update/ratio") if math.isfinite(x))',
+        file="doctor/quantities.py",
+        old='return inner * sum(x for x in h.values("doctor/update/ratio") if math.isfinite(x))',
+        new='return sum(x for x in h.values("doctor/update/ratio") if math.isfinite(x))',
         story="PPO with several passes a step is told that its learning rate is too low when it is not.",
         tests=("doctor/test_rules.py",),
     ),
