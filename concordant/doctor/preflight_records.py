@@ -14,6 +14,7 @@ from concordant.data.records import Pair
 from concordant.data.splits import Loaded, reasons
 from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_answers import check_answers
+from concordant.doctor.preflight_text import check_text
 
 LOOKED_AT = 20_000  # rows of train and of test that the card counts, in half a second
 DROPPED = 0.1  # a greater share of dropped rows is reported
@@ -36,7 +37,11 @@ def check_records(loaded: Loaded[Any], card: DataCard | None = None) -> list[Fin
         chosen_is_longer(card),
         labels(pairs),
     ]
-    return [finding for finding in found if finding is not None] + check_answers(loaded.train)
+    return (
+        [finding for finding in found if finding is not None]
+        + check_answers(loaded.train)
+        + check_text(loaded.train[:LOOKED_AT])
+    )
 
 
 def percent(share: float) -> str:
