@@ -88,21 +88,23 @@ def run(folder: Path, make: Callable[[], RunConfig]) -> dict[str, Any]:
     return made
 
 
-def diagnosed(case: Case, folder: Path) -> dict[str, object]:
-    """The case beside what the doctor says of its run, the likeliest cause first. A clear error is said too."""
+def diagnosed(folder: Path) -> dict[str, Any]:
+    """What the doctor says of the run in ``folder``, the likeliest cause first. A clear error is said too."""
     made = json.loads((folder / MADE).read_text(encoding="utf-8"))
     found = diagnose_run(folder / RUN) if (folder / RUN).is_dir() else Diagnosis({}, [])
+    grave = [f for f in found.findings if f.severity != "info"]
+    said = [{"rule": f.rule, "severity": f.severity, "seen": f.seen, "cause": f.cause, "cure": f.cure} for f in grave]
+    return {"name": folder.name, "error": made["error"].strip()[-400:], "said": said}
+
+
+def diagnose_all(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """The cases and the healthy runs that ``root`` has."""
+    about = {c.name: {"named": c.named, "cause": c.cause, "right": c.right} for c in CASES}
+    there = [case.name for case in CASES if (root / case.name / MADE).is_file()]
+    healthy_ones = sorted(path.parent for path in root.glob(f"healthy-*/{MADE}"))
     return {
-        "name": case.name,
-        "named": case.named,
-        "cause": case.cause,
-        "right": case.right,
-        "error": made["error"].strip()[-400:],
-        "said": [
-            {"rule": f.rule, "severity": f.severity, "seen": f.seen, "cause": f.cause, "cure": f.cure}
-            for f in found.findings
-            if f.severity != "info"
-        ],
+        "cases": [about[name] | diagnosed(root / name) for name in there],
+        "healthy": [diagnosed(folder) for folder in healthy_ones],
     }
 
 
@@ -114,8 +116,7 @@ def main() -> None:
     parser.add_argument("--healthy", type=int, default=0, help="make so many healthy runs instead of the cases")
     given = parser.parse_args()
     if given.diagnose:
-        rows = [diagnosed(case, given.diagnose / case.name) for case in CASES]
-        RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        RESULTS.write_text(json.dumps(diagnose_all(given.diagnose), indent=1) + "\n", encoding="utf-8")
         return
     if not given.make:
         parser.error("--make FOLDER or --diagnose FOLDER is required")
