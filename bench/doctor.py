@@ -131,8 +131,12 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
         "right cause said first in time": share(sum(r.first_said in r.expect for r in sick), len(sick)),
         "right cause named at all": share(sum(any(f[0] in r.expect for f in r.found) for r in sick), len(sick)),
         "detected (a warning or an error)": share(sum(bool(r.grave) for r in sick), len(sick)),
-        "healthy runs with an error": share(sum(any(f[1] == "error" for f in r.found) for r in well), len(well)),
-        "healthy runs with a warning": share(sum(any(f[1] == "warning" for f in r.found) for r in well), len(well)),
+    } | {
+        f"healthy runs with {'an' if grave == 'error' else 'a'} {grave}": share(
+            sum(any(f[1] == grave for f in r.found) for r in well), len(well)
+        )
+        for grave in ("error", "warning")
+        if well
     }
 
 
@@ -202,6 +206,14 @@ to 100 steps of a Llama of 0.1 to 0.2 M parameters, on toytalk cut short. Runs o
 bounds are 95 % (Wilson).
 
 {strange}
+## Logs of TRL
+
+Of 30 runs of TRL 1.16 with planted faults, read from `trainer_state.json` alone, 28 are named right first, and the
+other two get another cause (a weight decay that shrinks the weights, and chosen answers that are all longer). Eight
+healthy runs get no warning. Before the rules had been changed, about 10 of the 30 were named right. The rules were
+changed after these runs had been looked at, so 28 is no promise for other logs. `python -m bench.foreign make` makes
+the runs, and `python -m bench.foreign look` prints each diagnosis beside its fault.
+
 ## Faults of known kinds, in runs of other seeds and severities
 
 Written by `python -m bench.doctor --set measure`. Model size, preset, learning rate, LoRA, algorithm and the like are
@@ -214,9 +226,9 @@ STRANGE = """## Faults that no rule was made with
 
 `bench/doctor_strange.py` holds 75 faults of kinds that users describe in public threads, and eight more whose kinds
 were known before. They were written down before the rules changed, by somebody who had not read the rules, and no
-rule was changed for one of them before these numbers. Each run was made once. A reader, who had not made the rules
-either, judged whether the first thing said names the cause. The healthy runs use files without a known quality;
-some thresholds were changed after 67 of them had been looked at.
+rule was changed for one of them before these numbers. Each run was made once. The makers of the rules judged,
+strictly, whether the first thing said names the cause: a vague symptom counts as another cause. The healthy runs
+use files without a known quality; some thresholds were changed after 67 of them had been looked at.
 """
 
 
