@@ -280,17 +280,24 @@ def labels_at_start(learner: Learner, trees: Sequence[PromptTree], objective: Ob
 
 def untrained_start(nats: float, vocabulary: int) -> list[Finding]:
     """Is the start's text no better than a guess? ``nats``: mean negative log-prob of a token that it should know."""
-    guess = math.log(vocabulary)
-    if nats < guess - limits("untrained_start")["nats"]:
+    guess, at = math.log(vocabulary), limits("untrained_start")
+    if nats < guess - at["nats"]:
         return []
+    # Untrained weights guess. Who is wrong more often than a guess has learnt something else.
+    knows_other_text = nats > guess + at["foreign"]
     return [
         Finding(
             "untrained_start",
             "error",
             f"the start gives each token of the answers {nats:.2f} nats, a guess over its {vocabulary:,} tokens "
             f"{guess:.2f}",
-            "the model folder holds untrained weights, or weights that were trained with another tokenizer",
-            "Name a trained model in --model.name, or train one with `concordant sft` first",
+            "the model has learnt other text: these answers are of another language or form (tags, another template), or "
+            "the tokenizer is not the one that it was trained with"
+            if knows_other_text
+            else "the model folder holds untrained or damaged weights",
+            "Read three answers beside text that the model writes; train it on such answers with `concordant sft` first"
+            if knows_other_text
+            else "Name a trained model in --model.name, or train one with `concordant sft` first",
             numbers={"nats": nats, "guess": guess},
             weight=0.93,
         )

@@ -17,6 +17,9 @@ _TAGS = re.compile(r"</?(?:p|br|div|span|b|i|em|strong|ul|ol|li|html|body|h[1-6]
 _END_MARKS = re.compile(
     r"(?:</s>|<eos>|\[EOS\]|<\|(?:im_end|endoftext|eot_id|end)\|>|<end_of_turn>)\s*$", re.IGNORECASE
 )
+_TEMPLATES = re.compile(
+    r"<\|(?:im_start|user|system|start_header_id)\|>|\[/?INST\]|<start_of_turn>|### (?:Instruction|Response):"
+)
 _TURNS = re.compile(
     r"(?:^|\n)\s*(?:###\s*)?(?:human|user|question|assistant|answer|instruction|q|a)\s*:", re.IGNORECASE
 )
@@ -47,6 +50,11 @@ MISPLACED = {
         "answers end with an end mark that is written as text",
         "the rows were rendered for another model",
         "Take the mark out of the answers: the chat template writes the end token",
+    ),
+    "template_in_text": Misplaced(
+        "rows hold marks of a chat template in their text",
+        "the text has been through a chat template before, perhaps that of another model",
+        "Give plain text or messages: take the template's marks out of prompts and answers",
     ),
     "turns_in_answers": Misplaced(
         "answers hold further turns, such as a line that begins with a role",
@@ -82,6 +90,7 @@ def check_text(records: Sequence[Record]) -> list[Finding]:
     shares = {
         "markup_in_answers": (_share(len(_TAGS.findall(text)) > 1 for text in answers), ""),
         "end_mark_as_text": (_share(bool(_END_MARKS.search(text)) for text in answers), ""),
+        "template_in_text": (_share(bool(_TEMPLATES.search(p + a)) for p, a in zip(prompts, answers, strict=True)), ""),
         "turns_in_answers": (_share(len(_TURNS.findall(text)) > 1 for text in answers), ""),
         "prompt_in_answers": (_share(repeats), ""),
         "prompts_alike": _most_common(prompts),

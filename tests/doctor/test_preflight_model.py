@@ -15,7 +15,7 @@ from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
 from concordant.doctor import preflight_model
-from concordant.doctor.preflight_model import check_ppo, check_supervised, gradients, longest
+from concordant.doctor.preflight_model import check_ppo, check_supervised, gradients, longest, untrained_start
 from concordant.engines.local import learner as local_learner
 from concordant.engines.local.learner import LocalLearner, LocalScorer
 from concordant.engines.local.networks import PolicyNetwork, RewardNetwork
@@ -271,3 +271,10 @@ def test_what_the_run_would_refuse_is_refused():
     ppo.sampler.generator.model.config.max_position_embeddings = 1
     with pytest.raises(UserError, match="positions"), ppo.actor.rehearsal():
         preflight_model.sample(ppo)
+
+
+def test_a_start_that_guesses_and_a_start_that_knows_other_text():
+    guess = math.log(1000)
+    assert untrained_start(guess - 1, 1000) == []
+    assert "untrained" in untrained_start(guess, 1000)[0].cause
+    assert "another language" in untrained_start(guess + 1, 1000)[0].cause

@@ -23,6 +23,7 @@ SICK = {
     "markup_in_answers": lambda i, p: f"<p>It is <b>{i + 1}</b>.</p>",
     "end_mark_as_text": lambda i, p: f"It is {i + 1}.</s>",
     "turns_in_answers": lambda i, p: f"It is {i + 1}.\nHuman: And then?\nAssistant: {i + 2}.",
+    "template_in_text": lambda i, p: f"[INST] {i} [/INST] It is {i + 1}.",
     "prompt_in_answers": lambda i, p: f"{p} It is {i + 1}.",
     "answers_placeholder": lambda i, p: "nan" if i % 4 == 0 else f"It is {i + 1}.",
 }
