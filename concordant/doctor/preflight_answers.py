@@ -88,12 +88,13 @@ def columns_exchanged(records: Sequence[Record]) -> Finding | None:
     asks, asked = _share_of_questions(answers), _share_of_questions(prompts)
     if asks < at["answers"] or asked > at["prompts"]:
         return None
+    is_pairs = any(isinstance(record, Pair) for record in records)
     return Finding(
         "columns_exchanged",
         "error",
         f"{asks:.0%} of the answers end with a question mark, and {asked:.0%} of the prompts do",
         "prompt and response are exchanged",
-        "Exchange the two columns: --data.columns prompt=NAME,response=NAME",
+        f"Exchange the columns: --data.columns prompt=NAME,{'chosen=NAME,rejected' if is_pairs else 'response'}=NAME",
         numbers={"answers": asks, "prompts": asked},
         weight=0.92,
     )
@@ -169,6 +170,13 @@ def answers_cut(records: Sequence[Record]) -> Finding | None:
 
 def _long_answers(records: Sequence[Record], words: int) -> Iterator[str]:
     for record in records:
-        for text in _answers(record):
-            if text.count(" ") + 1 >= words and text.strip() and text.rstrip()[-1].isascii():
+        for text in map(str.rstrip, _answers(record)):
+            if text.count(" ") + 1 >= words and text[-1:].isascii() and not _ends_as_it_should(text):
                 yield text
+
+
+def _ends_as_it_should(text: str) -> bool:
+    """Whether no mark is expected: after an address, and where other lines have none either (a list, a poem, code)."""
+    before = [line for line in map(str.rstrip, text.splitlines()[:-1]) if line]
+    bare = sum(not line.endswith(tuple(_ENDS)) for line in before)
+    return "://" in text.split()[-1] or bool(before) and 2 * bare >= len(before)
