@@ -91,7 +91,7 @@ def columns_exchanged(records: Sequence[Record]) -> Finding | None:
     is_pairs = any(isinstance(record, Pair) for record in records)
     return Finding(
         "columns_exchanged",
-        "error",
+        "warning",
         f"{asks:.0%} of the answers end with a question mark, and {asked:.0%} of the prompts do",
         "prompt and response are exchanged",
         f"Exchange the columns: --data.columns prompt=NAME,{'chosen=NAME,rejected' if is_pairs else 'response'}=NAME",

@@ -291,7 +291,7 @@ def untrained_start(nats: float, vocabulary: int) -> list[Finding]:
             "error",
             f"the start gives each token of the answers {nats:.2f} nats, a guess over its {vocabulary:,} tokens "
             f"{guess:.2f}",
-            "the model has learnt other text: these answers are of another language or form (tags, another template), or "
+            "the model has learnt other text: the answers are of another language or form (tags, another template), or "
             "the tokenizer is not the one that it was trained with"
             if knows_other_text
             else "the model folder holds untrained or damaged weights",

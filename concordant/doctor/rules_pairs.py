@@ -91,9 +91,13 @@ def policy_far(h: History) -> Sign | None:
         "warning",
         f"held-out answers are {kl:.0f} nats from the reference, {kl / length:.2f} a token",
         "the learning rate is too high for so small a beta, or the run is too long",
-        f"Set train.learning_rate {rate / 3:.1g}" + (f", or beta {3 * beta:.2g}" if beta < 0.4 else ""),
+        _a_third_of(rate) + (f", or set beta {3 * beta:.2g}" if 0 < beta < 0.4 else ""),
         {"kl": kl, "length": length},
     )
+
+
+def _a_third_of(rate: float) -> str:
+    return f"Set train.learning_rate {rate / 3:.1g}" if rate else "Lower train.learning_rate threefold"
 
 
 def answers_change(h: History) -> Sign | None:
@@ -111,7 +115,7 @@ def answers_change(h: History) -> Sign | None:
         f"held-out answers went from {length[0]:.0f} to {length[-1]:.0f} tokens"
         + (f", and repeat {repeats[-1]:.0%} of their sequences of four words" if repeated else ""),
         "chosen answers differ from rejected ones in length, or the policy moved too far from its start",
-        f"Balance lengths in the data, and set train.learning_rate {rate / 3:.1g}",
+        f"Balance lengths in the data. {_a_third_of(rate)}",
         {"times": times, "repetition": more},
     )
 

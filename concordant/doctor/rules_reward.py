@@ -33,7 +33,9 @@ def tied_groups(h: History) -> Sign | None:
             f"{tied:.0%} of the answers stand beside answers of the same score only, and the policy's entropy is "
             f"{entropy:.2f} nats a token",
             "the answers to a prompt are all alike: the temperature is too low, or the start says one thing only",
-            "Set sampling.temperature 1",
+            "Set sampling.temperature 1"
+            if h.number("sampling.temperature") != 1
+            else "Start from a policy that gives different answers; raise sampling.n",
             {"tied": tied, "entropy": entropy},
         )
     return Sign(
@@ -298,7 +300,7 @@ def never_ends(h: History) -> Sign | None:
         return None
     if ends > 0.05:
         return Sign("warning", f"{ends:.0%} of the first answers end within {limit} tokens", "the limit is too short",
-                    f"Set sampling.max_new_tokens {2 * int(limit)}", {"ends": ends})  # fmt: skip
+                    f"Set sampling.max_new_tokens {2 * int(limit) or 'twice as high'}", {"ends": ends})  # fmt: skip
     return Sign("error", f"{ends:.0%} of the first answers end", "the policy's start never learnt the end token",
                 "Train SFT on answers with their end token learnt (data/end_learnt 1)", {"ends": ends})  # fmt: skip
 

@@ -101,7 +101,7 @@ def too_many_inner_steps(h: History) -> Sign | None:
         "warning",
         f"{inner} updates on each step's rollouts leave {clip:.0%} of the tokens clipped, {kl:.2g} nats a token away",
         "inner_epochs × minibatches is too high for this learning rate",
-        "Set inner_epochs 1 or 2, or stop_kl 0.02",
+        "Set inner_epochs 1, or stop_kl 0.02" if h.number("inner_epochs") > 1 else "Set minibatches 4, or stop_kl 0.02",
         {"clip": clip, "approx_kl": kl, "inner": inner},
     )
 
@@ -127,7 +127,7 @@ def clip_fraction_high(h: History) -> Sign | None:
         "warning",
         f"{clip:.0%} of the tokens are clipped; healthy is below 30 %",
         "updates are too large for one step's rollouts",
-        "Lower train.learning_rate threefold, or inner_epochs to 1",
+        "Lower train.learning_rate threefold" + (", or set inner_epochs 1" if h.number("inner_epochs") > 1 else ""),
         {"clip": clip, "update": update},
     )
 
