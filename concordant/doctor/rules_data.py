@@ -138,7 +138,7 @@ def labels_swapped(h: History) -> Sign | None:
             "Swap the columns of the wrong one; see `concordant doctor DATA` for both",
             numbers,
         )
-    gold, loss = h.values("eval/gold"), h.latest("eval/loss")
+    gold, loss = h.values("eval/gold") if h.has("eval/gold") else [], h.latest("eval/loss")
     has_learnt = loss is not None and loss < 0.62  # a policy that drifts without learning says bad things too
     if heldout > 0.6 and has_learnt and len(gold) > 1 and gold[-1] < min(0.6 * gold[0], gold[0] - 0.1):
         cause = "chosen and rejected are swapped throughout: the policy learns what people rejected"
