@@ -226,9 +226,10 @@ STRANGE = """## Faults that no rule was made with
 
 `bench/doctor_strange.py` holds 75 faults of kinds that users describe in public threads, and eight more whose kinds
 were known before. They were written down before the rules changed, by somebody who had not read the rules, and no
-rule was changed for one of them before these numbers. Each run was made once. The makers of the rules judged,
-strictly, whether the first thing said names the cause: a vague symptom counts as another cause. The healthy runs
-use files without a known quality; some thresholds were changed after 67 of them had been looked at.
+rule was changed for one of them before these numbers. Each run was made once. A reader who had not made the rules
+judged, strictly, whether the first thing said names the cause: a vague symptom counts as another cause. The makers,
+who judged apart from this reader, came to 30 instead of 31. The healthy runs use files without a known quality;
+some thresholds were changed after 67 of them had been looked at.
 """
 
 
