@@ -19,7 +19,8 @@ from concordant.data.convert import all_texts
 from concordant.data.records import Demonstration, Pair, Prompt, Rating, Record
 from concordant.data.template import prints_today, set_arguments
 from concordant.doctor.finding import Finding
-from concordant.doctor.preflight_tokens import LOOKED_AT, check_tokens, spread
+from concordant.doctor.looked_at import spread
+from concordant.doctor.preflight_tokens import LOOKED_AT, check_tokens
 from concordant.models import builtin
 from concordant.models.backbone import positions_of
 from concordant.models.load import base_of_adapter, load_config, load_tokenizer

@@ -16,10 +16,11 @@ from concordant.data.convert import prompt_of
 from concordant.data.records import Pair
 from concordant.data.splits import Loaded
 from concordant.doctor.finding import Finding, Severity, at_least
+from concordant.doctor.looked_at import spread
 from concordant.doctor.preflight_memory import disk_space
 from concordant.doctor.preflight_model import check_ppo, check_supervised
 from concordant.doctor.preflight_records import check_records
-from concordant.doctor.preflight_tokens import LOOKED_AT, check_tokens, spread
+from concordant.doctor.preflight_tokens import LOOKED_AT, check_tokens
 from concordant.doctor.preview import preview
 from concordant.doctor.render import by_gravity, finding_text
 from concordant.engines.protocol import Learner

@@ -6,20 +6,20 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from concordant.data.convert import prompt_of
-from concordant.data.records import Demonstration, Pair, Rating, Record
+from concordant.data.convert import answers_of, prompt_of
+from concordant.data.records import Pair, Record
 from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding
+from concordant.doctor.looked_at import FEW, spread
 
 LOOKED_AT = 4_000  # records, evenly spread
-FEW = 50  # with fewer records, a share of them says little
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _ENDS = ".!?…:;)]}\"'`”’»。！？*>|"
 
 
 def check_answers(records: Sequence[Record]) -> list[Finding]:
     """All findings about the words of the answers."""
-    some = records[:: max(1, -(-len(records) // LOOKED_AT))]
+    some = spread(records, LOOKED_AT)
     pairs = [record for record in some if isinstance(record, Pair)]
     in_order = [record for record in records if isinstance(record, Pair)]
     found = [
@@ -30,17 +30,6 @@ def check_answers(records: Sequence[Record]) -> list[Finding]:
         answers_cut(some),
     ]
     return [finding for finding in found if finding is not None]
-
-
-def _answers(record: Record) -> list[str]:
-    match record:
-        case Pair():
-            return [record.chosen, record.rejected]
-        case Rating():
-            return [record.completion]
-        case Demonstration():
-            return [m.content for m in record.messages if m.role == "assistant"][-1:]
-    return []
 
 
 def marks(answer: str) -> set[str]:
@@ -81,7 +70,7 @@ def one_sided(pairs: Sequence[Pair]) -> Finding | None:
 def columns_exchanged(records: Sequence[Record]) -> Finding | None:
     """Are the answers questions, and the prompts not?"""
     at = limits("columns_exchanged")
-    answers = [text for record in records for text in _answers(record)]
+    answers = [text for record in records for text in answers_of(record)]
     prompts = [messages[-1].content for record in records if (messages := prompt_of(record))]
     if len(records) < FEW or not answers or not prompts:
         return None
@@ -170,7 +159,7 @@ def answers_cut(records: Sequence[Record]) -> Finding | None:
 
 def _long_answers(records: Sequence[Record], words: int) -> Iterator[str]:
     for record in records:
-        for text in map(str.rstrip, _answers(record)):
+        for text in map(str.rstrip, answers_of(record)):
             if text.count(" ") + 1 >= words and text[-1:].isascii() and not _ends_as_it_should(text):
                 yield text
 

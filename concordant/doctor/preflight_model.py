@@ -27,6 +27,7 @@ from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.data.records import Prompt
 from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding
+from concordant.doctor.looked_at import spread
 from concordant.doctor.preflight_memory import nearly_out_of_memory, out_of_memory
 from concordant.doctor.preflight_records import percent
 from concordant.engines.memory import is_out_of_memory
@@ -306,8 +307,7 @@ def untrained_start(nats: float, vocabulary: int) -> list[Finding]:
 
 def nats_of_answers(learner: Learner, trees: Sequence[PromptTree]) -> float:
     """Mean negative log-prob of the learnt tokens of some trees."""
-    some = trees[:: max(1, -(-len(trees) // SCORED))]
-    return float(-logprobs(learner, some).mean())
+    return float(-logprobs(learner, spread(trees, SCORED)).mean())
 
 
 # -- PPO ------------------------------------------------------------------------------------------

@@ -13,13 +13,13 @@ from concordant.data.dialogue import Messages
 from concordant.data.records import Pair
 from concordant.data.splits import Loaded, reasons
 from concordant.doctor.finding import Finding
+from concordant.doctor.looked_at import FEW
 from concordant.doctor.preflight_answers import check_answers
 from concordant.doctor.preflight_text import check_text
 
 LOOKED_AT = 20_000  # rows of train and of test that the card counts, in half a second
 DROPPED = 0.1  # a greater share of dropped rows is reported
 REPEATED = 0.2  # a greater share of repeated rows is reported; in a small world, few good answers exist
-FEW = 50  # with fewer pairs, a share of them says little
 LONGER_WINS = (0.65, 0.8)  # accuracy of "prefer the longer" that gives a note, and one that gives a warning
 NOISY = 0.25  # a greater share of wrong labels is reported; people agree with one another on 70–77 % of pairs
 

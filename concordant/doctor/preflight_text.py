@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from concordant.data.convert import prompt_of
-from concordant.data.records import Demonstration, Pair, Rating, Record
+from concordant.data.convert import answers_of, prompt_of
+from concordant.data.records import Record
 from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding
+from concordant.doctor.looked_at import FEW
 
-FEW = 50  # with fewer records, a share of them says little
 _TAGS = re.compile(r"</?(?:p|br|div|span|b|i|em|strong|ul|ol|li|html|body|h[1-6]|a)\b[^>]*>", re.IGNORECASE)
 _END_MARKS = re.compile(
     r"(?:</s>|<eos>|\[EOS\]|<\|(?:im_end|endoftext|eot_id|end)\|>|<end_of_turn>)\s*$", re.IGNORECASE
@@ -81,7 +81,8 @@ MISPLACED = {
 
 def check_text(records: Sequence[Record]) -> list[Finding]:
     """All findings about text in the wrong place."""
-    rows = [(prompt_of(record), text) for record in records for text in learnt_answers(record)]
+    # Of a pair only the chosen answer is imitated.
+    rows = [(prompt_of(record), text) for record in records for text in answers_of(record)[:1]]
     if len(rows) < FEW:
         return []
     prompts = [messages[-1].content.strip() if messages else "" for messages, _ in rows]
@@ -111,15 +112,3 @@ def _most_common(texts: Sequence[str]) -> tuple[float, str]:
     """The share of the most common text, and the text's beginning as a quotation."""
     text, count = Counter(texts).most_common(1)[0]
     return count / len(texts), f': "{text[:60]}"'
-
-
-def learnt_answers(record: Record) -> list[str]:
-    """The answers that a run would imitate or prefer."""
-    match record:
-        case Pair():
-            return [record.chosen]
-        case Rating():
-            return [record.completion]
-        case Demonstration():
-            return [m.content for m in record.messages if m.role == "assistant"][-1:]
-    return []

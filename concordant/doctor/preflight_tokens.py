@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.convert import prompt_of
 from concordant.data.records import Demonstration, Message, Pair, Record
 from concordant.doctor.finding import Finding, Severity
+from concordant.doctor.looked_at import spread
 from concordant.doctor.preflight_records import percent
 from concordant.doctor.preflight_template import check_template
 
@@ -40,11 +40,6 @@ def check_tokens(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Recor
     ]
     some = spread(records, LOOKED_AT)
     return [finding for finding in found if finding is not None] + check_template(encoder, encoded, some)
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most ``count`` items, evenly spaced."""
-    return list(items[:: max(1, -(-len(items) // count))])
 
 
 def masked_rows(trees: Sequence[PromptTree], encoded: Encoded, encoder: ChatEncoder) -> Finding | None:

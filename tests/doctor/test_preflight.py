@@ -16,23 +16,10 @@ from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.stages import DPOConfig, SFTConfig
 from concordant.core.errors import RunStopped
 from concordant.doctor.finding import Finding
-from concordant.stages import common
 from concordant.training.progress import Display, use
-from tests.stages.small import DATA, SHORT_ANSWERS, metrics_of, plain, ppo_config, train
+from tests.stages.small import DATA, SHORT_ANSWERS, metrics_of, plain, ppo_config, short_toytalk, train  # noqa: F401
 
 DROPOUT = LoraConfig(rank=4, dropout=0.3)  # draws from the global stream at every step
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_toytalk():
-    from concordant.data import toytalk
-
-    pairs = toytalk.heldout_pairs("demo", 0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toytalk, "training_pairs", lambda preset, seed: pairs[100:])
-        patch.setattr(toytalk, "heldout_pairs", lambda preset, seed: pairs[:100])
-        patch.setattr(common, "PROBE_PROMPTS", 4)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -253,3 +253,9 @@ def test_answers_that_are_alike_by_the_temperature():
     assert "temperature 1" in monitored("ppo", cold).findings["tied_groups"].cure
     warm = monitored("ppo", cold | {"objective__entropy_per_token": 1.0}).findings["tied_groups"]
     assert "temperature 1" not in warm.cure
+
+
+def test_a_gradient_of_zero_among_tied_answers_is_not_called_frozen():
+    still = {"doctor__update__still": 1.0, "grad_norm": 0.0, "learning_rate": 1e-3}
+    assert "part_frozen" in found("ppo", still)
+    assert "part_frozen" not in found("ppo", still | {"objective__tied_groups": 1.0})
