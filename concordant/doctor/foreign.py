@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from concordant.config.fields import unnest
 from concordant.config.names import METHODS
 from concordant.doctor.finding import Diagnosis, Finding
 from concordant.doctor.history import Beside
@@ -90,12 +91,4 @@ def _facts(log: ForeignLog) -> dict[str, str]:
 
 def _flat(log: ForeignLog) -> Iterator[tuple[str, Any]]:
     """The known settings by dotted key, without the verb and what was assumed."""
-
-    def walk(mapping: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in mapping.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    return ((key, value) for key, value in walk(log.config, "") if key != "verb" and key not in log.assumed)
+    return ((key, value) for key, value in unnest(log.config).items() if key != "verb" and key not in log.assumed)

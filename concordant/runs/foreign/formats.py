@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from concordant.config.fields import nest
 from concordant.core.errors import UserError
 from concordant.runs.foreign import readers
 from concordant.runs.foreign.events import NAME as EVENTS
@@ -141,7 +142,7 @@ def read_foreign(path: Path, form: Format) -> ForeignLog:
         verb=found.verb,
         because=found.because,
         rows=rows,
-        config=_nested(settings),
+        config=nest(settings),
         assumed=defaults,
         facts=facts,
         damage=raw.damage,
@@ -165,15 +166,3 @@ def _form_of(path: Path) -> Format | None:
         return next((form for form in FOREIGN if form.fits(path, head)), None)
     except OSError:
         return None
-
-
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested mappings."""
-    made: dict[str, Any] = {}
-    for key, value in settings.items():
-        *above, name = key.split(".")
-        place = made
-        for part in above:
-            place = place.setdefault(part, {})
-        place[name] = value
-    return made
