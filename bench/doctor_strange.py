@@ -1,7 +1,7 @@
 """Faults of kinds that the doctor's rules were not made with, gathered from public threads, and healthy runs.
 
-    python -m bench.doctor_strange --make FOLDER [--only TEXT] [--healthy N]
-    python -m bench.doctor_strange --diagnose FOLDER
+    python -m bench.doctor_strange [--set 2] --make FOLDER [--only TEXT] [--healthy N]
+    python -m bench.doctor_strange [--set 2] --diagnose FOLDER
 
 The cases stood written down before the rules were changed, and whoever wrote them had not read the rules. Each has the
 thread in which users wrote of such a fault, what the users saw, the cause, and what a doctor must say to be right.
@@ -9,10 +9,10 @@ Users cause faults by files, settings, own reward functions and model folders; s
 true quality of an answer. ``named`` marks cases whose kind is an example in the text that asked for this set.
 
 --make makes the runs, each once, and never asks for a diagnosis. --diagnose writes what the doctor says of each into
-bench/results/doctor_strange.json. Whether the first finding names the cause is for a reader to judge, since a case
-names no rule: the reader's words stand in bench/results/doctor_strange_read.json. A folder FOLDER/NAME has ``files``
-(what the user has), ``run`` (what the run wrote, without weights) and ``made.json`` (seconds, and the error of a run
-that ended with one).
+bench/results/doctor_strange.json (doctor_strange2.json for the second set). Whether the first finding names the cause
+is for a reader to judge, since a case names no rule; the reader's words are in bench/results/doctor_strange_read.json.
+A folder FOLDER/NAME has ``files`` (what the user has), ``run`` (what the run wrote, without weights) and ``made.json``
+(seconds, and the error of a run that ended with one).
 """
 
 from __future__ import annotations
@@ -25,13 +25,20 @@ import traceback
 import zlib
 from collections.abc import Callable
 from contextlib import chdir
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
+from bench import doctor_strange2_healthy
 from bench.doctor_runs import STAGES
+from bench.doctor_strange2_models import MODELS as MODELS_2
+from bench.doctor_strange2_pairs import PAIRS as PAIRS_2
+from bench.doctor_strange2_rewards import REWARDS as REWARDS_2
+from bench.doctor_strange2_settings import SETTINGS as SETTINGS_2
+from bench.doctor_strange2_texts import TEXTS as TEXTS_2
 from bench.doctor_strange_answers import ANSWERS
 from bench.doctor_strange_healthy import healthy
 from bench.doctor_strange_models import MODELS
@@ -48,8 +55,24 @@ from concordant.doctor.run_folders import diagnose_run
 
 CASES: tuple[Case, ...] = (*ANSWERS, *PAIRS, *SETTINGS, *REWARDS, *MODELS)
 HEALTHY = healthy  # (number, world, folder): the config of a healthy run
+CASES_2: tuple[Case, ...] = (*TEXTS_2, *PAIRS_2, *SETTINGS_2, *REWARDS_2, *MODELS_2)
 MADE = "made.json"
-RESULTS = Path(__file__).parent / "results" / "doctor_strange.json"
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class FaultSet:
+    """Cases that one person gathered, and healthy runs beside them."""
+
+    cases: tuple[Case, ...]
+    healthy: Callable[[int, World, Path], RunConfig]
+    results: Path
+
+
+SETS = {
+    1: FaultSet(CASES, HEALTHY, RESULTS / "doctor_strange.json"),
+    2: FaultSet(CASES_2, doctor_strange2_healthy.healthy, RESULTS / "doctor_strange2.json"),
+}
 
 
 def seed_of(name: str) -> int:
@@ -97,10 +120,10 @@ def diagnosed(folder: Path) -> dict[str, Any]:
     return {"name": folder.name, "error": made["error"].strip()[-400:], "said": said}
 
 
-def diagnose_all(root: Path) -> dict[str, list[dict[str, Any]]]:
+def diagnose_all(root: Path, cases: tuple[Case, ...]) -> dict[str, list[dict[str, Any]]]:
     """The cases and the healthy runs that ``root`` has."""
-    about = {c.name: {"named": c.named, "cause": c.cause, "right": c.right} for c in CASES}
-    there = [case.name for case in CASES if (root / case.name / MADE).is_file()]
+    about = {c.name: {"named": c.named, "cause": c.cause, "right": c.right} for c in cases}
+    there = [case.name for case in cases if (root / case.name / MADE).is_file()]
     healthy_ones = sorted(path.parent for path in root.glob(f"healthy-*/{MADE}"))
     return {
         "cases": [about[name] | diagnosed(root / name) for name in there],
@@ -112,11 +135,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--make", type=Path, help="folder of the runs; runs that are there are kept")
     parser.add_argument("--diagnose", type=Path, help="folder of runs that --make has made")
+    parser.add_argument("--set", type=int, default=1, choices=sorted(SETS), help="which set of cases")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--healthy", type=int, default=0, help="make so many healthy runs instead of the cases")
     given = parser.parse_args()
+    chosen = SETS[given.set]
     if given.diagnose:
-        RESULTS.write_text(json.dumps(diagnose_all(given.diagnose), indent=1) + "\n", encoding="utf-8")
+        found = diagnose_all(given.diagnose, chosen.cases)
+        chosen.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         return
     if not given.make:
         parser.error("--make FOLDER or --diagnose FOLDER is required")
@@ -128,8 +154,8 @@ def main() -> None:
         planned: list[tuple[str, Callable[[], RunConfig]]] = []
         for number in range(given.healthy):
             name = f"healthy-{number:03d}"
-            planned.append((name, partial(healthy, number, world, root / name)))
-        for case in () if given.healthy else CASES:
+            planned.append((name, partial(chosen.healthy, number, world, root / name)))
+        for case in () if given.healthy else chosen.cases:
             if given.only in case.name:
                 planned.append((case.name, partial(case.make, world, root / case.name, seed_of(case.name))))
         for name, make in planned:
