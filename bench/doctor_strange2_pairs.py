@@ -77,8 +77,10 @@ def _(desk: Desk) -> RunConfig:
 @PAIRS.add(
     "reward-cut-equal", GITHUB + "natolambert/rlhf-book/issues/503",
     "After truncation the two answers of a pair are the same text. The loss stays at 0.693 and the accuracy at a half.",
-    "All answers begin with the same long opening, and data.max_response_tokens with cut_response_end keeps little else.",
-    "Answers are cut at data.max_response_tokens before they differ, so most pairs have two equal sides; raise the limit.",
+    "All answers begin with the same long opening, and data.max_response_tokens with cut_response_end keeps "
+    "little else.",
+    "Answers are cut at data.max_response_tokens before they differ, so most pairs have two equal sides; raise "
+    "the limit.",
     "the learning rate is too low; the labels are noise",
 )  # fmt: skip
 def _(desk: Desk) -> RunConfig:
