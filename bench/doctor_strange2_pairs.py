@@ -221,8 +221,12 @@ def _(desk: Desk) -> RunConfig:
     "the KL coefficient is too low, without a word on the prompts",
 )  # fmt: skip
 def _(desk: Desk) -> RunConfig:
-    test = desk.file(desk.prompts(60), "test.jsonl")
-    return desk.grpo(desk.prompts(8), data__test_path=test, train__max_steps=40, train__learning_rate=8e-4)
+    rows = [
+        {"prompt": r["prompt"], "ground_truth": r["response"].split(".")[0].split()[-1].strip("!,")}
+        for r in desk.answers(68)
+    ]
+    test = desk.file(rows[8:], "test.jsonl")
+    return desk.grpo(rows[:8], "rule:contains", data__test_path=test, train__max_steps=40, train__learning_rate=1e-3)
 
 
 @PAIRS.add(
