@@ -46,9 +46,9 @@ def _(desk: Desk) -> RunConfig:
     "the reward is too hard; the critic",
 )  # fmt: skip
 def _(desk: Desk) -> RunConfig:
-    broken = desk.copy(desk.world.reward("doctor-c"), "reward")
-    tools.borrow_tokenizer(broken, desk.world.sft("doctor-a"))
-    return desk.ppo(desk.pairs(400), str(broken), start=desk.world.sft("doctor-a"))
+    broken = desk.copy(desk.world.reward(desk.size), "reward")
+    tools.foreign_tokenizer(broken)
+    return desk.ppo(desk.pairs(400), str(broken))
 
 
 @MODELS.add(
@@ -61,8 +61,8 @@ def _(desk: Desk) -> RunConfig:
     named=True,
 )  # fmt: skip
 def _(desk: Desk) -> RunConfig:
-    mixed = desk.copy(desk.world.sft("doctor-c"))
-    tools.borrow_tokenizer(mixed, desk.world.sft("doctor-a"))
+    mixed = desk.copy(desk.policy)
+    tools.foreign_tokenizer(mixed)
     return desk.sft(desk.answers(), mixed)
 
 

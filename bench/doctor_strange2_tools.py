@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 import concordant
 from bench.doctor_strange_tools import FILES, RUN, Case
@@ -25,10 +25,11 @@ from concordant.config.data import DataConfig
 from concordant.config.fields import build, flatten
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import DPOConfig, KLConfig, PPOConfig, RewardConfig, RunConfig, SFTConfig
+from concordant.data.tokenizer import train_tokenizer
 
 Row = dict[str, Any]
 Config = TypeVar("Config", bound=RunConfig)
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json", "vocab*", "merges*")
+OTHER_TEXT = Path(__file__).resolve().parents[1] / "LICENSE"  # long English text that is not toytalk's
 
 
 @dataclass(frozen=True)
@@ -186,13 +187,15 @@ class Cases(list[Case]):
         return keep
 
 
-def borrow_tokenizer(folder: Path, lender: Path) -> None:
-    """Replace the tokenizer's files in ``folder`` by those of ``lender``."""
-    for pattern in TOKENIZER_FILES:
-        for old in folder.glob(pattern):
-            old.unlink()
-        for new in lender.glob(pattern):
-            shutil.copy(new, folder / new.name)
+def foreign_tokenizer(folder: Path) -> None:
+    """Replace the tokenizer in ``folder`` by one of the same size that was trained on other text.
+
+    The built-in models' own tokenizers would not do: of two sizes, the smaller one's merges are the larger one's first.
+    """
+    own, size = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder).vocab_size
+    other = train_tokenizer([OTHER_TEXT.read_text(encoding="utf-8")], size)
+    other.chat_template = own.chat_template
+    other.save_pretrained(folder)
 
 
 def retemplate(folder: Path, template: str) -> None:
