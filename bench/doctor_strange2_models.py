@@ -26,7 +26,7 @@ OTHER_SIZE = {"doctor-a": "doctor-b", "doctor-b": "doctor-a", "doctor-c": "docto
 @MODELS.add(
     "ppo-random-reward-head", GITHUB + "huggingface/trl/issues/1379",
     "The reward model's head was not saved and came back with random weights. The reward wanders about.",
-    "score.weight of the reward model is new random numbers; on the pairs of the data it ranks at chance.",
+    "score.weight of the reward model is new random numbers; on the pairs of the data it is right in 1 of 3.",
     "The reward model cannot tell chosen from rejected answers (its head is random), so the reward is noise; "
     "train or restore the head.",
     "the critic learns too slowly; the KL coefficient",
@@ -39,10 +39,10 @@ def _(desk: Desk) -> RunConfig:
 
 @MODELS.add(
     "ppo-reward-foreign-tokenizer", GITHUB + "huggingface/trl/issues/1674",
-    "The reward model gets ids of another tokenizer. Its scores have nothing to do with the answers.",
+    "The reward model gets ids of another tokenizer. Its scores have little to do with the answers.",
     "The reward model's folder holds the tokenizer of another model; the same ids mean other words.",
-    "The reward model is read through a tokenizer that is not its own, so it ranks the data's pairs at chance; "
-    "restore its tokenizer.",
+    "The reward model is read through a tokenizer that is not its own, so it ranks the data's pairs much worse (0.69 "
+    "instead of 0.87, since only length and the like are left); restore its tokenizer.",
     "the reward is too hard; the critic",
 )  # fmt: skip
 def _(desk: Desk) -> RunConfig:
