@@ -62,7 +62,7 @@ def _binary(desk: Desk) -> RunConfig:
 def judge(prompt, response, ended=True):
     return float(ended and any(word in response for word in ("friend", "kind", "hope", "nice", "Good")))
 """)
-    return desk.grpo(None, judge, sampling__n=8, train__batch_size=4)
+    return desk.grpo(None, judge, sampling__n=8, train__batch_size=4, train__max_steps=14, train__learning_rate=1e-4)
 
 
 def _rloo(desk: Desk) -> RunConfig:
@@ -73,10 +73,13 @@ def _adaptive(desk: Desk) -> RunConfig:
     """PPO whose KL coefficient adapts slowly, with a mild price on length."""
     judge = desk.judge("""
 def judge(prompt, response):
-    return -0.01 * max(len(response.split()) - 20, 0)
+    return -0.1 * max(len(response.split()) - 14, 0)
 """)
     parts = [f"{desk.world.reward(desk.size)}=1", f"{judge}=1"]
-    return desk.ppo(None, parts, kl__controller="adaptive", kl__target=6.0, kl__horizon=2000)
+    return desk.ppo(
+        None, parts, kl__controller="adaptive", kl__target=6.0, kl__horizon=2000, train__learning_rate=2e-4,
+        sampling__max_new_tokens=64,
+    )  # fmt: skip
 
 
 KINDS: tuple[Callable[[Desk], RunConfig], ...] = (
