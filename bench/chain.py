@@ -63,8 +63,8 @@ def readme_commands() -> dict[str, list[str]]:
 
 
 def first_lines(path: Path, count: int) -> list[str]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
+    open_text = gzip.open if path.suffix == ".gz" else open
+    with open_text(path, "rt", encoding="utf-8") as file:
         return list(islice(file, count))
 
 

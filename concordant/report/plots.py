@@ -41,7 +41,7 @@ def reward_comparison(evaluation: Evaluation, theme: Theme) -> bytes | None:
         axes_list = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
         for axes, scorer in zip(axes_list, known, strict=True):
             _ridges(axes, evaluation, scorer, theme)
-        return png(figure, theme)
+        return png(figure)
 
 
 def _ridges(axes: Axes, evaluation: Evaluation, scorer: Scorer, theme: Theme) -> None:
@@ -135,7 +135,7 @@ def reward_calibration(summary: RewardModelSummary, theme: Theme) -> bytes:
         )
         sure.legend(loc="lower right")
         _length_bars(length, summary, theme)
-        return png(figure, theme)
+        return png(figure)
 
 
 def _arms(means: Sequence[Mean]) -> NDArray[np.float64]:
