@@ -86,18 +86,19 @@ def report(runs: Path) -> bool:
     """Print a line a stage; whether every stage is better than its start."""
     policies = json.loads((runs / "report" / "report.json").read_text(encoding="utf-8"))["policies"]
     reward = {name: policy["reward_mean"] for name, policy in policies.items()}
-    sft, pairs, dpo = (exported(runs / name) for name in ("sft", "reward", "dpo"))
+    sft, dpo = exported(runs / "sft"), exported(runs / "dpo")
+    pairs = json.loads((runs / "reward" / "reward_model.json").read_text(encoding="utf-8"))
     first = rows(runs / "sft")[0]["loss"]
     stages = {
         "sft": f"loss {first:.3f} -> {sft['eval/loss']:.3f} nats a token",
-        "reward": f"loss {math.log(2):.3f} -> {pairs['eval/loss']:.3f} nats, accuracy {pairs['eval/accuracy']:.3f}",
+        "reward": f"loss {math.log(2):.3f} -> {pairs['log_loss']:.3f} nats, accuracy {pairs['accuracy']:.3f}",
         "dpo": f"loss {math.log(2):.3f} -> {dpo['eval/loss']:.3f} nats, accuracy {dpo['eval/rewards/accuracies']:.3f}, "
         f"reward of answers {reward['sft']:.3f} -> {reward['dpo']:.3f}",
         "ppo": f"reward of answers {reward['sft']:.3f} -> {reward['ppo']:.3f}",
     }
     better = {
         "sft": sft["eval/loss"] < first,
-        "reward": pairs["eval/loss"] < math.log(2) and pairs["eval/accuracy"] > 0.5,
+        "reward": pairs["log_loss"] < math.log(2) and pairs["accuracy"] > 0.5,
         "dpo": dpo["eval/loss"] < math.log(2) and dpo["eval/rewards/accuracies"] > 0.5,
         "ppo": reward["ppo"] > reward["sft"],
     }

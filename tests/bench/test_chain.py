@@ -34,7 +34,7 @@ def test_a_stage_that_is_not_better_than_its_start_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], ppo: float, better: bool
 ) -> None:
     """The numbers before and after are those of the exported evaluation, the one of the lowest held-out loss."""
-    shared = {"learning_rate": 1e-3, "eval/accuracy": 0.6, "eval/rewards/accuracies": 0.7}
+    shared = {"learning_rate": 1e-3, "eval/rewards/accuracies": 0.7}
     rows = [
         {"step": 1, "loss": 3.0, **shared},
         *({"step": s, "eval/loss": x, **shared} for s, x in ((2, 0.5), (3, 0.9))),
@@ -42,6 +42,7 @@ def test_a_stage_that_is_not_better_than_its_start_is_said(
     for stage in ("sft", "reward", "dpo", "ppo"):
         (tmp_path / stage).mkdir()
         (tmp_path / stage / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "reward" / "reward_model.json").write_text('{"log_loss": 0.5, "accuracy": 0.6}')
     policies = {name: {"reward_mean": mean} for name, mean in (("sft", 1.0), ("dpo", 1.2), ("ppo", ppo))}
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "report.json").write_text(json.dumps({"policies": policies}))
