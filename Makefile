@@ -42,9 +42,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]"
 	touch $@
 
-# Plants one bug after another in a copy of the repository: do the tests notice? ONLY="NAME NAME" plants some.
+# Plants one bug after another in a copy of the repository: do the tests notice? ONLY="NAME NAME" plants some,
+# START=NAME this bug and those after it.
 mutants: $(VENV)/.installed-test
-	$(BIN)/python -m tests.mutants --jobs 2 $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m tests.mutants --jobs 2 $(if $(ONLY),--only $(ONLY)) $(if $(START),--start $(START))
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ONLY)

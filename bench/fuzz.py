@@ -191,7 +191,9 @@ def run_prepare(path: Path, output: Path, r: random.Random) -> str:
     dropped = sum(card.dropped.values())
     assert card.rows_read == card.rows_used + dropped, f"books: {card.rows_read} != {card.rows_used} + {dropped}"
     assert sum(card.rows.values()) == sum(card.kinds.values()), "books: records by side and by kind"
-    if "rated answers" in card.kinds:  # sft/ has the good ones alone, perhaps none on the training side
+    # What is read back is sft/. Of rated answers it has the good ones alone, perhaps none on the training side. Of
+    # prompts without an answer it has none: these are in rl/.
+    if "rated answers" in card.kinds or ("prompts" in card.kinds and len(card.kinds) > 1):
         return "read"
     again = prepare(PrepareConfig(data=DataConfig(path=str(output)), output=str(output.with_name("again"))))
     assert again.rows == card.rows and not again.dropped, f"written and read back: {card.rows} became {again.rows}"

@@ -11,6 +11,10 @@ import torch
 from concordant.core.objective import BranchOutputs, Evaluated, Metric, Outputs, Term
 from concordant.core.trees import PromptTree, TreeBatch
 
+# Answers that one tree holds at most. A batch counts trees, so data with one prompt for all its answers would otherwise
+# be a single example, and every step would take all of it.
+SHARED = 4
+
 
 @dataclass(frozen=True, slots=True)
 class SFTObjective:
@@ -38,12 +42,17 @@ def finish(metrics: dict[str, float]) -> dict[str, float]:
 def share_prompts(trees: Sequence[PromptTree]) -> list[PromptTree]:
     """Join neighbouring trees that have the same prompt, so that both responses of a pair share one prompt.
 
-    The order of the data stays the same, and so do the tokens that make up the gradient.
+    The order of the data stays the same, and so do the tokens that make up the gradient. A tree gets at most ``SHARED``
+    branches. A prompt of one token is not shared, because nothing is saved: it is the start of a text without a prompt.
     """
     shared: list[PromptTree] = []
     for tree in trees:
-        if shared and torch.equal(shared[-1].prompt_T, tree.prompt_T):
+        if shared and len(tree.prompt_T) > 1 and _can_join(shared[-1], tree):
             shared[-1] = PromptTree(tree.prompt_T, shared[-1].branches + tree.branches)
         else:
             shared.append(tree)
     return shared
+
+
+def _can_join(one: PromptTree, other: PromptTree) -> bool:
+    return len(one.branches) + len(other.branches) <= SHARED and torch.equal(one.prompt_T, other.prompt_T)

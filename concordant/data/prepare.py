@@ -21,7 +21,7 @@ from concordant.data.dialogue import Drop, Messages, as_object, check_prompt, wr
 from concordant.data.folders import SETS
 from concordant.data.records import Demonstration, Pair, Record
 from concordant.data.rows import printable
-from concordant.data.splits import Loaded, OnProgress, load_all, load_test
+from concordant.data.splits import Loaded, OnProgress, answers_not_learnt, load_all, load_test
 from concordant.runs.atomic import whole_folder
 from concordant.runs.names import LOCK, STAGE_RECORD
 
@@ -68,7 +68,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
             written=written,
             rows_used=held.rows_used,
             columns=held.columns,
-            notes=held.notes,
+            notes=[*held.notes, *answers_not_learnt(held, data)],
         )
         (folder / "card.json").write_text(card.to_json(), encoding="utf-8")
         (folder / "card.md").write_text(card.markdown(), encoding="utf-8")

@@ -19,7 +19,7 @@ from concordant.core.errors import UserError
 from concordant.core.seeding import derive, python_stream
 from concordant.core.visible import visible
 from concordant.data import fields
-from concordant.data.carried import EVERYTHING, NOTHING, Wanted, names_in
+from concordant.data.carried import EVERYTHING, NOTHING, TRUTHS, Wanted, names_in
 from concordant.data.columns import IGNORE, check_mapped, column_names, displaced, option
 from concordant.data.convert import CONVERSIONS, split_key
 from concordant.data.dialogue import Drop, Messages
@@ -106,8 +106,22 @@ def _imitated(held: Loaded[Record], want: object, responses: Responses) -> list[
 
 def _other_columns(held: Loaded[Record], config: DataConfig) -> str:
     names = held.columns.get("carried along", ())
-    way = option(column_names(config.columns), ("response", names[0])) if names else ""
-    return f"; not read: {', '.join(names)} ({way} reads {names[0]} as response)" if names else ""
+    return f"; not read: {', '.join(names)} ({_as_response(names[0], config)})" if names else ""
+
+
+def answers_not_learnt(held: Loaded[Record], config: DataConfig) -> list[str]:
+    """A note if the data is prompts alone, beside a column whose name says that it holds their answers."""
+    names = [name for name in TRUTHS if name in held.columns.get("carried along", ())]
+    if not names or not all(isinstance(record, Prompt) for record in (*held.train, *held.test)):
+        return []
+    return [
+        f"read as prompts alone: {names[0]} is kept for reward functions, and no answer is there to imitate "
+        f"({_as_response(names[0], config)})"
+    ]
+
+
+def _as_response(name: str, config: DataConfig) -> str:
+    return f"{option(column_names(config.columns), ('response', name))} reads {name} as response"
 
 
 def _sets_for(want: type, responses: Responses) -> tuple[str, ...]:

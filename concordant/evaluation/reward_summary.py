@@ -22,7 +22,7 @@ class CalibrationBin:
     low: float
     high: float
     pairs: int
-    predicted: Mean  # confidence
+    predicted: float  # their mean confidence
     observed: Mean  # share of them ranked as people did, ties half
 
 
@@ -65,7 +65,7 @@ class RewardModelSummary:
                     "low": b.low,
                     "high": b.high,
                     "pairs": b.pairs,
-                    "predicted": b.predicted.value,
+                    "predicted": b.predicted,
                     "observed": b.observed.value,
                     **_ends("observed", b.observed),
                 }
@@ -121,7 +121,7 @@ def summarise_reward_model(
         score_std=float(np.concatenate([chosen_P, rejected_P]).std()),
         longer_accuracy=mean(win_points(longer_P, np.zeros_like(longer_P)), is_share=True),
         log_loss=mean(np.logaddexp(0.0, -delta_P)),
-        calibration_error=sum(b.pairs * abs(b.observed.value - b.predicted.value) for b in calibration) / len(delta_P),
+        calibration_error=sum(b.pairs * abs(b.observed.value - b.predicted) for b in calibration) / len(delta_P),
         bins=calibration,
         by_length=_by_length(longer_P, right_P, mean),
     )
@@ -157,7 +157,7 @@ def _calibration(
             low=float(edges[i]),
             high=float(edges[i + 1]),
             pairs=int(inside_P.sum()),
-            predicted=mean(confidence_P[inside_P], is_share=True),
+            predicted=float(confidence_P[inside_P].mean()),
             observed=mean(right_P[inside_P], is_share=True),
         )
         for i in range(bins)

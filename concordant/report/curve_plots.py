@@ -91,7 +91,7 @@ def training_curves(curves: Mapping[str, Curve], theme: Theme) -> bytes | None:
         for axes in cells[len(drawn) :]:
             axes.remove()
         _key(figure, theme)
-        return png(figure, theme)
+        return png(figure)
 
 
 def _by_stage(curves: Mapping[str, Curve], stages: Mapping[str, str]) -> list[str]:

@@ -69,7 +69,7 @@ def proxy_vs_gold(
             grid[row][0].margins(x=0.08, y=0.12)
         _name_axes(grid, truth)
         _legend(figure, points, list(lines), ink, theme)
-        return png(figure, theme)
+        return png(figure)
 
 
 def _truth(evaluation: Evaluation, curves: Mapping[str, Curve]) -> Scorer:

@@ -105,14 +105,15 @@ def styled(width: float, height: float, theme: Theme) -> Iterator[Figure]:
 
     with rc_context(_style(theme)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in another script shows as boxes
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=130, facecolor=theme.page, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
 
 
-def png(figure: Figure, theme: Theme) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The picture as a file. ``Figure.savefig`` would draw twice, the first time for its own layout alone."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, facecolor=theme.page, metadata={"Software": None})
+    figure.canvas.print_png(file, metadata={"Software": None})  # type: ignore[attr-defined]
     return file.getvalue()
 
 

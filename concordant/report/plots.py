@@ -41,7 +41,7 @@ def reward_comparison(evaluation: Evaluation, theme: Theme) -> bytes | None:
         axes_list = figure.subplots(1, len(known), sharey=True, squeeze=False)[0]
         for axes, scorer in zip(axes_list, known, strict=True):
             _ridges(axes, evaluation, scorer, theme)
-        return png(figure, theme)
+        return png(figure)
 
 
 def _ridges(axes: Axes, evaluation: Evaluation, scorer: Scorer, theme: Theme) -> None:
@@ -120,7 +120,7 @@ def reward_calibration(summary: RewardModelSummary, theme: Theme) -> bytes:
         sure.plot([50, 100], [50, 100], color=theme.soft, linestyle=DASHED, linewidth=1, label="perfect calibration")
         most = max(b.pairs for b in summary.bins)
         sizes = [20 + 130 * b.pairs / most for b in summary.bins]
-        x, observed = [100 * b.predicted.value for b in summary.bins], [b.observed for b in summary.bins]
+        x, observed = [100 * b.predicted for b in summary.bins], [b.observed for b in summary.bins]
         y = [100 * mean.value for mean in observed]
         sure.plot(x, y, color=blue, linewidth=1.5, label="this reward model")
         sure.scatter(x, y, s=sizes, color=blue, linewidths=0, clip_on=False, zorder=3)
@@ -135,7 +135,7 @@ def reward_calibration(summary: RewardModelSummary, theme: Theme) -> bytes:
         )
         sure.legend(loc="lower right")
         _length_bars(length, summary, theme)
-        return png(figure, theme)
+        return png(figure)
 
 
 def _arms(means: Sequence[Mean]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ def reward_model_blocks(summary: RewardModelSummary, picture: Picture | None) ->
     reads = {"longer": "chosen is longer", "same": "both as long", "shorter": "chosen is shorter"}
     bins = [
         (f"{number(100 * b.low, 0)} to {number(100 * b.high, 0)} %", f"{b.pairs:,}")
-        + (with_interval(b.predicted), with_interval(b.observed))
+        + (f"{number(100 * b.predicted, 1)} %", with_interval(b.observed))
         for b in summary.bins
     ]
     groups = [(reads[g.name], f"{g.pairs:,}", with_interval(g.accuracy)) for g in summary.by_length]

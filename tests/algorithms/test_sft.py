@@ -64,6 +64,16 @@ def test_sharing_prompts_changes_cost_and_not_the_gradient():
         assert torch.allclose(a.grad, b.grad, atol=1e-6)
 
 
+@pytest.mark.parametrize(("prompt", "most"), [([5, 6, 7], 4), ([5], 1)])
+def test_data_with_one_prompt_for_all_is_not_one_example(prompt, most):
+    """Rows of text begin with the same start token, and some data asks one question: each batch took all answers."""
+    trees = [tree([8 + i], prompt=prompt) for i in range(30)]
+    shared = share_prompts(trees)
+    assert max(len(t.branches) for t in shared) == most and len(shared) == -(-30 // most)
+    answers = [int(branch.ids_T) for t in shared for branch in t.branches]
+    assert answers == [8 + i for i in range(30)], "every answer once, in the order of the data"
+
+
 @pytest.mark.parametrize("pad", ["<|pad|>", "<|end|>"])
 def test_after_learning_an_answer_the_model_says_it_and_stops(pad):
     """The oldest bug of all: with pad = EOS the end was masked, and the model went on for ever."""

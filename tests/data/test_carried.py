@@ -202,6 +202,34 @@ def test_the_card_says_which_columns_are_carried_along_and_which_are_left_alone(
     assert set(by_prompt(str(tmp_path / "out"), "note").values()) == {None}
 
 
+def test_questions_beside_an_answer_say_how_the_answers_are_imitated(tmp_path: Path) -> None:
+    """SFT refuses them by the same option; prepare wrote prompts alone, without a word."""
+    rows = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(4)]
+    path, output = put(tmp_path / "a.jsonl", rows), str(tmp_path / "out")
+    (note,) = prepare(PrepareConfig(data=DataConfig(path=path), output=output)).notes
+    assert "read as prompts alone: answer is kept" in note and "--data.columns response=answer reads" in note
+    card = prepare(PrepareConfig(data=DataConfig(path=path, columns=["response=answer"]), output=output))
+    assert (card.notes, card.kinds) == ((), {"dialogues": 4})
+    found = load_records(DataConfig(path=output), Demonstration, 0)
+    assert {(r.messages[0].content, r.messages[1].content) for r in (*found.train, *found.test)} == {
+        (row["question"], row["answer"]) for row in rows
+    }
+
+
+def test_prompts_without_an_answer_beside_dialogues_are_prompts_of_the_prepared_data_too(tmp_path: Path) -> None:
+    asked = [{"messages": [{"role": "user", "content": f"q{i}"}]} for i in range(4)]
+    answered = [
+        {"messages": [{"role": "user", "content": f"r{i}"}, {"role": "assistant", "content": "a"}]} for i in range(4)
+    ]
+    path, output = put(tmp_path / "a.jsonl", [*asked, *answered]), str(tmp_path / "out")
+    prepare(PrepareConfig(data=DataConfig(path=path), output=output))
+    for want, prompts in ((Prompt, "qr"), (Demonstration, "r")):
+        for source in (path, output):
+            found = load_records(DataConfig(path=source), want, 0)
+            seen = {record.messages[0].content for record in (*found.train, *found.test)}
+            assert seen == {f"{letter}{i}" for letter in prompts for i in range(4)}, (want, source)
+
+
 def test_the_card_lists_every_column_of_the_input_by_its_own_name(tmp_path: Path) -> None:
     rows = [{"ask": f"q{i}", "prompt": "the same each time", "id": i, "note": "x"} for i in range(4)]
     data = DataConfig(path=put(tmp_path / "a.jsonl", rows), columns=["prompt=ask,ignore=note"])

@@ -25,7 +25,7 @@ def test_by_hand() -> None:
 
 def test_seed_numbers_are_one_pair() -> None:
     found = summarise_reward_model([0.73], [0.21], [1], [1])
-    assert found.bins[0].predicted.value == pytest.approx(0.627, abs=5e-4)
+    assert found.bins[0].predicted == pytest.approx(0.627, abs=5e-4)
     assert found.log_loss.value == pytest.approx(0.467, abs=5e-4)
 
 

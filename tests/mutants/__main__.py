@@ -1,6 +1,6 @@
 """``make mutants``: plants each bug of the list in a copy of the repository and says which test notices it.
 
-    python -m tests.mutants [--only NAME …] [--jobs N] [--seconds N]
+    python -m tests.mutants [--only NAME …] [--start NAME] [--jobs N] [--seconds N]
 
 First the named tests must pass without a bug, once for each set of tests. Then every bug gets a fresh copy, in which
 its tests run until the first one fails. The exit code is 0 if every bug is caught, 1 if a bug survives, and 2 if the
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import dropwhile
 from time import monotonic
 
 from tests.mutants.mutant import Mutant, OutOfDate
@@ -23,14 +24,17 @@ SECONDS = 600  # for the tests of one bug, which take seconds on an idle machine
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help="these bugs alone")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only", nargs="+", metavar="NAME", default=[], help="these bugs alone")
+    which.add_argument("--start", metavar="NAME", help="this bug and those after it: goes on with a run that was ended")
     parser.add_argument("--jobs", type=int, default=1, help="bugs at the same time")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit for the tests of a bug")
     args = parser.parse_args(arguments)
     known = {mutant.name: mutant for mutant in MUTANTS}
-    if unknown := [name for name in args.only if name not in known]:
+    first = args.start or MUTANTS[0].name
+    if unknown := [name for name in (*args.only, first) if name not in known]:
         parser.error(f"unknown bug {unknown[0]}; known: {', '.join(known)}")
-    chosen = [known[name] for name in args.only] or list(MUTANTS)
+    chosen = [known[name] for name in args.only] or list(dropwhile(lambda mutant: mutant.name != first, MUTANTS))
     if problems := out_of_date(chosen):
         print("\n".join(problems), file=sys.stderr)
         return 2
@@ -61,7 +65,9 @@ def pass_unchanged(sets: Sequence[tuple[str, ...]], jobs: int, seconds: float) -
     """Whether every set of tests passes without a bug."""
     healthy = True
     for tests, outcome in outcomes([Work(tests, tests) for tests in sets], jobs, seconds):
-        if not outcome.passed:
+        if outcome.passed:
+            print(f"without a bug {' '.join(tests)} passes", flush=True)
+        else:
             why = outcome.broken or f"{outcome.by} fails"
             print(f"without a bug {' '.join(tests)} does not pass: {why}", file=sys.stderr, flush=True)
             healthy = False

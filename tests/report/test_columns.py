@@ -134,9 +134,18 @@ def test_the_reward_models_tables(evaluation, tmp_path):
     assert "Expected calibration error 0.05; log-loss 0.33 (95 % interval " in facts
     rows = [line.strip("| ").split(" | ") for line in page.split(facts)[1].splitlines() if line.startswith("|")]
     cells = {row[0]: [cell.partition(" \\[")[0] for cell in row[1:]] for row in rows}
-    assert cells["75 to 80 %"] == ["24", "75 %", "75 %"]
-    assert cells["90 to 95 %"] == ["24", "90 %", "100 %"]
+    assert cells["75 to 80 %"] == ["24", "75.0 %", "75 %"]
+    assert cells["90 to 95 %"] == ["24", "90.0 %", "100 %"]
     assert cells["chosen is longer"] == ["24", "75 %"] and cells["chosen is shorter"] == ["24", "100 %"]
+
+
+def test_the_confidence_of_few_pairs_is_no_count_of_them(evaluation, tmp_path):
+    """It is a mean of numbers between 50 and 100 %: "0.627 of 1" said nothing, and 77 % of ten pairs became 80 %."""
+    gaps = [0.52] + [1.19] * 10  # σ(0.52) = 0.627 and σ(1.19) = 0.767
+    model = summarise_reward_model(gaps, [0.0] * 11, [1] * 11, [1] * 11)
+    write_report(evaluation, tmp_path, reward_model=model)
+    page = (tmp_path / "report.md").read_text()
+    assert "| 60 to 65 % | 1 | 62.7 % | 1 of 1 |" in page and "| 75 to 80 % | 10 | 76.7 % | 100 % |" in page
 
 
 def test_the_two_gains_of_a_policy_are_told_apart(answers):

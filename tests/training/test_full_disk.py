@@ -9,7 +9,7 @@ import torch
 
 from concordant.core.errors import RunFailed, UserError
 from concordant.training import checkpoint
-from tests.training.test_loop import Walk, run
+from tests.training.walk import Walk, run
 
 MEGABYTE = 10**6
 NUMBERS = 250_000  # of a weight: 1 MB, and so is its momentum; a checkpoint is reckoned at three times both

@@ -1,3 +1,5 @@
+"""The loop: which steps it takes, what it logs, which weights it exports, and how it stops."""
+
 from __future__ import annotations
 
 import json
@@ -5,120 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
-import torch
 
-from concordant.config.train import TrainConfig
-from concordant.core.errors import RunFailed, RunStopped, UserError
-from concordant.core.seeding import torch_stream
+from concordant.core.errors import RunFailed, UserError
 from concordant.engines import state_files
-from concordant.engines.state_files import read_state, write_state
+from concordant.engines.state_files import read_state
 from concordant.runs.folder import RunFolder
 from concordant.runs.status import read as read_status
 from concordant.training import checkpoint
 from concordant.training.loop import MAX_SKIPPED_IN_A_ROW, TRAIN_SAMPLES_EVERY, run_loop
-from concordant.training.result import LoopResult
-
-
-@dataclass
-class Walk:
-    """A weight that moves by seeded noise with momentum: any lost or repeated step changes its bits."""
-
-    total_steps: int = 6
-    evaluations: list[float] = field(default_factory=list)  # by evaluation; empty: no held-out data
-    greater_is_better: bool = False
-    skip: Callable[[int], bool] = lambda step: False
-    signal_at: int = -1
-    metric: str = "eval/loss"
-
-    def __post_init__(self):
-        self.weight, self.momentum = torch.zeros(3), torch.zeros(3)
-        self.seen, self.kept = 0, None
-        self.rates: list[float] = []
-
-    def step(self, step, learning_rate):
-        noise = torch.randn(3, generator=torch_stream(0, "walk", step))
-        self.momentum = 0.9 * self.momentum + noise
-        self.weight = self.weight + learning_rate * self.momentum
-        self.rates.append(learning_rate)
-        if step == self.signal_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        skipped = float(self.skip(step))
-        return {"loss": float(self.weight.sum()), "grad_norm": 1.0, "tokens": 10, "samples": 2, "skipped": skipped}
-
-    def evaluate(self, step):
-        if not self.evaluations:
-            return {}
-        self.seen += 1
-        return {"eval/loss": self.evaluations[self.seen - 1]}
-
-    def train_samples(self):
-        return []
-
-    def samples(self, step):
-        return [{"prompt": "p", "response": "r"}] if self.evaluations else []
-
-    @property
-    def roles(self):
-        return {"policy": self}
-
-    def keep(self):
-        self.kept = self.weight.clone()
-
-    def forget(self):
-        self.kept = None
-
-    def restore(self):
-        self.weight = self.kept
-
-    def checkpoint_bytes(self, with_kept):
-        return 3 * self.export_bytes()
-
-    def export_bytes(self):
-        return 4 * (self.weight.numel() + self.momentum.numel())
-
-    @property
-    def exports(self):
-        return {"model": self._export}
-
-    def _export(self, folder, results):
-        (folder / "weight.json").write_text(json.dumps(self.weight.tolist()))
-
-    def last_batch(self):
-        return {"ids": [1, 2], "weight": self.weight}
-
-    def save(self, folder):
-        write_state(folder, {"weight": self.weight, "momentum": self.momentum, "kept": self.kept})
-
-    def load(self, folder):
-        state = read_state(folder)
-        self.weight, self.momentum, self.kept = state["weight"], state["momentum"], state["kept"]
-
-    def numbers(self):
-        return {"seen": self.seen}
-
-    def load_numbers(self, numbers):
-        self.seen = numbers["seen"]
-
-
-def config(**changes):
-    return TrainConfig(**{"learning_rate": 1.0, "tensorboard": False, **changes})
-
-
-def run(path, walk, resume=False, callbacks=(), **changes) -> LoopResult:
-    with RunFolder(path, resume=resume) as folder:
-        return run_loop(walk, config(**changes), folder, 0, callbacks)
-
-
-def rows(path, name="metrics.jsonl"):
-    return [json.loads(line) for line in (path / name).read_text().splitlines()]
-
-
-def exported(path):
-    return json.loads((path / "model" / "weight.json").read_text())
+from tests.training.walk import Walk, config, exported, rows, run
 
 
 def test_steps_are_counted_and_totals_run_on(tmp_path):
@@ -225,88 +124,10 @@ def test_a_run_without_steps_says_so(tmp_path):
         run(tmp_path, Walk(total_steps=0))
 
 
-def timeless(path):
-    return [{k: v for k, v in row.items() if "second" not in k} for row in rows(path)]
-
-
-def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(tmp_path):
-    settings = {"evaluate_every": 2, "save_every": 1}
-    run(tmp_path / "whole", Walk(evaluations=[3.0, 1.0, 2.0]), **settings)
-    with pytest.raises(RunStopped, match="step 3/6: stopped on request; continue with --resume auto"):
-        run(tmp_path / "cut", Walk(evaluations=[3.0, 1.0, 2.0], signal_at=2), **settings)
-    assert not (tmp_path / "cut" / "model").exists()
-    run(tmp_path / "cut", Walk(evaluations=[3.0, 1.0, 2.0]), resume=True, **settings)
-    assert exported(tmp_path / "cut") == exported(tmp_path / "whole")
-    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
-    assert rows(tmp_path / "cut", "samples.jsonl") == rows(tmp_path / "whole", "samples.jsonl")
-
-
-def test_the_best_weights_survive_a_resume(tmp_path):
-    with pytest.raises(RunStopped):
-        run(tmp_path, Walk(evaluations=[1.0, 2.0, 3.0], signal_at=2), evaluate_every=2)
-    result = run(tmp_path, Walk(evaluations=[1.0, 2.0, 3.0]), resume=True, evaluate_every=2)
-    assert (result.best_step, result.exported_step) == (2, 2)
-
-
 def test_the_best_weights_are_forgotten_when_the_last_are_better(tmp_path):
     walk = Walk(evaluations=[2.0, 3.0, 1.0])
     run(tmp_path, walk, evaluate_every=2, save_every=1)
     assert walk.kept is None and exported(tmp_path) == walk.weight.tolist()
-
-
-def damage(folder):
-    newest = checkpoint.newest_valid(folder / "checkpoints")[0]
-    (newest / "policy" / "state.safetensors").write_bytes(b"\0" * 10)
-
-
-def test_a_damaged_checkpoint_falls_back_one_and_the_logs_follow(tmp_path):
-    with pytest.raises(RunStopped):
-        run(tmp_path, Walk(signal_at=3), save_every=1)
-    damage(tmp_path)
-    run(tmp_path, Walk(), resume=True, save_every=1)
-    run(tmp_path / "whole", Walk())
-    assert exported(tmp_path) == exported(tmp_path / "whole")
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_damaged_checkpoint_is_not_one_of_those_that_are_kept(tmp_path):
-    with pytest.raises(RunStopped):
-        run(tmp_path, Walk(signal_at=4), save_every=2, keep_last=2)  # saves 2, 4 and, asked to stop, 5
-    damage(tmp_path)
-    with pytest.raises(RunStopped):
-        run(tmp_path, Walk(signal_at=4), resume=True, save_every=10, keep_last=2)
-    there = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert there == ["damaged-step-000005", "step-000004", "step-000005"]
-
-
-def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(tmp_path):
-    with pytest.raises(RunStopped):
-        run(tmp_path, Walk(signal_at=3), save_every=1, keep_last=1)
-    damage(tmp_path)
-    with pytest.raises(UserError, match="is whole: .*policy/state.safetensors is not as it was written"):
-        run(tmp_path, Walk(), resume=True)
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4]
-
-
-def test_resuming_a_finished_run_trains_nothing_and_says_so(tmp_path, capsys):
-    run(tmp_path, Walk(), save_every=6)
-    before = (tmp_path / "metrics.jsonl").read_text()
-    result = run(tmp_path, Walk(), resume=True, save_every=6)
-    assert "the run is complete; nothing left to train" in capsys.readouterr().err
-    assert (result.steps, (tmp_path / "metrics.jsonl").read_text()) == (6, before)
-
-
-def test_resume_without_a_checkpoint_starts_again(tmp_path, capsys):
-    run(tmp_path, Walk(), save_minutes=0)
-    run(tmp_path, Walk(), resume=True)
-    assert "no checkpoint to continue from; starting at step 0" in capsys.readouterr().err
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
-
-
-def test_resume_with_another_length_is_refused(tmp_path):
-    run(tmp_path, Walk(), save_every=3)
-    with pytest.raises(UserError, match="step-000006 belongs to a run with other settings:\n  total_steps: 6 -> 8\n"):
-        run(tmp_path, Walk(total_steps=8), resume=True)
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path, monkeypatch, capsys):
@@ -358,7 +179,7 @@ def test_a_tracker_that_cannot_write_does_not_stop_the_run(tmp_path, capsys):
 TWICE = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[2])
-from test_loop import Walk, run
+from walk import Walk, run
 class Slow(Walk):
     def step(self, step, learning_rate):
         os.kill(os.getpid(), signal.SIGINT)
@@ -423,89 +244,6 @@ def test_what_a_step_learnt_from_is_shown_at_the_first_step_and_then_now_and_the
     walk.train_samples = lambda: [{"split": "train"}]
     run(tmp_path, walk)
     assert [row["step"] for row in rows(tmp_path, "samples.jsonl")] == [1, TRAIN_SAMPLES_EVERY, 2 * TRAIN_SAMPLES_EVERY]
-
-
-def interrupted(tmp_path, at, make, **settings):
-    """The result of a run that was stopped after step ``at`` and resumed."""
-    with pytest.raises(RunStopped):
-        run(tmp_path, make(signal_at=at - 1), **settings)
-    return run(tmp_path, make(), resume=True, **settings)
-
-
-def test_patience_goes_on_over_a_resume(tmp_path):
-    """Two evaluations without improvement, one on either side of the interruption."""
-
-    def walk(**changes):
-        return Walk(total_steps=20, evaluations=[1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0], **changes)
-
-    settings = {"evaluate_every": 2, "early_stopping": 2}
-    assert run(tmp_path / "whole", walk(), **settings).steps == 6
-    assert interrupted(tmp_path / "cut", 5, walk, **settings).steps == 6
-
-
-def test_skipped_steps_are_counted_over_a_resume(tmp_path, capsys):
-    """Three in a row before the interruption and two after it are five in a row."""
-
-    def walk(of):
-        return lambda **changes: Walk(total_steps=20, skip=lambda step: step in of, **changes)
-
-    interrupted(tmp_path / "some", 3, walk({1, 2, 7}))
-    assert "step 20/20: 3 steps left an update out" in capsys.readouterr().err
-    with pytest.raises(RunFailed, match=f"step 8/20: .*not finite {MAX_SKIPPED_IN_A_ROW} times in a row"):
-        interrupted(tmp_path / "many", 6, walk({3, 4, 5, 6, 7}))
-
-
-def test_the_processs_own_draws_depend_on_the_step_alone(tmp_path):
-    """Dropout and people's reward functions draw from them, and a resumed process has not drawn before."""
-
-    class Draws(Walk):
-        def step(self, step, learning_rate):
-            return super().step(step, learning_rate) | {"loss": float(torch.rand(()))}
-
-    run(tmp_path / "whole", Draws())
-    interrupted(tmp_path / "cut", 3, Draws)
-    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
-    assert len({row["loss"] for row in timeless(tmp_path / "whole")}) == 6
-
-
-def test_a_disk_that_fills_between_two_exports_leaves_whole_folders_and_a_resume_writes_the_rest(tmp_path):
-    class Two(Walk):
-        full = True
-
-        @property
-        def exports(self):
-            return {"adapter": self._export, "model": self._fail if self.full else self._export}
-
-        def _fail(self, folder, results):
-            (folder / "half").write_text("x")
-            raise OSError("No space left on device")
-
-    with pytest.raises(RunFailed, match="the model could not be written"):
-        run(tmp_path, Two(total_steps=2), save_every=1)
-    assert [path.name for path in (tmp_path / "adapter").iterdir()] == ["weight.json"]
-    assert not (tmp_path / "model").exists() and not list(tmp_path.glob(".*.new"))
-    walk = Two(total_steps=2)
-    walk.full = False
-    result = run(tmp_path, walk, resume=True, save_every=1)
-    assert result.model == tmp_path / "model" and (tmp_path / "adapter" / "weight.json").is_file()
-
-
-@pytest.mark.parametrize(("before", "after"), [("model", "adapter"), ("adapter", "model")])
-def test_what_an_earlier_end_exported_and_this_one_does_not_is_removed(tmp_path, before, after):
-    """A run is resumed with another train.export, so that one folder is not written again."""
-
-    class One(Walk):
-        name = before
-
-        @property
-        def exports(self):
-            return {self.name: self._export}
-
-    run(tmp_path, One(total_steps=2), save_every=1)
-    walk = One(total_steps=2)
-    walk.name = after
-    assert run(tmp_path, walk, resume=True, save_every=1).model == tmp_path / after
-    assert (tmp_path / after / "weight.json").is_file() and not (tmp_path / before).exists()
 
 
 def test_the_card_gets_the_heldout_numbers_of_the_exported_step(tmp_path):

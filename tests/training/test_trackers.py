@@ -16,7 +16,7 @@ from concordant.runs.folder import RunFolder
 from concordant.training import trackers
 from concordant.training.loop import run_loop
 from concordant.training.trackers import KINDS, InThread, MLflow, Trackio, WandB, check_installed
-from tests.training.test_loop import Walk, rows
+from tests.training.walk import Walk, rows
 
 
 class Fake:

@@ -31,7 +31,8 @@ def preference_probability(preset: Preset, gold: tuple[float, float], answers: t
     """The probability that the preset's rater prefers the first answer. ``gold`` holds the answers' gold scores."""
     difference = preset.gold * (gold[0] - gold[1])
     difference += preset.length * (len(answers[0].split()) - len(answers[1].split()))
-    difference += preset.kind * (kindness(answers[0]) - kindness(answers[1]))
+    if preset.kind:  # reading the answers takes most of the time that labels take
+        difference += preset.kind * (kindness(answers[0]) - kindness(answers[1]))
     return 1.0 / (1.0 + math.exp(-difference))
 
 

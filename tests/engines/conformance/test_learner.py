@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
 
 from concordant.algorithms.dpo import DPOObjective, reference_logprobs
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
@@ -11,8 +10,6 @@ from concordant.algorithms.sft import SFTObjective
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Outputs, Term
 from concordant.core.trees import Branch, Layout, PromptTree
-from concordant.engines.reward_model import RewardModel
-from concordant.models.lora import lora_layers
 from tests.engines.tiny import tiny_policy
 
 
@@ -100,38 +97,6 @@ def test_a_gradient_is_the_same_to_the_bit_with_two_threads(engine, name):
     finally:
         torch.set_num_threads(threads)
     assert len(seen) == 1
-
-
-@pytest.mark.parametrize("layout", Layout)
-def test_numbers_come_back_in_the_callers_order(engine, layout):
-    trees = pairs()
-    learner = engine.policy(layout=layout)
-    together = learner.forward(trees, Outputs(logprob=True)).result().logprob_N
-    alone = torch.cat([learner.forward([t], Outputs(logprob=True)).result().logprob_N for t in trees])
-    assert torch.allclose(together, alone, atol=1e-5)
-
-
-def test_a_log_prob_is_the_full_softmax_of_a_plain_row(engine):
-    trees, temperature = pairs(3), 0.7
-    policy = tiny_policy()
-    learner = engine.policy(policy, temperature=temperature)
-    given = learner.forward(trees, Outputs(logprob=True)).result().logprob_N
-    expected = []
-    for tree in trees:
-        for branch in tree.branches:
-            row = torch.cat([tree.prompt_T, branch.ids_T])
-            with torch.no_grad():
-                table = (policy.model(row[None]).logits[0] / temperature).log_softmax(-1)
-            expected += [table[len(tree.prompt_T) + i - 1, t] for i, t in enumerate(branch.ids_T)]
-    assert torch.allclose(given, torch.stack(expected), atol=1e-5)
-
-
-def test_entropy_is_over_the_whole_distribution(engine):
-    trees, policy = pairs(1), tiny_policy()
-    learner = engine.policy(policy)
-    engine.zero(learner)
-    entropy = learner.forward(trees, Outputs(entropy=True)).result().entropy_N
-    assert torch.allclose(entropy, torch.log(torch.tensor(float(policy.model.config.vocab_size))).expand_as(entropy))
 
 
 def test_a_tiny_step_in_bf16_reaches_the_weights(engine):
@@ -307,70 +272,6 @@ def test_a_rehearsal_leaves_no_trace(engine):
     assert same_weights(engine.weights(learner), engine.weights(other))
 
 
-# -- reward models are scorers like any other -------------------------------------------------------
-
-
-def test_a_reward_models_scorer_gives_its_scores(engine):
-    model = RewardModel.from_backbone(tiny_policy())
-    scores = engine.reward_scorer(model).forward(pairs(), Outputs(score=True)).result().score_B
-    assert torch.equal(scores, model.score_trees(pairs()))
-
-
-def test_a_reward_model_scores_in_the_precision_it_is_given(engine):
-    model = RewardModel.from_backbone(tiny_policy())
-    exact, rounded = (
-        engine.reward_scorer(model, precision).forward(pairs(), Outputs(score=True)).result().score_B
-        for precision in (None, torch.bfloat16)
-    )
-    assert not torch.equal(exact, rounded) and torch.allclose(exact, rounded, atol=0.05 * float(exact.abs().max()))
-
-
-# -- weights for others -----------------------------------------------------------------------------
-
-
-def learnt(engine, rank=0):
-    policy = tiny_policy(lora_rank=rank)
-    learner = engine.policy(policy)
-    for _ in range(3):
-        learner.forward_backward(pairs(), SFTObjective()).result()
-        learner.step(1e-2).result()
-    return policy, learner
-
-
-def logits_of(model):
-    with torch.no_grad():
-        return model(input_ids=torch.arange(20, 40)[None]).logits
-
-
-@pytest.mark.parametrize("rank", [0, 4])
-def test_published_weights_load_into_plain_transformers(engine, rank):
-    policy, learner = learnt(engine, rank)
-    weights = learner.publish()
-    assert (weights.version, weights.adapters) == (3, "merged")
-    plain = LlamaForCausalLM(policy.model.config)
-    plain.load_state_dict(weights.tensors)
-    torch.testing.assert_close(logits_of(plain.eval()), logits_of(policy.model), rtol=1e-4, atol=1e-5)
-
-
-def test_an_adapter_published_apart_loads_into_peft(engine):
-    peft = pytest.importorskip("peft")
-    policy, learner = learnt(engine, rank=4)
-    weights = learner.publish("apart")
-    layer = next(iter(lora_layers(policy.model).values()))
-    adapter = layer.adapter("default")
-    targets = sorted({path.rpartition(".")[2] for path in lora_layers(policy.model)})
-    config = peft.LoraConfig(r=adapter.r, lora_alpha=adapter.alpha, target_modules=targets, task_type="CAUSAL_LM")
-    theirs = peft.get_peft_model(tiny_policy().model, config)
-    left = peft.set_peft_model_state_dict(theirs, dict(weights.tensors))
-    assert not left.unexpected_keys and not [name for name in left.missing_keys if "lora_" in name]
-    torch.testing.assert_close(logits_of(theirs.eval()), logits_of(policy.model), rtol=1e-4, atol=1e-5)
-
-
-def test_without_an_adapter_there_is_nothing_to_publish_apart(engine):
-    with pytest.raises(ValueError, match="no active adapter"):
-        dict(engine.policy().publish("apart").tensors)
-
-
 def test_a_resumed_learner_goes_on_counting_its_steps(engine, tmp_path):
     """The version stamps what is sampled: a rollout of step 3 is not of step 0."""
     learner, resumed = engine.policy(), engine.policy()
@@ -384,56 +285,3 @@ def test_a_resumed_learner_goes_on_counting_its_steps(engine, tmp_path):
     resumed.forward_backward(pairs(), SFTObjective()).result()
     resumed.step(1e-3).result()
     assert (resumed.version, resumed.publish().version) == (4, 4)
-
-
-@pytest.mark.parametrize("layout", Layout)
-def test_a_reward_model_gives_scores_and_log_probs_of_one_pass(engine, layout):
-    """Scores are those that it gives alone, log-probs those of the language model that it was made from."""
-    trees = pairs(8)  # of unlike lengths, so that no order can be mistaken for another
-    reward, policy = engine.reward(layout=layout), engine.policy()
-    both = reward.forward(trees, Outputs(score=True, logprob=True)).result()
-    alone = reward.forward(trees, Outputs(score=True)).result()
-    spoken = policy.forward(trees, Outputs(logprob=True)).result()
-    torch.testing.assert_close(both.score_B, alone.score_B, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(both.logprob_N, spoken.logprob_N, atol=1e-4, rtol=1e-4)
-    assert both.score_B.std() > 0 and both.logprob_N.std() > 0
-    two = [reward.forward([tree], Outputs(score=True, logprob=True)).result() for tree in trees]
-    torch.testing.assert_close(both.score_B, torch.cat([out.score_B for out in two]), atol=1e-5, rtol=1e-5)
-
-
-def test_the_language_model_loss_of_a_reward_model_is_the_chosen_answers_alone(engine):
-    """One pair at a time, so that the answers' lengths and order show in what is added to the loss."""
-    trees = pairs(5)
-    reward, policy = engine.reward(), engine.policy()
-    margins = torch.zeros(len(trees))
-    plain = reward.evaluate(trees, RewardObjective(margins)).result()
-    mixed = reward.evaluate(trees, RewardObjective(margins, lm_coefficient=0.5)).result()
-    spoken = policy.forward(trees, Outputs(logprob=True)).result().logprob_N
-    lengths = [b.response_length for t in trees for b in t.branches]
-    chosen = torch.cat(spoken.split(lengths)[::2])
-    assert mixed["loss"] - plain["loss"] == pytest.approx(-0.5 * float(chosen.mean()), rel=1e-4)
-
-
-@pytest.mark.parametrize("rank", [0, 4])
-def test_the_exact_kl_is_that_between_the_whole_distributions_of_policy_and_start(engine, rank):
-    """After some steps and at a temperature, against the full softmax of both models on plain rows."""
-    trees, temperature = pairs(3), 0.7
-    policy = tiny_policy(lora_rank=rank)
-    learner = engine.policy(policy, temperature=temperature)
-    learner.reference()
-    for _ in range(3):
-        learner.forward_backward(trees, SFTObjective()).result()
-        learner.step(1e-2).result()
-    given = learner.forward(trees, Outputs(kl=True)).result().kl_N
-    expected = []
-    for tree in trees:
-        for branch in tree.branches:
-            row = torch.cat([tree.prompt_T, branch.ids_T])[None]
-            with torch.no_grad():
-                now, start = (
-                    (model(row).logits[0, len(tree.prompt_T) - 1 : -1].double() / temperature).log_softmax(-1)
-                    for model in (policy.model, tiny_policy().model)
-                )
-            expected.append((now.exp() * (now - start)).sum(-1))
-    torch.testing.assert_close(given.double(), torch.cat(expected), atol=1e-4, rtol=1e-3)
-    assert given.mean() > 0.05

@@ -18,7 +18,7 @@ MUTANTS = (
         return shaped_B
 """,
         story="With a clip and a penalty, an answer that never ends can get the same reward as one that does.",
-        tests=("algorithms/test_ppo.py",),
+        tests=("algorithms/test_ppo_rewards.py",),
     ),
     Mutant(
         name="loss-kl-keeps-the-first-coefficient",
@@ -34,7 +34,7 @@ MUTANTS = (
         old='penalty = self.controller.kl_coef * metrics["kl"]',
         new='penalty = self.config.kl.coefficient * metrics["kl"]',
         story="PPO with an adaptive coefficient exports the weights that are best at the starting price of KL.",
-        tests=("algorithms/test_ppo.py",),
+        tests=("algorithms/test_ppo_rewards.py",),
     ),
     Mutant(
         name="held-out-objective-in-mixed-units",
@@ -42,7 +42,7 @@ MUTANTS = (
         old=" * (self.reward_stats.std if self.reward_stats.count else 1)",
         new="",
         story="eval/objective subtracts a penalty for normalised rewards from raw rewards and picks other weights.",
-        tests=("algorithms/test_ppo.py",),
+        tests=("algorithms/test_ppo_rewards.py",),
     ),
     Mutant(
         name="critic-rate-off-the-schedule",
@@ -74,7 +74,7 @@ MUTANTS = (
         old='"objective/rlhf_reward": float((e.shaped_B - self.controller.kl_coef * kl_B).mean()),',
         new='"objective/rlhf_reward": float((e.score_B - self.controller.kl_coef * kl_B).mean()),',
         story="The curve of what PPO maximises ignores normalisation, clip and missing-EOS penalty.",
-        tests=("algorithms/test_ppo.py",),
+        tests=("algorithms/test_ppo_rewards.py",),
     ),
     Mutant(
         name="critic-targets-in-another-order",

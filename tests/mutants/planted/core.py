@@ -75,7 +75,7 @@ MUTANTS = (
         old="reference_CV = reference[1](reference[0]).float() / temperature",
         new="reference_CV = reference[1](reference[0]).float()",
         story="With kl.estimator exact and a temperature, the KL of a policy from itself is above 0.",
-        tests=("core/test_logprobs.py", "engines/conformance/test_learner.py"),
+        tests=("core/test_logprobs.py", "engines/conformance/test_scorer.py"),
     ),
     Mutant(
         name="scaled-objective-forgets-inner-coefficients",

@@ -171,7 +171,7 @@ MUTANTS = (
         old="if name not in names and name not in taken}",
         new="if name not in names}",
         story="--data.columns better_response_id=safer_response_id changes nothing where the data has both.",
-        tests=("data/test_known_sets.py",),
+        tests=("data/test_used_columns.py",),
     ),
     Mutant(
         name="a-column-to-be-left-alone-is-renamed",
@@ -203,7 +203,7 @@ MUTANTS = (
         old="    plain = folded(name)\n",
         new="    plain = name\n",
         story='A column "System" beside messages is carried along, and the model is trained without it.',
-        tests=("data/test_known_sets.py",),
+        tests=("data/test_used_columns.py",),
     ),
     Mutant(
         name="a-number-beside-a-and-b-names-a-winner",
@@ -211,6 +211,6 @@ MUTANTS = (
         old='rf"(?:.*[_ ]|answer|response|model)?({one}|{two})"',
         new='rf"(?:.*[_ ]|answer|response|model)?({one}|{two}|1)"',
         story="Of comparisons that count from 1, every pair whose first answer won is learnt the wrong way round.",
-        tests=("data/test_known_sets.py",),
+        tests=("data/test_used_columns.py",),
     ),
 )

@@ -43,7 +43,7 @@ MUTANTS = (
         old="other = (reference.predicting(batch), reference.logits)",
         new="other = (reference.predicting(batch), self.logits)",
         story="The exact KL of a fully trained policy is measured from a mixture of reference and policy.",
-        tests=("engines/conformance/test_learner.py",),
+        tests=("engines/conformance/test_scorer.py",),
     ),
     Mutant(
         name="joint-path-scores-one-token-early",
@@ -51,7 +51,7 @@ MUTANTS = (
         old="at = torch.cat([batch.source_N, batch.last_B])",
         new="at = torch.cat([batch.source_N, batch.last_B - 1])",
         story="A reward model with a language-model loss is trained at another token than it is used at.",
-        tests=("engines/conformance/test_learner.py",),
+        tests=("engines/conformance/test_scorer.py",),
     ),
     Mutant(
         name="an-end-at-the-limit-is-called-cut",
@@ -83,7 +83,7 @@ MUTANTS = (
         old="    learner.set_reference(scorer)\n",
         new="",
         story="With --reference and the exact KL in the loss, the loss measures from the policy's start.",
-        tests=("engines/test_roles.py", "engines/conformance/test_learner.py"),
+        tests=("engines/test_roles.py",),
     ),
     Mutant(
         name="a-named-reference-at-temperature-1",

@@ -80,8 +80,8 @@ MUTANTS = (
     Mutant(
         name="calibration-weighs-bins-alike",
         file="evaluation/reward_summary.py",
-        old="sum(b.pairs * abs(b.observed.value - b.predicted.value) for b in calibration) / len(delta_P)",
-        new="sum(abs(b.observed.value - b.predicted.value) for b in calibration) / len(calibration)",
+        old="sum(b.pairs * abs(b.observed.value - b.predicted) for b in calibration) / len(delta_P)",
+        new="sum(abs(b.observed.value - b.predicted) for b in calibration) / len(calibration)",
         story="One odd pair in an empty bin makes a well calibrated reward model look bad.",
         tests=("evaluation/test_reward_summary.py",),
     ),

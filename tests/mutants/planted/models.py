@@ -35,7 +35,7 @@ MUTANTS = (
         old="alpha=lora.alpha, dropout=lora.dropout, seed=seed)",
         new="alpha=lora.alpha, seed=seed)",
         story="--model.lora.dropout is accepted and does nothing.",
-        tests=("models/test_load.py",),
+        tests=("models/test_load_adapters.py",),
     ),
     Mutant(
         name="alpha-pattern-of-another-layer",
@@ -75,7 +75,7 @@ MUTANTS = (
         old="        head.weight = model.get_input_embeddings().weight  # stays tied\n",
         new="        pass\n",
         story="The language-model loss of a reward model trains a head of its own and no longer the embedding.",
-        tests=("engines/test_reward_model.py",),
+        tests=("engines/test_reward_model_start.py",),
     ),
     Mutant(
         name="a-critic-trains-the-frozen-base",

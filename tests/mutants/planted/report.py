@@ -32,8 +32,8 @@ MUTANTS = (
     Mutant(
         name="predicted-and-observed-exchanged",
         file="report/reward_section.py",
-        old="+ (with_interval(b.predicted), with_interval(b.observed))",
-        new="+ (with_interval(b.observed), with_interval(b.predicted))",
+        old='+ (f"{number(100 * b.predicted, 1)} %", with_interval(b.observed))',
+        new='+ (with_interval(b.observed), f"{number(100 * b.predicted, 1)} %")',
         story="An overconfident reward model is shown as a modest one.",
         tests=("report/test_columns.py",),
     ),

@@ -11,7 +11,7 @@ MUTANTS = (
         old='self.state = LoopState(**saved["loop"])',
         new='self.state = LoopState(**saved["loop"] | {"stale_evaluations": 0})',
         story="A run with early stopping that is interrupted trains longer than one that is not.",
-        tests=("training/test_loop.py",),
+        tests=("training/test_loop_resume.py",),
     ),
     Mutant(
         name="skipped-steps-forgotten-after-a-resume",
@@ -19,7 +19,7 @@ MUTANTS = (
         old='self.state = LoopState(**saved["loop"])',
         new='self.state = LoopState(**saved["loop"] | {"skipped": 0, "skipped_in_a_row": 0})',
         story="A run that is resumed says that no step was left out, whatever was before.",
-        tests=("training/test_loop.py",),
+        tests=("training/test_loop_resume.py",),
     ),
     Mutant(
         name="steps-draw-from-where-the-last-one-left-off",
@@ -27,7 +27,7 @@ MUTANTS = (
         old='        reseed(self.seed, "loop/step", state.step)\n',
         new="",
         story="Dropout and people's rewards draw other numbers after a resume, so the run is another one.",
-        tests=("training/test_loop.py",),
+        tests=("training/test_loop_resume.py",),
     ),
     Mutant(
         name="a-resume-forgets-the-algorithms-numbers",
@@ -35,7 +35,7 @@ MUTANTS = (
         old='        self.algorithm.load_numbers(saved["algorithm"])\n',
         new="",
         story="A resumed PPO run starts with the first KL coefficient and without reward statistics.",
-        tests=("training/test_loop.py",),
+        tests=("training/test_loop_resume.py",),
     ),
     Mutant(
         name="an-equal-evaluation-is-better",
@@ -139,7 +139,7 @@ MUTANTS = (
         old="folder.withdraw({MODEL, ADAPTER} - exports.keys())",
         new="folder.withdraw({ADAPTER} - exports.keys())",
         story="After a resume with train.export adapter the folder model/ still holds the weights of an earlier end.",
-        tests=("training/test_loop.py",),
+        tests=("training/test_loop_resume.py",),
     ),
     Mutant(
         name="a-batch-larger-than-the-data",
