@@ -22,12 +22,12 @@ from concordant.config.fields import flatten
 from concordant.config.sampling import SamplingConfig
 from concordant.core.alive import sign_of_life
 from concordant.core.errors import UserError
-from concordant.core.seeding import derive
+from concordant.core.seeding import derive, generators_put_back
 from concordant.data.stop_strings import StopStrings
 from concordant.engines.local.sampling import check_sampling, prompt_key
 from concordant.engines.protocol import Completion, Done, FinishReason, Weights
-from concordant.engines.vllm.engine import VllmSettings, can_sleep, start, uncompiled
-from concordant.engines.vllm.weights import Expected
+from concordant.engines.vllm.engine import VllmSettings, can_sleep, device_type, start, uncompiled
+from concordant.engines.vllm.weights import Expected, pack_tied_heads
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class VllmGenerator:
             raise RuntimeError("the generator has no weights yet; call load_weights first")
         self._wake()
         waiting = self._line_up(prompts, sampling, seed)
-        with uncompiled():
+        with uncompiled(), generators_put_back():  # vLLM draws seeds from the process's generator and throws them away
             finished = self._sample(prompts, waiting, sampling, on_token)
         self._sleep()
         return Done([[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))])
@@ -123,6 +123,8 @@ class VllmGenerator:
         sent = self._expected.checked(weights.tensors)
         self._wake()
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": sent})
+        if device_type() == "cpu":
+            self._engine.apply_model(pack_tied_heads)
         self._stamp(weights.version)
 
     # -- one call -------------------------------------------------------------------------------

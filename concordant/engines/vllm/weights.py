@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 
@@ -40,3 +40,17 @@ class Expected:
             if tuple(tensors[name].shape) != shape:
                 raise ValueError(f"the published {name} has shape {tuple(tensors[name].shape)}; expected {shape}")
         return ((name, tensors[name].detach()) for name in self.shapes)
+
+
+@torch.no_grad()
+def pack_tied_heads(model: nn.Module) -> None:
+    """Pack the output heads of vLLM's ``model`` for a CPU once more. vLLM calls this function with the worker's model.
+
+    The CPU build multiplies by packed copies of the weights. ``reload_weights`` packs each layer whose weights are
+    sent, but a head that is tied to the embedding is sent under the embedding's name, so its copy would stay old.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for layer in model.modules():
+        if isinstance(layer, ParallelLMHead):
+            layer.quant_method.process_weights_after_loading(layer)
