@@ -51,6 +51,8 @@ def start(folder: str, settings: VllmSettings, load_format: str) -> Any:
     Raises:
         UserError: vLLM is not installed, or its build has no code for this model.
     """
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        raise RuntimeError("vLLM needs a process group of its own; start it in a process that belongs to none")
     platform = _platform()
     config = AutoConfig.from_pretrained(folder)
     on_cpu = platform.is_cpu()
