@@ -3,10 +3,10 @@
     python -m bench.vllm [--model "13.8 M"] [--precision fp32] [--runs 5] [--preload LIBRARY …] [--quick]
 
 Three live processes take turns: ours; vLLM by its own front, compiled, without log-probs and seeds; vLLM as our
-``VllmGenerator``. Every response goes to its limit. Beside the time on the wall stands the processor's time, all threads
-together over their number, which other programs on the machine lengthen less. ``--preload`` names libraries that vLLM's
-documentation asks for on a CPU, tcmalloc and Intel's OpenMP; vLLM's processes get them in LD_PRELOAD. Results go to
-bench/results/PROCESSOR/vllm[-…].json and .md.
+``VllmGenerator``. Every response goes to its limit. Beside the time on the wall stands the processor's time (of all
+threads, over their number), which other programs on the machine lengthen less. ``--preload`` names libraries that
+vLLM's documentation asks for on a CPU, tcmalloc and Intel's OpenMP; vLLM's processes get them in LD_PRELOAD. Results go
+to bench/results/PROCESSOR/vllm[-…].json and .md.
 """
 
 from __future__ import annotations

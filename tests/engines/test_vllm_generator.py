@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
@@ -180,7 +180,8 @@ def test_settings_that_mean_something_else_in_vllm_are_refused(remembering, chan
 
 
 def test_without_vllm_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "vllm", None)
+    for name in ("vllm", "vllm.platforms"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=r"vLLM is not installed.*concordant\[vllm\].*make vllm"):
         roles.generator(tiny_policy(), [3], ModelConfig(device="cpu"), VLLM, 64)
 
@@ -200,7 +201,7 @@ def test_a_head_size_without_code_is_refused_before_vllm_starts():
 @installed
 def test_a_model_without_attention_is_refused_before_vllm_starts():
     policy = tiny_policy()
-    policy.model = build("mamba")
+    policy.model = MambaForCausalLM(MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=1, state_size=4))
     with pytest.raises(UserError, match="no code for mamba models, which have no attention heads"):
         roles.generator(policy, [3], ModelConfig(device="cpu", precision="fp32"), VLLM, 64)
 

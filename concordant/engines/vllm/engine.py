@@ -143,7 +143,7 @@ def _platform() -> Any:
 
 
 def _is_missing(problem: ImportError) -> bool:
-    return isinstance(problem, ModuleNotFoundError) and problem.name == "vllm"
+    return isinstance(problem, ModuleNotFoundError) and problem.name in ("vllm", "vllm.platforms")
 
 
 def _refuse_for_cpu(config: PretrainedConfig) -> None:
