@@ -15,6 +15,7 @@ import argparse
 import os
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,21 @@ def main(arguments: list[str]) -> int:
         parser.error("there is no .venv-vllm; make it with `make vllm`")
     if args.quick:
         args.runs, args.prompts, args.new_tokens = 1, 4, 8
-    record = compare(args)
     name = "vllm" + ("" if args.model == MODELS[0] else "-" + args.model.replace(" ", "").lower())
     name += "" if args.precision == "fp32" else f"-{args.precision}"
-    text = table(record)
-    if not args.quick:
-        args.output.mkdir(parents=True, exist_ok=True)
-        save(args.output / f"{name}.json", record)
-        (args.output / f"{name}.md").write_text(text, encoding="utf-8")
+    text = ""
+    for record in compare(args):
+        text = table(record)
+        if not args.quick:
+            args.output.mkdir(parents=True, exist_ok=True)
+            save(args.output / f"{name}.json", record)
+            (args.output / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
     return 0
 
 
-def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """One warm-up turn each, and then ``runs`` turns."""
+def compare(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One warm-up turn each, and then ``runs`` turns. The record so far after every round, for it may take an hour."""
     names = ("model", "precision", "prompts", "new_tokens", "threads")
     settings = {name: getattr(args, name) for name in names} | {"device": "cpu"}
     preload = ":".join(args.preload)
@@ -74,15 +76,16 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
                 turns[side.name].append(turn)
                 times = f"{turn['seconds']:.1f} s, busy {turn['busy_seconds']:.1f} s"
                 print(f"  {run or 'warm-up'} {side.name} {times}", flush=True)
+            if run:
+                yield {
+                    "settings": settings | {"preload": [Path(p).name for p in args.preload]},
+                    "machine": machine() | {"other_cores": others.cores()},
+                    "facts": {side.name: side.facts for side in sides},
+                    "turns": turns,  # the first of each is the warm-up
+                }
     finally:
         for side in sides:
             side.close()
-    return {
-        "settings": settings | {"preload": [Path(p).name for p in args.preload]},
-        "machine": machine() | {"other_cores": others.cores()},
-        "facts": {side.name: side.facts for side in sides},
-        "turns": turns,  # the first of each is the warm-up
-    }
 
 
 def table(record: dict[str, Any]) -> str:
