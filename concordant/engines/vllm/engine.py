@@ -61,6 +61,7 @@ def start(folder: str, settings: VllmSettings, load_format: str) -> Any:
     with _process_left_alone():
         from vllm import EngineArgs, LLMEngine
 
+        free, total = _memory(on_cpu)
         arguments = EngineArgs(
             model=folder,
             load_format=load_format,  # type: ignore[arg-type, unused-ignore]
@@ -69,7 +70,9 @@ def start(folder: str, settings: VllmSettings, load_format: str) -> Any:
             dtype="float32" if settings.precision is None else str(settings.precision).removeprefix("torch."),
             max_model_len=settings.longest,
             max_num_seqs=settings.slots,
-            kv_cache_memory_bytes=cache_bytes(config, settings, _memory(on_cpu)),
+            kv_cache_memory_bytes=cache_bytes(config, settings, free),
+            # The line above sets the size of the cache. vLLM still refuses to start where less than this share is free.
+            gpu_memory_utilization=0.9 * free / total,
             # On a CPU a compiled model would keep the packed weights that it was compiled with.
             enforce_eager=on_cpu,
             logprobs_mode="processed_logprobs",  # of the distribution that is sampled from
@@ -163,8 +166,9 @@ def _refuse_for_cpu(config: PretrainedConfig) -> None:
         )
 
 
-def _memory(on_cpu: bool) -> int:
-    return total_memory() if on_cpu else int(torch.cuda.mem_get_info()[0])
+def _memory(on_cpu: bool) -> tuple[int, int]:
+    """Bytes that may be used, and all bytes. On a CPU vLLM looks itself whether the cache fits into what is free."""
+    return (total_memory(), total_memory()) if on_cpu else torch.cuda.mem_get_info()
 
 
 @contextmanager
