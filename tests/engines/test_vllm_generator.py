@@ -25,7 +25,7 @@ from concordant.engines.vllm import generator as vllm_generator
 from concordant.engines.vllm.engine import VllmSettings, cache_bytes
 from concordant.engines.vllm.generator import VllmGenerator
 from concordant.engines.vllm.weights import Expected, write_config
-from tests.engines.conformance.test_generator import build, random_prompts
+from tests.engines.conformance.test_generator import build, random_prompts, same
 from tests.engines.tiny import tiny_policy
 
 installed = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed here")
@@ -239,6 +239,19 @@ def test_the_process_is_left_as_it_was_and_the_weights_are_a_copy():
     policy.model.load_state_dict(kept)
     generator.load_weights(LocalWeights(policy.model, 2))
     assert torch.equal(generator.generate(prompts, sampling, 1).result()[0][0].ids_T, before[0][0].ids_T)
+
+
+@installed
+def test_prompts_that_do_not_fit_into_one_pass_wait_for_the_next(monkeypatch):
+    """Six prompts of 50 tokens, 120 tokens a pass: no prompt is read in parts, and no response changes."""
+    policy = tiny_policy(hidden_size=64)
+    prompts, sampling = random_prompts(*[50] * 6), SamplingConfig(n=2, max_new_tokens=5)
+    answers = []
+    for tokens in (8192, 120):
+        monkeypatch.setattr(vllm_engine, "PREFILL_TOKENS", tokens)
+        generator = roles.generator(policy, [3], ModelConfig(device="cpu", precision="fp32"), VLLM, 64)
+        answers.append(generator.generate(prompts, sampling, 0).result())
+    assert same(*answers)
 
 
 @installed

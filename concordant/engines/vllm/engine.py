@@ -32,6 +32,7 @@ QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 CACHE_BLOCK = 128  # tokens; vLLM's cache grows in blocks of at most so many
+PREFILL_TOKENS = 8192  # the most tokens of a pass on a CPU, to limit its memory
 CACHE_SHARE = 0.25  # the most of the memory that the cache takes; responses that do not fit wait or are computed again
 
 
@@ -75,6 +76,9 @@ def start(folder: str, settings: VllmSettings, load_format: str) -> Any:
             gpu_memory_utilization=0.9 * free / total,
             # On a CPU a compiled model would keep the packed weights that it was compiled with.
             enforce_eager=on_cpu,
+            # A seeded response whose prompt is read in parts ends the CPU build: it turns back a generator that cannot.
+            enable_chunked_prefill=False if on_cpu else None,
+            max_num_batched_tokens=max(settings.longest, PREFILL_TOKENS) if on_cpu else None,
             logprobs_mode="processed_logprobs",  # of the distribution that is sampled from
             disable_log_stats=True,
             enable_sleep_mode=settings.sleeps and can_sleep(),
