@@ -94,7 +94,7 @@ def table(record: dict[str, Any]) -> str:
     times = {kind: {name: [t[kind] for t in found] for name, found in turns.items()} for kind in kinds}
     lines = [
         f"Llama of {settings['model']}, {settings['precision']}, {settings['prompts']} prompts of mixed length, "
-        f"{settings['new_tokens']} new tokens each, {settings['threads']} threads; aims: {AIM:g} times vLLM, "
+        f"{settings['new_tokens']} new tokens each, threads: {settings['threads']}; aims: {AIM:g} times vLLM, "
         f"{SHARE_AIM} % of the GEMM rate. vLLM's processes preload: {', '.join(settings['preload']) or 'nothing'}.",
         "",
         "| side | tokens a second of processor time | ours is faster by, on the wall (least–greatest) "
