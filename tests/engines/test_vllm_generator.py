@@ -76,7 +76,8 @@ class Remembering:
         self.lost_version, self.weight_version = lost_version, "default"
         self.requests: dict[str, int] = {}
         self.most_at_once = 0
-        self.engine_core = SimpleNamespace(shutdown=lambda: self.calls.append("shutdown"))
+        parts = SimpleNamespace(shutdown=lambda: self.calls.append("shutdown"))
+        self.engine_core = SimpleNamespace(engine_core=SimpleNamespace(model_executor=parts, scheduler=parts))
         self.model_config = SimpleNamespace(get_vocab_size=lambda: 97)
 
     def __getattr__(self, name: str) -> Any:
@@ -152,6 +153,14 @@ def test_on_a_gpu_it_sleeps_between_calls_and_a_cpu_never_sleeps(remembering):
         generator.load_weights(LocalWeights(model, 1))
         assert [call for call in engine.calls if call in ("sleep", "wake_up")] == expected
         assert ("apply_model" in engine.calls) == (device == "cpu"), "only the CPU build keeps packed copies"
+
+
+def test_a_forgotten_generator_stops_its_engine(remembering):
+    generator, engine, _ = remembering("cpu")
+    assert "shutdown" not in engine.calls
+    del generator
+    gc.collect()
+    assert engine.calls == ["shutdown"] * 2, "executor and scheduler"
 
 
 def test_no_more_responses_are_sampled_at_once_than_there_are_slots(remembering):
@@ -243,7 +252,10 @@ def test_the_process_is_left_as_it_was_and_the_weights_are_a_copy():
 
 @installed
 def test_prompts_that_do_not_fit_into_one_pass_wait_for_the_next(monkeypatch):
-    """Six prompts of 50 tokens, 120 tokens a pass: no prompt is read in parts, and no response changes."""
+    """Six prompts of 50 tokens, 120 tokens a pass: no prompt is read in parts, and no response changes.
+
+    The first generator is forgotten while the second one lives and leaves the second one whole.
+    """
     policy = tiny_policy(hidden_size=64)
     prompts, sampling = random_prompts(*[50] * 6), SamplingConfig(n=2, max_new_tokens=5)
     answers = []

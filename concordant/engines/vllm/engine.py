@@ -92,7 +92,17 @@ def start(folder: str, settings: VllmSettings, load_format: str) -> Any:
                 f"vLLM cannot run this model ({', '.join(config.architectures or [config.model_type])}): {said[:300]}. "
                 "Sample with sampling.engine own"
             ) from problem
+    # When it is collected, vLLM's client would end the process group, on which other engines of this process depend.
+    engine.engine_core._finalizer.detach()
     return engine
+
+
+def close(engine: Any) -> None:
+    """Give back what ``engine`` holds. The process group stays, because another engine of this process may use it."""
+    core = engine.engine_core.engine_core
+    core.model_executor.shutdown()
+    core.scheduler.shutdown()
+    gc.unfreeze()
 
 
 def device_type() -> str:

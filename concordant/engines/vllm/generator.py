@@ -26,7 +26,7 @@ from concordant.core.seeding import derive, generators_put_back
 from concordant.data.stop_strings import StopStrings
 from concordant.engines.local.sampling import check_sampling, prompt_key
 from concordant.engines.protocol import Completion, Done, FinishReason, Weights
-from concordant.engines.vllm.engine import VllmSettings, can_sleep, device_type, start, uncompiled
+from concordant.engines.vllm.engine import VllmSettings, can_sleep, close, device_type, start, uncompiled
 from concordant.engines.vllm.weights import Expected, pack_tied_heads
 
 
@@ -70,8 +70,7 @@ class VllmGenerator:
         self.settings, self.tokenizer = settings, tokenizer
         self._expected = Expected(folder)
         self._engine = start(folder, settings, "safetensors" if has_weights else "dummy")
-        # vLLM stops its parts only when told to, so the generator must not be forgotten with them running.
-        weakref.finalize(self, self._engine.engine_core.shutdown)
+        weakref.finalize(self, close, self._engine)
         self._vocabulary = self._engine.model_config.get_vocab_size()
         self._sleeps, self._is_asleep = settings.sleeps and can_sleep(), False
         self._has_weights = False

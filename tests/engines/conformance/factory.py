@@ -138,7 +138,7 @@ class VllmFactory(LocalFactory):
     """
 
     head_size = 32
-    rounds_more = {"bloom": 1e-3}
+    rounds_more = {"bloom": 5e-3}
     lacks = {
         "mamba": "vLLM's build for CPUs has no code for models without attention heads",
         "apart": "vLLM's copy of a model takes merged weights",
