@@ -52,7 +52,10 @@ def ours(settings: dict[str, Any], prompts: Sequence[Tensor]) -> Work:
 
 
 def through_our_generator(settings: dict[str, Any], prompts: Sequence[Tensor]) -> Work:
-    """vLLM as PPO uses it: a seed for each response, log-probs of the processed distribution."""
+    """vLLM as PPO uses it: a seed for each response, log-probs of the processed distribution.
+
+    Each turn sends the weights first, as each step does. So nothing is left in the cache of prompts.
+    """
     from concordant.engines.vllm.engine import VllmSettings
     from concordant.engines.vllm.generator import VllmGenerator
     from concordant.engines.vllm.weights import write_config
@@ -63,9 +66,14 @@ def through_our_generator(settings: dict[str, Any], prompts: Sequence[Tensor]) -
     with tempfile.TemporaryDirectory() as folder:
         write_config(model, folder)
         generator = VllmGenerator(folder, (), VllmSettings(longest=longest, precision=precision))
-    generator.load_weights(LocalWeights(model, 0))
     sampling = SamplingConfig(max_new_tokens=settings["new_tokens"])
-    return lambda: [len(c.ids_T) for (c,) in generator.generate(prompts, sampling, next(seeds)).result()]
+
+    def work() -> list[int]:
+        seed = next(seeds)
+        generator.load_weights(LocalWeights(model, seed))
+        return [len(c.ids_T) for (c,) in generator.generate(prompts, sampling, seed).result()]
+
+    return work
 
 
 def vllm_alone(settings: dict[str, Any], prompts: Sequence[Tensor]) -> Work:
