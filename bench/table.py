@@ -21,10 +21,11 @@ FASTEST, DEFAULTS = "TRL, fastest", "TRL, defaults"
 def write_table(folder: Path, comparisons: Sequence[Comparison] = COMPARISONS) -> None:
     records = {c.name: _read(folder / f"{c.name}.json") for c in comparisons}
     lines = ["# Results", "", *_machine(records), "", *_table(comparisons, records)]
-    for extra in ("generation", "growth", "prepare"):
+    parts = {"generation": "Generation", "growth": "Growth", "prepare": "Prepare", "vllm": "Sampling beside vLLM"}
+    for extra, title in parts.items():
         part = folder / f"{extra}.md"
         if part.is_file():
-            lines += ["", f"## {extra.capitalize()}", "", part.read_text(encoding="utf-8").rstrip()]
+            lines += ["", f"## {title}", "", part.read_text(encoding="utf-8").rstrip()]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

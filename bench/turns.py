@@ -53,7 +53,14 @@ class Side:
     """The driver's end: one process, started and warmed up."""
 
     def __init__(
-        self, name: str, python: Path, module: str, settings: Mapping[str, Any], path: Sequence[Path], log: Path
+        self,
+        name: str,
+        python: Path,
+        module: str,
+        settings: Mapping[str, Any],
+        path: Sequence[Path],
+        log: Path,
+        extra: Mapping[str, str] | None = None,  # environment variables of this side alone
     ) -> None:
         self.name, self._log = name, log
         threads = str(settings["threads"])
@@ -65,6 +72,7 @@ class Side:
             "HF_HUB_OFFLINE": "1",
             "TRL_EXPERIMENTAL_SILENCE": "1",
         }
+        environment |= extra or {}
         if settings["device"] == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         log.parent.mkdir(parents=True, exist_ok=True)

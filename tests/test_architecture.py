@@ -85,24 +85,27 @@ def test_a_file_can_be_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
+ENGINE_FOLDERS = ("concordant.engines.local", "concordant.engines.vllm")
+
+
 def engine_classes_named(source: str) -> set[str]:
-    """What ``source`` takes from engines/local that is no function: a class, or a module that has some."""
+    """What ``source`` takes from the folders of engines that is no function: a class, or a module that has some."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names if a.name.startswith("concordant.engines.local")}
+            found |= {a.name for a in node.names if a.name.startswith(ENGINE_FOLDERS)}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("concordant.engines"):
-            from_local = node.module.startswith("concordant.engines.local")
-            is_module = node.module == "concordant.engines.local"
+            inside, is_folder = node.module.startswith(ENGINE_FOLDERS), node.module in ENGINE_FOLDERS
             names = [a.name for a in node.names]
-            found |= {n for n in names if n == "local" or is_module or (from_local and not n.islower())}
+            folders = {folder.rpartition(".")[2] for folder in ENGINE_FOLDERS}
+            found |= {n for n in names if n in folders or is_folder or (inside and not n.islower())}
     return found
 
 
 ROLES = ROOT / "engines" / "roles.py"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p != ROLES and "local" not in p.parts], ids=name_of)
+@pytest.mark.parametrize("path", [p for p in MODULES if p != ROLES and not {"local", "vllm"} & {*p.parts}], ids=name_of)
 def test_engines_are_chosen_in_roles_alone(path):
     assert engine_classes_named(path.read_text(encoding="utf-8")) == set()
 
@@ -112,6 +115,7 @@ def test_an_engines_class_is_seen_however_it_is_named():
         "from concordant.engines.local.learner import LocalLearner",
         "from concordant.engines.local import learner",
         "from concordant.engines import local",
+        "from concordant.engines.vllm.generator import VllmGenerator",
         "import concordant.engines.local.learner",
         "def f():\n  from concordant.engines.local.networks import Network as N",
     ]

@@ -26,7 +26,7 @@ from concordant.config.sampling import reshapes
 from concordant.config.stages import PPOConfig
 from concordant.core import kl
 from concordant.core.advantages import ADVANTAGES, Returns, tied
-from concordant.core.losses import sampler_weight
+from concordant.core.losses import SAMPLER_WEIGHT, sampler_weight
 from concordant.core.masked import whiten
 from concordant.core.objective import Outputs
 from concordant.core.running_stats import RunningStats
@@ -127,7 +127,7 @@ class PPO:
 
     def make_experience(self, rollouts: Rollouts) -> Experience:
         """Compute scores, log-probs and values of the answers, and then the advantage of every token."""
-        config = self.config
+        config, cap = self.config, self.config.importance_cap
         if rollouts.version != self.actor.version:
             raise RuntimeError(f"rollouts of version {rollouts.version}, the policy is at {self.actor.version}")
         # All calls are started before the code waits for the first result.
@@ -161,7 +161,7 @@ class PPO:
             tied=float(tied(returns).float().mean()),
             agreement=evidence.agreement(list(scores.columns.values())) if len(scores.columns) > 1 else None,
             reward_counts=scores.metrics,
-            weight_N=sampler_weight(old_N, rollouts.sampler_logprob_N) if reshapes(config.sampling) else None,
+            weight_N=sampler_weight(old_N, rollouts.sampler_logprob_N, cap) if cap else None,
         )
 
     def penalty(self, old_N: Tensor, reference_N: Tensor) -> Tensor:
@@ -264,6 +264,11 @@ class PPO:
             "doctor/reference/logprob": self.reference_check(),
         } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
         metrics |= e.reward_counts
+        if e.weight_N is not None:
+            metrics["sampling/importance_ratio/mean"] = float(e.weight_N.mean())
+            metrics["sampling/importance_ratio/capped"] = float(
+                (e.weight_N >= self.config.importance_cap).float().mean()
+            )
         if e.agreement is not None:
             metrics["doctor/reward/agreement"] = e.agreement
         if self.reward_range is not None:
@@ -343,10 +348,11 @@ class PPO:
 
 
 def resolved(config: PPOConfig) -> PPOConfig:
-    """``config`` with values in place of "auto". The values depend on the advantage."""
+    """``config`` with values in place of "auto" and of a cap that is not given, which follow from other settings."""
     place = place_of_kl(config.advantage, config.kl.place)
     kl_config = replace(config.kl, place=place, estimator=estimator_of_kl(place, config.kl.estimator))
-    return replace(config, kl=kl_config, whiten=whitening_of(config.advantage, config.whiten))
+    cap = config.importance_cap or (SAMPLER_WEIGHT if reshapes(config.sampling) else 0.0)
+    return replace(config, kl=kl_config, whiten=whitening_of(config.advantage, config.whiten), importance_cap=cap)
 
 
 def make_controller(config: PPOConfig) -> kl.FixedKLController | kl.AdaptiveKLController:

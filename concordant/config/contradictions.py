@@ -18,6 +18,7 @@ from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, named
 
 Values = Mapping[str, Any]  # by dotted key
+_COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
 
 
 def kl_of(v: Values) -> tuple[str, str]:
@@ -52,11 +53,34 @@ _TRAINING = (
         "the held-out data would be the training data; leave data.test_path empty to split the data by prompt",
     ),
 )
+# Settings that vLLM does not take, or that give another distribution there.
+VLLM_SAMPLING = (
+    Contradiction(
+        ("sampling.engine", "sampling.temperature"),
+        lambda v: (
+            v["sampling.engine"] == "vllm"
+            and not (v["sampling.temperature"] in (0, 0.0) or _COLD <= v["sampling.temperature"] <= _HOT)
+        ),
+        f"vLLM takes 0 and temperatures from {_COLD:g} to {_HOT:g}; use sampling.engine own for others",
+    ),
+    Contradiction(
+        ("sampling.engine", "sampling.min_p", "sampling.top_p"),
+        lambda v: v["sampling.engine"] == "vllm" and v["sampling.min_p"] > 0 and v["sampling.top_p"] < 1,
+        "vLLM applies min_p before top_p, and transformers and our sampler apply top_p first, which gives another "
+        "distribution; set one of the two off, or use sampling.engine own",
+    ),
+)
 _SAMPLING = (
     Contradiction(
         ("sampling.min_new_tokens", "sampling.max_new_tokens"),
         lambda v: v["sampling.min_new_tokens"] > v["sampling.max_new_tokens"],
         "no answer can have so many tokens; raise sampling.max_new_tokens or lower sampling.min_new_tokens",
+    ),
+    *VLLM_SAMPLING,
+    Contradiction(
+        ("sampling.engine", "model.trust_remote_code"),
+        lambda v: v["sampling.engine"] == "vllm" and v["model.trust_remote_code"],
+        "vLLM runs a model by its own code and not by the code that comes with the model; use sampling.engine own",
     ),
 )
 
@@ -102,6 +126,11 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "the adaptive controller multiplies the coefficient, so 0 stays 0; start above 0",
         ),
         *(_reshaped(key, off) for key, off in RESHAPING.items()),
+        Contradiction(
+            ("importance_cap",),
+            lambda v: 0 < v["importance_cap"] < 1,
+            "a cap below 1 would make tokens of equal probability count less too; use 1 or more, or 0 for no weights",
+        ),
         Contradiction(
             ("sampling.temperature",),
             lambda v: v["sampling.temperature"] == 0,

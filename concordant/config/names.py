@@ -57,6 +57,9 @@ Split = Literal["train", "test"]
 Precision = Literal["auto", "fp32", "bf16"]
 Kernels = Literal["fast", "plain"]
 
+# sampling
+SamplingEngine = Literal["own", "vllm"]
+
 # training
 Method = Literal["sft", "reward", "dpo", "ppo"]  # the verbs that train
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -13,6 +13,7 @@ from typing import Any
 from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
+from concordant.config.sampling import RESHAPING
 from concordant.config.specs import is_reward_function, may_train_adapter, without_weight
 
 
@@ -59,6 +60,11 @@ _NO_FUNCTION = NoEffect(
     ("reward_on_error", "reward_timeout"),
     "no Python function is a reward; only functions, given as module:function, fail or hang",
     lambda v: not any(is_reward_function(without_weight(s)) for s in [*v["reward"], *v.get("judge", ())]),
+)
+_SAMPLED_BY_VLLM = NoEffect(
+    ("model.kernels",),
+    "vLLM samples with kernels of its own; set sampling.engine own",
+    lambda v: v["sampling.engine"] == "vllm",
 )
 _MERGED = "weights are merged in fp32 on the CPU, and the model does not run"
 _NEVER_SPLIT = NoEffect(("data.test_fraction",), "all records are read, including the held-out ones")
@@ -124,6 +130,15 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
         NoEffect(
+            ("importance_cap",),
+            "our sampler computes with the learner's weights, and in fp32 with its rounding, so every ratio is 1",
+            lambda v: (
+                v["sampling.engine"] == "own"
+                and v["model.precision"] == "fp32"
+                and all(v[key] == off for key, off in RESHAPING.items())
+            ),
+        ),
+        NoEffect(
             ("critic.",),
             "without critic.name the critic is a copy of the reward model or the policy and runs as the policy does; "
             "give critic.name",
@@ -172,10 +187,11 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: not v["target"],
         ),
     ),
-    s.GenerateConfig: (_TRAINS_NOTHING, _GREEDY, _NEVER_SPLIT, *_RESPONSES_SAMPLED),
+    s.GenerateConfig: (_TRAINS_NOTHING, _GREEDY, _NEVER_SPLIT, _SAMPLED_BY_VLLM, *_RESPONSES_SAMPLED),
     s.ChatConfig: (
         _TRAINS_NOTHING,
         _GREEDY,
+        _SAMPLED_BY_VLLM,
         NoEffect(("sampling.n", "sampling.slots"), "a question gets one answer"),
     ),
     s.MergeConfig: (

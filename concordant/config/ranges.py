@@ -180,6 +180,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "inner_epochs": COUNT,
         "minibatches": COUNT,
         "stop_kl": NOT_NEGATIVE,
+        "importance_cap": NOT_NEGATIVE,
         "critic_learning_rate": NOT_NEGATIVE,
         "critic_warmup": NOT_NEGATIVE,
     },

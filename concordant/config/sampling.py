@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from concordant.config.made import Made
+from concordant.config.names import SamplingEngine
 
 
 @dataclass(kw_only=True)
@@ -19,6 +20,7 @@ class SamplingConfig(Made):
     max_new_tokens: int = 128  # the most tokens of a response
     stop_strings: list[str] = field(default_factory=list)  # each of these texts ends an answer, which is cut before it
     slots: int = 64  # responses that are sampled at once; when one ends, the next takes its slot
+    engine: SamplingEngine = "own"  # vllm samples with vLLM, which must be installed, see docs/vllm.md
 
 
 # Settings that give the sampler another distribution than the model's at the temperature, each with the value that

@@ -106,6 +106,7 @@ class PPOConfig(RunConfig):
     critic_warmup: int = 0  # first steps, in which only the critic is trained
     reference: str = ""  # model folder; empty: the policy before its first step
     allow_truncated_sampling: bool = False  # accept top_p, top_k, min_p, … and correct for them, see docs/ppo.md
+    importance_cap: float = 0.0  # tokens count min(π/μ, cap), for a sampler's μ unlike the learner's π; 0 is off
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 

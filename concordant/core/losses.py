@@ -91,14 +91,16 @@ def probability_ratio(logprob_N: Tensor, old_logprob_N: Tensor) -> Tensor:
 SAMPLER_WEIGHT = 2.0  # the most that a token counts; without a limit, rare tokens would decide the gradient
 
 
-def sampler_weight(logprob_N: Tensor, sampler_logprob_N: Tensor) -> Tensor:
-    """min(π/μ, 2), (N,): how much a token counts that was sampled from μ and not from the policy π.
+def sampler_weight(logprob_N: Tensor, sampler_logprob_N: Tensor, cap: float = SAMPLER_WEIGHT) -> Tensor:
+    """min(π/μ, cap), (N,): how much a token counts that was sampled from μ and not from the policy π.
 
-    Where μ gives every token some probability, the mean over weighted tokens is the mean under π, up to the limit.
-    Tokens to which μ gives none are missing from this mean.  Yao et al. 2025, "Your Efficient RL Framework Secretly
-    Brings You Off-Policy RL Training" (truncated importance sampling).
+    π is the policy before the step's updates, as the learner computes its log-probs; μ is what the sampler drew from:
+    the same policy in other arithmetic, with other settings, or of some steps ago.  Where μ gives every token some
+    probability, the mean over weighted tokens is the mean under π, up to the limit.  Tokens to which μ gives none are
+    missing from this mean.  Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training"
+    (truncated importance sampling); for old samples: Fu et al. 2025, 2505.24298 (AReaL).
     """
-    return probability_ratio(logprob_N, sampler_logprob_N).clamp(max=SAMPLER_WEIGHT)
+    return probability_ratio(logprob_N, sampler_logprob_N).clamp(max=cap)
 
 
 def ppo_value(value_N: Tensor, old_value_N: Tensor, return_N: Tensor, clip: float = 0.0) -> Tensor:

@@ -1,14 +1,17 @@
 """The one place that chooses engines. It makes learners, scorers and generators from a config.
 
-At present every engine is in this process. No file outside ``engines/`` names the class of an engine.
+Every engine is in this process; vLLM's generator has a copy of the weights there. No file outside ``engines/`` names
+the class of an engine.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import PPOConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
@@ -17,9 +20,13 @@ from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner, LocalScorer
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
 from concordant.engines.local.precision import place, precision_of
+from concordant.engines.local.weights import LocalWeights
 from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Generator, Learner, Scorer
 from concordant.engines.reward_model import RewardModel
+from concordant.engines.vllm.engine import VllmSettings, device_type
+from concordant.engines.vllm.generator import VllmGenerator
+from concordant.engines.vllm.weights import write_config
 from concordant.models.load import Policy, load_policy
 from concordant.models.scalar_head import Started, build_critic
 
@@ -66,14 +73,39 @@ def reference(
     return scorer
 
 
-def generator(policy: Policy, end_ids: Iterable[int], model: ModelConfig) -> Generator:
-    """A generator that shares its weights with the policy's learner.
+def generator(
+    policy: Policy,
+    end_ids: Iterable[int],
+    model: ModelConfig,
+    sampling: SamplingConfig | None = None,
+    longest: int = ROW_TOKENS,
+) -> Generator:
+    """A generator of the policy's answers, by the engine that ``sampling`` names.
 
-    A response ends at any of ``end_ids`` and at the end tokens of the model's own generation config.
+    Our own sampler shares its weights with the policy's learner; vLLM starts with a copy of the present weights. A
+    response ends at any of ``end_ids`` and at the end tokens of the model's own generation config. A prompt with its
+    response has at most ``longest`` tokens; our own sampler does not need to know.
     """
     ends = sorted({*end_ids, *_generation_ends(policy)})
     precision = precision_of(model, policy.model.device)
-    return LocalGenerator(policy.model, ends, precision=precision, tokenizer=policy.tokenizer)
+    if sampling is None or sampling.engine == "own":
+        return LocalGenerator(policy.model, ends, precision=precision, tokenizer=policy.tokenizer)
+    settings = VllmSettings(longest=longest, slots=sampling.slots, precision=precision, sleeps=True)
+    return _vllm_generator(policy, ends, settings)
+
+
+def _vllm_generator(policy: Policy, ends: Sequence[int], settings: VllmSettings) -> Generator:
+    built_for, device = device_type(), policy.model.device.type
+    if built_for != device:
+        raise UserError(
+            f"sampling.engine vllm: this build of vLLM computes on {built_for}, and the policy is on {device}; give "
+            f"--model.device {built_for}, or install the build of vLLM for {device}"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        write_config(policy.model, folder)
+        made = VllmGenerator(folder, ends, settings, tokenizer=policy.tokenizer)
+    made.load_weights(LocalWeights(policy.model, 0))
+    return made
 
 
 def _generation_ends(policy: Policy) -> list[int]:

@@ -87,6 +87,10 @@ METRICS: dict[str, Metric] = {
     "policy/clip_fraction": Metric("tokens whose ratio is clipped", _SHARE, "ppo"),
     "policy/stopped_early": Metric("1 where --stop_kl ended the step's passes", "0 or 1", "ppo"),
     "policy_version": Metric("optimizer steps taken by the policy that sampled", "steps", "ppo"),
+    "sampling/importance_ratio/mean": Metric(
+        "mean weight of a token, the learner's over the sampler's probability, at most --importance_cap", "ratio", "ppo"
+    ),
+    "sampling/importance_ratio/capped": Metric("tokens whose weight is the cap", _SHARE, "ppo"),
     "ratio/mean": Metric("mean of new over old probability", "ratio", "ppo"),
     "ratio/max": Metric("greatest of these ratios", "ratio", "ppo"),
     "value/loss": Metric("squared error of the critic, clipped", "reward units squared", "ppo"),

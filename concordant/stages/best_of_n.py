@@ -46,7 +46,7 @@ def best_of_n(config: BestOfNConfig) -> Path:
         loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_columns(config.reward))
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
-        sampler = common.sampler_of(policy, encoder, config.model)
+        sampler = common.sampler_of(policy, encoder, config.model, config.sampling)
         rewards = Rewards(config.reward, config.model, handling=handling_of(config))
         prompts = common.accepted(loaded.test if config.split == "test" else loaded.train, encoder, "prompts")
         rewards.check(prompts, loaded.wanted_names)

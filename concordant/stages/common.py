@@ -135,9 +135,13 @@ def heldout(encoded: Encoded, records: Sequence[Record]) -> list[PromptTree]:
     return encoded.trees[:HELD_OUT_TREES]
 
 
-def sampler_of(policy: Policy, encoder: ChatEncoder, model: ModelConfig) -> Sampler:
-    """A sampler that shares its weights with the learner."""
-    return Sampler(roles.generator(policy, encoder.end_ids, model), encoder)
+def sampler_of(
+    policy: Policy, encoder: ChatEncoder, model: ModelConfig, sampling: SamplingConfig | None = None
+) -> Sampler:
+    """A sampler of the policy's answers, with the engine that ``sampling`` names; without ``sampling``, our own."""
+    limits = encoder.limits
+    longest = min(limits.total, limits.prompt + (sampling.max_new_tokens if sampling else 0))
+    return Sampler(roles.generator(policy, encoder.end_ids, model, sampling, longest), encoder)
 
 
 def gold_of(data: DataConfig) -> Gold | None:

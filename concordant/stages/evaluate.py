@@ -201,7 +201,7 @@ def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench
     config, (n, _) = bench.config, best_of(named.spec)
     policy = _open(named.spec, bench)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
-    sampler = common.sampler_of(policy, encoder, config.model)
+    sampler = common.sampler_of(policy, encoder, config.model, config.sampling)
     trees, choices = _sample(sampler, n, bench)
     answers = [
         Answer(c.prompt, c.best, c.ended[c.best_number], p.extra, p.tools)

@@ -48,7 +48,7 @@ def ppo(config: PPOConfig) -> Path:
         temperature = config.sampling.temperature
         actor = roles.policy_learner(policy, config.model, config.train, temperature)
         reference = roles.reference(actor, policy, config.reference, config.model, config.train, temperature)
-        sampler = common.sampler_of(policy, encoder, config.model)
+        sampler = common.sampler_of(policy, encoder, config.model, config.sampling)
         players = Players(
             policy=actor,
             critic=_critic(config, policy, rewards) if config.advantage in NEEDS_CRITIC else None,

@@ -42,7 +42,7 @@ def generate(config: GenerateConfig) -> Path | None:
     prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
     policy = common.open_policy(config.model, config.data, [], config.seed)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
-    sampler = common.sampler_of(policy, encoder, config.model)
+    sampler = common.sampler_of(policy, encoder, config.model, config.sampling)
     prompts = common.accepted(prompts, encoder, "prompts")
     with common.watched("generate"):
         rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
@@ -84,7 +84,7 @@ def chat(config: ChatConfig) -> None:
     reads = common.limits_of(DataConfig(), policy).total
     room = reads - min(config.sampling.max_new_tokens, reads // 2)  # a long talk loses its start
     encoder = ChatEncoder(policy.tokenizer, Limits(prompt=room, total=reads))
-    generator = common.sampler_of(policy, encoder, config.model).generator
+    generator = common.sampler_of(policy, encoder, config.model, config.sampling).generator
     start = [Message("system", config.system)] if config.system else []
     messages = list(start)
     print(visible(f"Talking with {config.model.name}. {HELP}"))

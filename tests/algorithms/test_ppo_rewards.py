@@ -168,6 +168,25 @@ def test_tokens_of_another_distribution_count_by_their_probability_ratio(reshapi
     assert torch.equal(objective.weight_N, e.weight_N[[2, 0]])
 
 
+def test_a_sampler_of_other_arithmetic_is_corrected_up_to_the_cap_that_was_given():
+    """The sampler says of some tokens that they were less likely than the learner says, by a factor of 1.5 or of 8."""
+    ppo = make_ppo(sampling={"n": 8, "max_new_tokens": 6}, importance_cap=3.0)
+    sampled = ppo.sample(0)
+    tokens = len(sampled.sampler_logprob_N)
+    factor_N = torch.tensor([1.0, 1.5, 8.0] * tokens)[:tokens]
+    e = ppo.make_experience(replace(sampled, sampler_logprob_N=sampled.sampler_logprob_N - factor_N.log()))
+    torch.testing.assert_close(e.weight_N, factor_N.clamp(max=3.0), atol=1e-3, rtol=0)
+    metrics = ppo.describe(e)
+    assert metrics["sampling/importance_ratio/capped"] == pytest.approx(float((factor_N == 8).float().mean()))
+    assert metrics["sampling/importance_ratio/mean"] == pytest.approx(float(factor_N.clamp(max=3.0).mean()), abs=1e-3)
+
+
+def test_without_a_cap_no_token_is_weighted():
+    ppo = make_ppo(sampling={"n": 2, "max_new_tokens": 6})
+    e = ppo.make_experience(ppo.sample(0))
+    assert e.weight_N is None and not any(name.startswith("sampling/") for name in ppo.describe(e))
+
+
 def test_the_weight_multiplies_the_surrogate_and_nothing_else():
     out, batch = given([tree([8, 9]), tree([10])], logprobs=[-1.0, -2.0, -3.0])
     out = replace(out, entropy_N=torch.zeros(3))

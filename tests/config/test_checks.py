@@ -122,6 +122,14 @@ def test_out_of_range(config_class, key, value, message):
         (PPOConfig, {"kl.controller": "adaptive", "kl.coefficient": 0.0}, "0 stays 0"),
         (PPOConfig, {"sampling.top_p": 0.9}, "sampling.top_p=0.9.*allow_truncated_sampling true"),
         (PPOConfig, {"sampling.top_k": 5}, "sampling.top_k=5.*allow_truncated_sampling true"),
+        (
+            PPOConfig,
+            {"sampling.engine": "vllm", "sampling.temperature": 3.0},
+            "vLLM takes 0 and temperatures from 0.01",
+        ),
+        (PPOConfig, {"sampling.engine": "vllm", "model.trust_remote_code": True}, "vLLM runs a model by its own code"),
+        (PPOConfig, {"importance_cap": 0.5}, "importance_cap=0.5: a cap below 1"),
+        (PPOConfig, {"importance_cap": 2.0, "model.precision": "fp32"}, "importance_cap=2.0 would do nothing"),
         (PPOConfig, {"sampling.min_p": 0.1}, "sampling.min_p=0.1.*set sampling.min_p 0, or accept"),
         (
             PPOConfig,
@@ -171,6 +179,7 @@ def test_contradictions(config_class, changes, message):
         {"kl.place": "loss", "kl.estimator": "k2"},
         {"kl.place": "loss", "kl.estimator": "exact"},
         {"sampling.top_p": 0.9, "allow_truncated_sampling": True},
+        {"sampling.engine": "vllm", "importance_cap": 2.0, "model.precision": "fp32"},
         {"sampling.min_p": 0.1, "sampling.min_new_tokens": 128, "allow_truncated_sampling": True},
         {"sampling.stop_strings": ["\nHuman:"]},
         {"advantage": "rloo", "sampling.n": 2},

@@ -158,6 +158,13 @@ def test_a_token_counts_as_often_as_the_policy_would_have_sampled_it():
     assert losses.sampler_weight(policy.log(), sampler.log()).tolist() == pytest.approx([0.25, 1.0, 1.5, 2.0])
 
 
+def test_the_cap_of_a_tokens_weight_can_be_set():
+    """The same ratios 0.25, 1, 1.5 and 9 under other caps. Each cap is a limit from above and never from below."""
+    policy, sampler = torch.tensor([0.2, 0.5, 0.6, 0.9]), torch.tensor([0.8, 0.5, 0.4, 0.1])
+    for cap, expected in ((1.0, [0.25, 1.0, 1.0, 1.0]), (5.0, [0.25, 1.0, 1.5, 5.0]), (10.0, [0.25, 1.0, 1.5, 9.0])):
+        assert losses.sampler_weight(policy.log(), sampler.log(), cap).tolist() == pytest.approx(expected)
+
+
 def test_the_mean_over_weighted_tokens_is_the_mean_under_the_policy():
     """Σ μ·w·f = Σ π·f for any f, where no ratio is above the limit."""
     policy, sampler = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.3, 0.5, 0.2])

@@ -1,8 +1,9 @@
 import pytest
 
-from tests.engines.conformance.factory import ENGINES, EngineFactory
+from tests.engines.conformance.factory import ENGINES, GENERATORS
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request) -> EngineFactory:
-    return ENGINES[request.param]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        known = ENGINES if metafunc.module.__name__.endswith("test_learner") else GENERATORS
+        metafunc.parametrize("engine", known.values(), ids=known)

@@ -1,10 +1,15 @@
 """What the conformance suite asks of an engine: to make its learners and generators, and to be looked into.
 
-A new engine writes one factory and adds one line to ``ENGINES``; every test of this folder then runs on it too.
+A new engine writes one factory and adds one line to ``ENGINES``, or to ``GENERATORS`` where it learns nothing; every
+test of this folder then runs on it too.
 """
 
 from __future__ import annotations
 
+import copy
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
@@ -16,8 +21,13 @@ from concordant.core.trees import Layout
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner, LocalScorer
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.local.weights import LocalWeights
 from concordant.engines.protocol import Generator, Learner, Scorer
 from concordant.engines.reward_model import RewardModel
+from concordant.engines.vllm.engine import VllmSettings
+from concordant.engines.vllm.generator import VllmGenerator
+from concordant.engines.vllm.weights import write_config
+from concordant.models.backbone import positions
 from concordant.models.load import Policy
 from concordant.models.scalar_head import build_critic
 from concordant.models.traits import ModelTraits
@@ -25,6 +35,11 @@ from tests.engines.tiny import tiny_policy
 
 
 class EngineFactory(Protocol):
+    head_size: int  # of the models that its generators are given
+    # Models of ``test_generator.MODELS``, forms of weights and options that its generators lack, each with the reason.
+    lacks: Mapping[str, str]
+    rounds_more: Mapping[str, float]  # by model: nats that log-probs may be apart from plain ones, where over 1e-4
+
     def policy(
         self,
         policy: Policy | None = None,
@@ -70,6 +85,8 @@ class EngineFactory(Protocol):
 
 
 class LocalFactory:
+    head_size, lacks, rounds_more = 8, dict[str, str](), dict[str, float]()
+
     def policy(self, policy=None, train=None, layout=Layout.TREE, precision=None, temperature=1.0):
         policy = policy or tiny_policy()
         policy.traits = ModelTraits(layout)
@@ -114,4 +131,36 @@ class LocalFactory:
                 p.zero_()
 
 
+class VllmFactory(LocalFactory):
+    """vLLM's generator; the learners are the local ones.
+
+    An engine takes seconds to start. So models of one configuration share an engine and send it their weights.
+    """
+
+    head_size = 32
+    rounds_more = {"bloom": 5e-3}
+    lacks = {
+        "mamba": "vLLM's build for CPUs has no code for models without attention heads",
+        "apart": "vLLM's copy of a model takes merged weights",
+        "min_p after top_p": "vLLM applies min_p first, so the two together are refused",
+    }
+
+    def __init__(self) -> None:
+        self._started: dict[str, VllmGenerator] = {}
+
+    def generator(self, model, end_ids, precision=None, tokenizer=None):
+        name = f"{type(model).__name__} {precision} {model.config.to_json_string()}"
+        if name not in self._started:
+            settings = VllmSettings(longest=min(positions(model), 256), precision=precision)
+            with tempfile.TemporaryDirectory() as folder:
+                write_config(model, folder)
+                self._started[name] = VllmGenerator(folder, (), settings)
+        made = copy.copy(self._started[name])
+        made.end_ids, made.tokenizer = frozenset(end_ids), tokenizer
+        made.load_weights(LocalWeights(model, 0))
+        return made
+
+
 ENGINES: dict[str, EngineFactory] = {"local": LocalFactory()}
+# Engines that have a generator alone; `make vllm` runs vLLM's.
+GENERATORS: dict[str, EngineFactory] = ENGINES | ({"vllm": VllmFactory()} if find_spec("vllm") else {})

@@ -12,7 +12,15 @@ from transformers import PreTrainedModel
 from concordant.config.sampling import SamplingConfig
 from concordant.engines.protocol import Completion
 from tests.engines.conformance.factory import EngineFactory
-from tests.engines.conformance.test_generator import END, build, random_prompts, same, sampled
+from tests.engines.conformance.test_generator import (
+    END,
+    model_for,
+    random_prompts,
+    same,
+    sampled,
+    skip_if_lacking,
+    tiny_for,
+)
 from tests.engines.tiny import tiny_policy
 
 TOKENIZER = tiny_policy().tokenizer  # its first ids are letters, so a model of a smaller vocabulary speaks them too
@@ -23,6 +31,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "min_new_tokens": {"min_new_tokens": 6},
     "all": {"repetition_penalty": 1.3, "min_new_tokens": 4, "top_k": 40, "top_p": 0.9, "min_p": 0.1},
 }
+
+
+def skip_without(engine: EngineFactory, options: dict[str, Any]) -> None:
+    if {"min_p", "top_p"} <= options.keys():
+        skip_if_lacking(engine, "min_p after top_p")
 
 
 def peer(model: PreTrainedModel, ids: Tensor, **settings: Any) -> Any:
@@ -48,7 +61,8 @@ def test_logprobs_are_those_of_transformers_processors(
     engine: EngineFactory, name: str, options: dict[str, Any]
 ) -> None:
     """All processors at once, at a temperature, also tells their order: another order gives other numbers."""
-    model, prompts = build(name), random_prompts(7, 3, 12)
+    skip_without(engine, options)
+    model, prompts = model_for(engine, name), random_prompts(7, 3, 12)
     sampling = SamplingConfig(temperature=0.7, max_new_tokens=7, slots=2, **options)
     shortest = options.get("min_new_tokens", 0)
     others = {"top_k": 0} | {key: value for key, value in options.items() if key != "min_new_tokens"}
@@ -65,7 +79,7 @@ def test_logprobs_are_those_of_transformers_processors(
     "options", [{"repetition_penalty": 1.7}, {"min_new_tokens": 9}, {"repetition_penalty": 1.2, "min_new_tokens": 5}]
 )
 def test_greedy_tokens_are_those_of_transformers_generate(engine: EngineFactory, options: dict[str, Any]) -> None:
-    model, prompts = build("llama"), random_prompts(9, 3, 1, 14, 6)
+    model, prompts = model_for(engine, "llama"), random_prompts(9, 3, 1, 14, 6)
     sampling = SamplingConfig(temperature=0, max_new_tokens=12, slots=2, **options)
     plain = sampled(engine.generator(model, END), prompts, SamplingConfig(temperature=0, max_new_tokens=12), 0)
     ours = sampled(engine.generator(model, END), prompts, sampling, 0)
@@ -79,13 +93,13 @@ def test_greedy_tokens_are_those_of_transformers_generate(engine: EngineFactory,
 
 def test_the_penalty_counts_the_prompt_and_a_token_once(engine: EngineFactory) -> None:
     """A prompt that says its tokens three times over is penalised as one that says them once."""
-    model = build("llama")
+    model = model_for(engine, "llama")
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
         model.model.embed_tokens.weight.fill_(1.0)
         model.model.norm.weight.fill_(1.0)
-        model.lm_head.weight.fill_(1 / 16)  # every token has the logit 32/16
+        model.lm_head.weight.fill_(2 / model.config.hidden_size)  # every token has the logit 2
     generator = engine.generator(model, ())
     sampling = SamplingConfig(repetition_penalty=2.0, max_new_tokens=1, n=4)
     for prompt in (torch.tensor([7, 8]), torch.tensor([7, 8, 7, 8, 7, 8])):
@@ -97,13 +111,21 @@ def test_the_penalty_counts_the_prompt_and_a_token_once(engine: EngineFactory) -
 
 def test_no_end_token_comes_early_and_one_may_come_then(engine: EngineFactory) -> None:
     prompts = random_prompts(*[4] * 30)
-    out = sampled(engine.generator(build("llama"), END), prompts, SamplingConfig(min_new_tokens=5, max_new_tokens=9), 0)
+    out = sampled(
+        engine.generator(model_for(engine, "llama"), END),
+        prompts,
+        SamplingConfig(min_new_tokens=5, max_new_tokens=9),
+        0,
+    )
     lengths = [len(c.ids_T) for (c,) in out]
     assert min(lengths) == 6, "five tokens, and then the end token"
     for (c,) in out:
         assert not set(c.ids_T[:5].tolist()) & set(END)
     (never,) = sampled(
-        engine.generator(build("llama"), END), prompts[:1], SamplingConfig(min_new_tokens=9, max_new_tokens=9, n=20), 0
+        engine.generator(model_for(engine, "llama"), END),
+        prompts[:1],
+        SamplingConfig(min_new_tokens=9, max_new_tokens=9, n=20),
+        0,
     )
     assert {(len(c.ids_T), c.finish_reason) for c in never} == {(9, "length")}
 
@@ -111,7 +133,8 @@ def test_no_end_token_comes_early_and_one_may_come_then(engine: EngineFactory) -
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("name", ["llama", "bloom"])
 def test_tokens_do_not_depend_on_slots_or_order(engine: EngineFactory, name: str, options: dict[str, Any]) -> None:
-    generator, prompts = engine.generator(build(name), END), random_prompts(7, 3, 7, 11, 1, 4)
+    skip_without(engine, options)
+    generator, prompts = engine.generator(model_for(engine, name), END), random_prompts(7, 3, 7, 11, 1, 4)
 
     def with_slots(slots: int, prompts: list[Tensor]) -> list[list[Completion]]:
         return sampled(generator, prompts, SamplingConfig(n=2, max_new_tokens=9, slots=slots, **options), seed=4)
@@ -122,7 +145,7 @@ def test_tokens_do_not_depend_on_slots_or_order(engine: EngineFactory, name: str
 
 def test_options_that_are_off_change_no_bit(engine: EngineFactory) -> None:
     """A penalty of 1 and a least probability of 0, said aloud; a stop string that nobody says."""
-    generator = engine.generator(build("llama"), END, tokenizer=TOKENIZER)
+    generator = engine.generator(model_for(engine, "llama"), END, tokenizer=TOKENIZER)
     prompts = random_prompts(5, 9)
     plain = sampled(generator, prompts, SamplingConfig(n=3, max_new_tokens=9), 0)
     for options in ({"min_p": 0.0, "repetition_penalty": 1.0, "min_new_tokens": 0}, {"stop_strings": ["not said"]}):
@@ -153,7 +176,7 @@ def test_an_answer_ends_with_the_first_token_after_which_it_contains_a_stop_stri
     engine: EngineFactory, name: str, slots: int
 ) -> None:
     """The tokens before are those that are sampled without stop strings, whatever the other rows do."""
-    model = tiny_policy().model.eval() if name == "tiny" else build(name)
+    model = tiny_for(engine).model.eval() if name == "tiny" else model_for(engine, name)
     generator = engine.generator(model, END, tokenizer=TOKENIZER)
     prompts = random_prompts(4, 9, 4, 6, 1)
     whole = sampled(generator, prompts, SamplingConfig(n=3, max_new_tokens=24, slots=slots), 1)
@@ -174,7 +197,7 @@ def test_an_answer_ends_with_the_first_token_after_which_it_contains_a_stop_stri
 
 def test_greedy_answers_end_where_those_of_transformers_do(engine: EngineFactory) -> None:
     """Strings that begin and end inside tokens, that span tokens, and of letters that take several tokens."""
-    model = tiny_policy().model.eval()
+    model = tiny_for(engine).model.eval()
     generator = engine.generator(model, END, tokenizer=TOKENIZER)
     prompts = random_prompts(5, 11)
     whole = sampled(generator, prompts, SamplingConfig(temperature=0, max_new_tokens=16), 0)
@@ -195,7 +218,7 @@ def test_greedy_answers_end_where_those_of_transformers_do(engine: EngineFactory
 
 
 def test_a_stop_string_may_come_before_the_shortest_length_as_in_transformers(engine: EngineFactory) -> None:
-    generator, prompts = engine.generator(build("llama"), END, tokenizer=TOKENIZER), random_prompts(4)
+    generator, prompts = engine.generator(model_for(engine, "llama"), END, tokenizer=TOKENIZER), random_prompts(4)
     letters = [TOKENIZER.decode([i]) for i in range(97)]
     sampling = SamplingConfig(min_new_tokens=5, max_new_tokens=9, stop_strings=[x for x in letters if x])
     ((c,),) = sampled(generator, prompts, sampling, 0)
@@ -203,7 +226,7 @@ def test_a_stop_string_may_come_before_the_shortest_length_as_in_transformers(en
 
 
 def test_an_end_token_is_the_reason_where_it_completes_a_stop_string_too(engine: EngineFactory) -> None:
-    model, prompts = build("llama"), random_prompts(4)
+    model, prompts = model_for(engine, "llama"), random_prompts(4)
     generator = engine.generator(model, range(97), tokenizer=TOKENIZER)
     sampling = SamplingConfig(stop_strings=[TOKENIZER.decode([i]) for i in range(97)], n=3)
     (answers,) = sampled(generator, prompts, sampling, 0)
@@ -212,7 +235,7 @@ def test_an_end_token_is_the_reason_where_it_completes_a_stop_string_too(engine:
 
 def test_streamed_tokens_are_those_returned_with_stop_strings(engine: EngineFactory) -> None:
     heard: dict[tuple[int, int], list[int]] = {}
-    generator = engine.generator(build("llama"), END, tokenizer=TOKENIZER)
+    generator = engine.generator(model_for(engine, "llama"), END, tokenizer=TOKENIZER)
     prompts = random_prompts(5, 2, 8)
     strings = pieces(sampled(generator, prompts, SamplingConfig(max_new_tokens=20), 0))
     out = sampled(
@@ -227,4 +250,6 @@ def test_streamed_tokens_are_those_returned_with_stop_strings(engine: EngineFact
 
 def test_stop_strings_without_a_tokenizer_are_refused(engine: EngineFactory) -> None:
     with pytest.raises(ValueError, match="make the generator with a tokenizer"):
-        sampled(engine.generator(build("llama"), END), random_prompts(3), SamplingConfig(stop_strings=["a"]), 0)
+        sampled(
+            engine.generator(model_for(engine, "llama"), END), random_prompts(3), SamplingConfig(stop_strings=["a"]), 0
+        )

@@ -128,8 +128,8 @@ MUTANTS = (
     Mutant(
         name="rare-tokens-weigh-at-least-a-half",
         file="core/losses.py",
-        old=".clamp(max=SAMPLER_WEIGHT)",
-        new=".clamp(1 / SAMPLER_WEIGHT, SAMPLER_WEIGHT)",
+        old=".clamp(max=cap)",
+        new=".clamp(1 / cap, cap)",
         story="With top_p PPO learns too much from tokens that the sampler preferred and the policy does not.",
         tests=(
             "core/test_losses.py",
