@@ -53,10 +53,11 @@ class Mode(TorchFunctionMode):
 
 def _made(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """The tensor of a factory that was told its device."""
-    on_gpu = is_gpu(kwargs.pop("device"))
+    device = torch.device(kwargs.pop("device"))
+    on_gpu = device.type == "cuda"
     wants_gradient = kwargs.pop("requires_grad", False)
     _check_generator(kwargs.get("generator"), on_gpu)
-    out = func(*args, **kwargs) if func is torch.as_tensor else func(*args, device="cpu", **kwargs)
+    out = func(*args, device="cpu" if on_gpu else device, **kwargs)
     if on_gpu and not isinstance(out, GpuTensor):
         if func in FROM_PYTHON:
             wait("blocking copy to the GPU")
