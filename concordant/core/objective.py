@@ -109,10 +109,10 @@ class Scaled:
         )
 
 
-O = TypeVar("O")
+T = TypeVar("T")
 
 
-def placed(objective: O, device: torch.device) -> O:
+def placed(objective: T, device: torch.device) -> T:
     """``objective`` with its tensors on ``device``, and those of an objective inside it.
 
     The copy is made once for all micro-batches, so that no micro-batch waits for one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -18,22 +17,19 @@ from concordant.algorithms.sft import SFTObjective
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
-from concordant.core.objective import Objective, Outputs, Scaled
-from concordant.core.trees import Branch, Layout, PromptTree
-from concordant.engines.local import generator
+from concordant.core.objective import BranchOutputs, Objective, Outputs, Scaled
+from concordant.core.trees import Branch, PromptTree
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import CriticNetwork, Network, PolicyNetwork, RewardNetwork
 from concordant.engines.local.precision import place
+from concordant.engines.protocol import Completion
 from concordant.engines.reward_model import RewardModel
 from concordant.kernels import last_layer
-from concordant.models.layout import check_layout
-from concordant.models.load import Policy, make_deterministic
 from concordant.models.scalar_head import build_critic
-from concordant.models.traits import ModelTraits
 from tests.engines.tiny import tiny_policy
 from tests.models import zoo
-from tests.rehearsal import Waits, rehearsal
+from tests.rehearsal import GpuTensor, Waits, counting, rehearsal
 
 PAIRS, ANSWER = 8, 6  # trees of a batch, tokens of an answer
 TREE = 4 + 2 * ANSWER  # tokens
@@ -89,46 +85,123 @@ CASES: dict[str, tuple[Callable[[], Network], Callable[[], Objective]]] = {
 }
 
 
-def moved(network: Network, on_gpu: bool) -> Network:
-    body = network.body
-    assert body is not None
-    place(body, ModelConfig(device="cuda" if on_gpu else "cpu"))
-    return network.to("cuda" if on_gpu else "cpu")
-
-
-def step(network: Network, objective: Objective, micro_batches: int) -> tuple[dict[str, float], list[Tensor]]:
-    """The metrics of a step in so many micro-batches, and the weights after it."""
-    size = PAIRS // micro_batches * TREE
-    learner = LocalLearner(network, TrainConfig(micro_batch_tokens=size, learning_rate=1e-2), row_tokens=0)
-    assert len(network.batches(trees(), learner.micro_batch_tokens, 0)) == micro_batches
+def learner_of(network: Network, device: str, micro_batches: int) -> LocalLearner:
+    """A learner that splits the batch into so many micro-batches."""
+    assert network.body is not None
+    place(network.body, ModelConfig(device=device))
+    size = max(PAIRS // micro_batches, 1) * TREE
+    learner = LocalLearner(network.to(device), TrainConfig(micro_batch_tokens=size), row_tokens=0)
+    assert len(network.batches(trees(), size, 0)) == min(micro_batches, PAIRS)
     learner.reference()
+    return learner
+
+
+def step(learner: LocalLearner, objective: Objective) -> dict[str, float]:
     metrics = learner.forward_backward(trees(), objective).result()
     stepped = learner.step(1e-2).result()
-    return metrics | {"grad_norm": stepped.grad_norm} | stepped.motion, [p.detach() for p in learner.parameters]
+    return metrics | {"grad_norm": stepped.grad_norm} | stepped.motion
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_waits_as_often_for_any_number_of_micro_batches(name: str) -> None:
-    """What remains: the metrics, the gradient's norm and the motion of the weights, each read once."""
+    """Three waits are left: for the metrics, for the gradient's norm, and for the motion of the weights."""
     make, objective = CASES[name]
-    wanted, _ = step(moved(make(), on_gpu=False), objective(), 1)
-    counts = []
+    wanted = step(learner_of(make(), "cpu", 1), objective())
     for micro_batches in (1, 2, 4):
         with rehearsal():
-            network = moved(make(), on_gpu=True)
-            learner_waits = waits_of(lambda n=network, m=micro_batches: step(n, objective(), m))
-        (given, weights), waits = learner_waits
+            learner = learner_of(make(), "cuda", micro_batches)
+            with counting(Waits()) as waits:
+                given = step(learner, objective())
+        assert waits.total == 3, waits.table()
         assert given.keys() == wanted.keys()
         for metric, value in wanted.items():
             assert given[metric] == pytest.approx(value, rel=2e-4, abs=1e-6), metric
-        counts.append(waits.total)
-    print(name, waits.table())
-    assert len(set(counts)) == 1, waits.table()
 
 
-def waits_of(work: Callable[[], Any]) -> tuple[Any, Waits]:
-    from tests.rehearsal.waits import counting
+WANTS = {
+    "policy": (policy(rank=4), Outputs(logprob=True, entropy=True)),
+    "reward": (reward, Outputs(score=True)),
+    "critic": (critic, Outputs(value=True)),
+}
 
-    with counting(Waits()) as waits:
-        out = work()
-    return out, waits
+
+@pytest.mark.parametrize("name", WANTS)
+def test_a_forward_pass_waits_once_for_each_kind_of_number(name: str) -> None:
+    make, want = WANTS[name]
+    wanted = learner_of(make(), "cpu", 1).forward(trees(), want).result()
+    for micro_batches in (1, 4):
+        with rehearsal():
+            learner = learner_of(make(), "cuda", 4 * micro_batches)
+            with counting(Waits()) as waits:
+                given = learner.forward(trees(), want).result()
+        assert waits.total == (2 if want.entropy else 1), waits.table()
+        for field in BranchOutputs.__slots__:
+            mine, theirs = getattr(given, field), getattr(wanted, field)
+            assert (mine is None) == (theirs is None)
+            if mine is not None:
+                assert not isinstance(mine, GpuTensor)
+                torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+def sampled(device: str, model: PreTrainedModel, sampling: SamplingConfig, ends: Any) -> list[Completion]:
+    place(model, ModelConfig(device=device))
+    engine = LocalGenerator(model, ends, tokenizer=tiny_policy().tokenizer)
+    return [c for group in engine.generate(PROMPTS, sampling, seed=3).result() for c in group]
+
+
+PROMPTS = [torch.randint(3, 90, (n,), generator=torch.Generator().manual_seed(n)) for n in (3, 5, 5, 9)]
+
+
+def test_a_generator_waits_once_for_eight_tokens() -> None:
+    """It has to learn which responses have ended, to stop, and to give their slots away."""
+    with rehearsal():
+        model = tiny_policy().model
+        place(model, ModelConfig(device="cuda"))
+        engine = LocalGenerator(model, ())
+
+        def waits(tokens: int, **changes: Any) -> int:
+            with counting(Waits()) as counted:
+                engine.generate(PROMPTS, SamplingConfig(n=2, max_new_tokens=tokens, **changes), seed=3).result()
+            return counted.total
+
+        assert [waits(tokens) for tokens in (8, 16, 32)] == [1, 2, 4]
+        assert [waits(tokens, slots=4) for tokens in (8, 16, 32)] == [2, 4, 8], "half of the samples come later"
+        assert waits(16, repetition_penalty=1.2, min_new_tokens=9) == waits(16, top_p=0.9, top_k=20) == 2
+        assert waits(16, top_p=0.9) == 2 + 16, "whether enough tokens were sorted; to sort all would take longer"
+
+
+SAMPLINGS = {
+    "plain": SamplingConfig(n=3, max_new_tokens=13, slots=5),
+    "one slot": SamplingConfig(n=2, max_new_tokens=6, slots=1),
+    "repetition": SamplingConfig(n=3, max_new_tokens=13, slots=5, repetition_penalty=1.4),
+    "no early end": SamplingConfig(n=3, max_new_tokens=13, slots=5, min_new_tokens=6),
+    "stop strings": SamplingConfig(n=3, max_new_tokens=13, slots=5, stop_strings=["e", "owl"]),
+    "likely": SamplingConfig(n=1, max_new_tokens=12, temperature=0.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [*(("Llama", name) for name in SAMPLINGS), ("GPT-2", "plain"), ("Gemma 2", "plain"), ("BLOOM", "repetition")],
+)
+def test_a_read_of_many_tokens_gives_the_tokens_of_reads_of_one(architecture: str, name: str) -> None:
+    """The responses end at different places, many of them between two reads."""
+    ends, sampling = range(3, 20), SAMPLINGS[name]
+    wanted = sampled("cpu", zoo.make(architecture).eval(), sampling, ends)
+    with rehearsal():
+        given = sampled("cuda", zoo.make(architecture).eval(), sampling, ends)
+    assert len({len(c.ids_T) for c in wanted}) > 1 or name == "likely"
+    for mine, theirs in zip(given, wanted, strict=True):
+        assert mine.ids_T.tolist() == theirs.ids_T.tolist() and mine.finish_reason == theirs.finish_reason
+        torch.testing.assert_close(mine.logprob_T, theirs.logprob_T, atol=1e-4, rtol=1e-4)
+
+
+def test_a_token_that_somebody_waits_for_is_read_at_once() -> None:
+    with rehearsal():
+        model = tiny_policy().model
+        place(model, ModelConfig(device="cuda"))
+        engine = LocalGenerator(model, ())
+        with counting(Waits()) as waits:
+            read = []
+            engine.generate(PROMPTS[:1], SamplingConfig(max_new_tokens=6), 0, lambda *a: read.append(waits.total))
+    assert read == [1, 2, 3, 4, 5, 6]

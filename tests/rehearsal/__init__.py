@@ -14,6 +14,6 @@ on CUDA (autocast follows the CPU's list here). Only the thread that opened the 
 
 from tests.rehearsal.device import rehearsal
 from tests.rehearsal.tensor import GPU, GpuTensor
-from tests.rehearsal.waits import Waits
+from tests.rehearsal.waits import Waits, counting
 
-__all__ = ["GPU", "GpuTensor", "Waits", "rehearsal"]
+__all__ = ["GPU", "GpuTensor", "Waits", "counting", "rehearsal"]

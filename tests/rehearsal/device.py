@@ -40,7 +40,9 @@ class Mode(TorchFunctionMode):
             return to_device(args[0], kwargs.get("non_blocking", False))
         elif func is Tensor.pin_memory and not isinstance(args[0], GpuTensor):
             return args[0].clone()
-        elif func is torch._has_compatible_shallow_copy_type:  # asked by Module.to: whether ``p.data = moved`` would work
+        elif (
+            func is torch._has_compatible_shallow_copy_type
+        ):  # asked by Module.to: whether ``p.data = moved`` would work
             return isinstance(args[0], GpuTensor) == isinstance(args[1], GpuTensor) and func(*args)
         else:
             _refuse_mixture(func, args, kwargs)
@@ -59,7 +61,7 @@ def _made(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     _check_generator(kwargs.get("generator"), on_gpu)
     out = func(*args, device="cpu" if on_gpu else device, **kwargs)
     if on_gpu and not isinstance(out, GpuTensor):
-        if func in FROM_PYTHON:
+        if func in FROM_PYTHON and out.numel():
             wait("blocking copy to the GPU")
         out = GpuTensor(out.clone() if func in (torch.as_tensor, torch.asarray) else out)
     elif not on_gpu and isinstance(out, GpuTensor):
@@ -74,26 +76,35 @@ def _check_generator(generator: torch.Generator | None, on_gpu: bool) -> None:
 
 
 def _refuse_mixture(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
-    if func in MIXES:
+    on_gpu = False
+    host = []
+    for x in _tensors((*args, *kwargs.values()) if kwargs else args):
+        if isinstance(x, GpuTensor):
+            on_gpu = True
+        elif x.dim() > 0:
+            host.append(x)
+    if not on_gpu or not host or func in MIXES:
         return
-    name = getattr(func, "__name__", str(func))
-    tensors = list(_tensors((*args, *kwargs.values())))
-    gpu = [x for x in tensors if isinstance(x, GpuTensor)]
-    if not gpu:
-        return
-    host = [x for x in tensors if not isinstance(x, GpuTensor) and x.dim() > 0]
     if func in (Tensor.__getitem__, Tensor.__setitem__):
-        if not isinstance(args[0], GpuTensor):
-            if any(isinstance(x, GpuTensor) for x in _tensors((args[1],))):
-                raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
-            return
-        by_tensor = any(True for _ in _tensors((args[1],)))
-        host = [x for x in host if func is Tensor.__setitem__ and x is args[2] and by_tensor and x.numel() > 1]
+        host = _wrong_in_index(func, args)
     if host:
+        name = getattr(func, "__name__", str(func))
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
             f"(when calling {name})"
         )
+
+
+def _wrong_in_index(func: Any, args: Any) -> list[Tensor]:
+    """Tensors of the CPU that ``args[0][args[1]]``, or an assignment to it, may not have."""
+    indices = list(_tensors((args[1],)))
+    if not isinstance(args[0], GpuTensor):
+        if any(isinstance(x, GpuTensor) for x in indices):
+            raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+        return []
+    if func is Tensor.__getitem__ or not indices:  # an assignment to a slice is a copy between devices
+        return []
+    return [x for x in _tensors(args[2:]) if not isinstance(x, GpuTensor) and x.numel() > 1]
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -213,9 +224,7 @@ def rehearsal() -> Iterator[Waits]:
         ),
         patch.object(nn.Module, "_apply", _applied),
         patch.object(torch._C, "_group_tensors_by_device_and_dtype", _grouped),
-        patch.object(
-            _foreach_utils, "_foreach_supported_types", [*_foreach_utils._foreach_supported_types, GpuTensor]
-        ),
+        patch.object(_foreach_utils, "_foreach_supported_types", [*_foreach_utils._foreach_supported_types, GpuTensor]),
         counting(waits),
         Mode(),
     ):

@@ -6,6 +6,7 @@ PyTorch's own code sees a CPU tensor, so autograd and every operation work witho
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ READS = {
     aten._local_scalar_dense: "item()",
     aten.is_nonzero: "bool()",
     aten.equal: "torch.equal",
+    aten.allclose: "torch.allclose",
     aten.nonzero: "nonzero",
     aten.masked_select: "masked_select",
     aten._unique: "unique",
@@ -31,6 +33,7 @@ READS = {
     aten.bincount: "bincount",
     aten.multinomial: "multinomial",
 }
+INDEXES = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
 
 
 class GpuTensor(Tensor):
@@ -51,10 +54,13 @@ class GpuTensor(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        _count(func, args, kwargs)
+        if _may_wait(func):
+            _count(func, args, kwargs)
         out = func(*_unwrap(args), **{name: _unwrap(value) for name, value in kwargs.items()})
-        given: dict[int, Tensor] = {}
-        if func._schema.is_mutable:  # an operation in place returns the tensor that it was given
+        if type(out) is Tensor and not _is_mutable(func):
+            return GpuTensor(out)
+        given = {}
+        if _is_mutable(func):  # an operation in place returns the tensor that it was given
             given = {id(_unwrap(x)): x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)}
         return _wrap(out, given)
 
@@ -91,7 +97,8 @@ class GpuTensor(Tensor):
 
     def numpy(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
-            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+            "can't convert cuda:0 device type tensor to numpy. "
+            "Use Tensor.cpu() to copy the tensor to host memory first."
         )
 
     def pin_memory(self, *args: Any) -> Tensor:
@@ -146,7 +153,7 @@ def to_host(x: Tensor) -> Tensor:
 
 def to_device(x: Tensor, non_blocking: bool = False) -> Tensor:
     """A copy on the GPU. A blocking copy waits until all earlier work of the GPU is done."""
-    if not non_blocking:
+    if not non_blocking and x.numel():
         wait("blocking copy to the GPU")
     return _ToDevice.apply(x)
 
@@ -173,6 +180,16 @@ def destination(args: Any, kwargs: Any) -> tuple[torch.device | None, dict[str, 
     return None if device is None else torch.device(device), {k: v for k, v in settings.items() if v is not None}
 
 
+@cache
+def _is_mutable(func: Any) -> bool:
+    return func._schema.is_mutable
+
+
+@cache
+def _may_wait(func: Any) -> bool:
+    return func.overloadpacket in (*READS, *INDEXES, aten.repeat_interleave, aten.copy_)
+
+
 def _count(func: Any, args: Any, kwargs: Any) -> None:
     packet = func.overloadpacket
     if packet in READS:
@@ -187,7 +204,7 @@ def _count(func: Any, args: Any, kwargs: Any) -> None:
                 wait("copy to the CPU")
             elif not non_blocking and there.dim() > 0:
                 wait("blocking copy to the GPU")
-    elif packet in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_):
+    elif packet in INDEXES:
         _count_index(packet, args)
 
 
@@ -204,8 +221,8 @@ def _count_index(packet: Any, args: Any) -> None:
 def _unwrap(x: Any) -> Any:
     if isinstance(x, GpuTensor):
         return x.inner
-    if isinstance(x, (list, tuple)):
-        return type(x)(_unwrap(part) for part in x)
+    if type(x) in (list, tuple):
+        return type(x)([_unwrap(part) for part in x])
     return x
 
 

@@ -38,7 +38,7 @@ from concordant.models.lora_layer import still
 # New prompts join when one slot in ``REFILL`` is free. A small prefill takes nearly as long as a large one.
 REFILL = 8
 # Steps between two reads on a GPU. A response ends between two reads, so half as many steps of its slot are lost: with
-# 8 and responses of 100 tokens about 4 %. A step with ``on_token`` is read at once, because somebody waits for the token.
+# 8 and responses of 100 tokens about 4 %. With ``on_token`` each step is read at once, because somebody waits for it.
 STEPS_A_READ = 8
 
 
