@@ -340,8 +340,8 @@ class _Means:
 
 def _numbers(scalars: Sequence[Tensor | float]) -> list[float]:
     """The scalars as numbers of Python. Those on a GPU come in one transfer; double precision keeps every bit."""
-    afar = [i for i, x in enumerate(scalars) if isinstance(x, Tensor) and x.device.type != "cpu"]
-    numbers = dict(zip(afar, torch.stack([scalars[i].double() for i in afar]).tolist() if afar else (), strict=True))
+    afar = {i: x.double() for i, x in enumerate(scalars) if isinstance(x, Tensor) and x.device.type != "cpu"}
+    numbers = dict(zip(afar, torch.stack([*afar.values()]).tolist() if afar else (), strict=True))
     return [numbers[i] if i in numbers else float(x) for i, x in enumerate(scalars)]
 
 
