@@ -82,7 +82,7 @@ def _attend(
     **settings: Any,
 ) -> Tensor:
     # Without compilation the scores of all tokens would be stored. A CPU has no gradient for the compiled kernel.
-    attend: Callable[..., Any] = _compiled() if query.is_cuda else flex_attention
+    attend: Any = _compiled() if query.is_cuda else flex_attention
     grouped = query.shape[1] != key.shape[1]
     out = attend(query, key.to(query.dtype), value.to(query.dtype), block_mask=mask, scale=scaling, enable_gqa=grouped)
     assert isinstance(out, Tensor)

@@ -95,7 +95,7 @@ MUTANTS = (
     Mutant(
         name="margin-of-another-pair",
         file="algorithms/reward.py",
-        old="margin_P = self.margin_P[pair_P].to(difference_P)",
+        old="margin_P = self.margin_P[pair_P].to(difference_P.dtype)",
         new="margin_P = self.margin_P[: len(pair_P)].to(difference_P)",
         story="The reward model asks each pair for the margin of another one as soon as lengths differ.",
         tests=("algorithms/test_reward.py",),
