@@ -41,7 +41,7 @@ class DPOObjective:
         assert out.logprob_N is not None
         variant = PREFERENCE_LOSSES[self.loss]
         logprob_B = batch.sum_by_branch(out.logprob_N)
-        logratio_B = logprob_B - self.reference_B.to(logprob_B.device)[batch.caller_B]
+        logratio_B = logprob_B - self.reference_B[batch.caller_B]
         if variant.length_mean:
             logratio_B = logratio_B / batch.length_B
         chosen_P, rejected_P, _ = sides(batch)

@@ -24,7 +24,7 @@ def sides(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor]:
     """
     order_B = torch.argsort(batch.caller_B)
     chosen_P, rejected_P = order_B[0::2], order_B[1::2]
-    return chosen_P, rejected_P, batch.tree_B[chosen_P].cpu()
+    return chosen_P, rejected_P, batch.tree_B[chosen_P]
 
 
 def ranked_right(difference_P: Tensor) -> Tensor:

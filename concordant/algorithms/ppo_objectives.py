@@ -47,8 +47,7 @@ class PolicyObjective:
         logprob_N, entropy_N = out.logprob_N, out.entropy_N
         assert logprob_N is not None and entropy_N is not None
         old_N, advantage_N, reference_N = (
-            x_N[batch.token_N.cpu()].to(logprob_N.device)
-            for x_N in (self.old_logprob_N, self.advantage_N, self.reference_N)
+            x_N[batch.token_N] for x_N in (self.old_logprob_N, self.advantage_N, self.reference_N)
         )
 
         def total(x_N: Tensor) -> Tensor:
@@ -56,7 +55,7 @@ class PolicyObjective:
 
         loss_N = ppo_policy(logprob_N, old_N, advantage_N, self.clip)
         if self.weight_N is not None:
-            loss_N = loss_N * self.weight_N[batch.token_N.cpu()].to(loss_N.device)
+            loss_N = loss_N * self.weight_N[batch.token_N]
         terms = {"policy/loss": Term(total(loss_N))}
         if self.entropy_coefficient:
             terms["policy/entropy_bonus"] = Term(total(entropy_N), -self.entropy_coefficient)
@@ -99,7 +98,7 @@ class ValueObjective:
     def __call__(self, out: BranchOutputs, batch: TreeBatch) -> Evaluated:
         value_N = out.value_N
         assert value_N is not None
-        old_N, return_N = (x_N[batch.token_N.cpu()].to(value_N.device) for x_N in (self.old_value_N, self.return_N))
+        old_N, return_N = (x_N[batch.token_N] for x_N in (self.old_value_N, self.return_N))
         clipped = value_clip_fraction(value_N.detach(), old_N, return_N, self.clip).sum()
         return Evaluated(
             {"value/loss": Term(ppo_value(value_N, old_N, return_N, self.clip).sum(), self.coefficient)},

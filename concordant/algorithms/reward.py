@@ -44,7 +44,7 @@ class RewardObjective:
         chosen_P, rejected_P, pair_P = sides(batch)
         score_B = out.score_B.float()
         difference_P = score_B[chosen_P] - score_B[rejected_P]
-        margin_P = self.margin_P[pair_P].to(difference_P)
+        margin_P = self.margin_P[pair_P].to(difference_P.dtype)
         loss_P = smoothed_preference((difference_P - margin_P) / self.temperature, self.label_smoothing)
         terms = {"bradley_terry": Term(loss_P.sum())}
         if self.centering:

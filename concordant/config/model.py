@@ -26,5 +26,5 @@ class ModelConfig(Made):
     precision: Precision = "auto"  # precision of autocast; weights and optimizer stay fp32
     activation_checkpointing: bool = False  # recompute activations in backward: less memory, about a third more time
     device: str = "auto"  # auto | cpu | cuda
-    kernels: Kernels = "fast"  # plain uses only the model's own code: slower, for comparisons
+    kernels: Kernels = "fast"  # plain: only the model's own code; flex: fast, with block masks on a GPU (docs/gpu.md)
     lora: LoraConfig = field(default_factory=LoraConfig)

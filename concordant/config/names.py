@@ -55,7 +55,7 @@ Split = Literal["train", "test"]
 
 # model
 Precision = Literal["auto", "fp32", "bf16"]
-Kernels = Literal["fast", "plain"]
+Kernels = Literal["fast", "plain", "flex"]
 
 # sampling
 SamplingEngine = Literal["own", "vllm"]

@@ -6,11 +6,13 @@ all micro-batches and ranks. So micro-batch size, packing and world size cannot 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
+from concordant.core.transfer import to_device
 from concordant.core.trees import TreeBatch
 
 
@@ -67,7 +69,8 @@ class Objective(Protocol):
     """A loss, as a dataclass that can be pickled.
 
     The fields of an objective hold numbers for every token or branch of the whole batch, in the order of the caller's
-    trees. ``batch.token_N`` and ``batch.caller_B`` say which of these numbers belong to a micro-batch.
+    trees. ``batch.token_N`` and ``batch.caller_B`` say which of these numbers belong to a micro-batch. The engine calls
+    ``weights`` with a batch on the CPU. Before it calls the objective, it moves the fields to the device of the batch.
     """
 
     @property
@@ -104,3 +107,22 @@ class Scaled:
             {f"{self.prefix}{n}": Term(t.sum, self.coefficient * t.coefficient) for n, t in made.terms.items()},
             {f"{self.prefix}{name}": metric for name, metric in made.metrics.items()},
         )
+
+
+T = TypeVar("T")
+
+
+def placed(objective: T, device: torch.device) -> T:
+    """``objective`` with its tensors on ``device``, and those of an objective inside it.
+
+    The copy is made once for all micro-batches, so that no micro-batch waits for one.
+    """
+    if not is_dataclass(objective) or isinstance(objective, type):
+        return objective
+    moved: dict[str, Any] = {}
+    for f in fields(objective):
+        value = getattr(objective, f.name)
+        new = to_device(value, device) if isinstance(value, Tensor) else placed(value, device)
+        if f.init and new is not value:
+            moved[f.name] = new
+    return replace(objective, **moved) if moved else objective

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from concordant.core.transfer import to_device
+
 # Length of a row that short trees share. Attention is dense in a row, so much longer rows would cost more than padding.
 ROW_TOKENS = 128
 
@@ -88,7 +90,9 @@ class TreeBatch:
     @property
     def length_B(self) -> Tensor:
         """Response tokens of each branch, int64."""
-        return torch.bincount(self.branch_N, minlength=self.branches)
+        # ``bincount`` would make the processor wait for a GPU, because the size of its result depends on the numbers.
+        counts_B = torch.zeros(self.branches, dtype=torch.int64, device=self.branch_N.device)
+        return counts_B.index_add_(0, self.branch_N, torch.ones_like(self.branch_N))
 
     @property
     def is_token_RL(self) -> Tensor:
@@ -100,7 +104,7 @@ class TreeBatch:
         return torch.zeros(self.branches, dtype=x_N.dtype, device=x_N.device).index_add(0, self.branch_N, x_N)
 
     def to(self, device: torch.device | str) -> TreeBatch:
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return replace(self, **{f.name: to_device(getattr(self, f.name), device) for f in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)

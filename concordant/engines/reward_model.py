@@ -27,7 +27,7 @@ from concordant.data.convert import ONE_MESSAGE, messages_of
 from concordant.data.records import Message, Tools
 from concordant.data.tokens import ids_of
 from concordant.engines.local.precision import place
-from concordant.kernels.put_on import kernels_of, put_on
+from concordant.kernels.put_on import ON_REQUEST, kernels_of, put_on
 from concordant.kernels.reader import reader_of
 from concordant.models import reward_build
 from concordant.models.backbone import positions
@@ -137,7 +137,7 @@ class RewardModel:
                 name=start.name,
             )
             if kernels_of(start.model):
-                put_on(model)
+                put_on(model, kernels_of(start.model) & ON_REQUEST.keys())
             return made
         made = cls._from_config(start, texts, seed, keep_lm_head)
         if start.lora.rank:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,17 @@ WORTH = 2**24
 # ``put_on`` does not trust the names: it compares numbers.
 CANDIDATES = ("mlp", "self_attn.q_proj", "self_attn.o_proj", "attn.c_proj")
 
-# Indices into the flattened rows of the present call, each index once; None means that every position is computed.
-_read_N: ContextVar[Tensor | None] = ContextVar("positions that the present call reads", default=None)
+
+class Places(NamedTuple):
+    """The positions that a call computes. Both fields are int64 indices into the flattened rows."""
+
+    source_N: Tensor
+    # Where the result goes, each position once. An index past the rows belongs to a result that nobody reads.
+    target_N: Tensor
+    spare: int = 0  # how many indices past the rows there are
+
+
+_places: ContextVar[Places | None] = ContextVar("positions that the present call computes; None: all", default=None)
 
 
 def put_on(model: PreTrainedModel) -> bool:
@@ -59,8 +68,26 @@ def reading(body: nn.Module, positions: int, at_N: Tensor) -> Iterator[None]:
         yield
         return
     is_read_T = torch.zeros(positions, dtype=torch.bool, device=at_N.device).index_fill_(0, at_N, True)
-    with _only_at(is_read_T.nonzero().squeeze(1)):
+    with _only_at(_exactly(is_read_T) if at_N.device.type == "cpu" else _padded(is_read_T, len(at_N))):
         yield
+
+
+def _exactly(is_read_T: Tensor) -> Places:
+    at_N = is_read_T.nonzero().squeeze(1)
+    return Places(at_N, at_N)
+
+
+def _padded(is_read_T: Tensor, size: int) -> Places:
+    """``size`` places, which are at least as many as are read.
+
+    The processor would wait for a GPU to count how many are read. So the number of places is fixed, and the last ones
+    compute some position once more, for nobody.
+    """
+    positions = len(is_read_T)
+    count_T = torch.arange(positions, device=is_read_T.device)
+    place_T = torch.where(is_read_T, is_read_T.cumsum(0) - 1, size)
+    target_N = torch.full((size + 1,), positions, device=is_read_T.device).scatter_(0, place_T, count_T)[:size]
+    return Places(target_N.clamp(max=positions - 1), target_N, spare=1)
 
 
 def candidates(body: nn.Module) -> list[nn.Module]:
@@ -73,12 +100,12 @@ def candidates(body: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _only_at(at_N: Tensor | None) -> Iterator[None]:
-    token = _read_N.set(at_N)
+def _only_at(places: Places | None) -> Iterator[None]:
+    token = _places.set(places)
     try:
         yield
     finally:
-        _read_N.reset(token)
+        _places.reset(token)
 
 
 @cache
@@ -86,14 +113,15 @@ def fast(kind: Any) -> type[nn.Module]:
     """A subclass of ``kind`` that computes only the positions that the present call reads, with zeros elsewhere."""
 
     def narrowed(self: Any, whole: Tensor) -> Tensor:
-        at_N = _read_N.get()
-        if at_N is None:
+        places = _places.get()
+        if places is None:
             return kind.forward(self, whole)
         leading = whole.shape[:-1]
         with _only_at(None):  # a part inside this part gets only these positions, so it must not select again
-            (out_NO,) = kind.forward(self, rows_at(whole.flatten(0, -2), at_N)[None])
-        whole_TO = out_NO.new_zeros(leading.numel(), out_NO.shape[1])
-        return whole_TO.index_copy(0, at_N, out_NO).view(*leading, -1)
+            (out_NO,) = kind.forward(self, rows_at(whole.flatten(0, -2), places.source_N)[None])
+        whole_TO = out_NO.new_zeros(leading.numel() + places.spare, out_NO.shape[1])
+        whole_TO = whole_TO.index_copy(0, places.target_N, out_NO)
+        return (whole_TO[: leading.numel()] if places.spare else whole_TO).view(*leading, -1)
 
     return subclass(kind, narrowed, fast)
 
@@ -105,7 +133,7 @@ def _narrows_exactly(model: PreTrainedModel) -> bool:
     try:
         with undisturbed(model):
             whole = run_backbone(model, rows).flatten(0, 1).float()
-            with _only_at(read_N):
+            with _only_at(Places(read_N, read_N)):
                 narrowed = run_backbone(model, rows).flatten(0, 1).float()
     except REFUSALS:
         return False

@@ -6,18 +6,19 @@ or in the model's own code, and tests compare the two. ``--model.kernels plain``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 
-from concordant.kernels import attention, last_layer, norm, packed_attention, rotary, weight_gradients
+from concordant.kernels import attention, flex, last_layer, norm, packed_attention, rotary, weight_gradients
 from concordant.models.backbone import backbone
 
 CPU, GPU = "cpu", "cuda"  # types of torch.device
 PACKED, LAST_LAYER, SOFTMAX, ATTENTION = "packed trees", "last layer", "softmax", "attention"
+FLEX = "flex"
 CARRIED = "concordant_kernels"  # attribute of a backbone: the names of the kernels that were put on it
 
 
@@ -48,14 +49,20 @@ KERNELS: dict[str, Kernel] = {
 }
 
 
-def put_on(model: PreTrainedModel) -> None:
+# Kernels that were not measured yet. A model gets them only if they are asked for by name.
+ON_REQUEST: dict[str, Kernel] = {FLEX: Kernel((GPU,), flex.put_on)}
+
+
+def put_on(model: PreTrainedModel, requested: Collection[str] = ()) -> None:
     """Put every kernel that serves the device of ``model`` on the model, for good. A second call changes nothing.
 
+    ``requested`` are names in ``ON_REQUEST``.
     Call this after the model has been moved to its device and has its adapters.
     """
     body, device = backbone(model), model.device.type
     if CARRIED not in vars(body):
-        carried = [name for name, kernel in KERNELS.items() if device in kernel.serves and kernel.put_on(model)]
+        table = KERNELS | {name: ON_REQUEST[name] for name in requested}
+        carried = [name for name, kernel in table.items() if device in kernel.serves and kernel.put_on(model)]
         setattr(body, CARRIED, frozenset(carried))
 
 

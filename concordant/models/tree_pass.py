@@ -24,7 +24,7 @@ def forward_trees(
     """
     tokens = sum(b.response_length for t in trees for b in t.branches)
     branches = sum(len(t.branches) for t in trees)
-    columns: dict[str, Tensor] = {}
+    columns: dict[str, Tensor] = {}  # on the device, so that the processor waits once for each and not in every batch
     for number, batch in enumerate(batches):
         sign_of_life("forward passes", number, len(batches))
         placed = batch.to(device)
@@ -33,6 +33,7 @@ def forward_trees(
             part = getattr(out, name)
             if part is not None:
                 of_token = name.endswith("_N")
-                column = columns.setdefault(name, torch.zeros(tokens if of_token else branches))
-                column[(placed.token_N if of_token else placed.caller_B).cpu()] = part.float().cpu()
-    return BranchOutputs(**columns)
+                if name not in columns:
+                    columns[name] = torch.zeros(tokens if of_token else branches, device=device)
+                columns[name][placed.token_N if of_token else placed.caller_B] = part.float()
+    return BranchOutputs(**{name: column.cpu() for name, column in columns.items()})

@@ -106,8 +106,8 @@ def test_the_trial_step_is_on_the_longest_trees(limit, batch_size, count):
     learner = learner_of(micro_batch_tokens=limit)
     tried = longest(trees, learner, batch_size)
     assert sorted(tried, reverse=True) == list(range(29, 29 - count, -1))
-    batches = list(learner._micro_batches([trees[i] for i in tried], limit))
-    whole = list(learner._micro_batches(trees, limit))
+    batches = learner.network.batches([trees[i] for i in tried], limit, learner.row_tokens)
+    whole = learner.network.batches(trees, limit, learner.row_tokens)
     assert batch_size < 3 or batches[0].ids_RL.shape == whole[0].ids_RL.shape
 
 

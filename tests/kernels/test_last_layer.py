@@ -72,6 +72,35 @@ def test_the_same_numbers_and_gradients(name: str, packed: bool, monkeypatch: py
         torch.testing.assert_close(mine, theirs, atol=1e-5 * scale, rtol=1e-4)
 
 
+def test_a_fixed_number_of_places_holds_the_read_ones_first() -> None:
+    """Positions 1, 4 and 5 of six are read; two places are left over, and their results go past the rows."""
+    is_read_T = torch.tensor([False, True, False, False, True, True])
+    places = last_layer._padded(is_read_T, 5)
+    assert places.target_N.tolist() == [1, 4, 5, 6, 6] and places.source_N.tolist() == [1, 4, 5, 5, 5]
+    assert last_layer._padded(is_read_T, 3).target_N.tolist() == last_layer._exactly(is_read_T).target_N.tolist()
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "Mixtral"])
+def test_a_fixed_number_of_places_gives_the_same_numbers_and_gradients(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This is how a GPU reads; the places that are left over add nothing to a gradient."""
+    model, batch = zoo.make(name), lay_out(zoo.trees())
+    make_deterministic(model)
+    put_on(model)
+
+    def run() -> list[Tensor]:
+        model.zero_grad(set_to_none=False)
+        hidden = reader_of(model, Layout.TREE).hidden_at(batch, read(batch))
+        (hidden * torch.arange(1.0, hidden.shape[1] + 1).sin()).sum().backward()
+        return [hidden.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+    wanted = run()
+    monkeypatch.setattr(last_layer, "_exactly", lambda is_read_T: last_layer._padded(is_read_T, len(read(batch)) + 3))
+    for mine, theirs in zip(run(), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5 * float(theirs.abs().max() + 1), rtol=1e-4)
+
+
 def rows_given(model: nn.Module, parts: list[nn.Module], batch: TreeBatch) -> list[int]:
     """Rows that the first weight of each part multiplies in a call that reads the branches' last tokens."""
     seen: list[int] = []

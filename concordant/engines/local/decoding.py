@@ -24,6 +24,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from concordant.core.seeding import torch_stream
+from concordant.core.transfer import to_device
 from concordant.core.trees import Layout
 from concordant.engines.local.slot_cache import SlotCache
 from concordant.kernels.put_on import ATTENTION, kernels_of
@@ -52,8 +53,11 @@ class Decoder(Protocol):
 
     def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None: ...
 
-    def step(self, last: Sequence[int]) -> Tensor:
-        """Give each live row its last token, at first the prompt's. Returns the logits of the next token, (R, V)."""
+    def step(self, last_R: Tensor) -> Tensor:
+        """Give each live row its last token, at first the prompt's. Returns the logits of the next token, (R, V).
+
+        ``last_R`` is int64, on the model's device. A row that has ended may go on: its tokens change no other row.
+        """
         ...
 
     def drop(self, rows: Sequence[int]) -> list[int]:
@@ -74,7 +78,9 @@ class SlotDecoder:
         self.types = layer_types(self.config)
         self.cache = SlotCache(_is_sliding(model), rows, columns, model.device)
         self.column_K = torch.arange(columns, device=model.device)
+        self.columns = columns
         self.lengths: list[int] = []  # tokens in the cache, for each live row
+        self.position_R: Tensor | None = None  # ``lengths`` on the device; None after rows have joined, left or moved
         self.ragged = ATTENTION in kernels_of(model)
         self.row_groups: list[RowGroup] = []
 
@@ -89,7 +95,7 @@ class SlotDecoder:
                     ids_GL[row, : len(prompts[i]) - 1] = prompts[i][:-1]
                 cursor.prefill([copies[i] for i in group])
                 backbone(self.model)(
-                    input_ids=ids_GL.to(self.model.device),
+                    input_ids=to_device(ids_GL, self.model.device),
                     position_ids=self.column_K[:length].expand(len(group), -1),
                     past_key_values=self.cache,
                     use_cache=True,
@@ -97,17 +103,21 @@ class SlotDecoder:
             self.lengths += [len(prompts[i]) - 1 for i in group for _ in range(copies[i])]
             cursor.live = len(self.lengths)
         self.row_groups = row_groups(self.lengths, self.waste)
+        self.position_R = None
 
-    def step(self, last: Sequence[int]) -> Tensor:
-        device = self.model.device
-        position_R = torch.tensor(self.lengths, device=device)
-        self.lengths = [n + 1 for n in self.lengths]
+    def step(self, last_R: Tensor) -> Tensor:
+        if self.position_R is None:
+            self.position_R = to_device(torch.tensor(self.lengths), self.model.device)
+        # A row that has ended and goes on overwrites its last column when it has no other.
+        position_R = self.position_R.clamp(max=self.columns - 1)
+        self.position_R = self.position_R + 1
+        self.lengths = [min(n + 1, self.columns) for n in self.lengths]
         for group in self.row_groups:
             group.span += 1
         self.cache.cursor.decode(position_R, max(self.lengths))
         with attending(self.row_groups) if self.ragged and len(self.row_groups) > 1 else nullcontext():
             out = self.model(
-                input_ids=torch.tensor(last, device=device)[:, None],
+                input_ids=last_R[:, None],
                 attention_mask=self._masks(position_R),
                 position_ids=position_R[:, None],
                 past_key_values=self.cache,
@@ -140,6 +150,7 @@ class SlotDecoder:
         self.lengths = [self.lengths[row] for row in order]
         self.cache.cursor.live = left
         self.row_groups = row_groups(self.lengths, self.waste)
+        self.position_R = None
         return order
 
 
@@ -158,14 +169,13 @@ class EqualLengthDecoder:
     def admit(self, prompts: Sequence[Tensor], copies: Sequence[int]) -> None:
         self.cache = DynamicCache(config=self.model.config)
         if len(prompts[0]) > 1:
-            ids_GL = torch.stack([p[:-1] for p in prompts]).to(self.model.device)
+            ids_GL = to_device(torch.stack([p[:-1] for p in prompts]), self.model.device)
             backbone(self.model)(input_ids=ids_GL, use_cache=True, **{self.cache_name: self.cache})
             self._select([i for i, n in enumerate(copies) for _ in range(n)])
         self.rows = sum(copies)
 
-    def step(self, last: Sequence[int]) -> Tensor:
-        ids_R1 = torch.tensor(last, device=self.model.device)[:, None]
-        out = self.model(input_ids=ids_R1, use_cache=True, **{self.cache_name: self.cache})
+    def step(self, last_R: Tensor) -> Tensor:
+        out = self.model(input_ids=last_R[:, None], use_cache=True, **{self.cache_name: self.cache})
         return out.logits[:, -1]
 
     def drop(self, rows: Sequence[int]) -> list[int]:
@@ -178,7 +188,7 @@ class EqualLengthDecoder:
     def _select(self, rows: Sequence[int]) -> None:
         """Reorder the cache to these rows. A row may be left out or repeated."""
         if rows:
-            index_R = torch.tensor(rows, dtype=torch.int64, device=self.model.device)
+            index_R = to_device(torch.tensor(rows, dtype=torch.int64), self.model.device)
             self.cache.reorder_cache(cast(torch.LongTensor, index_R))
 
 
@@ -234,7 +244,7 @@ def _slot_error(model: PreTrainedModel) -> float:
         rows += [list(p) for p, (_, copies) in zip(prompts, joining, strict=True) for _ in range(copies)]
         for leave in ([], [], leaving, []):
             rows = [rows[row] for row in decoder.drop(leave)]
-            logits_RV = decoder.step([row[-1] for row in rows])
+            logits_RV = decoder.step(torch.tensor([row[-1] for row in rows], device=model.device))
             for row, logits_V in zip(rows, logits_RV, strict=True):
                 plain_V = model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0, -1]
                 worst = max(worst, float((logits_V - plain_V).abs().max() / plain_V.std()))

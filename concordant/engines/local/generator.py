@@ -3,7 +3,10 @@
 Samples wait in a queue, longest prompts first. As many samples as there are slots are decoded at the same time. When a
 sample ends, the next one from the queue takes its slot. The tokens depend on the seed and not on the order.
 
-Here R counts the live rows and J the tokens of a prompt and its response.
+On a GPU the processor reads the sampled tokens only after every ``STEPS_A_READ`` steps, so that it does not wait for
+each token. A response that has ended in between goes on until the read, and what it adds is dropped.
+
+Here R counts the live rows, S the steps of one read and J the tokens of a prompt and its response.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from transformers import PreTrainedModel
 from concordant.config.sampling import SamplingConfig
 from concordant.core.alive import sign_of_life
 from concordant.core.errors import UserError
+from concordant.core.transfer import to_device
 from concordant.data.stop_strings import StopStrings
 from concordant.engines.local.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
 from concordant.engines.local.sampling import check_sampling, penalised, prompt_key, sample_tokens, uniforms, without
@@ -33,6 +37,9 @@ from concordant.models.lora_layer import still
 
 # New prompts join when one slot in ``REFILL`` is free. A small prefill takes nearly as long as a large one.
 REFILL = 8
+# Steps between two reads on a GPU. A response ends between two reads, so half as many steps of its slot are lost: with
+# 8 and responses of 100 tokens about 4 %. With ``on_token`` each step is read at once, because somebody waits for it.
+STEPS_A_READ = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -158,35 +165,61 @@ class LocalGenerator:
                 groups = [list(g) for _, g in groupby(joining, key=lambda s: s.prompt)]
                 decoder.admit([prompts[g[0].prompt] for g in groups], [len(g) for g in groups])
                 live += joining
-            logits_RV = self._shaped(decoder.step([s.last for s in live]), live, sampling)
-            uniform_R = torch.tensor([s.uniform_T[len(s.ids)] for s in live], dtype=torch.float64)
-            id_R, logprob_R = sample_tokens(logits_RV, uniform_R.to(logits_RV.device), sampling)
-            done = []
-            left -= len(live)
-            for row, (s, token, logprob) in enumerate(zip(live, id_R.tolist(), logprob_R.tolist(), strict=True)):
-                s.last = token
-                s.ids.append(token)
-                s.logprobs.append(logprob)
-                if s.past_J is not None:
-                    s.past_J[len(prompts[s.prompt]) + len(s.ids) - 1] = token
-                if on_token is not None:
-                    on_token(s.prompt, s.number, token)
-                if reason := self._finish_reason(s, stops):
-                    finished[s.prompt, s.number] = self._completion(s, reason)
-                    left -= s.room - len(s.ids)
-                    done.append(row)
+            at_once = on_token is not None or self.model.device.type == "cpu"
+            steps = 1 if at_once else min(STEPS_A_READ, max(s.room - len(s.ids) for s in live))
+            done: dict[int, None] = {}  # rows whose response has ended, in the order of their ends
+            for drawn in self._drawn(decoder, prompts, live, sampling, steps):
+                for row, (s, (token, logprob)) in enumerate(zip(live, drawn, strict=True)):
+                    if row in done:
+                        continue
+                    s.last = token
+                    s.ids.append(token)
+                    s.logprobs.append(logprob)
+                    left -= 1
+                    if s.past_J is not None:
+                        s.past_J[len(prompts[s.prompt]) + len(s.ids) - 1] = token
+                    if on_token is not None:
+                        on_token(s.prompt, s.number, token)
+                    if reason := self._finish_reason(s, stops):
+                        finished[s.prompt, s.number] = self._completion(s, reason)
+                        left -= s.room - len(s.ids)
+                        done[row] = None
             if done:
-                live = [live[row] for row in decoder.drop(done)]
+                live = [live[row] for row in decoder.drop(list(done))]
 
-    def _shaped(self, logits_RV: Tensor, live: Sequence[_Sample], sampling: SamplingConfig) -> Tensor:
-        """The logits with what depends on the tokens so far: the repetition penalty, and no end before its time."""
+    def _drawn(
+        self, decoder: Decoder, prompts: Sequence[Tensor], live: Sequence[_Sample], sampling: SamplingConfig, steps: int
+    ) -> list[list[tuple[int, float]]]:
+        """The next ``steps`` tokens of the live rows: for each step the id and the log-prob of each row's token."""
+        device = self.model.device
+        numbers = [[s.uniform_T[min(len(s.ids) + i, s.room - 1)] for s in live] for i in range(steps)]
+        uniform_SR = to_device(torch.tensor(numbers, dtype=torch.float64), device)
+        id_R = to_device(torch.tensor([s.last for s in live]), device)
+        past_RJ = next_R1 = None
         if sampling.repetition_penalty != 1:
-            past_RJ = torch.stack([s.past_J for s in live if s.past_J is not None]).to(logits_RV.device)
+            past_RJ = to_device(torch.stack([s.past_J for s in live if s.past_J is not None]), device)
+            next_R1 = to_device(torch.tensor([[len(prompts[s.prompt]) + len(s.ids)] for s in live]), device)
+        ids, logprobs = [], []
+        for i in range(steps):
+            early = [row for row, s in enumerate(live) if len(s.ids) + i < sampling.min_new_tokens]
+            logits_RV = self._shaped(decoder.step(id_R), past_RJ, early, sampling)
+            id_R, logprob_R = sample_tokens(logits_RV, uniform_SR[i], sampling)
+            ids.append(id_R)
+            logprobs.append(logprob_R)
+            if past_RJ is not None and next_R1 is not None and i + 1 < steps:
+                place_R1 = (next_R1 + i).clamp(max=past_RJ.shape[1] - 1)  # a row that has ended may have no place left
+                past_RJ = past_RJ.scatter(1, place_R1, id_R[:, None])
+        # One transfer. Double precision keeps every bit of an id and of a log-prob in fp32.
+        both = torch.stack([torch.stack(ids).double(), torch.stack(logprobs).double()]).tolist()
+        return [[(int(k), p) for k, p in zip(*rows, strict=True)] for rows in zip(*both, strict=True)]
+
+    def _shaped(
+        self, logits_RV: Tensor, past_RJ: Tensor | None, early: Sequence[int], sampling: SamplingConfig
+    ) -> Tensor:
+        """The logits after the repetition penalty, and without an end token in the rows ``early``."""
+        if past_RJ is not None:
             logits_RV = penalised(logits_RV, past_RJ, sampling.repetition_penalty)
-        if sampling.min_new_tokens:
-            early = [row for row, s in enumerate(live) if len(s.ids) < sampling.min_new_tokens]
-            logits_RV = without(logits_RV, early, sorted(self.end_ids)) if early else logits_RV
-        return logits_RV
+        return without(logits_RV, early, sorted(self.end_ids)) if early else logits_RV
 
     def _finish_reason(self, s: _Sample, stops: StopStrings | None) -> FinishReason | None:
         """None if the response goes on."""

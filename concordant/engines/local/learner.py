@@ -19,7 +19,7 @@ from torch import Tensor
 
 from concordant.config.train import TrainConfig
 from concordant.core.alive import sign_of_life
-from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
+from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs, placed
 from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
 from concordant.engines.local.networks import Network
 from concordant.engines.local.weight_motion import WeightMotion
@@ -98,14 +98,16 @@ class LocalScorer:
 
     def _run(self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int) -> dict[str, float]:
         """The loss, its terms and metrics. If gradients are enabled, the gradient is added too."""
-        batches = list(self._micro_batches(trees, max_tokens))
+        batches = self.network.batches(trees, max_tokens, self.row_tokens)
+        objective = placed(objective, self.network.device)
         weights: defaultdict[str, float] = defaultdict(float)
         for batch in batches:
             for name, weight in objective.weights(batch).items():
                 weights[name] += weight
         means = _Means()
-        for number, batch in enumerate(batches):
+        for number, laid in enumerate(batches):
             sign_of_life("micro-batches", number, len(batches))
+            batch = laid.to(self.network.device)
             with gradients_in_place():
                 evaluated = objective(self._outputs(batch, objective.want), batch)
                 parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}
@@ -116,10 +118,6 @@ class LocalScorer:
             means.add({n: Metric(part.detach(), 1.0, "sum") for n, part in parts.items()})
             means.add(evaluated.metrics)
         return means.values()
-
-    def _micro_batches(self, trees: Sequence[PromptTree], max_tokens: int) -> Iterator[TreeBatch]:
-        device = self.network.device
-        return (batch.to(device) for batch in self.network.batches(trees, max_tokens, self.row_tokens))
 
     def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
         reference = self._reference_network() if want.kl else None
@@ -332,10 +330,19 @@ class _Means:
                 old.sum, old.weight = old.sum + new.sum, old.weight + new.weight
 
     def values(self) -> dict[str, float]:
+        sums = _numbers([m.sum for m in self._sums.values()])
+        weights = _numbers([m.weight for m in self._sums.values()])
         return {
-            name: float(m.sum) / float(m.weight) if m.reduce == "mean" and float(m.weight) else float(m.sum)
-            for name, m in self._sums.items()
+            name: total / weight if m.reduce == "mean" and weight else total
+            for (name, m), total, weight in zip(self._sums.items(), sums, weights, strict=True)
         }
+
+
+def _numbers(scalars: Sequence[Tensor | float]) -> list[float]:
+    """The scalars as numbers of Python. Those on a GPU come in one transfer; double precision keeps every bit."""
+    afar = {i: x.double() for i, x in enumerate(scalars) if isinstance(x, Tensor) and x.device.type != "cpu"}
+    numbers = dict(zip(afar, torch.stack([*afar.values()]).tolist() if afar else (), strict=True))
+    return [numbers[i] if i in numbers else float(x) for i, x in enumerate(scalars)]
 
 
 def _adamw(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.AdamW:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from concordant.config.model import ModelConfig
 from concordant.core.errors import UserError
-from concordant.kernels.put_on import put_on
+from concordant.kernels.put_on import FLEX, kernels_of, put_on
+
+log = logging.getLogger(__name__)
 
 
 def device_of(config: ModelConfig) -> torch.device:
@@ -21,9 +25,16 @@ def device_of(config: ModelConfig) -> torch.device:
 
 def place(model: PreTrainedModel, config: ModelConfig) -> None:
     """Move ``model`` to its device, and put on the kernels that serve this device."""
-    nn.Module.to(model, device_of(config))
-    if config.kernels == "fast":
-        put_on(model)
+    device = device_of(config)
+    asks_for_flex = config.kernels == "flex"
+    if asks_for_flex and device.type != "cuda":
+        raise UserError("model.kernels flex is for a GPU, and the model is on the CPU: use --model.kernels fast")
+    nn.Module.to(model, device)
+    if config.kernels != "plain":
+        put_on(model, [FLEX] if asks_for_flex else ())
+    if asks_for_flex and FLEX not in kernels_of(model):
+        why = "its attention has a sliding window, is not PyTorch's, or gave other numbers"
+        log.warning("model.kernels flex does not fit %s (%s): it keeps boolean masks", type(model).__name__, why)
 
 
 def precision_of(config: ModelConfig, device: torch.device) -> torch.dtype | None:

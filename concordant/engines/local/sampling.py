@@ -25,6 +25,7 @@ from torch import Tensor
 from concordant.config.sampling import SamplingConfig
 from concordant.core.errors import UserError
 from concordant.core.seeding import torch_stream
+from concordant.core.transfer import to_device
 from concordant.kernels.softmax import row_blocks
 
 SECTION = 128  # tokens of a section; about √V for usual vocabularies
@@ -75,10 +76,9 @@ def penalised(logits_RV: Tensor, past_RJ: Tensor, penalty: float) -> Tensor:
 
 def without(logits_RV: Tensor, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
     """Logits that give the tokens ``ids`` probability 0 in some ``rows``. Ids behind the vocabulary are left alone."""
-    row_R1 = torch.tensor(rows, dtype=torch.int64, device=logits_RV.device)[:, None]
     known = [i for i in ids if i < logits_RV.shape[1]]
-    id_E = torch.tensor(known, dtype=torch.int64, device=logits_RV.device)
-    return logits_RV.index_put((row_R1, id_E), logits_RV.new_tensor(-math.inf))
+    row_R, id_E = (to_device(torch.tensor(x, dtype=torch.int64), logits_RV.device) for x in (rows, known))
+    return logits_RV.index_put((row_R[:, None], id_E), logits_RV.new_full((), -math.inf))
 
 
 def sample_tokens(logits_RV: Tensor, uniform_R: Tensor, sampling: SamplingConfig) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from concordant.core.transfer import to_device
+
 BLOCK = 16  # columns; the span of attention grows in steps of this size
 
 
@@ -28,13 +30,14 @@ class Cursor:
         self.live = 0  # rows in use
         self.span = 0  # columns that attention reads; 0 during a prefill
         self.copies_G = torch.empty(0, dtype=torch.int64)  # how many rows each prefilled prompt fills
+        self.copies = 0  # their sum
         self.column_R = torch.empty(0, dtype=torch.int64)  # the column where each decoding row writes
         self._cell_RA: dict[int, Tensor] = {}
 
     def prefill(self, copies: Sequence[int]) -> None:
         """Prepare a pass over prompts. Each prompt fills its number of ``copies`` of rows after the live rows."""
         self.span = 0
-        self.copies_G = torch.tensor(copies, device=self.device)
+        self.copies_G, self.copies = to_device(torch.tensor(copies), self.device), sum(copies)
 
     def decode(self, column_R: Tensor, longest: int) -> None:
         """Prepare a pass of one token for each live row, at ``column_R``. The longest row then has ``longest``."""
@@ -90,16 +93,16 @@ class SlotLayer(CacheLayerMixin):
         return self.keys[: cursor.live, :, : cursor.span], self.values[: cursor.live, :, : cursor.span]
 
     def _fill(self, store: Tensor, states_GALD: Tensor) -> None:
-        copies_G = self.cursor.copies_G
-        states = states_GALD.repeat_interleave(copies_G, dim=0)
+        # Without the size of the result, the processor would have to wait for a GPU to count it.
+        states = states_GALD.repeat_interleave(self.cursor.copies_G, dim=0, output_size=self.cursor.copies)
         first = self.cursor.live
         store[first : first + len(states), :, : states.shape[2]] = states
 
-    def move(self, source: list[int], target: list[int], span: int) -> None:
-        """Copy the first ``span`` columns of rows ``source`` over rows ``target``."""
+    def move(self, source_M: Tensor, target_M: Tensor, span: int) -> None:
+        """Copy the first ``span`` columns of rows ``source_M`` over rows ``target_M``; M rows move."""
         if self.is_initialized:
-            self.keys[target, :, :span] = self.keys[source, :, :span]
-            self.values[target, :, :span] = self.values[source, :, :span]
+            self.keys[target_M, :, :span] = self.keys[source_M, :, :span]
+            self.values[target_M, :, :span] = self.values[source_M, :, :span]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.cursor.span or query_length, 0
@@ -120,5 +123,6 @@ class SlotCache(Cache):
         super().__init__(layers=[*self.slots])
 
     def move(self, source: list[int], target: list[int], span: int) -> None:
+        source_M, target_M = (to_device(torch.tensor(rows), self.cursor.device) for rows in (source, target))
         for layer in self.slots:
-            layer.move(source, target, span)
+            layer.move(source_M, target_M, span)

@@ -88,8 +88,8 @@ MUTANTS = (
     Mutant(
         name="scores-in-the-batches-order",
         file="models/tree_pass.py",
-        old="column[(placed.token_N if of_token else placed.caller_B).cpu()]",
-        new="column[(placed.token_N if of_token else placed.caller_B.sort().values).cpu()]",
+        old="columns[name][placed.token_N if of_token else placed.caller_B]",
+        new="columns[name][placed.token_N if of_token else placed.caller_B.sort().values]",
         story="Scores of a batch go to other answers of the batch where lengths differ.",
         tests=("engines/test_reward_model.py",),
     ),
