@@ -1,0 +1,142 @@
+"""A team over torch.distributed: the driver is rank 0, and the other ranks are its helpers.
+
+The helpers are started by torchrun or srun, or on this machine by the driver itself. The driver sends its orders by a
+broadcast. A helper that fails writes the cause into the store of the process group and ends; then the collective of
+every other rank fails too, and the driver looks into the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from concordant.core.errors import RunFailed
+from concordant.engines.group import started
+from concordant.engines.group.collectives import TorchRanks
+from concordant.engines.group.orders import Order, Ref, Worker
+from concordant.engines.group.team import Team
+from concordant.engines.protocol import Done
+
+HELPER = "concordant.engines.group.helper"  # the module that a helper runs
+_IDLE = timedelta(days=365)  # a helper waits so long for the next order
+_LOOK_FOR = 5.0  # seconds in which a rank that failed writes the cause
+
+
+class Channel:
+    """How orders come from the driver to the helpers. Every rank makes one, in the same order as its ``TorchRanks``."""
+
+    def __init__(self) -> None:
+        self._group = dist.new_group(backend="gloo", timeout=_IDLE)
+
+    def send(self, order: Order | None) -> None:
+        dist.broadcast_object_list([order], src=0, group=self._group)
+
+    def receive(self) -> Order | None:
+        """The next order; None at the end."""
+        box: list[Any] = [None]
+        dist.broadcast_object_list(box, src=0, group=self._group)
+        return box[0]
+
+
+class TorchTeam(Team):
+    """The driver's side. ``helpers`` are the processes that the driver started itself, by rank."""
+
+    def __init__(self, store: dist.Store, timeout: timedelta, helpers: Mapping[int, subprocess.Popen[bytes]]) -> None:
+        super().__init__()
+        self._store, self._timeout, self._helpers = store, timeout, helpers
+        with self._failures_named():
+            ranks = TorchRanks(0, timeout)
+            self._channel = Channel()
+        self.workers, self._worker = ranks.size, Worker(ranks)
+
+    def order(self, order: Order) -> Done[Any]:
+        with self._failures_named():
+            self._channel.send(order)
+            return Done(self._worker.do(order))
+
+    def make_twin(self, function: str, *arguments: Any, **named: Any) -> Any:
+        """The driver is a rank, so that its own object is the twin."""
+        ref = self.make(function, *arguments, **named)
+        return self._twin(self._worker.objects[ref.number], ref)
+
+    def look(self, of: Ref, verb: str, *arguments: Any) -> Any:
+        return self._worker.look(of, verb, *arguments)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):  # a rank that has failed hears nothing
+            self._channel.send(None)
+            dist.destroy_process_group()
+        for helper in self._helpers.values():
+            try:
+                helper.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                helper.kill()
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        """An error of this rank passes. If another rank failed, ``RunFailed`` names it and the cause."""
+        try:
+            yield
+        except RuntimeError as problem:  # torch.distributed's errors are such
+            failure = self._failure()
+            if failure:
+                raise RunFailed(failure) from problem
+            if "imed out" in str(problem):
+                raise RunFailed(
+                    f"a worker did not answer within {self._timeout.total_seconds():.0f} s (cluster.timeout); the "
+                    "stacks of the workers are above"
+                ) from problem
+            raise
+
+    def _failure(self) -> str:
+        """Which helper failed, and why; "" if none is known to have failed."""
+        until = time.monotonic() + _LOOK_FOR
+        while time.monotonic() < until:
+            for rank in range(1, dist.get_world_size() if dist.is_initialized() else 1):
+                if self._store.check([started.failure_key(rank)]):
+                    return f"worker {rank}: {self._store.get(started.failure_key(rank)).decode()}"
+            for rank, helper in self._helpers.items():
+                if helper.poll() not in (None, 0):
+                    return f"worker {rank} ended: {_way(helper.returncode)}"
+            time.sleep(0.05)
+        return ""
+
+
+def _way(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def start_here(workers: int, timeout: timedelta) -> TorchTeam:
+    """Start ``workers - 1`` helpers on this machine. This process becomes rank 0."""
+    folder = tempfile.mkdtemp(prefix="concordant-")  # private, and on the disk, so that no port is opened
+    store = dist.FileStore(os.path.join(folder, "store"), workers)
+    helpers = {}
+    for rank in range(1, workers):
+        where = {"RANK": str(rank), "WORLD_SIZE": str(workers), "CONCORDANT_STORE": os.path.join(folder, "store")}
+        where |= {"CONCORDANT_TIMEOUT": str(timeout.total_seconds()), "GLOO_SOCKET_IFNAME": started.LOOPBACK}
+        command = [sys.executable, "-m", HELPER]
+        helpers[rank] = subprocess.Popen(command, env=os.environ | where, stdin=subprocess.DEVNULL)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", started.LOOPBACK)
+    try:
+        dist.init_process_group("gloo", store=store, rank=0, world_size=workers, timeout=timeout)
+        return TorchTeam(store, timeout, helpers)
+    except BaseException:
+        for helper in helpers.values():
+            helper.kill()
+        raise
+
+
+def join(timeout: timedelta) -> TorchTeam:
+    """Take the ranks that torchrun or srun started. This process is rank 0."""
+    started.initialize(timeout)
+    return TorchTeam(dist.distributed_c10d._get_default_store(), timeout, {})
