@@ -131,11 +131,14 @@ def shards_of_rank(shards: int, ranks: int, rank: int) -> range:
     """The numbers of the shards that ``rank`` computes.
 
     Every rank has equally many shards, and their number is a power of two. So the shards of a rank are a whole branch
-    of the binary tree, and the sums of the ranks are added in the same tree as the shards themselves.
+    of the binary tree, and the sums of the ranks are added in the same tree as the shards themselves. One rank alone
+    computes any number of shards. UserError for other numbers.
     """
+    if ranks == 1:
+        return range(shards)
     each, rest = divmod(shards, ranks)
-    if rest or each < 1 or each & (each - 1):
-        fitting = [n for n in range(1, shards + 1) if shards % n == 0 and not (shards // n) & (shards // n - 1)]
+    if rest or each.bit_count() != 1:
+        fitting = [n for n in range(1, shards + 1) if n == 1 or (shards % n == 0 and (shards // n).bit_count() == 1)]
         raise UserError(
             f"cluster.shards={shards} cannot be computed by {ranks} workers with one fixed order of sums; "
             f"workers that fit: {', '.join(map(str, fitting))}"

@@ -156,6 +156,6 @@ class GroupGenerator:
         return self.team.call(self.ref, "generate", prompts, sampling, seed)
 
     def load_weights(self, weights: Weights) -> None:
-        if not isinstance(weights, GroupWeights):
-            raise TypeError(f"a generator of several processes cannot load a {type(weights).__name__}")
-        self.team.call(self.ref, "load_weights", weights.published).result()
+        """Weights of this team's learner are on every rank already; any others are sent to every rank."""
+        sent = weights.published if isinstance(weights, GroupWeights) else weights
+        self.team.call(self.ref, "load_weights", sent).result()

@@ -6,11 +6,17 @@ import faulthandler
 import os
 import signal
 import sys
+import time
 import traceback
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from concordant.engines.group import started
 
+if TYPE_CHECKING:
+    from concordant.engines.group.orders import Order
+
+DRIVERS_TURN = 2.0  # seconds in which the driver's own error must come, if it has one
 USUAL_TIMEOUT = 600.0  # seconds; as in ClusterConfig, for helpers that torchrun or srun started
 
 
@@ -20,8 +26,6 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     seconds = float(os.environ.get(started.TIMEOUT, USUAL_TIMEOUT))
     started.initialize(timedelta(seconds=seconds))
-    import torch.distributed as dist
-
     from concordant.engines.group.collectives import TorchRanks
     from concordant.engines.group.orders import Worker
     from concordant.engines.group.torch_team import Channel
@@ -41,24 +45,34 @@ def main() -> int:
             try:
                 worker.do(order)
             except BaseException as problem:
-                if not _is_anothers(problem):
-                    traceback.print_exc()
-                    store = dist.distributed_c10d._get_default_store()
-                    store.set(started.failure_key(dist.get_rank()), f"{type(problem).__name__}: {problem}")
-                return 1
+                if not _driver_raised_too(problem, order):
+                    return 1
             finally:
                 faulthandler.cancel_dump_traceback_later()
 
 
-def _is_anothers(problem: BaseException) -> bool:
-    """Whether the error only says that another rank is gone or does not answer."""
-    return isinstance(problem, RuntimeError) and any(
-        words in str(problem) for words in ("gloo", "onnection closed", "onnection reset", "imed out")
-    )
+def _driver_raised_too(problem: BaseException, order: Order) -> bool:
+    """Whether the driver's part of ``order`` raised an error as well. Then all ranks are still at the same order.
+
+    Otherwise the driver may be waiting for this rank. So the cause is written where the driver looks for it.
+    """
+    import torch.distributed as dist
+
+    if started.is_anothers(problem):
+        return False
+    store, key = started.store_of_ranks(), started.failure_key(dist.get_rank())
+    store.set(key, f"{type(problem).__name__}: {problem}")
+    until = time.monotonic() + DRIVERS_TURN
+    while time.monotonic() < until:
+        if store.check([started.raised_key(order.number)]):
+            store.delete_key(key)
+            return True
+        time.sleep(0.05)
+    traceback.print_exception(problem)
+    return False
 
 
 if __name__ == "__main__":
-    sys.stdout.flush()
     code = main()
     sys.stderr.flush()
     os._exit(code)  # at once: the other ranks notice by the closed connection

@@ -43,6 +43,7 @@ class Order:
     of: Ref | None = None
     arguments: Sequence[Any] = ()
     named: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0  # of the driver's orders
     result: int | None = None  # the number that the result gets, if it is an object for later orders
     enters: bool = False  # the result is a context manager, which is entered; the order "leave" leaves it
 

@@ -7,9 +7,12 @@ through torch.distributed, as in every team.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
+import secrets
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +22,7 @@ from concordant.core.errors import RunFailed, UserError
 from concordant.engines.group.orders import Order, Ref, Worker
 from concordant.engines.group.team import Team
 
+LOCAL = "local"  # the address that makes the driver start Ray on this machine
 PLACED_WITHIN = 120  # seconds for Ray to find room for all actors
 
 
@@ -129,6 +133,8 @@ class RayTeam(Team):
                 raise RunFailed(f"worker {rank_of[done[0]]} ended: {type(problem).__name__}: {first}") from problem
 
     def close(self) -> None:
+        if not self.ray.is_initialized():  # Ray's own exit came first, and ended the actors
+            return
         for actor in self._actors:
             self.ray.kill(actor)
         self.ray.util.remove_placement_group(self._group)
@@ -136,14 +142,13 @@ class RayTeam(Team):
 
 def _connected(address: str) -> Any:
     """The module ``ray``, connected to the cluster."""
-    try:
-        import ray
-    except ImportError:
-        raise UserError("cluster.ray needs Ray: pip install 'concordant[ray]', or leave cluster.ray out") from None
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("cluster.ray needs Ray: pip install 'concordant[ray]', or leave cluster.ray out")
+    if address == LOCAL and "ray" not in sys.modules:  # Ray reads these variables when it is imported
+        # The token is on no disk, so that other users of this machine cannot send work to the cluster.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    ray = importlib.import_module("ray")
     if not ray.is_initialized():
-        if address == "local":
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=True)
-        else:
-            ray.init(address=address, log_to_driver=True)
+        more = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
+        ray.init(address=address, **more)
     return ray

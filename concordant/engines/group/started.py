@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import Any
 
 LOOPBACK = "lo"  # the network interface of a team on one machine
 STORE, TIMEOUT = "CONCORDANT_STORE", "CONCORDANT_TIMEOUT"  # environment variables that a driver gives its helpers
@@ -29,6 +30,24 @@ def is_helper() -> bool:
 def failure_key(rank: int) -> str:
     """The key in the store under which a rank writes why it failed."""
     return f"failed/{rank}"
+
+
+def raised_key(order: int) -> str:
+    """The key in the store under which the driver says that its own part of an order raised an error."""
+    return f"raised/{order}"
+
+
+def is_anothers(problem: BaseException) -> bool:
+    """Whether an error only says that another rank is gone or does not answer."""
+    words = ("gloo", "onnection closed", "onnection reset", "imed out")
+    return isinstance(problem, RuntimeError) and any(word in str(problem) for word in words)
+
+
+def store_of_ranks() -> Any:
+    """The store that all ranks of the initialised process group share."""
+    import torch.distributed as dist
+
+    return dist.distributed_c10d._get_default_store()
 
 
 def initialize(timeout: timedelta) -> None:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -51,18 +52,26 @@ class Channel:
 class TorchTeam(Team):
     """The driver's side. ``helpers`` are the processes that the driver started itself, by rank."""
 
-    def __init__(self, store: dist.Store, timeout: timedelta, helpers: Mapping[int, subprocess.Popen[bytes]]) -> None:
+    def __init__(self, timeout: timedelta, helpers: Mapping[int, subprocess.Popen[bytes]]) -> None:
         super().__init__()
-        self._store, self._timeout, self._helpers = store, timeout, helpers
+        self._store, self._timeout, self._helpers = started.store_of_ranks(), timeout, helpers
+        self._orders = 0
         with self._failures_named():
             ranks = TorchRanks(0, timeout)
             self._channel = Channel()
         self.workers, self._worker = ranks.size, Worker(ranks)
 
     def order(self, order: Order) -> Done[Any]:
+        self._orders += 1
+        order = replace(order, number=self._orders)
         with self._failures_named():
             self._channel.send(order)
-            return Done(self._worker.do(order))
+            try:
+                return Done(self._worker.do(order))
+            except Exception as problem:
+                if not started.is_anothers(problem):
+                    self._store.set(started.raised_key(order.number), "")  # a helper that raised too goes on
+                raise
 
     def make_twin(self, function: str, *arguments: Any, **named: Any) -> Any:
         """The driver is a rank, so that its own object is the twin."""
@@ -87,22 +96,17 @@ class TorchTeam(Team):
         """An error of this rank passes. If another rank failed, ``RunFailed`` names it and the cause."""
         try:
             yield
-        except RuntimeError as problem:  # torch.distributed's errors are such
-            failure = self._failure()
-            if failure:
-                raise RunFailed(failure) from problem
-            if "imed out" in str(problem):
-                raise RunFailed(
-                    f"a worker did not answer within {self._timeout.total_seconds():.0f} s (cluster.timeout); the "
-                    "stacks of the workers are above"
-                ) from problem
-            raise
+        except RuntimeError as problem:
+            if not started.is_anothers(problem):
+                raise
+            silent = f"a worker did not answer within {self._timeout.total_seconds():.0f} s (cluster.timeout)"
+            raise RunFailed(self._failure() or f"{silent}; the stacks of the workers are above") from problem
 
     def _failure(self) -> str:
         """Which helper failed, and why; "" if none is known to have failed."""
         until = time.monotonic() + _LOOK_FOR
         while time.monotonic() < until:
-            for rank in range(1, dist.get_world_size() if dist.is_initialized() else 1):
+            for rank in range(1, dist.get_world_size()):
                 if self._store.check([started.failure_key(rank)]):
                     return f"worker {rank}: {self._store.get(started.failure_key(rank)).decode()}"
             for rank, helper in self._helpers.items():
@@ -129,7 +133,7 @@ def start_here(workers: int, timeout: timedelta) -> TorchTeam:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", started.LOOPBACK)
     try:
         dist.init_process_group("gloo", store=store, rank=0, world_size=workers, timeout=timeout)
-        return TorchTeam(store, timeout, helpers)
+        return TorchTeam(timeout, helpers)
     except BaseException:
         for helper in helpers.values():
             helper.kill()
@@ -139,4 +143,4 @@ def start_here(workers: int, timeout: timedelta) -> TorchTeam:
 def join(timeout: timedelta) -> TorchTeam:
     """Take the ranks that torchrun or srun started. This process is rank 0."""
     started.initialize(timeout)
-    return TorchTeam(dist.distributed_c10d._get_default_store(), timeout, {})
+    return TorchTeam(timeout, {})

@@ -31,7 +31,7 @@ from concordant.engines.local.weights import LocalWeights
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.memory import enough_memory, peak_of_process, total_memory
 from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, Scorer, StepMetrics
-from concordant.engines.ranks import current_ranks, gathered, own_shards
+from concordant.engines.ranks import among, current_ranks, gathered, own_shards
 from concordant.engines.state_files import read_state, write_state
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models.lora_layer import still
@@ -234,7 +234,8 @@ class LocalLearner(LocalScorer):
 
     def reference(self) -> LocalScorer:
         if self._reference is None:
-            self._reference = LocalScorer(self.network.frozen(), self.config, self.precision, self.temperature)
+            with among(self.ranks):
+                self._reference = LocalScorer(self.network.frozen(), self.config, self.precision, self.temperature)
         return self._reference
 
     def set_reference(self, reference: Scorer) -> None:
