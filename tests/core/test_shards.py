@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from concordant.core.errors import UserError
 from concordant.core.objective import BranchOutputs
-from concordant.core.shards import TreeSum, cut, joined, share, shards_of_rank, tree_sum
+from concordant.core.shards import TreeSum, cut, joined, shards_of_rank, share, tree_sum
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 
 
@@ -59,7 +59,9 @@ def test_items_go_largest_first_to_the_shard_with_the_least():
 @given(st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=3), min_size=1, max_size=9), st.integers(1, 5))
 def test_every_token_and_branch_is_in_one_shard_under_its_own_number(sizes, shards):
     whole = lay_out(trees(sizes), Layout.FLAT)
-    parts = [(shard, shard.numbered(lay_out(shard.trees, Layout.FLAT))) for shard in cut(trees(sizes), shards) if shard.trees]
+    parts = [
+        (shard, shard.numbered(lay_out(shard.trees, Layout.FLAT))) for shard in cut(trees(sizes), shards) if shard.trees
+    ]
     for name in ("token_N", "caller_B"):
         assert sorted(torch.cat([getattr(b, name) for _, b in parts]).tolist()) == sorted(getattr(whole, name).tolist())
     length_of = dict(zip(whole.caller_B.tolist(), whole.length_B.tolist(), strict=True))

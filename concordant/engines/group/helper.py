@@ -25,11 +25,12 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # the driver decides how a run stops
         signal.signal(number, signal.SIG_IGN)
     seconds = float(os.environ.get(started.TIMEOUT, USUAL_TIMEOUT))
-    started.initialize(timedelta(seconds=seconds))
     from concordant.engines.group.collectives import TorchRanks
     from concordant.engines.group.orders import Worker
     from concordant.engines.group.torch_team import Channel
     from concordant.kernels.allocator import freed_memory_kept
+
+    started.initialize(timedelta(seconds=seconds))  # after the imports, which take long
 
     worker = Worker(TorchRanks(0, timedelta(seconds=seconds)))
     channel = Channel()

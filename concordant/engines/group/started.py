@@ -27,6 +27,11 @@ def is_helper() -> bool:
     return world()[0] > 0
 
 
+def here_key(rank: int) -> str:
+    """The key in the store under which a helper says that it runs."""
+    return f"here/{rank}"
+
+
 def failure_key(rank: int) -> str:
     """The key in the store under which a rank writes why it failed."""
     return f"failed/{rank}"
@@ -57,6 +62,7 @@ def initialize(timeout: timedelta) -> None:
     rank, size = world()
     if STORE in os.environ:
         store = dist.FileStore(os.environ[STORE], size)
+        store.set(here_key(rank), "")
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
     else:
         dist.init_process_group("gloo", init_method="env://", rank=rank, world_size=size, timeout=timeout)

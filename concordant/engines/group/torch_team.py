@@ -30,6 +30,7 @@ from concordant.engines.protocol import Done
 
 HELPER = "concordant.engines.group.helper"  # the module that a helper runs
 _IDLE = timedelta(days=365)  # a helper waits so long for the next order
+STARTED_WITHIN = 300.0  # seconds; a helper imports PyTorch and transformers
 _LOOK_FOR = 5.0  # seconds in which a rank that failed writes the cause
 
 
@@ -132,12 +133,25 @@ def start_here(workers: int, timeout: timedelta) -> TorchTeam:
         helpers[rank] = subprocess.Popen(command, env=os.environ | where, stdin=subprocess.DEVNULL)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", started.LOOPBACK)
     try:
+        _wait_for(helpers, store)
         dist.init_process_group("gloo", store=store, rank=0, world_size=workers, timeout=timeout)
         return TorchTeam(timeout, helpers)
     except BaseException:
         for helper in helpers.values():
             helper.kill()
         raise
+
+
+def _wait_for(helpers: Mapping[int, subprocess.Popen[bytes]], store: dist.Store) -> None:
+    """Wait until every helper runs. RunFailed if one ends, or if they need longer than ``STARTED_WITHIN``."""
+    until = time.monotonic() + STARTED_WITHIN
+    while not store.check([started.here_key(rank) for rank in helpers]):
+        for rank, helper in helpers.items():
+            if helper.poll() is not None:
+                raise RunFailed(f"worker {rank} did not start: {_way(helper.returncode)}; its error is above")
+        if time.monotonic() > until:
+            raise RunFailed(f"the workers did not start within {STARTED_WITHIN:.0f} s; is this machine overloaded?")
+        time.sleep(0.05)
 
 
 def join(timeout: timedelta) -> TorchTeam:
