@@ -20,6 +20,7 @@ class TorchRanks:
 
     def __init__(self, shards: int, timeout: timedelta) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._sums = dist.new_group(timeout=timeout)
         self._values = dist.new_group(backend="gloo", timeout=timeout)  # plain values never go through a GPU
         self.use_shards(shards)
 
@@ -32,7 +33,7 @@ class TorchRanks:
         return self._sum_in_order(x) if self._in_order else self._sum(x)
 
     def _sum(self, x: Tensor) -> Tensor:
-        dist.all_reduce(x)
+        dist.all_reduce(x, group=self._sums)
         return x
 
     def _sum_in_order(self, x: Tensor) -> Tensor:
@@ -43,9 +44,9 @@ class TorchRanks:
         each = -(-x.numel() // self.size)
         sent = torch.nn.functional.pad(x, (0, each * self.size - x.numel()))
         slices = torch.empty_like(sent)
-        dist.all_to_all_single(slices, sent)
+        dist.all_to_all_single(slices, sent, group=self._sums)
         own = tree_sum(slices.view(self.size, each), Tensor.add)
-        dist.all_gather(list(sent.view(self.size, each).unbind()), own)
+        dist.all_gather(list(sent.view(self.size, each).unbind()), own, group=self._sums)
         return sent[: x.numel()]
 
     def gather(self, value: Any) -> list[Any]:

@@ -123,6 +123,13 @@ def _use(team: Team | None, threads: int, flush_denormal: bool) -> None:
     torch.set_flush_denormal(flush_denormal)
 
 
+def dismiss() -> None:
+    """End the ranks that torchrun or srun started, also those whose work no stage of this command needed."""
+    if not (_kept or torch.distributed.is_initialized()):
+        torch_team.join(timedelta(seconds=60)).close()
+    _close_kept()
+
+
 @atexit.register
 def _close_kept() -> None:
     while _kept:

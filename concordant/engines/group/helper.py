@@ -30,8 +30,7 @@ def main() -> int:
     from concordant.engines.group.torch_team import Channel
     from concordant.kernels.allocator import freed_memory_kept
 
-    started.initialize(timedelta(seconds=seconds))  # after the imports, which take long
-
+    started.initialize()  # after the imports, which take long
     worker = Worker(TorchRanks(0, timedelta(seconds=seconds)))
     channel = Channel()
     with freed_memory_kept():

@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
+IDLE = timedelta(days=365)  # a helper waits so long for the driver and for its next order
 LOOPBACK = "lo"  # the network interface of a team on one machine
 STORE, TIMEOUT = "CONCORDANT_STORE", "CONCORDANT_TIMEOUT"  # environment variables that a driver gives its helpers
 
@@ -55,14 +56,14 @@ def store_of_ranks() -> Any:
     return dist.distributed_c10d._get_default_store()
 
 
-def initialize(timeout: timedelta) -> None:
-    """Initialise torch.distributed from the environment."""
+def initialize() -> None:
+    """Initialise torch.distributed from the environment. A helper waits here until the driver comes."""
     import torch.distributed as dist
 
     rank, size = world()
     if STORE in os.environ:
         store = dist.FileStore(os.environ[STORE], size)
         store.set(here_key(rank), "")
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=IDLE)
     else:
-        dist.init_process_group("gloo", init_method="env://", rank=rank, world_size=size, timeout=timeout)
+        dist.init_process_group("gloo", init_method="env://", rank=rank, world_size=size, timeout=IDLE)

@@ -29,7 +29,6 @@ from concordant.engines.group.team import Team
 from concordant.engines.protocol import Done
 
 HELPER = "concordant.engines.group.helper"  # the module that a helper runs
-_IDLE = timedelta(days=365)  # a helper waits so long for the next order
 STARTED_WITHIN = 300.0  # seconds; a helper imports PyTorch and transformers
 _LOOK_FOR = 5.0  # seconds in which a rank that failed writes the cause
 
@@ -38,7 +37,7 @@ class Channel:
     """How orders come from the driver to the helpers. Every rank makes one, in the same order as its ``TorchRanks``."""
 
     def __init__(self) -> None:
-        self._group = dist.new_group(backend="gloo", timeout=_IDLE)
+        self._group = dist.new_group(backend="gloo", timeout=started.IDLE)
 
     def send(self, order: Order | None) -> None:
         dist.broadcast_object_list([order], src=0, group=self._group)
@@ -134,7 +133,7 @@ def start_here(workers: int, timeout: timedelta) -> TorchTeam:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", started.LOOPBACK)
     try:
         _wait_for(helpers, store)
-        dist.init_process_group("gloo", store=store, rank=0, world_size=workers, timeout=timeout)
+        dist.init_process_group("gloo", store=store, rank=0, world_size=workers, timeout=started.IDLE)
         return TorchTeam(timeout, helpers)
     except BaseException:
         for helper in helpers.values():
@@ -156,5 +155,5 @@ def _wait_for(helpers: Mapping[int, subprocess.Popen[bytes]], store: dist.Store)
 
 def join(timeout: timedelta) -> TorchTeam:
     """Take the ranks that torchrun or srun started. This process is rank 0."""
-    started.initialize(timeout)
+    started.initialize()
     return TorchTeam(timeout, {})

@@ -15,7 +15,7 @@ def python(*arguments, **environment):
 
 
 def small_run(**settings):
-    done = python("-m", "tests.engines.group.small_run", json.dumps(settings))
+    done = python("-m", "bench.small_run", json.dumps(settings))
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
 

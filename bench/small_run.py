@@ -1,4 +1,4 @@
-"""A run of seconds, in a process of its own: ``python -m tests.engines.group.small_run '{"verb": "sft", …}'``.
+"""A run of seconds, in a process of its own: ``python -m bench.small_run '{"verb": "sft", …}'``.
 
 It prints the SHA-256 of the exported weights. Processes that compute together change the process that drives them, so
 such a run is never made in the process of the tests.
@@ -19,7 +19,7 @@ from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, SFTConfig
 from concordant.config.train import TrainConfig
 
-REWARD = ["tests.engines.group.small_run:length"]
+REWARD = ["bench.small_run:length"]
 SAMPLING = SamplingConfig(n=2, max_new_tokens=8)
 VERBS = {
     "sft": (SFTConfig, concordant.sft, {}),
