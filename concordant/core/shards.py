@@ -55,8 +55,8 @@ def share(sizes: Sequence[int], shards: int) -> list[list[int]]:
     return [sorted(items) for items in shares]
 
 
-def cut(trees: Sequence[PromptTree], shards: int) -> list[Shard]:
-    """Cut a batch into ``shards`` parts of about equally many tokens. One shard is the whole batch."""
+def split(trees: Sequence[PromptTree], shards: int) -> list[Shard]:
+    """Split a batch into ``shards`` parts of about equally many tokens. One shard is the whole batch."""
     lengths = [sum(b.response_length for b in tree.branches) for tree in trees]
     token_at, branch_at = _starts(lengths), _starts([len(tree.branches) for tree in trees])
     return [

@@ -23,7 +23,7 @@ class Ranks(Protocol):
 
     rank: int
     size: int
-    shards: int  # parts of every batch; 1 in one process that cuts no batch
+    shards: int  # parts of every batch; 1 in one process that splits no batch
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of the 1-D ``x`` of all ranks, the same bits on every rank.
@@ -38,7 +38,7 @@ class Ranks(Protocol):
 
 
 class Alone:
-    """The only rank. ``shards`` above 1 cuts every batch, so that the numbers equal those of several ranks."""
+    """The only rank. ``shards`` above 1 splits every batch, so that the numbers equal those of several ranks."""
 
     rank, size = 0, 1
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from concordant.core.errors import UserError
 from concordant.core.objective import BranchOutputs
-from concordant.core.shards import TreeSum, cut, joined, shards_of_rank, share, tree_sum
+from concordant.core.shards import TreeSum, split, joined, shards_of_rank, share, tree_sum
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 
 
@@ -60,7 +60,7 @@ def test_items_go_largest_first_to_the_shard_with_the_least():
 def test_every_token_and_branch_is_in_one_shard_under_its_own_number(sizes, shards):
     whole = lay_out(trees(sizes), Layout.FLAT)
     parts = [
-        (shard, shard.numbered(lay_out(shard.trees, Layout.FLAT))) for shard in cut(trees(sizes), shards) if shard.trees
+        (shard, shard.numbered(lay_out(shard.trees, Layout.FLAT))) for shard in split(trees(sizes), shards) if shard.trees
     ]
     for name in ("token_N", "caller_B"):
         assert sorted(torch.cat([getattr(b, name) for _, b in parts]).tolist()) == sorted(getattr(whole, name).tolist())
@@ -73,7 +73,7 @@ def test_every_token_and_branch_is_in_one_shard_under_its_own_number(sizes, shar
 
 def test_outputs_of_shards_come_back_in_the_callers_order():
     sizes = [[3], [1, 2], [4], [1]]
-    shards = cut(trees(sizes), 3)
+    shards = split(trees(sizes), 3)
     outputs = [BranchOutputs(logprob_N=s.token_N.float(), score_B=s.branch_B.float()) for s in shards]
     whole = joined(shards, outputs)
     assert whole.logprob_N.tolist() == list(range(11)) and whole.score_B.tolist() == list(range(5))

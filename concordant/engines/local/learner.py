@@ -21,7 +21,7 @@ from concordant.config.train import TrainConfig
 from concordant.core.alive import sign_of_life
 from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
 from concordant.core.seeding import fresh_seed
-from concordant.core.shards import Shard, cut, joined
+from concordant.core.shards import Shard, split, joined
 from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
 from concordant.engines.local.gradient_sum import GradientSum
 from concordant.engines.local.means import Means, Sum, over_shards, weights_over_shards
@@ -78,7 +78,7 @@ class LocalScorer:
             batches = self.network.batches(shard.trees, self._forward_tokens, self.row_tokens)
             return forward_trees(run, shard.trees, batches, self.network.device)
 
-        shards = cut(trees, self.ranks.shards)
+        shards = split(trees, self.ranks.shards)
         outputs = gathered(self.ranks, [of_shard(shards[i]) for i in own_shards(self.ranks)])
         return Done(joined(shards, outputs))
 
@@ -114,7 +114,7 @@ class LocalScorer:
 
         ``gradient`` takes the gradient of every shard; None if the batch is one shard.
         """
-        shards = cut(trees, self.ranks.shards)
+        shards = split(trees, self.ranks.shards)
         own = [list(self._micro_batches(shards[i], max_tokens)) for i in own_shards(self.ranks)]
         weights = weights_over_shards(gathered(self.ranks, [_weights(objective, batches) for batches in own]))
         sums = []

@@ -124,7 +124,7 @@ class LocalFactory:
 
 
 class ShardsFactory(LocalFactory):
-    """One process that cuts every batch into three shards."""
+    """One process that splits every batch into three shards."""
 
     def __getattribute__(self, name):
         found = super().__getattribute__(name)
