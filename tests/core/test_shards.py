@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from concordant.core.errors import UserError
 from concordant.core.objective import BranchOutputs
-from concordant.core.shards import TreeSum, split, joined, shards_of_rank, share, tree_sum
+from concordant.core.shards import TreeSum, joined, shards_of_rank, share, split, tree_sum
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 
 
@@ -60,7 +60,9 @@ def test_items_go_largest_first_to_the_shard_with_the_least():
 def test_every_token_and_branch_is_in_one_shard_under_its_own_number(sizes, shards):
     whole = lay_out(trees(sizes), Layout.FLAT)
     parts = [
-        (shard, shard.numbered(lay_out(shard.trees, Layout.FLAT))) for shard in split(trees(sizes), shards) if shard.trees
+        (shard, shard.numbered(lay_out(shard.trees, Layout.FLAT)))
+        for shard in split(trees(sizes), shards)
+        if shard.trees
     ]
     for name in ("token_N", "caller_B"):
         assert sorted(torch.cat([getattr(b, name) for _, b in parts]).tolist()) == sorted(getattr(whole, name).tolist())

@@ -21,7 +21,7 @@ from concordant.config.train import TrainConfig
 from concordant.core.alive import sign_of_life
 from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs
 from concordant.core.seeding import fresh_seed
-from concordant.core.shards import Shard, split, joined
+from concordant.core.shards import Shard, joined, split
 from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
 from concordant.engines.local.gradient_sum import GradientSum
 from concordant.engines.local.means import Means, Sum, over_shards, weights_over_shards
