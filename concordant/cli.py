@@ -15,6 +15,7 @@ from typing import Any
 
 from concordant.core.errors import DONE, FAILED, STOPPED, WRONG_USAGE, RunFailed, RunStopped, UserError, unknown_name
 from concordant.core.visible import all_messages_visible, say, visible
+from concordant.engines.group import started
 from concordant.training.interrupt import interruptible
 from concordant.verbs import VERBS, call, verb_named
 
@@ -29,9 +30,23 @@ _THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. All errors end here, with one line that says what to do."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if started.is_helper():
+        from concordant.engines.group import helper
+
+        return helper.main()
+    code = _main(given)
+    if started.world()[1] > 1:
+        from concordant.engines.group.everywhere import dismiss
+
+        dismiss()
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     try:
         with interruptible(), all_messages_visible():
-            return dispatch(list(sys.argv[1:] if arguments is None else arguments))
+            return dispatch(arguments)
     except UserError as problem:
         return _ended("error", problem, WRONG_USAGE)
     except RunStopped as stop:

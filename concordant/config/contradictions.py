@@ -70,6 +70,33 @@ VLLM_SAMPLING = (
         "distribution; set one of the two off, or use sampling.engine own",
     ),
 )
+_TOGETHER = (
+    Contradiction(
+        ("cluster.exact", "cluster.shards"),
+        lambda v: v["cluster.exact"] and v["cluster.shards"] == 0,
+        "without shards the order of sums depends on the number of workers; set cluster.shards, to 4 for example",
+    ),
+    Contradiction(
+        ("cluster.exact", "model.device"),
+        lambda v: v["cluster.exact"] and v["model.device"] != "cpu",
+        "equal bits are measured on a CPU alone; set model.device cpu, or leave cluster.exact out",
+    ),
+    Contradiction(
+        ("cluster.exact", "model.precision"),
+        lambda v: v["cluster.exact"] and v["model.precision"] != "fp32",
+        "equal bits are measured in fp32 alone; set model.precision fp32, or leave cluster.exact out",
+    ),
+    Contradiction(
+        ("cluster.exact", "train.threads"),
+        lambda v: v["cluster.exact"] and v["train.threads"] > 1,
+        "a product's bits depend on the number of threads; leave train.threads out: shards use one thread a worker",
+    ),
+    Contradiction(
+        ("cluster.workers", "train.halve_on_oom"),
+        lambda v: v["cluster.workers"] > 1 and v["train.halve_on_oom"],
+        "a worker that runs out of memory cannot repeat its part alone; lower train.micro_batch_tokens instead",
+    ),
+)
 _SAMPLING = (
     Contradiction(
         ("sampling.min_new_tokens", "sampling.max_new_tokens"),
@@ -95,7 +122,7 @@ def _reshaped(key: str, off: float) -> Contradiction:
 
 
 CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
-    s.RunConfig: _TRAINING,
+    s.RunConfig: (*_TRAINING, *_TOGETHER),
     s.RewardConfig: (
         Contradiction(
             ("train.early_stopping", "validation_fraction"),

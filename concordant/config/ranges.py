@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from concordant.config import stages as s
+from concordant.config.cluster import ClusterConfig
 from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import TrackerName
@@ -149,6 +150,11 @@ VALUES: dict[type, dict[str, Rule]] = {
         "early_stopping": NOT_NEGATIVE,
         "threads": NOT_NEGATIVE,
         "tracker": Names(get_args(TrackerName)),
+    },
+    ClusterConfig: {
+        "workers": NOT_NEGATIVE,
+        "shards": NOT_NEGATIVE,
+        "timeout": POSITIVE,
     },
     s.RewardConfig: {
         "margin": NOT_NEGATIVE,

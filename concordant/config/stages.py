@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from concordant.config.cluster import ClusterConfig
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
 from concordant.config.made import Made
@@ -38,6 +39,7 @@ class RunConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     doctor: DoctorConfig = field(default_factory=DoctorConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 @dataclass(kw_only=True)

@@ -47,6 +47,13 @@ def reseed(seed: int, *names: str | int) -> None:
     torch.manual_seed(derived)
 
 
+def fresh_seed() -> int:
+    """A seed from PyTorch's own generator, which a run seeds again before each step."""
+    import torch
+
+    return int(torch.randint(2**62, ()))
+
+
 @contextmanager
 def generators_put_back() -> Iterator[None]:
     """After the block, the process's own generators are as before, because a notebook may use them too."""

@@ -1,7 +1,7 @@
 """The one place that chooses engines. It makes learners, scorers and generators from a config.
 
-Every engine is in this process; vLLM's generator has a copy of the weights there. No file outside ``engines/`` names
-the class of an engine.
+No file outside ``engines/`` names the class of an engine. If several processes work together (``engines/group``), the
+functions that are marked with ``everywhere`` run in each of them. vLLM's generator has a copy of the weights.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from concordant.config.stages import PPOConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import ROW_TOKENS
+from concordant.engines.group.everywhere import arithmetic as arithmetic
+from concordant.engines.group.everywhere import everywhere
+from concordant.engines.group.everywhere import working_together as working_together
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner, LocalScorer
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
@@ -23,6 +26,7 @@ from concordant.engines.local.precision import place, precision_of
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Generator, Learner, Scorer
+from concordant.engines.ranks import current_ranks
 from concordant.engines.reward_model import RewardModel
 from concordant.engines.vllm.engine import VllmSettings, device_type
 from concordant.engines.vllm.generator import VllmGenerator
@@ -35,18 +39,25 @@ from concordant.models.scalar_head import Started, build_critic
 
 def open_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
     """The policy on its device. ``texts`` are the training texts of a built-in model's tokenizer."""
+    return _open_policy(config, None if texts is None else list(texts), seed)
+
+
+@everywhere
+def _open_policy(config: ModelConfig, texts: list[str] | None, seed: int) -> Policy:
     with enough_memory(f"loading {config.name}", "take a smaller model"):
         policy = load_policy(config, texts, seed)
         place(policy.model, config)
     return policy
 
 
+@everywhere
 def policy_learner(
     policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float = 1.0, row_tokens: int = ROW_TOKENS
 ) -> Learner:
     return LocalLearner(PolicyNetwork(policy), train, precision_of(model, policy.model.device), temperature, row_tokens)
 
 
+@everywhere
 def policy_scorer(
     policy: Policy, model: ModelConfig, train: TrainConfig | None = None, temperature: float = 1.0
 ) -> Scorer:
@@ -67,10 +78,15 @@ def reference(
             f"reference {folder}: its tokenizer ({len(theirs)} tokens) differs from the policy's ({len(ours)} tokens); "
             "KL is measured token by token, so both models must read the same ids"
         )
-    precision = precision_of(model, policy.model.device)
-    scorer = LocalScorer(PolicyNetwork(other).frozen(), train, precision, temperature)
+    scorer = _frozen_scorer(other, model, train, temperature)
     learner.set_reference(scorer)
     return scorer
+
+
+@everywhere
+def _frozen_scorer(policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float) -> Scorer:
+    precision = precision_of(model, policy.model.device)
+    return LocalScorer(PolicyNetwork(policy).frozen(), train, precision, temperature)
 
 
 def generator(
@@ -86,10 +102,18 @@ def generator(
     response ends at any of ``end_ids`` and at the end tokens of the model's own generation config. A prompt with its
     response has at most ``longest`` tokens; our own sampler does not need to know.
     """
-    ends = sorted({*end_ids, *_generation_ends(policy)})
+    return _generator(policy, sorted({*end_ids, *_generation_ends(policy)}), model, sampling, longest)
+
+
+@everywhere
+def _generator(
+    policy: Policy, ends: list[int], model: ModelConfig, sampling: SamplingConfig | None, longest: int
+) -> Generator:
     precision = precision_of(model, policy.model.device)
     if sampling is None or sampling.engine == "own":
         return LocalGenerator(policy.model, ends, precision=precision, tokenizer=policy.tokenizer)
+    if current_ranks().shards > 1:
+        raise UserError("sampling.engine vllm samples in one process; leave cluster.workers and cluster.shards out")
     settings = VllmSettings(longest=longest, slots=sampling.slots, precision=precision, sleeps=True)
     return _vllm_generator(policy, ends, settings)
 
@@ -116,11 +140,13 @@ def _generation_ends(policy: Policy) -> list[int]:
 # -- reward models --------------------------------------------------------------------------------
 
 
+@everywhere
 def new_reward_model(config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool) -> RewardModel:
     """A reward model on its device, ready to be trained."""
     return RewardModel.from_backbone(config, texts, seed, keep_lm_head=keep_lm_head)
 
 
+@everywhere
 def open_reward_model(name: str, config: ModelConfig) -> RewardModel:
     """The saved reward model ``name``, frozen, on the device that ``config`` asks for."""
     model = RewardModel.from_pretrained(name, config.trust_remote_code, config.device, config.kernels)
@@ -128,10 +154,12 @@ def open_reward_model(name: str, config: ModelConfig) -> RewardModel:
     return model
 
 
+@everywhere
 def reward_learner(reward_model: RewardModel, model: ModelConfig, train: TrainConfig) -> Learner:
     return LocalLearner(RewardNetwork(reward_model), train, precision_of(model, reward_model.model.device))
 
 
+@everywhere
 def reward_scorer(reward_model: RewardModel, model: ModelConfig, train: TrainConfig | None = None) -> Scorer:
     return LocalScorer(RewardNetwork(reward_model), train, precision_of(model, reward_model.model.device))
 
@@ -160,6 +188,11 @@ def _same_tokens(model: RewardModel, policy: Policy) -> bool:
 
 
 def critic_learner(start: Started, config: PPOConfig) -> Learner:
-    critic = build_critic(start, config.critic_head, config.seed)
     runs_as = config.critic if config.critic.name else config.model
+    return _critic_learner(start, config, runs_as)
+
+
+@everywhere
+def _critic_learner(start: Started, config: PPOConfig, runs_as: ModelConfig) -> Learner:
+    critic = build_critic(start, config.critic_head, config.seed)
     return LocalLearner(CriticNetwork(critic), config.train, precision_of(runs_as, critic.backbone.device))

@@ -17,7 +17,7 @@ DATA = "data"  # stands for the records themselves; other keys say where the rec
 # Keys that change no number of the run.
 HARMLESS = {
     "output", "resume", "train.log_every", "train.save_every", "train.save_minutes", "train.keep_last",
-    "train.tensorboard", "train.tracker",
+    "train.tensorboard", "train.tracker", "cluster.exact", "cluster.timeout", "cluster.ray",
 }  # fmt: skip
 # Keys that change no number, only which results are written. A run may be resumed with others; a pipeline's stage is
 # run again, because the stages after it may need what it did not write.
@@ -27,6 +27,7 @@ ROUNDING = {
     "packing", "sampling.slots", "evaluation_slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
     "model.device", "model.kernels", "model.activation_checkpointing",
     "critic.device", "critic.kernels", "critic.activation_checkpointing",
+    "cluster.workers", "cluster.shards",
 }  # fmt: skip
 # Keys that choose the records. They are compared by the records that they lead to.
 CHOOSE_DATA = {
@@ -103,6 +104,8 @@ def refused(before: Inputs, now: Inputs) -> list[str]:
 def rounded(before: Inputs, now: Inputs) -> list[str]:
     """The changes after which the last bits of the run's numbers may differ."""
     keys = sorted(ROUNDING & {*before.settings, *now.settings})
+    if now.settings.get("cluster.shards"):  # the order of sums is that of the shards, whatever the workers
+        keys.remove("cluster.workers")
     settings = [_line(key, before.settings, now.settings) for key in keys if _differs(key, before, now)]
     names = {**before.environment, **now.environment}
     around = [

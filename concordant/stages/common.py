@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
-
-import torch
 
 from concordant.algorithms.probe import Gold, SampleProbe
 from concordant.algorithms.rewards import Reward
@@ -178,7 +176,7 @@ def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: S
     """Run the training loop, with the doctor's preflight before it and the doctor's rules during it."""
     preflight = [Preflight(config, subject)] if config.doctor.preflight else []
     callbacks: list[Callback] = [*preflight, Doctor(config.doctor, config.train.log_every)]
-    with _fast_arithmetic(config.train), freed_memory_kept():
+    with roles.arithmetic(config.train.threads), freed_memory_kept():
         result = run_loop(algorithm, config.train, folder, config.seed, callbacks)
     message(f"{folder.path.name}: {counted(result.steps, 'step')}; model in {result.model}")
     return folder.path
@@ -249,24 +247,14 @@ def _tell(start: Start, train: TrainConfig, steps: int, wanted_batch: int) -> No
 
 
 @contextmanager
-def _fast_arithmetic(train: TrainConfig) -> Iterator[None]:
-    """Inside the block, PyTorch uses the run's threads and rounds denormal numbers to 0.
-
-    Gradients of almost certain tokens are denormal, and a CPU multiplies such numbers much more slowly. Both settings
-    belong to the process, so they are restored at the end.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(train.threads or threads)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(threads)
+def opened(config: RunConfig | BestOfNConfig, verb: str) -> Iterator[RunFolder]:
+    """Inside the block, the run folder is locked, with the resolved config in it, and the run's workers are there."""
+    workers = roles.working_together(config.cluster, config.train.threads) if isinstance(config, RunConfig) else None
+    with _folder(config, verb) as folder, workers or nullcontext():
+        yield folder
 
 
-def opened(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
-    """The locked run folder, with the resolved config in it."""
+def _folder(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
     check_output_folder(config.output, config.data.path)
     if isinstance(config, RunConfig):
         check_installed(config.train.tracker)

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from concordant.config.sampling import SamplingConfig
 from concordant.core.alive import sign_of_life
 from concordant.core.errors import UserError
+from concordant.core.shards import share
 from concordant.core.transfer import to_device
 from concordant.data.stop_strings import StopStrings
 from concordant.engines.local.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
@@ -32,6 +33,7 @@ from concordant.engines.local.sampling import check_sampling, penalised, prompt_
 from concordant.engines.local.weights import LocalWeights, load_tensors
 from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Completion, Done, FinishReason, Weights
+from concordant.engines.ranks import current_ranks, gathered, own_shards
 from concordant.models.backbone import positions
 from concordant.models.lora_layer import still
 
@@ -78,6 +80,7 @@ class LocalGenerator:
         self.end_ids = frozenset(end_ids)
         self.version = version
         self.precision = precision
+        self.ranks = current_ranks()  # the processes that answer the prompts of one call together
         # Whether the architecture allows responses of different lengths to be decoded together. The check is made now
         # and with the first weights, so that a resumed run comes to the same result as an uninterrupted one.
         self.uses_slots = slots_are_exact(model)
@@ -102,6 +105,23 @@ class LocalGenerator:
         if sampling.stop_strings and self.tokenizer is None:
             raise ValueError("stop strings are looked for in text; make the generator with a tokenizer")
         self._check_prompts(prompts)
+        if on_token is not None or self.ranks.shards == 1:
+            return Done(self._generate(prompts, sampling, seed, on_token))
+        shards = _shared_out(prompts, sampling, self.ranks.shards)
+        own = [self._generate([prompts[i] for i in shards[s]], sampling, seed) for s in own_shards(self.ranks)]
+        answers: list[list[Completion]] = [[] for _ in prompts]
+        for numbers, found in zip(shards, gathered(self.ranks, own), strict=True):
+            for i, completions in zip(numbers, found, strict=True):
+                answers[i] = completions
+        return Done(answers)
+
+    def _generate(
+        self,
+        prompts: Sequence[Tensor],
+        sampling: SamplingConfig,
+        seed: int,
+        on_token: Callable[[int, int, int], None] | None = None,
+    ) -> list[list[Completion]]:
         limit = positions(self.model)
         waiting = _line_up(prompts, sampling.n, [min(sampling.max_new_tokens, limit - len(p)) for p in prompts])
         finished: dict[tuple[int, int], Completion] = {}
@@ -114,7 +134,7 @@ class LocalGenerator:
                 decoder = self._decoder(prompts, sampling, len(waiting))
                 with autocast:
                     self._decode(decoder, prompts, waiting, sampling, seed, finished, on_token)
-        return Done([[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))])
+        return [[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))]
 
     def load_weights(self, weights: Weights) -> None:
         """Sample from ``weights`` from now on. Nothing is copied if they are the weights of this generator's model."""
@@ -243,6 +263,19 @@ def _filled_up(prompt: Tensor, columns: int) -> Tensor:
     past_J = torch.full((columns,), int(prompt[0]))
     past_J[: len(prompt)] = prompt
     return past_J
+
+
+def _shared_out(prompts: Sequence[Tensor], sampling: SamplingConfig, shards: int) -> list[list[int]]:
+    """The numbers of the prompts of each shard: a prompt's samples stay together, and so do equal prompts.
+
+    Equal prompts are told apart by their order, on which the random numbers of their answers depend.
+    """
+    equal: dict[str, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        equal.setdefault(prompt_key(prompt), []).append(i)
+    groups = list(equal.values())
+    sizes = [sum(len(prompts[i]) + sampling.n * sampling.max_new_tokens for i in group) for group in groups]
+    return [sorted(i for g in numbers for i in groups[g]) for numbers in share(sizes, shards)]
 
 
 def _line_up(prompts: Sequence[Tensor], n: int, rooms: Sequence[int]) -> deque[_Sample]:

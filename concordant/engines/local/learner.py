@@ -20,13 +20,18 @@ from torch import Tensor
 from concordant.config.train import TrainConfig
 from concordant.core.alive import sign_of_life
 from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs, placed
+from concordant.core.seeding import fresh_seed
+from concordant.core.shards import Shard, joined, split
 from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
+from concordant.engines.local.gradient_sum import GradientSum
+from concordant.engines.local.means import Means, Sum, over_shards, weights_over_shards
 from concordant.engines.local.networks import Network
 from concordant.engines.local.weight_motion import WeightMotion
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.memory import enough_memory, peak_of_process, total_memory
 from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, Scorer, StepMetrics
+from concordant.engines.ranks import among, current_ranks, gathered, own_shards
 from concordant.engines.state_files import read_state, write_state
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models.lora_layer import still
@@ -60,6 +65,7 @@ class LocalScorer:
         self.precision = precision
         self.temperature = temperature
         self.row_tokens = row_tokens
+        self.ranks = current_ranks()  # the processes that compute every batch of this network together
         self.halvings = 0  # how often micro_batch_tokens was halved because memory ran out
 
     @within_memory("computing log-probs, values or scores")
@@ -68,8 +74,13 @@ class LocalScorer:
             with still():
                 return self._outputs(batch, want)
 
-        batches = self.network.batches(trees, self._forward_tokens, self.row_tokens)
-        return Done(forward_trees(run, trees, batches, self.network.device))
+        def of_shard(shard: Shard) -> BranchOutputs:
+            batches = self.network.batches(shard.trees, self._forward_tokens, self.row_tokens)
+            return forward_trees(run, shard.trees, batches, self.network.device)
+
+        shards = split(trees, self.ranks.shards)
+        outputs = gathered(self.ranks, [of_shard(shards[i]) for i in own_shards(self.ranks)])
+        return Done(joined(shards, outputs))
 
     @within_memory("evaluating")
     def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> Done[dict[str, float]]:
@@ -96,15 +107,27 @@ class LocalScorer:
         usual = forward_tokens(self.network.device)
         return min(usual, _FORWARD_FACTOR * (self.config.micro_batch_tokens or usual)) >> self.halvings
 
-    def _run(self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int) -> dict[str, float]:
-        """The loss, its terms and metrics. If gradients are enabled, the gradient is added too."""
-        batches = self.network.batches(trees, max_tokens, self.row_tokens)
+    def _run(
+        self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int, gradient: GradientSum | None = None
+    ) -> dict[str, float]:
+        """The loss, its terms and metrics. If gradients are enabled, the gradient is added too.
+
+        ``gradient`` takes the gradient of every shard; None if the batch is one shard.
+        """
         objective = placed(objective, self.network.device)
-        weights: defaultdict[str, float] = defaultdict(float)
-        for batch in batches:
-            for name, weight in objective.weights(batch).items():
-                weights[name] += weight
-        means = _Means()
+        shards = split(trees, self.ranks.shards)
+        own = [self._micro_batches(shards[i], max_tokens) for i in own_shards(self.ranks)]
+        weights = weights_over_shards(gathered(self.ranks, [_weights(objective, batches) for batches in own]))
+        sums = []
+        for batches in own:
+            with gradient.of_shard() if gradient else nullcontext():
+                sums.append(self._run_shard(batches, objective, weights))
+        return over_shards(gathered(self.ranks, sums))
+
+    def _run_shard(
+        self, batches: Sequence[TreeBatch], objective: Objective, weights: Mapping[str, float]
+    ) -> dict[str, Sum]:
+        means = Means()
         for number, laid in enumerate(batches):
             sign_of_life("micro-batches", number, len(batches))
             batch = laid.to(self.network.device)
@@ -117,7 +140,10 @@ class LocalScorer:
             means.add({"loss": Metric(loss.detach(), 1.0, "sum")})
             means.add({n: Metric(part.detach(), 1.0, "sum") for n, part in parts.items()})
             means.add(evaluated.metrics)
-        return means.values()
+        return means.sums()
+
+    def _micro_batches(self, shard: Shard, max_tokens: int) -> list[TreeBatch]:
+        return [shard.numbered(laid) for laid in self.network.batches(shard.trees, max_tokens, self.row_tokens)]
 
     def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
         reference = self._reference_network() if want.kl else None
@@ -161,17 +187,28 @@ class LocalLearner(LocalScorer):
     # -- learning -------------------------------------------------------------------------------
 
     @within_memory("computing the gradient")
-    def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> Done[dict[str, float]]:
+    def forward_backward(
+        self, trees: Sequence[PromptTree], objective: Objective, seed: int | None = None
+    ) -> Done[dict[str, float]]:
+        """As in the protocol. ``seed`` is for the random layers of the shards; None draws one from the process."""
         # The gradient of earlier calls in this step. If this call fails half-way, its own part is dropped.
         before = [p.grad.clone() if p.grad is not None and self.config.halve_on_oom else None for p in self.parameters]
         try:
-            metrics = self._run(trees, objective, self.micro_batch_tokens)
+            metrics = self._learn(trees, objective, seed)
         except BaseException:
             for p, gradient in zip(self.parameters, before, strict=True):
                 p.grad = gradient
             raise
         self._is_finite &= math.isfinite(metrics.get("loss", 0.0))
         return Done(metrics | ({"micro_batch_tokens": float(self.micro_batch_tokens)} if self.halvings else {}))
+
+    def _learn(self, trees: Sequence[PromptTree], objective: Objective, seed: int | None) -> dict[str, float]:
+        if self.ranks.shards == 1:
+            return self._run(trees, objective, self.micro_batch_tokens)
+        gradient = GradientSum(self.parameters, self.ranks, fresh_seed() if seed is None else seed)
+        metrics = self._run(trees, objective, self.micro_batch_tokens, gradient)
+        gradient.finish()
+        return metrics
 
     def discard(self) -> None:
         """Drop the gradient that was added so far."""
@@ -198,7 +235,8 @@ class LocalLearner(LocalScorer):
 
     def reference(self) -> LocalScorer:
         if self._reference is None:
-            self._reference = LocalScorer(self.network.frozen(), self.config, self.precision, self.temperature)
+            with among(self.ranks):
+                self._reference = LocalScorer(self.network.frozen(), self.config, self.precision, self.temperature)
         return self._reference
 
     def set_reference(self, reference: Scorer) -> None:
@@ -313,36 +351,13 @@ class LocalLearner(LocalScorer):
         return MemoryUse(torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory)
 
 
-class _Means:
-    """Metrics over micro-batches. They stay on the device until the end, so that there is only one transfer."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Metric] = {}
-
-    def add(self, metrics: Mapping[str, Metric]) -> None:
-        for name, new in metrics.items():
-            old = self._sums.get(name)
-            if old is None:
-                self._sums[name] = Metric(new.sum, new.weight, new.reduce)
-            elif new.reduce == "max":
-                old.sum = torch.maximum(old.sum, new.sum)
-            else:
-                old.sum, old.weight = old.sum + new.sum, old.weight + new.weight
-
-    def values(self) -> dict[str, float]:
-        sums = _numbers([m.sum for m in self._sums.values()])
-        weights = _numbers([m.weight for m in self._sums.values()])
-        return {
-            name: total / weight if m.reduce == "mean" and weight else total
-            for (name, m), total, weight in zip(self._sums.items(), sums, weights, strict=True)
-        }
-
-
-def _numbers(scalars: Sequence[Tensor | float]) -> list[float]:
-    """The scalars as numbers of Python. Those on a GPU come in one transfer; double precision keeps every bit."""
-    afar = {i: x.double() for i, x in enumerate(scalars) if isinstance(x, Tensor) and x.device.type != "cpu"}
-    numbers = dict(zip(afar, torch.stack([*afar.values()]).tolist() if afar else (), strict=True))
-    return [numbers[i] if i in numbers else float(x) for i, x in enumerate(scalars)]
+def _weights(objective: Objective, batches: Sequence[TreeBatch]) -> dict[str, float]:
+    """The weight of each term over ``batches``."""
+    weights: defaultdict[str, float] = defaultdict(float)
+    for batch in batches:
+        for name, weight in objective.weights(batch).items():
+            weights[name] += weight
+    return dict(weights)
 
 
 def _adamw(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.AdamW:

@@ -6,23 +6,32 @@ test of this folder then runs on it too.
 
 from __future__ import annotations
 
+import atexit
 import copy
+import pickle
 import tempfile
 from collections.abc import Mapping
+from datetime import timedelta
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from concordant.config.train import TrainConfig
 from concordant.core.trees import Layout
+from concordant.engines.group.handles import GroupGenerator, GroupLearner, GroupScorer
+from concordant.engines.group.orders import Order
+from concordant.engines.group.torch_team import start_here
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner, LocalScorer
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.protocol import Generator, Learner, Scorer
+from concordant.engines.ranks import Alone, among
 from concordant.engines.reward_model import RewardModel
 from concordant.engines.vllm.engine import VllmSettings
 from concordant.engines.vllm.generator import VllmGenerator
@@ -131,6 +140,83 @@ class LocalFactory:
                 p.zero_()
 
 
+class ShardsFactory(LocalFactory):
+    """One process that splits every batch into three shards."""
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        return in_shards(found) if name in MAKERS else found
+
+
+def in_shards(make):
+    def call(*args, **kwargs):
+        with among(Alone(shards=3)):
+            return make(*args, **kwargs)
+
+    return call
+
+
+MAKERS = ("policy", "scorer", "critic", "reward", "reward_scorer", "generator")  # the methods that make an engine
+
+
+class TwoProcessesFactory:
+    """This process and a helper, which compute two shards each of every batch."""
+
+    head_size, lacks, rounds_more = LocalFactory.head_size, LocalFactory.lacks, LocalFactory.rounds_more
+
+    def policy(self, *args, **kwargs):
+        return self.made(GroupLearner, "policy", args, kwargs)
+
+    def critic(self, *args, **kwargs):
+        return self.made(GroupLearner, "critic", args, kwargs)
+
+    def reward(self, *args, **kwargs):
+        return self.made(GroupLearner, "reward", args, kwargs)
+
+    def scorer(self, *args, **kwargs):
+        return self.made(GroupScorer, "scorer", args, kwargs)
+
+    def reward_scorer(self, *args, **kwargs):
+        return self.made(GroupScorer, "reward_scorer", args, kwargs)
+
+    def generator(self, *args, **kwargs):
+        return self.made(GroupGenerator, "generator", args, kwargs)
+
+    @cached_property
+    def team(self):
+        team = start_here(2, timedelta(seconds=60))
+        atexit.register(team.close)
+        team.begin(shards=4, threads=1)
+        return team
+
+    def made(self, handle, method, args, kwargs):
+        try:
+            return handle(self.team, self.team.make(f"{__name__}:here", method, *args, **kwargs))
+        except pickle.PicklingError as problem:
+            pytest.skip(f"a test's own class cannot be sent, and ranks open models themselves: {problem}")
+
+    def on_every_rank(self, method, learner):
+        """What the local factory's ``method`` does with the learner of every rank; returns this rank's result."""
+        return self.team.order(Order(verb=f"{__name__}:here", arguments=[method, learner.ref])).result()
+
+    def gradient(self, learner):
+        return self.on_every_rank("gradient", learner)
+
+    def poison(self, learner):
+        self.on_every_rank("poison", learner)
+
+    def weights(self, learner):
+        return self.on_every_rank("weights", learner)
+
+    def zero(self, learner):
+        self.on_every_rank("zero", learner)
+
+
+def here(method, *args, **kwargs):
+    """What the local factory makes, as a function that every rank can find by name."""
+    return getattr(LocalFactory(), method)(*args, **kwargs)
+
+
 class VllmFactory(LocalFactory):
     """vLLM's generator; the learners are the local ones.
 
@@ -161,6 +247,8 @@ class VllmFactory(LocalFactory):
         return made
 
 
-ENGINES: dict[str, EngineFactory] = {"local": LocalFactory()}
+ENGINES: dict[str, EngineFactory] = {"local": LocalFactory(), "three shards": ShardsFactory()}
 # Engines that have a generator alone; `make vllm` runs vLLM's.
 GENERATORS: dict[str, EngineFactory] = ENGINES | ({"vllm": VllmFactory()} if find_spec("vllm") else {})
+# Engines that need the process for themselves: tests/engines/group runs the suite for each of them in a process apart.
+APART: dict[str, EngineFactory] = {"two processes": TwoProcessesFactory()}

@@ -47,7 +47,7 @@ def test_entropy_is_over_the_whole_distribution(engine):
 def test_a_reward_models_scorer_gives_its_scores(engine):
     model = RewardModel.from_backbone(tiny_policy())
     scores = engine.reward_scorer(model).forward(pairs(), Outputs(score=True)).result().score_B
-    assert torch.equal(scores, model.score_trees(pairs()))
+    torch.testing.assert_close(scores, model.score_trees(pairs()), rtol=0, atol=1e-6)  # other batches, other rounding
 
 
 def test_a_reward_model_scores_in_the_precision_it_is_given(engine):

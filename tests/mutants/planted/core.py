@@ -160,4 +160,20 @@ MUTANTS = (
         story="Answers whose scores differ in their last bit get advantages of 1 and -1.",
         tests=("core/test_advantages.py",),
     ),
+    Mutant(
+        name="shards-summed-one-after-another",
+        file="core/shards.py",
+        old="while self._pending and self._pending[-1][0] == level:",
+        new="while self._pending:",
+        story="((0 + 1) + 2) + 3 in one process and (0 + 1) + (2 + 3) in two: other bits for other workers.",
+        tests=("core/test_shards.py",),
+    ),
+    Mutant(
+        name="outputs-in-the-order-of-the-shards",
+        file="core/shards.py",
+        old="columns[name] = torch.cat([column for _, column in found])[order.argsort()]",
+        new="columns[name] = torch.cat([column for _, column in found])",
+        story="With shards the old log-probs of a step belong to other tokens.",
+        tests=("core/test_shards.py",),
+    ),
 )

@@ -1,0 +1,80 @@
+"""Ranks: the processes that compute the parts of one batch together, and how they sum their results.
+
+A learner, scorer or generator of ``engines/local`` asks its ranks which shards of a batch are its own. In a run of one
+process there is one rank, which computes all shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from concordant.core.shards import shards_of_rank
+
+T = TypeVar("T")
+
+
+class Ranks(Protocol):
+    """One of ``size`` processes, all of which make the same calls in the same order."""
+
+    rank: int
+    size: int
+    shards: int  # parts of every batch; 1 in one process that splits no batch
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum of the 1-D ``x`` of all ranks, the same bits on every rank.
+
+        With shards in a fixed order, it is the binary tree of ``core/shards.py``. ``x`` may change.
+        """
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """The ``value`` of every rank, in the order of the ranks."""
+        ...
+
+
+class Alone:
+    """The only rank. ``shards`` above 1 splits every batch, so that the numbers equal those of several ranks."""
+
+    rank, size = 0, 1
+
+    def __init__(self, shards: int = 1) -> None:
+        self.shards = shards
+
+    def sum(self, x: Tensor) -> Tensor:
+        return x
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+def own_shards(ranks: Ranks) -> range:
+    """The numbers of the shards that this rank computes."""
+    return shards_of_rank(ranks.shards, ranks.size, ranks.rank)
+
+
+def gathered(ranks: Ranks, own: list[T]) -> list[T]:
+    """The values of all shards in their order, where ``own`` are those of this rank's shards."""
+    return [value for of_rank in ranks.gather(own) for value in of_rank]
+
+
+_current: ContextVar[Ranks | None] = ContextVar("ranks", default=None)
+
+
+def current_ranks() -> Ranks:
+    """The ranks that a newly made learner, scorer or generator belongs to."""
+    return _current.get() or Alone()
+
+
+@contextmanager
+def among(ranks: Ranks) -> Iterator[None]:
+    """Inside the block, newly made learners, scorers and generators belong to ``ranks``."""
+    token = _current.set(ranks)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,68 @@
+"""Several processes as users meet them: one hash, the conformance suite, and workers that fail."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def python(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments], env=os.environ | environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def small_run(**settings):
+    done = python("-m", "bench.small_run", json.dumps(settings))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def faulty(way):
+    done = python("-m", "tests.engines.group.faulty", way)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout) | {"stderr": done.stderr}
+
+
+def test_two_processes_pass_the_engines_conformance_suite():
+    done = python("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/engines/conformance",
+                  "-k", "not peft and not two_threads", CONFORMANCE_ENGINE="two processes")  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("verb", ["lora", "gae"])
+def test_one_hash_for_one_and_two_workers_and_for_a_run_that_moved_from_one_to_two(verb, tmp_path):
+    alone, together = {"workers": 1, "shards": 2}, {"workers": 2, "shards": 2}
+    one = small_run(verb=verb, output=str(tmp_path / "one"), steps=3, cluster=alone)
+    two = small_run(verb=verb, output=str(tmp_path / "two"), steps=3, cluster=together)
+    assert one == two
+    stopped_at_two = tmp_path / "two" / "checkpoints" / "step-000003"
+    for path in sorted(stopped_at_two.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    stopped_at_two.rmdir()
+    assert small_run(verb=verb, output=str(tmp_path / "two"), steps=3, cluster=alone, resume="auto") == one
+
+
+def test_a_worker_that_raises_is_named_with_its_cause():
+    found = faulty("raise")
+    assert found["kind"] == "RunFailed" and found["error"] == "worker 1: ValueError: the worker's own words"
+    assert found["seconds"] < 20
+
+
+def test_a_worker_that_is_killed_is_named_with_the_signal():
+    found = faulty("kill")
+    assert found["kind"] == "RunFailed" and found["error"] == "worker 1 ended: killed by signal 9"
+    assert found["seconds"] < 20
+
+
+def test_a_worker_that_hangs_ends_the_run_in_time_and_shows_its_stack():
+    found = faulty("hang")
+    assert found["kind"] == "RunFailed" and "did not answer within 4 s" in found["error"]
+    assert "in fail" in found["stderr"] and found["seconds"] < 30
+
+
+def test_an_error_that_every_rank_raises_is_the_drivers_own_and_the_ranks_stay_in_step():
+    found = faulty("both")
+    assert found["kind"] == "ValueError" and found["then"] == [0, 1] and found["stderr"] == ""
