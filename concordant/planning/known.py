@@ -50,12 +50,20 @@ KNOWN: dict[str, Shape] = {
 ENDINGS = ("", "-Instruct", "-Base", "-it", "-pt", "-Instruct-2507")
 
 
-def known_shape(name: str) -> Shape | None:
-    """The shape of a model by its hub id, or by the part of its id after the owner; letters may be of any case."""
-    wanted = name.lower()
-    for hub_id, shape in KNOWN.items():
+def hub_id(name: str) -> str:
+    """The id on the hub of a known model; "" if the model is not known.
+
+    ``name`` is its id, or the part of the id after the owner; letters may be of any case.
+    """
+    for known in KNOWN:
         for ending in ENDINGS:
-            whole = (hub_id + ending).lower()
-            if wanted in (whole, whole.partition("/")[2]):
-                return shape
-    return None
+            whole = known + ending
+            if name.lower() in (whole.lower(), whole.lower().partition("/")[2]):
+                return whole
+    return ""
+
+
+def known_shape(name: str) -> Shape | None:
+    """The shape of a known model."""
+    found = hub_id(name)
+    return next((shape for known, shape in KNOWN.items() if found in [known + ending for ending in ENDINGS]), None)

@@ -64,5 +64,6 @@ def yaml_of(plan: Plan, name: str) -> tuple[str, list[str]]:
     has = {key: value for key, value in keys.items() if key in known}
     order = {section: i for i, section in enumerate(dict.fromkeys(key.partition(".")[0] for key in has))}
     has = dict(sorted(has.items(), key=lambda item: order[item[0].partition(".")[0]]))
-    lacks = [f"{key} {value}".lower() for key, value in keys.items() if key not in known and value not in (False, 1)]
+    usual = {"cluster.tensor": 1, "cluster.pipeline": 1, "cluster.sharded": False}  # what a key that is not there means
+    lacks = [f"{k} {v}".lower() for k, v in keys.items() if k not in known and not (k in usual and v == usual[k])]
     return dump_yaml({"verb": verb, **nest(has)}), lacks

@@ -9,6 +9,7 @@ from concordant.config.checks import checked
 from concordant.config.plan import PlanConfig
 from concordant.core.visible import say
 from concordant.planning.hardware import machine
+from concordant.planning.known import hub_id
 from concordant.planning.read_shape import from_dimensions, shape_of
 from concordant.planning.search import Plan, best_plan, nearest_plan, with_adapter
 from concordant.planning.shapes import Shape
@@ -28,7 +29,7 @@ class Planned:
 def plan(config: PlanConfig) -> None:
     """Print the plan. The exit code is 0 also where nothing fits: the page says so."""
     planned = planned_for(config)
-    name = config.model.name
+    name = hub_id(config.model.name) or config.model.name
     if config.json:
         print(json.dumps(as_json(planned.plan, name, config.steps, planned.with_adapter), indent=2))
     else:
