@@ -64,17 +64,20 @@ class Row:
         return config
 
 
-ROWS = [
-    Row(model=model, rank=rank, **sizes)
-    for model in SHAPES
-    for sizes in (
+_SIZES: dict[str, list[dict[str, Any]]] = {
+    "13.8 M": [
         {"method": "sft", "batch": 12, "prompt": 128, "response": 128},
         {"method": "reward", "batch": 8, "prompt": 128, "response": 128},
         {"method": "dpo", "batch": 8, "prompt": 128, "response": 128},
         {"method": "ppo", "batch": 8, "prompt": 64, "response": 64, "samples": 4},
-    )
-    for rank in (0, RANK)
-]
+    ],
+    "55.8 M": [
+        {"method": "sft", "batch": 6, "prompt": 128, "response": 128},
+        {"method": "dpo", "batch": 4, "prompt": 128, "response": 128},
+        {"method": "ppo", "batch": 4, "prompt": 64, "response": 64, "samples": 4},
+    ],
+}
+ROWS = [Row(model=model, rank=rank, **sizes) for model, all_ in _SIZES.items() for sizes in all_ for rank in (0, RANK)]
 NOT_MEASURED = "Two and four workers are not measured: this version trains in one process"
 
 
@@ -191,7 +194,7 @@ def main(arguments: Sequence[str]) -> int:
     path = args.output / "plan.json"
     saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"records": []}
     found = {Row(**r["row"]).name: r["measured"] for r in saved["records"]}
-    others = Others()
+    others, where = Others(), saved.get("machine")
     for row in ROWS:
         if args.again or (args.rows and row.name not in args.rows):
             continue
@@ -199,15 +202,20 @@ def main(arguments: Sequence[str]) -> int:
         command += ["--threads", str(args.threads), "--steps", str(args.steps)]
         done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
         found[row.name] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{row.name}: {statistics.median(found[row.name]['seconds']):.2f} s", flush=True)
-    records = [compared(row, found[row.name]) for row in ROWS if row.name in found]
-    where = saved.get("machine") if args.again else machine() | {"other_cores": others.cores(), "threads": args.threads}
-    args.output.mkdir(parents=True, exist_ok=True)
-    save(path, {"machine": where, "not_measured": NOT_MEASURED, "records": records})
-    text = table(records) + f"\nAims: memory within 15 %, time within 30 %. {NOT_MEASURED}.\n"
-    (args.output / "plan.md").write_text(text, encoding="utf-8")
-    print(text)
+        where = machine() | {"other_cores": others.cores(), "threads": args.threads}
+        write(args.output, found, where)  # after every row: a row takes minutes
+    print(write(args.output, found, where))
     return 0
+
+
+def write(folder: Path, found: dict[str, Any], where: Any) -> str:
+    """Compare what was measured with the present plan, and write both. Returns the table."""
+    records = [compared(row, found[row.name]) for row in ROWS if row.name in found]
+    text = table(records) + f"\nAims: memory within 15 %, time within 30 %. {NOT_MEASURED}.\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    save(folder / "plan.json", {"machine": where, "not_measured": NOT_MEASURED, "records": records})
+    (folder / "plan.md").write_text(text, encoding="utf-8")
+    return text
 
 
 if __name__ == "__main__":

@@ -100,8 +100,7 @@ def _seconds(one: _Pass, work: Work, setup: Setup, machine: Machine) -> tuple[di
     tokens, read = trees * work.tree.tokens, trees * work.read
     share = setup.tensor * setup.pipeline
     layers, head = (x / share for x in forward_operations(one.shape, tokens, read))
-    # Without kernels for packed trees, a GPU computes attention of each row to the whole row.
-    pairs = work.tree.tokens**2 if machine.is_gpu else work.tree.seen_pairs
+    pairs = work.tree.seen_pairs + machine["whole_row"] * (work.tree.tokens**2 - work.tree.seen_pairs)
     attention = 4 * one.shape.queries * pairs * trees * one.shape.layers / share
     again = 1.0 if setup.recompute and one.backward else 0.0
     packed = not machine.is_gpu

@@ -19,6 +19,7 @@ PAPER = "on paper, not measured"
 MEASURED = "measured by bench/plan.py on two cores of an AMD EPYC (docs/plan.md)"
 MARKET = "your price; a usual one for rent in 2026"
 DOCTOR = "the doctor's own limit for a run"
+ENGINE = "the engine: a GPU attends to a row under a mask, a CPU in segments"
 GIGA, TERA, GiB = 1e9, 1e12, 2.0**30
 
 
@@ -37,6 +38,7 @@ ASSUMPTIONS: dict[str, Meaning] = {
     "peak_fp32": Meaning("operations/s", "of products in fp32"),
     "reached": Meaning("share", "of the peak that the large products of training reach"),
     "attention_reached": Meaning("share", "of the peak that attention reaches"),
+    "whole_row": Meaning("share", "of the pairs of tokens that do not see each other is computed too, under a mask"),
     "decode_reached": Meaning("share", "of the peak that the products of sampling reach, one token for each row"),
     "bandwidth": Meaning("bytes/s", "of the memory"),
     "bandwidth_reached": Meaning("share", "of the bandwidth that is reached"),
@@ -91,6 +93,7 @@ def _gpu(
         "peak_fp32": Number(fp32 * TERA, SHEET),
         "reached": Number(0.5, PAPER),
         "attention_reached": Number(0.25, PAPER),
+        "whole_row": Number(1.0, ENGINE),
         "decode_reached": Number(0.2, PAPER),
         "bandwidth": Number(bandwidth * GIGA, SHEET),
         "bandwidth_reached": Number(0.8, PAPER),
@@ -116,6 +119,7 @@ _CPU = {
     "peak_fp32": Number(0.38 * TERA, MEASURED),
     "reached": Number(0.8, MEASURED),
     "attention_reached": Number(0.3, MEASURED),
+    "whole_row": Number(0.0, ENGINE),
     "decode_reached": Number(0.4, MEASURED),
     "bandwidth": Number(20 * GIGA, PAPER),
     "bandwidth_reached": Number(0.8, PAPER),
@@ -140,7 +144,7 @@ HARDWARE: dict[HardwareName, dict[str, Number]] = {
     "h200-141gb": _gpu(141, 989.4, 66.9, 4_800, 450, 50, 3.50),
 }
 _ABOVE_ZERO = ("memory", "bandwidth", "link", "network", "node")
-_SHARES = ("free", "overlaps", "hidden_transfer")  # may be 0; every other share is above 0
+_SHARES = ("free", "overlaps", "hidden_transfer", "whole_row")  # may be 0; every other share is above 0
 GIVEN = "given by --assume"
 
 

@@ -124,7 +124,7 @@ def kept(shape: Shape, is_gpu: bool, bf16: bool, rank: int = 0, tensor: int = 1)
 
     A layer keeps the inputs of its products, norms, attention and activation. On a CPU the kernels share these between
     products, and keep keys and values once for each head of keys; without the kernels every product has its own copy
-    in autocast's dtype, and attention gets keys and values for every head of queries.
+    in autocast's dtype, and attention gets keys and values for every head of queries. The mask is not counted here.
     """
     traits = shape.traits
     hidden, queries, keys, mlp = shape.hidden, shape.queries / tensor, shape.keys / tensor, shape.mlp / tensor
@@ -140,15 +140,15 @@ def kept(shape: Shape, is_gpu: bool, bf16: bool, rank: int = 0, tensor: int = 1)
         products = (3 + 2) * BF16 if bf16 else 2 * FP32  # copies of the norms' outputs for the products that read them
         in_norms += products * hidden
     if traits.norms_heads:
-        bytes_each = 4 if not own_norm and not bf16 else (8 if not bf16 or not traits.scales_once else 6)
-        if rank and own_norm:
-            bytes_each = 4
-        in_norms += bytes_each * (queries + keys) + 4 * heads
+        # The kernel serves fp32 only. The norm's own code keeps the input in fp32 and, for the gradient of its weight,
+        # the normalised input in autocast's dtype, or in fp32 where its weight is used in fp32.
+        normalised = 0 if rank or not (own_norm or bf16) else BF16 if bf16 and traits.scales_once else FP32
+        in_norms += (FP32 + normalised) * (queries + keys) + 4 * heads
     packed = not is_gpu and shape.kind != "gemma3_text"  # attention in segments, which needs no mask over a row
     if packed:
         attention = (10 * queries + 8 * keys) if bf16 else (12 * queries + 8 * keys)
     else:
-        attention = (12 if bf16 else 24) * queries
+        attention = 4 * queries * (BF16 if bf16 else FP32)
     attention += 4 * shape.heads / tensor
     inner = (4 if traits.mlp_inputs == 2 else 2) * mlp * (BF16 if bf16 else FP32)
     adapters = rank * len(shape.matrices) * (BF16 if bf16 else FP32)
@@ -167,7 +167,8 @@ def _learning(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
     trees = setup.trees_at_once(work, packed)
     tokens, read = trees * work.tree.tokens, trees * work.read
     one = kept(shape, machine.is_gpu, work.bf16, work.rank, setup.tensor)
-    mask = 0.0 if packed else (BF16 if work.bf16 else FP32) * work.tree.tokens  # each layer has its own copy
+    # Each layer has its own copy of the mask.
+    mask = machine["whole_row"] * (BF16 if work.bf16 else FP32) * work.tree.tokens
     layers = math.ceil(shape.layers / setup.pipeline)
     # With a pipeline, the first stage keeps the activations of as many micro-batches as there are stages.
     waiting = min(setup.pipeline, setup.micro_batches(work, packed))
