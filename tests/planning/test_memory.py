@@ -43,7 +43,7 @@ def of(shape: Shape = TWO_LAYERS, **changes) -> Work:
 def test_the_constants_are_the_engines():
     assert (work.GPU_MICRO_BATCH, work.CPU_MICRO_BATCH) == (learner.MICRO_BATCH_TOKENS, learner.CPU_GRADIENT_TOKENS)
     forward = (tree_attention.FORWARD_TOKENS, tree_attention.CPU_FORWARD_TOKENS)
-    assert (work.GPU_FORWARD, work.CPU_FORWARD) == forward
+    assert forward == (work.GPU_FORWARD, work.CPU_FORWARD)
     assert (work.FORWARD_FACTOR, memory.MOMENTS) == (learner._FORWARD_FACTOR, learner.ADAM_MOMENTS)
     assert work.PREFILL_TOKENS == decoding.PREFILL_TOKENS
     assert (memory.CHUNK_ELEMENTS, memory.KEPT_ELEMENTS) == (logprobs.CHUNK_ELEMENTS, logprobs.KEPT_ELEMENTS)

@@ -44,14 +44,14 @@ def test_every_tensor_of_a_model_of_two_layers():
 
 
 def test_the_parts_of_a_rank_by_hand():
-    """Two ranks divide each matrix; the norms are whole. Of two stages the first has the embedding, the last the rest."""
+    """Two ranks divide each matrix; norms are whole. Of two stages the first has the embedding, the last the head."""
     assert TWO_LAYERS.layer(tensor=2) == 120 / 2 + 8
     assert TWO_LAYERS.weights(tensor=2) == 20 + 20 + 4 + 2 * 68
     assert TWO_LAYERS.weights(pipeline=2) == 128 + max(40, 40 + 4)
 
 
 def test_an_adapter_by_hand():
-    """Rank 3: (inputs + outputs) · 3 of each matrix. Two ranks divide the outputs of all but two, of these the inputs."""
+    """Rank 3: (inputs + outputs) · 3 of each matrix. Two ranks divide the outputs, or of two matrices the inputs."""
     ends = (4 + 4) + (4 + 2) + (4 + 2) + (4 + 4) + (4 + 6) + (4 + 6) + (6 + 4)
     assert TWO_LAYERS.adapters(3) == 2 * 3 * ends
     halves = (4 + 2) + (4 + 1) + (4 + 1) + (4 + 2) + (4 + 3) + (4 + 3) + (4 + 3)
