@@ -60,6 +60,8 @@ class Row:
         )  # fmt: skip
         if self.method == "ppo":
             config.samples, config.slots = self.samples, SLOTS
+        if self.method == "dpo":
+            config.slots = 1  # the measured steps have no evaluation
         config.model.lora.rank = self.rank
         return config
 

@@ -189,9 +189,12 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
         NoEffect(("shape.",), "model.name has a shape; give only one of the two", lambda v: bool(v["model.name"])),
         NoEffect(
-            ("samples", "inner_epochs", "minibatches", "slots", "reward_model"),
-            "only ppo and grpo sample responses; set method",
+            ("samples", "inner_epochs", "minibatches", "reward_model"),
+            "only ppo and grpo learn from responses that they sample; set method",
             lambda v: v["method"] not in ("ppo", "grpo"),
+        ),
+        NoEffect(
+            ("slots",), "sft and reward sample no responses; set method", lambda v: v["method"] in ("sft", "reward")
         ),
         NoEffect(("most_gpus",), "gpus is the number of workers; give only one of the two", lambda v: v["gpus"] > 0),
     ),

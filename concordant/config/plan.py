@@ -41,7 +41,7 @@ class PlanConfig(Made):
     samples: int = 4  # of ppo and grpo: responses to each prompt
     inner_epochs: int = 1  # of ppo and grpo: passes over a step's responses
     minibatches: int = 2  # of ppo and grpo: optimizer steps in each pass
-    slots: int = 64  # of ppo and grpo: responses that a rank samples at once
+    slots: int = 64  # responses that a rank samples at once; dpo samples only to evaluate
     reward_model: str = ""  # of ppo and grpo: a known model or a folder; empty: the policy's shape; none: a function
     steps: int = 1000  # steps of the run whose time and cost are shown
     assume: list[str] = field(default_factory=list)  # NAME=NUMBER, in place of a number in the table of assumptions

@@ -16,11 +16,12 @@ from concordant.core.errors import UserError
 
 SHEET = "data sheet of the maker"
 PAPER = "on paper, not measured"
-MEASURED = "measured by bench/plan.py on two cores of an AMD EPYC (docs/plan.md)"
+MEASURED = "chosen for an AMD EPYC core, and checked by bench/plan.py (docs/plan.md)"
+BENCH = "two AMD EPYC cores, measured (docs/bench.md)"
 MARKET = "your price; a usual one for rent in 2026"
 DOCTOR = "the doctor's own limit for a run"
 ENGINE = "the engine: a GPU attends to a row under a mask, a CPU in segments"
-GIGA, TERA, GiB = 1e9, 1e12, 2.0**30
+GIGA, TERA, MiB, GiB = 1e9, 1e12, 2.0**20, 2.0**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ ASSUMPTIONS: dict[str, Meaning] = {
     "free": Meaning("share", "of the memory that stays free"),
     "base": Meaning("bytes", "of a process before it has a model"),
     "fragmentation": Meaning("share", "added to what a pass allocates, because freed memory does not fit exactly"),
+    "holes": Meaning("bytes", "of freed memory that stays with the process, and of code compiled for products"),
     "peak_bf16": Meaning("operations/s", "of products in bf16, without sparsity"),
     "peak_fp32": Meaning("operations/s", "of products in fp32"),
     "reached": Meaning("share", "of the peak that the large products of training reach"),
@@ -89,6 +91,7 @@ def _gpu(
         "free": Number(0.1, DOCTOR),
         "base": Number(0.6 * GiB, PAPER),
         "fragmentation": Number(0.1, PAPER),
+        "holes": Number(0.0, PAPER),
         "peak_bf16": Number(bf16 * TERA, SHEET),
         "peak_fp32": Number(fp32 * TERA, SHEET),
         "reached": Number(0.5, PAPER),
@@ -114,16 +117,17 @@ _CPU = {
     "memory": Number(32 * GIGA, PAPER),
     "free": Number(0.1, DOCTOR),
     "base": Number(0.5 * GiB, MEASURED),
-    "fragmentation": Number(0.1, MEASURED),
-    "peak_bf16": Number(0.74 * TERA, MEASURED),
-    "peak_fp32": Number(0.38 * TERA, MEASURED),
+    "fragmentation": Number(0.1, PAPER),
+    "holes": Number(100 * MiB, MEASURED),
+    "peak_bf16": Number(0.74 * TERA, BENCH),
+    "peak_fp32": Number(0.38 * TERA, BENCH),
     "reached": Number(0.8, MEASURED),
     "attention_reached": Number(0.3, MEASURED),
     "whole_row": Number(0.0, ENGINE),
     "decode_reached": Number(0.4, MEASURED),
     "bandwidth": Number(20 * GIGA, PAPER),
     "bandwidth_reached": Number(0.8, PAPER),
-    "passes": Number(6.0, MEASURED),
+    "passes": Number(6.0, PAPER),
     "launch": Number(1e-5, PAPER),
     "operations": Number(60, PAPER),
     "overlaps": Number(0.0, PAPER),

@@ -63,7 +63,7 @@ def memory_of(work: Work, setup: Setup, machine: Machine) -> Memory:
     scoring, sampling = _scoring(work, setup, machine), _sampling(work, setup, machine)
     more = 1 + machine["fragmentation"]
     return Memory(
-        {"base": machine["base"]} | _resident(work, setup),
+        {"base": machine["base"] + machine["holes"]} | _resident(work, setup),
         *({name: more * size for name, size in phase.items()} for phase in (learning, scoring, sampling)),
     )
 
@@ -254,12 +254,14 @@ def cache_bytes(shape: Shape, bf16: bool, setup: Setup) -> float:
 
 
 def _sampling(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
-    if not work.samples:
+    if not (work.samples or work.method == "dpo"):
         return {}
     shape = work.shape
-    rows = min(work.slots, setup.trees_of_rank(work) * work.tree.branches)
+    # An evaluation of DPO answers held-out prompts, in all slots. No time is planned for it.
+    rows = min(work.slots, setup.trees_of_rank(work) * work.tree.branches) if work.samples else work.slots
     columns = work.tree.prompt + work.tree.response - 1
-    at_once = max(work.tree.prompt, min(PREFILL_TOKENS, math.ceil(rows / work.tree.branches) * work.tree.prompt))
+    prompts = math.ceil(rows / work.tree.branches) if work.samples else rows
+    at_once = max(work.tree.prompt, min(PREFILL_TOKENS, prompts * work.tree.prompt))
     parts = {
         "KV cache": rows * columns * cache_bytes(shape, work.bf16, setup),
         "sampled logits": (2 * FP32 + (BF16 if work.bf16 else 0)) * rows * shape.vocabulary / setup.tensor,

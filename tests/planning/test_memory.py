@@ -30,7 +30,7 @@ from tests.stages.preset_memory import counting
 
 TWO_LAYERS = Shape(kind="llama", vocabulary=10, hidden=4, layers=2, heads=2, kv_heads=1, head_size=2, mlp=6, tied=False)
 WEIGHTS, LAYER = 340, 128  # as test_shapes.py counts them
-EXACT = ["fragmentation=0", "base=0"]
+EXACT = ["fragmentation=0", "base=0", "holes=0"]
 
 
 def of(shape: Shape = TWO_LAYERS, **changes) -> Work:
@@ -81,6 +81,13 @@ def test_ppo_has_a_reference_a_critic_and_a_reward_model_by_hand():
     assert (found.resident["critic"], found.resident["reward model"]) == (16 * backbone, 4 * backbone)
     # 8 responses of 3 + 2 - 1 cached tokens; key and value of 2 numbers in each of 2 layers.
     assert found.sampling["KV cache"] == 8 * 4 * 2 * 2 * 2 * 4
+
+
+def test_dpo_keeps_room_for_the_answers_of_its_evaluations():
+    """7 slots of 3 + 2 - 1 cached tokens, though a step has only 4 prompts."""
+    found = memory_of(of(method="dpo", slots=7), Setup(), machine("cpu", EXACT))
+    assert found.sampling["KV cache"] == 7 * 4 * 2 * 2 * 2 * 4
+    assert not memory_of(of(slots=7), Setup(), machine("cpu", EXACT)).sampling
 
 
 def test_grpo_with_an_adapter_and_a_function_as_reward_has_no_second_model():

@@ -127,9 +127,8 @@ def test_keys_that_this_version_lacks_are_said_and_not_in_the_yaml(monkeypatch):
 def test_the_page_names_every_number_that_it_depends_on():
     plan = planned_for(config(assume=["price=1"])).plan
     text = page(plan, "Qwen/Qwen3-0.6B", 100)
-    shown = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.count("|") == 5
-    ]
+    lines = [line for line in text.splitlines() if line.count("|") == 5]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     sources = {cells[0]: cells[3] for cells in shown}
     assert all(sources[name] == number.source for name, number in plan.machine.numbers.items())
     assert sources["price"] == "given by --assume"
