@@ -1,7 +1,7 @@
 """Bytes of each part of the memory of the fullest rank.
 
-Resident parts are there all the time: weights, gradients and AdamW's moments in fp32, copies of the weights, other
-models. Of the phases of a step (a pass with gradient, a pass without, sampling) only the largest one is added.
+Resident parts are there all the time: weights and AdamW's moments in fp32, copies of the weights, other models. Of the
+phases of a step (a pass with gradient, a pass without, sampling) only the largest one is added.
 
 What autograd keeps for a token and a layer (``kept``) is counted by hand from the code of the layers. A test compares
 the count with what autograd really keeps. Letters of the formulas: H hidden size, Q queries, K keys, F the MLP's inner
@@ -29,10 +29,6 @@ MOMENTS = 2  # numbers that AdamW keeps for each trained weight
 # The engine's own numbers (core/logprobs.py); a test compares them.
 CHUNK_ELEMENTS, KEPT_ELEMENTS = 2**24, 2**26
 
-RESIDENT = ("base", "weights", "gradients", "optimizer", "best weights", "reference", "critic", "reward model")
-PASS = ("activations", "logits", "weight copies")
-SAMPLING = ("KV cache", "sampled logits", "prompts", "weight transfer")
-
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -59,13 +55,12 @@ class Memory:
 
 def memory_of(work: Work, setup: Setup, machine: Machine) -> Memory:
     """The memory of the fullest rank."""
-    learning = _learning(work, setup, machine)
-    scoring, sampling = _scoring(work, setup, machine), _sampling(work, setup, machine)
+    phases = (_learning(work, setup, machine), _scoring(work, setup, machine), _sampling(work, setup, machine))
     more = 1 + machine["fragmentation"]
-    return Memory(
-        {"base": machine["base"] + machine["holes"]} | _resident(work, setup),
-        *({name: more * size for name, size in phase.items()} for phase in (learning, scoring, sampling)),
-    )
+    learning, scoring, sampling = ({name: more * size for name, size in phase.items()} for phase in phases)
+    gradients = _gradients(work, setup, machine, phases[0]["activations"])
+    base = {"base": machine["base"] + machine["holes"]}
+    return Memory(base | _resident(work, setup), gradients | learning, scoring, sampling)
 
 
 # -- what stays --------------------------------------------------------------------------------------
@@ -102,14 +97,13 @@ def _resident(work: Work, setup: Setup) -> dict[str, float]:
     added = trained if work.rank else 0.0
     parts = {
         "weights": FP32 * (weights_of(work.shape, setup, work.has_head) + added),
-        "gradients": FP32 * trained,
         "optimizer": MOMENTS * FP32 * trained,
         "best weights": FP32 * trained * work.keep_best,
         "reference": FP32 * trained * work.has_reference,
     }
     if work.has_critic:
         of_critic = critic_trained(work, setup)
-        parts["critic"] = FP32 * (critic_of(work, setup) + (1 + MOMENTS) * of_critic)
+        parts["critic"] = FP32 * (critic_of(work, setup) + MOMENTS * of_critic)
         parts["critic"] += FP32 * of_critic if work.rank and not work.reward_shape else 0.0
     if work.reward_shape:
         parts["reward model"] = FP32 * weights_of(work.reward_shape, setup, head=False)
@@ -117,6 +111,22 @@ def _resident(work: Work, setup: Setup) -> dict[str, float]:
 
 
 # -- a pass with gradient ----------------------------------------------------------------------------
+
+
+def _gradients(work: Work, setup: Setup, machine: Machine, activations: float) -> dict[str, float]:
+    """Gradients, which live from the first pass with gradient to the optimizer's step.
+
+    Where one pass is enough, the gradients of the layers come while the activations of the layers go. So the smaller
+    of the two needs no room of its own. The gradient of the head comes first, beside all activations.
+    """
+    trained = trained_of(work, setup)
+    size = FP32 * trained
+    if setup.micro_batches(work, not machine.is_gpu) == 1:
+        head = work.shape.embedding / setup.tensor * work.has_head * (not work.rank)
+        head /= setup.data if setup.sharded else 1
+        size -= min(activations, FP32 * (trained - min(head, trained)))
+    critic = {"critic's gradients": FP32 * critic_trained(work, setup)} if work.has_critic else {}
+    return {"gradients": size} | critic
 
 
 def kept(shape: Shape, is_gpu: bool, bf16: bool, rank: int = 0, tensor: int = 1) -> float:

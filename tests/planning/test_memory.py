@@ -56,7 +56,9 @@ def test_every_byte_of_a_model_of_two_layers():
     (2 · 2), 4 of the MLP (4 · 6), and per head or norm one number (2 + 2). The last layer's MLP keeps only the 8 read.
     """
     found = memory_of(of(), Setup(), machine("cpu", EXACT))
-    assert found.resident == {"base": 0, "weights": 4 * WEIGHTS, "gradients": 4 * WEIGHTS, "optimizer": 8 * WEIGHTS}
+    assert found.resident == {"base": 0, "weights": 4 * WEIGHTS, "optimizer": 8 * WEIGHTS}
+    # One pass: the gradients of all but the head, 4 · 300 bytes, come while the activations go.
+    assert found.learning["gradients"] == 4 * WEIGHTS - 4 * (WEIGHTS - 40)
     numbers = 4 * 4 + 3 * 4 + 2 * 2 + 4 * 6 + 2 + 2
     in_work = 20 * 4 * (3 * 6 + 2 * 4)  # gradients of the MLP's product and its two factors, and of hidden states
     assert found.learning["activations"] == 4 * numbers * 2 * 20 - 4 * 24 * 12 + in_work
@@ -66,19 +68,25 @@ def test_every_byte_of_a_model_of_two_layers():
 
 
 def test_an_adapters_gradients_and_moments_are_the_adapters_alone():
-    parts = memory_of(of(rank=3), Setup(), machine("cpu", EXACT)).resident
+    found = memory_of(of(rank=3), Setup(micro_batch_tokens=10), machine("cpu", EXACT))
     adapter = TWO_LAYERS.adapters(3)
-    assert parts["weights"] == 4 * (WEIGHTS + adapter)
-    assert (parts["gradients"], parts["optimizer"]) == (4 * adapter, 8 * adapter)
+    assert found.resident["weights"] == 4 * (WEIGHTS + adapter)
+    assert (found.learning["gradients"], found.resident["optimizer"]) == (4 * adapter, 8 * adapter)
+
+
+def test_with_several_passes_the_whole_gradient_stands_beside_the_activations():
+    found = memory_of(of(), Setup(micro_batch_tokens=10), machine("cpu", EXACT)).learning
+    assert found["gradients"] == 4 * WEIGHTS
 
 
 def test_ppo_has_a_reference_a_critic_and_a_reward_model_by_hand():
-    """Critic and reward model have no language-model head; the critic is trained, so it takes 16 bytes a weight."""
+    """Critic and reward model have no language-model head; a trained critic has moments, and gradients in a pass."""
     made = of(method="ppo", tree=Tree(3, 2, 2), reward_shape=TWO_LAYERS, keep_best=True)
     found = memory_of(made, Setup(), machine("cpu", EXACT))
     backbone = WEIGHTS - 40
     assert found.resident["reference"] == found.resident["best weights"] == 4 * WEIGHTS
-    assert (found.resident["critic"], found.resident["reward model"]) == (16 * backbone, 4 * backbone)
+    assert (found.resident["critic"], found.resident["reward model"]) == (12 * backbone, 4 * backbone)
+    assert found.learning["critic's gradients"] == 4 * backbone
     # 8 responses of 3 + 2 - 1 cached tokens; key and value of 2 numbers in each of 2 layers.
     assert found.sampling["KV cache"] == 8 * 4 * 2 * 2 * 2 * 4
 
@@ -93,7 +101,7 @@ def test_dpo_keeps_room_for_the_answers_of_its_evaluations():
 def test_grpo_with_an_adapter_and_a_function_as_reward_has_no_second_model():
     made = of(method="grpo", tree=Tree(3, 2, 2), rank=3)
     parts = memory_of(made, Setup(), machine("cpu", EXACT)).resident
-    assert set(parts) == {"base", "weights", "gradients", "optimizer", "reference"}
+    assert set(parts) == {"base", "weights", "optimizer", "reference"}
     assert parts["reference"] == 4 * TWO_LAYERS.adapters(3)
 
 
