@@ -9,13 +9,14 @@ from concordant.planning.hardware import ASSUMPTIONS, GIGA, TERA, GiB, Machine
 from concordant.planning.search import Plan
 from concordant.planning.settings import yaml_of
 
+ON_PAPER = "On paper: no plan for a GPU or for several workers was compared with a run yet. See docs/plan.md."
 _LARGE = ((TERA, "T"), (GIGA, "G"))
 
 
 def page(plan: Plan, name: str, steps: int, other: Plan | None = None) -> str:
     """The whole page. ``other``: the plan with an adapter, where all weights do not fit."""
     parts = [
-        headline(plan, name),
+        headline(plan, name) + (f"\n{ON_PAPER}" if is_on_paper(plan) else ""),
         table(("setup", "value"), setup_rows(plan)),
         table(("memory of the fullest worker", "GiB", "phase"), memory_rows(plan)),
         table(("time of a step", "s", "share"), time_rows(plan)),
@@ -50,6 +51,11 @@ def headline(plan: Plan, name: str) -> str:
     )
 
 
+def is_on_paper(plan: Plan) -> bool:
+    """Whether such a plan was never compared with a run."""
+    return plan.machine.is_gpu or plan.setup.workers > 1
+
+
 def mesh(plan: Plan) -> str:
     setup = plan.setup
     workers = f"{setup.workers:,} worker{'s' if setup.workers > 1 else ''}"
@@ -73,7 +79,7 @@ def setup_rows(plan: Plan) -> list[tuple[str, ...]]:
 
 def memory_rows(plan: Plan) -> list[tuple[str, ...]]:
     memory = plan.memory
-    rows = [(name, gibibytes(size), "always") for name, size in memory.resident.items()]
+    rows: list[tuple[str, ...]] = [(name, gibibytes(size), "always") for name, size in memory.resident.items()]
     for phase, parts in memory.phases.items():
         mark = " (largest)" if phase == memory.largest and parts else ""
         rows += [(name, gibibytes(size), phase + mark) for name, size in parts.items()]
@@ -84,7 +90,8 @@ def memory_rows(plan: Plan) -> list[tuple[str, ...]]:
 
 def time_rows(plan: Plan) -> list[tuple[str, ...]]:
     total = plan.duration.total
-    rows = [(name, seconds(part), f"{part / total:.0%}") for name, part in plan.duration.parts.items() if part]
+    parts = plan.duration.parts
+    rows: list[tuple[str, ...]] = [(name, seconds(s), f"{s / total:.0%}") for name, s in parts.items() if s]
     return [*rows, ("together", seconds(total), "")]
 
 
@@ -148,6 +155,7 @@ def as_json(plan: Plan, name: str, steps: int, other: Plan | None = None) -> dic
         "hardware": plan.machine.name,
         "weights": work.shape.weights(),
         "fits": plan.fits,
+        "on_paper": is_on_paper(plan),
         "setup": {
             "workers": setup.workers,
             "pipeline": setup.pipeline,

@@ -22,12 +22,14 @@ def test_a_known_model_by_name(capsys):
     text = capsys.readouterr().out
     assert "sft of Qwen/Qwen3-0.6B (596.0 million weights, all weights trained) on h100-80gb: 1 worker" in text
     assert "  name: Qwen/Qwen3-0.6B" in text and "verb: sft" in text
+    assert "On paper: no plan for a GPU or for several workers was compared with a run yet" in text
 
 
 def test_dimensions_and_json(capsys):
     assert main(["plan", *SHAPE, "--hardware", "cpu", "--method", "grpo", "--reward_model", "none", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["weights"] == 13_767_552 and found["fits"] and found["setup"]["workers"] == 1
+    assert not found["on_paper"]
     assert "reward model" not in found["memory"]["always"]
 
 
