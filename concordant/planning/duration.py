@@ -17,6 +17,7 @@ from concordant.planning.memory import (
     cache_bytes,
     critic_trained,
     kept,
+    row_share,
     trained_of,
 )
 from concordant.planning.shapes import Shape
@@ -100,7 +101,7 @@ def _seconds(one: _Pass, work: Work, setup: Setup, machine: Machine) -> tuple[di
     tokens, read = trees * work.tree.tokens, trees * work.read
     share = setup.tensor * setup.pipeline
     layers, head = (x / share for x in forward_operations(one.shape, tokens, read))
-    pairs = work.tree.seen_pairs + machine["whole_row"] * (work.tree.tokens**2 - work.tree.seen_pairs)
+    pairs = work.tree.seen_pairs + row_share(one.shape, machine) * (work.tree.tokens**2 - work.tree.seen_pairs)
     attention = 4 * one.shape.queries * pairs * trees * one.shape.layers / share
     again = 1.0 if setup.recompute and one.backward else 0.0
     packed = not machine.is_gpu

@@ -136,33 +136,51 @@ def kept(shape: Shape, is_gpu: bool, bf16: bool, rank: int = 0, tensor: int = 1)
     products, and keep keys and values once for each head of keys; without the kernels every product has its own copy
     in autocast's dtype, and attention gets keys and values for every head of queries. The mask is not counted here.
     """
-    traits = shape.traits
-    hidden, queries, keys, mlp = shape.hidden, shape.queries / tensor, shape.keys / tensor, shape.mlp / tensor
-    heads = (shape.heads + shape.kv_heads) / tensor
-    own_norm = is_gpu or not traits.scales_once  # a norm as separate operations, which keep more
-    if traits.all_biases:  # layer norms are one operation: input, mean and deviation
-        in_norms = 2 * (6 if bf16 and is_gpu else 8) * hidden + 16
-    elif not own_norm:
-        in_norms = 16 * hidden + 8
+    number = BF16 if bf16 else FP32
+    queries, keys = shape.queries / tensor, shape.keys / tensor
+    if packs(shape, is_gpu):
+        attention = (10 * queries + 8 * keys) if bf16 else (12 * queries + 8 * keys)
     else:
-        # Of each norm the input and, for the gradient of its weight, the normalised input, both in fp32.
-        in_norms = traits.norms * (8 if not rank else 4) * hidden + 4 * traits.norms
-        products = (3 + 2) * BF16 if bf16 else 2 * FP32  # copies of the norms' outputs for the products that read them
-        in_norms += products * hidden
+        attention = 4 * queries * number
+    attention += FP32 * shape.heads / tensor  # the normaliser of each head
+    adapters = rank * len(shape.matrices) * number
+    return _norms_kept(shape, is_gpu, bf16, rank, tensor) + attention + _mlp_kept(shape, bf16, tensor) + adapters
+
+
+def packs(shape: Shape, is_gpu: bool) -> bool:
+    """Whether trees share a row in which each attends only to itself. A sliding window, as Gemma's, needs a mask."""
+    return not is_gpu and shape.kind != "gemma3_text"
+
+
+def row_share(shape: Shape, machine: Machine) -> float:
+    """The share of the pairs of tokens that do not see each other and are computed too, under a mask."""
+    if machine.is_gpu:
+        return machine["whole_row"]
+    return machine["whole_row"] if packs(shape, False) else 1.0
+
+
+def _norms_kept(shape: Shape, is_gpu: bool, bf16: bool, rank: int, tensor: int) -> float:
+    """Bytes of one token for the norms of a layer, with the residual stream and the inputs of the products."""
+    traits, hidden = shape.traits, shape.hidden
+    if traits.all_biases:  # a layer norm is one operation: input, mean and deviation
+        return 2 * (6 if bf16 and is_gpu else 8) * hidden + 16
+    own_code = is_gpu or not traits.scales_once  # separate operations, which keep more than the kernel
+    if own_code:
+        # Of each norm the input and, for the gradient of its weight, the normalised input, both in fp32. Then the
+        # norms' outputs, which five products read: in bf16 each product has a copy of its own.
+        normalised = 0 if rank else FP32
+        kept_bytes: float = traits.norms * ((FP32 + normalised) * hidden + FP32)
+        kept_bytes += (5 * BF16 if bf16 else 2 * FP32) * hidden
+    else:
+        kept_bytes = 4 * FP32 * hidden + 2 * FP32
     if traits.norms_heads:
         # The kernel serves fp32 only. The norm's own code keeps the input in fp32 and, for the gradient of its weight,
         # the normalised input in autocast's dtype, or in fp32 where its weight is used in fp32.
-        normalised = 0 if rank or not (own_norm or bf16) else BF16 if bf16 and traits.scales_once else FP32
-        in_norms += (FP32 + normalised) * (queries + keys) + 4 * heads
-    packed = not is_gpu and shape.kind != "gemma3_text"  # attention in segments, which needs no mask over a row
-    if packed:
-        attention = (10 * queries + 8 * keys) if bf16 else (12 * queries + 8 * keys)
-    else:
-        attention = 4 * queries * (BF16 if bf16 else FP32)
-    attention += 4 * shape.heads / tensor
-    inner = (4 if traits.mlp_inputs == 2 else 2) * mlp * (BF16 if bf16 else FP32)
-    adapters = rank * len(shape.matrices) * (BF16 if bf16 else FP32)
-    return in_norms + attention + inner + adapters
+        in_bf16 = bf16 and traits.scales_once
+        normalised = 0 if rank or not (own_code or bf16) else BF16 if in_bf16 else FP32
+        heads = (shape.heads + shape.kv_heads) / tensor
+        kept_bytes += (FP32 + normalised) * (shape.queries + shape.keys) / tensor + FP32 * heads
+    return kept_bytes
 
 
 def _in_work(shape: Shape, bf16: bool, tensor: int) -> float:
@@ -178,7 +196,7 @@ def _learning(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
     tokens, read = trees * work.tree.tokens, trees * work.read
     one = kept(shape, machine.is_gpu, work.bf16, work.rank, setup.tensor)
     # Each layer has its own copy of the mask.
-    mask = machine["whole_row"] * (BF16 if work.bf16 else FP32) * work.tree.tokens
+    mask = row_share(shape, machine) * (BF16 if work.bf16 else FP32) * work.tree.tokens
     layers = math.ceil(shape.layers / setup.pipeline)
     # With a pipeline, the first stage keeps the activations of as many micro-batches as there are stages.
     waiting = min(setup.pipeline, setup.micro_batches(work, packed))
