@@ -4,8 +4,7 @@ Resident parts are there all the time: weights and AdamW's moments in fp32, copi
 phases of a step (a pass with gradient, a pass without, sampling) only the largest one is added.
 
 What autograd keeps for a token and a layer (``kept``) is counted by hand from the code of the layers. A test compares
-the count with what autograd really keeps. Letters of the formulas: H hidden size, Q queries, K keys, F the MLP's inner
-size, A heads of queries and B heads of keys.
+the count with what autograd really keeps.
 """
 
 from __future__ import annotations
