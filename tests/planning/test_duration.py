@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from concordant.planning.duration import duration_of, forward_operations, sampling_seconds
@@ -118,6 +118,7 @@ def test_operations_start_behind_a_gpus_work_and_not_behind_a_cpus():
     assert duration_of(made, Setup(), behind).parts["starting"] == 0
 
 
+@settings(deadline=None)
 @given(made=works, setup=setups)
 def test_twice_the_data_parallel_ranks_never_compute_longer(made, setup):
     gpu = machine("h100-80gb")
@@ -125,6 +126,7 @@ def test_twice_the_data_parallel_ranks_never_compute_longer(made, setup):
     assert all(two[name] <= one[name] * (1 + 1e-9) for name in ("products", "attention", "optimizer"))
 
 
+@settings(deadline=None)
 @given(made=works, setup=setups, name=st.sampled_from(["cpu", "h200-141gb"]))
 def test_every_part_is_a_time_and_products_are_there(made, setup, name):
     found = duration_of(made, setup, machine(name))
@@ -132,6 +134,7 @@ def test_every_part_is_a_time_and_products_are_there(made, setup, name):
     assert found.operations > 0 and found.total == sum(found.parts.values())
 
 
+@settings(deadline=None)
 @given(made=works, setup=setups)
 def test_a_better_machine_is_never_slower(made, setup):
     a100, h100 = (duration_of(made, setup, machine(name)).total for name in ("a100-80gb", "h100-80gb"))

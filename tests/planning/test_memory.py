@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -116,13 +116,13 @@ def test_sharding_divides_what_is_resident():
 
 
 def saved_by_autograd(kind: str, layers: int, fast: bool, bf16: bool, rank: int, tokens: int = 256) -> int:
-    settings = {"hidden_size": 128, "intermediate_size": 320, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {"hidden_size": 128, "intermediate_size": 320, "num_attention_heads": 4, "num_key_value_heads": 2}
     if kind == "gpt2":
-        settings = {"n_embd": 128, "n_layer": layers, "n_head": 4, "n_inner": 320}
-        settings |= {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+        sizes = {"n_embd": 128, "n_layer": layers, "n_head": 4, "n_inner": 320}
+        sizes |= {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
     elif kind != "llama":
-        settings |= {"layer_types": ["full_attention"] * layers}
-    config = AutoConfig.for_model(kind, vocab_size=96, num_hidden_layers=layers, **settings)
+        sizes |= {"layer_types": ["full_attention"] * layers}
+    config = AutoConfig.for_model(kind, vocab_size=96, num_hidden_layers=layers, **sizes)
     if kind != "gpt2":
         config.head_dim, config.sliding_window = 48, None if kind != "gemma3_text" else 64
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -189,6 +189,7 @@ setups = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(made=works, setup=setups, name=st.sampled_from(HARDWARE))
 def test_memory_falls_with_tensor_parallelism(made, setup, name):
     before = memory_of(made, setup, machine(name))
@@ -197,6 +198,7 @@ def test_memory_falls_with_tensor_parallelism(made, setup, name):
     assert all(size <= before.resident[part] for part, size in after.resident.items())
 
 
+@settings(deadline=None)
 @given(made=works, setup=setups)
 def test_memory_never_rises_with_more_data_parallel_ranks(made, setup):
     assume(not setup.sharded or setup.data > 1)  # one rank gathers nothing
@@ -205,6 +207,7 @@ def test_memory_never_rises_with_more_data_parallel_ranks(made, setup):
     assert memory_of(made, more, gpu).total <= memory_of(made, setup, gpu).total * (1 + 1e-12)
 
 
+@settings(deadline=None)
 @given(made=works, setup=setups, name=st.sampled_from(HARDWARE))
 def test_an_adapters_optimizer_state_is_smaller_than_the_models(made, setup, name):
     adapted, whole = (memory_of(replace(made, rank=r), setup, machine(name)).resident for r in (16, 0))
@@ -213,6 +216,7 @@ def test_an_adapters_optimizer_state_is_smaller_than_the_models(made, setup, nam
     assert adapted["optimizer"] == pytest.approx(8 * adapters) and adapted["optimizer"] < whole["optimizer"] / 10
 
 
+@settings(deadline=None)
 @given(made=works, setup=setups)
 def test_recomputing_activations_never_needs_more_where_there_are_many_layers(made, setup):
     gpu = machine("h100-80gb")
