@@ -47,23 +47,21 @@ def plan_of(work: Work, setup: Setup, machine: Machine) -> Plan:
 
 
 def best_plan(config: PlanConfig, work: Work, machine: Machine) -> Plan | None:
-    """The fastest plan of the smallest number of workers that fits; None if nothing fits.
-
-    Raises:
-        UserError: no mesh of this number of workers can divide the model or the batch.
-    """
+    """The fastest plan of the smallest number of workers that fits; None if nothing fits."""
     for workers in _numbers(config):
-        setups = list(_setups(config, work, machine, workers))
-        if config.gpus and not setups:
-            raise UserError(_cannot_divide(config, work))
-        fitting = [plan for plan in (plan_of(work, setup, machine) for setup in setups) if plan.fits]
+        plans = (plan_of(work, setup, machine) for setup in _setups(config, work, machine, workers))
+        fitting = [plan for plan in plans if plan.fits]
         if fitting:
             return min(fitting, key=lambda plan: plan.duration.total)
     return None
 
 
 def nearest_plan(config: PlanConfig, work: Work, machine: Machine) -> Plan:
-    """The plan that needs least memory, where nothing fits."""
+    """The plan that needs least memory, where nothing fits.
+
+    Raises:
+        UserError: no mesh of this number of workers can divide the model or the batch.
+    """
     numbers = list(_numbers(config))
     plans = [plan_of(work, s, machine) for workers in numbers for s in _setups(config, work, machine, workers)]
     if not plans:
