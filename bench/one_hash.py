@@ -2,9 +2,9 @@
 
     python -m bench.one_hash [--steps 20] [--workers 1 2 4] [--shards 4] [--only sft gae]
 
-A run's hash is the SHA-256 of its exported weights. Each run is a process of its own, with one thread a worker. A killed
-run gets SIGKILL, with all of its workers, once it has saved a checkpoint, and goes on with ``--resume auto``. The
-results stand in bench/results/one_hash.json.
+A run's hash is the SHA-256 of its exported weights. Each run is a process of its own, with one thread a worker. A run
+is killed with SIGKILL, together with its workers, once it has saved a checkpoint; then it goes on with ``--resume
+auto``. The results stand in bench/results/one_hash.json.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from concordant.config.data import DataConfig
     from concordant.config.doctor import DoctorConfig
     from concordant.config.model import LoraConfig, ModelConfig
+    from concordant.config.plan import PlanConfig, ShapeConfig
     from concordant.config.sampling import SamplingConfig
     from concordant.config.stages import (
         BestOfNConfig,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
     from concordant.stages.evaluate import evaluate
+    from concordant.stages.plan import plan
     from concordant.stages.ppo import ppo
     from concordant.stages.prepare import prepare
     from concordant.stages.push import push
@@ -74,6 +76,7 @@ __all__ = [
     "MergeConfig",
     "ModelConfig",
     "PPOConfig",
+    "PlanConfig",
     "Policy",
     "PrepareConfig",
     "PushConfig",
@@ -84,6 +87,7 @@ __all__ = [
     "SFTConfig",
     "SamplingConfig",
     "ScoreConfig",
+    "ShapeConfig",
     "TrainConfig",
     "UserError",
     "apply_lora_to_model",
@@ -101,6 +105,7 @@ __all__ = [
     "losses",
     "merge",
     "merge_lora_weights",
+    "plan",
     "ppo",
     "prepare",
     "print_trainable_parameters",
@@ -117,6 +122,7 @@ _NAMES_IN = {
     "config.data": ("DataConfig",),
     "config.doctor": ("DoctorConfig",),
     "config.model": ("LoraConfig", "ModelConfig"),
+    "config.plan": ("PlanConfig", "ShapeConfig"),
     "config.sampling": ("SamplingConfig",),
     "config.stages": (
         *("BestOfNConfig", "ChatConfig", "DPOConfig", "DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
@@ -137,6 +143,7 @@ _NAMES_IN = {
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),
     "stages.evaluate": ("evaluate",),
+    "stages.plan": ("plan",),
     "stages.ppo": ("ppo",),
     "stages.prepare": ("prepare",),
     "stages.push": ("push",),

@@ -92,6 +92,12 @@ VERBS: dict[str, Verb] = {
         "find what is wrong with a run, data, a model or this machine",
         "runs/dpo",
     ),
+    "plan": Verb(
+        "PlanConfig",
+        "plan",
+        "say how much memory, time and money a run needs, and on how many GPUs it fits",
+        "--model.name Qwen3-8B --method ppo --hardware h100-80gb",
+    ),
     "merge": Verb(
         "MergeConfig",
         "merge",

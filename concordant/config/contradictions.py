@@ -111,6 +111,9 @@ _SAMPLING = (
     ),
 )
 
+_DIMENSIONS = ("vocabulary", "hidden", "layers", "heads", "mlp")  # of a shape that no model gives
+_SAMPLED = ("ppo", "grpo")  # planned methods that sample their own responses
+
 
 def _reshaped(key: str, off: float) -> Contradiction:
     return Contradiction(
@@ -200,6 +203,34 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             ("max_samples", "data.max_samples"),
             lambda v: 0 < v["data.max_samples"] != v["max_samples"] > 0,
             "both limit the number of rows; give only one of the two",
+        ),
+    ),
+    s.PlanConfig: (
+        Contradiction(
+            ("model.name",),
+            lambda v: not v["model.name"] and not all(v[f"shape.{name}"] for name in _DIMENSIONS),
+            "give a known model or a folder as --model.name, or else every one of "
+            + ", ".join(f"--shape.{name}" for name in _DIMENSIONS),
+        ),
+        Contradiction(
+            ("model.lora.rank", "shape.hidden"),
+            lambda v: 0 < v["shape.hidden"] < v["model.lora.rank"],
+            "the rank of an adapter is at most the hidden size",
+        ),
+        Contradiction(
+            ("minibatches", "batch_size"),
+            lambda v: v["method"] in _SAMPLED and v["batch_size"] < v["minibatches"],
+            "a minibatch would hold no prompt; minibatches may be batch_size at most",
+        ),
+        Contradiction(
+            ("method", "samples"),
+            lambda v: v["method"] == "grpo" and v["samples"] < 2,
+            "grpo compares the samples of one prompt, so set samples to 2 or more",
+        ),
+        Contradiction(
+            ("gpus", "tensor", "pipeline"),
+            lambda v: bool(v["gpus"] and v["gpus"] % (max(1, v["tensor"]) * max(1, v["pipeline"]))),
+            "the number of workers is a multiple of tensor × pipeline",
         ),
     ),
     s.ChatConfig: _SAMPLING,

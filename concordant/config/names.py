@@ -69,6 +69,12 @@ TrackerName = Literal["wandb", "trackio", "mlflow"]
 Resume = Literal["", "auto", "force"]
 StopOn = Literal["", "warning", "error"]
 
+# planning
+PlannedMethod = Literal["sft", "reward", "dpo", "ppo", "grpo"]
+ModelKind = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2"]
+HardwareName = Literal["cpu", "rtx-4090", "a100-40gb", "a100-80gb", "h100-80gb", "h200-141gb"]
+Sharding = Literal["auto", "on", "off"]
+
 # preference learning
 PreferenceLossName = Literal["sigmoid", "ipo", "robust"]
 

@@ -194,6 +194,26 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         _SAMPLED_BY_VLLM,
         NoEffect(("sampling.n", "sampling.slots"), "a question gets one answer"),
     ),
+    s.PlanConfig: (
+        NoEffect(
+            ("model.adapter", "model.trust_remote_code", "model.device", "model.kernels"),
+            "only the shape of the model is read; hardware says where it will run",
+        ),
+        NoEffect(
+            ("model.lora.alpha", "model.lora.dropout", "model.lora.target_modules", "model.lora.on_top"),
+            "an adapter on every linear layer but the head is planned, of model.lora.rank",
+        ),
+        NoEffect(("shape.",), "model.name has a shape; give only one of the two", lambda v: bool(v["model.name"])),
+        NoEffect(
+            ("samples", "inner_epochs", "minibatches", "reward_model"),
+            "only ppo and grpo learn from responses that they sample; set method",
+            lambda v: v["method"] not in ("ppo", "grpo"),
+        ),
+        NoEffect(
+            ("slots",), "sft and reward sample no responses; set method", lambda v: v["method"] in ("sft", "reward")
+        ),
+        NoEffect(("most_gpus",), "gpus is the number of workers; give only one of the two", lambda v: v["gpus"] > 0),
+    ),
     s.MergeConfig: (
         NoEffect(("model.kernels", "model.lora.", "model.activation_checkpointing"), _MERGED),
         NoEffect(("model.precision",), _MERGED, lambda v: v["model.precision"] != "fp32"),

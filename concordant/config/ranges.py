@@ -11,6 +11,7 @@ from concordant.config.cluster import ClusterConfig
 from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import TrackerName
+from concordant.config.plan import PlanConfig, ShapeConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.specs import named, runs_of
 from concordant.config.train import TrainConfig
@@ -65,11 +66,13 @@ class NamedPaths:
 class Arguments:
     """A list of NAME=VALUE, each name once."""
 
+    example: str
+
     def problem(self, value: Any) -> str | None:
         names = [item.partition("=")[0] for item in value]
         wrong = [item for item, name in zip(value, names, strict=True) if "=" not in item or not name.isidentifier()]
         if wrong:
-            return f'"{wrong[0]}" is not NAME=VALUE, e.g. enable_thinking=false'
+            return f'"{wrong[0]}" is not NAME=VALUE, e.g. {self.example}'
         twice = [name for name in names if names.count(name) > 1]
         return f'"{twice[0]}" is given twice' if twice else None
 
@@ -104,6 +107,7 @@ Rule = Names | Range | Matches | NamedPaths | Arguments | Texts
 
 _HUB_ID = Matches(r"([\w-][\w.-]*/[\w-][\w.-]*)?", "OWNER/NAME, an id on the hub")
 POSITIVE, NOT_NEGATIVE, COUNT = Range("(0, ∞)"), Range("[0, ∞)"), Range("[1, ∞)")
+DIMENSION, TOKENS = Range("[0, 100000000]"), Range("[1, 100000000]")  # of a shape; of a text
 
 VALUES: dict[type, dict[str, Rule]] = {
     DataConfig: {
@@ -111,7 +115,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "max_samples": NOT_NEGATIVE,
         "max_prompt_tokens": COUNT,
         "max_response_tokens": COUNT,
-        "template_args": Arguments(),
+        "template_args": Arguments("enable_thinking=false"),
     },
     LoraConfig: {"rank": NOT_NEGATIVE, "alpha": POSITIVE, "dropout": Range("[0, 1)")},
     ModelConfig: {
@@ -201,4 +205,23 @@ VALUES: dict[type, dict[str, Rule]] = {
     },
     s.PrepareConfig: {"max_samples": NOT_NEGATIVE},
     s.PushConfig: {"id": _HUB_ID, "base": _HUB_ID},
+    ShapeConfig: {
+        name: DIMENSION for name in ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_size", "mlp")
+    },
+    PlanConfig: {
+        "gpus": Range("[0, 100000]"),
+        "most_gpus": Range("[1, 100000]"),
+        "tensor": NOT_NEGATIVE,
+        "pipeline": NOT_NEGATIVE,
+        "prompt_tokens": TOKENS,
+        "response_tokens": TOKENS,
+        "batch_size": Range("[1, 1000000]"),
+        "micro_batch_tokens": NOT_NEGATIVE,
+        "samples": Range("[1, 10000]"),
+        "inner_epochs": Range("[1, 1000]"),
+        "minibatches": Range("[1, 1000]"),
+        "slots": COUNT,
+        "steps": COUNT,
+        "assume": Arguments("reached=0.4"),
+    },
 }

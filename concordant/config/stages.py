@@ -24,6 +24,7 @@ from concordant.config.names import (
     Split,
     Whiten,
 )
+from concordant.config.plan import PlanConfig as PlanConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 

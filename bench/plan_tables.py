@@ -1,0 +1,136 @@
+"""The tables of docs/plan.md that are on paper: ``python -m bench.plan_tables`` prints them. Nothing is measured here.
+
+A test compares the page with these tables, so that a changed assumption changes the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.names import HardwareName, PlannedMethod
+from concordant.config.plan import PlanConfig
+from concordant.planning.hardware import ASSUMPTIONS, HARDWARE, GiB
+from concordant.planning.search import Plan
+from concordant.planning.shown import value_of
+from concordant.stages.plan import planned_for
+
+# Model, method, rank of an adapter, hardware, workers (0: the smallest number that fits), prompts of a step.
+_RUNS: list[tuple[str, PlannedMethod, int, HardwareName, int, int]] = [
+    ("Qwen2.5-0.5B", "sft", 0, "rtx-4090", 0, 64),
+    ("Qwen2.5-0.5B", "ppo", 0, "rtx-4090", 0, 64),
+    ("Qwen3-0.6B", "sft", 0, "rtx-4090", 0, 64),
+    ("Qwen3-0.6B", "dpo", 0, "h100-80gb", 0, 64),
+    ("Qwen3-0.6B", "ppo", 0, "h100-80gb", 0, 64),
+    ("Llama-3.2-1B", "sft", 16, "rtx-4090", 0, 64),
+    ("Qwen3-1.7B", "ppo", 0, "h100-80gb", 0, 64),
+    ("Qwen3-4B", "dpo", 16, "a100-40gb", 0, 64),
+    ("Qwen3-4B", "sft", 0, "h100-80gb", 0, 64),
+    ("Qwen3-4B", "ppo", 0, "h100-80gb", 0, 64),
+    ("Llama-3.1-8B", "sft", 16, "a100-80gb", 0, 64),
+    ("Qwen3-8B", "sft", 0, "h100-80gb", 0, 128),
+    ("Qwen3-8B", "grpo", 0, "h100-80gb", 0, 128),
+    ("Qwen3-8B", "ppo", 0, "h100-80gb", 0, 128),
+    ("Qwen3-8B", "ppo", 0, "h100-80gb", 64, 512),
+    ("Qwen3-14B", "ppo", 0, "h100-80gb", 0, 128),
+    ("Qwen3-32B", "sft", 0, "h100-80gb", 0, 256),
+    ("Qwen3-32B", "ppo", 0, "h200-141gb", 0, 256),
+    ("Llama-3.1-70B", "sft", 16, "h100-80gb", 0, 256),
+    ("Llama-3.1-70B", "sft", 0, "h100-80gb", 0, 256),
+    ("Llama-3.1-70B", "ppo", 0, "h100-80gb", 0, 512),
+    ("Llama-3.1-70B", "ppo", 0, "h100-80gb", 256, 1024),
+    ("Llama-3.1-70B", "ppo", 0, "h100-80gb", 1024, 1024),
+]
+
+
+def runs() -> Iterator[str]:
+    """Prompts and responses of 512 tokens, four responses to a prompt with ppo and grpo."""
+    yield "| model | run | hardware | workers: pipeline × data × tensor | GiB a worker | step, s | tokens/s | dollars |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, method, rank, hardware, gpus, batch in _RUNS:
+        model = ModelConfig(name, lora=LoraConfig(rank=rank))
+        given = PlanConfig(model=model, method=method, hardware=hardware, gpus=gpus, batch_size=batch)
+        plan = planned_for(given).plan
+        setup = plan.setup
+        flags = [flag for flag, on in (("divided", setup.sharded), ("recomputed", setup.recompute)) if on]
+        yield (
+            f"| {name} | {method}{f', LoRA {rank}' if rank else ''} | {hardware} | {setup.workers:,}: "
+            f"{setup.pipeline} × {setup.data} × {setup.tensor}{' ' + ', '.join(flags) if flags else ''} | "
+            f"{_memory(plan)} | {plan.duration.total:,.1f} | {plan.tokens_per_second:,.0f} | {_dollars(plan)} |"
+        )
+
+
+def _dollars(plan: Plan) -> str:
+    dollars = plan.dollars(1000)
+    return f"{dollars:,.0f}" if dollars >= 10 else f"{dollars:.2f}"
+
+
+def _memory(plan: Plan) -> str:
+    text = f"{plan.memory.total / GiB:.0f}"
+    return text if plan.fits else f"**{text}, does not fit**"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A row of prime-rl's benchmark table of 7 February 2026 (benchmarks/results/BENCHMARKS.md, commit 30bf494)."""
+
+    model: str
+    kind: str
+    tokens: int  # of a sequence; one sequence on each GPU
+    gpus: int
+    rate: int  # tokens a second of the trainer, on all GPUs
+    peak: float  # GiB a GPU
+    rank: int = 0
+
+
+PRIME_RL = [
+    Published(model="Qwen3-0.6B", kind="SFT", tokens=8_192, gpus=1, rate=26_005, peak=31.7),
+    Published(model="Qwen3-0.6B", kind="SFT", tokens=16_384, gpus=1, rate=25_490, peak=52.8),
+    Published(model="Qwen3-0.6B", kind="RL", tokens=16_384, gpus=1, rate=11_896, peak=12.5),
+    Published(model="Qwen3-4B", kind="RL, LoRA 16", tokens=16_384, gpus=1, rate=6_230, peak=23.3, rank=16),
+    Published(model="Qwen3-4B", kind="SFT", tokens=16_384, gpus=8, rate=49_720, peak=54.6),
+]
+
+
+def beside_published() -> Iterator[str]:
+    """The trainer alone, activations recomputed: forward and backward pass of one sequence on each GPU."""
+    yield "| model | run | tokens | H100s | prime-rl, tokens/s | plan | plan, no whole rows | prime-rl, GiB | plan |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for row in PRIME_RL:
+        masked, segments = (_trainer(row, share) for share in (1, 0))
+        yield (
+            f"| {row.model} | {row.kind} | {row.tokens:,} | {row.gpus} | {row.rate:,} | "
+            f"{masked.tokens_per_second:,.0f} | {segments.tokens_per_second:,.0f} | {row.peak} | "
+            f"{masked.memory.total / GiB:.1f} |"
+        )
+
+
+def _trainer(row: Published, whole_row: float) -> Plan:
+    """SFT of whole sequences: nearly every token is a response token, as in the published runs."""
+    model = ModelConfig(row.model, activation_checkpointing=True, lora=LoraConfig(rank=row.rank))
+    given = PlanConfig(
+        model=model, method="sft", hardware="h100-80gb", gpus=row.gpus, tensor=1, pipeline=1, prompt_tokens=1,
+        response_tokens=row.tokens - 1, batch_size=row.gpus, micro_batch_tokens=row.tokens, keep_best=False,
+        assume=[f"whole_row={whole_row}"],
+    )  # fmt: skip
+    return planned_for(given).plan
+
+
+def assumptions() -> Iterator[str]:
+    """Every number of every machine."""
+    yield "| assumption | " + " | ".join(HARDWARE) + " | meaning | source on a GPU; on a CPU |"
+    yield "|---|" + "---|" * (len(HARDWARE) + 2)
+    for name, meaning in ASSUMPTIONS.items():
+        values = [value_of(numbers[name].value, meaning.unit) for numbers in HARDWARE.values()]
+        gpu, cpu = HARDWARE["h100-80gb"][name].source, HARDWARE["cpu"][name].source
+        source = gpu if gpu == cpu else f"{gpu}; {cpu}"
+        yield f"| `{name}` | " + " | ".join(values) + f" | {meaning.text} | {source} |"
+
+
+def tables() -> list[str]:
+    return ["\n".join(rows()) for rows in (runs, beside_published, assumptions)]
+
+
+if __name__ == "__main__":
+    print("\n\n".join(tables()))

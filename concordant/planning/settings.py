@@ -1,0 +1,71 @@
+"""The YAML of a plan: the keys of the verb that trains, to paste into its file.
+
+A key is in the YAML only if this version of the verb has it. Other keys are listed, with their values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from concordant.config import stages as s
+from concordant.config.fields import nest, schema
+from concordant.config.names import Method, PlannedMethod
+from concordant.config.yaml_io import dump_yaml
+from concordant.planning.search import Plan
+
+CONFIGS: dict[Method, type] = {"sft": s.SFTConfig, "reward": s.RewardConfig, "dpo": s.DPOConfig, "ppo": s.PPOConfig}
+
+
+def verb_of(method: PlannedMethod) -> Method:
+    return "ppo" if method == "grpo" else method
+
+
+def keys_of(plan: Plan, name: str) -> dict[str, Any]:
+    """The values of a plan by the dotted keys of its verb. ``name``: of the model; "" if it has only dimensions."""
+    work, setup = plan.work, plan.setup
+    found: dict[str, Any] = {"model.name": name} if name else {}
+    found |= {
+        "model.device": "cuda" if plan.machine.is_gpu else "cpu",
+        "model.precision": "bf16" if work.bf16 else "fp32",
+        "model.activation_checkpointing": setup.recompute,
+        "data.max_prompt_tokens": work.tree.prompt,
+        "train.batch_size": work.trees,
+        "train.micro_batch_tokens": setup.micro_batch_tokens,
+        "train.keep_best": work.keep_best,
+    }
+    if work.rank:
+        found["model.lora.rank"] = work.rank
+    if work.samples:
+        found |= {
+            "advantage": "gae" if work.has_critic else "grpo",
+            "inner_epochs": work.inner_epochs,
+            "minibatches": work.minibatches,
+            "sampling.n": work.tree.branches,
+            "sampling.max_new_tokens": work.tree.response,
+            "sampling.slots": work.slots,
+        }
+    else:
+        found["data.max_response_tokens"] = work.tree.response
+        if work.method == "dpo":
+            found["evaluation_slots"] = work.slots
+    if setup.workers > 1:
+        found |= {
+            "cluster.workers": setup.workers,
+            "cluster.tensor": setup.tensor,
+            "cluster.pipeline": setup.pipeline,
+            "cluster.sharded": setup.sharded,
+        }
+    return found
+
+
+def yaml_of(plan: Plan, name: str) -> tuple[str, list[str]]:
+    """The YAML, and the keys of the plan that this version of the verb does not have, each with its value."""
+    verb = verb_of(plan.work.method)
+    known = schema(CONFIGS[verb]).fields
+    keys = keys_of(plan, name)
+    has = {key: value for key, value in keys.items() if key in known}
+    order = {section: i for i, section in enumerate(dict.fromkeys(key.partition(".")[0] for key in has))}
+    has = dict(sorted(has.items(), key=lambda item: order[item[0].partition(".")[0]]))
+    usual = {"cluster.tensor": 1, "cluster.pipeline": 1, "cluster.sharded": False}  # what a key that is not there means
+    lacks = [f"{k} {v}".lower() for k, v in keys.items() if k not in known and not (k in usual and v == usual[k])]
+    return dump_yaml({"verb": verb, **nest(has)}), lacks
