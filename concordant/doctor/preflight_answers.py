@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair, Record
@@ -46,12 +46,12 @@ def one_sided(pairs: Sequence[Pair]) -> Finding | None:
     at = limits("one_sided")
     if len(pairs) < at["pairs"]:
         return None
-    votes = Counter[str]()
+    leads = Counter[str]()
     for pair in pairs:
         chosen, rejected = marks(pair.chosen), marks(pair.rejected)
-        votes.update(chosen - rejected)
-        votes.subtract(rejected - chosen)
-    mark, lead = max(votes.items(), key=lambda item: (abs(item[1]), item[0]), default=("", 0))
+        leads.update(chosen - rejected)
+        leads.subtract(rejected - chosen)
+    mark, lead = max(leads.items(), key=lambda item: (abs(item[1]), item[0]), default=("", 0))
     accuracy = 0.5 + abs(lead) / (2 * len(pairs))
     if accuracy < at["accuracy"]:
         return None
@@ -96,10 +96,7 @@ def _share_of_questions(texts: Sequence[str]) -> float:
 def mirrored_pairs(pairs: Sequence[Pair]) -> Finding | None:
     """Do pairs stand in the file both ways?"""
     at = limits("mirrored_pairs")
-    votes: defaultdict[object, Counter[str]] = defaultdict(Counter)
-    for pair in pairs:
-        votes[pair.prompt, frozenset((pair.chosen, pair.rejected))][pair.chosen] += 1
-    several = [count for count in votes.values() if count.total() > 1]
+    several = [count for count in votes(pairs) if count.total() > 1]
     mirrored = sum(len(count) == 2 and max(count.values()) == min(count.values()) for count in several)
     if mirrored < at["pairs"] or mirrored < at["share"] * len(several):
         return None
@@ -112,6 +109,14 @@ def mirrored_pairs(pairs: Sequence[Pair]) -> Finding | None:
         numbers={"pairs": mirrored, "share": mirrored / len(several)},
         weight=0.95,
     )
+
+
+def votes(pairs: Iterable[Pair]) -> Collection[Counter[str]]:
+    """For each two answers to a prompt, how often each was chosen."""
+    counts: defaultdict[object, Counter[str]] = defaultdict(Counter)
+    for pair in pairs:
+        counts[pair.prompt, frozenset((pair.chosen, pair.rejected))][pair.chosen] += 1
+    return counts.values()
 
 
 def labels_change(pairs: Sequence[Pair]) -> Finding | None:

@@ -34,7 +34,6 @@ from concordant.engines.memory import is_out_of_memory
 from concordant.engines.protocol import Learner, Scorer
 
 LOOKED_AT = 64  # pairs whose accuracy is measured
-OPPOSITE, SURE = 0.25, 0.8  # a reward model with a lower accuracy and a higher loss contradicts the labels
 SCORED = 16  # trees whose answers the start is asked about
 SAMPLED = (4, 16)  # prompts, and tokens of an answer, in the trial of the sampler
 # Difference by rounding, in nats a token: in fp32, and in bf16, whose logits have only three digits.
@@ -178,7 +177,7 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return ", ".join(names[:3]) + (", …" if names[3:] else "")
 
 
 # -- properties before the first step -------------------------------------------------------------
@@ -242,7 +241,7 @@ def _reference_is_not_the_start(
 def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None:
     """Check that PPO's probability ratio is 1 with the weights that made the samples."""
     mean, most = metrics.get("ratio/mean", 1.0), metrics.get("ratio/max", 1.0)
-    if abs(mean - 1) <= tolerance and abs(most - 1) <= 10 * tolerance:
+    if abs(mean - 1) <= tolerance and abs(most - 1) <= limits("dropout_on")["times"] * tolerance:
         return None
     return Finding(
         "dropout_on",
@@ -263,7 +262,8 @@ def labels_at_start(learner: Learner, trees: Sequence[PromptTree], objective: Ob
     """
     metrics = learner.evaluate(trees, objective).result()
     accuracy, loss = metrics["accuracy"], metrics["bradley_terry"]
-    if accuracy >= OPPOSITE or loss < SURE or len(trees) < LOOKED_AT // 2:
+    at = limits("labels_swapped")
+    if accuracy >= at["opposite"] or loss < at["sure_loss"] or len(trees) < LOOKED_AT // 2:
         return []
     return [
         Finding(

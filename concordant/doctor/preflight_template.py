@@ -10,6 +10,7 @@ from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Demonstration, Message, Record
 from concordant.data.tokens import text_of
+from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_records import percent
 
@@ -43,7 +44,7 @@ def templated_text(encoder: ChatEncoder, records: Sequence[Record]) -> Finding |
     names = ", ".join(f'"{token}"' for token, _ in seen.most_common(3))
     return Finding(
         "templated_text",
-        "error" if share > 0.1 else "warning",
+        "error" if share > limits("templated_text")["error"] else "warning",
         f"{rows:,} of {len(records):,} rows ({percent(share)}) hold special tokens in their text: {names}",
         "the text has been through a chat template before",
         "Give the rows as messages, with role and content, and without the template's tokens: the columns messages, or "

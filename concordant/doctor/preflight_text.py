@@ -87,7 +87,10 @@ def check_text(records: Sequence[Record]) -> list[Finding]:
         return []
     prompts = [messages[-1].content.strip() if messages else "" for messages, _ in rows]
     answers = [text for _, text in rows]
-    repeats = [len(p) > 10 and a.lstrip().startswith(p) for p, a in zip(prompts, answers, strict=True)]
+    repeats = [
+        len(p) > limits("prompt_in_answers")["characters"] and a.lstrip().startswith(p)
+        for p, a in zip(prompts, answers, strict=True)
+    ]
     shares = {
         "markup_in_answers": (_share(len(_TAGS.findall(text)) > 1 for text in answers), ""),
         "end_mark_as_text": (_share(bool(_END_MARKS.search(text)) for text in answers), ""),

@@ -6,6 +6,8 @@ import math
 
 from concordant.doctor.history import History
 
+SAME = 1e-3  # share of a held-out loss that rounding explains
+
 
 def path(h: History) -> float | None:
     """The sum of all updates over the size of the weights; None where updates are not logged."""
@@ -18,7 +20,7 @@ def path(h: History) -> float | None:
 def stands_still(h: History) -> bool:
     """Whether every evaluation gave the same held-out loss: the weights do not move, whatever a batch's loss does."""
     heldout = h.values("eval/bradley_terry") or h.values("eval/loss")
-    return len(heldout) > 1 and max(heldout) - min(heldout) < 1e-3 * abs(heldout[0])
+    return len(heldout) > 1 and max(heldout) - min(heldout) < SAME * abs(heldout[0])
 
 
 def kl_per_token(h: History, rows: int = 3) -> float | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
 from concordant.doctor.quantities import kl_per_token
-from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Rule, Sign
+from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
-def too_few_steps(h: History) -> Sign | None:
-    steps, needed, at = h.usual("steps"), h.usual("steps_needed"), limits("too_few_steps")
+def too_few_steps(h: History, at: Limits) -> Sign | None:
+    steps, needed = h.usual("steps"), h.usual("steps_needed")
     if not steps or not needed or (steps > at["steps"] and steps > at["share"] * needed):
         return None
     examples, batch = h.usual("examples") or 0, h.number("train.batch_size")
@@ -20,18 +19,18 @@ def too_few_steps(h: History) -> Sign | None:
         if not h.setting("train.max_steps")
         else f"train.max_steps {steps:.0f} ends the run early",
         f"Set train.max_steps {needed:.0f}"
-        + (f", with train.batch_size {max(4, int(examples // 20))}" if 0 < examples < 20 * batch else ""),
+        + (f", with train.batch_size {max(4, int(examples // 20))}" if 0 < examples < at["batches"] * batch else ""),
         {"steps": steps, "needed": needed},
     )
 
 
-def warmup_too_long(h: History) -> Sign | None:
+def warmup_too_long(h: History, at: Limits) -> Sign | None:
     steps = h.usual("steps")
     if not steps:
         return None
     rises = h.number("train.warmup_steps") or h.number("train.warmup_fraction") * steps
     share = rises / steps
-    if share < limits("warmup_too_long")["share"] or rises < 5:
+    if share < at["share"] or rises < at["steps"]:
         return None
     return Sign(
         "warning",
@@ -42,12 +41,12 @@ def warmup_too_long(h: History) -> Sign | None:
     )
 
 
-def weight_decay_too_high(h: History) -> Sign | None:
+def weight_decay_too_high(h: History, at: Limits) -> Sign | None:
     steps, rate, decay = h.usual("steps"), h.number("train.learning_rate"), h.number("train.weight_decay")
     if not steps or not rate * decay:
         return None
     shrunk = rate * decay * steps
-    if shrunk < limits("weight_decay_too_high")["path"]:
+    if shrunk < at["path"]:
         return None
     return Sign(
         "warning",
@@ -59,9 +58,9 @@ def weight_decay_too_high(h: History) -> Sign | None:
     )
 
 
-def kl_penalty_too_strong(h: History) -> Sign | None:
+def kl_penalty_too_strong(h: History, at: Limits) -> Sign | None:
     """One nat of KL costs more than the rewards of answers differ by, so that no answer is worth a change."""
-    weight, spread, at = _kl_weight(h), _spread(h), limits("kl_penalty_too_strong")
+    weight, spread = _kl_weight(h, at), _spread(h)
     if weight is None or not spread or weight < at["deviations"] * spread:
         return None
     return Sign(
@@ -73,13 +72,14 @@ def kl_penalty_too_strong(h: History) -> Sign | None:
     )
 
 
-def _kl_weight(h: History) -> float | None:
+def _kl_weight(h: History, at: Limits) -> float | None:
     """The weight of the KL; where only GRPO's loss is logged, that loss over the KL, since the rest of it is near 0."""
     if h.has("kl_coefficient") or h.setting("advantage") != "grpo":
         return h.latest("kl_coefficient")
     loss, kl = h.now("loss", 4), kl_per_token(h, 4)
-    # A loss below 0.3 may be the policy's own part, which is seldom larger.
-    return loss / kl if loss is not None and kl is not None and loss > 0.3 and kl > 0.01 else None
+    if loss is None or kl is None or loss < at["loss"] or kl < at["kl"]:
+        return None
+    return loss / kl
 
 
 def _spread(h: History) -> float | None:
@@ -90,12 +90,12 @@ def _spread(h: History) -> float | None:
     return 1.0
 
 
-def reward_scale(h: History) -> Sign | None:
+def reward_scale(h: History, at: Limits) -> Sign | None:
     """Rewards so large that the KL penalty means nothing beside them, and the critic's loss runs away."""
-    at, mean, spread = limits("reward_scale"), h.start("objective/score", 1), h.start("objective/score_std", 1)
+    mean, spread = h.start("objective/score", 1), h.start("objective/score_std", 1)
     if mean is None or spread is None or h.setting("reward_normalize", "none") != "none":
         return None
-    large = spread > at["spread"] or (abs(mean) > at["mean"] and abs(mean) > 10 * spread)
+    large = spread > at["spread"] or (abs(mean) > at["mean"] and abs(mean) > at["times"] * spread)
     if not large or h.setting("advantage") == "grpo":
         return None
     return Sign(
@@ -107,8 +107,8 @@ def reward_scale(h: History) -> Sign | None:
     )
 
 
-def temperature_extreme(h: History) -> Sign | None:
-    heat, at = h.setting("sampling.temperature"), limits("temperature_extreme")
+def temperature_extreme(h: History, at: Limits) -> Sign | None:
+    heat = h.setting("sampling.temperature")
     if not isinstance(heat, (int, float)) or at["low"] <= heat <= at["high"]:
         return None
     distinct = h.start("doctor/response/distinct", 1)
@@ -125,9 +125,9 @@ def temperature_extreme(h: History) -> Sign | None:
     )
 
 
-def beta_unusual(h: History) -> Sign | None:
+def beta_unusual(h: History, at: Limits) -> Sign | None:
     """β against the range of published runs; IPO's β has another unit and is not looked at."""
-    beta, at = h.number("beta"), limits("beta_unusual")
+    beta = h.number("beta")
     if not beta or h.setting("loss") == "ipo" or at["low"] <= beta <= at["high"]:
         return None
     return Sign(
@@ -139,9 +139,9 @@ def beta_unusual(h: History) -> Sign | None:
     )
 
 
-def smoothing_too_high(h: History) -> Sign | None:
+def smoothing_too_high(h: History, at: Limits) -> Sign | None:
     share = h.number("label_smoothing")
-    if share < limits("smoothing_too_high")["share"]:
+    if share < at["share"]:
         return None
     return Sign(
         "warning",
@@ -152,12 +152,12 @@ def smoothing_too_high(h: History) -> Sign | None:
     )
 
 
-def rate_unusual(h: History) -> Sign | None:
+def rate_unusual(h: History, at: Limits) -> Sign | None:
     """The learning rate against the one that fits the method and the model's size, and the run shows an effect.
 
     A low rate is often a careful choice (a continued run), so only a high one is a warning, and only where it did harm.
     """
-    rate, usual, at = h.number("train.learning_rate"), h.usual("usual_rate"), limits("rate_unusual")
+    rate, usual = h.number("train.learning_rate"), h.usual("usual_rate")
     if not rate or not usual or rate < at["times"] * usual:
         return None
     return Sign(
@@ -169,10 +169,9 @@ def rate_unusual(h: History) -> Sign | None:
     )
 
 
-def few_prompts(h: History) -> Sign | None:
+def few_prompts(h: History, at: Limits) -> Sign | None:
     """The same few prompts again and again."""
     examples, steps, batch = h.usual("examples"), h.usual("steps"), h.number("train.batch_size")
-    at = limits("few_prompts")
     if not examples or not steps or examples >= at["prompts"] or steps * batch < at["passes"] * examples:
         return None
     return Sign(
