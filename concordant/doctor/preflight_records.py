@@ -74,6 +74,7 @@ def data_repeated(card: DataCard) -> Finding | None:
         "a file joined twice, or few distinct answers",
         f"Remove the repeats, or make fewer passes: --train.epochs {1 - share:.2g} sees as many rows as are distinct",
         numbers={"share": share, "rows": card.duplicate_rows},
+        weight=0.65,
     )
 
 
@@ -98,7 +99,7 @@ def leaking_prompts(loaded: Loaded[Any]) -> Finding | None:
         if exact
         else "Write such prompts alike before `concordant prepare` splits them",
         numbers={"share": share, "prompts": len(shared)},
-        weight=0.7,
+        weight=0.8,
     )
 
 
@@ -124,6 +125,7 @@ def chosen_is_longer(card: DataCard) -> Finding | None:
         if longer
         else "Read ten pairs; if they are swapped, exchange the columns chosen and rejected",
         numbers={"accuracy": accuracy, "longer_preferred": longer_wins},
+        weight=0.75,
     )
 
 

@@ -88,6 +88,7 @@ def end_of_response(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Findin
         if masked
         else f'Give the tokenizer a chat template that closes the assistant\'s turn with "{end}"',
         numbers={"share": share},
+        weight=0.95 if masked else 0.9,
     )
 
 

@@ -36,6 +36,7 @@ class Sign:
     cause: str
     cure: str  # the setting to change, with a value
     numbers: Mapping[str, float] = field(default_factory=dict)
+    weight: float | None = None  # where this evidence speaks more, or less, for its cause than the rule's usual one
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,8 @@ class Rule:
         if sign is None:
             return None
         numbers = {name: float(value) for name, value in sign.numbers.items()}
-        return Finding(
-            self.name, sign.severity, sign.seen, sign.cause, sign.cure, history.step, numbers, weight=self.weight
-        )
+        weight = sign.weight or self.weight
+        return Finding(self.name, sign.severity, sign.seen, sign.cause, sign.cure, history.step, numbers, weight)
 
     def lacks(self, history: History) -> list[str]:
         """The metrics that the rule asked for and ``history`` does not have; empty if the rule could look."""

@@ -132,12 +132,14 @@ def not_finite(h: History, at: Limits) -> Sign | None:
 def learning_rate_too_low(h: History, at: Limits) -> Sign | None:
     if h.rows < at["rows"] or h.progress < HALF or not h.is_at_full_rate:
         return None
-    moved, stuck = path(h), _stuck(h, at)
-    if not stuck or h.latest("skipped") or (moved is not None and not 0 < moved < at["path"]):
+    moved = path(h)
+    rate, usual = h.number("train.learning_rate"), h.usual("usual_rate")
+    is_tiny = bool(usual) and 0 < rate < at["tiny"] * (usual or 0.0)
+    stuck = _stuck(h, at) or (_still_on_heldout(h, at) if is_tiny else "")
+    if not stuck or h.latest("skipped") or (moved is not None and not 0 < moved < at["path"] and not is_tiny):
         return None
     if moved is None and h.stage in ("sft", "reward") and not stands_still(h):
         return None
-    rate, usual = h.number("train.learning_rate"), h.usual("usual_rate")
     if usual and rate > at["share"] * usual:  # a careful rate that only needs more steps
         return None
     higher = usual or at["times"] * rate
@@ -148,6 +150,14 @@ def learning_rate_too_low(h: History, at: Limits) -> Sign | None:
         f"Set train.learning_rate {higher:.1g}" if rate else "Raise train.learning_rate tenfold",
         {"path": moved or 0.0, "learning_rate": rate},
     )
+
+
+def _still_on_heldout(h: History, at: Limits) -> str:
+    """That held-out loss hardly fell, or ''. Its examples are always the same, so a batch's luck plays no part."""
+    heldout = h.values("eval/loss")
+    if len(heldout) < 2 or heldout[0] - heldout[-1] > at["fall"] * abs(heldout[0]):
+        return ""
+    return f"held-out loss went from {heldout[0]:.3f} to {heldout[-1]:.3f}"
 
 
 def _stuck(h: History, at: Limits) -> str:

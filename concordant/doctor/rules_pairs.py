@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import nats_gained
+from concordant.doctor.quantities import lower, nats_gained
 from concordant.doctor.rule import CHANCE, DPO, EFFECT, HALF, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
@@ -85,18 +85,14 @@ def policy_far(h: History, at: Limits) -> Sign | None:
     kl, length = h.latest("eval/kl"), h.latest("eval/length")
     if kl is None or not length or kl < at["nats"] or kl < at["nats_per_token"] * length:
         return None
-    beta, rate = h.number("beta"), h.number("train.learning_rate")
+    beta = h.number("beta")
     return Sign(
         "warning",
         f"held-out answers are {kl:.0f} nats from the reference, {kl / length:.2f} a token",
         "the learning rate is too high for so small a beta, or the run is too long",
-        _a_third_of(rate) + (f", or set beta {3 * beta:.2g}" if 0 < beta < at["beta"] else ""),
+        lower(h) + (f", or set beta {3 * beta:.2g}" if 0 < beta < at["beta"] else ""),
         {"kl": kl, "length": length},
     )
-
-
-def _a_third_of(rate: float) -> str:
-    return f"Set train.learning_rate {rate / 3:.1g}" if rate else "Lower train.learning_rate threefold"
 
 
 def answers_change(h: History, at: Limits) -> Sign | None:
@@ -107,14 +103,13 @@ def answers_change(h: History, at: Limits) -> Sign | None:
     times, more = length[-1] / length[0], repeats[-1] - repeats[0] if len(repeats) > 1 else 0.0
     if at["shorter"] < times < at["longer"] and more < at["repetition"]:
         return None
-    rate = h.number("train.learning_rate")
     repeated = more >= at["repetition"]
     return Sign(
         "warning",
         f"held-out answers went from {length[0]:.0f} to {length[-1]:.0f} tokens"
         + (f", and repeat {repeats[-1]:.0%} of their sequences of four words" if repeated else ""),
         "chosen answers differ from rejected ones in length, or the policy moved too far from its start",
-        f"Balance lengths in the data. {_a_third_of(rate)}",
+        f"Balance lengths in the data. {lower(h)}",
         {"times": times, "repetition": more},
     )
 
@@ -172,9 +167,7 @@ def chosen_logprob_falls(h: History, at: Limits) -> Sign | None:
         "warning",
         f"{seen}; the chosen ones from {before:.0f} to {now:.0f}",
         "the policy flees both answers: beta too small or the learning rate too high for the data",
-        f"Set beta {3 * beta:g}, or lower train.learning_rate threefold"
-        if beta < at["beta"]
-        else "Lower train.learning_rate threefold",
+        f"Set beta {3 * beta:g}, or: {lower(h)}" if beta < at["beta"] else lower(h),
         numbers,
     )
 

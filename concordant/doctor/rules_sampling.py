@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concordant.config.sampling import RESHAPING
 from concordant.doctor.history import History
+from concordant.doctor.quantities import TRAIN_FIRST, hold, lower
 from concordant.doctor.rule import DPO, PPO, SETTING, SYMPTOM, Limits, Rule, Sign
 
 
@@ -126,7 +127,7 @@ def clip_fraction_high(h: History, at: Limits) -> Sign | None:
         "warning",
         f"{clip:.0%} of the tokens are clipped; healthy is below 30 %",
         "updates are too large for one step's rollouts",
-        "Lower train.learning_rate threefold" + (", or set inner_epochs 1" if h.number("inner_epochs") > 1 else ""),
+        lower(h) + (", or set inner_epochs 1" if h.number("inner_epochs") > 1 else ""),
         {"clip": clip, "update": update},
     )
 
@@ -171,7 +172,7 @@ def untrained_start(h: History, at: Limits) -> Sign | None:
         "error",
         f"the first answers have an entropy of {entropy:.1f} nats a token; trained models have 0.2 to 3",
         "the model folder holds untrained weights, or weights that were trained with another tokenizer",
-        "Name a trained model in --model.name, or train one with `concordant sft` first",
+        TRAIN_FIRST,
         {"entropy": entropy},
     )
 
@@ -185,7 +186,7 @@ def kl_explodes(h: History, at: Limits) -> Sign | None:
         "error",
         f"KL is {kl:.0f} nats a response of {length:.0f} tokens",
         "updates too large, or the KL weight too small for the reward's scale",
-        f"Lower train.learning_rate threefold, or set kl.coefficient {max(0.05, 3 * weight):.2g}",
+        f"{lower(h)}, or {hold(weight)}",
         {"kl": kl, "length": length},
     )
 
@@ -210,7 +211,9 @@ def kl_negative(h: History, at: Limits) -> Sign | None:
 def entropy_collapse(h: History, at: Limits) -> Sign | None:
     start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
     distinct = h.now("doctor/response/distinct", 3)
-    if start is None or now is None or distinct is None or h.rows < at["rows"] or now > at["share"] * start:
+    if start is None or now is None or distinct is None or h.rows < at["rows"]:
+        return None
+    if start < at["start"] or now > at["share"] * start:
         return None
     return Sign(
         "warning",

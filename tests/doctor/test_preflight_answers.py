@@ -48,7 +48,7 @@ def test_answers_without_a_last_mark_may_be_whole(whole):
 
 
 def test_a_mark_on_the_chosen_side_is_named():
-    (found,) = check_answers([pair(i, "Sure {} is an answer.", "{} is an answer.") for i in range(100)])
+    (found,) = check_answers([pair(i, "Sure {} is an answer.", "Here one finds {}.") for i in range(100)])
     assert found.rule == "one_sided" and "Sure" in found.cure and found.numbers["accuracy"] == 1
 
 
