@@ -81,9 +81,10 @@ def check_reward(reward: Reward, known: Sequence[Known]) -> list[Finding]:
         return []
     if abstains := reward_abstains(trial):
         return [abstains]
-    checks = [reward_random(reward, trial), one_reward_rules(reward, trial), reward_reversed(trial, is_function)]
-    if is_function:
-        checks += [reward_of_length(trial), answers_empty(trial), copying_hacking(trial)]
+    checks = [reward_random(reward, trial), one_reward_rules(reward, trial)]
+    checks += [reward_of_length(trial)] if is_function else []
+    checks += [reward_reversed(trial, is_function)]
+    checks += [answers_empty(trial), copying_hacking(trial)] if is_function else []
     return [finding for finding in checks if finding is not None][:1]  # the first explains the others
 
 

@@ -52,7 +52,8 @@ def check_start(asked: Asked, trees: Sequence[PromptTree]) -> list[Finding]:
     found = untrained_start(nats, asked.vocabulary) or foreign_text(asked, [-row.mean() for row in rows], some)
     if not found:
         found = [f for f in (end_unknown(asked, rows, some), prompts_unused(asked, first, some)) if f is not None]
-    return found or start_knows_little(asked, nats)
+    words = [float(row[:-1].mean()) for row in rows if len(row) > 1]  # the end is another question
+    return found or start_knows_little(asked, -fmean(words) if words else nats)
 
 
 def logprobs(scorer: Scorer, trees: Sequence[PromptTree]) -> Tensor:

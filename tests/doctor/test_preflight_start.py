@@ -43,7 +43,7 @@ def found(start, sides=1, **expected):
 
 CASES = {
     "untrained_start": Start(lambda prompt, answer, side: 6.9, end=6.9),
-    "foreign_text": Start(lambda prompt, answer, side: 9.0),
+    "foreign_text": Start(lambda prompt, answer, side: 9.0, end=9.0),
     "start_knows_little": Start(lambda prompt, answer, side: 3.0 + 2.0 * (prompt != answer)),
     "end_unknown": Start(lambda prompt, answer, side: 0.3 + (prompt != answer), end=12.0),
     "prompts_unused": Start(lambda prompt, answer, side: 0.9),
