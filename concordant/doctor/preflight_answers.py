@@ -27,11 +27,10 @@ def check_answers(records: Sequence[Record]) -> list[Finding]:
     in_order = [record for record in records if isinstance(record, Pair)]
     found = [
         columns_exchanged(some),
-        one_sided(pairs),
+        one_sided(pairs) or pairs_alike(pairs),
         mirrored_pairs(in_order),
         labels_change(in_order),
         answers_cut(some) or cut_at_one_length(some),
-        pairs_alike(pairs),
         margins_too_large(pairs),
     ]
     return [finding for finding in found if finding is not None]
@@ -199,7 +198,9 @@ def cut_at_one_length(records: Sequence[Record]) -> Finding | None:
     at = limits("answers_cut")
     texts = {text.rstrip() for record in records for text in answers_of(record)}
     longest = max(map(len, texts), default=0)
-    cut = [text for text in texts if longest - 1 <= len(text) and not text.endswith(tuple(_ENDS))]
+    ends = tuple(_ENDS)
+    at_limit = [text for text in texts if longest - 1 <= len(text)]
+    cut = [text for text in at_limit if not text.endswith(ends) and not _ends_as_it_should(text)]
     share = len(cut) / max(1, len(texts))
     if len(texts) < FEW or longest < at["characters"] or share < at["one_length"]:
         return None
