@@ -14,7 +14,7 @@ from torch import Tensor
 from concordant.core.objective import Outputs
 from concordant.core.trees import PromptTree
 from concordant.doctor.catalogue import limits
-from concordant.doctor.finding import Finding
+from concordant.doctor.finding import Finding, Severity
 from concordant.doctor.looked_at import spread
 from concordant.doctor.quantities import TRAIN_FIRST
 from concordant.engines.protocol import Scorer
@@ -124,7 +124,7 @@ def foreign_text(asked: Asked, nats: Sequence[Tensor], trees: Sequence[PromptTre
         cause = "a part of the answers is of another language or form than the rest: files of two kinds were joined"
         cure = "Read the answers that the start finds least likely; leave them out, or keep them on purpose"
     weight = (0.6 if share >= at["all"] else 0.85) if asked.learns_text else 0.94
-    severity = "warning" if asked.learns_text else "error"
+    severity: Severity = "warning" if asked.learns_text else "error"
     return [Finding("foreign_text", severity, seen, cause, cure, numbers=numbers, weight=weight)]
 
 
@@ -157,9 +157,10 @@ def end_unknown(asked: Asked, rows: Sequence[Tensor], trees: Sequence[PromptTree
 def prompts_unused(asked: Asked, nats: float, trees: Sequence[PromptTree]) -> Finding | None:
     """Do the answers fit the prompts of other rows as well as their own? ``nats``: a token of their first tokens."""
     at = limits("prompts_unused")
-    turned = [PromptTree(other.prompt_T, t.branches) for t, other in zip(trees, trees[1:] + trees[:1], strict=True)]
+    turned = [PromptTree(other.prompt_T, t.branches) for t, other in zip(trees, [*trees[1:], *trees[:1]], strict=True)]
     differ = fmean(t.prompt_T.tolist() != o.prompt_T.tolist() for t, o in zip(trees, turned, strict=True))
-    if len(trees) < at["answers"] or differ < at["differ"]:
+    knows_little = nats > asked.guess / 2
+    if len(trees) < at["answers"] or differ < at["differ"] or knows_little:
         return None
     gain = _first(logprobs(asked.start, turned), turned) - nats
     if gain > at["gain"] * nats:
