@@ -56,9 +56,7 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     """
 
     def place(finding: Finding) -> tuple[bool, float, int]:
-        live = _RULE.get(finding.rule)  # preflight may have found what a live rule finds too
-        weight = max(finding.weight, live.weight if live else 0.0)
-        return finding.severity == "info", -weight, _PLACE.get(finding.rule, -1)
+        return finding.severity == "info", -finding.weight, _PLACE.get(finding.rule, -1)
 
     return sorted(findings, key=place)
 

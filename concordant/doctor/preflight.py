@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from concordant.algorithms.ppo import PPO
 from concordant.algorithms.supervised import Supervised
-from concordant.config.stages import DPOConfig, PPOConfig, RunConfig
+from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, RunConfig
 from concordant.core.errors import RunStopped
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded
@@ -20,10 +21,14 @@ from concordant.doctor.looked_at import spread
 from concordant.doctor.preflight_memory import disk_space
 from concordant.doctor.preflight_model import check_ppo, check_supervised
 from concordant.doctor.preflight_records import check_records
+from concordant.doctor.preflight_reward import check_reward, known_answers
+from concordant.doctor.preflight_start import ASKED, untrained_norms
+from concordant.doctor.preflight_template import template_foreign
 from concordant.doctor.preflight_tokens import LOOKED_AT, check_tokens
 from concordant.doctor.preview import preview
 from concordant.doctor.render import by_gravity, finding_text
 from concordant.engines.protocol import Learner
+from concordant.engines.reward_model import RewardModel
 from concordant.runs.folder import RunFolder
 from concordant.training.loop import Algorithm
 from concordant.training.progress import current
@@ -77,14 +82,29 @@ class Preflight:
         vocabulary, is_new = len(subject.encoder.tokenizer), config.model.name.startswith("builtin:")
         found = check_records(subject.loaded)
         found += check_tokens(subject.encoder, encoded, subject.loaded.train)
+        found += template_foreign(subject.encoder.tokenizer, "the model")
+        if isinstance(config, RewardConfig) and not is_new:
+            found += untrained_norms(Path(config.model.name))
         if isinstance(algorithm, Supervised):
-            found += check_supervised(algorithm, has_own_reference, 0 if is_new else vocabulary)
+            ends = subject.encoder.end_ids
+            found += check_supervised(algorithm, has_own_reference, 0 if is_new else vocabulary, ends)
         elif isinstance(algorithm, PPO):
-            found += check_ppo(algorithm, has_own_reference, vocabulary)
+            found += self._about_ppo(algorithm, vocabulary, has_own_reference)
         kept = config.train.keep_best
         checkpoint = sum(learner.checkpoint_bytes(kept and learner is learners[0]) for learner in learners)
         disk = disk_space(folder.path, checkpoint, learners[0].export_bytes(), config.train)
         return [*found, disk] if disk else found
+
+    def _about_ppo(self, algorithm: PPO, vocabulary: int, has_own_reference: bool) -> list[Finding]:
+        known = known_answers(algorithm.prompts, self.config.data)
+        answers = [k for k in spread(known, ASKED) if k.is_answer]
+        prompts, tools = [k.prompt.messages for k in answers], [k.prompt.tools for k in answers]
+        trees = self.subject.encoder.trees(prompts, [[k.good] for k in answers], tools).trees
+        found = check_ppo(algorithm, has_own_reference, vocabulary, trees)
+        for name, axis in algorithm.reward.axes.items():
+            if isinstance(model := getattr(axis, "model", None), RewardModel):
+                found += template_foreign(model.tokenizer, f"the reward model {name}")
+        return found + check_reward(algorithm.reward, known)
 
 
 def _learners(algorithm: Algorithm) -> list[Learner]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
+from statistics import median
 
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Pair, Record
@@ -13,6 +15,7 @@ from concordant.doctor.finding import Finding
 from concordant.doctor.looked_at import FEW, spread
 
 LOOKED_AT = 4_000  # records, evenly spread
+COMPARED = 300  # pairs whose texts are compared letter by letter
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _ENDS = ".!?…:;)]}\"'`”’»。！？*>|"
 
@@ -24,10 +27,11 @@ def check_answers(records: Sequence[Record]) -> list[Finding]:
     in_order = [record for record in records if isinstance(record, Pair)]
     found = [
         columns_exchanged(some),
-        one_sided(pairs),
+        one_sided(pairs) or pairs_alike(pairs),
         mirrored_pairs(in_order),
         labels_change(in_order),
-        answers_cut(some),
+        answers_cut(some) or cut_at_one_length(some),
+        margins_too_large(pairs),
     ]
     return [finding for finding in found if finding is not None]
 
@@ -41,17 +45,40 @@ def marks(answer: str) -> set[str]:
     return {f'"{t}"' for t in tokens} | {f'"{tokens[0]}" at the start', f'"{tokens[-1]}" at the end', lines}
 
 
+REPEATS, PROMPT_AGAIN = "a phrase again and again", "its own prompt at the start"
+TWO_WRITERS = "the two sides come from two writers or two formats, or a mark was added when the file was made"
+WHOLE = {
+    REPEATS: "one side was made by repeating a phrase: it is of another, trivial kind, and a pair is decided without "
+    "reading the question",
+    PROMPT_AGAIN: "one side repeats the prompt and the other does not, and this difference is what is learnt",
+}
+
+
+def _whole(answer: str, pair: Pair) -> set[str]:
+    """What can be said of the answer as a whole."""
+    words = answer.split()
+    grams = {" ".join(words[i : i + 3]) for i in range(len(words) - 2)}
+    asked = pair.prompt[-1].content.strip() if pair.prompt else ""
+    found = {REPEATS} if words[5:] and len(grams) <= limits("one_sided")["distinct"] * (len(words) - 2) else set()
+    is_again = len(asked) > limits("prompt_in_answers")["characters"] and answer.lstrip().startswith(asked)
+    return found | ({PROMPT_AGAIN} if is_again else set())
+
+
 def one_sided(pairs: Sequence[Pair]) -> Finding | None:
     """Does one mark tell chosen from rejected? Where neither or both answers have it, a coin decides."""
     at = limits("one_sided")
     if len(pairs) < at["pairs"]:
         return None
-    votes = Counter[str]()
+    leads = Counter[str]()
     for pair in pairs:
-        chosen, rejected = marks(pair.chosen), marks(pair.rejected)
-        votes.update(chosen - rejected)
-        votes.subtract(rejected - chosen)
-    mark, lead = max(votes.items(), key=lambda item: (abs(item[1]), item[0]), default=("", 0))
+        chosen, rejected = (marks(text) | _whole(text, pair) for text in (pair.chosen, pair.rejected))
+        leads.update(chosen - rejected)
+        leads.subtract(rejected - chosen)
+    mark, lead = max(leads.items(), key=lambda item: (abs(item[1]), item[0]), default=("", 0))
+    # What is said of a whole answer explains its words: it comes first where it decides as many pairs.
+    whole = max(WHOLE, key=lambda name: abs(leads[name]))
+    if abs(leads[whole]) > at["whole"] * abs(lead):
+        mark, lead = whole, leads[whole]
     accuracy = 0.5 + abs(lead) / (2 * len(pairs))
     if accuracy < at["accuracy"]:
         return None
@@ -60,8 +87,12 @@ def one_sided(pairs: Sequence[Pair]) -> Finding | None:
         "one_sided",
         "warning",
         f'"the {side} answer is the one with {mark}" is right in {accuracy:.0%} of {len(pairs):,} pairs',
-        "the two sides come from two writers or two formats, or a mark was added when the file was made",
-        f"Remove {mark} from the answers, or write it on both sides",
+        WHOLE.get(
+            mark, "the two sides come from two writers or two formats, or a mark was added when the file was made"
+        ),
+        "Make both sides alike in this, or leave the pairs out: what decides them is not what people prefer"
+        if mark in WHOLE
+        else f"Remove {mark} from the answers, or write it on both sides",
         numbers={"accuracy": accuracy},
         weight=0.92,
     )
@@ -96,10 +127,7 @@ def _share_of_questions(texts: Sequence[str]) -> float:
 def mirrored_pairs(pairs: Sequence[Pair]) -> Finding | None:
     """Do pairs stand in the file both ways?"""
     at = limits("mirrored_pairs")
-    votes: defaultdict[object, Counter[str]] = defaultdict(Counter)
-    for pair in pairs:
-        votes[pair.prompt, frozenset((pair.chosen, pair.rejected))][pair.chosen] += 1
-    several = [count for count in votes.values() if count.total() > 1]
+    several = [count for count in votes(pairs) if count.total() > 1]
     mirrored = sum(len(count) == 2 and max(count.values()) == min(count.values()) for count in several)
     if mirrored < at["pairs"] or mirrored < at["share"] * len(several):
         return None
@@ -112,6 +140,14 @@ def mirrored_pairs(pairs: Sequence[Pair]) -> Finding | None:
         numbers={"pairs": mirrored, "share": mirrored / len(several)},
         weight=0.95,
     )
+
+
+def votes(pairs: Iterable[Pair]) -> Collection[Counter[str]]:
+    """For each two answers to a prompt, how often each was chosen."""
+    counts: defaultdict[object, Counter[str]] = defaultdict(Counter)
+    for pair in pairs:
+        counts[pair.prompt, frozenset((pair.chosen, pair.rejected))][pair.chosen] += 1
+    return counts.values()
 
 
 def labels_change(pairs: Sequence[Pair]) -> Finding | None:
@@ -154,6 +190,66 @@ def answers_cut(records: Sequence[Record]) -> Finding | None:
         "Make the file again without the limit, or leave out the rows that were cut",
         numbers={"share": share},
         weight=0.75,
+    )
+
+
+def cut_at_one_length(records: Sequence[Record]) -> Finding | None:
+    """Are many different answers of one length, the greatest? Cutting at a number of characters does that."""
+    at = limits("answers_cut")
+    texts = {text.rstrip() for record in records for text in answers_of(record)}
+    longest = max(map(len, texts), default=0)
+    ends = tuple(_ENDS)
+    at_limit = [text for text in texts if longest - 1 <= len(text)]
+    cut = [text for text in at_limit if not text.endswith(ends) and not _ends_as_it_should(text)]
+    share = len(cut) / max(1, len(texts))
+    if len(texts) < FEW or longest < at["characters"] or share < at["one_length"]:
+        return None
+    return Finding(
+        "answers_cut",
+        "warning",
+        f"{share:.0%} of the different answers have {longest} characters, and none has more",
+        "answers were cut at a number of characters when the file was made: they end inside a sentence or a word",
+        "Make the file again without the limit, or leave out the rows that were cut",
+        numbers={"share": share, "characters": longest},
+        weight=0.9,
+    )
+
+
+def pairs_alike(pairs: Sequence[Pair]) -> Finding | None:
+    """Are the two answers of most pairs almost the same text?"""
+    at, some = limits("pairs_alike"), spread(pairs, COMPARED)
+    alike = [p.chosen != p.rejected and _similarity(p.chosen, p.rejected) > at["similarity"] for p in some]
+    share = sum(alike) / max(1, len(some))
+    if len(some) < at["pairs"] or share < at["share"]:
+        return None
+    return Finding(
+        "pairs_alike",
+        "warning",
+        f"in {share:.0%} of the pairs chosen and rejected are almost the same text",
+        "ties were kept, and labelled by chance: such pairs carry no preference",
+        "Leave out pairs whose answers differ by a space, a mark or a word",
+        numbers={"share": share},
+        weight=0.9,
+    )
+
+
+def _similarity(a: str, b: str) -> float:
+    return SequenceMatcher(None, a, b, autojunk=False).ratio()
+
+
+def margins_too_large(pairs: Sequence[Pair]) -> Finding | None:
+    at, margins = limits("margins_too_large"), [abs(pair.margin) for pair in pairs if pair.margin is not None]
+    if len(margins) < at["pairs"] or median(margins) < at["margin"]:
+        return None
+    return Finding(
+        "margins_too_large",
+        "warning",
+        f"half of the margins are {median(margins):.3g} and more, and the scores of a reward model differ by about 1",
+        "the margins are in percent or points, and not in units of the reward: the loss asks for a lead that no score "
+        "can have",
+        f"Divide the margins by {median(margins):.2g}, or leave the column out: --data.columns margin=",
+        numbers={"margin": median(margins)},
+        weight=0.9,
     )
 
 

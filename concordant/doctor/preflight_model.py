@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from concordant.algorithms.dpo import DPOObjective
 from concordant.algorithms.ppo import PPO, Experience
@@ -18,34 +17,37 @@ from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.rollouts import Rollouts
 from concordant.algorithms.supervised import Supervised
 from concordant.config.sampling import RESHAPING
+from concordant.config.stages import PPOConfig
 from concordant.core.counted import counted
 from concordant.core.errors import RunFailed
 from concordant.core.masked import sum_by_branch
-from concordant.core.objective import Objective, Outputs
+from concordant.core.objective import Objective
 from concordant.core.seeding import derive, torch_stream
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.data.records import Prompt
 from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding
-from concordant.doctor.looked_at import spread
 from concordant.doctor.preflight_memory import nearly_out_of_memory, out_of_memory
 from concordant.doctor.preflight_records import percent
+from concordant.doctor.preflight_start import Asked, check_start, logprobs, untrained_start
 from concordant.engines.memory import is_out_of_memory
 from concordant.engines.protocol import Learner, Scorer
 
 LOOKED_AT = 64  # pairs whose accuracy is measured
-OPPOSITE, SURE = 0.25, 0.8  # a reward model with a lower accuracy and a higher loss contradicts the labels
-SCORED = 16  # trees whose answers the start is asked about
+PLAIN = (0.7, 1.3)  # temperatures at which a log-prob says what the model knows
 SAMPLED = (4, 16)  # prompts, and tokens of an answer, in the trial of the sampler
 # Difference by rounding, in nats a token: in fp32, and in bf16, whose logits have only three digits.
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
-def check_supervised(algorithm: Supervised, has_own_reference: bool, vocabulary: int = 0) -> list[Finding]:
+def check_supervised(
+    algorithm: Supervised, has_own_reference: bool, vocabulary: int = 0, end_ids: Sequence[int] = ()
+) -> list[Finding]:
     """Checks for SFT, reward model and DPO: a trial step on the longest batch, and the state before the first step.
 
     ``has_own_reference``: DPO has a reference other than its start, so the two are expected to differ.
     ``vocabulary``: the number of tokens, where the start is expected to know the text; 0 where it is not.
+    ``end_ids``: the tokens that end an answer.
     """
     learner, trees = algorithm.learner, algorithm.trees
     found: list[Finding] = []
@@ -58,22 +60,41 @@ def check_supervised(algorithm: Supervised, has_own_reference: bool, vocabulary:
         if isinstance(objective, DPOObjective) and objective.needs_reference and not has_own_reference:
             found += start_of_dpo(learner, [trees[i] for i in numbers], objective)
         if vocabulary and objective.want.logprob and not isinstance(objective, RewardObjective):
-            found += untrained_start(nats_of_answers(learner, trees), vocabulary)
+            is_sft, facts = not isinstance(objective, DPOObjective), learner.describe()
+            found += check_start(
+                Asked(
+                    start=learner,
+                    vocabulary=vocabulary,
+                    end_ids=end_ids,
+                    learns_text=is_sft,
+                    learns_ends=is_sft and facts.trained == facts.weights,
+                ),
+                trees,
+            )
         if isinstance(objective, RewardObjective):
             some = range(0, len(trees), -(-len(trees) // LOOKED_AT))
             found += labels_at_start(learner, [trees[i] for i in some], algorithm.objective(some))
     return found
 
 
-def check_ppo(algorithm: PPO, has_own_reference: bool, vocabulary: int = 0) -> list[Finding]:
-    """Checks for PPO: do sampler, reference and ratio agree with the learner, and does the longest batch fit?"""
+def check_ppo(
+    algorithm: PPO, has_own_reference: bool, vocabulary: int = 0, known: Sequence[PromptTree] = ()
+) -> list[Finding]:
+    """Checks for PPO: do sampler, reference and ratio agree with the learner, and does the longest batch fit?
+
+    ``known``: the data's own answers, which the start should know.
+    """
     actor, critic = algorithm.actor, algorithm.critic
     found: list[Finding] = []
     with actor.rehearsal():
         rollouts = sample(algorithm)
-        found += sampler_differs(rollouts, actor, algorithm.config.allow_truncated_sampling)
+        found += sampler_differs(rollouts, actor, algorithm.config.allow_truncated_sampling, changed(algorithm.config))
         if vocabulary:
-            found += untrained_start(float(-logprobs(actor, rollouts.trees).mean()), vocabulary)
+            own = untrained_start(float(-logprobs(actor, rollouts.trees).mean()), vocabulary)
+            asked = Asked(start=actor, vocabulary=vocabulary, end_ids=algorithm.sampler.encoder.end_ids)
+            low, high = PLAIN
+            is_plain = low <= algorithm.config.sampling.temperature <= high  # a learner's log-probs have it too
+            found += own or (check_start(asked, known) if is_plain else [])
         if not has_own_reference:
             found += start_kl(rollouts.trees, actor, algorithm.reference)
         trees, experience = imagined(algorithm, actor)
@@ -178,7 +199,7 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return ", ".join(names[:3]) + (", …" if names[3:] else "")
 
 
 # -- properties before the first step -------------------------------------------------------------
@@ -187,12 +208,6 @@ def _some(names: Sequence[str]) -> str:
 def rounding(learner: Learner) -> float:
     """The largest difference of two passes over the same tokens that rounding explains, in nats a token."""
     return ROUNDING[learner.describe().precision]
-
-
-def logprobs(scorer: Scorer, trees: Sequence[PromptTree]) -> Tensor:
-    logprob_N = scorer.forward(trees, Outputs(logprob=True)).result().logprob_N
-    assert logprob_N is not None
-    return logprob_N
 
 
 def start_of_dpo(learner: Learner, trees: Sequence[PromptTree], objective: DPOObjective) -> list[Finding]:
@@ -236,13 +251,14 @@ def _reference_is_not_the_start(
         cause,
         "Leave --reference empty: the policy as it starts is the reference",
         numbers={"nats_per_token": off},
+        weight=0.95,
     )
 
 
 def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None:
     """Check that PPO's probability ratio is 1 with the weights that made the samples."""
     mean, most = metrics.get("ratio/mean", 1.0), metrics.get("ratio/max", 1.0)
-    if abs(mean - 1) <= tolerance and abs(most - 1) <= 10 * tolerance:
+    if abs(mean - 1) <= tolerance and abs(most - 1) <= limits("dropout_on")["times"] * tolerance:
         return None
     return Finding(
         "dropout_on",
@@ -252,6 +268,7 @@ def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None
         "dropout that is on while learning (an adapter's)",
         "Set --model.lora.dropout 0, and --model.precision fp32 to rule out rounding",
         numbers={"mean": mean, "max": most},
+        weight=0.95,
     )
 
 
@@ -263,7 +280,8 @@ def labels_at_start(learner: Learner, trees: Sequence[PromptTree], objective: Ob
     """
     metrics = learner.evaluate(trees, objective).result()
     accuracy, loss = metrics["accuracy"], metrics["bradley_terry"]
-    if accuracy >= OPPOSITE or loss < SURE or len(trees) < LOOKED_AT // 2:
+    at = limits("labels_swapped")
+    if accuracy >= at["opposite"] or loss < at["sure_loss"] or len(trees) < LOOKED_AT // 2:
         return []
     return [
         Finding(
@@ -279,37 +297,6 @@ def labels_at_start(learner: Learner, trees: Sequence[PromptTree], objective: Ob
     ]
 
 
-def untrained_start(nats: float, vocabulary: int) -> list[Finding]:
-    """Is the start's text no better than a guess? ``nats``: mean negative log-prob of a token that it should know."""
-    guess, at = math.log(vocabulary), limits("untrained_start")
-    if nats < guess - at["nats"]:
-        return []
-    # Untrained weights guess. Who is wrong more often than a guess has learnt something else.
-    knows_other_text = nats > guess + at["foreign"]
-    return [
-        Finding(
-            "untrained_start",
-            "error",
-            f"the start gives each token of the answers {nats:.2f} nats, a guess over its {vocabulary:,} tokens "
-            f"{guess:.2f}",
-            "the model has learnt other text: the answers are of another language or form (tags, another template), or "
-            "the tokenizer is not the one that it was trained with"
-            if knows_other_text
-            else "the model folder holds untrained or damaged weights",
-            "Read three answers beside text that the model writes; train it on such answers with `concordant sft` first"
-            if knows_other_text
-            else "Name a trained model in --model.name, or train one with `concordant sft` first",
-            numbers={"nats": nats, "guess": guess},
-            weight=0.93,
-        )
-    ]
-
-
-def nats_of_answers(learner: Learner, trees: Sequence[PromptTree]) -> float:
-    """Mean negative log-prob of the learnt tokens of some trees."""
-    return float(-logprobs(learner, spread(trees, SCORED)).mean())
-
-
 # -- PPO ------------------------------------------------------------------------------------------
 
 
@@ -322,10 +309,17 @@ def sample(algorithm: PPO) -> Rollouts:
     return algorithm.sampler(algorithm.prompts[:prompts], short, derive(algorithm.config.seed, "doctor/sampler"))
 
 
-def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) -> list[Finding]:
+def changed(config: PPOConfig) -> dict[str, float]:
+    """The settings that change the sampler's distribution, with the values that leave it alone."""
+    return {key: off for key, off in RESHAPING.items() if getattr(config.sampling, key.rpartition(".")[2]) != off}
+
+
+def sampler_differs(
+    rollouts: Rollouts, actor: Learner, is_known: bool = False, reshaping: Mapping[str, float] | None = None
+) -> list[Finding]:
     """Compare the log-probs that the sampler and the learner give to the same tokens.
 
-    ``is_known``: the user has accepted settings that change the sampler's distribution, so a difference is expected.
+    ``is_known``: the user has accepted ``reshaping``, settings that change the sampler's distribution.
     """
     difference_N = (logprobs(actor, rollouts.trees) - rollouts.sampler_logprob_N).abs()
     mean, most = float(difference_N.mean()), float(difference_N.max())
@@ -337,11 +331,14 @@ def sampler_differs(rollouts: Rollouts, actor: Learner, is_known: bool = False) 
             "warning" if is_known else "error",
             f"sampler and learner differ by {mean:.2g} nats a token on average, {most:.2g} at most, "
             f"over {counted(len(difference_N), 'token')}",
-            "top-p, top-k, min-p, a repetition penalty or min_new_tokens changes the sampler's distribution, its "
-            "temperature is not the learner's, or its weights are stale",
-            f"Set {' '.join(f'--{key} {off:g}' for key, off in RESHAPING.items())}, one sampling.temperature for both, "
-            "--model.precision fp32",
+            f"{' and '.join(reshaping)} changed the sampler's distribution"
+            if reshaping
+            else "the sampler's temperature is not the learner's, or its weights are stale",
+            f"Set {' '.join(f'--{key} {off:g}' for key, off in reshaping.items())}"
+            if reshaping
+            else "Use one sampling.temperature for both, and --model.precision fp32",
             numbers={"mean": mean, "max": most},
+            weight=0.95,
         )
     ]
 

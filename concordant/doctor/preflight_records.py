@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,16 +11,13 @@ from concordant.data.convert import split_key
 from concordant.data.dialogue import Messages
 from concordant.data.records import Pair
 from concordant.data.splits import Loaded, reasons
+from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding
 from concordant.doctor.looked_at import FEW
-from concordant.doctor.preflight_answers import check_answers
+from concordant.doctor.preflight_answers import check_answers, votes
 from concordant.doctor.preflight_text import check_text
 
 LOOKED_AT = 20_000  # rows of train and of test that the card counts, in half a second
-DROPPED = 0.1  # a greater share of dropped rows is reported
-REPEATED = 0.2  # a greater share of repeated rows is reported; in a small world, few good answers exist
-LONGER_WINS = (0.65, 0.8)  # accuracy of "prefer the longer" that gives a note, and one that gives a warning
-NOISY = 0.25  # a greater share of wrong labels is reported; people agree with one another on 70–77 % of pairs
 
 
 def check_records(loaded: Loaded[Any], card: DataCard | None = None) -> list[Finding]:
@@ -51,7 +47,7 @@ def percent(share: float) -> str:
 def dropped_rows(loaded: Loaded[Any]) -> Finding | None:
     """Were many rows dropped?"""
     share = loaded.dropped.total() / max(1, loaded.rows_read)
-    if share <= DROPPED:
+    if share <= limits("dropped_rows")["share"]:
         return None
     return Finding(
         "dropped_rows",
@@ -69,7 +65,7 @@ def data_repeated(card: DataCard) -> Finding | None:
     """Do many rows have the prompt and the answers of an earlier row?"""
     rows = sum(card.rows.values())
     share = card.duplicate_rows / max(1, rows)
-    if share <= REPEATED:
+    if share <= limits("data_repeated")["share"]:
         return None
     return Finding(
         "data_repeated",
@@ -78,6 +74,7 @@ def data_repeated(card: DataCard) -> Finding | None:
         "a file joined twice, or few distinct answers",
         f"Remove the repeats, or make fewer passes: --train.epochs {1 - share:.2g} sees as many rows as are distinct",
         numbers={"share": share, "rows": card.duplicate_rows},
+        weight=0.65,
     )
 
 
@@ -92,7 +89,7 @@ def leaking_prompts(loaded: Loaded[Any]) -> Finding | None:
     exact = len(heldout & {split_key(record) for record in loaded.train})
     return Finding(
         "leaking_prompts",
-        "error" if share > 0.01 else "warning",
+        "error" if share > limits("leaking_prompts")["error"] else "warning",
         f"{len(shared):,} of {len(heldout):,} held-out prompts ({percent(share)}) are in the training data too"
         + (f", {exact:,} of them word for word" if exact < len(shared) else ""),
         "the data brings a split of its own that overlaps"
@@ -102,7 +99,7 @@ def leaking_prompts(loaded: Loaded[Any]) -> Finding | None:
         if exact
         else "Write such prompts alike before `concordant prepare` splits them",
         numbers={"share": share, "prompts": len(shared)},
-        weight=0.7,
+        weight=0.8,
     )
 
 
@@ -112,14 +109,14 @@ def _letters(prompt: Messages) -> tuple[str, ...]:
 
 def chosen_is_longer(card: DataCard) -> Finding | None:
     """Does length alone explain many of the labels?"""
-    (low, high), longer_wins, pairs = LONGER_WINS, card.longer_preferred, card.kinds.get(KINDS[Pair], 0)
-    if longer_wins is None or pairs < FEW or max(longer_wins, 1 - longer_wins) < low:
+    at, longer_wins, pairs = limits("chosen_is_longer"), card.longer_preferred, card.kinds.get(KINDS[Pair], 0)
+    if longer_wins is None or pairs < FEW or max(longer_wins, 1 - longer_wins) < at["note"]:
         return None
     longer = longer_wins > 0.5
     accuracy = longer_wins if longer else 1 - longer_wins
     return Finding(
         "chosen_is_longer",
-        "warning" if accuracy >= high or not longer else "info",
+        "warning" if accuracy >= at["warning"] or not longer else "info",
         f'"always prefer the {"longer" if longer else "shorter"}" in {card.unit} is right in {percent(accuracy)} of '
         f"{pairs:,} pairs",
         "raters took length for thoroughness" if longer else "columns exchanged, or a cost read as a score",
@@ -128,6 +125,7 @@ def chosen_is_longer(card: DataCard) -> Finding | None:
         if longer
         else "Read ten pairs; if they are swapped, exchange the columns chosen and rejected",
         numbers={"accuracy": accuracy, "longer_preferred": longer_wins},
+        weight=0.75,
     )
 
 
@@ -137,10 +135,10 @@ def labels(pairs: Sequence[Pair]) -> Finding | None:
     if len(known) >= FEW:
         share, how = sum(known) / len(known), "by the data's own margin or probability"
     else:
-        votes = _noise_of_repeated(pairs)
-        if votes is None:
+        noise = _noise_of_repeated(pairs)
+        if noise is None:
             return None
-        share, how = votes, "judging by pairs that were asked more than once"
+        share, how = noise, "judging by pairs that were asked more than once"
     if share > 0.5:
         return Finding(
             "labels_swapped",
@@ -151,7 +149,7 @@ def labels(pairs: Sequence[Pair]) -> Finding | None:
             numbers={"share": share},
             weight=0.85,
         )
-    if share <= NOISY:
+    if share <= limits("label_noise")["share"]:
         return None
     smoothing = min(share, 0.45)
     return Finding(
@@ -175,11 +173,8 @@ def _known_to_be_wrong(pairs: Iterable[Pair]) -> Iterator[bool]:
 
 def _noise_of_repeated(pairs: Iterable[Pair]) -> float | None:
     """The share ε of flipped labels; two votes on a pair disagree in 2ε(1-ε) of cases. None if there are few votes."""
-    votes: defaultdict[tuple[Messages, frozenset[str]], Counter[str]] = defaultdict(Counter)
-    for pair in pairs:
-        votes[pair.prompt, frozenset((pair.chosen, pair.rejected))][pair.chosen] += 1
     compared = disagreed = 0
-    for count in votes.values():
+    for count in votes(pairs):
         total = count.total()
         compared += total * (total - 1) // 2
         disagreed += math.prod(count.values()) if len(count) == 2 else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +11,14 @@ from concordant.data.chat import ChatEncoder, Encoded
 from concordant.data.convert import answers_of, prompt_of
 from concordant.data.records import Demonstration, Message, Record
 from concordant.data.tokens import text_of
+from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_records import percent
 
 MEASURED = 200  # records rendered again to check whether their thoughts are learnt
 _CLOSES = "</think>"
+_TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+_TURN = re.compile(r"user|assistant|\bINST|start_of_turn|im_start|start_header", re.IGNORECASE)
 
 
 def check_template(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]) -> list[Finding]:
@@ -43,7 +47,7 @@ def templated_text(encoder: ChatEncoder, records: Sequence[Record]) -> Finding |
     names = ", ".join(f'"{token}"' for token, _ in seen.most_common(3))
     return Finding(
         "templated_text",
-        "error" if share > 0.1 else "warning",
+        "error" if share > limits("templated_text")["error"] else "warning",
         f"{rows:,} of {len(records):,} rows ({percent(share)}) hold special tokens in their text: {names}",
         "the text has been through a chat template before",
         "Give the rows as messages, with role and content, and without the template's tokens: the columns messages, or "
@@ -58,6 +62,30 @@ def _special_texts(tokenizer: Any) -> list[str]:
     known = {*tokenizer.all_special_tokens}
     known |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return sorted(token for token in known if len(token) > 2 and not token.isalnum())
+
+
+def template_foreign(tokenizer: Any, whose: str) -> list[Finding]:
+    """Does the chat template write none of the tokens that the tokenizer has for turns, as another model's does?"""
+    turns = [token for token in _special_texts(tokenizer) if _TURN.search(token)]
+    if not turns or not tokenizer.chat_template:
+        return []
+    try:
+        said = tokenizer.apply_chat_template(_TURNS, tokenize=False)
+    except Exception:  # a template that refuses such a dialogue says so elsewhere
+        return []
+    if any(token in said for token in turns):
+        return []
+    return [
+        Finding(
+            "template_foreign",
+            "error",
+            f"the tokenizer of {whose} has {', '.join(turns[:3])} for turns, and its chat template writes none of them",
+            "the chat template is not the one that the model was trained with: that of another model family was put in "
+            "its place, so the model reads dialogues in a form that it has not seen",
+            "Put the model's own chat_template.jinja back into its folder, and that into tokenizer_config.json",
+            weight=0.93,
+        )
+    ]
 
 
 def thought_lost(encoder: ChatEncoder, records: Sequence[Record]) -> Finding | None:

@@ -12,6 +12,7 @@ from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.convert import prompt_of
 from concordant.data.records import Demonstration, Message, Pair, Record
+from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding, Severity
 from concordant.doctor.looked_at import spread
 from concordant.doctor.preflight_records import percent
@@ -19,7 +20,6 @@ from concordant.doctor.preflight_template import check_template
 
 LOOKED_AT = 2_000  # trees, evenly spread; a fault of one row in a hundred is in about twenty of them
 MEASURED = 200  # records encoded again without limits, to find limits that fit
-CUT = 0.05  # a greater share of rows dropped or cut for their length is reported
 TOO_LONG = ("prompt too long", "response too long", "longer than the model reads")  # ChatEncoder's reasons
 TURNS = (
     Message("user", "alpha question one"),
@@ -48,7 +48,7 @@ def masked_rows(trees: Sequence[PromptTree], encoded: Encoded, encoder: ChatEnco
     empty = sum(b.response_length == 0 for b in branches)
     dropped = encoded.dropped["nothing left to learn"]
     rows = len(encoded.trees) + dropped
-    if not empty and dropped <= CUT * rows:
+    if not empty and dropped <= limits("masked_rows")["share"] * rows:
         return None
     share = empty / len(branches) if empty else dropped / rows
     seen = (
@@ -78,7 +78,7 @@ def end_of_response(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Findin
     end = encoder.tokenizer.convert_ids_to_tokens(encoder.end_id)
     return Finding(
         "end_token_masked" if masked else "end_token_missing",
-        "error" if share > 0.1 else "warning",
+        "error" if share > limits("end_token_missing")["error"] else "warning",
         f"{len(open_ended):,} of {len(branches):,} responses ({percent(share)}) have "
         + (f"their end token ({end}) outside the mask" if masked else f"no end token ({end})"),
         "padding equals the end token and both were masked together"
@@ -88,6 +88,7 @@ def end_of_response(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Findin
         if masked
         else f'Give the tokenizer a chat template that closes the assistant\'s turn with "{end}"',
         numbers={"share": share},
+        weight=0.95 if masked else 0.9,
     )
 
 
@@ -118,7 +119,9 @@ def double_special(trees: Sequence[PromptTree], encoder: ChatEncoder) -> Finding
     what += f"{stops:,} of {len(branches):,} responses end with an end token twice" if stops else ""
     return Finding(
         "double_special",
-        "error" if max(starts / len(trees), stops / max(1, len(branches))) > 0.1 else "warning",
+        "error"
+        if max(starts / len(trees), stops / max(1, len(branches))) > limits("double_special")["error"]
+        else "warning",
         what,
         "the data's text brings special tokens of its own: it has been through a chat template before",
         "Give plain text or messages: take the template's tokens out of the data",
@@ -171,17 +174,17 @@ def truncation(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]
         )
     rows = len(encoded.trees) + encoded.dropped.total()
     count = max(cut.values(), default=0) + sum(dropped.values())
-    if count <= CUT * rows:
+    if count <= limits("truncation")["share"] * rows:
         return None
     what = [f"{n:,} dropped as {reason}" for reason, n in dropped.items()] + [f"{n:,} {w}" for w, n in cut.items() if n]
     wanted = _longest(encoder, records)
     prompt, response = _that_fit(*wanted, encoder.limits.total)
-    limits = f"--data.max_prompt_tokens {prompt} --data.max_response_tokens {response}"
-    cure = f"Fit 99 % of the rows with {limits}"
+    fitting = f"--data.max_prompt_tokens {prompt} --data.max_response_tokens {response}"
+    cure = f"Fit 99 % of the rows with {fitting}"
     if (prompt, response) != wanted:
         needed = f"{wanted[0]:,} tokens a prompt and {wanted[1]:,} a response"
         cure = (
-            f"99 % of the rows need {needed}: take a model that reads more, or keep what this one reads with {limits}"
+            f"99 % of the rows need {needed}: take a model that reads more, or keep what this one reads with {fitting}"
         )
     return Finding(
         "truncation",
@@ -191,7 +194,7 @@ def truncation(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Record]
         + (f" (the model reads {encoder.limits.total})" if encoder.limits.total < Limits().total else ""),
         cure,
         numbers={"share": count / rows, "prompt_tokens": prompt, "response_tokens": response},
-        weight=0.45,
+        weight=0.89 if count > rows / 2 else 0.45,  # most rows: it explains what is seen of prompts and ends
     )
 
 

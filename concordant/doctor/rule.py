@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding, Severity
 from concordant.doctor.history import History
 
@@ -15,6 +16,7 @@ PAIRS = ("reward", "dpo")
 DPO = ("dpo",)
 PPO = ("ppo",)
 CHANCE = math.log(2)  # nats: the loss of a model that ranks pairs by chance
+Limits = Mapping[str, float]  # the thresholds of a rule by name, from the table of its page
 EARLY = 0.25  # share of a run; before it, it is too early for most rules
 HALF = 0.5  # share of a run; before it, hard data or a low learning rate can look as if nothing were learnt
 
@@ -34,16 +36,17 @@ class Sign:
     cause: str
     cure: str  # the setting to change, with a value
     numbers: Mapping[str, float] = field(default_factory=dict)
+    weight: float | None = None  # where this evidence speaks more, or less, for its cause than the rule's usual one
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A row of the doctor's rules. The text that does not differ between runs is in the catalogue, under ``name``."""
+    """A row of the doctor's rules. Its thresholds, and what does not differ between runs, are on the page ``name``."""
 
     name: str
     stages: tuple[str, ...]
     weight: float
-    check: Callable[[History], Sign | None]
+    check: Callable[[History, Limits], Sign | None]
 
     @property
     def is_symptom(self) -> bool:
@@ -53,17 +56,16 @@ class Rule:
     def __call__(self, history: History) -> Finding | None:
         if history.stage not in self.stages:
             return None
-        sign = self.check(history)
+        sign = self.check(history, limits(self.name))
         if sign is None:
             return None
         numbers = {name: float(value) for name, value in sign.numbers.items()}
-        return Finding(
-            self.name, sign.severity, sign.seen, sign.cause, sign.cure, history.step, numbers, weight=self.weight
-        )
+        weight = sign.weight or self.weight
+        return Finding(self.name, sign.severity, sign.seen, sign.cause, sign.cure, history.step, numbers, weight)
 
     def lacks(self, history: History) -> list[str]:
         """The metrics that the rule asked for and ``history`` does not have; empty if the rule could look."""
         if history.stage not in self.stages:
             return []
         history.missing.clear()
-        return [] if self.check(history) else sorted(history.missing)
+        return [] if self.check(history, limits(self.name)) else sorted(history.missing)

@@ -7,26 +7,27 @@ from collections.abc import Mapping
 
 from concordant.doctor.finding import Severity
 from concordant.doctor.history import History
-from concordant.doctor.rule import ALL, GIVEN, MEASURED, PAIRS, Rule, Sign
+from concordant.doctor.rule import ALL, GIVEN, MEASURED, PAIRS, Limits, Rule, Sign
 
 ROWS = 3  # rows after which a batch's makeup is believed
 MANY_ROWS = 12
+SAME = 5  # batches that are compared with the one before
 LOOK_BACK = 200  # rows in which an example that comes again is noticed
 
 
-def response_mask_wrong(h: History) -> Sign | None:
+def response_mask_wrong(h: History, at: Limits) -> Sign | None:
     starts, learnt = h.now("doctor/data/starts", ROWS), h.now("doctor/data/end_learnt", ROWS)
     share, prompt = h.now("doctor/data/response_share", ROWS), h.now("doctor/data/prompt_tokens", ROWS)
     if starts is None or learnt is None or share is None or prompt is None:
         return None
     numbers = {"starts": starts, "end_learnt": learnt, "response_share": share, "prompt_tokens": prompt}
-    if prompt < 3:
+    if prompt < at["prompt_tokens"]:
         seen = f"prompts have {prompt:.1f} tokens on average, so the prompt stands inside the response"
         return Sign("error", seen, "the mask counts the prompt's tokens as the policy's own", MASK_CURE, numbers)
-    if starts < 0.9:
+    if starts < at["starts"]:
         seen = f"in {1 - starts:.0%} of the answers the first token is masked out"
         return Sign("error", seen, "the mask is shifted, or made from token ids", MASK_CURE, numbers)
-    if share < 0.2 or (learnt < 0.9 and share < 0.8):
+    if share < at["little"] or (learnt < at["ends"] and share < at["share"]):
         seen = f"{share:.0%} of the answers' tokens are learnt from, the last one in {learnt:.0%} of the answers"
         return Sign("error", seen, "the mask leaves out part of each answer", MASK_CURE, numbers)
     return None
@@ -35,7 +36,7 @@ def response_mask_wrong(h: History) -> Sign | None:
 MASK_CURE = "Make the mask where the text is encoded (ChatEncoder does); a run's first lines show three of them"
 
 
-def end_token_masked(h: History) -> Sign | None:
+def end_token_masked(h: History, at: Limits) -> Sign | None:
     ends, learnt = h.now("doctor/data/ends", ROWS), h.now("doctor/data/end_learnt", ROWS)
     if ends is None or learnt is None or ends < 0.5 or learnt >= 0.5:
         return None
@@ -48,7 +49,7 @@ def end_token_masked(h: History) -> Sign | None:
     )
 
 
-def end_token_missing(h: History) -> Sign | None:
+def end_token_missing(h: History, at: Limits) -> Sign | None:
     ends = h.now("doctor/data/ends", ROWS)
     if ends is None or ends >= 0.5:
         return None
@@ -59,12 +60,12 @@ def end_token_missing(h: History) -> Sign | None:
     return Sign("error", f"{1 - ends:.0%} of the answers have no end token", cause, cure, {"ends": ends})
 
 
-def answers_identical(h: History) -> Sign | None:
+def answers_identical(h: History, at: Limits) -> Sign | None:
     same = h.now("doctor/data/identical", ROWS) if h.has("doctor/data/identical") else _equal_logprobs(h)
-    if same is None or same <= 0.05:
+    if same is None or same <= at["share"]:
         return None
     return Sign(
-        "error" if same > 0.3 else "warning",
+        "error" if same > at["error"] else "warning",
         f"in {same:.0%} of the pairs chosen and rejected are the same tokens",
         "the columns were read wrongly, or both answers are cut to what they share",
         "Check data.format and the columns; raise data.max_response_tokens",
@@ -78,26 +79,26 @@ def _equal_logprobs(h: History) -> float | None:
     return float(chosen == rejected) if len(chosen) >= ROWS else None
 
 
-def data_repeated(h: History) -> Sign | None:
+def data_repeated(h: History, at: Limits) -> Sign | None:
     """Within an epoch no example comes twice, and two epochs are not in one order."""
     first, epochs = h.values("doctor/data/first_id", LOOK_BACK), h.values("epoch", LOOK_BACK)
     batches = h.values("doctor/data/batch_id", LOOK_BACK)
-    if len(first) < 6 or not len(first) == len(epochs) == len(batches) or not all(map(math.isfinite, epochs)):
+    if len(first) <= at["same"] or not len(first) == len(epochs) == len(batches) or not all(map(math.isfinite, epochs)):
         return None
     if epochs[-1] - epochs[-2] > 0.5:  # a batch that is all the data comes again every epoch
         return None
     this = [i for i, epoch in enumerate(epochs) if int(epoch) == int(epochs[-1])][1:]  # the first may straddle two
     again = len(this) - len({first[i] for i in this})
-    same = sum(a == b for a, b in zip(batches[-5:], batches[-6:-1], strict=True))
+    same = sum(a == b for a, b in zip(batches[-SAME:], batches[-SAME - 1 : -1], strict=True))
     numbers = {"repeated": again, "rows": len(this)}
-    if same == 5:
+    if same == at["same"]:
         return _repeats("error", "six batches in a row hold the same examples", numbers)
-    if again >= 3 and again > 0.05 * len(this):
+    if again >= at["again"] and again > at["share_of_batches"] * len(this):
         seen = f"{again} of {len(this)} batches of this epoch begin with an example seen in it"
         return _repeats("warning", seen, numbers)
     before = {b for b, epoch in zip(batches, epochs, strict=True) if int(epoch) < int(epochs[-1])}
     copied = sum(batches[i] in before for i in this)
-    if copied >= 5:
+    if copied >= at["copied"]:
         return _repeats("warning", f"{copied} batches of this epoch are batches of an earlier one", numbers)
     return None
 
@@ -108,9 +109,9 @@ def _repeats(severity: Severity, seen: str, numbers: Mapping[str, float]) -> Sig
     return Sign(severity, seen, cause, cure, numbers)
 
 
-def chosen_is_longer(h: History) -> Sign | None:
+def chosen_is_longer(h: History, at: Limits) -> Sign | None:
     share = h.now("doctor/data/chosen_longer", MANY_ROWS)
-    if share is None or 0.1 < share < 0.9:
+    if share is None or 1 - at["share"] < share < at["share"]:
         return None
     which = "longer" if share > 0.5 else "shorter"
     return Sign(
@@ -122,15 +123,17 @@ def chosen_is_longer(h: History) -> Sign | None:
     )
 
 
-def labels_swapped(h: History) -> Sign | None:
+def labels_swapped(h: History, at: Limits) -> Sign | None:
     name = "rewards/accuracies" if h.stage == "dpo" else "accuracy"
     train, heldout, pairs = h.now(name, 8), h.latest(f"eval/{name}"), h.latest("eval/samples")
     if train is None or heldout is None or not pairs:
         return None
     numbers = {"train": train, "heldout": heldout}
     loss_now = h.now("bradley_terry" if h.stage == "reward" else "loss", 8)
-    learns = train > 0.53 and (loss_now is None or loss_now < 0.68)  # without learning, both accuracies are luck
-    if heldout < min(0.42, 0.5 - 1 / pairs**0.5) and learns:  # two standard errors of a coin
+    learns = train > at["learns"] and (
+        loss_now is None or loss_now < at["learns_loss"]
+    )  # without learning, both accuracies are luck
+    if heldout < min(at["heldout"], 0.5 - 1 / pairs**0.5) and learns:  # two standard errors of a coin
         return Sign(
             "error",
             f"accuracy is {train:.2f} in training and {heldout:.2f}, below chance, on held-out pairs",
@@ -139,8 +142,11 @@ def labels_swapped(h: History) -> Sign | None:
             numbers,
         )
     gold, loss = h.values("eval/gold") if h.has("eval/gold") else [], h.latest("eval/loss")
-    has_learnt = loss is not None and loss < 0.62  # a policy that drifts without learning says bad things too
-    if heldout > 0.6 and has_learnt and len(gold) > 1 and gold[-1] < min(0.6 * gold[0], gold[0] - 0.1):
+    has_learnt = (
+        loss is not None and loss < at["has_learnt_loss"]
+    )  # a policy that drifts without learning says bad things too
+    quality_fell = len(gold) > 1 and gold[-1] < min(at["gold_share"] * gold[0], gold[0] - at["gold_by"])
+    if heldout > at["sure"] and has_learnt and quality_fell:
         cause = "chosen and rejected are swapped throughout: the policy learns what people rejected"
         return Sign(
             "warning",  # a policy that flees both answers of its pairs says bad things with right labels too

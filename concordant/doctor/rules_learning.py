@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from statistics import median
 
-from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
 from concordant.doctor.quantities import kl_per_token, nats_gained, path, stands_still
 from concordant.doctor.rule import (
@@ -17,33 +16,32 @@ from concordant.doctor.rule import (
     HALF,
     MEASURED,
     SYMPTOM,
+    Limits,
     Rule,
     Sign,
 )
 
-LARGE_UPDATE = 3e-3  # of the weights' norm in a step; pretrained models are tuned with 1e-5 to 1e-3
-BREAKING_UPDATE = 0.05  # in one step: little is left of what a trained start knew
-STILL = 0.25  # of the tensors; norms alone, whose weights of 1 swallow tiny updates, are fewer
+ROWS = 4  # in which a tensor must stand still
 
 
-def part_frozen(h: History) -> Sign | None:
+def part_frozen(h: History, at: Limits) -> Sign | None:
     if not h.is_at_full_rate:  # a tiny rate moves nothing that fp32 could see
         return None
-    if h.has("objective/tied_groups") and h.now("objective/tied_groups", 4) == 1:  # no gradient, for another reason
+    if h.has("objective/tied_groups") and h.now("objective/tied_groups", ROWS) == 1:  # no gradient, for another reason
         return None
     for prefix, whose in (("", "model"), ("value/", "critic")):
-        seen_still, head = h.values(f"doctor/{prefix}update/still", 4), h.now(f"doctor/{prefix}update/head", 4)
-        if len(seen_still) < 4:
+        seen_still, head = h.values(f"doctor/{prefix}update/still", ROWS), h.now(f"doctor/{prefix}update/head", ROWS)
+        if len(seen_still) < ROWS:
             continue
         still = min(seen_still)
         grad = h.now(f"{prefix}grad_norm", 4) or 0.0
         numbers = {"still": still, "grad_norm": grad}
-        if still > 0.99:
+        if still > at["all"]:
             cause = "the loss does not depend on the weights" if grad == 0 else "the optimizer holds other weights"
             return _frozen(f"no weight of the {whose} moves; the gradient's norm is {grad:.2g}", cause, numbers)
         if head == 0:
             return _frozen(f"the {whose}'s head does not move, the rest does", "the head is frozen", numbers)
-        if still > STILL:
+        if still > at["share"]:
             seen = f"{still:.0%} of the {whose}'s weight tensors do not move"
             return _frozen(seen, "they are frozen or missing from the optimizer", numbers)
     return None
@@ -54,11 +52,11 @@ def _frozen(seen: str, cause: str, numbers: dict[str, float]) -> Sign:
     return Sign("error", seen, cause, cure, numbers)
 
 
-def learning_rate_too_high(h: History) -> Sign | None:
+def learning_rate_too_high(h: History, at: Limits) -> Sign | None:
     update = max(h.values("doctor/update/ratio", 20), default=None)
-    if update is not None and not update > LARGE_UPDATE:
+    if update is not None and not update > at["update"]:
         return None
-    seen = _out_of_hand(h)
+    seen = _out_of_hand(h, at)
     if not seen:
         return None
     rate = h.setting("train.learning_rate", 0.0)
@@ -71,41 +69,41 @@ def learning_rate_too_high(h: History) -> Sign | None:
     )
 
 
-def _out_of_hand(h: History) -> str:
+def _out_of_hand(h: History, at: Limits) -> str:
     """How the loss or the policy got away, or ''."""
     losses = h.values("loss")
     if losses and not math.isfinite(losses[-1]):
         before = [x for x in losses if math.isfinite(x)]
-        rose = len(before) > 2 and before[-1] > 1.5 * min(before) + 0.5
+        rose = len(before) > 2 and before[-1] > at["rose_times"] * min(before) + 0.5
         return "the loss rose and is no longer finite" if rose else ""
     if h.stage == "ppo":
         kl, clip = h.now("policy/approx_kl", 3), h.now("policy/clip_fraction", 3)
         if not h.has("policy/approx_kl"):
             far = kl_per_token(h)
-            early = far is not None and far > limits("kl_explodes")["nats_per_token"] and h.rows <= 12
+            early = far is not None and far > at["nats_per_token"] and h.rows <= at["early"]
             return f"the policy is {far:.2g} nats a token from its start after {h.rows} steps" if early else ""
         # One rare token can make a step's estimate large, so all of them must be.
-        if kl is None or clip is None or kl < 0.1 or min(h.values("policy/approx_kl", 3)) < 0.03:
+        if kl is None or clip is None or kl < at["step_kl"] or min(h.values("policy/approx_kl", 3)) < at["each_kl"]:
             return ""
         return f"one step's updates move the policy by {kl:.2g} nats a token, {clip:.0%} clipped"
     if h.stage == "sft":
         recent = losses[-120:]
         usual = [median(recent[max(0, i - 4) : i + 1]) for i in range(len(recent))]  # one bad batch is not a trend
-        rose = len(recent) >= 5 and usual[-1] > 1.15 * min(usual) + 0.2
+        rose = len(recent) > ROWS and usual[-1] > at["sft_times"] * min(usual) + at["sft_by"]
         return f"the loss rose from {min(usual):.2f} to {usual[-1]:.2f}" if rose else ""
     if h.stage == "dpo":
         gained, now = nats_gained(h, "chosen"), h.now("logps/chosen")
-        if gained is not None and now is not None and gained < -20 and gained < -2 * abs(now - gained):
+        if gained is not None and now is not None and gained < -at["lost"] and gained < -2 * abs(now - gained):
             return f"chosen answers lost {-gained:.0f} of their log-prob, from {now - gained:.0f} to {now:.0f}"
     pairs = h.values("bradley_terry" if h.stage == "reward" else "loss", 8)
-    if len(pairs) < 5 or not _is_pair_loss(h):
+    if len(pairs) <= ROWS or not _is_pair_loss(h):
         return ""
     pair, level = median(pairs), h.now("reward/chosen") if h.stage == "reward" else None
-    if level is not None and abs(level) > 5 and pair > CHANCE - 0.15:
+    if level is not None and abs(level) > at["level"] and pair > CHANCE - at["near"]:
         return f"scores drift to {level:.0f} while the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}"
     largest = max(h.values("doctor/update/ratio", 60), default=0.0)
-    broken = h.rows >= 16 and largest > BREAKING_UPDATE and pair > CHANCE - 0.05
-    return f"the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}" if broken or pair > CHANCE + 0.2 else ""
+    broken = h.rows >= at["rows"] and largest > at["breaking"] and pair > CHANCE - at["at_chance"]
+    return f"the pair loss is {pair:.2f}, a coin's {CHANCE:.2f}" if broken or pair > CHANCE + at["above"] else ""
 
 
 def _is_pair_loss(h: History) -> bool:
@@ -113,7 +111,7 @@ def _is_pair_loss(h: History) -> bool:
     return h.stage == "reward" or (h.stage == "dpo" and h.setting("loss", "sigmoid") == "sigmoid")
 
 
-def not_finite(h: History) -> Sign | None:
+def not_finite(h: History, at: Limits) -> Sign | None:
     loss, skipped = h.latest("loss"), h.latest("skipped") or 0.0
     finite = loss is None or math.isfinite(loss)
     if finite and skipped == 0:
@@ -131,19 +129,17 @@ def not_finite(h: History) -> Sign | None:
     )
 
 
-def learning_rate_too_low(h: History) -> Sign | None:
-    if h.rows < 16 or h.progress < HALF or not h.is_at_full_rate:
+def learning_rate_too_low(h: History, at: Limits) -> Sign | None:
+    if h.rows < at["rows"] or h.progress < HALF or not h.is_at_full_rate:
         return None
-    moved, stuck = path(h), _stuck(h)
-    if (
-        not stuck
-        or h.latest("skipped")
-        or (moved is not None and not 0 < moved < limits("learning_rate_too_low")["path"])
-    ):
+    moved = path(h)
+    rate, usual = h.number("train.learning_rate"), h.usual("usual_rate")
+    is_tiny = bool(usual) and 0 < rate < at["tiny"] * (usual or 0.0)
+    stuck = _stuck(h, at) or (_still_on_heldout(h, at) if is_tiny else "")
+    if not stuck or h.latest("skipped") or (moved is not None and not 0 < moved < at["path"] and not is_tiny):
         return None
     if moved is None and h.stage in ("sft", "reward") and not stands_still(h):
         return None
-    rate, usual, at = h.number("train.learning_rate"), h.usual("usual_rate"), limits("learning_rate_too_low")
     if usual and rate > at["share"] * usual:  # a careful rate that only needs more steps
         return None
     higher = usual or at["times"] * rate
@@ -156,37 +152,49 @@ def learning_rate_too_low(h: History) -> Sign | None:
     )
 
 
-def _stuck(h: History) -> str:
+def _still_on_heldout(h: History, at: Limits) -> str:
+    """That held-out loss hardly fell, or ''. Its examples are always the same, so a batch's luck plays no part."""
+    heldout = h.values("eval/loss")
+    if len(heldout) < 2 or heldout[0] - heldout[-1] > at["fall"] * abs(heldout[0]):
+        return ""
+    return f"held-out loss went from {heldout[0]:.3f} to {heldout[-1]:.3f}"
+
+
+def _stuck(h: History, at: Limits) -> str:
     """What has hardly changed, or ''."""
     if h.stage == "ppo":
         kl, spread = h.now("objective/kl", 5), h.now("objective/score_std", 5)
         if kl is None or not spread:
             return ""
-        small = 0.05 if h.has("doctor/update/ratio") else 0.003
+        small = at["nats"] if h.has("doctor/update/ratio") else at["kl_alone"]
         return f"KL from the reference is {kl:.3f} nats" if abs(kl) < small else ""
     if h.stage == "dpo":
         beta = float(h.setting("beta", 0.1))
         moved = [h.now(name, 8) for name in ("rewards/margins", "rewards/chosen", "rewards/rejected")]
         nats = [abs(x) / beta for x in moved if x is not None]
         # Labels drawn by chance leave the margin at 0 too, but not the policy where it was.
-        small = 0.05 if h.has("doctor/update/ratio") else 0.005
+        small = at["nats"] if h.has("doctor/update/ratio") else at["ratio_alone"]
         return f"log-ratios are {max(nats):.4f} nats at most" if nats and max(nats) < small else ""
     change = h.change("bradley_terry" if h.stage == "reward" else "loss", 8)
     if change is None:
         return ""
     if stands_still(h):
         return f"every evaluation gave the same held-out loss, {h.values('eval/loss')[-1]:.3f}"
-    return f"the loss went from {change.before:.3f} to {change.after:.3f}" if change.by > -0.02 * change.before else ""
+    return (
+        f"the loss went from {change.before:.3f} to {change.after:.3f}"
+        if change.by > -at["fall"] * change.before
+        else ""
+    )
 
 
-def overfitting(h: History) -> Sign | None:
+def overfitting(h: History, at: Limits) -> Sign | None:
     name = "eval/bradley_terry" if h.stage == "reward" else "eval/loss"
     heldout = h.values(name)
     train = h.now(name.removeprefix("eval/"), 8)
-    if len(heldout) < 3 or train is None or not all(map(math.isfinite, heldout)):
+    if len(heldout) <= 2 or train is None or not all(map(math.isfinite, heldout)):
         return None
     best, last = min(heldout), heldout[-1]
-    if last < 1.25 * best + 0.05 or train > last - 0.15:
+    if last < at["times"] * best + at["by"] or train > last - at["gap"]:
         return None
     return Sign(
         "warning",
@@ -197,15 +205,15 @@ def overfitting(h: History) -> Sign | None:
     )
 
 
-def heldout_differs(h: History) -> Sign | None:
+def heldout_differs(h: History, at: Limits) -> Sign | None:
     """Held-out text is far less likely than training text from the first evaluation on, not only after many passes."""
     heldout, train = h.values("eval/loss"), h.until_first("eval/loss", "loss", 3)
     if not heldout or train is None:
         return None
     gap = heldout[0] - train
     # Held-out text that is likelier than training text, and that is forgotten while training goes on.
-    is_other = gap < -limits("heldout_differs")["gap"] and heldout[-1] > heldout[0] + 0.1
-    if not (gap > limits("heldout_differs")["gap"] or is_other):
+    is_other = gap < -at["gap"] and heldout[-1] > heldout[0] + at["forgets"]
+    if not (gap > at["gap"] or is_other):
         return None
     return Sign(
         "warning",
@@ -216,9 +224,9 @@ def heldout_differs(h: History) -> Sign | None:
     )
 
 
-def heldout_near_chance(h: History) -> Sign | None:
+def heldout_near_chance(h: History, at: Limits) -> Sign | None:
     """A slice of the training pairs is ranked well, and other pairs are ranked as by a coin."""
-    at, where = limits("heldout_near_chance"), "a slice of"
+    where = "a slice of"
     measured, known = h.result("accuracy"), h.latest("eval/accuracy")
     if measured is None and (h.latest("epoch") or 0) <= at["passes"]:  # not learnt by heart
         measured, known, where = known, h.now("accuracy", 8), "the last batches of"
@@ -234,11 +242,11 @@ def heldout_near_chance(h: History) -> Sign | None:
     )
 
 
-def too_easy(h: History) -> Sign | None:
+def too_easy(h: History, at: Limits) -> Sign | None:
     """The training loss is almost 0: the answers can be told, or foretold, without reading them."""
     name = {"reward": "bradley_terry", "sft": "loss", "dpo": "loss"}[h.stage]
-    loss, at = h.now(name, 8), limits("too_easy")
-    if loss is None or h.rows < 16 or loss > at["loss"] or (h.stage == "dpo" and not _is_pair_loss(h)):
+    loss = h.now(name, 8)
+    if loss is None or h.rows < at["rows"] or loss > at["loss"] or (h.stage == "dpo" and not _is_pair_loss(h)):
         return None
     what = "answers can be foretold to the last token" if h.stage == "sft" else "chosen and rejected can be told apart"
     return Sign(
@@ -250,15 +258,17 @@ def too_easy(h: History) -> Sign | None:
     )
 
 
-def loss_not_falling(h: History) -> Sign | None:
+def loss_not_falling(h: History, at: Limits) -> Sign | None:
     name = "bradley_terry" if h.stage == "reward" else "loss"
     change = h.change(name, 12)
-    if change is None or h.rows < 40 or h.progress < EARLY or change.z < -1 or change.by < -0.01 * abs(change.before):
+    if change is None or h.rows < at["rows"] or h.progress < EARLY:
         return None
-    if _is_pair_loss(h) and median(h.values(name, 24)) < CHANCE - 0.05:  # it fell within the first rows
+    if change.z < -1 or change.by < -at["fall"] * abs(change.before):
+        return None
+    if _is_pair_loss(h) and median(h.values(name, 24)) < CHANCE - at["below_chance"]:  # it fell within the first rows
         return None
     return Sign(
-        "info" if h.stage == "sft" and change.by < 0.1 else "warning",
+        "info" if h.stage == "sft" and change.by < at["rise"] else "warning",
         f"the loss was {change.before:.3f} and is {change.after:.3f} after {h.rows} steps",
         "the start has learnt this already, or no setting that the doctor knows of",
         "Compare with train.learning_rate three times as high and a third as high",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 
-from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
-from concordant.doctor.quantities import nats_gained
-from concordant.doctor.rule import CHANCE, DPO, EFFECT, HALF, PAIRS, PPO, SETTING, Rule, Sign
+from concordant.doctor.quantities import lower, nats_gained
+from concordant.doctor.rule import CHANCE, DPO, EFFECT, HALF, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
-def dpo_reference_is_policy(h: History) -> Sign | None:
+def dpo_reference_is_policy(h: History, at: Limits) -> Sign | None:
     rows = 4
     margins, update = h.values("rewards/margins", rows), h.now("doctor/update/ratio", rows)
-    if len(margins) < rows or max(map(abs, margins)) > 1e-6 or not update:
+    if len(margins) < rows or max(map(abs, margins)) > at["margin"] or not update:
         return None
     return Sign(
         "error",
@@ -25,7 +24,7 @@ def dpo_reference_is_policy(h: History) -> Sign | None:
     )
 
 
-def reference_not_start(h: History) -> Sign | None:
+def reference_not_start(h: History, at: Limits) -> Sign | None:
     if h.setting("reference"):
         return None
     if h.stage == "dpo":
@@ -36,7 +35,7 @@ def reference_not_start(h: History) -> Sign | None:
         off = max(abs(reward), abs(chosen)) / beta
         seen = f"before the first update policy and reference differ by {off:.1f} nats a response"
         loss = h.at("loss", 1)
-        if loss is not None and h.setting("loss") == "sigmoid" and abs(loss - CHANCE) > 0.03:
+        if loss is not None and h.setting("loss") == "sigmoid" and abs(loss - CHANCE) > at["loss"]:
             off, seen = max(off, 1.0), f"the first loss is {loss:.3f}, where equal policies give ln 2 = {CHANCE:.3f}"
     else:
         kl, error = h.at("objective/kl", 1), h.at("doctor/objective/kl_error", 1) or 0.0
@@ -44,7 +43,7 @@ def reference_not_start(h: History) -> Sign | None:
             return None
         off = abs(kl) + error
         seen = f"KL is {kl:.2f} nats before the first update, where it should be 0"
-    if off < 0.5:
+    if off < at["nats"]:
         return None
     return Sign(
         "error",
@@ -55,7 +54,7 @@ def reference_not_start(h: History) -> Sign | None:
     )
 
 
-def reference_foreign(h: History) -> Sign | None:
+def reference_foreign(h: History, at: Limits) -> Sign | None:
     """The reference that the user chose gives the policy's text another probability by nats for every token."""
     if not h.setting("reference"):
         return None
@@ -70,7 +69,7 @@ def reference_foreign(h: History) -> Sign | None:
             tokens = 1.0
     else:
         nats, tokens = abs(h.at("objective/kl", 1) or 0.0), h.first("response/length")
-    if not tokens or nats / tokens < limits("reference_foreign")["nats"]:
+    if not tokens or nats / tokens < at["nats"]:
         return None
     return Sign(
         "error",
@@ -81,52 +80,47 @@ def reference_foreign(h: History) -> Sign | None:
     )
 
 
-def policy_far(h: History) -> Sign | None:
+def policy_far(h: History, at: Limits) -> Sign | None:
     """Held-out answers of a policy that was trained on pairs, far from the reference."""
-    kl, length, at = h.latest("eval/kl"), h.latest("eval/length"), limits("policy_far")
+    kl, length = h.latest("eval/kl"), h.latest("eval/length")
     if kl is None or not length or kl < at["nats"] or kl < at["nats_per_token"] * length:
         return None
-    beta, rate = h.number("beta"), h.number("train.learning_rate")
+    beta = h.number("beta")
     return Sign(
         "warning",
         f"held-out answers are {kl:.0f} nats from the reference, {kl / length:.2f} a token",
         "the learning rate is too high for so small a beta, or the run is too long",
-        _a_third_of(rate) + (f", or set beta {3 * beta:.2g}" if 0 < beta < 0.4 else ""),
+        lower(h) + (f", or set beta {3 * beta:.2g}" if 0 < beta < at["beta"] else ""),
         {"kl": kl, "length": length},
     )
 
 
-def _a_third_of(rate: float) -> str:
-    return f"Set train.learning_rate {rate / 3:.1g}" if rate else "Lower train.learning_rate threefold"
-
-
-def answers_change(h: History) -> Sign | None:
+def answers_change(h: History, at: Limits) -> Sign | None:
     """Held-out answers became much shorter, much longer, or repeat themselves."""
-    length, repeats, at = h.values("eval/length"), h.values("eval/repetition"), limits("answers_change")
+    length, repeats = h.values("eval/length"), h.values("eval/repetition")
     if len(length) < 2 or not length[0]:
         return None
     times, more = length[-1] / length[0], repeats[-1] - repeats[0] if len(repeats) > 1 else 0.0
     if at["shorter"] < times < at["longer"] and more < at["repetition"]:
         return None
-    rate = h.number("train.learning_rate")
     repeated = more >= at["repetition"]
     return Sign(
         "warning",
         f"held-out answers went from {length[0]:.0f} to {length[-1]:.0f} tokens"
         + (f", and repeat {repeats[-1]:.0%} of their sequences of four words" if repeated else ""),
         "chosen answers differ from rejected ones in length, or the policy moved too far from its start",
-        f"Balance lengths in the data. {_a_third_of(rate)}",
+        f"Balance lengths in the data. {lower(h)}",
         {"times": times, "repetition": more},
     )
 
 
-def beta_too_small(h: History) -> Sign | None:
+def beta_too_small(h: History, at: Limits) -> Sign | None:
     beta, accuracy = h.setting("beta"), h.now("rewards/accuracies", 8)
     margin, loss = h.now("rewards/margins", 8), h.now("loss", 8)
     if not beta or accuracy is None or margin is None or loss is None or h.setting("loss") != "sigmoid":
         return None
     nats = margin / beta
-    if beta > limits("beta_too_small")["beta"] or nats < 5 or accuracy < 0.6 or loss < 0.62:
+    if beta > at["beta"] or nats < at["nats"] or accuracy < at["accuracy"] or loss < at["loss"]:
         return None
     return Sign(
         "warning",
@@ -137,14 +131,14 @@ def beta_too_small(h: History) -> Sign | None:
     )
 
 
-def labels_random(h: History) -> Sign | None:
+def labels_random(h: History, at: Limits) -> Sign | None:
     name = "rewards/accuracies" if h.stage == "dpo" else "accuracy"
     rows, batch = 16, float(h.setting("train.batch_size", 32))
     accuracy, loss = h.now(name, rows), h.now("bradley_terry" if h.stage == "reward" else "loss", rows)
-    if accuracy is None or loss is None or h.rows < 30 or h.progress < HALF:
+    if accuracy is None or loss is None or h.rows < at["rows"] or h.progress < HALF:
         return None
-    limit = 0.5 + 1.2 * 0.5 / math.sqrt(rows * batch)
-    if accuracy > limit or loss < CHANCE - 0.02:
+    limit = 0.5 + at["errors"] * 0.5 / math.sqrt(rows * batch)
+    if accuracy > limit or loss < CHANCE - at["loss"]:
         return None
     return Sign(
         "warning",
@@ -156,16 +150,16 @@ def labels_random(h: History) -> Sign | None:
     )
 
 
-def chosen_logprob_falls(h: History) -> Sign | None:
+def chosen_logprob_falls(h: History, at: Limits) -> Sign | None:
     chosen, rejected, now = nats_gained(h, "chosen"), nats_gained(h, "rejected"), h.now("logps/chosen")
-    if chosen is None or rejected is None or now is None or chosen > -2:
+    if chosen is None or rejected is None or now is None or chosen > -at["note"]:
         return None
     numbers, before = {"chosen": chosen, "rejected": rejected}, now - chosen
     seen = (
         f"log-prob of chosen answers fell by {-chosen:.0f} nats, "
         f"of rejected ones {'rose' if rejected > 0 else 'fell'} by {abs(rejected):.0f}"
     )
-    if -chosen < max(10.0, 0.6 * abs(before)):
+    if -chosen < max(at["nats"], at["share"] * abs(before)):
         cause = "normal: DPO widens the gap, and rejected answers share words with chosen ones"
         return Sign("info", seen, cause, "Nothing, while samples stay readable and held-out loss falls", numbers)
     beta = h.setting("beta", 0.1)
@@ -173,9 +167,7 @@ def chosen_logprob_falls(h: History) -> Sign | None:
         "warning",
         f"{seen}; the chosen ones from {before:.0f} to {now:.0f}",
         "the policy flees both answers: beta too small or the learning rate too high for the data",
-        f"Set beta {3 * beta:g}, or lower train.learning_rate threefold"
-        if beta < 0.3
-        else "Lower train.learning_rate threefold",
+        f"Set beta {3 * beta:g}, or: {lower(h)}" if beta < at["beta"] else lower(h),
         numbers,
     )
 

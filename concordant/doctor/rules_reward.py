@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from concordant.doctor.catalogue import limits
 from concordant.doctor.history import Change, History
-from concordant.doctor.rule import EARLY, EFFECT, HALF, MEASURED, PPO, SYMPTOM, Rule, Sign
+from concordant.doctor.quantities import hold, lower
+from concordant.doctor.rule import EFFECT, HALF, MEASURED, PPO, SYMPTOM, Limits, Rule, Sign
 
 ROWS = 5
 
 
-def reward_constant(h: History) -> Sign | None:
+def reward_constant(h: History, at: Limits) -> Sign | None:
     spread = h.start("objective/score_std", 3)  # later it may also mean that all answers are the same
-    if spread is None or spread > 1e-6:
+    if spread is None or spread > at["spread"]:
         return None
     return Sign(
         "error",
         "every answer of the first three steps got the same reward",
-        "the reward does not read the answer, or a rule matches never or always",
-        "Score two answers by hand with `concordant score`; check the rule's ground_truth column",
+        "the reward pays never, hardly ever or always: a rule whose pattern or ground_truth never matches, a yes-or-no "
+        "reward that is too rare for so few answers a prompt, or a reward that does not read the answer",
+        "Score two answers by hand with `concordant score`; check the ground_truth column; raise sampling.n, or pay "
+        "for a part of the way too",
         {"score_std": spread},
     )
 
 
-def tied_groups(h: History) -> Sign | None:
+def tied_groups(h: History, at: Limits) -> Sign | None:
     tied = h.now("objective/tied_groups", ROWS)
-    if tied is None or tied < 0.5:
+    if tied is None or tied < at["share"]:
         return None
     entropy = h.start("objective/entropy_per_token", 2)
-    if entropy is not None and entropy < limits("tied_groups")["entropy"]:
+    if entropy is not None and entropy < at["entropy"]:
         return Sign(
             "warning",
             f"{tied:.0%} of the answers stand beside answers of the same score only, and the policy's entropy is "
@@ -47,10 +49,10 @@ def tied_groups(h: History) -> Sign | None:
     )
 
 
-def reward_random(h: History) -> Sign | None:
+def reward_random(h: History, at: Limits) -> Sign | None:
     """The same answer to the same prompt gets different rewards."""
     same, spread = h.start("doctor/reward/same_answer", 1), h.start("objective/score_std", 1)
-    if same is None or not spread or same < limits("reward_random")["share"] * spread:
+    if same is None or not spread or same < at["share"] * spread:
         return None
     return Sign(
         "error",
@@ -61,10 +63,10 @@ def reward_random(h: History) -> Sign | None:
     )
 
 
-def reward_ignores_answer(h: History) -> Sign | None:
+def reward_ignores_answer(h: History, at: Limits) -> Sign | None:
     """The reward differs between prompts and not between the answers to one."""
     within, spread = h.start("doctor/reward/group_std", 3), h.start("objective/score_std", 3)
-    if within is None or not spread or within > limits("reward_ignores_answer")["share"] * spread:
+    if within is None or not spread or within > at["share"] * spread:
         return None
     return Sign(
         "error",
@@ -75,10 +77,10 @@ def reward_ignores_answer(h: History) -> Sign | None:
     )
 
 
-def reward_does_not_rise(h: History) -> Sign | None:
+def reward_does_not_rise(h: History, at: Limits) -> Sign | None:
     """The policy moves away from its start, and its reward stays."""
     score, kl = h.change("objective/score", ROWS), h.now("objective/kl", ROWS)
-    spread, at = h.start("objective/score_std", ROWS), limits("reward_does_not_rise")
+    spread = h.start("objective/score_std", ROWS)
     if score is None or kl is None or not spread or h.progress < HALF:
         return None
     if kl < at["kl"] or score.by > at["deviations"] * spread or score.z > 2:
@@ -93,9 +95,9 @@ def reward_does_not_rise(h: History) -> Sign | None:
     )
 
 
-def answers_empty(h: History) -> Sign | None:
+def answers_empty(h: History, at: Limits) -> Sign | None:
     empty = h.now("doctor/response/empty", ROWS)
-    if empty is None or empty < limits("answers_empty")["share"]:
+    if empty is None or empty < at["share"]:
         return None
     return Sign(
         "warning",
@@ -106,29 +108,24 @@ def answers_empty(h: History) -> Sign | None:
     )
 
 
-def answers_alike(h: History) -> Sign | None:
+def answers_alike(h: History, at: Limits) -> Sign | None:
     """Fewer and fewer different answers in a step."""
-    start, now, at = (
-        h.start("doctor/response/distinct", 2),
-        h.now("doctor/response/distinct", 3),
-        limits("answers_alike"),
-    )
-    if start is None or now is None or h.rows < 5 or now > at["share"] * start:
+    start, now = h.start("doctor/response/distinct", 2), h.now("doctor/response/distinct", 3)
+    if start is None or now is None or h.rows < at["rows"] or now > at["share"] * start:
         return None
     weight = h.latest("kl_coefficient") or 0.0
     return Sign(
         "warning",
         f"{now:.0%} of a step's answers differ from each other, at first {start:.0%}",
         "the policy has found one answer that pays for every prompt",
-        f"Read the answers in samples.jsonl; set kl.coefficient {max(0.05, 3 * weight):.2g}, and let the reward read "
-        "the prompt",
+        f"Read the answers in samples.jsonl, and let the reward read the prompt; {hold(weight)}",
         {"start": start, "now": now},
     )
 
 
-def copying_hacking(h: History) -> Sign | None:
+def copying_hacking(h: History, at: Limits) -> Sign | None:
     copies = h.change("doctor/response/copies", ROWS)
-    if copies is None or copies.by < limits("copying_hacking")["rise"] or copies.z < 2:
+    if copies is None or copies.by < at["rise"] or copies.z < 2:
         return None
     return Sign(
         "warning",
@@ -139,9 +136,9 @@ def copying_hacking(h: History) -> Sign | None:
     )
 
 
-def reward_reversed(h: History) -> Sign | None:
+def reward_reversed(h: History, at: Limits) -> Sign | None:
     agreement, gold = h.start("doctor/reward/gold_correlation", 6), h.change("objective/gold", ROWS)
-    if agreement is None or gold is None or agreement > -0.2:
+    if agreement is None or gold is None or agreement > -at["correlation"]:
         return None
     return Sign(
         "error",
@@ -157,14 +154,14 @@ def _rises(change: Change | None, z: float = 2.0) -> bool:
     return change is not None and change.z > z
 
 
-def length_hacking(h: History) -> Sign | None:
+def length_hacking(h: History, at: Limits) -> Sign | None:
     score, length = h.change("objective/score", ROWS), h.change("response/length", ROWS)
     by_length = h.now("doctor/reward/length_correlation", 8)
     if score is None or length is None or not _rises(score) or not _rises(length) or _quality_rises(h):
         return None
-    if by_length is None and length.after < 1.6 * length.before:  # the answers are not known one by one
+    if by_length is None and length.after < at["times_alone"] * length.before:  # the answers are not known one by one
         return None
-    if by_length is not None and (length.after < 1.25 * length.before or by_length < 0.6):
+    if by_length is not None and (length.after < at["times"] * length.before or by_length < at["correlation"]):
         return None
     return Sign(
         "warning",
@@ -176,12 +173,12 @@ def length_hacking(h: History) -> Sign | None:
     )
 
 
-def shortness_hacking(h: History) -> Sign | None:
+def shortness_hacking(h: History, at: Limits) -> Sign | None:
     """Answers shrink while their reward rises."""
     score, length = h.change("objective/score", ROWS), h.change("response/length", ROWS)
     if score is None or length is None or not _rises(score) or _quality_rises(h):
         return None
-    if length.after > limits("shortness_hacking")["times"] * length.before or length.z > -2:
+    if length.after > at["times"] * length.before or length.z > -2:
         return None
     return Sign(
         "warning",
@@ -192,9 +189,9 @@ def shortness_hacking(h: History) -> Sign | None:
     )
 
 
-def repetition_hacking(h: History) -> Sign | None:
+def repetition_hacking(h: History, at: Limits) -> Sign | None:
     score, repeats = h.change("objective/score", ROWS), h.change("doctor/response/repetition", ROWS)
-    if score is None or repeats is None or not _rises(score) or repeats.by < 0.08 or _quality_rises(h):
+    if score is None or repeats is None or not _rises(score) or repeats.by < at["rise"] or _quality_rises(h):
         return None
     return Sign(
         "warning",
@@ -205,9 +202,9 @@ def repetition_hacking(h: History) -> Sign | None:
     )
 
 
-def phrase_hacking(h: History) -> Sign | None:
+def phrase_hacking(h: History, at: Limits) -> Sign | None:
     score, share = h.change("objective/score", ROWS), h.change("doctor/response/top_phrase", ROWS)
-    if score is None or share is None or not _rises(score) or share.after < 0.5 or share.by < 0.3:
+    if score is None or share is None or not _rises(score) or share.after < at["share"] or share.by < at["rise"]:
         return None
     gold = h.change("objective/gold", ROWS)  # good answers share phrases too: thanks, an apology
     if gold is not None and gold.z > -1:
@@ -236,9 +233,9 @@ def _quality_rises(h: History) -> bool:
     return gold is not None and gold.z > 1
 
 
-def proxy_over_gold(h: History) -> Sign | None:
+def proxy_over_gold(h: History, at: Limits) -> Sign | None:
     score, gold = h.change("objective/score", ROWS), h.change("objective/gold", ROWS)
-    if score is None or gold is None or not _rises(score) or gold.z > -3 or gold.by > -0.05:
+    if score is None or gold is None or not _rises(score) or gold.z > -at["errors"] or gold.by > -at["fall"]:
         return None
     return Sign(
         "warning",
@@ -250,10 +247,10 @@ def proxy_over_gold(h: History) -> Sign | None:
     )
 
 
-def ensemble_disagrees(h: History) -> Sign | None:
+def ensemble_disagrees(h: History, at: Limits) -> Sign | None:
     start, now = h.start("doctor/reward/agreement", ROWS), h.now("doctor/reward/agreement", ROWS)
     score = h.change("objective/score", ROWS)
-    if start is None or now is None or start < 0.3 or now > 0.4 * start or not _rises(score):
+    if start is None or now is None or start < at["start"] or now > at["share"] * start or not _rises(score):
         return None
     return Sign(
         "warning",
@@ -264,9 +261,9 @@ def ensemble_disagrees(h: History) -> Sign | None:
     )
 
 
-def reward_out_of_range(h: History) -> Sign | None:
+def reward_out_of_range(h: History, at: Limits) -> Sign | None:
     z = h.now("doctor/reward/z", 3)
-    if z is None or abs(z) < 3:
+    if z is None or abs(z) < at["deviations"]:
         return None
     start = h.start("doctor/reward/z", 1) or 0.0
     return Sign(
@@ -278,10 +275,10 @@ def reward_out_of_range(h: History) -> Sign | None:
     )
 
 
-def reward_misread(h: History) -> Sign | None:
+def reward_misread(h: History, at: Limits) -> Sign | None:
     """What the start says is unlike what the reward model was tested on, and no policy is to blame for that yet."""
     z, spread = h.start("doctor/reward/z", 3), h.start("doctor/reward/spread", 3)
-    if z is None or spread is None or (abs(z) < 1.5 and 0.35 < spread < 3):
+    if z is None or spread is None or (abs(z) < at["deviations"] and at["low"] < spread < at["high"]):
         return None
     return Sign(
         "warning",
@@ -293,21 +290,32 @@ def reward_misread(h: History) -> Sign | None:
     )
 
 
-def never_ends(h: History) -> Sign | None:
+def never_ends(h: History, at: Limits) -> Sign | None:
     """From the start; ``stops_ending`` is what training does."""
     ends, limit = h.start("response/eos_fraction", 2), h.setting("sampling.max_new_tokens", 0)
-    if ends is None or ends > 0.5:
+    if ends is None or ends > at["share"]:
         return None
-    if ends > 0.05:
+    least, heat = h.number("sampling.min_new_tokens"), h.number("sampling.temperature")
+    if least and least >= limit - 1:
+        return Sign("error", f"{ends:.0%} of the first answers end, and none may before {least:.0f} of {limit} tokens",
+                    "sampling.min_new_tokens forbids the end token", "Set sampling.min_new_tokens 0", {"ends": ends},
+                    weight=0.96)  # fmt: skip
+    if heat > at["temperature"]:
+        return None
+    if 0 < limit <= at["tokens"]:
+        return Sign("error", f"{ends:.0%} of the first answers end within {limit} tokens",
+                    "sampling.max_new_tokens is too small: the answers are cut off",
+                    f"Set sampling.max_new_tokens {max(64, 4 * int(limit))}", {"ends": ends})  # fmt: skip
+    if ends > at["none"]:
         return Sign("warning", f"{ends:.0%} of the first answers end within {limit} tokens", "the limit is too short",
                     f"Set sampling.max_new_tokens {2 * int(limit) or 'twice as high'}", {"ends": ends})  # fmt: skip
     return Sign("error", f"{ends:.0%} of the first answers end", "the policy's start never learnt the end token",
                 "Train SFT on answers with their end token learnt (data/end_learnt 1)", {"ends": ends})  # fmt: skip
 
 
-def stops_ending(h: History) -> Sign | None:
+def stops_ending(h: History, at: Limits) -> Sign | None:
     ends, start = h.now("response/eos_fraction", 4), h.start("response/eos_fraction", 2)
-    if ends is None or start is None or ends > 0.5 or start < ends + 0.2:
+    if ends is None or start is None or ends > at["share"] or start < ends + at["fall"]:
         return None
     return Sign(
         "warning",
@@ -318,42 +326,25 @@ def stops_ending(h: History) -> Sign | None:
     )
 
 
-def value_explains_nothing(h: History) -> Sign | None:
-    explained = h.now("value/explained_variance", 8)
-    if explained is None or h.rows < 16 or h.progress < EARLY or explained > 0.05:
-        return None
-    if explained > -0.1 and h.rows < limits("value_explains_nothing")["rows"]:  # a new critic needs its time
-        return None
-    clipped, update = h.now("value/clip_fraction", 8), h.now("doctor/value/update/ratio", 8)
-    numbers = {"explained_variance": explained, "clip_fraction": clipped or 0.0, "update": update or 0.0}
-    cause, cure = "the critic learns too slowly", "Set critic_learning_rate three times train.learning_rate"
-    if (clipped or 0) > 0.5:
-        cause, cure = "value_clip is narrower than the rewards' scale", "Set value_clip 0"
-    elif explained < -0.5:
-        cause, cure = "the critic learns too fast or from other returns", "Lower critic_learning_rate tenfold"
-    return Sign("warning", f"the critic explains {explained:.0%} of the returns' variance after {h.rows} steps",
-                cause, cure, numbers)  # fmt: skip
-
-
-def reward_falls(h: History) -> Sign | None:
+def reward_falls(h: History, at: Limits) -> Sign | None:
     score, spread = h.change("objective/score", ROWS), h.start("objective/score_std", ROWS)
-    if score is None or not spread or score.z > -3.5 or score.by > -0.4 * spread:
+    if score is None or not spread or score.z > -at["errors"] or score.by > -at["deviations"] * spread:
         return None
     return Sign(
         "warning",
         f"the reward that is trained on falls, from {score.before:.2f} to {score.after:.2f}",
         "updates go against the advantages (a sign), or break the policy faster than they teach it",
-        "Check the sign of advantage and loss; lower train.learning_rate threefold",
+        "Check the sign of advantage and loss; " + lower(h),
         {"before": score.before, "after": score.after},
     )
 
 
 RULES_REWARD = (
-    Rule("never_ends", PPO, 0.85, never_ends),
+    Rule("never_ends", PPO, 0.75, never_ends),
     Rule("reward_constant", PPO, 0.95, reward_constant),
     Rule("reward_random", PPO, MEASURED, reward_random),
     Rule("reward_ignores_answer", PPO, MEASURED, reward_ignores_answer),
-    Rule("tied_groups", PPO, 0.7, tied_groups),
+    Rule("tied_groups", PPO, 0.55, tied_groups),
     Rule("reward_misread", PPO, 0.65, reward_misread),
     Rule("reward_reversed", PPO, MEASURED, reward_reversed),
 )
@@ -372,4 +363,3 @@ RULES_HACKING = (
     Rule("stops_ending", PPO, EFFECT, stops_ending),
     Rule("reward_does_not_rise", PPO, SYMPTOM, reward_does_not_rise),
 )
-RULES_CRITIC = (Rule("value_explains_nothing", PPO, 0.4, value_explains_nothing),)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from concordant.config.sampling import RESHAPING
-from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
-from concordant.doctor.rule import DPO, PPO, SETTING, SYMPTOM, Rule, Sign
+from concordant.doctor.quantities import TRAIN_FIRST, hold, lower
+from concordant.doctor.rule import DPO, PPO, SETTING, SYMPTOM, Limits, Rule, Sign
 
 
-def _tolerance(h: History) -> float:
-    """Nats a token that sampler and learner may differ by: rounding alone."""
-    return 0.01 if h.setting("model.precision") == "fp32" else 0.05
+def _tolerance(h: History, at: Limits) -> float:
+    """Nats a token that two passes over the same tokens may differ by: rounding alone."""
+    return at["fp32"] if h.setting("model.precision") == "fp32" else at["bf16"]
 
 
-def dropout_on(h: History) -> Sign | None:
+def dropout_on(h: History, at: Limits) -> Sign | None:
     shift = h.now("doctor/ratio/start", 2)
-    if shift is None or shift < _tolerance(h):
+    if shift is None or shift < _tolerance(h, at):
         return None
     rate = h.setting("model.lora.dropout", 0.0)
     return Sign(
@@ -28,9 +28,9 @@ def dropout_on(h: History) -> Sign | None:
     )
 
 
-def tokens_after_end(h: History) -> Sign | None:
+def tokens_after_end(h: History, at: Limits) -> Sign | None:
     behind = h.now("doctor/response/after_end", 2)
-    if behind is None or behind < 0.005:
+    if behind is None or behind < at["share"]:
         return None
     return Sign(
         "error",
@@ -41,10 +41,10 @@ def tokens_after_end(h: History) -> Sign | None:
     )
 
 
-def sampler_differs(h: History) -> Sign | None:
+def sampler_differs(h: History, at: Limits) -> Sign | None:
     first = h.start("doctor/rollout/logprob_gap", 1)
     gap = h.now("doctor/rollout/logprob_gap", 2)
-    if first is None or gap is None or min(first, gap) < _tolerance(h):
+    if first is None or gap is None or min(first, gap) < _tolerance(h, at):
         return None
     changed = {key: off for key, off in RESHAPING.items() if h.setting(key, off) != off}
     temperature = h.setting("sampling.temperature", 1.0)
@@ -63,9 +63,9 @@ def sampler_differs(h: History) -> Sign | None:
     )
 
 
-def stale_rollouts(h: History) -> Sign | None:
+def stale_rollouts(h: History, at: Limits) -> Sign | None:
     first, gap = h.start("doctor/rollout/logprob_gap", 1), h.now("doctor/rollout/logprob_gap", 3)
-    if first is None or gap is None or first >= _tolerance(h) or gap < _tolerance(h):
+    if first is None or gap is None or first >= _tolerance(h, at) or gap < _tolerance(h, at):
         return None
     return Sign(
         "error",
@@ -76,12 +76,12 @@ def stale_rollouts(h: History) -> Sign | None:
     )
 
 
-def reference_drifts(h: History) -> Sign | None:
+def reference_drifts(h: History, at: Limits) -> Sign | None:
     logprob = [x for x in h.values("doctor/reference/logprob")]
-    if len(logprob) < 3:
+    if len(logprob) <= 2:
         return None
     moved = max(logprob) - min(logprob)
-    if moved < 0.02:
+    if moved < at["nats"]:
         return None
     return Sign(
         "error",
@@ -92,10 +92,10 @@ def reference_drifts(h: History) -> Sign | None:
     )
 
 
-def too_many_inner_steps(h: History) -> Sign | None:
+def too_many_inner_steps(h: History, at: Limits) -> Sign | None:
     inner = int(h.setting("inner_epochs", 2)) * int(h.setting("minibatches", 2))
     clip, kl = h.now("policy/clip_fraction", 3), h.now("policy/approx_kl", 3)
-    if clip is None or kl is None or inner < 12 or (clip < 0.25 and kl < 0.03):
+    if clip is None or kl is None or inner < at["updates"] or (clip < at["clipped"] and kl < at["nats"]):
         return None
     return Sign(
         "warning",
@@ -106,9 +106,9 @@ def too_many_inner_steps(h: History) -> Sign | None:
     )
 
 
-def clip_too_narrow(h: History) -> Sign | None:
+def clip_too_narrow(h: History, at: Limits) -> Sign | None:
     clip, width = h.now("policy/clip_fraction", 4), float(h.setting("clip", 0.2))
-    if clip is None or width >= 0.05 or clip < 0.08:
+    if clip is None or width >= at["width"] or clip < at["clipped"]:
         return None
     return Sign(
         "warning",
@@ -119,23 +119,23 @@ def clip_too_narrow(h: History) -> Sign | None:
     )
 
 
-def clip_fraction_high(h: History) -> Sign | None:
+def clip_fraction_high(h: History, at: Limits) -> Sign | None:
     clip, update = h.now("policy/clip_fraction", 4), h.now("doctor/update/ratio", 4)
-    if clip is None or update is None or clip < 0.4:
+    if clip is None or update is None or clip < at["clipped"]:
         return None
     return Sign(
         "warning",
         f"{clip:.0%} of the tokens are clipped; healthy is below 30 %",
         "updates are too large for one step's rollouts",
-        "Lower train.learning_rate threefold" + (", or set inner_epochs 1" if h.number("inner_epochs") > 1 else ""),
+        lower(h) + (", or set inner_epochs 1" if h.number("inner_epochs") > 1 else ""),
         {"clip": clip, "update": update},
     )
 
 
-def clip_fraction_zero(h: History) -> Sign | None:
+def clip_fraction_zero(h: History, at: Limits) -> Sign | None:
     inner = int(h.setting("inner_epochs", 2)) * int(h.setting("minibatches", 2))
     clip, kl = h.now("policy/clip_fraction", 10), h.now("policy/approx_kl", 10)
-    if inner < 2 or clip is None or kl is None or clip > 0 or kl > 1e-4:
+    if inner < 2 or clip is None or kl is None or clip > 0 or kl > at["nats"]:
         return None
     return Sign(
         "info",
@@ -146,12 +146,12 @@ def clip_fraction_zero(h: History) -> Sign | None:
     )
 
 
-def kl_penalty_off(h: History) -> Sign | None:
+def kl_penalty_off(h: History, at: Limits) -> Sign | None:
     weight, kl = h.latest("kl_coefficient"), h.now("objective/kl", 4)
-    if weight is None or kl is None or weight > 0.003:
+    if weight is None or kl is None or weight > at["weight"]:
         return None
     length = h.now("response/length", 4) or 1.0
-    if kl < 8 and kl < 0.4 * length:
+    if kl < at["nats"] and kl < at["nats_per_token"] * length:
         return None
     return Sign(
         "warning",
@@ -162,42 +162,42 @@ def kl_penalty_off(h: History) -> Sign | None:
     )
 
 
-def untrained_start(h: History) -> Sign | None:
+def untrained_start(h: History, at: Limits) -> Sign | None:
     """The start finds every next token almost equally likely."""
-    entropy, at = h.start("objective/entropy_per_token", 1), limits("untrained_start")
+    entropy = h.start("objective/entropy_per_token", 1)
     heat = h.number("sampling.temperature") or 1.0
-    if entropy is None or entropy < at["entropy"] or heat > 1.2:
+    if entropy is None or entropy < at["entropy"] or heat > at["temperature"]:
         return None
     return Sign(
         "error",
         f"the first answers have an entropy of {entropy:.1f} nats a token; trained models have 0.2 to 3",
         "the model folder holds untrained weights, or weights that were trained with another tokenizer",
-        "Name a trained model in --model.name, or train one with `concordant sft` first",
+        TRAIN_FIRST,
         {"entropy": entropy},
     )
 
 
-def kl_explodes(h: History) -> Sign | None:
+def kl_explodes(h: History, at: Limits) -> Sign | None:
     kl, length = h.now("objective/kl", 3), h.now("response/length", 3)
-    if kl is None or length is None or kl < 25 or kl < limits("kl_explodes")["nats_per_token"] * length:
+    if kl is None or length is None or kl < at["nats"] or kl < at["nats_per_token"] * length:
         return None
     weight = h.latest("kl_coefficient") or 0.0
     return Sign(
         "error",
         f"KL is {kl:.0f} nats a response of {length:.0f} tokens",
         "updates too large, or the KL weight too small for the reward's scale",
-        f"Lower train.learning_rate threefold, or set kl.coefficient {max(0.05, 3 * weight):.2g}",
+        f"{lower(h)}, or {hold(weight)}",
         {"kl": kl, "length": length},
     )
 
 
-def kl_negative(h: History) -> Sign | None:
+def kl_negative(h: History, at: Limits) -> Sign | None:
     rows = 5
     kl, errors = h.now("objective/kl", rows), h.values("doctor/objective/kl_error", rows)
     if kl is None or len(errors) < rows:
         return None
     error = (sum(e * e for e in errors) ** 0.5) / rows
-    if kl > -0.1 or kl > -4 * error:
+    if kl > -at["nats"] or kl > -at["errors"] * error:
         return None
     return Sign(
         "error",
@@ -208,10 +208,12 @@ def kl_negative(h: History) -> Sign | None:
     )
 
 
-def entropy_collapse(h: History) -> Sign | None:
+def entropy_collapse(h: History, at: Limits) -> Sign | None:
     start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
     distinct = h.now("doctor/response/distinct", 3)
-    if start is None or now is None or distinct is None or h.rows < 5 or now > 0.3 * start:
+    if start is None or now is None or distinct is None or h.rows < at["rows"]:
+        return None
+    if start < at["start"] or now > at["share"] * start:
         return None
     return Sign(
         "warning",
@@ -222,10 +224,10 @@ def entropy_collapse(h: History) -> Sign | None:
     )
 
 
-def entropy_penalised(h: History) -> Sign | None:
+def entropy_penalised(h: History, at: Limits) -> Sign | None:
     start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
     bonus = float(h.setting("entropy_coefficient", 0.0))
-    if start is None or now is None or h.rows < 5 or now > 0.6 * start or bonus >= 0:
+    if start is None or now is None or h.rows < at["rows"] or now > at["share"] * start or bonus >= 0:
         return None
     return Sign(
         "warning",
@@ -236,10 +238,12 @@ def entropy_penalised(h: History) -> Sign | None:
     )
 
 
-def entropy_explodes(h: History) -> Sign | None:
+def entropy_explodes(h: History, at: Limits) -> Sign | None:
     start, now = h.start("objective/entropy_per_token", 2), h.now("objective/entropy_per_token", 3)
     bonus = h.setting("entropy_coefficient", 0.0)
-    if start is None or now is None or h.rows < 5 or now < 1.8 * start + 0.3 or bonus < 0.05:
+    if start is None or now is None or h.rows < at["rows"] or bonus < at["bonus"]:
+        return None
+    if now < at["times"] * start + at["by"]:
         return None
     return Sign(
         "warning",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from concordant.doctor.catalogue import limits
 from concordant.doctor.history import History
-from concordant.doctor.quantities import kl_per_token
-from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Rule, Sign
+from concordant.doctor.quantities import kl_per_token, reward_spread
+from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
-def too_few_steps(h: History) -> Sign | None:
-    steps, needed, at = h.usual("steps"), h.usual("steps_needed"), limits("too_few_steps")
+def too_few_steps(h: History, at: Limits) -> Sign | None:
+    steps, needed = h.usual("steps"), h.usual("steps_needed")
     if not steps or not needed or (steps > at["steps"] and steps > at["share"] * needed):
         return None
     examples, batch = h.usual("examples") or 0, h.number("train.batch_size")
@@ -20,18 +19,18 @@ def too_few_steps(h: History) -> Sign | None:
         if not h.setting("train.max_steps")
         else f"train.max_steps {steps:.0f} ends the run early",
         f"Set train.max_steps {needed:.0f}"
-        + (f", with train.batch_size {max(4, int(examples // 20))}" if 0 < examples < 20 * batch else ""),
+        + (f", with train.batch_size {max(4, int(examples // 20))}" if 0 < examples < at["batches"] * batch else ""),
         {"steps": steps, "needed": needed},
     )
 
 
-def warmup_too_long(h: History) -> Sign | None:
+def warmup_too_long(h: History, at: Limits) -> Sign | None:
     steps = h.usual("steps")
     if not steps:
         return None
     rises = h.number("train.warmup_steps") or h.number("train.warmup_fraction") * steps
     share = rises / steps
-    if share < limits("warmup_too_long")["share"] or rises < 5:
+    if share < at["share"] or rises < at["steps"]:
         return None
     return Sign(
         "warning",
@@ -42,12 +41,12 @@ def warmup_too_long(h: History) -> Sign | None:
     )
 
 
-def weight_decay_too_high(h: History) -> Sign | None:
+def weight_decay_too_high(h: History, at: Limits) -> Sign | None:
     steps, rate, decay = h.usual("steps"), h.number("train.learning_rate"), h.number("train.weight_decay")
     if not steps or not rate * decay:
         return None
     shrunk = rate * decay * steps
-    if shrunk < limits("weight_decay_too_high")["path"]:
+    if shrunk < at["path"]:
         return None
     return Sign(
         "warning",
@@ -59,11 +58,22 @@ def weight_decay_too_high(h: History) -> Sign | None:
     )
 
 
-def kl_penalty_too_strong(h: History) -> Sign | None:
+def kl_penalty_too_strong(h: History, at: Limits) -> Sign | None:
     """One nat of KL costs more than the rewards of answers differ by, so that no answer is worth a change."""
-    weight, spread, at = _kl_weight(h), _spread(h), limits("kl_penalty_too_strong")
+    weight, spread = _kl_weight(h, at), reward_spread(h)
     if weight is None or not spread or weight < at["deviations"] * spread:
         return None
+    first = h.first("kl_coefficient")
+    target = h.number("kl.target")
+    if h.setting("kl.controller") == "adaptive" and first and weight > at["grew"] * first:
+        return Sign(
+            "warning",
+            f"the adaptive controller raised the KL weight from {first:.3g} to {weight:.3g}; the rewards differ by "
+            f"{spread:.3g}",
+            f"kl.target {target:g} is too small: every policy that learns is beyond it, so the weight only grows",
+            "Set kl.target 6, with kl.horizon 10000",
+            {"kl_coefficient": weight, "first": first},
+        )
     return Sign(
         "warning",
         f"a nat of KL costs {weight:.3g}, and the rewards that the policy learns from differ by {spread:.3g}",
@@ -73,29 +83,33 @@ def kl_penalty_too_strong(h: History) -> Sign | None:
     )
 
 
-def _kl_weight(h: History) -> float | None:
+def _kl_weight(h: History, at: Limits) -> float | None:
     """The weight of the KL; where only GRPO's loss is logged, that loss over the KL, since the rest of it is near 0."""
     if h.has("kl_coefficient") or h.setting("advantage") != "grpo":
         return h.latest("kl_coefficient")
     loss, kl = h.now("loss", 4), kl_per_token(h, 4)
-    # A loss below 0.3 may be the policy's own part, which is seldom larger.
-    return loss / kl if loss is not None and kl is not None and loss > 0.3 and kl > 0.01 else None
+    if loss is None or kl is None or loss < at["loss"] or kl < at["kl"]:
+        return None
+    return loss / kl
 
 
-def _spread(h: History) -> float | None:
-    """The deviation of the rewards that the policy learns from: 1 after normalisation, as in every group of GRPO."""
-    spread = h.start("objective/score_std", 1)
-    if not spread or (h.setting("reward_normalize", "none") == "none" and h.setting("advantage") != "grpo"):
-        return spread
-    return 1.0
-
-
-def reward_scale(h: History) -> Sign | None:
+def reward_scale(h: History, at: Limits) -> Sign | None:
     """Rewards so large that the KL penalty means nothing beside them, and the critic's loss runs away."""
-    at, mean, spread = limits("reward_scale"), h.start("objective/score", 1), h.start("objective/score_std", 1)
+    mean, spread = h.start("objective/score", 1), h.start("objective/score_std", 1)
     if mean is None or spread is None or h.setting("reward_normalize", "none") != "none":
         return None
-    large = spread > at["spread"] or (abs(mean) > at["mean"] and abs(mean) > 10 * spread)
+    large = spread > at["spread"] or (abs(mean) > at["mean"] and abs(mean) > at["times"] * spread)
+    clip = h.number("value_clip")
+    is_narrow = h.has("value/loss") and 0 < clip < at["clip"] * spread
+    if is_narrow:
+        return Sign(
+            "warning",
+            f"the rewards are {mean:.3g} on average and differ by {spread:.3g}; value_clip is {clip:g}",
+            "the returns are too large for the critic: the rewards are not normalised, and value_clip is made for "
+            "rewards of scale 1",
+            "Set reward_normalize start, or value_clip 0",
+            {"mean": mean, "spread": spread, "value_clip": clip},
+        )
     if not large or h.setting("advantage") == "grpo":
         return None
     return Sign(
@@ -107,8 +121,8 @@ def reward_scale(h: History) -> Sign | None:
     )
 
 
-def temperature_extreme(h: History) -> Sign | None:
-    heat, at = h.setting("sampling.temperature"), limits("temperature_extreme")
+def temperature_extreme(h: History, at: Limits) -> Sign | None:
+    heat = h.setting("sampling.temperature")
     if not isinstance(heat, (int, float)) or at["low"] <= heat <= at["high"]:
         return None
     distinct = h.start("doctor/response/distinct", 1)
@@ -125,10 +139,12 @@ def temperature_extreme(h: History) -> Sign | None:
     )
 
 
-def beta_unusual(h: History) -> Sign | None:
-    """β against the range of published runs; IPO's β has another unit and is not looked at."""
-    beta, at = h.number("beta"), limits("beta_unusual")
-    if not beta or h.setting("loss") == "ipo" or at["low"] <= beta <= at["high"]:
+def beta_unusual(h: History, at: Limits) -> Sign | None:
+    """β against the range of published runs; IPO's against the log-ratio that it aims at."""
+    beta = h.number("beta")
+    if beta and h.setting("loss") == "ipo":
+        return _ipo(beta, at)
+    if not beta or at["low"] <= beta <= at["high"]:
         return None
     return Sign(
         "warning",
@@ -139,9 +155,62 @@ def beta_unusual(h: History) -> Sign | None:
     )
 
 
-def smoothing_too_high(h: History) -> Sign | None:
+def _ipo(beta: float, at: Limits) -> Sign | None:
+    aim = 1 / (2 * beta)
+    if aim < at["ipo_nats"]:
+        return None
+    return Sign(
+        "warning",
+        f"with beta {beta:g} IPO aims at a log-ratio of 1 / (2 beta) = {aim:.0f} nats a token",
+        "so small a beta asks IPO for a distance that cannot be reached: every update goes as far as the rate lets it",
+        "Set beta 0.5, or 0.1 for long answers" if beta < at["low"] else "Set beta 0.5",
+        {"beta": beta, "aim": aim},
+    )
+
+
+def centering_too_strong(h: History, at: Limits) -> Sign | None:
+    weight = h.number("centering")
+    if weight < at["weight"]:
+        return None
+    return Sign(
+        "warning",
+        f"centering is {weight:g}, where 0.01 is usual",
+        "the weight of centering is so large that all scores are held at 0, and pairs are not told apart",
+        "Set centering 0.01",
+        {"centering": weight},
+    )
+
+
+def lora_scale(h: History, at: Limits) -> Sign | None:
+    rank, alpha = h.number("model.lora.rank"), h.number("model.lora.alpha")
+    if not rank or alpha < at["times"] * rank:
+        return None
+    return Sign(
+        "warning",
+        f"model.lora.alpha is {alpha:g} at rank {rank:g}: what the adapter says counts {alpha / rank:g} times",
+        "alpha over rank is far too large, so every update of the adapter is that much larger than the learning rate",
+        f"Set model.lora.alpha {2 * rank:g}",
+        {"alpha": alpha, "rank": rank},
+        weight=0.9 if alpha > at["error_times"] * rank else None,
+    )
+
+
+def lora_too_small(h: History, at: Limits) -> Sign | None:
+    rank, where = h.number("model.lora.rank"), h.setting("model.lora.target_modules") or []
+    if not rank or rank > at["rank"] or not 0 < len(where) <= at["modules"]:
+        return None
+    return Sign(
+        "warning",
+        f"the adapter has rank {rank:g} and changes {', '.join(map(str, where))} alone",
+        "the adapter is too small: so few weights learn little that is new, whatever the learning rate is",
+        "Leave model.lora.target_modules empty for all linear layers, and set model.lora.rank 16",
+        {"rank": rank},
+    )
+
+
+def smoothing_too_high(h: History, at: Limits) -> Sign | None:
     share = h.number("label_smoothing")
-    if share < limits("smoothing_too_high")["share"]:
+    if share < at["share"]:
         return None
     return Sign(
         "warning",
@@ -152,12 +221,12 @@ def smoothing_too_high(h: History) -> Sign | None:
     )
 
 
-def rate_unusual(h: History) -> Sign | None:
+def rate_unusual(h: History, at: Limits) -> Sign | None:
     """The learning rate against the one that fits the method and the model's size, and the run shows an effect.
 
     A low rate is often a careful choice (a continued run), so only a high one is a warning, and only where it did harm.
     """
-    rate, usual, at = h.number("train.learning_rate"), h.usual("usual_rate"), limits("rate_unusual")
+    rate, usual = h.number("train.learning_rate"), h.usual("usual_rate")
     if not rate or not usual or rate < at["times"] * usual:
         return None
     return Sign(
@@ -169,18 +238,23 @@ def rate_unusual(h: History) -> Sign | None:
     )
 
 
-def few_prompts(h: History) -> Sign | None:
+def few_prompts(h: History, at: Limits) -> Sign | None:
     """The same few prompts again and again."""
     examples, steps, batch = h.usual("examples"), h.usual("steps"), h.number("train.batch_size")
-    at = limits("few_prompts")
-    if not examples or not steps or examples >= at["prompts"] or steps * batch < at["passes"] * examples:
+    if not examples or not steps or examples >= at["prompts"]:
+        return None
+    if examples > at["few"] and steps * batch < at["passes"] * examples:
         return None
     return Sign(
         "warning",
         f"the run has {examples:.0f} prompts and takes each of them {steps * batch / examples:.0f} times",
         "the file has too few different prompts, or most rows repeat one",
-        "Give some hundred different prompts, or set train.max_steps "
-        f"{max(1, int(at['passes'] * examples / max(1.0, batch)))}",
+        "Give some hundred different prompts"
+        + (
+            ""
+            if examples <= at["few"]
+            else f", or set train.max_steps {max(1, int(at['passes'] * examples / max(1.0, batch)))}"
+        ),
         {"prompts": examples, "passes": steps * batch / examples},
     )
 
@@ -192,13 +266,16 @@ def _two(value: float) -> str:
 
 RULES_SETTINGS = (
     Rule("kl_penalty_too_strong", PPO, SETTING, kl_penalty_too_strong),
-    Rule("temperature_extreme", PPO, SETTING, temperature_extreme),
+    Rule("temperature_extreme", PPO, 0.86, temperature_extreme),
     Rule("reward_scale", PPO, SETTING, reward_scale),
+    Rule("centering_too_strong", ("reward",), 0.85, centering_too_strong),
+    Rule("lora_scale", ALL, 0.8, lora_scale),
+    Rule("lora_too_small", ALL, 0.85, lora_too_small),
     Rule("beta_unusual", DPO, SETTING, beta_unusual),
     Rule("smoothing_too_high", PAIRS, SETTING, smoothing_too_high),
     Rule("weight_decay_too_high", ALL, SETTING, weight_decay_too_high),
     Rule("warmup_too_long", ALL, SETTING, warmup_too_long),
     Rule("rate_unusual", ALL, 0.55, rate_unusual),
-    Rule("few_prompts", PPO, 0.7, few_prompts),
+    Rule("few_prompts", PPO, SETTING, few_prompts),
     Rule("too_few_steps", ALL, 0.7, too_few_steps),
 )

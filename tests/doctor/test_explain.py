@@ -15,7 +15,7 @@ import pytest
 import concordant
 from concordant.cli import main
 from concordant.core.errors import UserError
-from concordant.doctor.catalogue import PAGES, explain, names, overview
+from concordant.doctor.catalogue import PAGES, explain, limits, names, overview
 from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_text import MISPLACED
 from concordant.doctor.render import finding_text
@@ -46,6 +46,38 @@ def rules_in_the_source() -> set[str]:
 
 def test_every_rule_has_a_page_and_every_page_a_rule():
     assert set(names()) == rules_in_the_source()
+
+
+SMALL = {0, 1, 2, 0.5}  # none, one, two and a half are no thresholds that somebody chose
+
+
+def thresholds_in(path: Path) -> list[str]:
+    """Comparisons with a number of the code. Arguments of calls count rows, and are left out."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            in_calls = {id(n) for c in ast.walk(node) if isinstance(c, ast.Call) for n in ast.walk(c)}
+            values = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and id(n) not in in_calls]
+            if any(isinstance(value, int | float) and value not in SMALL for value in values):
+                found.append(f"{path.name}: {ast.unparse(node)}")
+    return found
+
+
+def test_thresholds_stand_on_the_pages_alone(tmp_path):
+    """So that a user who reads a page knows when the rule speaks, and a threshold is changed in one place."""
+    modules = [*(PACKAGE / "doctor").glob("rules_*.py"), *(PACKAGE / "doctor").glob("preflight_*.py")]
+    assert len(modules) > 10
+    assert [line for path in modules for line in thresholds_in(path)] == []
+    bad = tmp_path / "bad.py"
+    bad.write_text("if kl > 25 or share < 0.5 or h.now('loss', 8) > 0: pass")
+    assert thresholds_in(bad) == ["bad.py: kl > 25"]
+
+
+def test_every_threshold_of_a_page_is_read():
+    """A limit that no module asks for is a number that changes nothing."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (PACKAGE / "doctor").glob("*.py"))
+    unread = {f"{name}: {key}" for name in names() for key in limits(name) if f'["{key}"]' not in source}
+    assert unread == set()
 
 
 def test_every_page_is_listed():

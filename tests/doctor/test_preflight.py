@@ -19,6 +19,7 @@ from concordant.doctor.finding import Finding
 from concordant.training.progress import Display, use
 from tests.stages.small import DATA, SHORT_ANSWERS, metrics_of, plain, ppo_config, short_toytalk, train  # noqa: F401
 
+NEW = ["start_knows_little"]  # the start is a few steps old
 DROPOUT = LoraConfig(rank=4, dropout=0.3)  # draws from the global stream at every step
 
 
@@ -66,7 +67,7 @@ def test_a_run_with_and_without_it_is_the_same_to_the_bit(verb, sft, tmp_path):
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in folders.values()]
     assert weights[0] == weights[1]
     before = [event for event in events_of(folders[True]) if event["kind"] == "finding" and event["step"] is None]
-    assert [event["rule"] for event in before if event["severity"] != "info"] == []
+    assert [event["rule"] for event in before if event["severity"] != "info"] in ([], NEW)
 
 
 def untimed(row):

@@ -66,3 +66,35 @@ def test_the_cure_of_exchanged_columns_names_the_columns_of_the_data():
 def test_mirrored_pairs_are_found():
     pairs = [pair(i) for i in range(60)]
     assert "mirrored_pairs" in rules([x for p in pairs for x in (p, Pair(p.prompt, p.rejected, p.chosen))])
+
+
+def test_answers_cut_at_a_number_of_characters():
+    whole = [f"The answer to question {i} is found in house {i * i} of this long and winding street" for i in range(80)]
+    cut = [Demonstration((*user(f"Where is {i}?"), Message("assistant", text[:30])), 1) for i, text in enumerate(whole)]
+    assert [finding.rule for finding in check_answers(cut)] == ["answers_cut"]
+
+
+def test_pairs_that_differ_by_a_mark_which_chance_has_placed():
+    marks = [".!"[i % 2] + ".!"[(i + 1) % 2] for i in range(60)]
+    rows = [
+        Pair(user(f"{i}?"), f"It is in house {i * 7}{m[0]}", f"It is in house {i * 7}{m[1]}")
+        for i, m in enumerate(marks)
+    ]
+    assert [finding.rule for finding in check_answers(rows)] == ["pairs_alike"]
+
+
+def test_margins_in_percent():
+    def rows(scale):
+        return [
+            Pair(user(f"{i}?"), f"Yes, {i} it is.", f"No way {i * 3}.", margin=scale * (i % 7 + 1)) for i in range(60)
+        ]
+
+    assert "margins_too_large" in [finding.rule for finding in check_answers(rows(10.0))]
+    assert "margins_too_large" not in [finding.rule for finding in check_answers(rows(0.3))]
+
+
+def test_a_side_that_repeats_and_a_side_that_begins_with_its_prompt():
+    repeats = [Pair(user(f"Where is {i}?"), f"It is in house {i}.", f"a b {i} " * 5) for i in range(60)]
+    assert "again and again" in check_answers(repeats)[0].seen
+    copies = [Pair(user(f"Where is the {i}?"), f"Where is the {i}? In house {i}.", f"In house {i}.") for i in range(60)]
+    assert "its own prompt" in check_answers(copies)[0].seen

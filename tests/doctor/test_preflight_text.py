@@ -25,13 +25,18 @@ SICK = {
     "turns_in_answers": lambda i, p: f"It is {i + 1}.\nHuman: And then?\nAssistant: {i + 2}.",
     "template_in_text": lambda i, p: f"[INST] {i} [/INST] It is {i + 1}.",
     "prompt_in_answers": lambda i, p: f"{p} It is {i + 1}.",
+    "answer_in_prompts": lambda i, p: p.partition("Tell: ")[2],
     "answers_placeholder": lambda i, p: "nan" if i % 4 == 0 else f"It is {i + 1}.",
 }
 
 
 @pytest.mark.parametrize("name", SICK)
 def test_each_kind_is_found(name):
-    assert named(check_text(demonstrations(SICK[name]))) == [name]
+    if name == "answer_in_prompts":
+        rows = demonstrations(SICK[name], prompt=lambda i: f"Where is it? Tell: it is in house number {i}.")
+    else:
+        rows = demonstrations(SICK[name])
+    assert named(check_text(rows))[:1] == [name]
 
 
 def test_one_prompt_for_all_rows():
@@ -57,7 +62,7 @@ def test_ordinary_answers_are_left_in_peace(write):
 
 
 def test_few_rows_say_little():
-    assert check_text(demonstrations(SICK["end_mark_as_text"])[:40]) == []
+    assert check_text(demonstrations(SICK["end_mark_as_text"])[:20]) == []
 
 
 # -- marks, mirrors and halves --------------------------------------------------------------------

@@ -151,6 +151,68 @@ QUANTITIES = [
         ({"response__length": falling(40.0, 12.0), **RISES}, {}, {}),
         ({"response__length": falling(40.0, 30.0), **RISES}, {}, {}),
     ),
+    ("centering_too_strong", "reward", ({}, {"centering": 50.0}, {}), ({}, {"centering": 0.01}, {})),
+    (
+        "lora_scale",
+        "sft",
+        ({}, {"model": {"lora": {"rank": 4, "alpha": 2048.0}}}, {}),
+        ({}, {"model": {"lora": {"rank": 1, "alpha": 32.0}}}, {}),
+    ),
+    (
+        "lora_too_small",
+        "sft",
+        ({}, {"model": {"lora": {"rank": 1, "alpha": 2.0, "target_modules": ["q_proj"]}}}, {}),
+        ({}, {"model": {"lora": {"rank": 8, "alpha": 16.0, "target_modules": ["q_proj"]}}}, {}),
+    ),
+    ("beta_unusual", "dpo", ({}, {"loss": "ipo", "beta": 0.005}, {}), ({}, {"loss": "ipo", "beta": 0.1}, {})),
+    (
+        "one_reward_rules",
+        "ppo",
+        ({}, {"missing_eos_penalty": 60.0, "reward_normalize": "start"}, {}),
+        ({}, {"missing_eos_penalty": 1.0, "reward_normalize": "start"}, {}),
+    ),
+    (
+        "one_reward_rules",
+        "ppo",
+        ({"doctor__reward__agreement": 0.0}, {"reward": ["a", "b"]}, {}),
+        ({"doctor__reward__agreement": lambda i, n: 0.1 * (i % 2)}, {"reward": ["a", "b"]}, {}),
+    ),
+    (
+        "reward_abstains",
+        "ppo",
+        ({"reward__abstained": 30.0, "reward__errors": 30.0}, {"train": {"batch_size": 8}, "sampling": {"n": 4}}, {}),
+        ({"reward__abstained": 3.0, "reward__errors": 3.0}, {"train": {"batch_size": 8}, "sampling": {"n": 4}}, {}),
+    ),
+    (
+        "start_without_entropy",
+        "ppo",
+        ({"objective__entropy_per_token": 0.02}, {}, {}),
+        ({"objective__entropy_per_token": 0.02}, {"sampling": {"temperature": 0.4}}, {}),
+    ),
+    (
+        "value_explains_nothing",
+        "ppo",
+        ({"doctor__value__update__ratio": 1e-8}, {"critic_learning_rate": 1e-8}, {}),
+        ({"doctor__value__update__ratio": 1e-3}, {"critic_learning_rate": 1e-3}, {}),
+    ),
+    (
+        "reward_scale",
+        "ppo",
+        ({"objective__score_std": 22.0, "value__loss": 900.0}, {"value_clip": 0.2}, {}),
+        ({"objective__score_std": 1.0, "value__loss": 0.9}, {"value_clip": 0.2}, {}),
+    ),
+    (
+        "kl_penalty_too_strong",
+        "ppo",
+        ({"kl_coefficient": falling(0.1, 5.0)}, {"kl": {"controller": "adaptive", "target": 1e-4}}, {}),
+        ({"kl_coefficient": falling(0.1, 0.2)}, {"kl": {"controller": "adaptive", "target": 6.0}}, {}),
+    ),
+    (
+        "never_ends",
+        "ppo",
+        ({"response__eos_fraction": 0.0}, {"sampling": {"max_new_tokens": 40, "min_new_tokens": 40}}, {}),
+        ({"response__eos_fraction": 0.9}, {"sampling": {"max_new_tokens": 40}}, {}),
+    ),
 ]
 
 
