@@ -14,6 +14,7 @@ from tests.mutants.planted import (
     kernels,
     models,
     pipeline,
+    planning,
     report,
     runs,
     stages,
@@ -21,7 +22,7 @@ from tests.mutants.planted import (
 )
 
 _FOLDERS = (
-    core, config, runs, data, models, kernels, engines, training, algorithms, evaluation, report, doctor, stages,
-    pipeline,
+    core, config, runs, planning, data, models, kernels, engines, training, algorithms, evaluation, report, doctor,
+    stages, pipeline,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for folder in _FOLDERS for mutant in folder.MUTANTS)
