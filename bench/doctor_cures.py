@@ -129,29 +129,30 @@ def _sft(config: RunConfig, folder: Path) -> Path:
     return STAGES["sft"](made) / "model"
 
 
-def made(patient: Patient, way: str, root: Path, ruler: Ruler, treat: Callable[[Treatment], str]) -> Record:
-    """The record of the run that ``treat`` makes of the sick one, from the disk if it is there and still true.
-
-    ``treat`` changes the treatment and returns the text that it followed.
-    """
+def made(
+    patient: Patient,
+    way: str,
+    root: Path,
+    ruler: Ruler,
+    treat: Callable[[Treatment], Any] | None = None,
+    text: str = "",
+) -> Record:
+    """The record of the run after ``treat`` has followed ``text``; the one on the disk, if its text is the same."""
     folder = root / patient.set / way / patient.name
     kept = folder.with_suffix(".json")
-    treatment = patient.begin(_empty(folder)) if not kept.is_file() else None
-    if treatment is None:
+    if kept.is_file():
         known: Record = json.loads(kept.read_text(encoding="utf-8"))
-        if way != "cured" or known["followed"] == treat(Treatment(RunConfig())):
+        if known["followed"] == text:
             return known
-        treatment = patient.begin(_empty(folder))
-    followed, started = treat(treatment), time.perf_counter()
-    record: Record = {"followed": followed, "done": treatment.done, "error": "", "quality": []}
-    if way != "cured" or treatment.done:
+    treatment, started = patient.begin(_empty(folder)), time.perf_counter()
+    if treat:
+        treat(treatment)
+    record: Record = {"followed": text, "done": treatment.done, "error": "", "quality": []}
+    if treatment.done or not text:  # a cure that changes nothing leaves the run as it was
         record["error"] = run(treatment, folder)
         weights = folder / RUN / "model"
-        if not record["error"] or (weights / "config.json").is_file():
-            try:
-                record["quality"] = [round(x, 5) for x in ruler.measure(patient.stage, weights)]
-            except (UserError, OSError) as problem:
-                record["error"] = record["error"] or f"{type(problem).__name__}: {problem}"
+        if (weights / "config.json").is_file():
+            record["quality"] = [round(x, 5) for x in ruler.measure(patient.stage, weights)]
     record["seconds"] = round(time.perf_counter() - started, 2)
     for heavy in folder.glob("**/*.safetensors"):
         heavy.unlink()
@@ -174,17 +175,8 @@ def first_finding(folder: Path) -> Finding | None:
     return next((finding for finding in found if finding.severity != "info"), None)
 
 
-def follow(cure: str) -> Callable[[Treatment], str]:
-    def treat(treatment: Treatment) -> str:
-        if treatment.config.output:
-            treatment.carry_out(read_cure(cure, flatten(treatment.config)))
-        return cure
-
-    return treat
-
-
-def as_it_is(treatment: Treatment) -> str:
-    return ""
+def follow(cure: str) -> Callable[[Treatment], bool]:
+    return lambda treatment: treatment.carry_out(read_cure(cure, flatten(treatment.config)))
 
 
 def run_of(patient: Patient, root: Path, ruler: Ruler, runs: Sequence[Path]) -> Path:
@@ -192,8 +184,8 @@ def run_of(patient: Patient, root: Path, ruler: Ruler, runs: Sequence[Path]) -> 
     there = [path for r in runs for path in (r / "measure" / patient.name, r / patient.name / RUN) if path.is_dir()]
     if there:
         return there[0]
-    if patient.set == "kin" or not any((r / patient.name).is_dir() for r in runs):  # else it was refused before a step
-        made(patient, "sick", root, ruler, as_it_is)
+    if not any((r / patient.name).is_dir() for r in runs):  # where there is no run in it, it was refused before a step
+        made(patient, "sick", root, ruler)
     return root / patient.set / "sick" / patient.name / RUN
 
 
@@ -211,29 +203,28 @@ def seen(patient: Patient, root: Path, ruler: Ruler, runs: Sequence[Path], to_th
     config = patient.begin(_empty(root / "read" / patient.name)).config
     if not read_cure(finding.cure, flatten(config)):
         return about | {"outcome": "none offered"}
-    sick = made(patient, "sick", root, ruler, as_it_is)
-    cured = made(patient, "cured", root, ruler, follow(finding.cure))
+    sick = made(patient, "sick", root, ruler)
+    cured = made(patient, "cured", root, ruler, follow(finding.cure), finding.cure)
     about |= {"sick": _mean(sick), "cured": _mean(cured), "done": cured["done"], "error": cured["error"][-300:]}
     if not cured["done"]:
         about |= {"outcome": "equal", "cured": about["sick"]}
-    elif not cured["quality"]:
+    elif cured["error"] or not cured["quality"]:
         about |= {"outcome": "failed"}
     elif not sick["quality"]:
         about |= {"outcome": "better"}  # the sick run left no model at all
     else:
         about |= {"outcome": verdict(sick["quality"], cured["quality"])}
     if to_the_end and about["outcome"] != "better" and patient.end is not None and sick["quality"]:
-        well = made(patient, "well", root, ruler, _without_fault(patient, root))
+        well = made(patient, "well", root, ruler, _without_fault(patient))
         curable = bool(well["quality"]) and verdict(sick["quality"], well["quality"]) == "better"
         about |= {"without_fault": _mean(well), "curable": curable}
     return about
 
 
-def _without_fault(patient: Patient, root: Path) -> Callable[[Treatment], str]:
-    def treat(treatment: Treatment) -> str:
+def _without_fault(patient: Patient) -> Callable[[Treatment], None]:
+    def treat(treatment: Treatment) -> None:
         assert patient.end is not None
         treatment.config, treatment.plant = patient.end(Path(treatment.config.output).parent), nullcontext
-        return ""
 
     return treat
 
