@@ -180,13 +180,14 @@ def follow(cure: str) -> Callable[[Treatment], bool]:
 
 
 def run_of(patient: Patient, root: Path, ruler: Ruler, runs: Sequence[Path]) -> Path:
-    """The folder of the patient's run, in ``runs`` or else made in ``root``."""
-    there = [path for r in runs for path in (r / "measure" / patient.name, r / patient.name / RUN) if path.is_dir()]
-    if there:
-        return there[0]
+    """The folder of the patient's run: the one in ``root`` if it is there, else one in ``runs``, else made in ``root``."""
+    own = root / patient.set / "sick" / patient.name / RUN
+    there = [path for r in runs for path in (r / "measure" / patient.name, r / patient.name / RUN)]
+    if known := [path for path in (own, *there) if path.is_dir()]:
+        return known[0]
     if not any((r / patient.name).is_dir() for r in runs):  # where there is no run in it, it was refused before a step
         made(patient, "sick", root, ruler)
-    return root / patient.set / "sick" / patient.name / RUN
+    return own
 
 
 def seen(patient: Patient, root: Path, ruler: Ruler, runs: Sequence[Path], to_the_end: bool) -> Record:

@@ -46,7 +46,7 @@ def summary(patients: Sequence[Record]) -> dict[str, dict[str, Any]]:
         "strange runs": share(strange),
         "cures by a setting, a file of data, a reward or a start": share([p for p in cured if p not in by_hand]),
         "cures that say which part of the code is wrong": share(by_hand),
-        "kin runs that can become better at all": share([p for p in kin if p["curable"] is not False]),
+        "kin runs that can become better at all": share([p for p in kin if p.get("curable") is not False]),
     }
 
 

@@ -38,7 +38,7 @@ DEEDS = {
     # of rewards and starts
     "weight 1": r"give the reward the weight 1",
     "name a trained model": r"name a trained model",
-    "SFT first": r"train one with `concordant sft`|train sft on answers",
+    "SFT first": r"train one with `concordant sft`|train it on such answers|train sft on answers",
 }
 _FACTORS = {"twofold": 2.0, "threefold": 3.0, "fivefold": 5.0, "tenfold": 10.0, "twice": 2.0, "three times": 3.0}
 _FACTORS |= {"five times": 5.0, "ten times": 10.0}
