@@ -180,7 +180,7 @@ def follow(cure: str) -> Callable[[Treatment], bool]:
 
 
 def run_of(patient: Patient, root: Path, ruler: Ruler, runs: Sequence[Path]) -> Path:
-    """The folder of the patient's run: the one in ``root`` if it is there, else one in ``runs``, else made in ``root``."""
+    """The folder of the run: the one in ``root`` if it is there, else one in ``runs``, else a new one in ``root``."""
     own = root / patient.set / "sick" / patient.name / RUN
     there = [path for r in runs for path in (r / "measure" / patient.name, r / patient.name / RUN)]
     if known := [path for path in (own, *there) if path.is_dir()]:
