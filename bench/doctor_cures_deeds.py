@@ -76,7 +76,7 @@ class Treatment:
             if values[act.key] == act.value:
                 return False
             self.config = build(type(self.config), {**values, act.key: act.value})
-            self.done.append(f"{act.key} {values[act.key]} -> {act.value}")
+            self.done.append(f"{act.key} {_shown(values[act.key])} -> {_shown(act.value)}")
             return True
         changed = self._mend(act.name) if act.name in MENDS else _DEEDS[act.name](self, act.what)
         if changed:
@@ -88,6 +88,13 @@ class Treatment:
             return False
         self.plant = nullcontext
         return True
+
+
+def _shown(value: Any) -> str:
+    """A value without the folders before a name, and a number with six digits."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return (Path(value).name or "empty") if isinstance(value, str) else str(value)
 
 
 # -- files of data --------------------------------------------------------------------------------
