@@ -103,9 +103,8 @@ def refused(before: Inputs, now: Inputs) -> list[str]:
 
 def rounded(before: Inputs, now: Inputs) -> list[str]:
     """The changes after which the last bits of the run's numbers may differ."""
-    keys = sorted(ROUNDING & {*before.settings, *now.settings})
-    if now.settings.get("cluster.shards"):  # the order of sums is that of the shards, whatever the workers
-        keys.remove("cluster.workers")
+    in_order = bool(now.settings.get("cluster.shards"))  # the order of sums is that of the shards, whatever the workers
+    keys = sorted(ROUNDING & {*before.settings, *now.settings} - ({"cluster.workers"} if in_order else set()))
     settings = [_line(key, before.settings, now.settings) for key in keys if _differs(key, before, now)]
     names = {**before.environment, **now.environment}
     around = [

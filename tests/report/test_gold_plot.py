@@ -53,7 +53,7 @@ def test_the_picture_is_drawn_in_two_themes(evaluation):
 def test_the_titles_hold_for_policies_that_were_not_trained_on_the_proxy(evaluation, monkeypatch):
     """SFT and DPO never see the proxy."""
     titles = []
-    monkeypatch.setattr(gold_plot, "png", lambda figure, theme: titles.extend(a.get_title("left") for a in figure.axes))
+    monkeypatch.setattr(gold_plot, "png", lambda figure: titles.extend(a.get_title("left") for a in figure.axes))
     proxy_vs_gold(evaluation, {}, {}, LIGHT)
     assert titles == ["Proxy: the reward that --reward names", "Gold: the true quality"]
 

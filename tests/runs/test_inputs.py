@@ -37,6 +37,12 @@ def test_what_changes_only_rounding_is_said_and_allowed(key):
     assert (refused(before, now), rounded(before, now)) == ([], [f"{key}: 1 -> 2"])
 
 
+def test_with_shards_another_number_of_workers_changes_no_bit():
+    ordered, free = ({"cluster.shards": shards, "cluster.workers": 1} for shards in (4, 0))
+    assert rounded(Inputs.of(ordered), Inputs.of(ordered | {"cluster.workers": 2})) == []
+    assert rounded(Inputs.of(free), Inputs.of(free | {"cluster.workers": 2})) == ["cluster.workers: 1 -> 2"]
+
+
 def test_every_key_of_the_lists_exists():
     known = {key for c in (SFTConfig, RewardConfig, DPOConfig, PPOConfig, BestOfNConfig) for key in schema(c).fields}
     assert known >= HARMLESS | ROUNDING | CHOOSE_DATA
