@@ -84,6 +84,7 @@ class TorchTeam(Team):
     def close(self) -> None:
         with contextlib.suppress(Exception):  # a rank that has failed hears nothing
             self._channel.send(None)
+        with contextlib.suppress(Exception):  # or gloo's threads end this process with SIGABRT when Python exits
             dist.destroy_process_group()
         for helper in self._helpers.values():
             try:
