@@ -233,9 +233,10 @@ STRANGE_2 = """## Faults that no rule was made with
 
 The cases of `bench/doctor_strange.py --set 2` are 69 faults that users describe in public threads, and six more whose
 kinds were known before. Somebody who had not read the rules wrote them down before the rules were changed for the last
-time, and no rule was changed for one of them. Each run was made once with these rules. One reader, who had not made the
-rules, judged whether the first thing said names the cause or leads to it; a vague symptom counts as another cause. The
-judgement of one reader is a weak measure: of 69 cases, about ten could be read either way.
+time, and no rule was changed for one of them. Each run was made once with these rules. A reader who had not made the
+rules judged, strictly, whether the first thing said names the cause or leads to it; a vague symptom counts as another
+cause. A second reader, apart from the first, came to 50 instead of 51. Both named about ten cases that could be read
+either way.
 """
 
 STRANGE = """## The first set of such faults
