@@ -204,7 +204,13 @@ def test_memory_never_rises_with_more_data_parallel_ranks(made, setup):
     assume(not setup.sharded or setup.data > 1)  # one rank gathers nothing
     gpu = machine("h100-80gb")
     more = replace(setup, data=2 * setup.data)
-    assert memory_of(made, more, gpu).total <= memory_of(made, setup, gpu).total * (1 + 1e-12)
+    assert without_logits(memory_of(made, more, gpu)) <= without_logits(memory_of(made, setup, gpu)) * (1 + 1e-12)
+
+
+def without_logits(memory):
+    """The engine keeps the logits of a batch that is small enough, so logits alone may take more in a smaller share."""
+    phases = (sum(size for part, size in phase.items() if part != "logits") for phase in memory.phases.values())
+    return sum(memory.resident.values()) + max(phases)
 
 
 @settings(deadline=None)
