@@ -50,10 +50,19 @@ class Channel:
 
 
 class TorchTeam(Team):
-    """The driver's side. ``helpers`` are the processes that the driver started itself, by rank."""
+    """The driver's side.
 
-    def __init__(self, timeout: timedelta, helpers: Mapping[int, subprocess.Popen[bytes]]) -> None:
+    ``helpers`` are the processes that the driver started itself, by rank, and ``folder`` is where they met it.
+    """
+
+    def __init__(
+        self,
+        timeout: timedelta,
+        helpers: Mapping[int, subprocess.Popen[bytes]],
+        folder: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:
         super().__init__()
+        self._folder = folder
         self._store, self._timeout, self._helpers = started.store_of_ranks(), timeout, helpers
         self._orders = 0
         with self._failures_named():
@@ -91,6 +100,8 @@ class TorchTeam(Team):
                 helper.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 helper.kill()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     @contextmanager
     def _failures_named(self) -> Iterator[None]:
@@ -123,22 +134,24 @@ def _way(code: int) -> str:
 
 def start_here(workers: int, timeout: timedelta) -> TorchTeam:
     """Start ``workers - 1`` helpers on this machine. This process becomes rank 0."""
-    folder = tempfile.mkdtemp(prefix="concordant-")  # private, and on the disk, so that no port is opened
-    store = dist.FileStore(os.path.join(folder, "store"), workers)
+    folder = tempfile.TemporaryDirectory(prefix="concordant-")  # private, and on the disk, so that no port is opened
+    file = os.path.join(folder.name, "store")
+    store = dist.FileStore(file, workers)
     helpers = {}
     for rank in range(1, workers):
-        where = {"RANK": str(rank), "WORLD_SIZE": str(workers), "CONCORDANT_STORE": os.path.join(folder, "store")}
-        where |= {"CONCORDANT_TIMEOUT": str(timeout.total_seconds()), "GLOO_SOCKET_IFNAME": started.LOOPBACK}
+        where = {"RANK": str(rank), "WORLD_SIZE": str(workers), started.STORE: file}
+        where |= {started.TIMEOUT: str(timeout.total_seconds()), "GLOO_SOCKET_IFNAME": started.LOOPBACK}
         command = [sys.executable, "-m", HELPER]
         helpers[rank] = subprocess.Popen(command, env=os.environ | where, stdin=subprocess.DEVNULL)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", started.LOOPBACK)
     try:
         _wait_for(helpers, store)
         dist.init_process_group("gloo", store=store, rank=0, world_size=workers, timeout=started.IDLE)
-        return TorchTeam(timeout, helpers)
+        return TorchTeam(timeout, helpers, folder)
     except BaseException:
         for helper in helpers.values():
             helper.kill()
+        folder.cleanup()
         raise
 
 
