@@ -42,11 +42,11 @@ def by_prompt(path: str, name: str, wanted: Wanted = EVERYTHING, **data: Any) ->
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal, and of the same types at every level."""
+    """Equal, and of the same types at every level. The keys of an object have no order, as in JSON."""
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
     return bool(a == b)
