@@ -8,7 +8,7 @@ clipped gradient steps. RLOO and GRPO are the same step with another advantage a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from time import perf_counter
 from typing import Any
 
@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from concordant.algorithms import evidence
+from concordant.algorithms.experience import Experience
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.probe import SampleProbe, plain
+from concordant.algorithms.replay import Learnt, Remembered, Replay
+from concordant.algorithms.retention import Retention, beside
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.algorithms.work import Piece, mean, run
@@ -28,7 +31,7 @@ from concordant.core import kl
 from concordant.core.advantages import ADVANTAGES, Returns, tied
 from concordant.core.losses import SAMPLER_WEIGHT, sampler_weight
 from concordant.core.masked import whiten
-from concordant.core.objective import Outputs
+from concordant.core.objective import Outputs, Scaled
 from concordant.core.running_stats import RunningStats
 from concordant.core.seeding import derive, python_stream
 from concordant.core.trees import Branch, PromptTree
@@ -53,32 +56,7 @@ class Players:
     # Mean and standard deviation of the reward model's scores on held-out answers; None if they are not known.
     reward_range: tuple[float, float] | None = None
     probe: SampleProbe | None = None  # answers held-out prompts at every evaluation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Experience:
-    """The answers of one step, with every number from which policy and critic learn."""
-
-    rollouts: Rollouts
-    old_logprob_N: Tensor  # nats, under the policy that sampled
-    reference_N: Tensor  # nats, under the reference
-    value_N: Tensor  # reward units, the critic's estimate before the token; zeros without a critic
-    advantage_N: Tensor  # reward units; for grpo and after whitening, a number without a unit
-    return_N: Tensor  # reward units, the critic's target
-    score_B: Tensor  # raw reward
-    shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
-    tied: float  # share of tied answers: all answers to their prompt have the same shaped reward
-    agreement: float | None  # mean correlation between the axes of the reward; None if it has one axis
-    # By metric: reward/abstained counts scores that were not given, reward/errors counts errors of reward functions.
-    reward_counts: dict[str, float] = field(default_factory=dict)
-    # The weight of each token in the policy's loss. None: each weight is 1, because the sampler drew from π.
-    weight_N: Tensor | None = None
-
-    def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
-        """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,)."""
-        spans = self.rollouts.token_slice()
-        tokens_N = torch.cat([torch.arange(*spans[i]) for i in tree_numbers])
-        return [self.rollouts.trees[i] for i in tree_numbers], tokens_N
+    retention: Retention | None = None  # text that must not be forgotten
 
 
 class PPO:
@@ -92,11 +70,12 @@ class PPO:
         self.config = resolved(config)
         self.actor, self.critic, self.reference = players.policy, players.critic, players.reference
         self.sampler, self.reward, self.prompts = players.sampler, players.reward, prompts
-        self.reward_range, self.probe = players.reward_range, players.probe
+        self.reward_range, self.probe, self.retention = players.reward_range, players.probe, players.retention
         self.exports = exports_of(self.actor, config.train.export, card or {})
         self.roles = {"policy": self.actor} | ({"critic": self.critic} if self.critic else {})
         self.controller = make_controller(config)
         self.reward_stats = RunningStats()
+        self.replay = Replay(config.replay, config.seed)
         self.last: Experience | None = None  # the experience of the last step; None before the first one
         train = config.train
         self.total_steps = steps_of(len(prompts), train.batch_size, train.epochs, train.max_steps)
@@ -111,8 +90,11 @@ class PPO:
         experience = self.last = self.make_experience(rollouts)
         clock.lap("experience")
         metrics = self.describe(experience)
-        metrics |= summary(list(run(self.work(experience, step, learning_rate))))
+        again = self.replay.draw(step, self.actor)
+        work = beside(self.retention, self.work(experience, step, learning_rate, again), step)
+        metrics |= summary(list(run(work)))
         metrics["epoch"] = (step + 1) * self.config.train.batch_size / len(self.prompts)
+        self.replay.keep(rollouts.trees, experience)
         clock.lap("learn")
         # From the KL of this step's answers, the controller computes the coefficient β of the next step.
         self.controller.update(metrics["objective/kl"], len(rollouts.answers))
@@ -187,11 +169,13 @@ class PPO:
             shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
         return shaped_B - config.missing_eos_penalty * (~rollouts.ended_B).float()
 
-    def work(self, experience: Experience, step: int, learning_rate: float) -> Iterator[Sequence[Piece]]:
+    def work(
+        self, experience: Experience, step: int, learning_rate: float, again: Remembered | None = None
+    ) -> Iterator[Sequence[Piece]]:
         """One round for each minibatch of each inner epoch: a piece for the critic and a piece for the policy.
 
         Without a critic there is only the policy's piece. In the first ``critic_warmup`` steps there is only the
-        critic's piece.
+        critic's piece. Where there are answers to learn from ``again``, the policy has a piece of them too.
         """
         config = self.config
         # The critic's rate has the schedule of the policy's rate: the ratio of the two rates is the same at every step.
@@ -209,7 +193,15 @@ class PPO:
                     pieces.append(
                         Piece(self.actor, trees, policy_objective, rate=learning_rate, stop=self.is_past_stop_kl)
                     )
+                    pieces += [] if again is None else [self.replayed(again, numbers, learning_rate)]
                 yield pieces
+
+    def replayed(self, again: Remembered, numbers: Sequence[int], learning_rate: float) -> Piece:
+        """A piece of earlier answers, whose terms and metrics have names of their own."""
+        trees, tokens_N = again.part(numbers)
+        return Piece(
+            self.actor, trees, Scaled(self.policy_objective(again, tokens_N), 1.0, "replay/"), rate=learning_rate
+        )
 
     def is_past_stop_kl(self, metrics: Mapping[str, float]) -> bool:
         """Whether the KL from the policy that sampled is above ``stop_kl``; 0 switches the limit off."""
@@ -221,7 +213,7 @@ class PPO:
         python_stream(self.config.seed, "ppo/minibatch", step, epoch).shuffle(order)
         return [order[i :: self.config.minibatches] for i in range(self.config.minibatches)]
 
-    def policy_objective(self, experience: Experience, tokens_N: Tensor) -> PolicyObjective:
+    def policy_objective(self, experience: Learnt, tokens_N: Tensor) -> PolicyObjective:
         in_loss = self.config.kl.place == "loss"
         return PolicyObjective(
             old_logprob_N=experience.old_logprob_N[tokens_N],
@@ -301,6 +293,7 @@ class PPO:
         # β · KL is in normalised reward units. The product with the rewards' standard deviation is in raw reward units.
         penalty = self.controller.kl_coef * metrics["kl"] * (self.reward_stats.std if self.reward_stats.count else 1)
         metrics["objective"] = metrics["reward"] - penalty  # raw reward units; PPO's aim on held-out prompts
+        metrics |= self.retention.evaluate() if self.retention else {}
         return {f"eval/{name}": value for name, value in metrics.items()}
 
     def samples(self, step: int) -> list[dict[str, Any]]:
@@ -339,11 +332,13 @@ class PPO:
         return {"trees": [asdict(tree) for tree in e.rollouts.trees], "responses": responses, **numbers}
 
     def numbers(self) -> dict[str, Any]:
-        """The state that no role stores: the KL coefficient and the statistics of the rewards."""
-        return {"kl_coef": self.controller.kl_coef, "reward_stats": self.reward_stats.state_dict()}
+        """The state that no role stores: the KL coefficient, the statistics of the rewards, the answers to replay."""
+        numbers = {"kl_coef": self.controller.kl_coef, "reward_stats": self.reward_stats.state_dict()}
+        return numbers | ({"replay": self.replay.state()} if self.replay.steps else {})
 
     def load_numbers(self, numbers: Mapping[str, Any]) -> None:
         self.controller.kl_coef = numbers["kl_coef"]
+        self.replay.load(numbers.get("replay", ()))
         self.reward_stats = RunningStats(**{f.name: numbers["reward_stats"][f.name] for f in fields(RunningStats)})
 
 
@@ -384,6 +379,8 @@ def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
     for rounding, unless a layer is random, such as dropout. Only the first shift is kept, as ``doctor/ratio/start``.
     """
     shifts = [row.pop("ratio/shift", None) for row in rounds]
+    for row in rounds:
+        row.pop("replay/ratio/shift", None)
     return mean(rounds) | ({} if shifts[0] is None else {"doctor/ratio/start": shifts[0]})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from concordant.algorithms import evidence
 from concordant.algorithms.probe import SampleProbe
+from concordant.algorithms.retention import Retention, beside
 from concordant.algorithms.work import Piece, mean, run
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Objective
@@ -40,6 +41,7 @@ class Course:
     end_ids: Collection[int] = ()  # tokens that end a response
     pairs: bool = False  # whether each tree is a pair: chosen and rejected
     card: Mapping[str, Any] = field(default_factory=dict)
+    retention: Retention | None = None  # text that must not be forgotten
 
 
 class Supervised:
@@ -65,7 +67,8 @@ class Supervised:
         yield [Piece(self.learner, trees, self.objective(self.last), rate=learning_rate)]
 
     def step(self, step: int, learning_rate: float) -> dict[str, float]:
-        metrics = self.course.finish(mean(list(run(self.work(step, learning_rate)))))
+        work = beside(self.course.retention, self.work(step, learning_rate), step)
+        metrics = self.course.finish(mean(list(run(work))))
         trees = [self.trees[i] for i in self.last]
         epoch = (step + 1) * self.config.batch_size / len(self.trees)
         counted = {"epoch": epoch, "tokens": float(sum(t.tokens for t in trees)), "samples": float(len(trees))}
@@ -80,6 +83,8 @@ class Supervised:
         metrics["samples"] = float(len(numbers))
         if self.probe:
             metrics |= self.probe(step)
+        if self.course.retention:
+            metrics |= self.course.retention.evaluate()
         return {f"eval/{name}": value for name, value in metrics.items()}
 
     def samples(self, step: int) -> list[dict[str, Any]]:

@@ -86,5 +86,6 @@ def _metrics(updates: Sequence[_Update]) -> dict[str, float]:
             stepped = update.step.result()
             row |= {f"doctor/{update.prefix}{name}": moved for name, moved in stepped.motion.items()}
             row[f"{update.prefix}grad_norm"] = stepped.grad_norm
+            row |= {} if stepped.held is None else {f"{update.prefix}retain/penalty": stepped.held}
             row["skipped"] = max(row.get("skipped", 0.0), float(stepped.skipped))
     return row

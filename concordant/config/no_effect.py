@@ -66,6 +66,13 @@ _SAMPLED_BY_VLLM = NoEffect(
     "vLLM samples with kernels of its own; set sampling.engine own",
     lambda v: v["sampling.engine"] == "vllm",
 )
+_RETAINS_NOTHING = (
+    NoEffect(
+        ("retain.mix", "retain.ewc"), "there is no text to retain; give retain.text", lambda v: not v["retain.text"]
+    ),
+    NoEffect(("retain.batch_size",), "retain.mix is 0, so no text is learnt", lambda v: not v["retain.mix"]),
+    NoEffect(("retain.fisher_windows",), "retain.ewc is 0, so no weight is held", lambda v: not v["retain.ewc"]),
+)
 _MERGED = "weights are merged in fp32 on the CPU, and the model does not run"
 _NEVER_SPLIT = NoEffect(("data.test_fraction",), "all records are read, including the held-out ones")
 _RESPONSES_SAMPLED = (
@@ -106,9 +113,10 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["train.schedule"] == "constant",
         ),
     ),
-    s.SFTConfig: (_beside_adapter("model"),),
-    s.DPOConfig: (_beside_adapter("model"),),
+    s.SFTConfig: (_beside_adapter("model"), *_RETAINS_NOTHING),
+    s.DPOConfig: (_beside_adapter("model"), *_RETAINS_NOTHING),
     s.PPOConfig: (
+        *_RETAINS_NOTHING,
         _NO_FUNCTION,
         _beside_adapter("model"),
         _without_rank("critic"),

@@ -9,6 +9,7 @@ from concordant.config import stages as s
 from concordant.config.data import DataConfig
 from concordant.config.fields import schema
 from concordant.config.model import ModelConfig
+from concordant.config.retain import RetainConfig
 
 
 def _plain(text: str) -> list[str]:
@@ -31,6 +32,7 @@ def _named(text: str) -> list[str]:
 _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     DataConfig: {"path": _plain, "test_path": _plain},
     ModelConfig: {"name": _plain, "adapter": _plain},
+    RetainConfig: {"text": _plain},
     s.DPOConfig: {"reference": _plain},
     s.PPOConfig: {"reference": _plain, "reward": _weighted},
     s.BestOfNConfig: {"reward": _weighted},

@@ -12,6 +12,7 @@ from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import TrackerName
 from concordant.config.plan import PlanConfig, ShapeConfig
+from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.specs import named, runs_of
 from concordant.config.train import TrainConfig
@@ -160,6 +161,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "shards": NOT_NEGATIVE,
         "timeout": POSITIVE,
     },
+    RetainConfig: {"mix": NOT_NEGATIVE, "batch_size": COUNT, "ewc": NOT_NEGATIVE, "fisher_windows": COUNT},
     s.RewardConfig: {
         "margin": NOT_NEGATIVE,
         "temperature": POSITIVE,
@@ -191,6 +193,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "minibatches": COUNT,
         "stop_kl": NOT_NEGATIVE,
         "importance_cap": NOT_NEGATIVE,
+        "replay": NOT_NEGATIVE,
         "critic_learning_rate": NOT_NEGATIVE,
         "critic_warmup": NOT_NEGATIVE,
     },

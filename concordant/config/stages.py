@@ -25,6 +25,7 @@ from concordant.config.names import (
     Whiten,
 )
 from concordant.config.plan import PlanConfig as PlanConfig
+from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 
@@ -46,6 +47,7 @@ class RunConfig(Made):
 @dataclass(kw_only=True)
 class SFTConfig(RunConfig):
     responses: Responses = "both"  # which answers of a pair are imitated
+    retain: RetainConfig = field(default_factory=RetainConfig)
     packing: bool = True  # where rows are padded, several dialogues share a row; False: each has its own row
 
 
@@ -65,6 +67,7 @@ class DPOConfig(RunConfig):
     beta: float = 0.1  # reward per nat of log-ratio
     label_smoothing: float = 0.0  # share of labels assumed to be wrong: sigmoid becomes cDPO, IPO gets a lower target
     reference: str = ""  # model folder; empty: the policy before its first step
+    retain: RetainConfig = field(default_factory=RetainConfig)
     evaluation_slots: int = 64  # answers to held-out prompts that an evaluation samples at once
 
 
@@ -109,6 +112,8 @@ class PPOConfig(RunConfig):
     critic_warmup: int = 0  # first steps, in which only the critic is trained
     reference: str = ""  # model folder; empty: the policy before its first step
     allow_truncated_sampling: bool = False  # accept top_p, top_k, min_p, … and correct for them, see docs/ppo.md
+    retain: RetainConfig = field(default_factory=RetainConfig)
+    replay: int = 0  # last steps, of which one is learnt from again beside every step; 0 is off
     importance_cap: float = 0.0  # tokens count min(π/μ, cap), for a sampler's μ unlike the learner's π; 0 is off
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 

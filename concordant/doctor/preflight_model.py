@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 
 from concordant.algorithms.dpo import DPOObjective
-from concordant.algorithms.ppo import PPO, Experience
+from concordant.algorithms.experience import Experience
+from concordant.algorithms.ppo import PPO
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.rollouts import Rollouts
 from concordant.algorithms.supervised import Supervised

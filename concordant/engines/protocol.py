@@ -81,6 +81,7 @@ class StepMetrics:
     grad_norm: float  # before clipping
     skipped: bool  # True if the loss or the gradient was not finite; then the weights are unchanged
     motion: Mapping[str, float] = field(default_factory=dict)  # "update/…": how far the weights moved; empty if skipped
+    held: float | None = None  # the penalty of ``hold``; None if no weights are held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +164,14 @@ class Learner(Scorer, Role, Protocol):
 
     def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> Future[dict[str, float]]:
         """Add the gradient of ``objective`` over ``trees``. Returns the same numbers as ``evaluate``."""
+        ...
+
+    def hold(self, texts: Sequence[PromptTree], objective: Objective, strength: float) -> None:
+        """From now on ``step`` adds the penalty strength / 2 · Σ F (θ - θ₀)² (elastic weight consolidation).
+
+        θ₀ are the present weights. F says how much each weight matters for ``texts``, a token: ``objective`` is the
+        mean negative log-prob of their tokens.
+        """
         ...
 
     def discard(self) -> None:

@@ -7,7 +7,7 @@ here. A name under ``eval/`` is the same metric on held-out data.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from concordant.config.names import PreferenceLossName
@@ -26,6 +26,17 @@ class Metric:
 
 _OF_PAIRS = (f"{EVAL}accuracy", f"{EVAL}rewards/accuracies")  # shares of ``eval/samples``
 _SHARE, _NATS, _REWARD = "share", "nats", "reward units"
+_OF_REPLAY = (  # the policy's metrics that are measured over replayed answers too
+    "policy/loss",
+    "policy/kl_loss",
+    "policy/entropy_bonus",
+    "policy/approx_kl",
+    "policy/clip_fraction",
+    "ratio/mean",
+    "ratio/max",
+    "objective/entropy",
+    "objective/entropy_per_token",
+)
 
 METRICS: dict[str, Metric] = {
     "step": Metric("steps taken, from 1", "steps"),
@@ -66,6 +77,13 @@ METRICS: dict[str, Metric] = {
         name: Metric(f"DPO's loss, with --loss {name}", f"nats{' squared' if name == 'ipo' else ''} a pair", "dpo")
         for name in get_args(PreferenceLossName)
     },
+    "retain/nll": Metric(
+        "negative log-prob of the text of --retain.text; under eval/ of windows that are not learnt",
+        "nats a token",
+        "sft, dpo, ppo",
+    ),
+    "retain/token_accuracy": Metric("tokens of this text that were the most likely ones", _SHARE, "sft, dpo, ppo"),
+    "retain/penalty": Metric("penalty on changed weights, with --retain.ewc", "nats a token", "sft, dpo, ppo"),
     "objective/kl": Metric("sampled KL of the policy from the reference", "nats a response", "ppo"),
     "objective/entropy": Metric("entropy of the policy's choices", "nats a response", "ppo"),
     "objective/entropy_per_token": Metric("entropy of the policy's choices", "nats a token", "ppo"),
@@ -159,6 +177,10 @@ METRICS: dict[str, Metric] = {
         "the step's mean reward less that of the reward model's held-out answers", "their standard deviations", "ppo"
     ),
     "doctor/reward/spread": Metric("standard deviation of the step's rewards", "that of the held-out answers", "ppo"),
+}
+METRICS |= {
+    f"replay/{name}": replace(METRICS[name], meaning=f"{METRICS[name].meaning}, over the answers of --replay")
+    for name in _OF_REPLAY
 }
 
 

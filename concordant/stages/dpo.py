@@ -22,6 +22,7 @@ from concordant.engines import roles
 from concordant.engines.protocol import Scorer
 from concordant.stages import common
 from concordant.stages.cards import card_of
+from concordant.stages.retaining import retained
 
 
 @checked
@@ -55,6 +56,7 @@ def dpo(config: DPOConfig) -> Path:
                 card=card_of(config, "dpo", loaded),
                 end_ids=encoder.end_ids,
                 pairs=True,
+                retention=retained(config.retain, policy, learner, config.seed),
             ),
             common.probe_of(config, learner, reference, sampler, prompts, sampling),
         )

@@ -20,17 +20,17 @@ from concordant.config.names import Responses
 from concordant.config.specs import best_of, named, runs_of
 from concordant.config.stages import EvaluateConfig
 from concordant.core import kl
-from concordant.core.errors import UserError, unknown_name
+from concordant.core.errors import unknown_name
 from concordant.core.masked import sum_by_branch
 from concordant.core.objective import Outputs
 from concordant.core.seeding import derive
-from concordant.core.trees import Branch, PromptTree
+from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.convert import as_demonstrations
 from concordant.data.dialogue import Drop
+from concordant.data.plain_text import read_text, windows
 from concordant.data.records import Demonstration, Pair, Prompt, Record
 from concordant.data.splits import Loaded, load_all, load_records
-from concordant.data.tokens import ids_of
 from concordant.engines import roles
 from concordant.engines.protocol import Done
 from concordant.evaluation.compare import evaluate_policies
@@ -268,7 +268,7 @@ def _texts(policy: Policy, encoder: ChatEncoder, bench: _Bench) -> TextLosses | 
     """How well the policy predicts a text file, or good answers to held-out prompts."""
     config = bench.config
     if config.perplexity_text:
-        trees = _text_trees(policy, _perplexity_text(config))
+        trees = windows(policy.tokenizer, _perplexity_text(config), positions(policy.model))
     else:
         trees = encoder.demonstrations(bench.heldout).trees
     if not trees:
@@ -286,24 +286,7 @@ def _lengths(trees: Sequence[PromptTree]) -> Tensor:
 
 
 def _perplexity_text(config: EvaluateConfig) -> str:
-    """The beginning of the text file. Raises UserError where there is none."""
-    try:
-        with Path(config.perplexity_text).open(encoding="utf-8") as file:
-            text = file.read(PERPLEXITY_CHARACTERS)
-    except OSError as problem:
-        raise UserError(f"perplexity_text: cannot read {config.perplexity_text}: {problem.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"perplexity_text: {config.perplexity_text} is not UTF-8 text") from None
-    if not text.strip():
-        raise UserError(f"perplexity_text: {config.perplexity_text} is empty")
-    return text
-
-
-def _text_trees(policy: Policy, text: str) -> list[PromptTree]:
-    """The text as trees of 256 tokens, or as many as the model reads. The first token of each tree is its prompt."""
-    ids = torch.tensor(ids_of(policy.tokenizer, [text])[0])
-    pieces = [piece for piece in ids.split(min(256, positions(policy.model))) if len(piece) > 1]
-    return [PromptTree(piece[:1], (Branch.response(piece[1:]),)) for piece in pieces]
+    return read_text(config.perplexity_text, "perplexity_text", PERPLEXITY_CHARACTERS)
 
 
 def _demonstrations(records: Sequence[Record], responses: Responses) -> list[Demonstration]:

@@ -19,6 +19,7 @@ from concordant.engines.protocol import Learner
 from concordant.models.load import Policy
 from concordant.stages import common
 from concordant.stages.cards import card_of
+from concordant.stages.retaining import retained
 from concordant.stages.rewarding import Rewards, handling_of
 
 
@@ -56,6 +57,7 @@ def ppo(config: PPOConfig) -> Path:
             sampler=sampler,
             reward=rewards.reward,
             reward_range=rewards.range,
+            retention=retained(config.retain, policy, actor, config.seed),
             probe=common.probe_of(config, actor, reference, sampler, loaded.test, config.sampling, rewards.reward),
         )
         algorithm = PPO(config, players, loaded.train, card_of(config, "ppo", loaded))

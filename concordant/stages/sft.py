@@ -15,6 +15,7 @@ from concordant.doctor.preflight import Subject
 from concordant.engines import roles
 from concordant.stages import common
 from concordant.stages.cards import card_of
+from concordant.stages.retaining import retained
 
 
 @checked
@@ -42,6 +43,7 @@ def sft(config: SFTConfig) -> Path:
                 card=card_of(config, "sft", loaded),
                 end_ids=encoder.end_ids,
                 finish=algorithm.finish,
+                retention=retained(config.retain, policy, learner, config.seed),
             ),
         )
         return common.train(supervised, config, folder, Subject(loaded, encoder, encoded))

@@ -26,7 +26,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 # Tests read these beside the package. Hidden folders, results of runs and compiled files are left out.
 COPIED = ("concordant", "tests", "bench", "docs", "examples", "README.md", "CHANGELOG.md", "pyproject.toml")
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "results")
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__")
 LOADED = (
     "torch",
     "transformers.modeling_utils",

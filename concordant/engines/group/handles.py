@@ -54,6 +54,9 @@ class GroupLearner(GroupScorer):
     def forward_backward(self, trees: Sequence[PromptTree], objective: Objective) -> Future[dict[str, float]]:
         return self.team.call(self.ref, "forward_backward", trees, objective, seed=fresh_seed())
 
+    def hold(self, texts: Sequence[PromptTree], objective: Objective, strength: float) -> None:
+        self.team.call(self.ref, "hold", texts, objective, strength).result()
+
     def discard(self) -> None:
         self.team.call(self.ref, "discard").result()
 

@@ -23,6 +23,7 @@ from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs,
 from concordant.core.seeding import fresh_seed
 from concordant.core.shards import Shard, joined, split
 from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
+from concordant.engines.local.elastic import Elastic
 from concordant.engines.local.gradient_sum import GradientSum
 from concordant.engines.local.means import Means, Sum, over_shards, weights_over_shards
 from concordant.engines.local.networks import Network
@@ -31,7 +32,7 @@ from concordant.engines.local.weights import LocalWeights
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.memory import enough_memory, peak_of_process, total_memory
 from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, Scorer, StepMetrics
-from concordant.engines.ranks import among, current_ranks, gathered, own_shards
+from concordant.engines.ranks import Alone, among, current_ranks, gathered, own_shards
 from concordant.engines.state_files import read_state, write_state
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models.lora_layer import still
@@ -180,6 +181,7 @@ class LocalLearner(LocalScorer):
             raise ValueError("no weight of this network is trainable: use LocalScorer")
         self.optimizer = _adamw(self.parameters, config)
         self.motion = WeightMotion(network.named_parameters())
+        self._elastic: Elastic | None = None  # holds the weights near those of ``hold``
         self._is_finite = True  # whether every loss since the last step was finite
         self._reference: LocalScorer | None = None
         self._kept: dict[str, Tensor] | None = None  # the weights of the best evaluation so far
@@ -210,6 +212,22 @@ class LocalLearner(LocalScorer):
         gradient.finish()
         return metrics
 
+    @within_memory("measuring how much each weight matters")
+    def hold(self, texts: Sequence[PromptTree], objective: Objective, strength: float) -> None:
+        ranks, moving = self.ranks, [module for module in self.network.modules() if module.training]
+        self.ranks = Alone()  # every rank reads all texts, so that all ranks have the same penalty
+        for module in moving:
+            module.training = False  # without dropout
+        try:
+            self._elastic = Elastic(
+                self.parameters, texts, strength, lambda text: self._run([text], objective, self.micro_batch_tokens)
+            )
+        finally:
+            self.ranks = ranks
+            for module in moving:
+                module.training = True
+            self.discard()
+
     def discard(self) -> None:
         """Drop the gradient that was added so far."""
         self._is_finite = True
@@ -217,6 +235,7 @@ class LocalLearner(LocalScorer):
             p.grad = None
 
     def step(self, learning_rate: float) -> Done[StepMetrics]:
+        held = self._elastic.pull() if self._elastic else None
         limit = self.config.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
         finite, motion = math.isfinite(norm) and self._is_finite, {}
@@ -229,7 +248,7 @@ class LocalLearner(LocalScorer):
             self.version += 1
             motion = self.motion.after(before)
         self.discard()
-        return Done(StepMetrics(grad_norm=norm, skipped=not finite, motion=motion))
+        return Done(StepMetrics(grad_norm=norm, skipped=not finite, motion=motion, held=held))
 
     # -- the frozen start -----------------------------------------------------------------------
 

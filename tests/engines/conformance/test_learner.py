@@ -10,6 +10,8 @@ from concordant.algorithms.sft import SFTObjective
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Outputs, Term
 from concordant.core.trees import Branch, Layout, PromptTree
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
 from tests.engines.tiny import tiny_policy
 
 
@@ -285,3 +287,17 @@ def test_a_resumed_learner_goes_on_counting_its_steps(engine, tmp_path):
     resumed.forward_backward(pairs(), SFTObjective()).result()
     resumed.step(1e-3).result()
     assert (resumed.version, resumed.publish().version) == (4, 4)
+
+
+def test_held_weights_pull_alike_on_every_engine(engine):
+    """The penalty after one step away, by one process: the texts are read by every rank and counted once."""
+    trees = pairs(4)
+    mine, local = engine.policy(train=TrainConfig()), LocalLearner(PolicyNetwork(tiny_policy()), TrainConfig())
+    held = []
+    for learner in (mine, local):
+        learner.hold(trees, SFTObjective(), 3.0)
+        for _ in range(2):
+            learner.forward_backward(pairs(3, seed=1), SFTObjective())
+            metrics = learner.step(1e-3).result()
+        held.append(metrics.held)
+    assert held[0] == pytest.approx(held[1], rel=1e-3) and held[0] > 0

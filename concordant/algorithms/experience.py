@@ -1,0 +1,38 @@
+"""The experience of one PPO step: sampled answers, with every number from which policy and critic learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from concordant.algorithms.rollouts import Rollouts
+from concordant.core.trees import PromptTree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experience:
+    """The answers of one step, with every number from which policy and critic learn."""
+
+    rollouts: Rollouts
+    old_logprob_N: Tensor  # nats, under the policy that sampled
+    reference_N: Tensor  # nats, under the reference
+    value_N: Tensor  # reward units, the critic's estimate before the token; zeros without a critic
+    advantage_N: Tensor  # reward units; for grpo and after whitening, a number without a unit
+    return_N: Tensor  # reward units, the critic's target
+    score_B: Tensor  # raw reward
+    shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
+    tied: float  # share of tied answers: all answers to their prompt have the same shaped reward
+    agreement: float | None  # mean correlation between the axes of the reward; None if it has one axis
+    # By metric: reward/abstained counts scores that were not given, reward/errors counts errors of reward functions.
+    reward_counts: dict[str, float] = field(default_factory=dict)
+    # The weight of each token in the policy's loss. None: each weight is 1, because the sampler drew from π.
+    weight_N: Tensor | None = None
+
+    def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
+        """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,)."""
+        spans = self.rollouts.token_slice()
+        tokens_N = torch.cat([torch.arange(*spans[i]) for i in tree_numbers])
+        return [self.rollouts.trees[i] for i in tree_numbers], tokens_N

@@ -1,0 +1,109 @@
+"""Replay: the policy learns once more from the answers of a recent step, beside those of the present step.
+
+Old answers come from an older policy μ. A token counts min(π/μ, cap) times, where π is the policy before the step's
+updates, and the clip range is around π and not around μ (the decoupled objective of Hilton et al. 2021, 2110.00641,
+with truncated importance weights).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from concordant.core.losses import sampler_weight
+from concordant.core.objective import Outputs
+from concordant.core.seeding import python_stream
+from concordant.core.trees import Branch, PromptTree
+from concordant.engines.protocol import Scorer
+
+
+class Learnt(Protocol):
+    """Answers with the numbers from which the policy learns."""
+
+    @property
+    def old_logprob_N(self) -> Tensor: ...  # noqa: N802 (the field's notation)
+    @property
+    def reference_N(self) -> Tensor: ...  # noqa: N802
+    @property
+    def advantage_N(self) -> Tensor: ...  # noqa: N802
+    @property
+    def weight_N(self) -> Tensor | None: ...  # noqa: N802
+
+    def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
+        """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """The answers of an earlier step. ``old_logprob_N`` is the sampling policy's until ``seen_by`` is called."""
+
+    trees: list[PromptTree]
+    old_logprob_N: Tensor  # nats
+    reference_N: Tensor  # nats
+    advantage_N: Tensor
+    weight_N: Tensor | None = None
+
+    def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
+        lengths = torch.tensor([sum(b.response_length for b in tree.branches) for tree in self.trees])
+        tokens = torch.arange(int(lengths.sum())).split(lengths.tolist())
+        return [self.trees[i] for i in tree_numbers], torch.cat([tokens[i] for i in tree_numbers])
+
+    def seen_by(self, policy: Scorer) -> Remembered:
+        """With the present log-probs of ``policy``, and a weight for every token."""
+        now_N = policy.forward(self.trees, Outputs(logprob=True)).result().logprob_N
+        assert now_N is not None
+        return replace(self, old_logprob_N=now_N, weight_N=sampler_weight(now_N, self.old_logprob_N))
+
+
+class Replay:
+    """The answers of the last ``steps`` steps; none if ``steps`` is 0."""
+
+    def __init__(self, steps: int, seed: int) -> None:
+        self.steps, self.seed = steps, seed
+        self.kept: list[Remembered] = []
+
+    def draw(self, step: int, policy: Scorer) -> Remembered | None:
+        """The answers of one of the kept steps, as ``policy`` sees them now; None if no step is kept."""
+        if not self.kept:
+            return None
+        return python_stream(self.seed, "ppo/replay", step).choice(self.kept).seen_by(policy)
+
+    def keep(self, trees: Sequence[PromptTree], learnt: Learnt) -> None:
+        """Keep these answers, and drop those of the oldest step."""
+        if self.steps:
+            new = Remembered(
+                trees=list(trees),
+                old_logprob_N=learnt.old_logprob_N,
+                reference_N=learnt.reference_N,
+                advantage_N=learnt.advantage_N,
+            )
+            self.kept = [*self.kept, new][-self.steps :]
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def state(self) -> list[dict[str, Any]]:
+        """Plain values that JSON can hold. A sampled branch is all response, so its ids are enough."""
+        return [
+            {
+                "trees": [[t.prompt_T.tolist(), *(b.ids_T.tolist() for b in t.branches)] for t in one.trees],
+                **{name: getattr(one, name).tolist() for name in _NUMBERS},
+            }
+            for one in self.kept
+        ]
+
+    def load(self, state: Sequence[Mapping[str, Any]]) -> None:
+        self.kept = [
+            Remembered(
+                trees=[PromptTree(torch.tensor(p), tuple(map(Branch.response, ids))) for p, *ids in one["trees"]],
+                **{name: torch.tensor(one[name]) for name in _NUMBERS},
+            )
+            for one in state
+        ]
+
+
+_NUMBERS = ("old_logprob_N", "reference_N", "advantage_N")
