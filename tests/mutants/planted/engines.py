@@ -32,10 +32,18 @@ MUTANTS = (
     Mutant(
         name="clipped-norm-in-the-log",
         file="engines/local/learner.py",
-        old="return Done(StepMetrics(grad_norm=norm, skipped=not finite, motion=motion))",
-        new="return Done(StepMetrics(grad_norm=min(norm, limit), skipped=not finite, motion=motion))",
+        old="StepMetrics(grad_norm=norm, skipped=not finite, motion=motion, held=held)",
+        new="StepMetrics(grad_norm=min(norm, limit), skipped=not finite, motion=motion, held=held)",
         story="grad_norm never exceeds the limit, so that nobody sees an exploding gradient.",
         tests=("engines/test_local_learner.py", "engines/conformance/test_learner.py"),
+    ),
+    Mutant(
+        name="fisher-of-a-mean-and-not-of-a-token",
+        file="engines/local/elastic.py",
+        old="value=tokens / len(texts)",
+        new="value=1 / len(texts)",
+        story="A weight matters less the longer the texts are, so that EWC holds nothing on long texts.",
+        tests=("engines/test_elastic.py",),
     ),
     Mutant(
         name="the-policys-head-on-the-references-states",
