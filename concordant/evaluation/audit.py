@@ -143,7 +143,8 @@ def ranks(x_A: Numbers) -> Numbers:
 
 def word_shifts(score_TW: Numbers, deviation: float, resamples: int, seed: int) -> list[Mean]:
     """For each word, its mean score less that of all words in the same prompt, in deviations of the data's scores."""
-    shift_TW = (score_TW - score_TW.mean(axis=1, keepdims=True)) / (deviation or 1.0)
+    shift_TW = score_TW - score_TW.mean(axis=1, keepdims=True)
+    shift_TW = np.where(np.abs(shift_TW) <= rounding(score_TW), 0.0, shift_TW) / (deviation or 1.0)
     return [mean_of(shift_T, resamples, seed) for shift_T in shift_TW.T]
 
 

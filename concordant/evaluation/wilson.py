@@ -19,5 +19,6 @@ def share_of(hits: float, cases: int, level: float = LEVEL) -> Mean | None:
     share, z = hits / cases, NormalDist().inv_cdf((1 + level) / 2)
     middle = (share + z * z / (2 * cases)) / (1 + z * z / cases)
     arm = z / (1 + z * z / cases) * (share * (1 - share) / cases + z * z / (4 * cases * cases)) ** 0.5
-    interval = Interval(max(0.0, middle - arm), min(1.0, middle + arm))
+    low, high = (middle - arm if hits else 0.0), (middle + arm if hits < cases else 1.0)  # exact, without rounding
+    interval = Interval(max(0.0, low), min(1.0, high))
     return Mean(value=share, error=share_error(share, cases), count=cases, interval=interval, is_share=True)
