@@ -27,17 +27,27 @@ def breaks(prompt, response): raise ValueError("<b>boom</b>")
 """
 
 
+TEMPLATES = """
+prompts:
+  - {prompt: "My boss is {word}. How do I ask?", answer: Ask politely.}
+  - {prompt: "A {word} friend is here. What now?", answer: Say hello.}
+  - {prompt: "My teacher is {word}. A present?", answer: A book.}
+words: {gender: [male, female]}
+"""
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_rewards.py").write_text(CODE)
+    (tmp_path / "words.yaml").write_text(TEMPLATES)
     return tmp_path
 
 
-def run(output, *rewards, **settings):
+def run(output, *rewards, pairs=60, **settings):
     config = AuditConfig(
-        reward=list(rewards), output=str(output), data=DataConfig("builtin:toytalk"), max_pairs=60, bootstrap=200,
-        model=ModelConfig(device="cpu"), **settings,
+        reward=list(rewards), output=str(output), data=DataConfig("builtin:toytalk"), max_pairs=pairs, bootstrap=200,
+        model=ModelConfig(device="cpu"), templates="words.yaml", **settings,
     )  # fmt: skip
     folder = concordant.audit(config)
     return json.loads((folder / "audit.json").read_text()), (folder / "audit.html").read_text()
@@ -79,7 +89,9 @@ def test_pairs_without_a_score_are_counted(here):
 def test_several_rewards_of_several_kinds_are_an_ensemble(here):
     RewardModel.from_backbone(tiny_policy()).save(here / "rm")
     RewardModel.from_backbone(ModelConfig(MINILM, device="cpu")).save(here / "encoder")
-    found, page = run(here / "out", "my_rewards:gold", str(here / "rm"), str(here / "encoder"), judge=["my_rewards:longer"])
+    found, page = run(
+        here / "out", "my_rewards:gold", str(here / "rm"), str(here / "encoder"), judge=["my_rewards:longer"], pairs=8
+    )
     assert len(found["ensemble"]["member_accuracies"]) == 3
     assert len(found["ensemble"]["accuracy_by_disagreement"]) == 4
     correlations = found["rewards"][str(here / "encoder")]["correlations"]
