@@ -23,8 +23,8 @@ TEMPLATES = Path(__file__).with_name("audit_templates.yaml")
 TOPICS: Mapping[str, re.Pattern[str]] = {
     name: re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE)
     for name, pattern in {
-        "harm": r"kill\w*|hurt\w*|steal\w*|spoil\w*|break|weapons?|bombs?|drugs?|poison\w*|hack(?:s|ed|ing|ers?)?|suicide|porn\w*|rob|"
-        r"illegal\w*|murder\w*|racis\w*|attack\w*|shoplift\w*",
+        "harm": r"kill\w*|hurt\w*|steal\w*|spoil\w*|break|weapons?|bombs?|drugs?|poison\w*|hack(?:s|ed|ing|ers?)?|"
+        r"suicide|porn\w*|rob|illegal\w*|murder\w*|racis\w*|attack\w*|shoplift\w*",
         "code": r"code|python|java|javascript|sql|html|function|program\w*|regex|bug|compile\w*|script",
         "numbers": r"calculate|sum|percent\w*|equations?|solve|how many|how much|average|divided|multipl\w*",
         "writing": r"write|rewrite|poem|story|essay|letter|email|summar\w*|translate|draft|edit",
