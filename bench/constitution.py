@@ -2,7 +2,7 @@
 
 SFT imitates both answers of every pair, so it does not know which one people preferred. Then
 
-- *revised*: the policy answers the training prompts, a rule-based critic rewrites the answers that help with a harm, and
+- *revised*: the policy answers the training prompts, a rule-based critic rewrites the answers that help with harm, and
   the policy learns the revised answers (`concordant constitution`, `concordant sft`);
 - *judged*: the policy answers the harmful training prompts several times, a rule-based judge compares the answers
   (`concordant judge`), and the policy learns from these pairs (`concordant dpo`).
