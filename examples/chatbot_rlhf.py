@@ -3,10 +3,10 @@
     python examples/chatbot_rlhf.py --model_name gpt2 --algorithm ppo --batch_size 4 --ppo_epochs 4
     python examples/chatbot_rlhf.py --model_name builtin:tiny --algorithm dpo --batch_size 4
 
-The stages are SFT, a reward model (for ppo), and PPO or DPO. Then the base, the SFT model and the result answer the same
-held-out prompts, and every answer gets marks from 1 to 5. With ``--judge URL --judge_model NAME`` a language model gives
-them (`concordant judge`). Without a judge the data must be the built-in world, in which rules can give them: helpful is
-1 + 4 × gold, and safe is 5, less 4 for help with a harm and less 2 for a rude word.
+The stages are SFT, a reward model (for ppo), and PPO or DPO. Then the base, the SFT model and the result answer the
+same held-out prompts, and every answer gets marks from 1 to 5. With ``--judge URL --judge_model NAME`` a language model
+gives them (`concordant judge`). Without a judge the data must be the built-in world, in which rules can give them:
+helpful is 1 + 4 × gold, and safe is 5, less 4 for help with a harm and less 2 for a rude word.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from concordant.data.toytalk import gold_score
 from concordant.data.toytalk.reader import read_answer, read_prompt
 from concordant.evaluation.bootstrap import mean_of
 from concordant.evaluation.records import Mean
-from concordant.report.wording import with_interval, with_sentence
+from concordant.report.wording import with_interval
 
 BOOTSTRAP = 1_000  # resamples of prompts for the intervals
 
