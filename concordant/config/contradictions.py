@@ -239,6 +239,11 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             lambda v: any(without_weight(source) != source for source in [*v["reward"], *v["judge"]]),
             "each reward is looked at alone, so a weight would do nothing; leave it out",
         ),
+        Contradiction(
+            ("reward",),
+            lambda v: len(set(v["reward"])) < len(v["reward"]),
+            "a reward is given twice, and would always agree with itself; name different ones",
+        ),
     ),
     s.JudgeConfig: (
         Contradiction(

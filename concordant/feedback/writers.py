@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,7 @@ class Asking:
         known: dict[str, Answered] = {key: reply for key in keys if (reply := self.cache.get(key)) is not None}
         self.remembered += len(known)
         left = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
-        counts = {key: keys.count(key) for key in left} if len(left) < len(keys) - len(known) else {}
+        counts = Counter(keys)
         done = sum(key in known for key in keys)
         tell(done)
         wanted = list(left)
@@ -130,7 +131,7 @@ class Asking:
             key = wanted[number]
             known[key] = answered
             self._count(key, answered)
-            done += counts.get(key, 1)
+            done += counts[key]
             tell(done)
         return [known[key] for key in keys]
 

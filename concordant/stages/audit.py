@@ -53,16 +53,17 @@ def audit(config: AuditConfig) -> Path:
         pairs = python_stream(config.seed, "audit/pairs").sample(pairs, config.max_pairs)
     gold = common.gold_of(config.data) if not config.judge else None
     judged = {"gold": _by_gold(gold, pairs)} if gold else {}
-    found = []
+    audits: list[RewardAudit] = []
+    scores: list[Numbers] = []
     with current().task("audit", len(sources)) as bar:
         for source in config.judge:
             judged[source] = _scored(_Scored(source, config, pairs, loaded.wanted_names), pairs)
             bar.update(len(judged), {})
         for source in config.reward:
             scored = _Scored(source, config, pairs, loaded.wanted_names)
-            found.append((scored, _scored(scored, pairs)))
-            bar.update(len(config.judge) + len(found), {})
-    audits = [_audit(scored, score_P2, pairs, judged, gold, templates) for scored, score_P2 in found]
+            scores.append(_scored(scored, pairs))
+            audits.append(_audit(scored, scores[-1], pairs, judged, gold, templates))
+            bar.update(len(config.judge) + len(audits), {})
     facts = [
         (
             "pairs",
@@ -71,7 +72,7 @@ def audit(config: AuditConfig) -> Path:
         ("compared with", ", ".join(judged) or "nothing: neither gold nor a judge is known"),
         ("seed", str(config.seed)),
     ]
-    result = Audit(rewards=audits, ensemble=_ensemble([score_P2 for _, score_P2 in found]), facts=facts)
+    result = Audit(rewards=audits, ensemble=_ensemble(scores), facts=facts)
     page = write_audit(result, Path(config.output), shlex.join(["concordant", *sys.argv[1:]]))
     common.message(f"audit: {page}")
     return Path(config.output)

@@ -145,21 +145,18 @@ class _Work:
 
     def _trust(self, compared: Sequence[labels.Compared]) -> None:
         trust = labels.trust_of(compared)
-        self.numbers["trust"] = {
-            name: mean and mean.as_json()
-            for name in ("first_place", "flips", "ties", "agreement")
-            for mean in [getattr(trust, name)]
-        }
         told = {
             "first_place": "of the verdicts prefer the answer in the first place (fair: 50 %)",
             "flips": "of the pairs decided in both orders changed with the order",
             "ties": "of the pairs are ties, those that changed with the order among them",
         }
-        if all(isinstance(record, Pair) for record in self.records):
+        if all(isinstance(record, Pair) for record in self.records):  # single answers have no labels
             told["agreement"] = "of the labelled pairs have the label that the data gives them"
-        for name, words in told.items():
-            if mean := getattr(trust, name):
-                self._note(f"{with_sentence(mean)} {words}")
+        found: dict[str, Mean | None] = {name: getattr(trust, name) for name in told}
+        self.numbers["trust"] = {name: mean.as_json() if mean else None for name, mean in found.items()}
+        for name, mean in found.items():
+            if mean is not None:
+                self._note(f"{with_sentence(mean)} {told[name]}")
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
