@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concordant import losses
+    from concordant.config.audit import AuditConfig
     from concordant.config.data import DataConfig
     from concordant.config.doctor import DoctorConfig
+    from concordant.config.judging import ConstitutionConfig, EndpointConfig, JudgeConfig
     from concordant.config.model import LoraConfig, ModelConfig
     from concordant.config.plan import PlanConfig, ShapeConfig
     from concordant.config.sampling import SamplingConfig
@@ -48,10 +50,13 @@ if TYPE_CHECKING:
         print_trainable_parameters,
     )
     from concordant.models.peft_files import load_adapter, save_adapter
+    from concordant.stages.audit import audit
     from concordant.stages.best_of_n import best_of_n
+    from concordant.stages.constitution import constitution
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
     from concordant.stages.evaluate import evaluate
+    from concordant.stages.judge import judge
     from concordant.stages.plan import plan
     from concordant.stages.ppo import ppo
     from concordant.stages.prepare import prepare
@@ -62,14 +67,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptiveKLController",
+    "AuditConfig",
     "BestOfNConfig",
     "ChatConfig",
+    "ConstitutionConfig",
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
     "DoctorConfig",
+    "EndpointConfig",
     "EvaluateConfig",
     "GenerateConfig",
+    "JudgeConfig",
     "KLConfig",
     "LoRALinear",
     "LoraConfig",
@@ -91,15 +100,18 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "apply_lora_to_model",
+    "audit",
     "best_of_n",
     "chat",
     "compute_preference_loss",
+    "constitution",
     "diagnose",
     "dpo",
     "evaluate",
     "find_target_modules",
     "generate",
     "get_lora_parameters",
+    "judge",
     "load_adapter",
     "load_policy",
     "losses",
@@ -119,8 +131,10 @@ __all__ = [
 
 # The module of every name that is imported at its first use. A test compares this table with the imports above.
 _NAMES_IN = {
+    "config.audit": ("AuditConfig",),
     "config.data": ("DataConfig",),
     "config.doctor": ("DoctorConfig",),
+    "config.judging": ("ConstitutionConfig", "EndpointConfig", "JudgeConfig"),
     "config.model": ("LoraConfig", "ModelConfig"),
     "config.plan": ("PlanConfig", "ShapeConfig"),
     "config.sampling": ("SamplingConfig",),
@@ -139,10 +153,13 @@ _NAMES_IN = {
     ),
     "models.peft_files": ("load_adapter", "save_adapter"),
     "engines.reward_model": ("RewardModel", "compute_preference_loss"),
+    "stages.audit": ("audit",),
     "stages.best_of_n": ("best_of_n",),
+    "stages.constitution": ("constitution",),
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),
     "stages.evaluate": ("evaluate",),
+    "stages.judge": ("judge",),
     "stages.plan": ("plan",),
     "stages.ppo": ("ppo",),
     "stages.prepare": ("prepare",),

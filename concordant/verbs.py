@@ -98,6 +98,25 @@ VERBS: dict[str, Verb] = {
         "say how much memory, time and money a run needs, and on how many GPUs it fits",
         "--model.name Qwen3-8B --method ppo --hardware h100-80gb",
     ),
+    "judge": Verb(
+        "JudgeConfig",
+        "judge",
+        "let a model, a server or a function label pairs and answers",
+        "--data pairs.jsonl --judge https://api.openai.com/v1 --endpoint.model gpt-4.1-mini "
+        "--endpoint.key_variable OPENAI_API_KEY --output data/judged",
+    ),
+    "constitution": Verb(
+        "ConstitutionConfig",
+        "constitution",
+        "let a policy revise its answers by written principles, for SFT",
+        "--model.name runs/sft/model --data data/mine --principles builtin --output data/revised",
+    ),
+    "audit": Verb(
+        "AuditConfig",
+        "audit",
+        "look for the flaws of a reward; writes a page",
+        "runs/reward/model --data data/mine --output runs/audit",
+    ),
     "merge": Verb(
         "MergeConfig",
         "merge",

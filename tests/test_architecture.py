@@ -22,6 +22,7 @@ LAYER = {
     "training": 3,
     "algorithms": 4,
     "evaluation": 4,
+    "feedback": 4,
     "report": 4,
     "doctor": 5,
     "stages": 5,

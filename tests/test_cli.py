@@ -86,13 +86,16 @@ def test_the_spellings_that_scripts_rely_on(stages):
         "generate --model.name m --prompt hello",
         "chat --model.name m",
         "merge --model.name m --model.adapter a --output o",
+        "judge --data d --judge m:f --output o",
+        "constitution --model.name m --data d --output o",
+        "audit runs/rm/model my.module:length --data d --output o",
         "push runs/ppo owner/name --private",
         "doctor runs/ppo --json",
     ):
         assert main(line.split()) == 0, line
     assert [name for name, _ in stages] == [VERBS[verb].function for verb in (
         "prepare", "sft", "reward", "dpo", "ppo", "best-of-n", "score", "evaluate", "generate", "chat", "merge",
-        "push", "doctor",
+        "judge", "constitution", "audit", "push", "doctor",
     )]  # fmt: skip
     assert stages[4][1].reward == ["runs/rm/model", "my.module:length=0.5"]
     assert (stages[-2][1].folder, stages[-2][1].id, stages[-2][1].private) == ("runs/ppo", "owner/name", True)

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, shown_error
 from concordant.algorithms.rewards import Axis, Dialogue, Reward, WeightedSum
@@ -86,11 +87,12 @@ def _function(name: str, handling: Handling) -> FunctionReward:
         if rule not in RULES:
             raise unknown_name("rule", rule, RULES)
         return FunctionReward(RULES[rule], name)
+    return FunctionReward(imported(name), name, handling)
+
+
+def imported(name: str, what: str = "reward") -> Callable[..., Any]:
+    """The function ``module:function``. ``what`` is its part in the words of an error."""
     module, _, function = name.partition(":")
-    return FunctionReward(_import(module, function), name, handling)
-
-
-def _import(module: str, function: str) -> Callable[..., float]:
     here = str(Path.cwd())
     if here not in sys.path:  # as `python -m` does: the module may lie beside where the command is typed
         sys.path.append(here)
@@ -100,7 +102,7 @@ def _import(module: str, function: str) -> Callable[..., float]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a reward never ends the command
-        raise UserError(f'reward "{module}:{function}": cannot import {module} ({shown_error(error)})') from error
+        raise UserError(f'{what} "{name}": cannot import {module} ({shown_error(error)})') from error
     if not callable(found):
-        raise UserError(f'reward "{module}:{function}": {module} has no function {function}')
+        raise UserError(f'{what} "{name}": {module} has no function {function}')
     return found

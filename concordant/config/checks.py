@@ -32,8 +32,10 @@ _EXAMPLES = {
     "model.adapter": "--model.adapter FOLDER, the adapter to merge",
     "reward": "--reward FOLDER, module:function or rule:NAME",
     "policies": "--policies NAME=FOLDER …",
+    "principles": "--principles FILE.yaml or builtin",
     "folder": "FOLDER, a run folder, a model or an adapter",
     "id": "OWNER/NAME on the hub",
+    "judge": "--judge https://HOST/v1, a model's folder or module:function",
 }
 NEEDED: dict[type, tuple[str, ...]] = {
     s.RunConfig: ("output", "data.path", "model.name"),
@@ -46,6 +48,9 @@ NEEDED: dict[type, tuple[str, ...]] = {
     s.ChatConfig: ("model.name",),
     s.MergeConfig: ("output", "model.name", "model.adapter"),
     s.PushConfig: ("folder", "id"),
+    s.JudgeConfig: ("output", "data.path", "judge"),
+    s.ConstitutionConfig: ("output", "data.path", "model.name", "principles"),
+    s.AuditConfig: ("output", "data.path", "reward"),
 }
 
 

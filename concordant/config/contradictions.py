@@ -15,7 +15,7 @@ from concordant.config.names import (
     place_of_kl,
 )
 from concordant.config.sampling import RESHAPING
-from concordant.config.specs import best_of, named
+from concordant.config.specs import best_of, is_address, is_reward_function, named, without_weight
 
 Values = Mapping[str, Any]  # by dotted key
 _COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
@@ -231,6 +231,48 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             ("gpus", "tensor", "pipeline"),
             lambda v: bool(v["gpus"] and v["gpus"] % (max(1, v["tensor"]) * max(1, v["pipeline"]))),
             "the number of workers is a multiple of tensor × pipeline",
+        ),
+    ),
+    s.AuditConfig: (
+        Contradiction(
+            ("reward",),
+            lambda v: any(without_weight(source) != source for source in [*v["reward"], *v["judge"]]),
+            "each reward is looked at alone, so a weight would do nothing; leave it out",
+        ),
+        Contradiction(
+            ("reward",),
+            lambda v: len(set(v["reward"])) < len(v["reward"]),
+            "a reward is given twice, and would always agree with itself; name different ones",
+        ),
+    ),
+    s.JudgeConfig: (
+        Contradiction(
+            ("judge", "ask"),
+            lambda v: is_reward_function(v["judge"]) and not is_address(v["judge"]) and v["ask"] == "scores",
+            "a function gives one number and not two scores; use ask preference",
+        ),
+        Contradiction(
+            ("judge", "endpoint.model"),
+            lambda v: is_address(v["judge"]) and not v["endpoint.model"],
+            "a server may have several models; give the name of one as --endpoint.model",
+        ),
+        Contradiction(
+            ("judge",),
+            lambda v: v["judge"].startswith("rule:"),
+            "a rule compares with a ground truth; use `concordant audit` or a function of your own",
+        ),
+    ),
+    s.ConstitutionConfig: (
+        *_SAMPLING,
+        Contradiction(
+            ("sampling.n",),
+            lambda v: v["sampling.n"] != 1,
+            "one answer to each prompt is revised; for pairs use `concordant generate` and `concordant judge`",
+        ),
+        Contradiction(
+            ("critic", "endpoint.model"),
+            lambda v: is_address(v["critic"]) and not v["endpoint.model"],
+            "a server may have several models; give the name of one as --endpoint.model",
         ),
     ),
     s.ChatConfig: _SAMPLING,

@@ -75,6 +75,9 @@ ModelKind = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2"]
 HardwareName = Literal["cpu", "rtx-4090", "a100-40gb", "a100-80gb", "h100-80gb", "h200-141gb"]
 Sharding = Literal["auto", "on", "off"]
 
+# AI feedback
+JudgeAsk = Literal["auto", "preference", "scores"]
+
 # preference learning
 PreferenceLossName = Literal["sigmoid", "ipo", "robust"]
 

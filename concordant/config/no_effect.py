@@ -14,7 +14,7 @@ from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.sampling import RESHAPING
-from concordant.config.specs import is_reward_function, may_train_adapter, without_weight
+from concordant.config.specs import is_address, is_reward_function, may_train_adapter, without_weight
 
 
 def _always(values: Mapping[str, Any]) -> bool:
@@ -221,6 +221,65 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             ("slots",), "sft and reward sample no responses; set method", lambda v: v["method"] in ("sft", "reward")
         ),
         NoEffect(("most_gpus",), "gpus is the number of workers; give only one of the two", lambda v: v["gpus"] > 0),
+    ),
+    s.AuditConfig: (
+        _NO_FUNCTION,
+        _TRAINS_NOTHING,
+        NoEffect(("model.name", "model.adapter"), "--reward names the models"),
+        NoEffect(
+            ("data.max_prompt_tokens", "data.max_response_tokens", "data.too_long", "data.template_args"),
+            "pairs of every length are scored, with the chat template of each reward model",
+        ),
+        NoEffect(
+            ("data.test_fraction",),
+            "data.test_path is the held-out data, so no data is split off",
+            lambda v: bool(v["data.test_path"]),
+        ),
+    ),
+    s.JudgeConfig: (
+        NoEffect(("data.test_fraction", "data.test_path"), "all records are judged, including the held-out ones"),
+        NoEffect(
+            ("data.max_prompt_tokens", "data.max_response_tokens", "data.too_long"),
+            "answers of every length are judged",
+        ),
+        _TRAINS_NOTHING,
+        NoEffect(("model.name",), "--judge names the model"),
+        NoEffect(
+            ("endpoint.",),
+            "no server is asked; only a judge at https://HOST/v1 is one",
+            lambda v: not is_address(v["judge"]),
+        ),
+        NoEffect(
+            ("model.", "data.template_args"),
+            "no model is loaded here; only a judge that is a model's folder or hub id is",
+            lambda v: is_address(v["judge"]) or is_reward_function(v["judge"]),
+        ),
+        NoEffect(
+            ("max_answer_tokens", "principles"),
+            "a function gets the prompt and the answer, and returns a number; only a model reads a principle",
+            lambda v: is_reward_function(v["judge"]) and not is_address(v["judge"]),
+        ),
+        NoEffect(("seed",), "no principle is drawn; give --principles", lambda v: not v["principles"]),
+    ),
+    s.ConstitutionConfig: (
+        _TRAINS_NOTHING,
+        _GREEDY,
+        *_RESPONSES_SAMPLED,
+        NoEffect(
+            ("data.test_fraction",),
+            "only the training side's prompts are answered",
+            lambda v: bool(v["data.test_path"]),
+        ),
+        NoEffect(
+            ("endpoint.",),
+            "no server is asked; only a critic at https://HOST/v1 is one",
+            lambda v: not is_address(v["critic"]),
+        ),
+        NoEffect(
+            ("max_answer_tokens",),
+            "a function writes its revision itself; only a model or a server has a limit",
+            lambda v: is_reward_function(v["critic"]) and not is_address(v["critic"]),
+        ),
     ),
     s.MergeConfig: (
         NoEffect(("model.kernels", "model.lora.", "model.activation_checkpointing"), _MERGED),

@@ -82,7 +82,7 @@ def read_options(config_class: type, arguments: Sequence[str], command: str) -> 
     """The options of a verb's command line by dotted key."""
     keys, options = schema(config_class), Options()
     bare = len(list(itertools.takewhile(lambda word: not word.startswith("--"), arguments)))
-    named = [f"--{key}={word}" for key, word in zip(BARE_WORDS.get(config_class, ()), arguments[:bare], strict=False)]
+    named = _named_words(keys, BARE_WORDS.get(config_class, ()), arguments[:bare])
     arguments = [*named, *arguments[len(named) :]]
     for name, values in split_options(arguments, command):
         if name == "print_config" and not values:
@@ -96,6 +96,13 @@ def read_options(config_class: type, arguments: Sequence[str], command: str) -> 
         else:
             assign(keys, name, values, options.values, f"See `{command} --help`.")
     return options
+
+
+def _named_words(keys: Schema, names: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The first words of a command line as options of the keys ``names``."""
+    if len(names) == 1 and keys.fields[names[0]].kind == list[str]:
+        names = names * len(words)
+    return [f"--{key}={word}" for key, word in zip(names, words, strict=False)]
 
 
 def split_options(arguments: Sequence[str], command: str) -> list[tuple[str, list[str]]]:

@@ -47,6 +47,9 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     s.DiagnoseConfig: {"target": _plain},
     s.PlanConfig: {"reward_model": _plain},
     s.PushConfig: {"folder": _plain},
+    s.AuditConfig: {"reward": _weighted, "judge": _weighted, "templates": _plain},
+    s.JudgeConfig: {"judge": _plain, "principles": _plain},
+    s.ConstitutionConfig: {"critic": _plain, "principles": _plain},
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from concordant.config import stages as s
 from concordant.config.cluster import ClusterConfig
 from concordant.config.data import DataConfig
+from concordant.config.judging import EndpointConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import TrackerName
 from concordant.config.plan import PlanConfig, ShapeConfig
@@ -208,6 +209,19 @@ VALUES: dict[type, dict[str, Rule]] = {
     },
     s.PrepareConfig: {"max_samples": NOT_NEGATIVE},
     s.PushConfig: {"id": _HUB_ID, "base": _HUB_ID},
+    EndpointConfig: {
+        "key_variable": Matches(r"\w*", "the name of an environment variable, and not the key itself"),
+        "parallel": Range("[1, 256]"),
+        "timeout": POSITIVE,
+        "retries": NOT_NEGATIVE,
+        "wait": NOT_NEGATIVE,
+        "longest_wait": NOT_NEGATIVE,
+        "max_calls": NOT_NEGATIVE,
+        "max_tokens": NOT_NEGATIVE,
+    },
+    s.JudgeConfig: {"margin": NOT_NEGATIVE, "max_answer_tokens": COUNT},
+    s.ConstitutionConfig: {"revisions": COUNT, "max_answer_tokens": COUNT, "max_prompts": NOT_NEGATIVE},
+    s.AuditConfig: {"reward_timeout": NOT_NEGATIVE, "max_pairs": COUNT, "bootstrap": COUNT},
     ShapeConfig: {
         name: DIMENSION for name in ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_size", "mlp")
     },

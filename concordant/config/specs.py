@@ -61,6 +61,11 @@ def is_reward_function(name: str) -> bool:
     return ":" in name and not name.startswith(("rule:", "package:")) and not os.path.exists(name)
 
 
+def is_address(name: str) -> bool:
+    """True for the address of a server."""
+    return name.startswith(("http://", "https://"))
+
+
 def may_train_adapter(rank: int, adapter: str, name: str) -> bool:
     """Whether a run trains an adapter: a new one, or the one that ``name`` or ``adapter`` leads to.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from concordant.config.audit import AuditConfig as AuditConfig
 from concordant.config.cluster import ClusterConfig
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
+from concordant.config.judging import ConstitutionConfig as ConstitutionConfig
+from concordant.config.judging import JudgeConfig as JudgeConfig
 from concordant.config.made import Made
 from concordant.config.model import ModelConfig
 from concordant.config.names import (

@@ -74,6 +74,11 @@ class Mean:
     interval: Interval | None  # None without a bootstrap
     is_share: bool = False  # a mean of values between 0 and 1 that count cases, such as a win rate
 
+    def as_json(self) -> dict[str, float | None]:
+        """The number for a file of JSON."""
+        ends = (self.interval.low, self.interval.high) if self.interval else (None, None)
+        return {"value": self.value, "low": ends[0], "high": ends[1], "count": self.count}
+
     def times(self, factor: float) -> Mean:
         """The mean of the same values times ``factor``."""
         interval = None

@@ -83,7 +83,7 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines, begins = curves or {}, starts or {}
-    pictures = _pictures(
+    pictures = draw(
         folder,
         {
             "reward_comparison.png": lambda theme: plots.reward_comparison(evaluation, theme),
@@ -117,14 +117,21 @@ def write_report(
     return page
 
 
-def _pictures(folder: Path, drawings: Mapping[str, Callable[[Theme], bytes | None]]) -> dict[str, Picture]:
-    """Draw every picture for a light page, which is also written to ``folder``, and for a dark one."""
+def draw(
+    folder: Path,
+    drawings: Mapping[str, Callable[[Theme], bytes | None]],
+    captions: Mapping[str, tuple[str, str]] = CAPTIONS,
+) -> dict[str, Picture]:
+    """Draw every picture for a light page, which is also written to ``folder``, and for a dark one.
+
+    ``captions`` has a description and a caption for each name. A picture without data is not written.
+    """
     found = {}
     for name, draw in drawings.items():
         light, dark = draw(LIGHT), draw(DARK)
         if light is not None and dark is not None:
             write_bytes(folder / name, light)
-            found[name] = Picture(name, *CAPTIONS[name], dark)
+            found[name] = Picture(name, *captions[name], dark)
     return found
 
 
@@ -157,7 +164,7 @@ def report_numbers(evaluation: Evaluation, reward_model: RewardModelSummary | No
         "seed": evaluation.seed,
         "versions": versions(),
     }
-    return _finite(numbers)
+    return finite(numbers)
 
 
 def _policy(s: PolicyScores) -> dict[str, Any]:
@@ -220,10 +227,10 @@ def _survival(survival: Survival) -> dict[str, Any]:
     return {"proxy_gain": _gain(survival.proxy), "gain": _gain(survival.other), **_mean("survives", survival.ratio)}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """``value`` with None for NaN and infinity, because JSON has no such numbers. A perplexity can be infinite."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

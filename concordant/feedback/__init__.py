@@ -1,0 +1,1 @@
+"""AI feedback: questions to a judge or a critic, whoever answers them, and what their answers say."""
