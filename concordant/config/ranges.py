@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from concordant.config import stages as s
-from concordant.config.cluster import ClusterConfig
+from concordant.config.cluster import ApartConfig, ClusterConfig
 from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import TrackerName
@@ -159,7 +159,9 @@ VALUES: dict[type, dict[str, Rule]] = {
         "workers": NOT_NEGATIVE,
         "shards": NOT_NEGATIVE,
         "timeout": POSITIVE,
+        "restarts": NOT_NEGATIVE,
     },
+    ApartConfig: dict.fromkeys(("generator", "reference", "reward", "critic"), NOT_NEGATIVE),
     s.RewardConfig: {
         "margin": NOT_NEGATIVE,
         "temperature": POSITIVE,

@@ -7,22 +7,51 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 from bench.small_run import run
+from concordant.engines.group.handles import GroupGenerator
 
+APART = {"generator": 2, "reference": 1, "reward": 1, "critic": 1}  # beside one worker for the policy
 SHARDS = {"shards": 2}
 ON_RAY = SHARDS | {"ray": "local", "timeout": 60.0}
 
 
-def hashes(folder: str) -> dict[str, str]:
-    def made(name: str, verb: str, cluster: dict[str, Any]) -> str:
-        return run(verb, f"{folder}/{name}", 2, cluster)
+@contextmanager
+def a_sampler_killed() -> Iterator[list[str]]:
+    """Inside the block, one of the generator's workers is killed once, while it samples. The list says so."""
+    generate, killed = GroupGenerator.generate, list[str]()
 
-    return {
+    def then_kill(self: GroupGenerator, *args: Any, **kwargs: Any) -> Any:
+        pending = generate(self, *args, **kwargs)
+        if not killed and self.version == 1:
+            self.team.ray.kill(self.team.actors[1])
+            killed.append("worker 1")
+        return pending
+
+    with mock.patch.object(GroupGenerator, "generate", then_kill):
+        yield killed
+
+
+def hashes(folder: str) -> dict[str, Any]:
+    def made(name: str, verb: str, cluster: dict[str, Any], **more: str) -> str:
+        return run(verb, f"{folder}/{name}", 2, cluster, **more)
+
+    found = {
         "sft in this process": made("sft", "sft", SHARDS),
         "sft on Ray": made("sft-ray", "sft", ON_RAY | {"workers": 2}),
     }
+    made("reward", "reward", {})
+    scores = {"reward": f"{folder}/reward/model"}
+    for verb in ("gae", "gae_lora"):
+        found[f"{verb} in this process"] = made(verb, verb, SHARDS, **scores)
+        found[f"{verb} apart"] = made(f"{verb}-apart", verb, ON_RAY | {"apart": APART}, **scores)
+    with a_sampler_killed() as killed:
+        found["gae with a sampler killed"] = made("gae-killed", "gae", ON_RAY | {"apart": APART}, **scores)
+    return found | {"killed": killed}
 
 
 if __name__ == "__main__":
