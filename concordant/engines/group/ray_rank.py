@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import importlib
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ from concordant.engines.group.sent_weights import SentWeights
 # A rank ends itself after so many times cluster.timeout without a sign of life. The ranks that wait for it in a
 # collective give up after cluster.timeout already, so that the rank that hangs is the last one.
 PATIENCE = 1.25
+STARTED_WITHIN = 300.0  # seconds; an actor imports PyTorch and transformers
 _SIOCGIFADDR = 0x8915  # asks Linux for the address of a network interface
 
 
@@ -37,6 +39,7 @@ class Rank:
     """Its methods are called one after another, in the order of the driver's calls."""
 
     def __init__(self) -> None:
+        importlib.import_module("concordant.engines.roles")  # takes long, and orders are watched
         self._worker: Worker | None = None
         self._seconds = 0.0  # cluster.timeout
         self.busy = 0.0  # seconds at orders so far
@@ -58,9 +61,10 @@ class Rank:
 
         if interface := _interface_of(ray.util.get_node_ip_address()):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-        self._seconds, timeout = seconds, timedelta(seconds=seconds)
-        dist.init_process_group("gloo", f"tcp://{host}:{port}", timeout, size, rank)
-        self._worker = Worker(TorchRanks(0, timeout))
+        self._seconds = seconds
+        start = timedelta(seconds=STARTED_WITHIN)
+        dist.init_process_group("gloo", f"tcp://{host}:{port}", start, size, rank)
+        self._worker = Worker(TorchRanks(0, timedelta(seconds=seconds)))
 
     def do(self, order: Order) -> Any:
         """Carry out ``order``. An object that later orders name stays here, and weights stay in Ray's store."""

@@ -19,7 +19,7 @@ from typing import Any
 from concordant.core.errors import RunFailed, UserError
 from concordant.engines.group import started
 from concordant.engines.group.orders import Order, Ref
-from concordant.engines.group.ray_rank import PATIENCE, HeldWeights, Rank
+from concordant.engines.group.ray_rank import PATIENCE, STARTED_WITHIN, HeldWeights, Rank
 from concordant.engines.group.ray_start import connected
 from concordant.engines.group.team import Team
 from concordant.engines.group.teams import Role, Teams
@@ -98,7 +98,11 @@ class RayTeam(Team):
         self._history = History()
         self._group = self.ray.util.placement_group([{"CPU": 1}] * workers, strategy="PACK")
         if not self._group.wait(PLACED_WITHIN):
-            raise self._no_room()
+            free = self.ray.available_resources().get("CPU", 0)
+            raise UserError(
+                f"Ray found no room for {workers} workers of one CPU each within {PLACED_WITHIN} s, because "
+                f"{free:.0f} CPUs are free; lower cluster.workers, or add nodes"
+            )
         self._start()
 
     def _start(self) -> None:
@@ -114,19 +118,14 @@ class RayTeam(Team):
     def meet(self) -> None:
         """Make the actors ranks of one process group."""
         try:
-            host, port = self.ray.get(self.actors[0].address.remote(), timeout=PLACED_WITHIN)
+            host, port = self.ray.get(self.actors[0].address.remote(), timeout=STARTED_WITHIN)
         except self.ray.exceptions.GetTimeoutError as problem:
-            raise self._no_room() from problem
+            raise RunFailed(
+                f"{self._name(0)} did not start within {STARTED_WITHIN:.0f} s; is a host gone or overloaded?"
+            ) from problem
         except self.ray.exceptions.RayError as problem:
             raise WorkerEnded(f"{self._name(0)} did not start: {_first_line(problem)}") from problem
         self.wait([a.join.remote(rank, self.workers, host, port, self._timeout) for rank, a in enumerate(self.actors)])
-
-    def _no_room(self) -> UserError:
-        free = self.ray.available_resources().get("CPU", 0)
-        return UserError(
-            f"Ray found no room for {self.workers} workers of one CPU each within {PLACED_WITHIN} s, because "
-            f"{free:.0f} CPUs are free; lower cluster.workers, or add nodes"
-        )
 
     def begin(self, shards: int, threads: int) -> None:
         self._recipes.clear()

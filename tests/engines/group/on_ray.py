@@ -17,7 +17,7 @@ from concordant.engines.group.handles import GroupGenerator
 
 APART = {"generator": 2, "reference": 1, "reward": 1, "critic": 1}  # beside one worker for the policy
 SHARDS = {"shards": 2}
-ON_RAY = SHARDS | {"ray": "local", "timeout": 60.0}
+ON_RAY = SHARDS | {"ray": "local", "timeout": 300.0}
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def a_sampler_killed() -> Iterator[list[str]]:
 
     def then_kill(self: GroupGenerator, *args: Any, **kwargs: Any) -> Any:
         pending = generate(self, *args, **kwargs)
-        if not killed and self.version == 1:
+        if not killed and self.version > 0:
             self.team.ray.kill(self.team.actors[1])
             killed.append("worker 1")
         return pending

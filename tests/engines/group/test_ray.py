@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not ins
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     command = [sys.executable, "-m", "tests.engines.group.on_ray", str(tmp_path_factory.mktemp("ray"))]
-    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1]) | {"stderr": done.stderr}
 
