@@ -150,7 +150,7 @@ def main() -> None:
     about: dict[str, Any] = {"steps": STEPS, "timeout": TIMEOUT, "concordant": package_version()}
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     rows = before.get("cases", {}) if before.items() >= about.items() else {}
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
     environment = dict(os.environ) | token | {"PYTHONPATH": str(Path(__file__).parents[1])}
     with tempfile.TemporaryDirectory() as temporary, two_spaces():
         folder = given.logs or Path(temporary)

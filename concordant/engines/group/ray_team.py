@@ -210,6 +210,8 @@ class RayTeam(Team):
                 return
             except WorkerEnded as again:
                 problem = again
+            except RunFailed as again:
+                raise RunFailed(f"{problem}; {again}") from problem
 
     def _repeat(self) -> None:
         for order in self._history.orders():

@@ -1,6 +1,5 @@
 """A team of Ray actors without Ray: a stand-in with the five functions that the team uses tells of scripted ends."""
 
-from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
