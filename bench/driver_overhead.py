@@ -38,7 +38,7 @@ BAR = 0.05  # of a step at 13.8 million parameters
 
 @contextmanager
 def measured(rows: list[dict[str, float]]) -> Iterator[None]:
-    """Inside the block, every step of PPO adds a row of seconds: the step's, the worker's at orders, and processors'."""
+    """Inside the block, every step of PPO adds a row: seconds of the step, at orders, and of processors."""
     step = PPO.step
 
     def timed(self: PPO, *args: Any) -> dict[str, float]:
@@ -64,7 +64,7 @@ def run(model: str, steps: int, apart: ApartConfig) -> list[dict[str, float]]:
                 output=f"{folder}/run",
                 data=DataConfig(path="builtin:toytalk", max_samples=200, test_fraction=0.0),
                 model=ModelConfig(model, device="cpu", precision="fp32"),
-                train=TrainConfig(max_steps=steps, batch_size=16, tensorboard=False, save_every=0, evaluate_every=-1),
+                train=TrainConfig(max_steps=steps, batch_size=16, tensorboard=False, save_every=0, evaluate_every=0),
                 cluster=ClusterConfig(ray="local", workers=1, shards=2, apart=apart),
                 sampling=SamplingConfig(n=2, max_new_tokens=48),
                 advantage="rloo",
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     given = parser.parse_args()
     together = run(given.model, given.steps, ApartConfig())
+    apart = run(given.model, 2, ApartConfig(generator=1))
     total = {name: sum(row[name] for row in together) for name in together[0]}
     processors = total["driver's processor"] + total["worker's processor"]
     found = {
@@ -90,9 +91,7 @@ def main() -> None:
         "share of a step without an order": round(1 - total["worker at orders"] / total["step"], 4),
         "driver's share of processor time": round(total["driver's processor"] / processors, 4),
         "bar": BAR,
-        "bytes of weights a step, generator apart": run(given.model, 2, ApartConfig(generator=1))[0][
-            "bytes of weights"
-        ],
+        "bytes of weights a step, generator apart": apart[0]["bytes of weights"],
         "rows": [{name: round(value, 3) for name, value in row.items()} for row in together],
     }
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

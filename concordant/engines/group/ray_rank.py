@@ -86,7 +86,7 @@ class Rank:
             return self._worker.look(of, verb, *arguments)
 
     def seconds_at_work(self) -> tuple[float, float]:
-        """Seconds at orders so far, and the processor's seconds of this process; ``bench/driver_overhead.py`` reads it."""
+        """Seconds at orders, and the processor's seconds of this process, so far; for ``bench/driver_overhead.py``."""
         return self.busy, time.process_time()
 
     @contextmanager

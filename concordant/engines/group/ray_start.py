@@ -26,8 +26,8 @@ def connected(address: str, workers: int) -> Any:
     if importlib.util.find_spec("ray") is None:
         raise UserError("cluster.ray needs Ray: pip install 'concordant[ray]', or leave cluster.ray out")
     if address == LOCAL and "ray" not in sys.modules:  # Ray reads these variables when it is imported
-        # The token is on no disk, so that other users of this machine cannot send work to the cluster. Ray would give its
-        # workers the low priority 15, and here they are the run itself.
+        # The token is on no disk, so that other users of this machine cannot send work to the cluster. Ray gives its
+        # workers the low priority 15 unless it is told otherwise, and here they are the run itself.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.setdefault("RAY_worker_niceness", "0")
     ray = importlib.import_module("ray")
