@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import concordant
-from concordant.config.cluster import ClusterConfig
+from concordant.config.cluster import ApartConfig, ClusterConfig
 from concordant.config.data import DataConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
@@ -27,6 +27,7 @@ VERBS = {
     "reward": (RewardConfig, concordant.reward, {}),
     "dpo": (DPOConfig, concordant.dpo, {}),
     "gae": (PPOConfig, concordant.ppo, {"reward": REWARD, "sampling": SAMPLING}),
+    "gae_lora": (PPOConfig, concordant.ppo, {"reward": REWARD, "sampling": SAMPLING}),
     "rloo": (
         PPOConfig,
         concordant.ppo,
@@ -40,16 +41,22 @@ def length(prompt: str, response: str) -> float:
     return len(response) / 10
 
 
-def run(verb: str, output: str, steps: int, cluster: dict, model: str = "builtin:tiny", resume: str = "") -> str:
+def run(
+    verb: str, output: str, steps: int, cluster: dict, model: str = "builtin:tiny", resume: str = "", reward: str = ""
+) -> str:
+    """``reward`` is a reward model's folder, in place of the function."""
     config_class, function, settings = VERBS[verb]
-    lora = LoraConfig(rank=4, dropout=0.2) if verb == "lora" else LoraConfig()
+    if reward:
+        settings = settings | {"reward": [reward]}
+    apart = ApartConfig(**cluster.get("apart", {}))
+    lora = LoraConfig(rank=4, dropout=0.2) if verb.endswith("lora") else LoraConfig()
     config = config_class(
         output=output,
         resume=resume,
         data=DataConfig(path="builtin:toytalk", max_samples=80),
         model=ModelConfig(model, device="cpu", precision="fp32", lora=lora),
         train=TrainConfig(max_steps=steps, batch_size=8, tensorboard=False, save_every=2, learning_rate=1e-3),
-        cluster=ClusterConfig(**cluster),
+        cluster=ClusterConfig(**cluster | {"apart": apart}),
         **settings,
     )
     files = sorted((function(config) / "model").glob("*.safetensors"))

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from concordant.config.made import Made
+
+
+@dataclass(kw_only=True)
+class ApartConfig(Made):
+    generator: int = 0  # Ray workers that sample the answers of ppo and do nothing else; 0: the policy's workers do it
+    reference: int = 0  # Ray workers that hold the reference of ppo; 0: the policy's workers hold it
+    reward: int = 0  # Ray workers that hold the reward models of ppo; 0: the policy's workers hold them
+    critic: int = 0  # Ray workers that train the critic of ppo; 0: the policy's workers train it
 
 
 @dataclass(kw_only=True)
@@ -14,3 +22,5 @@ class ClusterConfig(Made):
     exact: bool = False  # refuse every setting with which the bits could depend on the number of workers
     ray: str = ""  # local: Ray starts the workers on this machine; HOST:PORT or auto: on that cluster; empty: no Ray
     timeout: float = 600.0  # seconds after which a worker that does not answer ends the run
+    restarts: int = 3  # times that a stage starts a generator's, reference's or reward's workers again after they died
+    apart: ApartConfig = field(default_factory=ApartConfig)

@@ -97,6 +97,20 @@ _TOGETHER = (
         "a worker that runs out of memory cannot repeat its part alone; lower train.micro_batch_tokens instead",
     ),
 )
+_ROLES_APART = tuple(f"cluster.apart.{role}" for role in ("generator", "reference", "reward", "critic"))
+_APART = (
+    Contradiction(
+        ("cluster.ray", *_ROLES_APART),
+        lambda v: not v["cluster.ray"] and any(v[key] for key in _ROLES_APART),
+        "roles stand apart on workers that Ray places; set cluster.ray, to local for example",
+    ),
+    Contradiction(
+        ("cluster.apart.reference", "kl.estimator"),
+        lambda v: v["cluster.apart.reference"] > 0 and kl_of(v)[1] == "exact",
+        "the exact KL needs the reference's whole distribution beside the policy; leave cluster.apart.reference out, "
+        "or use kl.estimator k3",
+    ),
+)
 _SAMPLING = (
     Contradiction(
         ("sampling.min_new_tokens", "sampling.max_new_tokens"),
@@ -135,6 +149,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     ),
     s.PPOConfig: (
         *_SAMPLING,
+        *_APART,
         Contradiction(
             ("advantage", "sampling.n"),
             lambda v: v["advantage"] in COMPARES_SAMPLES and v["sampling.n"] < 2,

@@ -17,6 +17,10 @@ from concordant.config.sampling import RESHAPING
 from concordant.config.specs import is_address, is_reward_function, may_train_adapter, without_weight
 
 
+def _is_no_model(source: str) -> bool:
+    return source.startswith("rule:") or is_reward_function(source)
+
+
 def _always(values: Mapping[str, Any]) -> bool:
     return True
 
@@ -83,6 +87,9 @@ _RESPONSES_SAMPLED = (
         lambda v: v["data.too_long"] == "cut_response_end",
     ),
 )
+_ONE_ROLE = NoEffect(
+    ("cluster.apart.", "cluster.restarts"), "only ppo has roles that may stand apart from the policy's workers"
+)
 
 NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.RunConfig: (
@@ -113,10 +120,26 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["train.schedule"] == "constant",
         ),
     ),
-    s.SFTConfig: (_beside_adapter("model"), *_RETAINS_NOTHING),
-    s.DPOConfig: (_beside_adapter("model"), *_RETAINS_NOTHING),
+    s.SFTConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
+    s.RewardConfig: (_ONE_ROLE,),
+    s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
     s.PPOConfig: (
         *_RETAINS_NOTHING,
+        NoEffect(
+            ("cluster.apart.critic",),
+            "rloo and grpo have no critic; set advantage gae",
+            lambda v: v["advantage"] not in NEEDS_CRITIC,
+        ),
+        NoEffect(
+            ("cluster.apart.reward",),
+            "no reward is a model, so no worker would have anything to do",
+            lambda v: all(_is_no_model(without_weight(source)) for source in v["reward"]),
+        ),
+        NoEffect(
+            ("cluster.restarts",),
+            "workers that hold an optimizer's state are not started again; set cluster.apart.generator, for example",
+            lambda v: not any(v[f"cluster.apart.{role}"] for role in ("generator", "reference", "reward")),
+        ),
         _NO_FUNCTION,
         _beside_adapter("model"),
         _without_rank("critic"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from concordant.config import stages as s
-from concordant.config.cluster import ClusterConfig
+from concordant.config.cluster import ApartConfig, ClusterConfig
 from concordant.config.data import DataConfig
 from concordant.config.judging import EndpointConfig
 from concordant.config.model import LoraConfig, ModelConfig
@@ -161,8 +161,10 @@ VALUES: dict[type, dict[str, Rule]] = {
         "workers": NOT_NEGATIVE,
         "shards": NOT_NEGATIVE,
         "timeout": POSITIVE,
+        "restarts": NOT_NEGATIVE,
     },
     RetainConfig: {"mix": NOT_NEGATIVE, "batch_size": COUNT, "ewc": NOT_NEGATIVE, "fisher_windows": COUNT},
+    ApartConfig: dict.fromkeys(("generator", "reference", "reward", "critic"), NOT_NEGATIVE),
     s.RewardConfig: {
         "margin": NOT_NEGATIVE,
         "temperature": POSITIVE,

@@ -1,7 +1,8 @@
 """The one place that chooses engines. It makes learners, scorers and generators from a config.
 
 No file outside ``engines/`` names the class of an engine. If several processes work together (``engines/group``), the
-functions that are marked with ``everywhere`` run in each of them. vLLM's generator has a copy of the weights.
+functions that are marked with ``everywhere`` run in each of them, and those that are marked with ``everywhere_as`` in
+each of those that play the role. vLLM's generator has a copy of the weights.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
 from concordant.core.trees import ROW_TOKENS
 from concordant.engines.group.everywhere import arithmetic as arithmetic
-from concordant.engines.group.everywhere import everywhere
+from concordant.engines.group.everywhere import everywhere, everywhere_as, stands_apart
 from concordant.engines.group.everywhere import working_together as working_together
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner, LocalScorer
@@ -69,8 +70,9 @@ def reference(
     learner: Learner, policy: Policy, folder: str, model: ModelConfig, train: TrainConfig, temperature: float = 1.0
 ) -> Scorer:
     """The frozen reference of ``policy``: the model in ``folder``, or the learner's present policy without a folder."""
+    apart = stands_apart("reference")
     if not folder:
-        return learner.reference()
+        return _frozen_scorer(policy, model, train, temperature) if apart else learner.reference()
     other = open_policy(replace(model, name=folder, adapter="", lora=LoraConfig()), [])
     theirs, ours = other.tokenizer.get_vocab(), policy.tokenizer.get_vocab()
     if theirs != ours:
@@ -79,11 +81,12 @@ def reference(
             "KL is measured token by token, so both models must read the same ids"
         )
     scorer = _frozen_scorer(other, model, train, temperature)
-    learner.set_reference(scorer)
+    if not apart:
+        learner.set_reference(scorer)
     return scorer
 
 
-@everywhere
+@everywhere_as("reference")
 def _frozen_scorer(policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float) -> Scorer:
     precision = precision_of(model, policy.model.device)
     return LocalScorer(PolicyNetwork(policy).frozen(), train, precision, temperature)
@@ -105,7 +108,7 @@ def generator(
     return _generator(policy, sorted({*end_ids, *_generation_ends(policy)}), model, sampling, longest)
 
 
-@everywhere
+@everywhere_as("generator")
 def _generator(
     policy: Policy, ends: list[int], model: ModelConfig, sampling: SamplingConfig | None, longest: int
 ) -> Generator:
@@ -159,7 +162,7 @@ def reward_learner(reward_model: RewardModel, model: ModelConfig, train: TrainCo
     return LocalLearner(RewardNetwork(reward_model), train, precision_of(model, reward_model.model.device))
 
 
-@everywhere
+@everywhere_as("reward")
 def reward_scorer(reward_model: RewardModel, model: ModelConfig, train: TrainConfig | None = None) -> Scorer:
     return LocalScorer(RewardNetwork(reward_model), train, precision_of(model, reward_model.model.device))
 
@@ -192,7 +195,7 @@ def critic_learner(start: Started, config: PPOConfig) -> Learner:
     return _critic_learner(start, config, runs_as)
 
 
-@everywhere
+@everywhere_as("critic")
 def _critic_learner(start: Started, config: PPOConfig, runs_as: ModelConfig) -> Learner:
     critic = build_critic(start, config.critic_head, config.seed)
     return LocalLearner(CriticNetwork(critic), config.train, precision_of(runs_as, critic.backbone.device))

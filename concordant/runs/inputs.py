@@ -18,16 +18,19 @@ DATA = "data"  # stands for the records themselves; other keys say where the rec
 HARMLESS = {
     "output", "resume", "train.log_every", "train.save_every", "train.save_minutes", "train.keep_last",
     "train.tensorboard", "train.tracker", "cluster.exact", "cluster.timeout", "cluster.ray",
+    "cluster.restarts",
 }  # fmt: skip
 # Keys that change no number, only which results are written. A run may be resumed with others; a pipeline's stage is
 # run again, because the stages after it may need what it did not write.
 RESULTS = {"train.export"}
+# Keys that say which processes compute. With shards they change nothing: the order of sums is that of the shards.
+PLACES = {"cluster.workers", *(f"cluster.apart.{role}" for role in ("generator", "reference", "reward", "critic"))}
 # Keys that only change how sums are rounded: the mathematics is the same, but the last bits may differ.
 ROUNDING = {
     "packing", "sampling.slots", "evaluation_slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
     "model.device", "model.kernels", "model.activation_checkpointing",
     "critic.device", "critic.kernels", "critic.activation_checkpointing",
-    "cluster.workers", "cluster.shards",
+    "cluster.shards", *PLACES,
 }  # fmt: skip
 # Keys that choose the records. They are compared by the records that they lead to.
 CHOOSE_DATA = {
@@ -103,8 +106,8 @@ def refused(before: Inputs, now: Inputs) -> list[str]:
 
 def rounded(before: Inputs, now: Inputs) -> list[str]:
     """The changes after which the last bits of the run's numbers may differ."""
-    in_order = bool(now.settings.get("cluster.shards"))  # the order of sums is that of the shards, whatever the workers
-    keys = sorted(ROUNDING & {*before.settings, *now.settings} - ({"cluster.workers"} if in_order else set()))
+    in_order = bool(now.settings.get("cluster.shards"))
+    keys = sorted(ROUNDING & {*before.settings, *now.settings} - (PLACES if in_order else set()))
     settings = [_line(key, before.settings, now.settings) for key in keys if _differs(key, before, now)]
     names = {**before.environment, **now.environment}
     around = [

@@ -135,6 +135,9 @@ METRICS: dict[str, Metric] = {
     "doctor/value/update/ratio": Metric("the same as doctor/update/ratio for the critic", "ratio", "ppo"),
     "doctor/value/update/head": Metric("the same as doctor/update/head for the critic's head", "ratio", "ppo"),
     "doctor/value/update/still": Metric("the critic's weight tensors that did not change", _SHARE, "ppo"),
+    "doctor/weights_sent": Metric(
+        "weights that went to a generator on workers of its own, since the last step", "bytes", "ppo"
+    ),
     "doctor/data/starts": Metric("answers whose first token is learnt", _SHARE, "sft, reward, dpo"),
     "doctor/data/end_learnt": Metric("answers whose last token is learnt", _SHARE, "sft, reward, dpo"),
     "doctor/data/ends": Metric("answers whose last token is an end token", _SHARE, "sft, reward, dpo"),

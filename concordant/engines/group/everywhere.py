@@ -1,4 +1,4 @@
-"""``everywhere``: a function that makes a model or an engine makes it on every rank of the present team.
+"""``everywhere``: a function that makes a model or an engine makes it on every rank of a team of the present stage.
 
 Without a team, the function is called as it is written.
 """
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
+from typing import Any, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 import torch
 
@@ -21,6 +21,7 @@ from concordant.core.shards import shards_of_rank
 from concordant.engines.group import ray_team, started, torch_team
 from concordant.engines.group.handles import GroupGenerator, GroupLearner, GroupScorer
 from concordant.engines.group.team import Team
+from concordant.engines.group.teams import Role, Teams
 from concordant.engines.protocol import Generator, Learner, Scorer
 from concordant.engines.ranks import Alone, among
 
@@ -34,25 +35,43 @@ _HANDLES: dict[Any, Callable[[Team, Any], Any]] = {
     Learner: GroupLearner,
     Generator: GroupGenerator,
 }
-_team: ContextVar[Team | None] = ContextVar("team", default=None)
-_kept: dict[tuple[int, float, str], Team] = {}  # by workers, timeout and Ray's address: a team between two stages
+_teams: ContextVar[Teams | None] = ContextVar("teams", default=None)
+_kept: dict[tuple[Any, ...], Teams] = {}  # by everything that ``_assembled`` is given: the teams between two stages
+
+
+def everywhere_as(role: Role) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A decorator for a function of a module, which makes an engine that plays ``role``, on the team of this role.
+
+    The function's arguments are plain values and what such functions returned.
+    """
+
+    def decorate(make: Callable[P, T]) -> Callable[P, T]:
+        function = f"{make.__module__}:{make.__name__}"
+
+        @wraps(make)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            teams = _teams.get()
+            if teams is None:
+                return make(*args, **kwargs)
+            team, handle = teams.of(role), _HANDLES.get(get_type_hints(make)["return"])
+            if handle is None:
+                return cast(T, team.make_twin(function, *args, **kwargs))
+            return cast(T, handle(team, team.make(function, *args, **kwargs)))
+
+        return call
+
+    return decorate
 
 
 def everywhere(make: Callable[P, T]) -> Callable[P, T]:
-    """A decorator for a function of a module. Its arguments are plain values and what such functions returned."""
-    function = f"{make.__module__}:{make.__name__}"
+    """``everywhere_as`` for the policy, and for models. Other teams make a model when they first use it."""
+    return everywhere_as("policy")(make)
 
-    @wraps(make)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        team = _team.get()
-        if team is None:
-            return make(*args, **kwargs)
-        handle = _HANDLES.get(get_type_hints(make)["return"])
-        if handle is None:
-            return cast(T, team.make_twin(function, *args, **kwargs))
-        return cast(T, handle(team, team.make(function, *args, **kwargs)))
 
-    return call
+def stands_apart(role: Role) -> bool:
+    """Whether ``role`` has a team of its own, so that it shares no object with the policy's learner."""
+    teams = _teams.get()
+    return teams is not None and role in teams.apart
 
 
 @contextmanager
@@ -65,9 +84,11 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     workers = cluster.workers or world
     if world not in (1, workers):
         raise UserError(f"cluster.workers is {workers}, but {world} ranks were started; leave cluster.workers out")
-    shards_of_rank(cluster.shards or workers, workers, 0)
+    sizes = {"policy": workers} | {role: n for role in get_args(Role)[1:] if (n := getattr(cluster.apart, role))}
+    for size in sizes.values():
+        shards_of_rank(cluster.shards or size, size, 0)
     before = torch.get_num_threads()
-    each = threads or (1 if cluster.shards else max(1, before // workers))
+    each = threads or (1 if cluster.shards else max(1, before // sum(sizes.values())))
     if workers == 1 and not cluster.ray:
         torch.set_num_threads(each if cluster.shards else before)
         try:
@@ -76,27 +97,29 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
         finally:
             torch.set_num_threads(before)
         return
-    key = (workers, cluster.timeout, cluster.ray)
-    team = _kept.pop(key, None) or _assembled(*key)
-    token = _team.set(team)
+    key = (tuple(sizes.items()), cluster.timeout, cluster.ray, cluster.restarts)
+    teams = _kept.pop(key, None) or _assembled(*key)
+    token = _teams.set(teams)
     try:
-        team.begin(cluster.shards, each)
+        teams.begin(cluster.shards, each)
+        torch.set_num_threads(each)  # also a driver that is no rank: ``arithmetic`` gives its number to every rank
         yield
-        _kept[key] = team
+        _kept[key] = teams
     except BaseException:
-        team.close()  # the ranks may be at different orders
+        teams.close()  # the ranks may be at different orders
         raise
     finally:
-        _team.reset(token)
+        _teams.reset(token)
         torch.set_num_threads(before)
 
 
-def _assembled(workers: int, timeout: float, ray_address: str) -> Team:
+def _assembled(sizes: tuple[tuple[Role, int], ...], timeout: float, ray_address: str, restarts: int) -> Teams:
     _close_kept()  # a process belongs to one team at a time
     limit = timedelta(seconds=timeout)
     if ray_address:
-        return ray_team.RayTeam(workers, limit, ray_address)
-    return torch_team.join(limit) if started.world()[1] > 1 else torch_team.start_here(workers, limit)
+        return ray_team.assembled(dict(sizes), limit, ray_address, restarts)
+    workers = sizes[0][1]
+    return Teams(torch_team.join(limit) if started.world()[1] > 1 else torch_team.start_here(workers, limit))
 
 
 @contextmanager
@@ -106,19 +129,19 @@ def arithmetic(threads: int) -> Iterator[None]:
     Gradients of almost certain tokens are denormal, and a CPU multiplies such numbers much more slowly. Both settings
     belong to the process, so they are restored at the end.
     """
-    before, team = torch.get_num_threads(), _team.get()
-    _use(team, threads or before, True)
+    before, teams = torch.get_num_threads(), _teams.get()
+    _use(teams, threads or before, True)
     try:
         yield
     except BaseException:
         _use(None, before, False)  # the other ranks may no longer listen
         raise
-    _use(team, before, False)
+    _use(teams, before, False)
 
 
-def _use(team: Team | None, threads: int, flush_denormal: bool) -> None:
-    if team is not None:
-        team.use_arithmetic(threads, flush_denormal)
+def _use(teams: Teams | None, threads: int, flush_denormal: bool) -> None:
+    if teams is not None:
+        teams.use_arithmetic(threads, flush_denormal)
     torch.set_num_threads(threads)
     torch.set_flush_denormal(flush_denormal)
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
+from concordant.core.errors import RunFailed
 from concordant.core.objective import BranchOutputs, Objective, Outputs
 from concordant.core.seeding import fresh_seed
 from concordant.core.trees import PromptTree
@@ -47,6 +48,12 @@ class GroupScorer:
 
 
 class GroupLearner(GroupScorer):
+    def __init__(self, team: Team, ref: Ref) -> None:
+        super().__init__(team, ref)
+        team.learns = True
+        self._changes = 0  # how often the weights may have changed
+        self._sent = Sent()
+
     @property
     def version(self) -> int:
         return self.team.look(self.ref, "version")
@@ -61,7 +68,8 @@ class GroupLearner(GroupScorer):
         self.team.call(self.ref, "discard").result()
 
     def step(self, learning_rate: float) -> Future[StepMetrics]:
-        return self.team.call(self.ref, "step", learning_rate)
+        self._changes += 1
+        return _Stepped(self.team.call(self.ref, "step", learning_rate), self._sent.taken())
 
     def reference(self) -> GroupScorer:
         return GroupScorer(self.team, self.team.keep(self.ref, "reference"))
@@ -69,16 +77,19 @@ class GroupLearner(GroupScorer):
     def set_reference(self, reference: Scorer) -> None:
         if not isinstance(reference, GroupScorer):
             raise TypeError(f"a learner of several processes cannot measure KL from a {type(reference).__name__}")
+        if reference.team is not self.team:
+            raise ValueError("a learner cannot measure KL from a reference on other ranks")
         self.team.call(self.ref, "set_reference", reference.ref).result()
 
     def publish(self, adapters: Adapters = "merged") -> GroupWeights:
-        return GroupWeights(self.team, Published(self.ref, adapters), self.version)
+        return GroupWeights(self.team, Published(self.ref, adapters), self.version, self._changes, self._sent)
 
     def save(self, folder: Path) -> None:
         self.team.look(self.ref, "save", folder)
 
     def load(self, folder: Path) -> None:
         """Every rank reads ``folder``, so it must be on a disk that all of them see."""
+        self._changes += 1
         self.team.call(self.ref, "load", folder).result()
 
     def keep(self) -> None:
@@ -88,6 +99,7 @@ class GroupLearner(GroupScorer):
         self.team.call(self.ref, "forget").result()
 
     def restore(self) -> None:
+        self._changes += 1
         self.team.call(self.ref, "restore").result()
 
     def checkpoint_bytes(self, with_kept: bool) -> int:
@@ -121,6 +133,30 @@ class GroupLearner(GroupScorer):
         return self.team.look(self.ref, "memory")
 
 
+@dataclass(slots=True)
+class Sent:
+    """Counts what a learner's weights cost on their way to generators of other teams."""
+
+    bytes: int = 0  # since the last step; a host fetches them once, for all ranks on it
+
+    def taken(self) -> dict[str, float]:
+        """The count as a metric, none where nothing was sent; the count starts again at 0."""
+        found, self.bytes = self.bytes, 0
+        return {"weights_sent": float(found)} if found else {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stepped:
+    """The metrics of a step, with what the weights before this step cost on their way."""
+
+    metrics: Future[StepMetrics]
+    sent: Mapping[str, float]
+
+    def result(self) -> StepMetrics:
+        metrics = self.metrics.result()
+        return replace(metrics, motion={**metrics.motion, **self.sent})
+
+
 @dataclass(frozen=True, slots=True)
 class GroupWeights:
     """A learner's weights. They are on every rank, and only ``tensors`` copies them."""
@@ -128,6 +164,14 @@ class GroupWeights:
     team: Team
     published: Published
     version: int
+    changes: int  # how often the learner's weights may have changed
+    sent: Sent
+
+    def handed_over(self, adapters: Adapters) -> Any:
+        """In this form, for an engine of another team."""
+        held = self.team.hand_over(Published(self.published.learner, adapters))
+        self.sent.bytes += held.bytes
+        return held
 
     @property
     def adapters(self) -> Adapters:
@@ -141,6 +185,7 @@ class GroupWeights:
 class GroupGenerator:
     def __init__(self, team: Team, ref: Ref) -> None:
         self.team, self.ref = team, ref
+        self._has: tuple[Ref, int] | None = None  # whose weights it has from another team, and after which change
 
     @property
     def version(self) -> int:
@@ -159,6 +204,18 @@ class GroupGenerator:
         return self.team.call(self.ref, "generate", prompts, sampling, seed)
 
     def load_weights(self, weights: Weights) -> None:
-        """Weights of this team's learner are on every rank already; any others are sent to every rank."""
-        sent = weights.published if isinstance(weights, GroupWeights) else weights
-        self.team.call(self.ref, "load_weights", sent).result()
+        """Weights of this team's learner are on every rank already; any others are sent to every rank.
+
+        From a learner of another team they are sent once after each change, and the version is read back: RunFailed if
+        it is another one.
+        """
+        if not isinstance(weights, GroupWeights):
+            self.team.call(self.ref, "load_weights", weights).result()
+        elif weights.team is self.team:
+            self.team.call(self.ref, "load_weights", weights.published).result()
+        elif self._has != (has := (weights.published.learner, weights.changes)):
+            held = weights.handed_over(self.team.look(self.ref, "takes"))
+            self.team.call(self.ref, "load_weights", held).result()
+            if self.version != weights.version:
+                raise RunFailed(f"the generator has weights of version {self.version}, not {weights.version}")
+            self._has = has

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from concordant.engines.group.collectives import TorchRanks
-from concordant.engines.protocol import Adapters
+from concordant.engines.group.sent_weights import SentWeights
+from concordant.engines.protocol import Adapters, Weights
 from concordant.engines.ranks import among
 
 
@@ -86,6 +87,10 @@ class Worker:
 
     def use_shards(self, shards: int) -> None:
         self.ranks.use_shards(shards)
+
+    def packed(self, published: Weights) -> SentWeights:
+        """Published weights, ready to be sent to another team. Every rank takes part, because each may hold a part."""
+        return SentWeights.of(published)
 
     def use_arithmetic(self, threads: int, flush_denormal: bool) -> None:
         """Set PyTorch's CPU threads, and whether denormal numbers are rounded to 0. Both belong to the process."""

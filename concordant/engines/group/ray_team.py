@@ -1,154 +1,277 @@
-"""A team of Ray actors, each of which is a rank. The driver is no rank: it holds no weights of its own engines.
+"""Teams of Ray actors, each of which is a rank. The driver is no rank: it holds no weights of its own engines.
 
-Ray places the actors, on this machine or on a cluster, and tells of actors that end. Between the ranks the gradients go
-through torch.distributed, as in every team.
+Ray places the actors, on this machine or on a cluster, and tells of actors that end. Between the ranks of a team the
+gradients go through torch.distributed, as in every team. Teams are independent of each other, so the driver waits for
+no team while another one works.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-import os
-import secrets
-import socket
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from concordant.core.errors import RunFailed, UserError
-from concordant.engines.group.orders import Order, Ref, Worker
+from concordant.engines.group import started
+from concordant.engines.group.orders import Order, Ref
+from concordant.engines.group.ray_rank import PATIENCE, STARTED_WITHIN, HeldWeights, Rank
+from concordant.engines.group.ray_start import connected
 from concordant.engines.group.team import Team
+from concordant.engines.group.teams import Role, Teams
 
-LOCAL = "local"  # the address that makes the driver start Ray on this machine
 PLACED_WITHIN = 120  # seconds for Ray to find room for all actors
+log = logging.getLogger(__name__)
 
 
-class Rank:
-    """What a Ray actor runs. Its methods are called one after another, in the order of the driver's calls."""
-
-    def __init__(self) -> None:
-        self._worker: Worker | None = None
-
-    def address(self) -> tuple[str, int]:
-        """The address of this host, and a port that is free on it: rank 0's store listens there."""
-        import ray
-
-        with socket.socket() as free:
-            free.bind(("", 0))
-            return ray.util.get_node_ip_address(), free.getsockname()[1]
-
-    def join(self, rank: int, size: int, host: str, port: int, seconds: float) -> None:
-        """Become one of ``size`` ranks that work together."""
-        import torch.distributed as dist
-
-        from concordant.engines.group.collectives import TorchRanks
-
-        timeout = timedelta(seconds=seconds)
-        dist.init_process_group("gloo", f"tcp://{host}:{port}", timeout, size, rank)
-        self._worker = Worker(TorchRanks(0, timeout))
-
-    def do(self, order: Order) -> Any:
-        """Carry out ``order``. An object that later orders name stays here."""
-        assert self._worker is not None
-        made = self._worker.do(order)
-        stays = order.result is not None or order.enters or self._worker.ranks.rank > 0
-        return None if stays else made
-
-    def look(self, of: Ref, verb: str, arguments: Sequence[Any]) -> Any:
-        assert self._worker is not None
-        return self._worker.look(of, verb, *arguments)
+class WorkerEnded(RunFailed):
+    """A worker is gone, with everything that it held."""
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is made. The driver makes it for itself, and a team makes it when it first uses it."""
+
+    own: Any  # the driver's
+    function: str
+    arguments: Sequence[Any]
+    named: Mapping[str, Any]
+
+
+@dataclass(slots=True)
 class RayResult:
-    """The result of rank 0, once all ranks have done the order."""
+    """The result of rank 0, once all ranks that were asked have done their part.
+
+    If a worker ends and its team can start again, the question is asked again.
+    """
 
     team: RayTeam
-    pending: Sequence[Any]  # Ray's references, by rank
+    ask: Callable[[], Sequence[Any]]  # gives Ray's references, by rank
+    then: Callable[[], None] = lambda: None  # once the result is there
+    pending: Sequence[Any] = field(init=False)
+    life: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ask()
+
+    def _ask(self) -> None:
+        self.life, self.pending = self.team.life, self.ask()
 
     def result(self) -> Any:
-        self.team.wait(self.pending)
-        return self.team.ray.get(self.pending[0])
+        while True:
+            try:
+                self.team.wait(self.pending)
+                found = self.team.ray.get(self.pending[0])
+                break
+            except WorkerEnded as problem:
+                if self.life == self.team.life:
+                    self.team.start_again(problem)
+                self._ask()
+        self.then()
+        return found
 
 
 class RayTeam(Team):
-    """``workers`` actors, on the cluster at ``address``; "local" starts Ray on this machine, on loopback alone."""
+    """``workers`` actors that play ``role``. They start at once, and ``meet`` must be called before the first order.
 
-    def __init__(self, workers: int, timeout: timedelta, address: str) -> None:
+    ``restarts`` is how often in a stage they are started again after one of them ended. Only workers without the state
+    of an optimizer are: they get their models and the newest weights again. ``recipes`` belongs to all teams of a run.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        role: Role,
+        workers: int,
+        timeout: timedelta,
+        restarts: int,
+        recipes: dict[int, Recipe],
+    ) -> None:
         super().__init__()
-        self.ray, self.workers = _connected(address), workers
-        group = self.ray.util.placement_group([{"CPU": 1}] * workers, strategy="PACK")
-        if not group.wait(PLACED_WITHIN):
+        self.ray, self.workers, self.role, self.life = ray, workers, role, 0
+        self._timeout, self._recipes = timeout.total_seconds(), recipes
+        self._restarts, self._left = restarts, restarts
+        self._history = History()
+        self._group = self.ray.util.placement_group([{"CPU": 1}] * workers, strategy="PACK")
+        if not self._group.wait(PLACED_WITHIN):
             free = self.ray.available_resources().get("CPU", 0)
             raise UserError(
                 f"Ray found no room for {workers} workers of one CPU each within {PLACED_WITHIN} s, because "
                 f"{free:.0f} CPUs are free; lower cluster.workers, or add nodes"
             )
-        self._group = group
+        self._start()
+
+    def _start(self) -> None:
         strategy = importlib.import_module("ray.util.scheduling_strategies").PlacementGroupSchedulingStrategy
         actor = self.ray.remote(Rank)
-        self._actors = [
-            actor.options(num_cpus=1, scheduling_strategy=strategy(group, placement_group_bundle_index=i)).remote()
-            for i in range(workers)
+        self.actors = [
+            actor.options(
+                num_cpus=1, scheduling_strategy=strategy(self._group, placement_group_bundle_index=i)
+            ).remote()
+            for i in range(self.workers)
         ]
-        host, port = self.ray.get(self._actors[0].address.remote())
-        seconds = timeout.total_seconds()
-        self.wait([a.join.remote(rank, workers, host, port, seconds) for rank, a in enumerate(self._actors)])
+
+    def meet(self) -> None:
+        """Make the actors ranks of one process group."""
+        try:
+            host, port = self.ray.get(self.actors[0].address.remote(), timeout=STARTED_WITHIN)
+        except self.ray.exceptions.GetTimeoutError as problem:
+            raise RunFailed(
+                f"{self._name(0)} did not start within {STARTED_WITHIN:.0f} s; is a host gone or overloaded?"
+            ) from problem
+        except self.ray.exceptions.RayError as problem:
+            raise WorkerEnded(f"{self._name(0)} did not start: {_first_line(problem)}") from problem
+        self.wait([a.join.remote(rank, self.workers, host, port, self._timeout) for rank, a in enumerate(self.actors)])
+
+    def begin(self, shards: int, threads: int) -> None:
+        self._recipes.clear()
+        self._left = self._restarts
+        super().begin(shards, threads)
 
     def order(self, order: Order) -> RayResult:
         sent = self.ray.put(order)  # once, for all ranks
-        return RayResult(self, [actor.do.remote(sent) for actor in self._actors])
+        return RayResult(
+            self, lambda: [actor.do.remote(sent) for actor in self.actors], lambda: self._history.add(order)
+        )
 
     def make_twin(self, function: str, *arguments: Any, **named: Any) -> Any:
-        """The driver makes its own object while the ranks make theirs."""
-        ref, pending = self._next(), None
-        pending = self.order(self._order(function, arguments, named, result=ref.number))
+        """The driver makes its own object. The ranks make theirs when it is first an argument of an order."""
         module, _, name = function.partition(":")
         own = inspect.unwrap(getattr(importlib.import_module(module), name))(*arguments, **named)
-        pending.result()
-        return self._twin(own, ref)
+        self._recipes[id(own)] = Recipe(own, function, arguments, named)
+        return own
+
+    def _sent(self, argument: Any) -> Any:
+        recipe = self._recipes.get(id(argument))
+        if recipe and id(argument) not in self._twins:
+            self._twin(argument, self.make(recipe.function, *recipe.arguments, **recipe.named))
+        return super()._sent(argument)
 
     def look(self, of: Ref, verb: str, *arguments: Any) -> Any:
-        pending = self._actors[0].look.remote(of, verb, [self._sent(a) for a in arguments])
-        self.wait([pending])
-        return self.ray.get(pending)
+        sent = [self._sent(a) for a in arguments]
+        return RayResult(self, lambda: [self.actors[0].look.remote(of, verb, sent)]).result()
+
+    # -- workers that fail ------------------------------------------------------------------------
 
     def wait(self, pending: Sequence[Any]) -> None:
-        """Wait for all of ``pending``. RunFailed at the first one that fails; the message names the rank."""
+        """Wait for all of ``pending``. RunFailed at the first one that fails; the message names the rank.
+
+        A rank whose error only says that another rank is gone or silent is not blamed, if that one shows itself.
+        """
         left, rank_of = list(pending), {reference: rank for rank, reference in enumerate(pending)}
-        while left:
-            done, left = self.ray.wait(left, num_returns=1)
+        witness: tuple[int, Any] | None = None  # a rank that waited for another one, and its error
+        until = float("inf")
+        while left and time.monotonic() < until:
+            patience = None if witness is None else max(0.0, until - time.monotonic())
+            done, left = self.ray.wait(left, num_returns=1, timeout=patience)
+            for reference in done:
+                rank = rank_of[reference]
+                try:
+                    self.ray.get(reference)
+                except self.ray.exceptions.RayTaskError as problem:
+                    cause = problem.cause
+                    if isinstance(cause, RunFailed | UserError):
+                        raise cause from problem
+                    if not started.is_anothers(cause):
+                        raise RunFailed(f"{self._name(rank)}: {type(cause).__name__}: {cause}") from problem
+                    if witness is None:
+                        witness, until = (rank, cause), time.monotonic() + PATIENCE * self._timeout
+                except self.ray.exceptions.RayError as problem:
+                    words = f"{type(problem).__name__}: {_first_line(problem)}"
+                    raise WorkerEnded(f"{self._name(rank)} ended: {words}") from problem
+        if left:
+            raise WorkerEnded(f"{self._name(rank_of[left[0]])} did not answer within {self._timeout:g} s")
+        if witness is not None:
+            raise RunFailed(f"{self._name(witness[0])}: {type(witness[1]).__name__}: {witness[1]}")
+
+    def start_again(self, problem: WorkerEnded) -> None:
+        """Put new actors in place of all actors, and bring them to the state of the old ones.
+
+        Raises ``problem`` if they held the state of an optimizer, or were started again too often.
+        """
+        while True:
+            if self.learns or not self._restarts:
+                raise problem
+            if not self._left:
+                raise RunFailed(f"{problem}; its team was started again {self._restarts} times (cluster.restarts)")
+            self._left -= 1
+            log.warning("%s; the workers of the %s start again", problem, self.role)
+            self.life += 1
+            for actor in self.actors:
+                self.ray.kill(actor)
             try:
-                self.ray.get(done[0])
-            except self.ray.exceptions.RayTaskError as problem:
-                cause = problem.cause
-                if isinstance(cause, RunFailed | UserError):
-                    raise cause from problem
-                raise RunFailed(f"worker {rank_of[done[0]]}: {type(cause).__name__}: {cause}") from problem
-            except self.ray.exceptions.RayError as problem:
-                first = str(problem).splitlines()[0]
-                raise RunFailed(f"worker {rank_of[done[0]]} ended: {type(problem).__name__}: {first}") from problem
+                self._start()
+                self.meet()
+                self._repeat()
+                return
+            except WorkerEnded as again:
+                problem = again
+            except RunFailed as again:
+                raise RunFailed(f"{problem}; {again}") from problem
+
+    def _repeat(self) -> None:
+        for order in self._history.orders():
+            sent = self.ray.put(order)
+            self.wait([actor.do.remote(sent) for actor in self.actors])
+            for held in (a for a in order.arguments if isinstance(a, HeldWeights)):
+                pending = self.actors[0].look.remote(order.of, "version", [])
+                self.wait([pending])
+                if (version := self.ray.get(pending)) != held.version:
+                    raise RunFailed(f"{self._name(0)} has weights of version {version}, not {held.version}")
+
+    def _name(self, rank: int) -> str:
+        return f"worker {rank}" if self.role == "policy" else f"worker {rank} of the {self.role}"
 
     def close(self) -> None:
         if not self.ray.is_initialized():  # Ray's own exit came first, and ended the actors
             return
-        for actor in self._actors:
+        for actor in self.actors:
             self.ray.kill(actor)
         self.ray.util.remove_placement_group(self._group)
 
 
-def _connected(address: str) -> Any:
-    """The module ``ray``, connected to the cluster."""
-    if importlib.util.find_spec("ray") is None:
-        raise UserError("cluster.ray needs Ray: pip install 'concordant[ray]', or leave cluster.ray out")
-    if address == LOCAL and "ray" not in sys.modules:  # Ray reads these variables when it is imported
-        # The token is on no disk, so that other users of this machine cannot send work to the cluster.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    ray = importlib.import_module("ray")
-    if not ray.is_initialized():
-        more = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
-        ray.init(address=address, **more)
-    return ray
+class History:
+    """The orders that bring new workers to the state of workers that ended, if these learn nothing."""
+
+    def __init__(self) -> None:
+        self._settings: dict[str, Order] = {}  # by verb, the newest one
+        self._makes: list[Order] = []
+        self._weights: dict[Ref | None, Order] = {}  # by generator, the newest one
+
+    def add(self, order: Order) -> None:
+        if order.verb == "forget":
+            self._settings, self._makes, self._weights = {}, [], {}
+        elif order.verb in ("use_shards", "use_arithmetic"):
+            self._settings[order.verb] = order
+        elif order.verb == "load_weights":
+            self._weights[order.of] = order
+        elif order.result is not None:
+            self._makes.append(order)
+
+    def orders(self) -> list[Order]:
+        return [*self._settings.values(), *self._makes, *self._weights.values()]
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).splitlines()[0]
+
+
+def assembled(sizes: Mapping[Role, int], timeout: timedelta, address: str, restarts: int) -> Teams:
+    """A team for each role of ``sizes``, on the cluster at ``address``; "local" starts Ray here, on loopback alone."""
+    ray = connected(address, sum(sizes.values()))
+    recipes: dict[int, Recipe] = {}
+    teams: dict[Role, RayTeam] = {}
+    try:
+        for role, workers in sizes.items():
+            teams[role] = RayTeam(ray, role, workers, timeout, restarts, recipes)
+        for team in teams.values():  # after all actors were started, because each one imports PyTorch first
+            team.meet()
+    except BaseException:
+        for team in teams.values():
+            team.close()
+        raise
+    return Teams(teams["policy"], {role: team for role, team in teams.items() if role != "policy"})

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from concordant.engines.group.orders import Order, Ref
+from concordant.engines.group.orders import Order, Published, Ref
 from concordant.engines.protocol import Future
 
 
@@ -19,6 +19,7 @@ class Team(ABC):
     def __init__(self) -> None:
         self._made = 0  # objects that were made so far
         self._twins: dict[int, tuple[Any, Ref]] = {}  # by id: objects of the driver that every rank holds too
+        self.learns = False  # whether the ranks hold the state of an optimizer
 
     # -- how orders travel ------------------------------------------------------------------------
 
@@ -42,6 +43,7 @@ class Team(ABC):
     def begin(self, shards: int, threads: int) -> None:
         """Begin a stage: no objects, ``shards`` parts of a batch, and ``threads`` CPU threads for every rank."""
         self._twins.clear()
+        self.learns = False
         self.order(Order(verb="forget")).result()
         self.order(Order(verb="use_shards", arguments=[shards])).result()
         self.use_arithmetic(threads, flush_denormal=False)
@@ -70,6 +72,10 @@ class Team(ABC):
 
     def call(self, of: Ref, verb: str, *arguments: Any, **named: Any) -> Future[Any]:
         return self.order(self._order(verb, arguments, named, of=of))
+
+    def hand_over(self, published: Published) -> Any:
+        """Published weights in a form that another team's engine can load. It has ``version`` and ``bytes``."""
+        return self.order(Order(verb="packed", arguments=[published])).result()
 
     def enter(self, of: Ref, verb: str) -> None:
         """Enter the context manager that ``verb`` returns, on every rank."""

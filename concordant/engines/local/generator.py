@@ -32,9 +32,10 @@ from concordant.engines.local.decoding import Decoder, EqualLengthDecoder, SlotD
 from concordant.engines.local.sampling import check_sampling, penalised, prompt_key, sample_tokens, uniforms, without
 from concordant.engines.local.weights import LocalWeights, load_tensors
 from concordant.engines.memory import enough_memory
-from concordant.engines.protocol import Completion, Done, FinishReason, Weights
+from concordant.engines.protocol import Adapters, Completion, Done, FinishReason, Weights
 from concordant.engines.ranks import current_ranks, gathered, own_shards
 from concordant.models.backbone import positions
+from concordant.models.lora import lora_layers
 from concordant.models.lora_layer import still
 
 # New prompts join when one slot in ``REFILL`` is free. A small prefill takes nearly as long as a large one.
@@ -135,6 +136,11 @@ class LocalGenerator:
                 with autocast:
                     self._decode(decoder, prompts, waiting, sampling, seed, finished, on_token)
         return [[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))]
+
+    @property
+    def takes(self) -> Adapters:
+        """The form of the weights that another process may send."""
+        return "apart" if lora_layers(self.model) else "merged"
 
     def load_weights(self, weights: Weights) -> None:
         """Sample from ``weights`` from now on. Nothing is copied if they are the weights of this generator's model."""

@@ -25,7 +25,7 @@ from concordant.core.errors import UserError
 from concordant.core.seeding import derive, generators_put_back
 from concordant.data.stop_strings import StopStrings
 from concordant.engines.local.sampling import check_sampling, prompt_key
-from concordant.engines.protocol import Completion, Done, FinishReason, Weights
+from concordant.engines.protocol import Adapters, Completion, Done, FinishReason, Weights
 from concordant.engines.vllm.engine import VllmSettings, can_sleep, close, device_type, start, uncompiled
 from concordant.engines.vllm.weights import Expected, pack_tied_heads
 
@@ -56,6 +56,8 @@ class VllmGenerator:
     Raises:
         UserError: vLLM is not installed, or its build has no code for this model.
     """
+
+    takes: Adapters = "merged"  # the form of the weights that another process may send
 
     def __init__(
         self,
