@@ -27,8 +27,9 @@ ROUNDING = {
     "packing", "sampling.slots", "evaluation_slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
     "model.device", "model.kernels", "model.activation_checkpointing",
     "critic.device", "critic.kernels", "critic.activation_checkpointing",
-    "cluster.workers", "cluster.shards",
+    "cluster.workers", "cluster.tensor", "cluster.shards",
 }  # fmt: skip
+MESH = {"cluster.workers", "cluster.tensor"}  # of ROUNDING: with shards they do not change the bits
 # Keys that choose the records. They are compared by the records that they lead to.
 CHOOSE_DATA = {
     f"data.{key}"
@@ -104,7 +105,7 @@ def refused(before: Inputs, now: Inputs) -> list[str]:
 def rounded(before: Inputs, now: Inputs) -> list[str]:
     """The changes after which the last bits of the run's numbers may differ."""
     in_order = bool(now.settings.get("cluster.shards"))  # the order of sums is that of the shards, whatever the workers
-    keys = sorted(ROUNDING & {*before.settings, *now.settings} - ({"cluster.workers"} if in_order else set()))
+    keys = sorted(ROUNDING & {*before.settings, *now.settings} - (MESH if in_order else set()))
     settings = [_line(key, before.settings, now.settings) for key in keys if _differs(key, before, now)]
     names = {**before.environment, **now.environment}
     around = [

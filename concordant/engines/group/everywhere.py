@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 import torch
 
 from concordant.config.cluster import ClusterConfig
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.core.shards import shards_of_rank
 from concordant.engines.group import ray_team, started, torch_team
@@ -59,13 +60,20 @@ def everywhere(make: Callable[P, T]) -> Callable[P, T]:
 def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     """Inside the block, models and engines are made on all ranks. ``threads`` is train.threads.
 
-    Raises UserError if the number of workers does not fit the shards, or the ranks that torchrun started.
+    Raises UserError if the number of workers does not fit the shards, the mesh, or the ranks that torchrun started.
     """
     world = started.world()[1]
-    workers = cluster.workers or world
+    workers = cluster.workers or (world if world > 1 else cluster.tensor)
     if world not in (1, workers):
         raise UserError(f"cluster.workers is {workers}, but {world} ranks were started; leave cluster.workers out")
-    shards_of_rank(cluster.shards or workers, workers, 0)
+    data, rest = divmod(workers, cluster.tensor)
+    if rest:
+        fitting = [n for n in range(1, workers + 1) if workers % n == 0]
+        raise UserError(
+            f"{counted(workers, 'worker')} cannot form groups of cluster.tensor {cluster.tensor}; with so many workers "
+            f"cluster.tensor can be {', '.join(map(str, fitting))}"
+        )
+    shards_of_rank(cluster.shards or data, data, 0)
     before = torch.get_num_threads()
     each = threads or (1 if cluster.shards else max(1, before // workers))
     if workers == 1 and not cluster.ray:
@@ -80,7 +88,7 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     team = _kept.pop(key, None) or _assembled(*key)
     token = _team.set(team)
     try:
-        team.begin(cluster.shards, each)
+        team.begin(cluster.shards, each, cluster.tensor)
         yield
         _kept[key] = team
     except BaseException:
