@@ -32,7 +32,7 @@ class Cut:
 
     @property
     def total(self) -> int:
-        return sum(stop - start for part in self.spans for start, stop in part)
+        return sum(self.sizes)
 
     @property
     def start(self) -> int:
@@ -40,8 +40,13 @@ class Cut:
         return self.spans[self.axis.rank][0][0]
 
     @property
+    def sizes(self) -> list[int]:
+        """How many indices each process has."""
+        return [sum(stop - start for start, stop in part) for part in self.spans]
+
+    @property
     def own_size(self) -> int:
-        return sum(stop - start for start, stop in self.spans[self.axis.rank])
+        return self.sizes[self.axis.rank]
 
     def own(self, whole: Tensor, dim: int = -1) -> Tensor:
         """This process's part of ``whole``, a copy."""
@@ -50,9 +55,8 @@ class Cut:
 
     def whole(self, own: Tensor, dim: int = -1) -> Tensor:
         """The whole tensor, from the parts of all processes, each of which calls this."""
-        sizes = [sum(stop - start for start, stop in part) for part in self.spans]
         first = own.movedim(dim, 0)
-        sent = first.new_zeros(max(sizes), *first.shape[1:])  # parts of one size, which the backend needs
+        sent = first.new_zeros(max(self.sizes), *first.shape[1:])  # parts of one size, which the backend needs
         sent[: len(first)] = first
         whole = first.new_empty(self.total, *first.shape[1:])
         for spans, found in zip(self.spans, self.axis.gather(sent), strict=True):

@@ -11,6 +11,11 @@ split here:
 
 This sends whole activations and whole weights where the usual plan (``layers.py``) sends only sums. Adapters and norms
 are small, so that every process computes them whole.
+
+A library of products has special code for the last columns of a matrix where they fill no register, and this code sums
+in another order. So a product is split only into parts of ``UNIT`` columns, if its columns are a multiple of ``UNIT``
+too; docs/scale.md says how that was measured. Other layers stay whole: every process computes them, and takes its part
+of the result. The optimizer and activation functions have such last numbers too.
 """
 
 from __future__ import annotations
@@ -24,12 +29,27 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
+from concordant.core.axis import Axis
 from concordant.engines.tensor.cuts import CUTS, Cut, Piece, even
 from concordant.engines.tensor.exchange import own, whole
 from concordant.engines.tensor.layers import Share, share_of
 from concordant.kernels.products import add_multiplied
 from concordant.kernels.replaced import subclass
 from concordant.kernels.weight_gradients import add_product, adds_in_place, factors, product
+
+UNIT = 16  # columns: a register of AVX-512 has so many numbers in fp32
+ACTIVATED = 32  # numbers that an activation function computes at once: two registers
+
+
+def fits(cut: Cut, unit: int = UNIT) -> bool:
+    """Whether the parts of a product that is split by ``cut`` have the bits of the whole."""
+    return all(size % unit == 0 for size in (cut.total, *cut.sizes))
+
+
+def even_units(axis: Axis, size: int) -> Cut:
+    """A cut that ``fits`` where there is one."""
+    unit = next((u for u in (ACTIVATED, UNIT) if size % u == 0 and size >= u * axis.size), 1)
+    return even(axis, size, unit)
 
 
 class _Product(Function):
@@ -88,8 +108,11 @@ def _weight_gradient(ctx: Any, x_TI: Tensor, grad_To: Tensor) -> Tensor | None:
 def _input_gradient(ctx: Any, weight: Tensor, grad_TO: Tensor, inputs: int) -> Tensor:
     """dx: this process's part where x was a part, and otherwise the whole."""
     share: Share = ctx.share
-    cut = share.inputs or even(share.axis, inputs)
+    cut = share.inputs or even_units(share.axis, inputs)
     whole_weight = ctx.piece.whole(weight)
+    if not fits(cut):
+        grad_TI = product(ctx.dtype, grad_TO, whole_weight.t() if ctx.kept_IO else whole_weight)
+        return grad_TI if share.inputs is None else cut.own(grad_TI)
     weight_Oi = cut.own(whole_weight, 0).t() if ctx.kept_IO else cut.own(whole_weight, 1)
     grad_Ti = product(ctx.dtype, grad_TO, weight_Oi, columns=inputs)
     return grad_Ti if share.inputs is not None else cut.whole(grad_Ti)
@@ -118,6 +141,30 @@ def gathered_columns(kind: Any) -> type[nn.Module]:
         return _split_product(self, x, gathers=True)
 
     return subclass(kind, forward, gathered_columns)
+
+
+@cache
+def own_columns(kind: Any) -> type[nn.Module]:
+    """This process's part of the result of a whole layer."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        cut = share_of(self).outputs
+        assert cut is not None
+        return own(kind.forward(self, x), cut)
+
+    return subclass(kind, forward, own_columns)
+
+
+@cache
+def gathered_input(kind: Any) -> type[nn.Module]:
+    """A whole layer whose input comes in parts."""
+
+    def forward(self: Any, x_own: Tensor) -> Tensor:
+        cut = share_of(self).inputs
+        assert cut is not None
+        return kind.forward(self, whole(x_own, cut))
+
+    return subclass(kind, forward, gathered_input)
 
 
 @cache

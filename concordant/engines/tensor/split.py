@@ -99,10 +99,7 @@ class _Split:
         for name, cut in (("q_norm", q_cut), ("k_norm", kv_cut)):
             if hasattr(attention, name):
                 self._norm(getattr(attention, name), cut, size)
-        inner = self._even(mlp.up_proj.weight.shape[0])
-        for part in (mlp.gate_proj, mlp.up_proj):
-            self.columns(part, inner)
-        self.rows(mlp.down_proj, inner)
+        self._mlp([mlp.gate_proj, mlp.up_proj], mlp.down_proj, mlp.up_proj.weight.shape[0])
 
     def _like_gpt2(self, layer: Any) -> None:
         attention, mlp = layer.attn, layer.mlp
@@ -113,9 +110,18 @@ class _Split:
         self.columns(attention.c_attn, Cut(self.axis, fused))  # queries, keys and values side by side
         attention.split_size = cut.own_size
         self.rows(attention.c_proj, cut)
-        inner = self._even(mlp.c_fc.weight.shape[1])
-        self.columns(mlp.c_fc, inner)
-        self.rows(mlp.c_proj, inner)
+        self._mlp([mlp.c_fc], mlp.c_proj, mlp.c_fc.weight.shape[1])
+
+    def _mlp(self, first: list[nn.Module], last: nn.Module, width: int) -> None:
+        """``first`` layers of ``width`` columns, an activation function, and the ``last`` layer."""
+        cut = self._even(width)
+        if self.in_order and not exact.fits(cut, exact.ACTIVATED):
+            for layer in (*first, last):
+                self._gathered(_base(layer))
+            return
+        for layer in first:
+            self.columns(layer, cut)
+        self.rows(last, cut)
 
     def _vocabulary(self, model: PreTrainedModel) -> None:
         embedding: Any = model.get_input_embeddings()
@@ -129,8 +135,11 @@ class _Split:
         if head is not None and _plain_class(head) is nn.Linear and (is_plain or not is_tied):
             self.head(head)
 
-    def _even(self, size: int, unit: int = 1) -> Cut:
-        return even(self.axis, size, unit)
+    def _even(self, size: int, unit: int = 0) -> Cut:
+        """A cut of ``size`` columns in whole heads of ``unit`` columns; without heads, in the plan's own units."""
+        if unit or not self.in_order:
+            return even(self.axis, size, unit or 1)
+        return exact.even_units(self.axis, size)
 
     def _check_heads(self, heads: int) -> None:
         if heads < self.axis.size:
@@ -143,10 +152,14 @@ class _Split:
 
     def columns(self, layer: nn.Module, cut: Cut) -> None:
         """``layer`` computes the columns ``cut``, and the next layer takes them as they are."""
+        base, share = _base(layer), Share(self.axis, outputs=cut)
         if isinstance(layer, LoRALinear):
-            self._adapters(layer, Share(self.axis, outputs=cut))
-        self._put(_base(layer), exact.columns if self.in_order else layers.columns, Share(self.axis, outputs=cut))
-        self._hold_columns(_base(layer), cut)
+            self._adapters(layer, share)
+        if self.in_order and not exact.fits(cut):
+            self._wrap(base, exact.own_columns, share)
+            return
+        self._put(base, exact.columns if self.in_order else layers.columns, share)
+        self._hold_columns(base, cut)
 
     def rows(self, layer: nn.Module, cut: Cut) -> None:
         """``layer`` takes the columns ``cut`` of its input, and its result is whole."""
@@ -154,22 +167,34 @@ class _Split:
         if isinstance(layer, LoRALinear):
             self._adapters(layer, share)
         if self.in_order:
-            outputs = base.weight.shape[1 if isinstance(base, Conv1D) else 0]
-            share = replace(share, inputs=None) if isinstance(layer, LoRALinear) else share  # the wrapper gathers
-            self._put(base, exact.gathered_columns, share)
-            self._hold_columns(base, self._even(outputs))
+            self._gathered(base, None if isinstance(layer, LoRALinear) else cut)  # else the wrapper gathers
         else:
             self._put(base, layers.rows, share)
             self._hold(base, "weight", Piece(cut, 0 if isinstance(base, Conv1D) else 1))
 
     def head(self, layer: Any) -> None:
         """``layer`` takes a whole input. Its result is whole too, or stays in parts for a reader that can use them."""
+        if self.in_order:
+            self._gathered(layer)
+            return
         cut = self._even(layer.weight.shape[0])
-        self._put(layer, exact.gathered_columns if self.in_order else layers.head, Share(self.axis, None, cut))
+        self._put(layer, layers.head, Share(self.axis, None, cut))
         self._hold_columns(layer, cut)
+
+    def _gathered(self, layer: Any, inputs: Cut | None = None) -> None:
+        """``layer`` has a whole result by the exact plan. Its input is whole too, or has the columns ``inputs``."""
+        share = Share(self.axis, inputs)
+        cut = self._even(layer.weight.shape[1 if isinstance(layer, Conv1D) else 0])
+        if exact.fits(cut):
+            self._put(layer, exact.gathered_columns, share)
+            self._hold_columns(layer, cut)
+        elif inputs is not None:
+            self._wrap(layer, exact.gathered_input, share)
 
     def _embedding(self, layer: Any) -> None:
         cut = self._even(layer.weight.shape[0])
+        if self.in_order and not exact.fits(cut):
+            return
         self._put(layer, layers.vocabulary, Share(self.axis, None, cut))
         self._hold(layer, "weight", Piece(cut, 0))
         if layer.padding_idx is not None:
@@ -180,9 +205,7 @@ class _Split:
         if norm.weight.shape != (head_size,):
             raise UserError(f"{type(norm).__name__} normalises all heads together, which cluster.tensor cannot split")
         heads = Cut(self.axis, tuple(tuple((a // head_size, b // head_size) for a, b in part) for part in cut.spans))
-        vars(norm)[SHARE] = Share(self.axis, inputs=heads)
-        maker = exact.norm_of_heads if self.in_order else layers.norm_of_heads
-        norm.__class__ = maker(type(norm))  # over the kernel of the norm
+        self._wrap(norm, exact.norm_of_heads if self.in_order else layers.norm_of_heads, Share(self.axis, inputs=heads))
 
     def _adapters(self, layer: LoRALinear, share: Share) -> None:
         if self.in_order:
@@ -198,6 +221,11 @@ class _Split:
                 self._put(adapter, layers.adapter_rows, share)
                 self._hold(adapter, "lora_A", Piece(share.inputs, 1))
                 adapter.dropout = PartDropout(adapter.dropout.p, share.inputs).train(adapter.training)
+
+    def _wrap(self, layer: Any, maker: Maker, share: Share) -> None:
+        """Put ``maker`` over the layer and its kernels."""
+        vars(layer)[SHARE] = share
+        layer.__class__ = maker(type(layer))
 
     def _put(self, layer: nn.Module, maker: Maker, share: Share) -> None:
         if _plain_class(layer) not in (nn.Linear, Conv1D, nn.Embedding, Adapter):

@@ -146,7 +146,8 @@ def compared(case: str) -> dict[str, Any]:
 
 def files(folder: str) -> dict[str, Any]:
     """Save and export a split learner, resume it whole and split, and sample from both."""
-    case, ranks = "SFT, Llama with odd sizes", current_ranks()
+    ranks = current_ranks()
+    case = "SFT, Qwen3" if ranks.in_order else "SFT, Llama with odd sizes"
     split = learner(case)
     trained(split, case)
     split.keep()
