@@ -6,7 +6,7 @@ A mesh is a number of workers; 4x2 are four workers of which two share the layer
 
 A run's hash is the SHA-256 of its exported weights. Each run is a process of its own, with one thread a worker. A run
 is killed with SIGKILL, together with its workers, once it has saved a checkpoint; then it goes on with ``--resume
-auto``. The results stand in bench/results/one_hash.json; methods that are not named with --only keep theirs.
+auto``. The results stand in bench/results/one_hash.json; methods and meshes that are not named keep theirs.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def measure(verb: str, folder: Path, steps: int, meshes: list[str], shards: int)
             name = f"killed on {before}, resumed on {after}" if was else f"ended on {before} before the kill"
             found[name] = hash_of(start(verb, output, steps, after, shards, resume="auto"))
             print(f"{verb} {name}: {found[name]}", flush=True)
-    return found | {"equal": len(set(found.values())) == 1}
+    return found
 
 
 def main() -> None:
@@ -85,7 +85,9 @@ def main() -> None:
     rows = before.pop("methods", {}) if before.items() >= about.items() else {}
     for verb in given.only:
         with tempfile.TemporaryDirectory() as folder:
-            rows[verb] = measure(verb, Path(folder), given.steps, given.meshes, given.shards)
+            found = {**rows.get(verb, {}), **measure(verb, Path(folder), given.steps, given.meshes, given.shards)}
+        hashes = {value for name, value in found.items() if name != "equal"}
+        rows[verb] = {name: value for name, value in found.items() if name != "equal"} | {"equal": len(hashes) == 1}
         RESULTS.write_text(json.dumps(about | {"methods": rows}, indent=1) + "\n", encoding="utf-8")
     different = [verb for verb, row in rows.items() if not row["equal"]]
     print(f"different: {', '.join(different)}" if different else "all hashes of each method are equal")

@@ -1,4 +1,4 @@
-"""A model split over processes beside the whole model: ``python -m tests.engines.group.tensor WORKERS TENSOR SHARDS``.
+"""A split model beside the whole one: ``python -m tests.engines.group.tensor WORKERS TENSOR SHARDS CASE …``.
 
 Each case trains the same model twice on every process, split and whole, on the same trees. It prints, as JSON, how far
 the two are apart, by norm and relative: the loss, the gradient, its norm, and the weights after five steps. With shards
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 from concordant.core import kl, logprobs
 from concordant.core.seeding import derive
+from concordant.core.trees import PromptTree
 from concordant.engines.group.orders import Order
 from concordant.engines.group.torch_team import start_here
 from concordant.engines.local.generator import LocalGenerator
@@ -59,7 +60,6 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "PPO with exact KL, Llama": ("Llama", {}, "ppo exact kl", {}),
     "value, Qwen3": ("Qwen3", {}, "value", {"head": "mlp"}),
 }
-EXACT = [name for name in CASES if "without kernels" not in name]
 
 
 def policy(architecture: str, changes: Mapping[str, Any], recompute: bool, lora: int, kernels: Any) -> Policy:
@@ -105,12 +105,17 @@ def whole(pieces: Mapping[int, Piece], p: Tensor, x: Tensor) -> Tensor:
     return (pieces[id(p)].whole(x) if id(p) in pieces else x).detach().clone()
 
 
-def trained(made: LocalLearner, case: str) -> dict[str, Any]:
-    """The loss and the gradient of the first step, its norm, and the weights after all steps, all whole."""
-    trees = [t for t in pairs(6)]
+def trees_for(made: LocalLearner) -> list[PromptTree]:
+    trees = pairs(6)
     for tree in trees:
         for ids in (tree.prompt_T, *(b.ids_T for b in tree.branches)):
             ids.remainder_(made.network.body.config.vocab_size)  # type: ignore[union-attr]
+    return trees
+
+
+def trained(made: LocalLearner, case: str) -> dict[str, Any]:
+    """The loss and the gradient of the first step, its norm, and the weights after all steps, all whole."""
+    trees = trees_for(made)
     objective = OBJECTIVES[CASES[case][2]][1](trees)
     found: dict[str, Any] = {}
     for step in range(STEPS):
@@ -150,6 +155,9 @@ def files(folder: str) -> dict[str, Any]:
     case = "SFT, Qwen3" if ranks.in_order else "SFT, Llama with odd sizes"
     split = learner(case)
     trained(split, case)
+    split.forward_backward(trees_for(split), OBJECTIVES["sft"][1]([]), seed=SEED)
+    reached = split.reached()
+    split.discard()
     split.keep()
     (Path(folder) / "state").mkdir(exist_ok=True)
     split.save(Path(folder) / "state")
@@ -171,6 +179,7 @@ def files(folder: str) -> dict[str, Any]:
         "moments": apart(_moments(again), _moments(alone)),
         "bytes": split.checkpoint_bytes(True) == alone.checkpoint_bytes(True),
         "export bytes": split.export_bytes() == alone.export_bytes(),
+        "reached": all(row.came and row.is_finite and not row.is_zero for row in reached),
         "described": split.describe() == alone.describe(),
         "writes": ranks.gather(ranks.tensor.values(writes(ranks))),
     }
@@ -243,15 +252,14 @@ def _moments(made: LocalLearner) -> list[Tensor]:
     return [whole(made.pieces, p, state[p]["exp_avg"]) for p in made.parameters]
 
 
-def main(workers: int, tensor: int, shards: int) -> None:
-    team = start_here(workers, timedelta(seconds=60))
+def main(workers: int, tensor: int, shards: int, cases: Sequence[str]) -> None:
+    team = start_here(workers, timedelta(seconds=300))
     team.begin(shards, 1, tensor)
 
     def ordered(function: str, argument: str) -> Any:
         return team.order(Order(verb=f"{__spec__.name}:{function}", arguments=[argument])).result()
 
     try:
-        cases = EXACT if shards else list(CASES)
         with tempfile.TemporaryDirectory() as folder:
             found = {case: ordered("compared", case) for case in cases} | {"files": ordered("files", folder)}
             found["vocabulary"] = ordered("vocabulary", "")
@@ -261,4 +269,4 @@ def main(workers: int, tensor: int, shards: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:4]), cases=sys.argv[4:])
