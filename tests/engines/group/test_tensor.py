@@ -9,8 +9,11 @@ import pytest
 from concordant.config.cluster import ClusterConfig
 from concordant.core.errors import UserError
 from concordant.engines.group.everywhere import working_together
+from concordant.engines.ranks import Alone
 from concordant.engines.tensor.cuts import Cut, even
+from concordant.engines.tensor.split import split_over
 from tests.engines.group.tensor import CASES
+from tests.models import zoo
 
 NUMBERS = ("loss", "gradient", "weights")
 
@@ -59,13 +62,38 @@ def test_two_groups_of_two_workers_have_the_numbers_of_the_whole_model():
     assert found["files"]["writes"] == [[True, False], [False, False]], "one process writes"
 
 
-def test_parts_differ_by_one_unit_at_most():
-    class Axis:
-        rank, size = 0, 3
+class Axis:
+    """An axis that sends nothing."""
 
-    assert even(Axis(), 10).spans == (((0, 4),), ((4, 7),), ((7, 10),))
-    assert even(Axis(), 40, unit=8).spans == (((0, 16),), ((16, 32),), ((32, 40),))
-    assert Cut(Axis(), (((0, 1), (2, 4)), ((1, 2),), ((4, 9),))).total == 9
+    def __init__(self, size, rank=0):
+        self.size, self.rank = size, rank
+
+
+def ranks_of(size):
+    ranks = Alone()
+    ranks.tensor = Axis(size)
+    return ranks
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "words"),
+    [
+        ("Llama", 4, "has 2 key/value heads, .* cluster.tensor can be 1 to 2"),
+        ("BLOOM", 2, "no plan for BloomBlock"),
+        ("Qwen3-MoE", 2, "no plan for Qwen3MoeDecoderLayer"),
+        ("OLMo 2", 2, "Olmo2RMSNorm normalises all heads together"),
+    ],
+)
+def test_models_that_cannot_be_split_are_refused_with_what_fits(architecture, size, words):
+    with pytest.raises(UserError, match=words):
+        split_over(zoo.make(architecture), ranks_of(size))
+
+
+def test_parts_differ_by_one_unit_at_most():
+    axis = Axis(3)
+    assert even(axis, 10).spans == (((0, 4),), ((4, 7),), ((7, 10),))
+    assert even(axis, 40, unit=8).spans == (((0, 16),), ((16, 32),), ((32, 40),))
+    assert Cut(axis, (((0, 1), (2, 4)), ((1, 2),), ((4, 9),))).total == 9
 
 
 def test_workers_that_do_not_fill_the_groups_are_refused_with_the_sizes_that_fit():
