@@ -100,6 +100,12 @@ _TOGETHER = (
 _ROLES_APART = tuple(f"cluster.apart.{role}" for role in ("generator", "reference", "reward", "critic"))
 _APART = (
     Contradiction(
+        ("cluster.tensor", *_ROLES_APART),
+        lambda v: v["cluster.tensor"] > 1 and any(v[key] for key in _ROLES_APART),
+        "weights that are sent to workers of another role are whole, and with cluster.tensor no worker has them whole; "
+        "leave one of the two out",
+    ),
+    Contradiction(
         ("cluster.ray", *_ROLES_APART),
         lambda v: not v["cluster.ray"] and any(v[key] for key in _ROLES_APART),
         "roles stand apart on workers that Ray places; set cluster.ray, to local for example",

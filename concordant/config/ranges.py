@@ -159,6 +159,7 @@ VALUES: dict[type, dict[str, Rule]] = {
     },
     ClusterConfig: {
         "workers": NOT_NEGATIVE,
+        "tensor": COUNT,
         "shards": NOT_NEGATIVE,
         "timeout": POSITIVE,
         "restarts": NOT_NEGATIVE,

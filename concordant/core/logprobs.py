@@ -20,6 +20,7 @@ from concordant.core.recompute import same_context
 Head = Callable[[Tensor], Tensor]  # (C, H) -> (C, V) logits, with everything that the architecture does after lm_head
 # (logits_CV, target_C, temperature, whether entropy is wanted) -> log-prob, entropy and ``top`` of the targets, (C,)
 Distribution = Callable[[Tensor, Tensor, float, bool], tuple[Tensor, Tensor, Tensor]]
+ExactKL = Callable[[Tensor, Tensor], Tensor]  # (logits, logits of the reference) -> nats, (C,)
 
 CHUNK_ELEMENTS = 2**24  # logits of one chunk: 64 MiB in fp32
 KEPT_ELEMENTS = 2**26  # most logits kept for the backward pass: 256 MiB; if there are more, all are computed again
@@ -49,11 +50,13 @@ def of_tokens(
     temperature: float = 1.0,
     reference: tuple[Tensor, Head] | None = None,
     distribution: Distribution = distribution,
+    exact_kl: ExactKL = kl.exact,
 ) -> BranchOutputs:
     """The numbers in ``want`` of the next-token distributions softmax(head(hidden) / temperature).
 
     ``reference``: hidden states (N, H') and head of the reference, needed if ``want.kl`` is True.
-    ``distribution``: the function above, or a faster one that gives the same numbers.
+    ``distribution``: the function above, or a faster one that gives the same numbers. If ``head`` gives only a part of
+    the logits, ``distribution`` and ``exact_kl`` are functions that know the other parts.
     """
     size = max(1, CHUNK_ELEMENTS // vocabulary)
     recompute = torch.is_grad_enabled() and hidden_NH.requires_grad and len(hidden_NH) * vocabulary > KEPT_ELEMENTS
@@ -61,7 +64,7 @@ def of_tokens(
     for at in range(0, max(len(hidden_NH), 1), size):
         chunk = slice(at, at + size)
         other = None if reference is None else (reference[0][chunk], reference[1])
-        arguments = (hidden_NH[chunk], target_N[chunk], head, want, temperature, other, distribution)
+        arguments = (hidden_NH[chunk], target_N[chunk], head, want, temperature, other, distribution, exact_kl)
         parts.append(
             checkpoint(_of_chunk, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=same_context)
             if recompute
@@ -79,6 +82,7 @@ def _of_chunk(
     temperature: float,
     reference: tuple[Tensor, Head] | None,
     distribution: Distribution,
+    exact_kl: ExactKL,
 ) -> tuple[Tensor | None, ...]:
     logits_CV = head(hidden_CH)
     logprob_C, entropy_C, top_C = distribution(logits_CV, target_C, temperature, want.entropy)
@@ -88,7 +92,7 @@ def _of_chunk(
             raise ValueError("want.kl needs a reference")
         with torch.no_grad():
             reference_CV = reference[1](reference[0]).float() / temperature
-        kl_C = kl.exact(logits_CV.float() / temperature, reference_CV)
+        kl_C = exact_kl(logits_CV.float() / temperature, reference_CV)
     return (
         logprob_C if want.logprob else None,
         top_C if want.top else None,

@@ -2,6 +2,10 @@
 
 A learner, scorer or generator of ``engines/local`` asks its ranks which shards of a batch are its own. In a run of one
 process there is one rank, which computes all shards.
+
+Where a model is split over processes (``engines/tensor``), the processes form a mesh, data × tensor. A *rank* here is a
+place on the data axis. All processes of one tensor group have the same rank: they compute the same shards and hold the
+same results, which are therefore counted once.
 """
 
 from __future__ import annotations
@@ -13,17 +17,20 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
+from concordant.core.axis import Axis, NoAxis
 from concordant.core.shards import shards_of_rank
 
 T = TypeVar("T")
 
 
 class Ranks(Protocol):
-    """One of ``size`` processes, all of which make the same calls in the same order."""
+    """One of ``size`` places on the data axis. All processes make the same calls in the same order."""
 
     rank: int
     size: int
     shards: int  # parts of every batch; 1 in one process that splits no batch
+    in_order: bool  # every sum has a fixed order, so that its bits do not depend on the number of processes
+    tensor: Axis  # the processes that hold the parts of this rank's layers
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of the 1-D ``x`` of all ranks, the same bits on every rank.
@@ -40,7 +47,8 @@ class Ranks(Protocol):
 class Alone:
     """The only rank. ``shards`` above 1 splits every batch, so that the numbers equal those of several ranks."""
 
-    rank, size = 0, 1
+    rank, size, in_order = 0, 1, True
+    tensor: Axis = NoAxis()
 
     def __init__(self, shards: int = 1) -> None:
         self.shards = shards
@@ -50,6 +58,11 @@ class Alone:
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
+
+
+def writes(ranks: Ranks) -> bool:
+    """Whether this process writes the files of all of them."""
+    return ranks.rank == 0 and ranks.tensor.rank == 0
 
 
 def own_shards(ranks: Ranks) -> range:

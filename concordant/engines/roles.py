@@ -29,6 +29,8 @@ from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Generator, Learner, Scorer
 from concordant.engines.ranks import current_ranks
 from concordant.engines.reward_model import RewardModel
+from concordant.engines.tensor.cuts import weights_of as weights_of
+from concordant.engines.tensor.split import split_over, split_value_head
 from concordant.engines.vllm.engine import VllmSettings, device_type
 from concordant.engines.vllm.generator import VllmGenerator
 from concordant.engines.vllm.weights import write_config
@@ -48,6 +50,7 @@ def _open_policy(config: ModelConfig, texts: list[str] | None, seed: int) -> Pol
     with enough_memory(f"loading {config.name}", "take a smaller model"):
         policy = load_policy(config, texts, seed)
         place(policy.model, config)
+        split_over(policy.model, current_ranks())
     return policy
 
 
@@ -115,7 +118,7 @@ def _generator(
     precision = precision_of(model, policy.model.device)
     if sampling is None or sampling.engine == "own":
         return LocalGenerator(policy.model, ends, precision=precision, tokenizer=policy.tokenizer)
-    if current_ranks().shards > 1:
+    if current_ranks().shards > 1 or current_ranks().tensor.size > 1:
         raise UserError("sampling.engine vllm samples in one process; leave cluster.workers and cluster.shards out")
     settings = VllmSettings(longest=longest, slots=sampling.slots, precision=precision, sleeps=True)
     return _vllm_generator(policy, ends, settings)
@@ -146,7 +149,9 @@ def _generation_ends(policy: Policy) -> list[int]:
 @everywhere
 def new_reward_model(config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool) -> RewardModel:
     """A reward model on its device, ready to be trained."""
-    return RewardModel.from_backbone(config, texts, seed, keep_lm_head=keep_lm_head)
+    made = RewardModel.from_backbone(config, texts, seed, keep_lm_head=keep_lm_head)
+    split_over(made.model, current_ranks())
+    return made
 
 
 @everywhere
@@ -154,6 +159,7 @@ def open_reward_model(name: str, config: ModelConfig) -> RewardModel:
     """The saved reward model ``name``, frozen, on the device that ``config`` asks for."""
     model = RewardModel.from_pretrained(name, config.trust_remote_code, config.device, config.kernels)
     model.model.requires_grad_(False)
+    split_over(model.model, current_ranks())
     return model
 
 
@@ -198,4 +204,5 @@ def critic_learner(start: Started, config: PPOConfig) -> Learner:
 @everywhere_as("critic")
 def _critic_learner(start: Started, config: PPOConfig, runs_as: ModelConfig) -> Learner:
     critic = build_critic(start, config.critic_head, config.seed)
+    split_value_head(critic.head, current_ranks())
     return LocalLearner(CriticNetwork(critic), config.train, precision_of(runs_as, critic.backbone.device))

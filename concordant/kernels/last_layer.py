@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from concordant.kernels.replaced import is_made_by, subclass
+from concordant.kernels.replaced import is_made_by, subclass, whole_elements
 from concordant.models.backbone import REFUSALS, backbone, run_backbone, undisturbed
 from concordant.models.tree_attention import rows_at
 from concordant.models.trial import close, two_rows
@@ -63,7 +63,7 @@ def reading(body: nn.Module, positions: int, at_N: Tensor) -> Iterator[None]:
     repeat an index. At all other positions the final hidden states are finite numbers without a meaning.
     """
     parts = [part for part in candidates(body) if is_made_by(part, fast)]
-    weights = sum(p.numel() for part in parts for p in part.parameters())
+    weights = sum(map(whole_elements, parts))  # of whole layers, so that every mesh decides alike
     if (positions - len(at_N)) * weights < WORTH:
         yield
         return

@@ -36,9 +36,13 @@ _linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # x Wᵀ + 
 _weight_gradient: Any = getattr(torch.ops.aten, "mkldnn_linear_backward_weights", None)  # gᵀ x
 
 
-def multiply(a_RI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """The product a b + bias, outside autograd."""
-    if not _suits(a_RI, b_IO):
+def multiply(a_RI: Tensor, b_IO: Tensor, bias_O: Tensor | None = None, columns: int = 0) -> Tensor:
+    """The product a b + bias, outside autograd.
+
+    ``columns``: of the whole product, where ``b_IO`` is some columns of its factor. The whole product decides how its
+    parts are computed, so that they have the bits of the whole.
+    """
+    if not _suits(a_RI, b_IO, a_RI.shape[1] * (columns or b_IO.shape[1])):
         return _plain(a_RI, b_IO, bias_O)
     parts = []
     for rows, size in _blocks(len(a_RI), BLOCKS):
@@ -54,9 +58,12 @@ def in_known_shape(x_TI: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
     return product(_filled(x_RI, size))[: len(x_RI)].unflatten(0, x_TI.shape[:-1])
 
 
-def add_multiplied(sum_IO: Tensor | None, a_RI: Tensor, b_RO: Tensor) -> Tensor:
-    """sum + aᵀ b; a given ``sum_IO`` is changed in place. For factors in bf16 the sum is kept in fp32."""
-    suits = _suits(a_RI, b_RO)
+def add_multiplied(sum_IO: Tensor | None, a_RI: Tensor, b_RO: Tensor, elements: int = 0) -> Tensor:
+    """sum + aᵀ b; a given ``sum_IO`` is changed in place. For factors in bf16 the sum is kept in fp32.
+
+    ``elements``: of the whole product, where this is a part of it.
+    """
+    suits = _suits(a_RI, b_RO, elements or a_RI.shape[1] * b_RO.shape[1])
     for rows, size in _blocks(len(a_RI), SUMMED) if suits else [(slice(None), len(a_RI))]:
         a, b = (_filled(x_R[rows], size) for x_R in (a_RI, b_RO))
         if sum_IO is not None and not suits and a.dtype == sum_IO.dtype:
@@ -91,8 +98,8 @@ def _transposed_by_onednn(a_RI: Tensor, b_RO: Tensor) -> Tensor:
     return _by_onednn(a_RI.t(), b_RO)
 
 
-def _suits(a_RI: Tensor, b: Tensor) -> bool:
-    """Whether oneDNN should compute this product; ``b`` is (I, O) or (R, O).
+def _suits(a_RI: Tensor, b: Tensor, each: int) -> bool:
+    """Whether oneDNN should compute this product; ``b`` is (I, O) or (R, O). ``each``: multiplications for each row.
 
     In bf16 PyTorch gives every product to oneDNN anyway, so here only the blocks of few sizes matter.
     """
@@ -100,7 +107,7 @@ def _suits(a_RI: Tensor, b: Tensor) -> bool:
         return False
     if a_RI.dtype == torch.bfloat16:
         return len(a_RI) > 0 and bool(_onednn.is_available())
-    is_large = len(a_RI) >= TAILS[0] and len(a_RI) * a_RI.shape[1] * b.shape[1] >= LEAST
+    is_large = len(a_RI) >= TAILS[0] and len(a_RI) * each >= LEAST
     return is_large and a_RI.dtype == torch.float32 and _faster()
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 # Attribute of each subclass made here: the plain class, then the makers that were applied to it, in order.
 MAKERS = "concordant_makers"
+# Attribute of a layer that holds only a part of its weights (engines/tensor): how many elements each whole weight has.
+WHOLE = "concordant_whole"
 # A function from a class to its subclass. It must be cached, and pickle must find it by its name in its module.
 Maker = Callable[[Any], type[nn.Module]]
 
@@ -30,6 +32,21 @@ def subclass(kind: Any, forward: Callable[..., Any], maker: Maker) -> type[nn.Mo
 
 def is_made_by(module: nn.Module, maker: Maker) -> bool:
     return maker in vars(type(module)).get(MAKERS, ())
+
+
+def put_beneath(module: nn.Module, maker: Maker, instead_of: Maker) -> None:
+    """Apply ``maker`` to the plain class of ``module`` instead of ``instead_of``, and other makers again over it."""
+    plain, *others = vars(type(module)).get(MAKERS, (type(module),))
+    kind: Any = maker(plain)
+    for other in others:
+        kind = kind if other is instead_of else other(kind)
+    module.__class__ = kind
+
+
+def whole_elements(module: nn.Module) -> int:
+    """How many elements the weights of ``module`` have, with a weight of which it holds a part counted as a whole."""
+    sizes = [(vars(m).get(WHOLE, {}).get(name), p) for m in module.modules() for name, p in m._parameters.items()]
+    return sum(p.numel() if size is None else size for size, p in sizes if p is not None)
 
 
 def is_plain(x: Tensor) -> bool:

@@ -54,21 +54,26 @@ def _is_plain(weight: Tensor) -> bool:
         type(weight) in (Tensor, nn.Parameter)
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
-        and _factors() in (torch.float32, torch.bfloat16)
+        and factors() in (torch.float32, torch.bfloat16)
     )
 
 
-def _factors() -> torch.dtype:
+def factors(device: str = "cpu") -> torch.dtype:
     """The dtype of the factors of a product: autocast's dtype, or fp32."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
 
 
-def _add_product(weight: Tensor, a_R: Tensor, b_R: Tensor) -> None:
-    """Add aᵀ b to the gradient of ``weight``.
+def adds_in_place() -> bool:
+    """Whether the call is inside ``gradients_in_place``."""
+    return _is_active.get()
+
+
+def add_product(weight: Tensor, a_R: Tensor, b_R: Tensor, elements: int = 0) -> None:
+    """Add aᵀ b to the gradient of ``weight``, a part of a weight of ``elements`` if they are given.
 
     ``weight`` must be the leaf. With activation checkpointing the saved tensor is only an alias of the leaf.
     """
-    weight.grad = add_multiplied(weight.grad, a_R, b_R)
+    weight.grad = add_multiplied(weight.grad, a_R, b_R, elements)
 
 
 class _Product(torch.autograd.Function):
@@ -82,8 +87,8 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x_TI: Tensor, weight: Tensor, bias_O: Tensor | None, kept_IO: bool) -> Tensor:
         """``weight`` is (I, O) if ``kept_IO``, else (O, I)."""
         ctx.save_for_backward(x_TI, weight)
-        ctx.leaf, ctx.kept_IO, ctx.dtype = weight, kept_IO, _factors()
-        return _product(ctx.dtype, x_TI, weight if kept_IO else weight.t(), bias_O)
+        ctx.leaf, ctx.kept_IO, ctx.dtype = weight, kept_IO, factors()
+        return product(ctx.dtype, x_TI, weight if kept_IO else weight.t(), bias_O)
 
     @staticmethod
     @once_differentiable
@@ -93,16 +98,19 @@ class _Product(torch.autograd.Function):
         grad_RO = grad_TO.flatten(0, -2)
         if needs_weight:
             x_RI = x_TI.flatten(0, -2).to(ctx.dtype)
-            _add_product(ctx.leaf, *((x_RI, grad_RO) if ctx.kept_IO else (grad_RO, x_RI)))
+            add_product(ctx.leaf, *((x_RI, grad_RO) if ctx.kept_IO else (grad_RO, x_RI)))
         x_grad_TI = None
         if needs_x:
-            x_grad_TI = _product(ctx.dtype, grad_TO, weight.t() if ctx.kept_IO else weight).to(x_TI.dtype)
+            x_grad_TI = product(ctx.dtype, grad_TO, weight.t() if ctx.kept_IO else weight).to(x_TI.dtype)
         return x_grad_TI, None, grad_RO.sum(0, dtype=torch.float32) if needs_bias else None, None
 
 
-def _product(dtype: torch.dtype, x_TI: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+def product(
+    dtype: torch.dtype, x_TI: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None, columns: int = 0
+) -> Tensor:
+    """x W + b with factors of ``dtype``. ``columns``: of the whole W, where this is a part of it."""
     bias_O = None if bias_O is None else bias_O.to(dtype)
-    out_RO = multiply(x_TI.flatten(0, -2).to(dtype), weight_IO.to(dtype), bias_O)
+    out_RO = multiply(x_TI.flatten(0, -2).to(dtype), weight_IO.to(dtype), bias_O, columns)
     return out_RO.view(*x_TI.shape[:-1], weight_IO.shape[1])
 
 
@@ -136,6 +144,11 @@ def _linear(self: Any, x: Tensor) -> Tensor:
     return linear(x, self.weight, self.bias)
 
 
+def transposed_linear(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """x W + b, by this module's products where they apply."""
+    return _any_product(x, weight_IO, bias_O, True, lambda x: F.linear(x, weight_IO.t(), bias_O))
+
+
 def _conv1d(self: Any, x: Tensor) -> Tensor:
     return _any_product(x, self.weight, self.bias, True, lambda x: Conv1D.forward(self, x))
 
@@ -144,18 +157,19 @@ def _any_product(
     x: Tensor, weight: Tensor, bias_O: Tensor | None, kept_IO: bool, theirs: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """The product by this module, or by ``theirs`` where the kernel does not apply."""
-    if x.ndim < 2 or x.dtype not in (torch.float32, _factors()):
+    if x.ndim < 2 or x.dtype not in (torch.float32, factors()):
         return theirs(x)
     if torch.is_grad_enabled():
         return _Product.apply(x, weight, bias_O, kept_IO) if _applies(weight) else theirs(x)
     if not _is_plain(weight):
         return theirs(x)
-    if _factors() != torch.float32 and x.numel() < CASTS_FROM * x.shape[-1]:
+    if factors() != torch.float32 and x.numel() < CASTS_FROM * x.shape[-1]:
         return in_known_shape(x, theirs)
-    return _product(_factors(), x, weight if kept_IO else weight.t(), bias_O)
+    return product(factors(), x, weight if kept_IO else weight.t(), bias_O)
 
 
-def _embedding(self: Any, ids: Tensor) -> Tensor:
+def embedding(self: Any, ids: Tensor) -> Tensor:
+    """The forward pass of ``self``, an ``nn.Embedding``, by this module's gradient where it applies."""
     is_plain = self.max_norm is None and not self.scale_grad_by_freq and not self.sparse
     if is_plain and self.weight.requires_grad and _applies(self.weight):
         return _Embedding.apply(ids, self.weight, self.padding_idx)
@@ -169,7 +183,7 @@ def _adapter(self: Any, x: Tensor) -> Tensor:
 FORWARDS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Linear: _linear,
     Conv1D: _conv1d,
-    nn.Embedding: _embedding,
+    nn.Embedding: embedding,
     Adapter: _adapter,
 }
 

@@ -24,7 +24,10 @@ HARMLESS = {
 # run again, because the stages after it may need what it did not write.
 RESULTS = {"train.export"}
 # Keys that say which processes compute. With shards they change nothing: the order of sums is that of the shards.
-PLACES = {"cluster.workers", *(f"cluster.apart.{role}" for role in ("generator", "reference", "reward", "critic"))}
+PLACES = {
+    "cluster.workers", "cluster.tensor",
+    "cluster.apart.generator", "cluster.apart.reference", "cluster.apart.reward", "cluster.apart.critic",
+}  # fmt: skip
 # Keys that only change how sums are rounded: the mathematics is the same, but the last bits may differ.
 ROUNDING = {
     "packing", "sampling.slots", "evaluation_slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",

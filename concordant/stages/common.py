@@ -187,7 +187,7 @@ def start_of(method: Method, examples: int, opened: Policy | RewardModel, model:
     return Start(
         method=method,
         examples=examples,
-        weights=sum(p.numel() for p in opened.model.parameters()),
+        weights=roles.weights_of(opened.model),
         has_adapters=bool(adapter_names(opened.model)),
         is_random=model.name.startswith("builtin:"),
         is_encoder=isinstance(opened, RewardModel) and opened.is_encoder,

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar, cast, get_args, get_type_hints
 import torch
 
 from concordant.config.cluster import ClusterConfig
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
 from concordant.core.shards import shards_of_rank
 from concordant.engines.group import ray_team, started, torch_team
@@ -78,14 +79,21 @@ def stands_apart(role: Role) -> bool:
 def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     """Inside the block, models and engines are made on all ranks. ``threads`` is train.threads.
 
-    Raises UserError if the number of workers does not fit the shards, or the ranks that torchrun started.
+    Raises UserError if the number of workers does not fit the shards, the mesh, or the ranks that torchrun started.
     """
     world = started.world()[1]
-    workers = cluster.workers or world
+    workers = cluster.workers or (world if world > 1 else cluster.tensor)
     if world not in (1, workers):
         raise UserError(f"cluster.workers is {workers}, but {world} ranks were started; leave cluster.workers out")
+    data, rest = divmod(workers, cluster.tensor)
+    if rest:
+        fitting = [n for n in range(1, workers + 1) if workers % n == 0]
+        raise UserError(
+            f"{counted(workers, 'worker')} cannot form groups of cluster.tensor {cluster.tensor}; with so many workers "
+            f"cluster.tensor can be {', '.join(map(str, fitting))}"
+        )
     sizes = {"policy": workers} | {role: n for role in get_args(Role)[1:] if (n := getattr(cluster.apart, role))}
-    for size in sizes.values():
+    for size in (data, *list(sizes.values())[1:]):
         shards_of_rank(cluster.shards or size, size, 0)
     before = torch.get_num_threads()
     each = threads or (1 if cluster.shards else max(1, before // sum(sizes.values())))
@@ -101,7 +109,7 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     teams = _kept.pop(key, None) or _assembled(*key)
     token = _teams.set(teams)
     try:
-        teams.begin(cluster.shards, each)
+        teams.begin(cluster.shards, each, cluster.tensor)
         torch.set_num_threads(each)  # also a driver that is no rank: ``arithmetic`` gives its number to every rank
         yield
         _kept[key] = teams

@@ -1,6 +1,7 @@
 """What the algorithms hold when several ranks compute together: every verb is an order to all ranks.
 
-A verb that needs one rank alone, such as writing a file, is done by rank 0, because all ranks hold the same weights.
+A question that needs one rank alone is answered by rank 0. Rank 0 alone writes files, but every rank hears the order,
+because the ranks of a tensor group hold a part each of what is written.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class GroupLearner(GroupScorer):
         return GroupWeights(self.team, Published(self.ref, adapters), self.version, self._changes, self._sent)
 
     def save(self, folder: Path) -> None:
-        self.team.look(self.ref, "save", folder)
+        self.team.call(self.ref, "save", folder).result()
 
     def load(self, folder: Path) -> None:
         """Every rank reads ``folder``, so it must be on a disk that all of them see."""
@@ -109,14 +110,14 @@ class GroupLearner(GroupScorer):
         return self.team.look(self.ref, "export_bytes")
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        self.team.look(self.ref, "export", folder, card)
+        self.team.call(self.ref, "export", folder, card).result()
 
     @property
     def adapter_base(self) -> str:
         return self.team.look(self.ref, "adapter_base")
 
     def export_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        self.team.look(self.ref, "export_adapter", folder, card)
+        self.team.call(self.ref, "export_adapter", folder, card).result()
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -127,7 +128,7 @@ class GroupLearner(GroupScorer):
             self.team.leave()
 
     def reached(self) -> list[Reached]:
-        return self.team.look(self.ref, "reached")
+        return self.team.call(self.ref, "reached").result()
 
     def memory(self) -> MemoryUse:
         return self.team.look(self.ref, "memory")
@@ -179,7 +180,7 @@ class GroupWeights:
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        return self.team.look(self.published.learner, "publish", self.adapters).tensors
+        return self.team.call(self.published.learner, "published", self.adapters).result()
 
 
 class GroupGenerator:

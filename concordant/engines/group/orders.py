@@ -85,8 +85,8 @@ class Worker:
         self.leave()
         self.objects.clear()
 
-    def use_shards(self, shards: int) -> None:
-        self.ranks.use_shards(shards)
+    def use_mesh(self, shards: int, tensor: int) -> None:
+        self.ranks.use_mesh(shards, tensor)
 
     def packed(self, published: Weights) -> SentWeights:
         """Published weights, ready to be sent to another team. Every rank takes part, because each may hold a part."""

@@ -20,9 +20,10 @@ class Teams:
     def of(self, role: Role) -> Team:
         return self.apart.get(role, self.policy)
 
-    def begin(self, shards: int, threads: int) -> None:
-        """Begin a stage on every team: see ``Team.begin``."""
-        for team in self._all():
+    def begin(self, shards: int, threads: int, tensor: int) -> None:
+        """Begin a stage on every team: see ``Team.begin``. A team of a role apart holds whole layers."""
+        self.policy.begin(shards, threads, tensor)
+        for team in self.apart.values():
             team.begin(shards, threads)
 
     def use_arithmetic(self, threads: int, flush_denormal: bool) -> None:

@@ -105,6 +105,8 @@ class LocalGenerator:
         check_sampling(sampling)
         if sampling.stop_strings and self.tokenizer is None:
             raise ValueError("stop strings are looked for in text; make the generator with a tokenizer")
+        if on_token is not None and self.ranks.tensor.size > 1:
+            raise ValueError("a model whose layers are split over processes samples on all of them, without on_token")
         self._check_prompts(prompts)
         if on_token is not None or self.ranks.shards == 1:
             return Done(self._generate(prompts, sampling, seed, on_token))
@@ -230,6 +232,7 @@ class LocalGenerator:
             early = [row for row, s in enumerate(live) if len(s.ids) + i < sampling.min_new_tokens]
             logits_RV = self._shaped(decoder.step(id_R), past_RJ, early, sampling)
             id_R, logprob_R = sample_tokens(logits_RV, uniform_SR[i], sampling)
+            id_R = self.ranks.tensor.first(id_R)  # rounding may differ between kinds of processors
             ids.append(id_R)
             logprobs.append(logprob_R)
             if past_RJ is not None and next_R1 is not None and i + 1 < steps:

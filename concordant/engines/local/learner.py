@@ -27,13 +27,17 @@ from concordant.engines.local.elastic import Elastic
 from concordant.engines.local.gradient_sum import GradientSum
 from concordant.engines.local.means import Means, Sum, over_shards, weights_over_shards
 from concordant.engines.local.networks import Network
+from concordant.engines.local.reached import of_parts, reach
 from concordant.engines.local.weight_motion import WeightMotion
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.memory import enough_memory, peak_of_process, total_memory
 from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, Scorer, StepMetrics
-from concordant.engines.ranks import Alone, among, current_ranks, gathered, own_shards
+from concordant.engines.ranks import Alone, among, current_ranks, gathered, own_shards, writes
 from concordant.engines.state_files import read_state, write_state
+from concordant.engines.tensor.cuts import elements, pieces_of, weights_of, whole_copy
+from concordant.engines.tensor.norm import clip
+from concordant.engines.tensor.state import Parts
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models.lora_layer import still
 from concordant.models.tree_attention import forward_tokens
@@ -67,6 +71,7 @@ class LocalScorer:
         self.temperature = temperature
         self.row_tokens = row_tokens
         self.ranks = current_ranks()  # the processes that compute every batch of this network together
+        self.pieces = pieces_of(network)  # the weights of which this process holds a part
         self.halvings = 0  # how often micro_batch_tokens was halved because memory ran out
 
     @within_memory("computing log-probs, values or scores")
@@ -93,7 +98,7 @@ class LocalScorer:
             precision=self.precision or torch.float32,
             layout=self.network.layout,
             micro_batch_tokens=self.micro_batch_tokens,
-            weights=sum(p.numel() for p in self.network.parameters()),
+            weights=weights_of(self.network),
             trained=0,
         )
 
@@ -205,7 +210,7 @@ class LocalLearner(LocalScorer):
         return Done(metrics | ({"micro_batch_tokens": float(self.micro_batch_tokens)} if self.halvings else {}))
 
     def _learn(self, trees: Sequence[PromptTree], objective: Objective, seed: int | None) -> dict[str, float]:
-        if self.ranks.shards == 1:
+        if self.ranks.shards == 1 and not self.pieces:
             return self._run(trees, objective, self.micro_batch_tokens)
         gradient = GradientSum(self.parameters, self.ranks, fresh_seed() if seed is None else seed)
         metrics = self._run(trees, objective, self.micro_batch_tokens, gradient)
@@ -237,7 +242,7 @@ class LocalLearner(LocalScorer):
     def step(self, learning_rate: float) -> Done[StepMetrics]:
         held = self._elastic.pull() if self._elastic else None
         limit = self.config.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+        norm = clip(self.parameters, self.pieces, self.ranks, limit)
         finite, motion = math.isfinite(norm) and self._is_finite, {}
         if finite:
             before = self.motion.before()
@@ -278,15 +283,22 @@ class LocalLearner(LocalScorer):
         return {name: p for name, p in self.network.named_parameters() if id(p) in trained}
 
     def save(self, folder: Path) -> None:
-        """Write the live tensors without a copy."""
+        """Write the live tensors, without a copy where they are whole. All processes call this, and one writes."""
+        if self.ranks.rank:
+            return
         weights = {name: p.detach() for name, p in self._trained().items()}
         counts = {"version": self.version, "halvings": self.halvings}
-        write_state(folder, counts | {"weights": weights, "optimizer": self.optimizer.state_dict(), "kept": self._kept})
-        if self.adapter_base:  # for people who want to try the run at this step; ``load`` does not read it
-            self.network.save_adapter(folder / CHECKPOINT_ADAPTER)
+        state = counts | {"weights": weights, "optimizer": self.optimizer.state_dict(), "kept": self._kept}
+        state = self._parts().whole(state) if self.pieces else state
+        network = self._written() if self.adapter_base else None
+        if writes(self.ranks):
+            write_state(folder, state)
+        if network is not None:  # for people who want to try the run at this step; ``load`` does not read it
+            network.save_adapter(folder / CHECKPOINT_ADAPTER)
 
     def load(self, folder: Path) -> None:
         state = read_state(folder)
+        state = self._parts().own(state) if self.pieces else state
         self.version, self.halvings, self._kept = state["version"], state["halvings"], state["kept"]
         self._copy_in(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -308,27 +320,43 @@ class LocalLearner(LocalScorer):
         for name, value in weights.items():
             own[name].copy_(value)
 
+    def _parts(self) -> Parts:
+        return Parts(self._trained(), self.optimizer, self.pieces)
+
+    def _written(self) -> Network | None:
+        """The network with whole weights, for this process to write; None if another process writes."""
+        if self.pieces and self.ranks.rank == 0:
+            return whole_copy(self.network, keep=writes(self.ranks))
+        return self.network if writes(self.ranks) else None
+
     def checkpoint_bytes(self, with_kept: bool) -> int:
-        weights = sum(p.numel() * p.element_size() for p in self.parameters)
+        weights = sum(elements(p, self.pieces) * p.element_size() for p in self.parameters)
         return weights * (1 + ADAM_MOMENTS + with_kept + bool(self.adapter_base))
 
     def export_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.network.parameters())
+        return sum(elements(p, self.pieces) * p.element_size() for p in self.network.parameters())
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        self.network.save(folder, dict(card or {}))
+        """All processes call this, and one writes. So with ``export_adapter`` and ``published``."""
+        if (network := self._written()) is not None:
+            network.save(folder, dict(card or {}))
+
+    def published(self, adapters: Adapters) -> Mapping[str, Tensor]:
+        """The tensors of ``publish``."""
+        return self.publish(adapters).tensors
 
     @property
     def adapter_base(self) -> str:
         return self.network.adapter_base
 
     def export_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        self.network.save_adapter(folder, card or {})
+        if (network := self._written()) is not None:
+            network.save_adapter(folder, card or {})
 
     # -- for the doctor's preflight -------------------------------------------------------------
 
     def describe(self) -> Description:
-        return replace(super().describe(), trained=sum(p.numel() for p in self.parameters))
+        return replace(super().describe(), trained=sum(elements(p, self.pieces) for p in self.parameters))
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -346,22 +374,8 @@ class LocalLearner(LocalScorer):
 
     def reached(self) -> list[Reached]:
         trained = set(map(id, self.parameters))
-        rows = []
-        for name, p in self.network.named_parameters():
-            if p.grad is None:
-                rows.append(Reached(name=name, is_trained=id(p) in trained, came=False))
-            else:
-                is_finite = bool(torch.isfinite(p.grad).all())
-                rows.append(
-                    Reached(
-                        name=name,
-                        is_trained=id(p) in trained,
-                        came=True,
-                        is_zero=not bool(p.grad.any()),
-                        is_finite=is_finite,
-                    )
-                )
-        return rows
+        rows = [reach(name, p.grad, id(p) in trained) for name, p in self.network.named_parameters()]
+        return of_parts(self.ranks.tensor.values(rows))
 
     def memory(self) -> MemoryUse:
         device = self.network.device

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from concordant.core import logprobs
+from concordant.core import kl, logprobs
 from concordant.core.objective import BranchOutputs, Outputs
 from concordant.core.trees import ROW_TOKENS, Layout, PromptTree, TreeBatch, micro_batches
 from concordant.engines.reward_model import RewardModel
+from concordant.engines.tensor.layers import logits_in_parts
+from concordant.engines.tensor.vocabulary import PartOfDistribution
 from concordant.kernels.reader import reader_of
 from concordant.models import peft_files
 from concordant.models.head import lm_logits
@@ -95,20 +99,23 @@ class PolicyNetwork(Network):
     def forward(
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
     ) -> BranchOutputs:
-        other = None
+        other, parts = None, PartOfDistribution.of(self.model, self.policy.traits.head)
         if want.kl:
             assert isinstance(reference, PolicyNetwork)
+            if PartOfDistribution.of(reference.model, reference.policy.traits.head) is None:
+                parts = None
             with torch.no_grad():
-                other = (reference.predicting(batch), reference.logits)
+                other = (reference.predicting(batch), partial(reference.logits, in_parts=parts is not None))
         return logprobs.of_tokens(
             self.predicting(batch),
             batch.target_N,
-            self.logits,
+            partial(self.logits, in_parts=parts is not None),
             self.vocabulary,
             want,
             temperature,
             other,
-            self.reader.distribution,
+            parts.distribution if parts else self.reader.distribution,
+            parts.exact_kl if parts else kl.exact,
         )
 
     def predicting(self, batch: TreeBatch) -> Tensor:
@@ -118,8 +125,10 @@ class PolicyNetwork(Network):
         with active_adapter(self.model, self.adapter or "default"):
             return self.reader.hidden_at(batch, batch.source_N)
 
-    def logits(self, hidden_CH: Tensor) -> Tensor:
-        return lm_logits(self.model, hidden_CH, self.policy.traits.head)
+    def logits(self, hidden_CH: Tensor, in_parts: bool = False) -> Tensor:
+        """Next-token logits (C, V), or this process's part of the vocabulary."""
+        with logits_in_parts() if in_parts else nullcontext():
+            return lm_logits(self.model, hidden_CH, self.policy.traits.head)
 
     @property
     def body(self) -> PreTrainedModel:
@@ -192,9 +201,14 @@ class RewardNetwork(Network):
             return BranchOutputs(score_B=self.reward_model.scores(batch))
         at = torch.cat([batch.source_N, batch.last_B])
         predicting_NH, last_BH = self.reward_model.hidden_at(batch, at).split([len(batch.source_N), batch.branches])
-        head = self.reward_model.lm_logits
+        parts = PartOfDistribution.of(self.model, self.reward_model.traits.head)
         vocabulary = self.model.config.get_text_config().vocab_size
-        distribution = self.reader.distribution
+        distribution = parts.distribution if parts else self.reader.distribution
+
+        def head(hidden_CH: Tensor) -> Tensor:
+            with logits_in_parts() if parts else nullcontext():
+                return self.reward_model.lm_logits(hidden_CH)
+
         out = logprobs.of_tokens(
             predicting_NH, batch.target_N, head, vocabulary, want, temperature, distribution=distribution
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from concordant.engines.protocol import Adapters
+from concordant.engines.tensor.cuts import mapped, pieces_of, whole_copy
 from concordant.models.lora import lora_layers, merged_state_dict
 
 PEFT_ROOT = "base_model.model."  # the prefix that PEFT puts before the path of an adapted layer
@@ -27,12 +28,14 @@ class LocalWeights:
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        layers = lora_layers(self.model)
+        """If each process holds a part of the model, all of them must ask at the same time."""
+        model = (whole_copy(self.model) if pieces_of(self.model) else None) or self.model
+        layers = lora_layers(model)
         if self.adapters == "apart":
-            return {name: tensor.detach() for name, tensor in adapter_tensors(self.model).items()}
+            return {name: tensor.detach() for name, tensor in adapter_tensors(model).items()}
         if not layers:
-            return self.model.state_dict()
-        return merged_state_dict(self.model, next(iter(layers.values())).active)
+            return model.state_dict()
+        return merged_state_dict(model, next(iter(layers.values())).active)
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -50,14 +53,20 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], adapters: Adapters) -> None:
-    """Copy published ``tensors`` into ``model``. ValueError if the names or the kind of model do not fit."""
+    """Copy published ``tensors`` into ``model``. ValueError if the names or the kind of model do not fit.
+
+    The tensors are whole; a model of which this process holds a part takes its part of them.
+    """
+    pieces = pieces_of(model)
     if adapters == "merged":
         if lora_layers(model):
             raise ValueError('this model has adapters, but the published weights are merged: use adapters="apart"')
-        model.load_state_dict(tensors)
+        parts = {name: pieces[id(p)] for name, p in model.state_dict(keep_vars=True).items() if id(p) in pieces}
+        model.load_state_dict(mapped(tensors, parts, "own"))
         return
     own = adapter_tensors(model)
     if own.keys() != tensors.keys():
         raise ValueError(f"another adapter was published: {sorted(own.keys() ^ tensors.keys())[:3]} do not match")
-    for name, tensor in tensors.items():
+    parts = {name: pieces[id(p)] for name, p in own.items() if id(p) in pieces}
+    for name, tensor in mapped(tensors, parts, "own").items():
         own[name].copy_(tensor)

@@ -1,0 +1,35 @@
+"""The norm of a gradient of which each process has parts: every weight is counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from concordant.engines.ranks import Ranks
+from concordant.engines.tensor.cuts import Piece
+
+
+@torch.no_grad()
+def clip(parameters: Sequence[Tensor], pieces: Mapping[int, Piece], ranks: Ranks, limit: float) -> float:
+    """Shorten the gradient of ``parameters`` to the norm ``limit``. Returns the norm before that.
+
+    ``pieces`` has the weights of which this process holds a part, by id. With a fixed order of sums, parts are made
+    whole, one after another, because a norm that is summed in parts has other bits.
+    """
+    if not pieces or all(p.grad is None for p in parameters):
+        return float(torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True))
+    having = [p for p in parameters if p.grad is not None]
+    gradients = [p.grad for p in having if p.grad is not None]
+    if ranks.in_order:
+        wholes = (pieces[id(p)].whole(g) if id(p) in pieces else g for p, g in zip(having, gradients, strict=True))
+        norms_W = torch.stack([torch.linalg.vector_norm(g) for g in wholes])
+    else:
+        is_part_W = torch.tensor([id(p) in pieces for p in having], device=gradients[0].device)
+        squares_W = torch.stack([torch.linalg.vector_norm(g) for g in gradients]).double().square()
+        summed_W = ranks.tensor.sum(squares_W.masked_fill(~is_part_W, 0.0))
+        norms_W = torch.where(is_part_W, summed_W, squares_W).sqrt()
+    norm = torch.linalg.vector_norm(norms_W).float()
+    torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm, foreach=True)
+    return float(norm)
