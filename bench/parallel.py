@@ -41,6 +41,8 @@ RESULTS = Path(__file__).parent / "results" / "parallel.json"
 MESHES: dict[str, ClusterConfig] = {
     "data 2": ClusterConfig(workers=2),
     "data 4": ClusterConfig(workers=4),
+    "sharded 2": ClusterConfig(workers=2, sharded=True),
+    "sharded 4": ClusterConfig(workers=4, sharded=True),
 }
 BATCHES = (7, 1, 6, 3, 5)  # trees
 LEARNING_RATE = 1e-3
@@ -56,9 +58,7 @@ def trees_of(count: int, seed: int, ids: int = 256) -> list[PromptTree]:
     def some(low: int, high: int) -> Tensor:
         return torch.randint(10, ids, (int(torch.randint(low, high, (1,), generator=stream)),), generator=stream)
 
-    return [
-        PromptTree(some(2, 24), (Branch.response(some(1, 18)), Branch.response(some(1, 18)))) for _ in range(count)
-    ]
+    return [PromptTree(some(2, 24), (Branch.response(some(1, 18)), Branch.response(some(1, 18)))) for _ in range(count)]
 
 
 def noise(trees: Sequence[PromptTree], seed: int) -> Tensor:
@@ -107,7 +107,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 def gradients(learner: Any) -> dict[str, Tensor]:
     """The gradient that was added so far, by the name of the weight."""
-    return {name: whole(p.grad) for name, p in learner.network.named_parameters() if p.grad is not None}
+    named = learner.network.named_parameters()
+    return {name: whole(p.grad) for name, p in named if p.requires_grad and p.grad is not None}
 
 
 def weights(learner: Any) -> dict[str, Tensor]:

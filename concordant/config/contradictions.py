@@ -92,6 +92,16 @@ _TOGETHER = (
         "a product's bits depend on the number of threads; leave train.threads out: shards use one thread a worker",
     ),
     Contradiction(
+        ("cluster.sharded", "cluster.shards"),
+        lambda v: v["cluster.sharded"] and v["cluster.shards"] > 0,
+        "split weights are summed in the backend's order, and shards in a fixed one; leave one of the two out",
+    ),
+    Contradiction(
+        ("cluster.sharded", "cluster.workers"),
+        lambda v: v["cluster.sharded"] and v["cluster.workers"] == 1,
+        "one worker has nobody to split the weights with; raise cluster.workers, or leave cluster.sharded out",
+    ),
+    Contradiction(
         ("cluster.workers", "train.halve_on_oom"),
         lambda v: v["cluster.workers"] > 1 and v["train.halve_on_oom"],
         "a worker that runs out of memory cannot repeat its part alone; lower train.micro_batch_tokens instead",

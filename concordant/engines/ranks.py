@@ -24,6 +24,7 @@ class Ranks(Protocol):
     rank: int
     size: int
     shards: int  # parts of every batch; 1 in one process that splits no batch
+    sharded: bool  # every learner splits its weights, gradients and optimizer state over the ranks
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of the 1-D ``x`` of all ranks, the same bits on every rank.
@@ -36,11 +37,15 @@ class Ranks(Protocol):
         """The ``value`` of every rank, in the order of the ranks."""
         ...
 
+    def mesh(self, device: str) -> Any:
+        """The ranks over which weights on ``device`` ("cpu" or "cuda") are split, as PyTorch's DeviceMesh."""
+        ...
+
 
 class Alone:
     """The only rank. ``shards`` above 1 splits every batch, so that the numbers equal those of several ranks."""
 
-    rank, size = 0, 1
+    rank, size, sharded = 0, 1, False
 
     def __init__(self, shards: int = 1) -> None:
         self.shards = shards
@@ -50,6 +55,9 @@ class Alone:
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
+
+    def mesh(self, device: str) -> Any:
+        raise ValueError("one rank splits no weights")
 
 
 def own_shards(ranks: Ranks) -> range:

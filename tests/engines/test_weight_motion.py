@@ -17,7 +17,7 @@ class Small(nn.Module):
 
 
 def motion(model, move):
-    watch = WeightMotion(model.named_parameters())
+    watch = WeightMotion(dict(model.named_parameters()))
     before = watch.before()
     with torch.no_grad():
         move(model)

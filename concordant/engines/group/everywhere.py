@@ -67,6 +67,8 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
         raise UserError(f"cluster.workers is {workers}, but {world} ranks were started; leave cluster.workers out")
     shards_of_rank(cluster.shards or workers, workers, 0)
     before = torch.get_num_threads()
+    if cluster.sharded and workers == 1:
+        raise UserError("cluster.sharded splits the weights over several workers, and this run has one; leave it out")
     each = threads or (1 if cluster.shards else max(1, before // workers))
     if workers == 1 and not cluster.ray:
         torch.set_num_threads(each if cluster.shards else before)
@@ -80,7 +82,7 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     team = _kept.pop(key, None) or _assembled(*key)
     token = _team.set(team)
     try:
-        team.begin(cluster.shards, each)
+        team.begin(cluster.shards, each, cluster.sharded)
         yield
         _kept[key] = team
     except BaseException:

@@ -1,6 +1,7 @@
 """What the algorithms hold when several ranks compute together: every verb is an order to all ranks.
 
-A verb that needs one rank alone, such as writing a file, is done by rank 0, because all ranks hold the same weights.
+What all ranks know, such as the number of a learner's steps, is asked of rank 0 alone. Files are written by an order,
+because the weights may be split over the ranks.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class GroupLearner(GroupScorer):
         return GroupWeights(self.team, Published(self.ref, adapters), self.version)
 
     def save(self, folder: Path) -> None:
-        self.team.look(self.ref, "save", folder)
+        self.team.call(self.ref, "save", folder).result()
 
     def load(self, folder: Path) -> None:
         """Every rank reads ``folder``, so it must be on a disk that all of them see."""
@@ -94,14 +95,14 @@ class GroupLearner(GroupScorer):
         return self.team.look(self.ref, "export_bytes")
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        self.team.look(self.ref, "export", folder, card)
+        self.team.call(self.ref, "export", folder, card).result()
 
     @property
     def adapter_base(self) -> str:
         return self.team.look(self.ref, "adapter_base")
 
     def export_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        self.team.look(self.ref, "export_adapter", folder, card)
+        self.team.call(self.ref, "export_adapter", folder, card).result()
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -112,7 +113,7 @@ class GroupLearner(GroupScorer):
             self.team.leave()
 
     def reached(self) -> list[Reached]:
-        return self.team.look(self.ref, "reached")
+        return self.team.call(self.ref, "reached").result()
 
     def memory(self) -> MemoryUse:
         return self.team.look(self.ref, "memory")
@@ -132,7 +133,7 @@ class GroupWeights:
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        return self.team.look(self.published.learner, "publish", self.adapters).tensors
+        return self.team.call(self.published.learner, "tensors", self.adapters).result()
 
 
 class GroupGenerator:
@@ -152,7 +153,11 @@ class GroupGenerator:
     ) -> Future[list[list[Completion]]]:
         """As in the protocol. With ``on_token``, one rank samples all answers, so that every token is heard at once."""
         if on_token is not None:
-            return self.team.look(self.ref, "generate", prompts, sampling, seed, on_token)
+            self.team.enter(self.ref, "whole")
+            try:
+                return self.team.look(self.ref, "generate", prompts, sampling, seed, on_token)
+            finally:
+                self.team.leave()
         return self.team.call(self.ref, "generate", prompts, sampling, seed)
 
     def load_weights(self, weights: Weights) -> None:

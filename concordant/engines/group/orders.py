@@ -84,8 +84,8 @@ class Worker:
         self.leave()
         self.objects.clear()
 
-    def use_shards(self, shards: int) -> None:
-        self.ranks.use_shards(shards)
+    def use_shards(self, shards: int, sharded: bool = False) -> None:
+        self.ranks.use_shards(shards, sharded)
 
     def use_arithmetic(self, threads: int, flush_denormal: bool) -> None:
         """Set PyTorch's CPU threads, and whether denormal numbers are rounded to 0. Both belong to the process."""

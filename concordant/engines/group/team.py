@@ -39,11 +39,14 @@ class Team(ABC):
 
     # -- orders -----------------------------------------------------------------------------------
 
-    def begin(self, shards: int, threads: int) -> None:
-        """Begin a stage: no objects, ``shards`` parts of a batch, and ``threads`` CPU threads for every rank."""
+    def begin(self, shards: int, threads: int, sharded: bool = False) -> None:
+        """Begin a stage: no objects, ``shards`` parts of a batch, and ``threads`` CPU threads for every rank.
+
+        ``sharded``: the weights of learners are split over the ranks.
+        """
         self._twins.clear()
         self.order(Order(verb="forget")).result()
-        self.order(Order(verb="use_shards", arguments=[shards])).result()
+        self.order(Order(verb="use_shards", arguments=[shards, sharded])).result()
         self.use_arithmetic(threads, flush_denormal=False)
 
     def use_arithmetic(self, threads: int, flush_denormal: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +21,18 @@ from concordant.config.train import TrainConfig
 from concordant.core.alive import sign_of_life
 from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs, placed
 from concordant.core.seeding import fresh_seed
-from concordant.core.shards import Shard, joined, split
+from concordant.core.shards import Shard, joined, smallest, split
 from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
-from concordant.engines.local.gradient_sum import GradientSum
+from concordant.engines.local import sharding
 from concordant.engines.local.means import Means, Sum, over_shards, weights_over_shards
 from concordant.engines.local.networks import Network
+from concordant.engines.local.sharding import Gradient
 from concordant.engines.local.weight_motion import WeightMotion
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.memory import enough_memory, peak_of_process, total_memory
 from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, Scorer, StepMetrics
 from concordant.engines.ranks import among, current_ranks, gathered, own_shards
-from concordant.engines.state_files import read_state, write_state
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models.lora_layer import still
 from concordant.models.tree_attention import forward_tokens
@@ -76,10 +76,14 @@ class LocalScorer:
 
         def of_shard(shard: Shard) -> BranchOutputs:
             batches = self.network.batches(shard.trees, self._forward_tokens, self.row_tokens)
-            return forward_trees(run, shard.trees, batches, self.network.device)
+            outputs = forward_trees(run, shard.trees, batches, self.network.device)
+            for laid in self._fillers(trees, len(batches)):
+                run(laid.to(self.network.device))
+            return outputs
 
         shards = split(trees, self.ranks.shards)
-        outputs = gathered(self.ranks, [of_shard(shards[i]) for i in own_shards(self.ranks)])
+        with sharding.reading(self._networks(want)):
+            outputs = gathered(self.ranks, [of_shard(shards[i]) for i in own_shards(self.ranks)])
         return Done(joined(shards, outputs))
 
     @within_memory("evaluating")
@@ -108,7 +112,7 @@ class LocalScorer:
         return min(usual, _FORWARD_FACTOR * (self.config.micro_batch_tokens or usual)) >> self.halvings
 
     def _run(
-        self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int, gradient: GradientSum | None = None
+        self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int, gradient: Gradient | None = None
     ) -> dict[str, float]:
         """The loss, its terms and metrics. If gradients are enabled, the gradient is added too.
 
@@ -118,25 +122,34 @@ class LocalScorer:
         shards = split(trees, self.ranks.shards)
         own = [self._micro_batches(shards[i], max_tokens) for i in own_shards(self.ranks)]
         weights = weights_over_shards(gathered(self.ranks, [_weights(objective, batches) for batches in own]))
-        sums = []
-        for batches in own:
-            with gradient.of_shard() if gradient else nullcontext():
-                sums.append(self._run_shard(batches, objective, weights))
+        sums, learning = [], self.network if gradient else None
+        with sharding.reading(self._networks(objective.want), learning):
+            for batches in own:
+                fillers = self._fillers(trees, len(batches))
+                with gradient.of_shard() if gradient else nullcontext():
+                    sums.append(self._run_shard(batches, objective, weights, fillers))
         return over_shards(gathered(self.ranks, sums))
 
     def _run_shard(
-        self, batches: Sequence[TreeBatch], objective: Objective, weights: Mapping[str, float]
+        self,
+        batches: Sequence[TreeBatch],
+        objective: Objective,
+        weights: Mapping[str, float],
+        fillers: Sequence[TreeBatch] = (),
     ) -> dict[str, Sum]:
+        """The metrics of ``batches``. ``fillers`` are computed too, with weight zero."""
         means = Means()
-        for number, laid in enumerate(batches):
+        for number, laid in enumerate([*batches, *fillers]):
             sign_of_life("micro-batches", number, len(batches))
-            batch = laid.to(self.network.device)
+            batch, is_filler = laid.to(self.network.device), number >= len(batches)
             with gradients_in_place():
                 evaluated = objective(self._outputs(batch, objective.want), batch)
                 parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}
                 loss = torch.stack([evaluated.terms[n].coefficient * part for n, part in parts.items()]).sum()
                 if loss.requires_grad:
-                    loss.backward()
+                    (0.0 * loss if is_filler else loss).backward()
+            if is_filler:
+                continue
             means.add({"loss": Metric(loss.detach(), 1.0, "sum")})
             means.add({n: Metric(part.detach(), 1.0, "sum") for n, part in parts.items()})
             means.add(evaluated.metrics)
@@ -144,6 +157,18 @@ class LocalScorer:
 
     def _micro_batches(self, shard: Shard, max_tokens: int) -> list[TreeBatch]:
         return [shard.numbered(laid) for laid in self.network.batches(shard.trees, max_tokens, self.row_tokens)]
+
+    def _fillers(self, trees: Sequence[PromptTree], own: int) -> list[TreeBatch]:
+        """Batches that this rank computes for nothing, after ``own`` others, if the weights are split.
+
+        All ranks gather a layer together, so each of them must make as many passes as the one with the most.
+        """
+        missing = max(self.ranks.gather(own)) - own if self.ranks.sharded else 0
+        return missing * self._micro_batches(smallest(trees), 1) if missing else []
+
+    def _networks(self, want: Outputs) -> list[Network]:
+        """The networks that a pass reads."""
+        return [self.network, self._reference_network()] if want.kl else [self.network]
 
     def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
         reference = self._reference_network() if want.kl else None
@@ -174,12 +199,16 @@ class LocalLearner(LocalScorer):
         row_tokens: int = ROW_TOKENS,
     ) -> None:
         super().__init__(network, config, precision, temperature, row_tokens)
+        if self.ranks.sharded:
+            sharding.split(network, self.ranks)
         self.version = 0
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        held = sharding.held(network)
+        self.trained = {name: p for name, p in held.items() if p.requires_grad}  # what this rank holds, by name
+        self.parameters = list(self.trained.values())
         if not self.parameters:
             raise ValueError("no weight of this network is trainable: use LocalScorer")
         self.optimizer = _adamw(self.parameters, config)
-        self.motion = WeightMotion(network.named_parameters())
+        self.motion = WeightMotion(held, sharding.places(network), self.ranks.sum if self.ranks.sharded else None)
         self._is_finite = True  # whether every loss since the last step was finite
         self._reference: LocalScorer | None = None
         self._kept: dict[str, Tensor] | None = None  # the weights of the best evaluation so far
@@ -205,7 +234,8 @@ class LocalLearner(LocalScorer):
     def _learn(self, trees: Sequence[PromptTree], objective: Objective, seed: int | None) -> dict[str, float]:
         if self.ranks.shards == 1:
             return self._run(trees, objective, self.micro_batch_tokens)
-        gradient = GradientSum(self.parameters, self.ranks, fresh_seed() if seed is None else seed)
+        drawn = fresh_seed() if seed is None else seed
+        gradient = sharding.gradient_sum(self.network, self.parameters, self.ranks, drawn)
         metrics = self._run(trees, objective, self.micro_batch_tokens, gradient)
         gradient.finish()
         return metrics
@@ -213,12 +243,13 @@ class LocalLearner(LocalScorer):
     def discard(self) -> None:
         """Drop the gradient that was added so far."""
         self._is_finite = True
-        for p in self.parameters:
+        self.network.zero_grad(set_to_none=True)
+        for p in self.parameters:  # which are parts of the network's weights, if these are split
             p.grad = None
 
     def step(self, learning_rate: float) -> Done[StepMetrics]:
         limit = self.config.max_grad_norm or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+        norm = sharding.clip(self.parameters, limit, self.ranks)
         finite, motion = math.isfinite(norm) and self._is_finite, {}
         if finite:
             before = self.motion.before()
@@ -236,7 +267,9 @@ class LocalLearner(LocalScorer):
     def reference(self) -> LocalScorer:
         if self._reference is None:
             with among(self.ranks):
-                self._reference = LocalScorer(self.network.frozen(), self.config, self.precision, self.temperature)
+                self._reference = LocalScorer(
+                    sharding.frozen(self.network), self.config, self.precision, self.temperature
+                )
         return self._reference
 
     def set_reference(self, reference: Scorer) -> None:
@@ -253,27 +286,34 @@ class LocalLearner(LocalScorer):
     def publish(self, adapters: Adapters = "merged") -> LocalWeights:
         return LocalWeights(self.network.sampled, self.version, adapters)
 
-    def _trained(self) -> dict[str, Tensor]:
-        """The trained weights by name, without a copy."""
-        trained = set(map(id, self.parameters))
-        return {name: p for name, p in self.network.named_parameters() if id(p) in trained}
+    def tensors(self, adapters: Adapters) -> Mapping[str, Tensor]:
+        return self.publish(adapters).tensors
 
     def save(self, folder: Path) -> None:
-        """Write the live tensors without a copy."""
-        weights = {name: p.detach() for name, p in self._trained().items()}
-        counts = {"version": self.version, "halvings": self.halvings}
-        write_state(folder, counts | {"weights": weights, "optimizer": self.optimizer.state_dict(), "kept": self._kept})
+        """Write the live tensors without a copy. All ranks must call this method; those that hold no part of their
+        own write nothing.
+        """
+        weights = {name: p.detach() for name, p in self.trained.items()}
+        state: dict[str, Any] = {"version": self.version, "halvings": self.halvings, "weights": weights}
+        state |= {"optimizer": self.optimizer.state_dict(), "kept": self._kept}
+        sharding.write_parts(folder, state, self.ranks)
         if self.adapter_base:  # for people who want to try the run at this step; ``load`` does not read it
-            self.network.save_adapter(folder / CHECKPOINT_ADAPTER)
+            self._write(lambda network: network.save_adapter(folder / CHECKPOINT_ADAPTER))
+
+    def _write(self, write: Callable[[Network], None]) -> None:
+        """Let rank 0 write the whole network."""
+        network = sharding.whole_network(self.network)
+        if self.ranks.rank == 0:
+            write(network)
 
     def load(self, folder: Path) -> None:
-        state = read_state(folder)
+        state = sharding.read_parts(folder, self.ranks)
         self.version, self.halvings, self._kept = state["version"], state["halvings"], state["kept"]
         self._copy_in(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def keep(self) -> None:
-        self._kept = {name: p.detach().clone() for name, p in self._trained().items()}
+        self._kept = {name: p.detach().clone() for name, p in self.trained.items()}
 
     def forget(self) -> None:
         self._kept = None
@@ -285,31 +325,30 @@ class LocalLearner(LocalScorer):
 
     @torch.no_grad()
     def _copy_in(self, weights: Mapping[str, Tensor]) -> None:
-        own = self._trained()
         for name, value in weights.items():
-            own[name].copy_(value)
+            self.trained[name].copy_(value)
 
     def checkpoint_bytes(self, with_kept: bool) -> int:
-        weights = sum(p.numel() * p.element_size() for p in self.parameters)
+        weights = sum(p.numel() * p.element_size() for p in self.network.parameters() if p.requires_grad)
         return weights * (1 + ADAM_MOMENTS + with_kept + bool(self.adapter_base))
 
     def export_bytes(self) -> int:
         return sum(p.numel() * p.element_size() for p in self.network.parameters())
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        self.network.save(folder, dict(card or {}))
+        self._write(lambda network: network.save(folder, dict(card or {})))
 
     @property
     def adapter_base(self) -> str:
         return self.network.adapter_base
 
     def export_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        self.network.save_adapter(folder, card or {})
+        self._write(lambda network: network.save_adapter(folder, card or {}))
 
     # -- for the doctor's preflight -------------------------------------------------------------
 
     def describe(self) -> Description:
-        return replace(super().describe(), trained=sum(p.numel() for p in self.parameters))
+        return replace(super().describe(), trained=sum(p.numel() for p in self.network.parameters() if p.requires_grad))
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -320,29 +359,22 @@ class LocalLearner(LocalScorer):
                 yield
         finally:
             self.discard()
-            self.network.zero_grad(set_to_none=True)  # also the gradients of frozen weights
             self.halvings = halvings
             for module in resting:
                 module.training = False
 
     def reached(self) -> list[Reached]:
-        trained = set(map(id, self.parameters))
         rows = []
         for name, p in self.network.named_parameters():
-            if p.grad is None:
-                rows.append(Reached(name=name, is_trained=id(p) in trained, came=False))
+            gradient = self.trained.get(name, p).grad
+            came, is_trained = gradient is not None, name in self.trained
+            if gradient is None:
+                rows.append(Reached(name=name, is_trained=is_trained, came=came))
             else:
-                is_finite = bool(torch.isfinite(p.grad).all())
-                rows.append(
-                    Reached(
-                        name=name,
-                        is_trained=id(p) in trained,
-                        came=True,
-                        is_zero=not bool(p.grad.any()),
-                        is_finite=is_finite,
-                    )
-                )
-        return rows
+                is_zero, is_finite = not bool(gradient.any()), bool(torch.isfinite(gradient).all())
+                row = Reached(name=name, is_trained=is_trained, came=came, is_zero=is_zero, is_finite=is_finite)
+                rows.append(row)
+        return sharding.of_all_parts(rows, self.ranks)
 
     def memory(self) -> MemoryUse:
         device = self.network.device

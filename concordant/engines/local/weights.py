@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from concordant.engines.local.sharding import whole_model
 from concordant.engines.protocol import Adapters
 from concordant.models.lora import lora_layers, merged_state_dict
 
@@ -18,7 +19,7 @@ PEFT_ROOT = "base_model.model."  # the prefix that PEFT puts before the path of 
 class LocalWeights:
     """The live weights of ``model``.
 
-    Only ``tensors`` copies and merges. So it costs nothing to publish weights to a generator with the same model.
+    Only ``tensors`` copies, merges, and gathers weights that are split, for which all ranks must ask together. So it costs nothing to publish weights to a generator with the same model.
     """
 
     model: nn.Module
@@ -27,12 +28,13 @@ class LocalWeights:
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        layers = lora_layers(self.model)
+        model = whole_model(self.model)
+        layers = lora_layers(model)
         if self.adapters == "apart":
-            return {name: tensor.detach() for name, tensor in adapter_tensors(self.model).items()}
+            return {name: tensor.detach() for name, tensor in adapter_tensors(model).items()}
         if not layers:
-            return self.model.state_dict()
-        return merged_state_dict(self.model, next(iter(layers.values())).active)
+            return model.state_dict()
+        return merged_state_dict(model, next(iter(layers.values())).active)
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
