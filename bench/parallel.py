@@ -115,7 +115,23 @@ def weights(learner: Any) -> dict[str, Tensor]:
     return {name: whole(p) for name, p in learner.network.named_parameters() if p.requires_grad}
 
 
-def _of(look: Callable[[Any], dict[str, Tensor]], learner: Any) -> dict[str, Tensor]:
+def elements(learner: Any) -> dict[str, int]:
+    """How many numbers this rank holds, by part."""
+    parts = [*learner.network.parameters()]
+    moments = [m for state in learner.optimizer.state.values() for m in state.values() if m.ndim]
+    return {
+        "weights": sum(local(p).numel() for p in parts),
+        "gradients": sum(local(p.grad).numel() for p in parts if p.grad is not None),
+        "moments": sum(m.numel() for m in moments),
+    }
+
+
+def local(tensor: Tensor) -> Tensor:
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
+
+
+def _of(look: Callable[[Any], dict[str, Any]], learner: Any) -> dict[str, Any]:
     """What ``look`` says of the learner, of that of rank 0 if there are several."""
     if not isinstance(learner, GroupLearner):
         return look(learner)
@@ -123,7 +139,7 @@ def _of(look: Callable[[Any], dict[str, Tensor]], learner: Any) -> dict[str, Ten
 
 
 def measure(method: str, cluster: ClusterConfig) -> dict[str, Any]:
-    """Gradients and gradient norms of every step, and the last weights."""
+    """Gradients and gradient norms of every step, and the last weights and numbers held."""
     make, objective_of = METHODS[method]
     found: dict[str, Any] = {"gradients": [], "norms": []}
     with roles.working_together(cluster, threads=1):
@@ -132,6 +148,7 @@ def measure(method: str, cluster: ClusterConfig) -> dict[str, Any]:
             trees = trees_of(count, seed=step)
             learner.forward_backward(trees, objective_of(trees)).result()
             found["gradients"].append(_of(gradients, learner))
+            found["elements"] = _of(elements, learner)
             found["norms"].append(learner.step(LEARNING_RATE).result().grad_norm)
         found["weights"] = _of(weights, learner)
     return found
@@ -148,13 +165,17 @@ def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
 
 
 def compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
-    """The largest relative differences over the steps. ``norm`` compares a learner's norm with its own gradient."""
+    """The largest relative differences over the steps. ``norm`` compares a learner's norm with its own gradient.
+
+    ``held`` is the share of weights, gradients and moments that rank 0 holds, compared with one process.
+    """
     pairs = zip(one["gradients"], other["gradients"], strict=True)
     norms = zip(one["norms"], map(length, one["gradients"]), strict=True)
     return {
         "gradient": max(apart(a, b) for a, b in pairs),
         "weights": apart(one["weights"], other["weights"]),
         "norm": max(abs(a - b) / b for a, b in norms),
+        "held": sum(one["elements"].values()) / sum(other["elements"].values()),
     }
 
 

@@ -1,7 +1,7 @@
 """Writes a role's state to a folder: tensors to ``state.safetensors``, plain values to ``state.json``, no pickle.
 
-If several ranks hold parts of the tensors, each writes its own file, ``state-1-of-4.safetensors`` for example. A part is
-some rows of a tensor, one after another by rank. So a state can be read by another number of ranks.
+If several ranks hold parts of the tensors, each writes its own file, such as ``state-1-of-4.safetensors``. A part is some
+rows of a tensor, one after another by rank. So a state can be read by another number of ranks.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
 from concordant.engines.local import sharding
 from concordant.engines.local.means import Means, Sum, over_shards, weights_over_shards
 from concordant.engines.local.networks import Network
+from concordant.engines.local.optimizer import ADAM_MOMENTS, adamw
 from concordant.engines.local.sharding import Gradient
 from concordant.engines.local.weight_motion import WeightMotion
 from concordant.engines.local.weights import LocalWeights
@@ -41,7 +42,6 @@ from concordant.models.tree_pass import forward_trees
 MICRO_BATCH_TOKENS = 8192  # tokens of a pass with gradient, if the config gives no number
 CPU_GRADIENT_TOKENS = 1536  # the same on a CPU, where larger passes need more memory and are hardly faster
 CHECKPOINT_ADAPTER = "adapter"  # the folder inside a role's folder of a checkpoint, in PEFT's layout
-ADAM_MOMENTS = 2  # numbers that AdamW keeps for each weight
 _FORWARD_FACTOR = 4  # a pass without gradient keeps no activations, so it may have so many times more tokens
 
 
@@ -207,7 +207,7 @@ class LocalLearner(LocalScorer):
         self.parameters = list(self.trained.values())
         if not self.parameters:
             raise ValueError("no weight of this network is trainable: use LocalScorer")
-        self.optimizer = _adamw(self.parameters, config)
+        self.optimizer = adamw(self.parameters, config)
         self.motion = WeightMotion(held, sharding.places(network), self.ranks.sum if self.ranks.sharded else None)
         self._is_finite = True  # whether every loss since the last step was finite
         self._reference: LocalScorer | None = None
@@ -367,13 +367,10 @@ class LocalLearner(LocalScorer):
         rows = []
         for name, p in self.network.named_parameters():
             gradient = self.trained.get(name, p).grad
-            came, is_trained = gradient is not None, name in self.trained
-            if gradient is None:
-                rows.append(Reached(name=name, is_trained=is_trained, came=came))
-            else:
-                is_zero, is_finite = not bool(gradient.any()), bool(torch.isfinite(gradient).all())
-                row = Reached(name=name, is_trained=is_trained, came=came, is_zero=is_zero, is_finite=is_finite)
-                rows.append(row)
+            row = Reached(name=name, is_trained=name in self.trained, came=gradient is not None)
+            if gradient is not None:
+                row = replace(row, is_zero=not bool(gradient.any()), is_finite=bool(torch.isfinite(gradient).all()))
+            rows.append(row)
         return sharding.of_all_parts(rows, self.ranks)
 
     def memory(self) -> MemoryUse:
@@ -390,12 +387,3 @@ def _weights(objective: Objective, batches: Sequence[TreeBatch]) -> dict[str, fl
         for name, weight in objective.weights(batch).items():
             weights[name] += weight
     return dict(weights)
-
-
-def _adamw(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW without weight decay on vectors (norms, biases), where decay does not regularise."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
