@@ -1,7 +1,7 @@
 """Writes a role's state to a folder: tensors to ``state.safetensors``, plain values to ``state.json``, no pickle.
 
-If several ranks hold parts of the tensors, each writes its own file, such as ``state-1-of-4.safetensors``. A part is some
-rows of a tensor, one after another by rank. So a state can be read by another number of ranks.
+If several ranks hold parts of the tensors, each writes its own file, such as ``state-1-of-4.safetensors``. A part
+is some rows of a tensor, one after another by rank. So a state can be read by another number of ranks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_state(folder: Path, rows_of: Callable[[int], slice] | None = None) -> d
 def _rows(files: Sequence[Any], name: str, rows_of: Callable[[int], slice] | None) -> Tensor:
     """The wanted rows of a tensor whose parts are in ``files``."""
     parts = [file.get_slice(name) for file in files]
-    if not parts[0].get_shape():
+    if not parts[0].get_shape() or (len(files) == 1 and rows_of is None):
         return files[0].get_tensor(name)
     sizes = [part.get_shape()[0] for part in parts]
     wanted = rows_of(sum(sizes)) if rows_of else slice(0, sum(sizes))

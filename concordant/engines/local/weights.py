@@ -19,7 +19,8 @@ PEFT_ROOT = "base_model.model."  # the prefix that PEFT puts before the path of 
 class LocalWeights:
     """The live weights of ``model``.
 
-    Only ``tensors`` copies, merges, and gathers weights that are split (all ranks must then ask for them). So it costs nothing to publish weights to a generator with the same model.
+    Only ``tensors`` copies and merges, and gathers weights that are split; all ranks must then ask for them. So it
+    costs nothing to publish weights to a generator with the same model.
     """
 
     model: nn.Module
