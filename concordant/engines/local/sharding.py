@@ -43,15 +43,15 @@ def split(network: Network, ranks: Ranks) -> None:
     blank = _blank(network)
     for p in network.parameters():
         p.data = p.data.contiguous()
-    _Sharding(network, ranks, blank).begin()
+    _Sharding(network, ranks, network.device, blank).begin()
 
 
 class _Sharding:
     """A network that is split. ``blank`` is the same network without memory for its weights."""
 
-    def __init__(self, network: Network, ranks: Ranks, blank: Network) -> None:
-        self.ranks, self.blank = ranks, blank
-        settings: dict[str, Any] = {"mesh": ranks.mesh(network.device.type)}
+    def __init__(self, network: Network, ranks: Ranks, device: torch.device, blank: Network) -> None:
+        self.ranks, self.device, self.blank = ranks, device, blank
+        settings: dict[str, Any] = {"mesh": ranks.mesh(device.type)}
         self.layers = [cast(FSDPModule, fully_shard(layer, **settings)) for layer in _layers(network)]
         self.root = cast(FSDPModule, fully_shard(network, **settings))
         for module in (*self.layers, self.root):
@@ -108,7 +108,7 @@ class _Sharding:
     def frozen(self) -> Network:
         """The same network as it is now, split in the same way, without gradients."""
         twin = copy.deepcopy(self.blank).requires_grad_(False)
-        sharding = _Sharding(twin, self.ranks, self.blank)
+        sharding = _Sharding(twin, self.ranks, self.device, self.blank)
         now = {n: p.detach().clone() for n, p in cast(Any, self.root).named_parameters(remove_duplicate=False)}
         twin.load_state_dict(now, strict=False, assign=True)  # buffers are in the copy already
         sharding.begin()
@@ -124,7 +124,7 @@ class _Gradient:
     @contextmanager
     def of_shard(self) -> Iterator[None]:
         """The block computes the gradient of this rank's shard. Its random layers draw from a stream of the shard."""
-        ranks, device = self.sharding.ranks, next(iter(self.sharding.local.values())).device
+        ranks, device = self.sharding.ranks, self.sharding.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "FSDP2-wrapped module")  # nothing here changes an output in place
             torch.manual_seed(derive(self.seed, "shard", ranks.rank))
