@@ -35,8 +35,9 @@ from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
 from concordant.engines.local.generator import LocalGenerator
-from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.local.scorer import LocalScorer
 from concordant.engines.reward_model import RewardModel
 from concordant.engines.roles import open_policy
 from concordant.kernels.allocator import freed_memory_kept

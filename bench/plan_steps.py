@@ -27,8 +27,9 @@ from concordant.core.seeding import torch_stream
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.records import Message, Prompt
 from concordant.engines.local.generator import LocalGenerator
-from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.local.scorer import LocalScorer
 from concordant.engines.protocol import Done
 from concordant.engines.reward_model import RewardModel
 from concordant.kernels.put_on import put_on

@@ -92,6 +92,21 @@ _TOGETHER = (
         "a product's bits depend on the number of threads; leave train.threads out: shards use one thread a worker",
     ),
     Contradiction(
+        ("cluster.sharded", "cluster.shards"),
+        lambda v: v["cluster.sharded"] and v["cluster.shards"] > 0,
+        "split weights are summed in the backend's order, and shards in a fixed one; leave one of the two out",
+    ),
+    Contradiction(
+        ("cluster.tensor", "cluster.sharded"),
+        lambda v: v["cluster.tensor"] > 1 and v["cluster.sharded"],
+        "a weight is split in one way, by layers' columns or by rows; leave one of the two out",
+    ),
+    Contradiction(
+        ("cluster.sharded", "cluster.workers"),
+        lambda v: v["cluster.sharded"] and v["cluster.workers"] == 1,
+        "one worker has nobody to split the weights with; raise cluster.workers, or leave cluster.sharded out",
+    ),
+    Contradiction(
         ("cluster.workers", "train.halve_on_oom"),
         lambda v: v["cluster.workers"] > 1 and v["train.halve_on_oom"],
         "a worker that runs out of memory cannot repeat its part alone; lower train.micro_batch_tokens instead",
@@ -100,10 +115,9 @@ _TOGETHER = (
 _ROLES_APART = tuple(f"cluster.apart.{role}" for role in ("generator", "reference", "reward", "critic"))
 _APART = (
     Contradiction(
-        ("cluster.tensor", *_ROLES_APART),
-        lambda v: v["cluster.tensor"] > 1 and any(v[key] for key in _ROLES_APART),
-        "weights that are sent to workers of another role are whole, and with cluster.tensor no worker has them whole; "
-        "leave one of the two out",
+        ("cluster.tensor", "cluster.sharded", *_ROLES_APART),
+        lambda v: (v["cluster.tensor"] > 1 or v["cluster.sharded"]) and any(v[key] for key in _ROLES_APART),
+        "roles on workers of their own were tried with whole models alone; leave one of the two out",
     ),
     Contradiction(
         ("cluster.ray", *_ROLES_APART),
@@ -144,7 +158,19 @@ def _reshaped(key: str, off: float) -> Contradiction:
     )
 
 
+_RETAINS = (
+    Contradiction(
+        ("retain.ewc", "cluster.sharded"),
+        lambda v: v["retain.ewc"] > 0 and v["cluster.sharded"],
+        "how much a weight matters is measured on whole gradients, which no worker has; use retain.mix, or leave "
+        "cluster.sharded out",
+    ),
+)
+
+
 CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
+    s.SFTConfig: _RETAINS,
+    s.DPOConfig: _RETAINS,
     s.RunConfig: (*_TRAINING, *_TOGETHER),
     s.RewardConfig: (
         Contradiction(
@@ -154,6 +180,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.PPOConfig: (
+        *_RETAINS,
         *_SAMPLING,
         *_APART,
         Contradiction(

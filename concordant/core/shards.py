@@ -57,6 +57,17 @@ def share(sizes: Sequence[int], shards: int) -> list[list[int]]:
 
 def split(trees: Sequence[PromptTree], shards: int) -> list[Shard]:
     """Split a batch into ``shards`` parts of about equally many tokens. One shard is the whole batch."""
+    return _taken(trees, share([tree.tokens for tree in trees], shards))
+
+
+def smallest(trees: Sequence[PromptTree]) -> Shard:
+    """The tree with the fewest tokens, as a shard of its own."""
+    (shard,) = _taken(trees, [[min(range(len(trees)), key=lambda i: trees[i].tokens)]])
+    return shard
+
+
+def _taken(trees: Sequence[PromptTree], shares: Sequence[Sequence[int]]) -> list[Shard]:
+    """A shard for each of ``shares``, which are numbers of trees."""
     lengths = [sum(b.response_length for b in tree.branches) for tree in trees]
     token_at, branch_at = _starts(lengths), _starts([len(tree.branches) for tree in trees])
     return [
@@ -66,7 +77,7 @@ def split(trees: Sequence[PromptTree], shards: int) -> list[Shard]:
             branch_B=_ranges([(branch_at[i], branch_at[i + 1]) for i in own]),
             tree_T=torch.tensor(own, dtype=torch.int64),
         )
-        for own in share([tree.tokens for tree in trees], shards)
+        for own in shares
     ]
 
 

@@ -31,6 +31,7 @@ class Ranks(Protocol):
     shards: int  # parts of every batch; 1 in one process that splits no batch
     in_order: bool  # every sum has a fixed order, so that its bits do not depend on the number of processes
     tensor: Axis  # the processes that hold the parts of this rank's layers
+    sharded: bool  # every learner splits its weights, gradients and optimizer state over the ranks
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of the 1-D ``x`` of all ranks, the same bits on every rank.
@@ -43,11 +44,15 @@ class Ranks(Protocol):
         """The ``value`` of every rank, in the order of the ranks."""
         ...
 
+    def mesh(self, device: str) -> Any:
+        """The ranks over which weights on ``device`` ("cpu" or "cuda") are split, as PyTorch's DeviceMesh."""
+        ...
+
 
 class Alone:
     """The only rank. ``shards`` above 1 splits every batch, so that the numbers equal those of several ranks."""
 
-    rank, size, in_order = 0, 1, True
+    rank, size, in_order, sharded = 0, 1, True, False
     tensor: Axis = NoAxis()
 
     def __init__(self, shards: int = 1) -> None:
@@ -58,6 +63,9 @@ class Alone:
 
     def gather(self, value: Any) -> list[Any]:
         return [value]
+
+    def mesh(self, device: str) -> Any:
+        raise ValueError("one rank splits no weights")
 
 
 def writes(ranks: Ranks) -> bool:

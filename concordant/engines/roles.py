@@ -10,6 +10,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
@@ -21,9 +23,11 @@ from concordant.engines.group.everywhere import arithmetic as arithmetic
 from concordant.engines.group.everywhere import everywhere, everywhere_as, stands_apart
 from concordant.engines.group.everywhere import working_together as working_together
 from concordant.engines.local.generator import LocalGenerator
-from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
 from concordant.engines.local.precision import place, precision_of
+from concordant.engines.local.scorer import LocalScorer
+from concordant.engines.local.sharding import whole_model
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Generator, Learner, Scorer
@@ -203,6 +207,12 @@ def critic_learner(start: Started, config: PPOConfig) -> Learner:
 
 @everywhere_as("critic")
 def _critic_learner(start: Started, config: PPOConfig, runs_as: ModelConfig) -> Learner:
-    critic = build_critic(start, config.critic_head, config.seed)
+    critic = build_critic(_whole(start), config.critic_head, config.seed)
     split_value_head(critic.head, current_ranks())
     return LocalLearner(CriticNetwork(critic), config.train, precision_of(runs_as, critic.backbone.device))
+
+
+def _whole(start: Started) -> Started:
+    """``start`` with whole weights, also if its learner has split them over the workers."""
+    model = whole_model(start.model)
+    return start if model is start.model else cast(Started, SimpleNamespace(model=model, traits=start.traits))

@@ -1,14 +1,20 @@
-"""Writes a role's state to a folder: tensors to ``state.safetensors``, plain values to ``state.json``, no pickle."""
+"""Writes a role's state to a folder: tensors to ``state.safetensors``, plain values to ``state.json``, no pickle.
+
+If several ranks hold parts of the tensors, each writes its own file, such as ``state-1-of-4.safetensors``. A part
+is some rows of a tensor, one after another by rank. So a state can be read by another number of ranks.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from concordant.core import save_points
@@ -17,27 +23,51 @@ TENSORS, VALUES = "state.safetensors", "state.json"
 _TAGS = ("$tensor", "$tuple", "$items")  # keys that mark a tensor, a tuple and a dict with other keys than text
 
 
-def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+def write_state(folder: Path, state: Mapping[str, Any], part: int = 0, parts: int = 1) -> None:
     """Write ``state`` into ``folder``. It holds tensors and plain values in nested dicts, lists and tuples.
 
     Tensors are not copied, so nothing may change them during the call. Raises OSError if the disk is full, and
-    TypeError for a value of another kind.
+    TypeError for a value of another kind. With ``parts`` above 1, every tensor that has a dimension is part number
+    ``part`` of a larger one; the other values must be the same in all parts.
     """
     packer = _Packer()
     values = packer.encode(state, "state")
     try:
-        save_file(packer.tensors, folder / TENSORS)
+        save_file(packer.tensors, folder / (TENSORS if parts == 1 else f"state-{part + 1}-of-{parts}.safetensors"))
     except SafetensorError as problem:  # safetensors raises this error when the disk is full
         raise OSError(str(problem)) from problem
     save_points.at("tensors")
-    (folder / VALUES).write_text(json.dumps(values), encoding="utf-8")
+    if part == 0:
+        (folder / VALUES).write_text(json.dumps(values), encoding="utf-8")
     save_points.at("values")
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """Read the state that ``write_state`` wrote. Tensors are on the CPU."""
-    tensors = load_file(folder / TENSORS)
+def read_state(folder: Path, rows_of: Callable[[int], slice] | None = None) -> dict[str, Any]:
+    """Read the state that ``write_state`` wrote. Tensors are on the CPU.
+
+    ``rows_of`` says which rows of a tensor with so many rows are wanted; nothing else is then read. None: all rows.
+    """
+    found = sorted(folder.glob("state-*-of-*.safetensors"), key=lambda file: int(file.name.split("-")[1]))
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(file, "pt")) for file in found or [folder / TENSORS]]
+        tensors = {name: _rows(files, name, rows_of) for name in files[0].keys()}  # noqa: SIM118 (not a mapping)
     return _decode(json.loads((folder / VALUES).read_text(encoding="utf-8")), tensors)
+
+
+def _rows(files: Sequence[Any], name: str, rows_of: Callable[[int], slice] | None) -> Tensor:
+    """The wanted rows of a tensor whose parts are in ``files``."""
+    parts = [file.get_slice(name) for file in files]
+    if not parts[0].get_shape() or (len(files) == 1 and rows_of is None):
+        return files[0].get_tensor(name)
+    sizes = [part.get_shape()[0] for part in parts]
+    wanted = rows_of(sum(sizes)) if rows_of else slice(0, sum(sizes))
+    pieces, before = [], 0
+    for part, size in zip(parts, sizes, strict=True):
+        start, stop = max(wanted.start - before, 0), min(wanted.stop - before, size)
+        if start < stop or not pieces:  # the first piece may be empty, but has the right dtype and number of columns
+            pieces.append(part[start : max(start, stop)])
+        before += size
+    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
 
 class _Packer:

@@ -18,8 +18,9 @@ from concordant.doctor import preflight_model
 from concordant.doctor.preflight_model import check_ppo, check_supervised, gradients, longest
 from concordant.doctor.preflight_start import untrained_start
 from concordant.engines.local import learner as local_learner
-from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork, RewardNetwork
+from concordant.engines.local.scorer import LocalScorer
 from concordant.engines.reward_model import RewardModel
 from concordant.models.lora import lora_layers
 from tests.algorithms.worlds import make_ppo, tree

@@ -8,8 +8,9 @@ from concordant.config.train import TrainConfig
 from concordant.core.alive import heard_by
 from concordant.core.objective import Outputs
 from concordant.core.trees import Layout, lay_out
-from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
+from concordant.engines.local.scorer import LocalScorer
 from tests.engines.conformance.test_learner import pairs
 from tests.engines.tiny import tiny_policy
 

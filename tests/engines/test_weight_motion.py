@@ -17,7 +17,7 @@ class Small(nn.Module):
 
 
 def motion(model, move):
-    watch = WeightMotion(model.named_parameters())
+    watch = WeightMotion(dict(model.named_parameters()))
     before = watch.before()
     with torch.no_grad():
         move(model)
@@ -59,3 +59,15 @@ def test_large_tensors_are_sampled_over_their_whole_length():
 
 def test_a_model_without_a_scalar_head_says_nothing_of_one():
     assert "update/head" not in motion(nn.Linear(2, 2), lambda m: m.weight.add_(1.0))
+
+
+def test_parts_of_a_tensor_give_the_samples_of_the_whole():
+    """Seven rows on two ranks, more elements than are sampled."""
+    torch.manual_seed(0)
+    whole = torch.randn(7, 300)
+    watch = WeightMotion({"w": whole})
+    parts = [
+        WeightMotion({"w": part}, {"w": (first * 300, whole.numel())}).before()
+        for first, part in ((0, whole[:4]), (4, whole[4:]))
+    ]
+    assert torch.equal(torch.cat(parts), watch.before()) and len(watch.before()) == SAMPLE

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from concordant.config.names import HardwareName
 from concordant.core import logprobs
 from concordant.core.trees import Branch, Layout, PromptTree
-from concordant.engines.local import decoding, learner
+from concordant.engines.local import decoding, optimizer, scorer
 from concordant.kernels.put_on import put_on
 from concordant.kernels.reader import reader_of
 from concordant.kernels.weight_gradients import gradients_in_place
@@ -41,10 +41,10 @@ def of(shape: Shape = TWO_LAYERS, **changes) -> Work:
 
 
 def test_the_constants_are_the_engines():
-    assert (work.GPU_MICRO_BATCH, work.CPU_MICRO_BATCH) == (learner.MICRO_BATCH_TOKENS, learner.CPU_GRADIENT_TOKENS)
+    assert (work.GPU_MICRO_BATCH, work.CPU_MICRO_BATCH) == (scorer.MICRO_BATCH_TOKENS, scorer.CPU_GRADIENT_TOKENS)
     forward = (tree_attention.FORWARD_TOKENS, tree_attention.CPU_FORWARD_TOKENS)
     assert forward == (work.GPU_FORWARD, work.CPU_FORWARD)
-    assert (work.FORWARD_FACTOR, memory.MOMENTS) == (learner._FORWARD_FACTOR, learner.ADAM_MOMENTS)
+    assert (work.FORWARD_FACTOR, memory.MOMENTS) == (scorer._FORWARD_FACTOR, optimizer.ADAM_MOMENTS)
     assert work.PREFILL_TOKENS == decoding.PREFILL_TOKENS
     assert (memory.CHUNK_ELEMENTS, memory.KEPT_ELEMENTS) == (logprobs.CHUNK_ELEMENTS, logprobs.KEPT_ELEMENTS)
 

@@ -31,7 +31,8 @@ from concordant.config.presets import preset_names
 from concordant.core.logprobs import CHUNK_ELEMENTS, KEPT_ELEMENTS
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 from concordant.doctor.preflight_memory import BYTES, FULL
-from concordant.engines.local.learner import ADAM_MOMENTS, CPU_GRADIENT_TOKENS, MICRO_BATCH_TOKENS
+from concordant.engines.local.optimizer import ADAM_MOMENTS
+from concordant.engines.local.scorer import CPU_GRADIENT_TOKENS, MICRO_BATCH_TOKENS
 from concordant.models.lora import apply_lora_to_model
 from concordant.models.tree_attention import PlainReader, forward_tokens
 from concordant.verbs import VERBS

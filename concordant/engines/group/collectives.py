@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from concordant.core.axis import Axis, NoAxis
 from concordant.core.shards import shards_of_rank, tree_sum
@@ -69,20 +70,22 @@ class TorchRanks:
 
     def __init__(self, shards: int, timeout: timedelta) -> None:
         self._timeout = timeout
-        self._meshes: dict[int, tuple[_Line, Axis]] = {}  # data and tensor axis, by the size of the tensor axis
+        self._lines: dict[int, tuple[_Line, Axis]] = {}  # data and tensor axis, by the size of the tensor axis
+        self._meshes: dict[tuple[str, int], DeviceMesh] = {}  # the data axis, by device and size of the tensor axis
         self.use_mesh(shards, 1)
 
-    def use_mesh(self, shards: int, tensor: int) -> None:
+    def use_mesh(self, shards: int, tensor: int, sharded: bool = False) -> None:
         """Cut batches into ``shards`` parts and layers into ``tensor`` parts.
 
         0 shards give every rank one part and leave the order of sums open. The processes of one tensor group have
-        neighbouring numbers, so that they share a machine where several machines take part.
+        neighbouring numbers, so that they share a machine where several machines take part. ``sharded``: learners that
+        are made from now on split their weights over the ranks of the data axis.
         """
-        if tensor not in self._meshes:
-            self._meshes[tensor] = _mesh(tensor, self._timeout)
-        self._data, self.tensor = self._meshes[tensor]
+        if tensor not in self._lines:
+            self._lines[tensor] = _mesh(tensor, self._timeout)
+        self._data, self.tensor = self._lines[tensor]
         self.rank, self.size = self._data.rank, self._data.size
-        self.shards, self.in_order = shards or self.size, shards > 0
+        self.shards, self.in_order, self.sharded = shards or self.size, shards > 0, sharded
         shards_of_rank(self.shards, self.size, self.rank)  # refuses numbers that do not fit
 
     def sum(self, x: Tensor) -> Tensor:
@@ -109,6 +112,13 @@ class TorchRanks:
 
     def gather(self, value: Any) -> list[Any]:
         return self._data.values(value)
+
+    def mesh(self, device: str) -> DeviceMesh:
+        """The data axis as PyTorch's own mesh, for FSDP2."""
+        key = device, self.tensor.size
+        if key not in self._meshes:
+            self._meshes[key] = DeviceMesh.from_group(self._data.sums, device)
+        return self._meshes[key]
 
 
 def _mesh(tensor: int, timeout: timedelta) -> tuple[_Line, Axis]:

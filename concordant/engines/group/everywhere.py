@@ -96,6 +96,8 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     for size in (data, *list(sizes.values())[1:]):
         shards_of_rank(cluster.shards or size, size, 0)
     before = torch.get_num_threads()
+    if cluster.sharded and workers == 1:
+        raise UserError("cluster.sharded splits the weights over several workers, and this run has one; leave it out")
     each = threads or (1 if cluster.shards else max(1, before // sum(sizes.values())))
     if workers == 1 and not cluster.ray:
         torch.set_num_threads(each if cluster.shards else before)
@@ -109,7 +111,7 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     teams = _kept.pop(key, None) or _assembled(*key)
     token = _teams.set(teams)
     try:
-        teams.begin(cluster.shards, each, cluster.tensor)
+        teams.begin(cluster.shards, each, cluster.tensor, cluster.sharded)
         torch.set_num_threads(each)  # also a driver that is no rank: ``arithmetic`` gives its number to every rank
         yield
         _kept[key] = teams

@@ -1,7 +1,7 @@
 """What the algorithms hold when several ranks compute together: every verb is an order to all ranks.
 
-A question that needs one rank alone is answered by rank 0. Rank 0 alone writes files, but every rank hears the order,
-because the ranks of a tensor group hold a part each of what is written.
+What all ranks know, such as the number of a learner's steps, is asked of rank 0 alone. Files are written by an order,
+because the weights may be split over the ranks.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class GroupWeights:
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        return self.team.call(self.published.learner, "published", self.adapters).result()
+        return self.team.call(self.published.learner, "tensors", self.adapters).result()
 
 
 class GroupGenerator:
@@ -201,7 +201,11 @@ class GroupGenerator:
     ) -> Future[list[list[Completion]]]:
         """As in the protocol. With ``on_token``, one rank samples all answers, so that every token is heard at once."""
         if on_token is not None:
-            return self.team.look(self.ref, "generate", prompts, sampling, seed, on_token)
+            self.team.enter(self.ref, "whole")
+            try:
+                return self.team.look(self.ref, "generate", prompts, sampling, seed, on_token)
+            finally:
+                self.team.leave()
         return self.team.call(self.ref, "generate", prompts, sampling, seed)
 
     def load_weights(self, weights: Weights) -> None:

@@ -127,10 +127,10 @@ class RayTeam(Team):
             raise WorkerEnded(f"{self._name(0)} did not start: {_first_line(problem)}") from problem
         self.wait([a.join.remote(rank, self.workers, host, port, self._timeout) for rank, a in enumerate(self.actors)])
 
-    def begin(self, shards: int, threads: int, tensor: int = 1) -> None:
+    def begin(self, shards: int, threads: int, tensor: int = 1, sharded: bool = False) -> None:
         self._recipes.clear()
         self._left = self._restarts
-        super().begin(shards, threads, tensor)
+        super().begin(shards, threads, tensor, sharded)
 
     def order(self, order: Order) -> RayResult:
         sent = self.ray.put(order)  # once, for all ranks
@@ -245,7 +245,7 @@ class History:
     def add(self, order: Order) -> None:
         if order.verb == "forget":
             self._settings, self._makes, self._weights = {}, [], {}
-        elif order.verb in ("use_shards", "use_arithmetic"):
+        elif order.verb in ("use_mesh", "use_arithmetic"):
             self._settings[order.verb] = order
         elif order.verb == "load_weights":
             self._weights[order.of] = order

@@ -40,15 +40,15 @@ class Team(ABC):
 
     # -- orders -----------------------------------------------------------------------------------
 
-    def begin(self, shards: int, threads: int, tensor: int = 1) -> None:
+    def begin(self, shards: int, threads: int, tensor: int = 1, sharded: bool = False) -> None:
         """Begin a stage: no objects, ``shards`` parts of a batch, and ``threads`` CPU threads for every rank.
 
-        ``tensor`` ranks hold a part each of the layers of every model.
+        ``tensor`` ranks hold a part each of the layers of every model. ``sharded``: the weights of learners are split.
         """
         self._twins.clear()
         self.learns = False
         self.order(Order(verb="forget")).result()
-        self.order(Order(verb="use_mesh", arguments=[shards, tensor])).result()
+        self.order(Order(verb="use_mesh", arguments=[shards, tensor, sharded])).result()
         self.use_arithmetic(threads, flush_denormal=False)
 
     def use_arithmetic(self, threads: int, flush_denormal: bool) -> None:

@@ -20,9 +20,9 @@ class Teams:
     def of(self, role: Role) -> Team:
         return self.apart.get(role, self.policy)
 
-    def begin(self, shards: int, threads: int, tensor: int) -> None:
-        """Begin a stage on every team: see ``Team.begin``. A team of a role apart holds whole layers."""
-        self.policy.begin(shards, threads, tensor)
+    def begin(self, shards: int, threads: int, tensor: int, sharded: bool) -> None:
+        """Begin a stage on every team: see ``Team.begin``. A team of a role apart holds whole models."""
+        self.policy.begin(shards, threads, tensor, sharded)
         for team in self.apart.values():
             team.begin(shards, threads)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -30,6 +30,7 @@ from concordant.core.transfer import to_device
 from concordant.data.stop_strings import StopStrings
 from concordant.engines.local.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
 from concordant.engines.local.sampling import check_sampling, penalised, prompt_key, sample_tokens, uniforms, without
+from concordant.engines.local.sharding import whole
 from concordant.engines.local.weights import LocalWeights, load_tensors
 from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Adapters, Completion, Done, FinishReason, Weights
@@ -84,7 +85,12 @@ class LocalGenerator:
         self.ranks = current_ranks()  # the processes that answer the prompts of one call together
         # Whether the architecture allows responses of different lengths to be decoded together. The check is made now
         # and with the first weights, so that a resumed run comes to the same result as an uninterrupted one.
-        self.uses_slots = slots_are_exact(model)
+        with self.whole():
+            self.uses_slots = slots_are_exact(model)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Inside the block this rank can sample alone, also if its learner splits the weights over the ranks."""
+        return whole(self.model)
 
     def generate(
         self,
@@ -111,7 +117,8 @@ class LocalGenerator:
         if on_token is not None or self.ranks.shards == 1:
             return Done(self._generate(prompts, sampling, seed, on_token))
         shards = _shared_out(prompts, sampling, self.ranks.shards)
-        own = [self._generate([prompts[i] for i in shards[s]], sampling, seed) for s in own_shards(self.ranks)]
+        with self.whole():
+            own = [self._generate([prompts[i] for i in shards[s]], sampling, seed) for s in own_shards(self.ranks)]
         answers: list[list[Completion]] = [[] for _ in prompts]
         for numbers, found in zip(shards, gathered(self.ranks, own), strict=True):
             for i, completions in zip(numbers, found, strict=True):

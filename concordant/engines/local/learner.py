@@ -1,4 +1,4 @@
-"""The scorer and the learner of this process: one CPU or one GPU.
+"""The learner of this process: one CPU or one GPU.
 
 The gradient is divided once, by the total weight of all micro-batches. So the split of a batch into micro-batches, rows
 and chunks changes only the time and not the result.
@@ -7,9 +7,8 @@ and chunks changes only the time and not the result.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,154 +17,26 @@ import torch
 from torch import Tensor
 
 from concordant.config.train import TrainConfig
-from concordant.core.alive import sign_of_life
-from concordant.core.objective import BranchOutputs, Metric, Objective, Outputs, placed
+from concordant.core.objective import Objective
 from concordant.core.seeding import fresh_seed
-from concordant.core.shards import Shard, joined, split
-from concordant.core.trees import ROW_TOKENS, PromptTree, TreeBatch
+from concordant.core.trees import ROW_TOKENS, PromptTree
+from concordant.engines.local import sharding
 from concordant.engines.local.elastic import Elastic
-from concordant.engines.local.gradient_sum import GradientSum
-from concordant.engines.local.means import Means, Sum, over_shards, weights_over_shards
 from concordant.engines.local.networks import Network
+from concordant.engines.local.optimizer import ADAM_MOMENTS, adamw
 from concordant.engines.local.reached import of_parts, reach
+from concordant.engines.local.scorer import LocalScorer
 from concordant.engines.local.weight_motion import WeightMotion
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.memory import enough_memory, peak_of_process, total_memory
 from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, Scorer, StepMetrics
-from concordant.engines.ranks import Alone, among, current_ranks, gathered, own_shards, writes
-from concordant.engines.state_files import read_state, write_state
-from concordant.engines.tensor.cuts import elements, pieces_of, weights_of, whole_copy
+from concordant.engines.ranks import Alone, among, writes
+from concordant.engines.tensor.cuts import elements, whole_copy
 from concordant.engines.tensor.norm import clip
 from concordant.engines.tensor.state import Parts
-from concordant.kernels.weight_gradients import gradients_in_place
-from concordant.models.lora_layer import still
-from concordant.models.tree_attention import forward_tokens
-from concordant.models.tree_pass import forward_trees
 
-MICRO_BATCH_TOKENS = 8192  # tokens of a pass with gradient, if the config gives no number
-CPU_GRADIENT_TOKENS = 1536  # the same on a CPU, where larger passes need more memory and are hardly faster
 CHECKPOINT_ADAPTER = "adapter"  # the folder inside a role's folder of a checkpoint, in PEFT's layout
-ADAM_MOMENTS = 2  # numbers that AdamW keeps for each weight
-_FORWARD_FACTOR = 4  # a pass without gradient keeps no activations, so it may have so many times more tokens
-
-
-class LocalScorer:
-    """A network that is read and not trained: a reference, a reward model, or a policy under evaluation.
-
-    ``precision`` is autocast's dtype, or None for fp32. Where rows are padded, trees share rows of ``row_tokens``
-    tokens; 0 gives each tree its own row. Only the settings of ``config`` that split a batch are used.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        config: TrainConfig | None = None,
-        precision: torch.dtype | None = None,
-        temperature: float = 1.0,
-        row_tokens: int = ROW_TOKENS,
-    ) -> None:
-        self.network = network
-        self.config = config or TrainConfig()
-        self.precision = precision
-        self.temperature = temperature
-        self.row_tokens = row_tokens
-        self.ranks = current_ranks()  # the processes that compute every batch of this network together
-        self.pieces = pieces_of(network)  # the weights of which this process holds a part
-        self.halvings = 0  # how often micro_batch_tokens was halved because memory ran out
-
-    @within_memory("computing log-probs, values or scores")
-    def forward(self, trees: Sequence[PromptTree], want: Outputs) -> Done[BranchOutputs]:
-        def run(batch: TreeBatch) -> BranchOutputs:
-            with still():
-                return self._outputs(batch, want)
-
-        def of_shard(shard: Shard) -> BranchOutputs:
-            batches = self.network.batches(shard.trees, self._forward_tokens, self.row_tokens)
-            return forward_trees(run, shard.trees, batches, self.network.device)
-
-        shards = split(trees, self.ranks.shards)
-        outputs = gathered(self.ranks, [of_shard(shards[i]) for i in own_shards(self.ranks)])
-        return Done(joined(shards, outputs))
-
-    @within_memory("evaluating")
-    def evaluate(self, trees: Sequence[PromptTree], objective: Objective) -> Done[dict[str, float]]:
-        with still():
-            return Done(self._run(trees, objective, self._forward_tokens))
-
-    def describe(self) -> Description:
-        return Description(
-            precision=self.precision or torch.float32,
-            layout=self.network.layout,
-            micro_batch_tokens=self.micro_batch_tokens,
-            weights=weights_of(self.network),
-            trained=0,
-        )
-
-    @property
-    def micro_batch_tokens(self) -> int:
-        """Tokens of a pass with gradient at present."""
-        usual = CPU_GRADIENT_TOKENS if self.network.device.type == "cpu" else MICRO_BATCH_TOKENS
-        return (self.config.micro_batch_tokens or usual) >> self.halvings
-
-    @property
-    def _forward_tokens(self) -> int:
-        usual = forward_tokens(self.network.device)
-        return min(usual, _FORWARD_FACTOR * (self.config.micro_batch_tokens or usual)) >> self.halvings
-
-    def _run(
-        self, trees: Sequence[PromptTree], objective: Objective, max_tokens: int, gradient: GradientSum | None = None
-    ) -> dict[str, float]:
-        """The loss, its terms and metrics. If gradients are enabled, the gradient is added too.
-
-        ``gradient`` takes the gradient of every shard; None if the batch is one shard.
-        """
-        objective = placed(objective, self.network.device)
-        shards = split(trees, self.ranks.shards)
-        own = [self._micro_batches(shards[i], max_tokens) for i in own_shards(self.ranks)]
-        weights = weights_over_shards(gathered(self.ranks, [_weights(objective, batches) for batches in own]))
-        sums = []
-        for batches in own:
-            with gradient.of_shard() if gradient else nullcontext():
-                sums.append(self._run_shard(batches, objective, weights))
-        return over_shards(gathered(self.ranks, sums))
-
-    def _run_shard(
-        self, batches: Sequence[TreeBatch], objective: Objective, weights: Mapping[str, float]
-    ) -> dict[str, Sum]:
-        means = Means()
-        for number, laid in enumerate(batches):
-            sign_of_life("micro-batches", number, len(batches))
-            batch = laid.to(self.network.device)
-            with gradients_in_place():
-                evaluated = objective(self._outputs(batch, objective.want), batch)
-                parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}
-                loss = torch.stack([evaluated.terms[n].coefficient * part for n, part in parts.items()]).sum()
-                if loss.requires_grad:
-                    loss.backward()
-            means.add({"loss": Metric(loss.detach(), 1.0, "sum")})
-            means.add({n: Metric(part.detach(), 1.0, "sum") for n, part in parts.items()})
-            means.add(evaluated.metrics)
-        return means.sums()
-
-    def _micro_batches(self, shard: Shard, max_tokens: int) -> list[TreeBatch]:
-        return [shard.numbered(laid) for laid in self.network.batches(shard.trees, max_tokens, self.row_tokens)]
-
-    def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
-        reference = self._reference_network() if want.kl else None
-        with self._autocast():
-            return self.network(batch, want, self.temperature, reference)
-
-    def _reference_network(self) -> Network:
-        raise ValueError("a scorer has no reference, so it cannot measure a KL: ask a learner")
-
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        context = (
-            nullcontext() if self.precision is None else torch.autocast(self.network.device.type, dtype=self.precision)
-        )
-        with context:
-            yield
 
 
 class LocalLearner(LocalScorer):
@@ -180,12 +51,16 @@ class LocalLearner(LocalScorer):
         row_tokens: int = ROW_TOKENS,
     ) -> None:
         super().__init__(network, config, precision, temperature, row_tokens)
+        if self.ranks.sharded:
+            sharding.split(network, self.ranks)
         self.version = 0
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        held = sharding.held(network)
+        self.trained = {name: p for name, p in held.items() if p.requires_grad}  # what this rank holds, by name
+        self.parameters = list(self.trained.values())
         if not self.parameters:
             raise ValueError("no weight of this network is trainable: use LocalScorer")
-        self.optimizer = _adamw(self.parameters, config)
-        self.motion = WeightMotion(network.named_parameters())
+        self.optimizer = adamw(self.parameters, config)
+        self.motion = WeightMotion(held, sharding.places(network), self.ranks.sum if self.ranks.sharded else None)
         self._elastic: Elastic | None = None  # holds the weights near those of ``hold``
         self._is_finite = True  # whether every loss since the last step was finite
         self._reference: LocalScorer | None = None
@@ -212,7 +87,8 @@ class LocalLearner(LocalScorer):
     def _learn(self, trees: Sequence[PromptTree], objective: Objective, seed: int | None) -> dict[str, float]:
         if self.ranks.shards == 1 and not self.pieces:
             return self._run(trees, objective, self.micro_batch_tokens)
-        gradient = GradientSum(self.parameters, self.ranks, fresh_seed() if seed is None else seed)
+        drawn = fresh_seed() if seed is None else seed
+        gradient = sharding.gradient_sum(self.network, self.parameters, self.ranks, drawn)
         metrics = self._run(trees, objective, self.micro_batch_tokens, gradient)
         gradient.finish()
         return metrics
@@ -236,13 +112,17 @@ class LocalLearner(LocalScorer):
     def discard(self) -> None:
         """Drop the gradient that was added so far."""
         self._is_finite = True
-        for p in self.parameters:
+        self.network.zero_grad(set_to_none=True)
+        for p in self.parameters:  # which are parts of the network's weights, if these are split
             p.grad = None
 
     def step(self, learning_rate: float) -> Done[StepMetrics]:
         held = self._elastic.pull() if self._elastic else None
         limit = self.config.max_grad_norm or math.inf
-        norm = clip(self.parameters, self.pieces, self.ranks, limit)
+        if self.ranks.sharded:
+            norm = sharding.clip(self.parameters, limit, self.ranks)
+        else:
+            norm = clip(self.parameters, self.pieces, self.ranks, limit)
         finite, motion = math.isfinite(norm) and self._is_finite, {}
         if finite:
             before = self.motion.before()
@@ -260,7 +140,9 @@ class LocalLearner(LocalScorer):
     def reference(self) -> LocalScorer:
         if self._reference is None:
             with among(self.ranks):
-                self._reference = LocalScorer(self.network.frozen(), self.config, self.precision, self.temperature)
+                self._reference = LocalScorer(
+                    sharding.frozen(self.network), self.config, self.precision, self.temperature
+                )
         return self._reference
 
     def set_reference(self, reference: Scorer) -> None:
@@ -277,34 +159,40 @@ class LocalLearner(LocalScorer):
     def publish(self, adapters: Adapters = "merged") -> LocalWeights:
         return LocalWeights(self.network.sampled, self.version, adapters)
 
-    def _trained(self) -> dict[str, Tensor]:
-        """The trained weights by name, without a copy."""
-        trained = set(map(id, self.parameters))
-        return {name: p for name, p in self.network.named_parameters() if id(p) in trained}
+    def tensors(self, adapters: Adapters) -> Mapping[str, Tensor]:
+        return self.publish(adapters).tensors
 
     def save(self, folder: Path) -> None:
-        """Write the live tensors, without a copy where they are whole. All processes call this, and one writes."""
-        if self.ranks.rank:
-            return
-        weights = {name: p.detach() for name, p in self._trained().items()}
-        counts = {"version": self.version, "halvings": self.halvings}
-        state = counts | {"weights": weights, "optimizer": self.optimizer.state_dict(), "kept": self._kept}
-        state = self._parts().whole(state) if self.pieces else state
-        network = self._written() if self.adapter_base else None
-        if writes(self.ranks):
-            write_state(folder, state)
-        if network is not None:  # for people who want to try the run at this step; ``load`` does not read it
-            network.save_adapter(folder / CHECKPOINT_ADAPTER)
+        """Write the live tensors, without a copy where they are whole. All processes call this method, and a process
+        that holds no part of its own writes nothing.
+        """
+        weights = {name: p.detach() for name, p in self.trained.items()}
+        state: dict[str, Any] = {"version": self.version, "halvings": self.halvings, "weights": weights}
+        state |= {"optimizer": self.optimizer.state_dict(), "kept": self._kept}
+        if self.pieces and self.ranks.rank == 0:
+            state = self._parts().whole(state)
+        sharding.write_parts(folder, state, self.ranks)
+        if self.adapter_base:  # for people who want to try the run at this step; ``load`` does not read it
+            self._write(lambda network: network.save_adapter(folder / CHECKPOINT_ADAPTER))
+
+    def _write(self, write: Callable[[Network], None]) -> None:
+        """Let one process write the whole network. All processes call this method."""
+        if self.pieces and self.ranks.rank == 0:
+            network = whole_copy(self.network, keep=writes(self.ranks))
+        else:
+            network = sharding.whole_network(self.network)
+        if network is not None and writes(self.ranks):
+            write(network)
 
     def load(self, folder: Path) -> None:
-        state = read_state(folder)
+        state = sharding.read_parts(folder, self.ranks)
         state = self._parts().own(state) if self.pieces else state
         self.version, self.halvings, self._kept = state["version"], state["halvings"], state["kept"]
         self._copy_in(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def keep(self) -> None:
-        self._kept = {name: p.detach().clone() for name, p in self._trained().items()}
+        self._kept = {name: p.detach().clone() for name, p in self.trained.items()}
 
     def forget(self) -> None:
         self._kept = None
@@ -316,47 +204,35 @@ class LocalLearner(LocalScorer):
 
     @torch.no_grad()
     def _copy_in(self, weights: Mapping[str, Tensor]) -> None:
-        own = self._trained()
         for name, value in weights.items():
-            own[name].copy_(value)
+            self.trained[name].copy_(value)
 
     def _parts(self) -> Parts:
-        return Parts(self._trained(), self.optimizer, self.pieces)
-
-    def _written(self) -> Network | None:
-        """The network with whole weights, for this process to write; None if another process writes."""
-        if self.pieces and self.ranks.rank == 0:
-            return whole_copy(self.network, keep=writes(self.ranks))
-        return self.network if writes(self.ranks) else None
+        return Parts(self.trained, self.optimizer, self.pieces)
 
     def checkpoint_bytes(self, with_kept: bool) -> int:
-        weights = sum(elements(p, self.pieces) * p.element_size() for p in self.parameters)
+        trained = (p for p in self.network.parameters() if p.requires_grad)
+        weights = sum(elements(p, self.pieces) * p.element_size() for p in trained)
         return weights * (1 + ADAM_MOMENTS + with_kept + bool(self.adapter_base))
 
     def export_bytes(self) -> int:
         return sum(elements(p, self.pieces) * p.element_size() for p in self.network.parameters())
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        """All processes call this, and one writes. So with ``export_adapter`` and ``published``."""
-        if (network := self._written()) is not None:
-            network.save(folder, dict(card or {}))
-
-    def published(self, adapters: Adapters) -> Mapping[str, Tensor]:
-        """The tensors of ``publish``."""
-        return self.publish(adapters).tensors
+        self._write(lambda network: network.save(folder, dict(card or {})))
 
     @property
     def adapter_base(self) -> str:
         return self.network.adapter_base
 
     def export_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
-        if (network := self._written()) is not None:
-            network.save_adapter(folder, card or {})
+        self._write(lambda network: network.save_adapter(folder, card or {}))
 
     # -- for the doctor's preflight -------------------------------------------------------------
 
     def describe(self) -> Description:
-        return replace(super().describe(), trained=sum(elements(p, self.pieces) for p in self.parameters))
+        trained = sum(elements(p, self.pieces) for p in self.network.parameters() if p.requires_grad)
+        return replace(super().describe(), trained=trained)
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -367,36 +243,19 @@ class LocalLearner(LocalScorer):
                 yield
         finally:
             self.discard()
-            self.network.zero_grad(set_to_none=True)  # also the gradients of frozen weights
             self.halvings = halvings
             for module in resting:
                 module.training = False
 
     def reached(self) -> list[Reached]:
-        trained = set(map(id, self.parameters))
-        rows = [reach(name, p.grad, id(p) in trained) for name, p in self.network.named_parameters()]
-        return of_parts(self.ranks.tensor.values(rows))
+        rows = [
+            reach(name, self.trained.get(name, p).grad, name in self.trained)
+            for name, p in self.network.named_parameters()
+        ]
+        return of_parts(self.ranks.gather(rows) if self.ranks.sharded else self.ranks.tensor.values(rows))
 
     def memory(self) -> MemoryUse:
         device = self.network.device
         if device.type != "cuda":
             return MemoryUse(peak_of_process(), total_memory())
         return MemoryUse(torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory)
-
-
-def _weights(objective: Objective, batches: Sequence[TreeBatch]) -> dict[str, float]:
-    """The weight of each term over ``batches``."""
-    weights: defaultdict[str, float] = defaultdict(float)
-    for batch in batches:
-        for name, weight in objective.weights(batch).items():
-            weights[name] += weight
-    return dict(weights)
-
-
-def _adamw(parameters: Sequence[Tensor], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW without weight decay on vectors (norms, biases), where decay does not regularise."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from concordant.engines.local.sharding import whole_model
 from concordant.engines.protocol import Adapters
 from concordant.engines.tensor.cuts import mapped, pieces_of, whole_copy
 from concordant.models.lora import lora_layers, merged_state_dict
@@ -19,7 +20,8 @@ PEFT_ROOT = "base_model.model."  # the prefix that PEFT puts before the path of 
 class LocalWeights:
     """The live weights of ``model``.
 
-    Only ``tensors`` copies and merges. So it costs nothing to publish weights to a generator with the same model.
+    Only ``tensors`` copies and merges, and gathers weights that are split; all ranks must then ask for them. So it
+    costs nothing to publish weights to a generator with the same model.
     """
 
     model: nn.Module
@@ -29,7 +31,7 @@ class LocalWeights:
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         """If each process holds a part of the model, all of them must ask at the same time."""
-        model = (whole_copy(self.model) if pieces_of(self.model) else None) or self.model
+        model = (whole_copy(self.model) if pieces_of(self.model) else None) or whole_model(self.model)
         layers = lora_layers(model)
         if self.adapters == "apart":
             return {name: tensor.detach() for name, tensor in adapter_tensors(model).items()}

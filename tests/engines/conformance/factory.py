@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from concordant.config.train import TrainConfig
@@ -27,8 +28,9 @@ from concordant.engines.group.handles import GroupGenerator, GroupLearner, Group
 from concordant.engines.group.orders import Order
 from concordant.engines.group.torch_team import start_here
 from concordant.engines.local.generator import LocalGenerator
-from concordant.engines.local.learner import LocalLearner, LocalScorer
+from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.local.scorer import LocalScorer
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.protocol import Generator, Learner, Scorer
 from concordant.engines.ranks import Alone, among
@@ -124,20 +126,24 @@ class LocalFactory:
         return LocalGenerator(model, end_ids, precision=precision, tokenizer=tokenizer)
 
     def gradient(self, learner):
-        return torch.cat([p.grad.flatten() for p in learner.parameters if p.grad is not None])
+        gradients = [p.grad for p in learner.network.parameters() if p.requires_grad and p.grad is not None]
+        return torch.cat([whole(gradient).flatten() for gradient in gradients])
 
     def poison(self, learner):
         learner.parameters[0].grad[0, 0] = float("nan")
 
     def weights(self, learner):
-        trained = set(map(id, learner.parameters))
-        named = learner.network.named_parameters()
-        return {name: p.detach().clone() for name, p in named if id(p) in trained}
+        return {name: whole(p) for name, p in learner.network.named_parameters() if p.requires_grad}
 
     def zero(self, learner):
         with torch.no_grad():
             for p in learner.network.parameters():
                 p.zero_()
+
+
+def whole(tensor):
+    """A copy of all elements of a tensor, also of one whose parts are on several ranks."""
+    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach().clone()
 
 
 class ShardsFactory(LocalFactory):
@@ -163,6 +169,7 @@ class TwoProcessesFactory:
     """This process and a helper, which compute two shards each of every batch."""
 
     head_size, lacks, rounds_more = LocalFactory.head_size, LocalFactory.lacks, LocalFactory.rounds_more
+    together = {"shards": 4}
 
     def policy(self, *args, **kwargs):
         return self.made(GroupLearner, "policy", args, kwargs)
@@ -186,7 +193,7 @@ class TwoProcessesFactory:
     def team(self):
         team = start_here(2, timedelta(seconds=60))
         atexit.register(team.close)
-        team.begin(shards=4, threads=1)
+        team.begin(threads=1, **self.together)
         return team
 
     def made(self, handle, method, args, kwargs):
@@ -210,6 +217,12 @@ class TwoProcessesFactory:
 
     def zero(self, learner):
         self.on_every_rank("zero", learner)
+
+
+class ShardedFactory(TwoProcessesFactory):
+    """This process and a helper, each of which holds half of the weights of a learner."""
+
+    together = {"shards": 0, "sharded": True}
 
 
 def here(method, *args, **kwargs):
@@ -251,4 +264,7 @@ ENGINES: dict[str, EngineFactory] = {"local": LocalFactory(), "three shards": Sh
 # Engines that have a generator alone; `make vllm` runs vLLM's.
 GENERATORS: dict[str, EngineFactory] = ENGINES | ({"vllm": VllmFactory()} if find_spec("vllm") else {})
 # Engines that need the process for themselves: tests/engines/group runs the suite for each of them in a process apart.
-APART: dict[str, EngineFactory] = {"two processes": TwoProcessesFactory()}
+APART: dict[str, EngineFactory] = {
+    "two processes": TwoProcessesFactory(),
+    "two processes, sharded": ShardedFactory(),
+}

@@ -1,10 +1,15 @@
 """Weights for others: what a learner publishes loads into plain transformers and into PEFT."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
 from concordant.algorithms.sft import SFTObjective
+from concordant.core.objective import Outputs
+from concordant.engines.local.networks import PolicyNetwork
+from concordant.engines.local.scorer import LocalScorer
 from concordant.models.lora import lora_layers
 from tests.engines.conformance.test_learner import pairs
 from tests.engines.tiny import tiny_policy
@@ -19,6 +24,12 @@ def learnt(engine, rank=0):
     return policy, learner
 
 
+def logprobs_of(model):
+    """By a scorer of this process."""
+    scorer = LocalScorer(PolicyNetwork(replace(tiny_policy(), model=model)))
+    return scorer.forward(pairs(), Outputs(logprob=True)).result().logprob_N
+
+
 def logits_of(model):
     with torch.no_grad():
         return model(input_ids=torch.arange(20, 40)[None]).logits
@@ -31,7 +42,8 @@ def test_published_weights_load_into_plain_transformers(engine, rank):
     assert (weights.version, weights.adapters) == (3, "merged")
     plain = LlamaForCausalLM(policy.model.config)
     plain.load_state_dict(weights.tensors)
-    torch.testing.assert_close(logits_of(plain.eval()), logits_of(policy.model), rtol=1e-4, atol=1e-5)
+    own = learner.forward(pairs(), Outputs(logprob=True)).result().logprob_N
+    torch.testing.assert_close(logprobs_of(plain), own, rtol=1e-4, atol=1e-5)
 
 
 def test_an_adapter_published_apart_loads_into_peft(engine):

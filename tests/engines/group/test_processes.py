@@ -26,9 +26,10 @@ def faulty(way):
     return json.loads(done.stdout) | {"stderr": done.stderr}
 
 
-def test_two_processes_pass_the_engines_conformance_suite():
+@pytest.mark.parametrize("engine", ["two processes", "two processes, sharded"])
+def test_two_processes_pass_the_engines_conformance_suite(engine):
     done = python("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/engines/conformance",
-                  "-k", "not peft and not two_threads", CONFORMANCE_ENGINE="two processes")  # fmt: skip
+                  "-k", "not peft and not two_threads", CONFORMANCE_ENGINE=engine)  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
 
 

@@ -7,7 +7,7 @@ from tests.mutants.mutant import Mutant
 MUTANTS = (
     Mutant(
         name="every-micro-batch-divided-by-itself",
-        file="engines/local/learner.py",
+        file="engines/local/scorer.py",
         old="weights[name] += weight",
         new="weights[name] = weight",
         story="Gradients grow with the number of micro-batches: the classic accumulation bug.",
@@ -23,7 +23,7 @@ MUTANTS = (
     ),
     Mutant(
         name="norms-and-biases-decay",
-        file="engines/local/learner.py",
+        file="engines/local/optimizer.py",
         old='{"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},',
         new='{"params": [p for p in parameters if p.ndim < 2], "weight_decay": config.weight_decay},',
         story="With --train.weight_decay the weights of the norms shrink towards 0.",
@@ -48,8 +48,8 @@ MUTANTS = (
     Mutant(
         name="the-policys-head-on-the-references-states",
         file="engines/local/networks.py",
-        old="other = (reference.predicting(batch), reference.logits)",
-        new="other = (reference.predicting(batch), self.logits)",
+        old="other = (reference.predicting(batch), partial(reference.logits,",
+        new="other = (reference.predicting(batch), partial(self.logits,",
         story="The exact KL of a fully trained policy is measured from a mixture of reference and policy.",
         tests=("engines/conformance/test_scorer.py",),
     ),
@@ -119,7 +119,7 @@ MUTANTS = (
     ),
     Mutant(
         name="halved-micro-batches-forgotten-by-evaluation",
-        file="engines/local/learner.py",
+        file="engines/local/scorer.py",
         old="return min(usual, _FORWARD_FACTOR * (self.config.micro_batch_tokens or usual)) >> self.halvings",
         new="return min(usual, _FORWARD_FACTOR * (self.config.micro_batch_tokens or usual))",
         story="train.halve_on_oom never makes a pass without gradient smaller, so the run halves without end.",
@@ -135,7 +135,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a-shards-numbers-are-its-own",
-        file="engines/local/learner.py",
+        file="engines/local/scorer.py",
         old="return [shard.numbered(laid) for laid in self.network.batches(shard.trees, max_tokens, self.row_tokens)]",
         new="return self.network.batches(shard.trees, max_tokens, self.row_tokens)",
         story="With shards every shard reads the advantages of the first tokens of the batch.",

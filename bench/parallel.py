@@ -1,0 +1,217 @@
+"""Each method on several workers against one process: how far gradients, weights and norms are apart.
+
+    python -m bench.parallel [--mesh "data 2" "data 4"] [--only sft ppo]
+
+Five optimizer steps of every method, from the same weights, on batches of 7, 1, 6, 3 and 5 trees of random tokens. The
+batch of one tree leaves all workers but one without tokens. fp32, CPU, one thread a worker, the model ``builtin:tiny``.
+Each mesh is a process of its own. The results stand in bench/results/parallel.json, as relative differences by norm;
+rows that are not asked for keep their numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from concordant.algorithms.dpo import DPOObjective
+from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
+from concordant.algorithms.reward import RewardObjective
+from concordant.algorithms.sft import SFTObjective
+from concordant.config.cluster import ClusterConfig
+from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.stages import PPOConfig
+from concordant.config.train import TrainConfig
+from concordant.core.trees import Branch, PromptTree
+from concordant.engines import roles
+from concordant.engines.group.handles import GroupLearner
+from concordant.engines.group.orders import Order
+from concordant.engines.protocol import Learner
+from concordant.runs.identity import package_version
+
+RESULTS = Path(__file__).parent / "results" / "parallel.json"
+MESHES: dict[str, ClusterConfig] = {
+    "data 2": ClusterConfig(workers=2),
+    "data 4": ClusterConfig(workers=4),
+    "sharded 2": ClusterConfig(workers=2, sharded=True),
+    "sharded 4": ClusterConfig(workers=4, sharded=True),
+}
+BATCHES = (7, 1, 6, 3, 5)  # trees
+LEARNING_RATE = 1e-3
+TEXTS = ["the owl lives in a tree", "where does the owl live", "what colour is the fox"] * 8
+TRAIN = TrainConfig(micro_batch_tokens=64)
+MODEL = ModelConfig("builtin:tiny", device="cpu", precision="fp32")
+
+
+def trees_of(count: int, seed: int, ids: int = 256) -> list[PromptTree]:
+    """Trees of two branches, all of odd sizes."""
+    stream = torch.Generator().manual_seed(seed)
+
+    def some(low: int, high: int) -> Tensor:
+        return torch.randint(10, ids, (int(torch.randint(low, high, (1,), generator=stream)),), generator=stream)
+
+    return [PromptTree(some(2, 24), (Branch.response(some(1, 18)), Branch.response(some(1, 18)))) for _ in range(count)]
+
+
+def noise(trees: Sequence[PromptTree], seed: int) -> Tensor:
+    tokens = sum(branch.response_length for tree in trees for branch in tree.branches)
+    return torch.randn(tokens, generator=torch.Generator().manual_seed(seed))
+
+
+def _policy(lora: int = 0) -> Learner:
+    config = ModelConfig("builtin:tiny", device="cpu", precision="fp32", lora=LoraConfig(rank=lora))
+    return roles.policy_learner(roles.open_policy(config, TEXTS), config, TRAIN)
+
+
+def _reward() -> Learner:
+    return roles.reward_learner(roles.new_reward_model(MODEL, TEXTS, 0, keep_lm_head=True), MODEL, TRAIN)
+
+
+def _critic() -> Learner:
+    config = PPOConfig(model=MODEL, train=TRAIN, critic_head="mlp")
+    return roles.critic_learner(roles.open_policy(MODEL, TEXTS), config)
+
+
+def _ppo(trees: Sequence[PromptTree]) -> PolicyObjective:
+    old, advantage, reference = noise(trees, 1) - 6, noise(trees, 2), noise(trees, 3) - 6
+    return PolicyObjective(old, advantage, reference, 0.2, "token-mean", 0.01, "exact", 0.1)
+
+
+METHODS: dict[str, tuple[Callable[[], Learner], Callable[[Sequence[PromptTree]], Any]]] = {
+    "sft": (_policy, lambda trees: SFTObjective()),
+    "sft with lora": (lambda: _policy(lora=4), lambda trees: SFTObjective()),
+    "reward": (_reward, lambda trees: RewardObjective(torch.linspace(-1, 1, len(trees)), 0.7, 0.1, 0.01, 0.3)),
+    "dpo": (_policy, lambda trees: DPOObjective(torch.zeros(2 * len(trees)), "sigmoid", 0.1, 0.1)),
+    "ppo policy": (_policy, _ppo),
+    "ppo with lora": (lambda: _policy(lora=4), _ppo),
+    "ppo critic": (_critic, lambda trees: ValueObjective(noise(trees, 1), noise(trees, 2), 0.2, 0.5)),
+}
+
+
+# -- one side, in a process of its own ------------------------------------------------------------
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A copy of all elements of a tensor, also if every rank has a part of it."""
+    full = getattr(tensor, "full_tensor", None)
+    return tensor.detach().clone() if full is None else full().detach()
+
+
+def gradients(learner: Any) -> dict[str, Tensor]:
+    """The gradient that was added so far, by the name of the weight."""
+    named = learner.network.named_parameters()
+    return {name: whole(p.grad) for name, p in named if p.requires_grad and p.grad is not None}
+
+
+def weights(learner: Any) -> dict[str, Tensor]:
+    return {name: whole(p) for name, p in learner.network.named_parameters() if p.requires_grad}
+
+
+def elements(learner: Any) -> dict[str, int]:
+    """How many numbers this rank holds, by part."""
+    parts = [*learner.network.parameters()]
+    moments = [m for state in learner.optimizer.state.values() for m in state.values() if m.ndim]
+    return {
+        "weights": sum(local(p).numel() for p in parts),
+        "gradients": sum(local(p.grad).numel() for p in parts if p.grad is not None),
+        "moments": sum(m.numel() for m in moments),
+    }
+
+
+def local(tensor: Tensor) -> Tensor:
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
+
+
+def _of(look: Callable[[Any], dict[str, Any]], learner: Any) -> dict[str, Any]:
+    """What ``look`` says of the learner, of that of rank 0 if there are several."""
+    if not isinstance(learner, GroupLearner):
+        return look(learner)
+    return learner.team.order(Order(verb=f"bench.parallel:{look.__name__}", arguments=[learner.ref])).result()
+
+
+def measure(method: str, cluster: ClusterConfig) -> dict[str, Any]:
+    """Gradients and gradient norms of every step, and the last weights and numbers held."""
+    make, objective_of = METHODS[method]
+    found: dict[str, Any] = {"gradients": [], "norms": []}
+    with roles.working_together(cluster, threads=1):
+        learner = make()
+        for step, count in enumerate(BATCHES):
+            trees = trees_of(count, seed=step)
+            learner.forward_backward(trees, objective_of(trees)).result()
+            found["gradients"].append(_of(gradients, learner))
+            found["elements"] = _of(elements, learner)
+            found["norms"].append(learner.step(LEARNING_RATE).result().grad_norm)
+        found["weights"] = _of(weights, learner)
+    return found
+
+
+# -- comparing ------------------------------------------------------------------------------------
+
+
+def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """‖one - other‖ / ‖other‖ over all tensors together."""
+    if one.keys() != other.keys():
+        raise ValueError(f"not the same tensors: {sorted(one.keys() ^ other.keys())[:3]}")
+    return length({name: one[name].double() - other[name].double() for name in one}) / max(length(other), 1e-150)
+
+
+def compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
+    """The largest relative differences over the steps. ``norm`` compares a learner's norm with its own gradient.
+
+    ``held`` is the share of weights, gradients and moments that rank 0 holds, compared with one process.
+    """
+    pairs = zip(one["gradients"], other["gradients"], strict=True)
+    norms = zip(one["norms"], map(length, one["gradients"]), strict=True)
+    return {
+        "gradient": max(apart(a, b) for a, b in pairs),
+        "weights": apart(one["weights"], other["weights"]),
+        "norm": max(abs(a - b) / b for a, b in norms),
+        "held": sum(one["elements"].values()) / sum(other["elements"].values()),
+    }
+
+
+def length(tensors: Mapping[str, Tensor]) -> float:
+    """The norm of all tensors together."""
+    return sum(float(t.double().square().sum()) for t in tensors.values()) ** 0.5
+
+
+def side(mesh: str, methods: Sequence[str], file: str) -> dict[str, Any]:
+    """What ``measure`` finds on ``mesh``, "" for one process; in a process of its own."""
+    command = [sys.executable, "-m", "bench.parallel", "--side", file, "--mesh", mesh, "--only", *methods]
+    subprocess.run(command, check=True)
+    return torch.load(file, weights_only=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mesh", nargs="+", default=list(MESHES), choices=["", *MESHES])
+    parser.add_argument("--only", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--side", default="", help="write what one mesh computes into this file; used by this program")
+    given = parser.parse_args()
+    if given.side:
+        cluster = MESHES.get(given.mesh[0], ClusterConfig(workers=1))
+        torch.save({method: measure(method, cluster) for method in given.only}, given.side)
+        return
+    known = json.loads(RESULTS.read_text(encoding="utf-8"))["methods"] if RESULTS.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        alone = side("", given.only, f"{folder}/alone")
+        for mesh in given.mesh:
+            found = side(mesh, given.only, f"{folder}/side")
+            for method in given.only:
+                known.setdefault(method, {})[mesh] = row = compared(found[method], alone[method])
+                print(f"{method:14} {mesh:10} " + "  ".join(f"{n} {x:.1e}" for n, x in row.items()), flush=True)
+    about = {"batches": list(BATCHES), "torch": torch.__version__, "concordant": package_version()}
+    RESULTS.write_text(json.dumps(about | {"methods": known}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
