@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Mean]]:
         )  # fmt: skip
         result = concordant.ppo(
             concordant.PPOConfig(
-                output=str(folder / "ppo"), model=start, data=data, seed=given.seed, reward=[str(reward / "model")],
+                output=str(folder / "ppo"), model=start, seed=given.seed, reward=[str(reward / "model")],
+                data=DataConfig(given.data, max_prompt_tokens=128),
                 train=train(given.steps, given.batch_size, gentle), inner_epochs=given.ppo_epochs,
                 minibatches=min(2, given.batch_size), sampling=SamplingConfig(max_new_tokens=48),
             )
