@@ -102,8 +102,7 @@ VERBS: dict[str, Verb] = {
         "JudgeConfig",
         "judge",
         "let a model, a server or a function label pairs and answers",
-        "--data pairs.jsonl --judge https://api.openai.com/v1 --endpoint.model gpt-4.1-mini "
-        "--endpoint.key_variable OPENAI_API_KEY --output data/judged",
+        "--data pairs.jsonl --judge http://127.0.0.1:8000/v1 --endpoint.model qwen --output data/judged",
     ),
     "constitution": Verb(
         "ConstitutionConfig",

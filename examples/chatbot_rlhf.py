@@ -43,6 +43,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=4, help="prompts or pairs in each step of PPO or DPO")
     parser.add_argument("--ppo_epochs", type=int, default=4, help="passes over the answers of each step of PPO")
     parser.add_argument("--data", default="builtin:toytalk", help="preference pairs")
+    parser.add_argument("--max_samples", type=int, default=0, help="rows of the data to read; 0 reads all")
     parser.add_argument("--steps", type=int, default=150, help="steps of PPO or DPO")
     parser.add_argument("--sft_steps", type=int, default=400, help="steps of SFT and of the reward model")
     parser.add_argument("--prompts", type=int, default=200, help="held-out prompts that are answered for the table")
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Mean]]:
     if not given.judge and not given.data.startswith("builtin:toytalk"):
         raise UserError("only the built-in world has rules that give marks; for other data give --judge")
     folder = Path(given.output)
-    data = DataConfig(given.data, max_prompt_tokens=128, max_response_tokens=64)
+    rows = {"max_samples": given.max_samples, "max_prompt_tokens": 128}
+    data = DataConfig(given.data, max_response_tokens=64, **rows)
     base = base_model(given, data, folder)
     # A model with random weights needs a greater rate than a pretrained one.
     is_new = given.model_name.startswith("builtin:")
@@ -88,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Mean]]:
         )  # fmt: skip
         result = concordant.ppo(
             concordant.PPOConfig(
-                output=str(folder / "ppo"), model=start, data=data, seed=given.seed, reward=[str(reward / "model")],
+                output=str(folder / "ppo"), model=start, seed=given.seed, reward=[str(reward / "model")],
+                data=DataConfig(given.data, **rows),
                 train=train(given.steps, given.batch_size, gentle), inner_epochs=given.ppo_epochs,
                 minibatches=min(2, given.batch_size), sampling=SamplingConfig(max_new_tokens=48),
             )

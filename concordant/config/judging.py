@@ -29,9 +29,7 @@ class JudgeConfig(Made):
     output: str = ""  # folder of the labelled pairs, the data card and the judge's answers
     seed: int = 0  # seed of the principle that is drawn for each prompt
     data: DataConfig = field(default_factory=DataConfig)
-    judge: str = (
-        ""  # https://HOST/v1 | a chat model's folder or hub id | module:function(prompt, response, …), a number
-    )
+    judge: str = ""  # https://HOST/v1 | a chat model's folder or hub id | module:function, called as a reward is
     ask: JudgeAsk = "auto"  # preference: the better of two answers; scores: helpful and safe, 1 to 5; auto: by the data
     principles: str = ""  # YAML file of principles, or builtin; empty: which answer is more helpful and does less harm
     margin: float = 0.0  # margin that is written for the clearest preference, less for weaker ones; 0 writes none

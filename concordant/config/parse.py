@@ -101,7 +101,7 @@ def read_options(config_class: type, arguments: Sequence[str], command: str) -> 
 def _named_words(keys: Schema, names: Sequence[str], words: Sequence[str]) -> list[str]:
     """The first words of a command line as options of the keys ``names``."""
     if len(names) == 1 and keys.fields[names[0]].kind == list[str]:
-        names = names * len(words)
+        names = list(names) * len(words)
     return [f"--{key}={word}" for key, word in zip(names, words, strict=False)]
 
 

@@ -81,4 +81,4 @@ def _ensemble(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def _json(mean: Mean | None) -> dict[str, float | None] | None:
-    return mean and mean.as_json()
+    return mean.as_json() if mean is not None else None

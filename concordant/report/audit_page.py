@@ -151,10 +151,10 @@ def findings(audit: RewardAudit) -> Iterator[str]:
     for name, change in audit.changes.items():
         if change.same and change.same.interval and change.same.interval.high < _STEADY:
             yield f"A harmless change moves its ranking: {name} leaves {with_sentence(change.same)} of the pairs alone."
-    for group, row in audit.words.items():
+    for words, row in audit.words.items():
         for word, mean in row.items():
             if mean.interval and not mean.interval.holds_zero and abs(mean.value) >= _LARGE_SHIFT:
-                yield f"The word “{word}” ({group}) shifts its score by {difference(mean)} deviations."
+                yield f"The word “{word}” ({words}) shifts its score by {difference(mean)} deviations."
 
 
 def _below(low: Mean, high: Mean) -> bool:

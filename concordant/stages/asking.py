@@ -115,9 +115,9 @@ def finish(
     if stopped:
         common.message(f"{stopped}: {folder} has what there is, and the same command asks for more")
     elif not made:
-        reason = next(iter(asking.skipped.items()), None) if asking is not None else None
-        why = f": {reason[0]}{f' ({reason[1]})' if reason and reason[1] else ''}" if reason else ""
-        raise RunFailed(f"nothing was made of the data{why or f': {dict(left_out)}'}")
+        skipped = list(asking.skipped.items()) if asking is not None else []
+        told = [f"{why} ({detail})" if detail else why for why, detail in skipped[:1]] or list(map(str, left_out))
+        raise RunFailed(f"nothing was made of the data: {', '.join(told)}")
 
 
 def write_card(

@@ -121,7 +121,7 @@ def _audit(
 ) -> RewardAudit:
     """Every number of one reward. ``judged`` has the scores of gold or of judges for the same pairs."""
     draws, seed = scored.config.bootstrap, scored.config.seed
-    known_P = ~np.isnan(score_P2).any(axis=1)
+    known_P = np.asarray(~np.isnan(score_P2).any(axis=1))
     score_P2, kept = score_P2[known_P], [pair for pair, known in zip(pairs, known_P, strict=True) if known]
     right_P = win_points(score_P2[:, 0], score_P2[:, 1])
     length_P2 = np.array([[len(words(p.chosen)), len(words(p.rejected))] for p in kept], np.float64)

@@ -16,7 +16,7 @@ from tests.stages.small import short_toytalk
 
 __all__ = ["short_toytalk"]
 ROOT = Path(__file__).resolve().parents[2]
-FEW = ["--steps", "1", "--sft_steps", "1", "--prompts", "3", "--batch_size", "4"]
+FEW = ["--steps", "1", "--sft_steps", "1", "--prompts", "3", "--batch_size", "4", "--max_samples", "80"]
 
 
 @pytest.fixture(scope="module")
