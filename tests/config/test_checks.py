@@ -36,6 +36,8 @@ GOOD = {
     "model.adapter": "a",
     "reward": ["r"],
     "policies": ["a=b"],
+    "judge": "m:f",
+    "principles": "builtin",
     "folder": "runs/x",
     "id": "owner/name",
 }
