@@ -40,8 +40,8 @@ MUTANTS = (
     Mutant(
         name="the-policys-head-on-the-references-states",
         file="engines/local/networks.py",
-        old="other = (reference.predicting(batch), reference.logits)",
-        new="other = (reference.predicting(batch), self.logits)",
+        old="other = (reference.predicting(batch), partial(reference.logits,",
+        new="other = (reference.predicting(batch), partial(self.logits,",
         story="The exact KL of a fully trained policy is measured from a mixture of reference and policy.",
         tests=("engines/conformance/test_scorer.py",),
     ),
