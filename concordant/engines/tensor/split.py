@@ -32,6 +32,9 @@ from concordant.models.trial import TOLERANCE, two_rows
 
 FITTING = "cluster.tensor splits decoders whose layers have the parts of Llama's (Qwen, Mistral, …) or of GPT-2's"
 
+LLAMA = {f"self_attn.{name}_proj" for name in "qkvo"} | {f"mlp.{name}_proj" for name in ("gate", "up", "down")}
+GPT2 = {f"attn.{name}" for name in ("c_attn", "c_proj")} | {f"mlp.{name}" for name in ("c_fc", "c_proj")}
+
 
 def split_over(model: PreTrainedModel, ranks: Ranks) -> None:
     """Give every large layer of ``model`` only this process's part of its weights. Nothing changes without a group.
@@ -77,9 +80,9 @@ class _Split:
         assert isinstance(self.model, PreTrainedModel)
         for layer in _decoder_layers(self.model):
             parts = dict(layer.named_modules())
-            if {"self_attn.q_proj", "mlp.gate_proj"} <= parts.keys():
+            if parts.keys() >= LLAMA:
                 self._like_llama(layer)
-            elif {"attn.c_attn", "mlp.c_fc"} <= parts.keys():
+            elif parts.keys() >= GPT2:
                 self._like_gpt2(layer)
             else:
                 raise UserError(f"cluster.tensor has no plan for {type(layer).__name__}; {FITTING}")
@@ -89,9 +92,9 @@ class _Split:
 
     def _like_llama(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        size, heads = attention.head_dim, attention.k_proj.weight.shape[0] // attention.head_dim
+        size, heads = attention.head_dim, _base(attention.k_proj).weight.shape[0] // attention.head_dim
         self._check_heads(heads)
-        queries = attention.q_proj.weight.shape[0]
+        queries = _base(attention.q_proj).weight.shape[0]
         q_cut, kv_cut = self._even(queries, queries // heads), self._even(heads * size, size)
         for name, cut in (("q_proj", q_cut), ("k_proj", kv_cut), ("v_proj", kv_cut)):
             self.columns(getattr(attention, name), cut)
@@ -99,7 +102,7 @@ class _Split:
         for name, cut in (("q_norm", q_cut), ("k_norm", kv_cut)):
             if hasattr(attention, name):
                 self._norm(getattr(attention, name), cut, size)
-        self._mlp([mlp.gate_proj, mlp.up_proj], mlp.down_proj, mlp.up_proj.weight.shape[0])
+        self._mlp([mlp.gate_proj, mlp.up_proj], mlp.down_proj, _base(mlp.up_proj).weight.shape[0])
 
     def _like_gpt2(self, layer: Any) -> None:
         attention, mlp = layer.attn, layer.mlp
@@ -110,7 +113,7 @@ class _Split:
         self.columns(attention.c_attn, Cut(self.axis, fused))  # queries, keys and values side by side
         attention.split_size = cut.own_size
         self.rows(attention.c_proj, cut)
-        self._mlp([mlp.c_fc], mlp.c_proj, mlp.c_fc.weight.shape[1])
+        self._mlp([mlp.c_fc], mlp.c_proj, _base(mlp.c_fc).weight.shape[1])
 
     def _mlp(self, first: list[nn.Module], last: nn.Module, width: int) -> None:
         """``first`` layers of ``width`` columns, an activation function, and the ``last`` layer."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -44,6 +45,14 @@ def test_one_hash_for_one_and_two_workers_and_for_a_run_that_moved_from_one_to_t
         path.unlink() if path.is_file() else path.rmdir()
     stopped_at_two.rmdir()
     assert small_run(verb=verb, output=str(tmp_path / "two"), steps=3, cluster=alone, resume="auto") == one
+
+
+def test_a_run_whose_layers_were_split_goes_on_whole_with_the_same_hash(tmp_path):
+    alone, split = {"workers": 1, "shards": 2}, {"tensor": 2, "shards": 2}
+    one = small_run(verb="lora", output=str(tmp_path / "one"), steps=3, cluster=alone)
+    assert small_run(verb="lora", output=str(tmp_path / "two"), steps=3, cluster=split) == one
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-000003")
+    assert small_run(verb="lora", output=str(tmp_path / "two"), steps=3, cluster=alone, resume="auto") == one
 
 
 def test_a_worker_that_raises_is_named_with_its_cause():
