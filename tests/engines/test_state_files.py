@@ -1,5 +1,7 @@
 """A state that several ranks wrote is read by any other number of ranks."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -33,7 +35,7 @@ def test_any_number_of_ranks_reads_what_another_number_wrote(writers, tmp_path):
     assert torch.equal(whole["weights"]["w"], weight) and torch.equal(whole["weights"]["b"], bias)
     assert whole["version"] == 3 and whole["step"] == 2
     for readers in (2, 3, 5):
-        parts = [read_state(tmp_path, lambda n, r=Rank(rank, readers): rows_of(n, r)) for rank in range(readers)]
+        parts = [read_state(tmp_path, partial(rows_of, ranks=Rank(rank, readers))) for rank in range(readers)]
         assert torch.equal(torch.cat([part["weights"]["w"] for part in parts]), weight)
         assert torch.equal(torch.cat([part["weights"]["b"] for part in parts]), bias)
         assert [part["weights"]["w"].shape[1] for part in parts] == [3] * readers
