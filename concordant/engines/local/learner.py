@@ -163,7 +163,7 @@ class LocalScorer:
 
         All ranks gather a layer together, so each of them must make as many passes as the one with the most.
         """
-        missing = max(self.ranks.gather(own)) - own if self.ranks.sharded else 0
+        missing = max(self.ranks.gather(own)) - own if sharding.is_split(self.network) else 0
         return missing * self._micro_batches(smallest(trees), 1) if missing else []
 
     def _networks(self, want: Outputs) -> list[Network]:

@@ -152,6 +152,10 @@ def held(network: Network) -> dict[str, Tensor]:
     return dict(network.named_parameters()) if sharding is None else dict(sharding.local)
 
 
+def is_split(network: Network) -> bool:
+    return _of(network) is not None
+
+
 def places(network: Network) -> dict[str, tuple[int, int]]:
     """For every weight, the number of its elements before those that this rank holds, and of all its elements."""
     sharding = _of(network)
@@ -280,11 +284,15 @@ def _blank(network: Network) -> Network:
 
 
 def _layers(network: nn.Module) -> list[nn.Module]:
-    """The layers of the network: the items of its outermost lists of modules."""
+    """The layers of the network: the items of its outermost lists of modules, where they have parts of their own."""
     found: list[nn.Module] = []
     for child in network.children():
         if isinstance(child, nn.ModuleList):
-            found += [layer for layer in child if any(True for _ in layer.parameters())]
+            found += [
+                layer
+                for layer in child
+                if any(True for _ in layer.children()) and any(True for _ in layer.parameters())
+            ]
         else:
             found += _layers(child)
     return found
