@@ -76,8 +76,9 @@ class LocalScorer:
 
         def of_shard(shard: Shard) -> BranchOutputs:
             batches = self.network.batches(shard.trees, self._forward_tokens, self.row_tokens)
+            fillers = self._fillers(trees, len(batches))  # before the passes, in which the ranks wait for each other
             outputs = forward_trees(run, shard.trees, batches, self.network.device)
-            for laid in self._fillers(trees, len(batches)):
+            for laid in fillers:
                 run(laid.to(self.network.device))
             return outputs
 
