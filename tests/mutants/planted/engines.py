@@ -23,11 +23,19 @@ MUTANTS = (
     ),
     Mutant(
         name="norms-and-biases-decay",
-        file="engines/local/learner.py",
+        file="engines/local/optimizer.py",
         old='{"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},',
         new='{"params": [p for p in parameters if p.ndim < 2], "weight_decay": config.weight_decay},',
         story="With --train.weight_decay the weights of the norms shrink towards 0.",
         tests=("engines/test_local_learner.py", "engines/conformance/test_learner.py"),
+    ),
+    Mutant(
+        name="a-filler-counts",
+        file="engines/local/learner.py",
+        old="(0.0 * loss if is_filler else loss).backward()",
+        new="loss.backward()",
+        story="With cluster.sharded a tree that a worker repeats for nothing is learnt twice.",
+        tests=("engines/group/test_sharded.py",),
     ),
     Mutant(
         name="clipped-norm-in-the-log",
