@@ -102,7 +102,7 @@ class _Sharding:
         """The same network with whole weights of its own."""
         memo = {}
         for empty, part in zip(self.blank.parameters(), self.parts.values(), strict=True):
-            memo[id(empty)] = nn.Parameter(part.detach().full_tensor(), requires_grad=empty.requires_grad)
+            memo[id(empty)] = nn.Parameter(part.full_tensor().detach(), requires_grad=empty.requires_grad)
         return copy.deepcopy(self.blank, cast(Any, memo))
 
     def frozen(self) -> Network:
