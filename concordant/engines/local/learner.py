@@ -141,7 +141,7 @@ class LocalScorer:
         """The metrics of ``batches``. ``fillers`` are computed too, with weight zero."""
         means = Means()
         for number, laid in enumerate([*batches, *fillers]):
-            sign_of_life("micro-batches", number, len(batches))
+            sign_of_life("micro-batches", number, len(batches) + len(fillers))
             batch, is_filler = laid.to(self.network.device), number >= len(batches)
             with gradients_in_place():
                 evaluated = objective(self._outputs(batch, objective.want), batch)
@@ -288,6 +288,7 @@ class LocalLearner(LocalScorer):
         return LocalWeights(self.network.sampled, self.version, adapters)
 
     def tensors(self, adapters: Adapters) -> Mapping[str, Tensor]:
+        """The tensors of ``publish``, which all ranks must ask for."""
         return self.publish(adapters).tensors
 
     def save(self, folder: Path) -> None:
