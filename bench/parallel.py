@@ -209,8 +209,12 @@ def main() -> None:
             for method in given.only:
                 known.setdefault(method, {})[mesh] = row = compared(found[method], alone[method])
                 print(f"{method:14} {mesh:10} " + "  ".join(f"{n} {x:.1e}" for n, x in row.items()), flush=True)
+            write(known)
+
+
+def write(methods: Mapping[str, Any]) -> None:
     about = {"batches": list(BATCHES), "torch": torch.__version__, "concordant": package_version()}
-    RESULTS.write_text(json.dumps(about | {"methods": known}, indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(about | {"methods": methods}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

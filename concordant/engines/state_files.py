@@ -61,9 +61,10 @@ def _rows(files: Sequence[Any], name: str, rows_of: Callable[[int], slice] | Non
         return files[0].get_tensor(name)
     sizes = [part.get_shape()[0] for part in parts]
     wanted = rows_of(sum(sizes)) if rows_of else slice(0, sum(sizes))
-    pieces, before = [], 0
+    pieces: list[Tensor] = []
+    before = 0
     for part, size in zip(parts, sizes, strict=True):
-        start, stop = max(wanted.start - before, 0), min(wanted.stop - before, size)
+        start, stop = min(max(wanted.start - before, 0), size), min(wanted.stop - before, size)
         if start < stop or not pieces:  # the first piece may be empty, but has the right dtype and number of columns
             pieces.append(part[start : max(start, stop)])
         before += size

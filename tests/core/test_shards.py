@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from concordant.core.errors import UserError
 from concordant.core.objective import BranchOutputs
-from concordant.core.shards import TreeSum, joined, shards_of_rank, share, split, tree_sum
+from concordant.core.shards import TreeSum, joined, shards_of_rank, share, smallest, split, tree_sum
 from concordant.core.trees import Branch, Layout, PromptTree, lay_out
 
 
@@ -80,3 +80,8 @@ def test_outputs_of_shards_come_back_in_the_callers_order():
     whole = joined(shards, outputs)
     assert whole.logprob_N.tolist() == list(range(11)) and whole.score_B.tolist() == list(range(5))
     assert whole.value_N is None
+
+
+def test_the_smallest_tree_keeps_its_numbers_in_the_batch():
+    shard = smallest(trees([[3], [6, 2], [1], [4]]))
+    assert (shard.tree_T.tolist(), shard.branch_B.tolist(), shard.token_N.tolist()) == ([2], [3], [11])

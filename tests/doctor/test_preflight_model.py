@@ -153,7 +153,7 @@ def test_the_optimizers_memory_is_still_to_come(monkeypatch):
 def test_a_trained_tensor_that_no_gradient_reaches():
     learner = learner_of()
     learner.network.register_parameter("unused", torch.nn.Parameter(torch.ones(3)))
-    learner.parameters.append(learner.network.unused)
+    learner.trained["unused"] = learner.network.unused
     finding = only(check_supervised(sft(learner), has_own_reference=False))
     assert (finding.rule, finding.severity) == ("gradient_missing", "warning") and "unused" in finding.seen
 

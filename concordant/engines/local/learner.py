@@ -160,6 +160,7 @@ class LocalLearner(LocalScorer):
         return LocalWeights(self.network.sampled, self.version, adapters)
 
     def tensors(self, adapters: Adapters) -> Mapping[str, Tensor]:
+        """The tensors of ``publish``, which all ranks must ask for."""
         return self.publish(adapters).tensors
 
     def save(self, folder: Path) -> None:

@@ -63,8 +63,9 @@ class LocalScorer:
 
         def of_shard(shard: Shard) -> BranchOutputs:
             batches = self.network.batches(shard.trees, self._forward_tokens, self.row_tokens)
+            fillers = self._fillers(trees, len(batches))  # before the passes, in which the ranks wait for each other
             outputs = forward_trees(run, shard.trees, batches, self.network.device)
-            for laid in self._fillers(trees, len(batches)):
+            for laid in fillers:
                 run(laid.to(self.network.device))
             return outputs
 
@@ -127,7 +128,7 @@ class LocalScorer:
         """The metrics of ``batches``. ``fillers`` are computed too, with weight zero."""
         means = Means()
         for number, laid in enumerate([*batches, *fillers]):
-            sign_of_life("micro-batches", number, len(batches))
+            sign_of_life("micro-batches", number, len(batches) + len(fillers))
             batch, is_filler = laid.to(self.network.device), number >= len(batches)
             with gradients_in_place():
                 evaluated = objective(self._outputs(batch, objective.want), batch)
@@ -150,7 +151,7 @@ class LocalScorer:
 
         All ranks gather a layer together, so each of them must make as many passes as the one with the most.
         """
-        missing = max(self.ranks.gather(own)) - own if self.ranks.sharded else 0
+        missing = max(self.ranks.gather(own)) - own if sharding.is_split(self.network) else 0
         return missing * self._micro_batches(smallest(trees), 1) if missing else []
 
     def _networks(self, want: Outputs) -> list[Network]:

@@ -100,7 +100,7 @@ class _Sharding:
         """The same network with whole weights of its own."""
         memo = {}
         for empty, part in zip(self.blank.parameters(), self.parts.values(), strict=True):
-            memo[id(empty)] = nn.Parameter(part.detach().full_tensor(), requires_grad=empty.requires_grad)
+            memo[id(empty)] = nn.Parameter(part.full_tensor().detach(), requires_grad=empty.requires_grad)
         return copy.deepcopy(self.blank, cast(Any, memo))
 
     def frozen(self) -> Network:
@@ -148,6 +148,10 @@ def held(network: Network) -> dict[str, Tensor]:
     """What this rank holds of every weight, by name: the weight itself, or its local part."""
     sharding = _of(network)
     return dict(network.named_parameters()) if sharding is None else dict(sharding.local)
+
+
+def is_split(network: Network) -> bool:
+    return _of(network) is not None
 
 
 def places(network: Network) -> dict[str, tuple[int, int]]:
@@ -266,11 +270,15 @@ def _blank(network: Network) -> Network:
 
 
 def _layers(network: nn.Module) -> list[nn.Module]:
-    """The layers of the network: the items of its outermost lists of modules."""
+    """The layers of the network: the items of its outermost lists of modules, where they have parts of their own."""
     found: list[nn.Module] = []
     for child in network.children():
         if isinstance(child, nn.ModuleList):
-            found += [layer for layer in child if any(True for _ in layer.parameters())]
+            found += [
+                layer
+                for layer in child
+                if any(True for _ in layer.children()) and any(True for _ in layer.parameters())
+            ]
         else:
             found += _layers(child)
     return found

@@ -30,6 +30,14 @@ MUTANTS = (
         tests=("engines/test_local_learner.py", "engines/conformance/test_learner.py"),
     ),
     Mutant(
+        name="a-filler-counts",
+        file="engines/local/learner.py",
+        old="(0.0 * loss if is_filler else loss).backward()",
+        new="loss.backward()",
+        story="With cluster.sharded a tree that a worker repeats for nothing is learnt twice.",
+        tests=("engines/group/test_sharded.py",),
+    ),
+    Mutant(
         name="clipped-norm-in-the-log",
         file="engines/local/learner.py",
         old="StepMetrics(grad_norm=norm, skipped=not finite, motion=motion, held=held)",
