@@ -139,6 +139,7 @@ def measure(name: str, folder: Path, environment: dict[str, str]) -> dict[str, A
     with cluster(environment, log):
         found = driven(environment, log, fault=fault, **settings)
     if "error" in found:
+        print(f"{name}: {found}", flush=True)
         with cluster(environment, log):
             resumed = driven(environment, log, fault="", resume="auto", **settings)
         found["resumed"] = resumed.get("hash") or resumed
