@@ -62,7 +62,7 @@ def run(model: str, steps: int, apart: ApartConfig) -> list[dict[str, float]]:
         concordant.ppo(
             PPOConfig(
                 output=f"{folder}/run",
-                data=DataConfig(path="builtin:toytalk", max_samples=200, test_fraction=0.0),
+                data=DataConfig(path="builtin:toytalk", max_samples=200),
                 model=ModelConfig(model, device="cpu", precision="fp32"),
                 train=TrainConfig(max_steps=steps, batch_size=16, tensorboard=False, save_every=0, evaluate_every=0),
                 cluster=ClusterConfig(ray="local", workers=1, shards=2, apart=apart),

@@ -90,16 +90,16 @@ def _end_all(host: str) -> None:
 
 
 @contextmanager
-def cluster(environment: dict[str, str]) -> Iterator[None]:
-    """A Ray node on each host."""
+def cluster(environment: dict[str, str], log: Path) -> Iterator[None]:
+    """A Ray node on each host, which writes to ``log``."""
     ip("-n", _space("a"), "link", "set", LINK, "up")
     ray = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-cpus=1")
     head = ("--head", f"--port={PORT}", "--include-dashboard=false")
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:
         for host, address in HOSTS.items():
             where = head if host == "a" else (f"--address={HOSTS['a']}:{PORT}",)
-            inside(host, *ray, *where, f"--node-ip-address={address}", **quiet)
+            with log.open("a", encoding="utf-8") as said:
+                inside(host, *ray, *where, f"--node-ip-address={address}", env=environment, stdout=said, stderr=said)
             _wait_for_nodes(environment, 1 if host == "a" else 2)
         yield
     finally:
@@ -112,8 +112,11 @@ def _wait_for_nodes(environment: dict[str, str], nodes: int) -> None:
     until = time.monotonic() + 180
     while time.monotonic() < until:
         asked = inside("a", sys.executable, "-c", ask, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if asked.communicate()[0].strip() == str(nodes):
-            return
+        try:
+            if asked.communicate(timeout=60)[0].strip() == str(nodes):
+                return
+        except subprocess.TimeoutExpired:
+            asked.kill()
         time.sleep(2)
     raise RuntimeError(f"{nodes} Ray nodes did not start")
 
@@ -133,10 +136,11 @@ def measure(name: str, folder: Path, environment: dict[str, str]) -> dict[str, A
     on_ray = places | {"shards": 2, "ray": f"{HOSTS['a']}:{PORT}", "timeout": TIMEOUT}
     log = folder / f"{Path(output).name}.log"
     settings: dict[str, Any] = {"verb": "gae", "steps": STEPS, "output": output, "cluster": on_ray, "role": role}
-    with cluster(environment):
+    with cluster(environment, log):
         found = driven(environment, log, fault=fault, **settings)
     if "error" in found:
-        with cluster(environment):
+        print(f"{name}: {found}", flush=True)
+        with cluster(environment, log):
             resumed = driven(environment, log, fault="", resume="auto", **settings)
         found["resumed"] = resumed.get("hash") or resumed
     return found

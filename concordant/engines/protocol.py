@@ -80,7 +80,8 @@ class Scorer(Protocol):
 class StepMetrics:
     grad_norm: float  # before clipping
     skipped: bool  # True if the loss or the gradient was not finite; then the weights are unchanged
-    motion: Mapping[str, float] = field(default_factory=dict)  # "update/…": how far the weights moved; empty if skipped
+    # "update/…": how far the weights moved, unless skipped; "weights_sent": bytes that went to generators apart
+    motion: Mapping[str, float] = field(default_factory=dict)
     held: float | None = None  # the penalty of ``hold``; None if no weights are held
 
 

@@ -367,3 +367,17 @@ def test_a_text_that_is_no_unicode_is_refused_and_a_files_name_is_not(tmp_path):
     refused(SFTConfig, "data.columns: expected text in UTF-8", data__columns=["prompt=q", "chosen=\udcff"])
     validate(made(SFTConfig, data__path=str(tmp_path / "\udcff.jsonl"), model__name="\udcff"))
     refused(SFTConfig, "output: expected text in UTF-8", output="\udcff")
+
+
+def test_roles_stand_apart_only_where_they_can_act():
+    refused(PPOConfig, "cluster.apart.generator.*set cluster.ray", cluster__apart__generator=2)
+    refused(PPOConfig, r"cluster.apart.critic: expected a number in \[0, ∞\)", cluster__apart__critic=-1)
+    on_ray = {"cluster__ray": "local"}
+    validate(made(PPOConfig, cluster__apart__reward=1, cluster__apart__critic=2, **on_ray))
+    refused(SFTConfig, "only ppo has roles", cluster__apart__generator=1, **on_ray)
+    refused(PPOConfig, "have no critic", advantage="rloo", cluster__apart__critic=1, **on_ray)
+    refused(PPOConfig, "no reward is a model", reward=["rule:length", "m:f=0.5"], cluster__apart__reward=1, **on_ray)
+    refused(PPOConfig, "leave cluster.apart.reference out", kl__estimator="exact", kl__place="loss",
+            cluster__apart__reference=1, **on_ray)  # fmt: skip
+    refused(PPOConfig, "cluster.restarts.*hold an optimizer's state", cluster__restarts=5, **on_ray)
+    validate(made(PPOConfig, cluster__restarts=5, cluster__apart__generator=1, **on_ray))
