@@ -167,6 +167,26 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "PPO learns from differences between samples, and temperature 0 gives equal samples; use a value above 0",
         ),
         Contradiction(
+            ("constraint.multiplier", "constraint.most"),
+            lambda v: v["constraint.multiplier"] > v["constraint.most"],
+            "the multiplier would start above its bound; raise constraint.most, or lower constraint.multiplier",
+        ),
+        Contradiction(
+            ("stop_disagreement",),
+            lambda v: 0 < v["stop_disagreement"] <= 1,
+            "the disagreement at the start is 1 times itself, so the run would end at once; give more than 1, or 0",
+        ),
+        Contradiction(
+            ("stop_disagreement", "scoring.ensemble"),
+            lambda v: v["stop_disagreement"] > 0 and v["scoring.ensemble"] == "none",
+            "only the members of an ensemble can disagree; set scoring.ensemble, and give several reward models",
+        ),
+        Contradiction(
+            ("stop_disagreement", "train.evaluate_every"),
+            lambda v: v["stop_disagreement"] > 0 and v["train.evaluate_every"] == 0,
+            "the disagreement is measured at evaluations, and there are none before the end; set train.evaluate_every",
+        ),
+        Contradiction(
             ("minibatches", "train.batch_size"),
             lambda v: 0 < v["train.batch_size"] < v["minibatches"],
             "a minibatch would hold no prompt; minibatches may be train.batch_size at most",

@@ -9,6 +9,8 @@ from concordant.config import stages as s
 from concordant.config.data import DataConfig
 from concordant.config.fields import schema
 from concordant.config.model import ModelConfig
+from concordant.config.scoring import ConstraintConfig
+from concordant.config.specs import place_of
 
 
 def _plain(text: str) -> list[str]:
@@ -16,8 +18,8 @@ def _plain(text: str) -> list[str]:
 
 
 def _weighted(text: str) -> list[str]:
-    """Of ``PATH=weight``; a path may itself hold an equals sign."""
-    return [text, text.rpartition("=")[0]]
+    """Of ``name=PATH=weight``, where name and weight may be missing; a path may itself hold an equals sign."""
+    return [text, place_of(text)]
 
 
 def _named(text: str) -> list[str]:
@@ -33,6 +35,7 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     ModelConfig: {"name": _plain, "adapter": _plain},
     s.DPOConfig: {"reference": _plain},
     s.PPOConfig: {"reference": _plain, "reward": _weighted},
+    ConstraintConfig: {"cost": _weighted},
     s.BestOfNConfig: {"reward": _weighted},
     s.EvaluateConfig: {
         "policies": _named,

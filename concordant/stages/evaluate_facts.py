@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from concordant.config.specs import best_of, without_weight
+from concordant.config.specs import best_of, place_of
 from concordant.config.stages import EvaluateConfig
 from concordant.core.counted import counted
 from concordant.data.records import Prompt
@@ -47,8 +47,8 @@ def sources_of(config: EvaluateConfig, policies: Policies, folders: Mapping[str,
         for i, run in enumerate(runs, 1)
     ]
     given += [(name, str(folder / MODEL)) for name, folder in folders.items()]
-    given += [("proxy", without_weight(source)) for source in config.reward]
-    given += [("judge", without_weight(source)) for source in config.judge]
+    given += [("proxy", place_of(source)) for source in config.reward]
+    given += [("judge", place_of(source)) for source in config.judge]
     found: list[Source] = []
     seen: set[Path] = set()
     for name, spec in given:
