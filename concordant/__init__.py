@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from concordant.config.model import LoraConfig, ModelConfig
     from concordant.config.plan import PlanConfig, ShapeConfig
     from concordant.config.sampling import SamplingConfig
+    from concordant.config.scoring import ConstraintConfig, ScoringConfig
     from concordant.config.stages import (
+        AverageConfig,
         BestOfNConfig,
         ChatConfig,
         DiagnoseConfig,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         print_trainable_parameters,
     )
     from concordant.models.peft_files import load_adapter, save_adapter
+    from concordant.stages.average import average
     from concordant.stages.best_of_n import best_of_n
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
@@ -62,8 +65,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptiveKLController",
+    "AverageConfig",
     "BestOfNConfig",
     "ChatConfig",
+    "ConstraintConfig",
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
@@ -87,10 +92,12 @@ __all__ = [
     "SFTConfig",
     "SamplingConfig",
     "ScoreConfig",
+    "ScoringConfig",
     "ShapeConfig",
     "TrainConfig",
     "UserError",
     "apply_lora_to_model",
+    "average",
     "best_of_n",
     "chat",
     "compute_preference_loss",
@@ -124,8 +131,10 @@ _NAMES_IN = {
     "config.model": ("LoraConfig", "ModelConfig"),
     "config.plan": ("PlanConfig", "ShapeConfig"),
     "config.sampling": ("SamplingConfig",),
+    "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
-        *("BestOfNConfig", "ChatConfig", "DPOConfig", "DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
+        *("AverageConfig", "BestOfNConfig", "ChatConfig", "DPOConfig", "DiagnoseConfig", "EvaluateConfig"),
+        "GenerateConfig",
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
         "ScoreConfig",
     ),
@@ -139,6 +148,7 @@ _NAMES_IN = {
     ),
     "models.peft_files": ("load_adapter", "save_adapter"),
     "engines.reward_model": ("RewardModel", "compute_preference_loss"),
+    "stages.average": ("average",),
     "stages.best_of_n": ("best_of_n",),
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),

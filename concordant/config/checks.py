@@ -31,6 +31,7 @@ _EXAMPLES = {
     "model.name": "--model.name builtin:tiny, a folder or a hub id",
     "model.adapter": "--model.adapter FOLDER, the adapter to merge",
     "reward": "--reward FOLDER, module:function or rule:NAME",
+    "models": "--models FOLDER FOLDER …, reward models of one start",
     "policies": "--policies NAME=FOLDER …",
     "folder": "FOLDER, a run folder, a model or an adapter",
     "id": "OWNER/NAME on the hub",
@@ -45,6 +46,7 @@ NEEDED: dict[type, tuple[str, ...]] = {
     s.GenerateConfig: ("model.name",),
     s.ChatConfig: ("model.name",),
     s.MergeConfig: ("output", "model.name", "model.adapter"),
+    s.AverageConfig: ("models", "output"),
     s.PushConfig: ("folder", "id"),
 }
 

@@ -101,6 +101,7 @@ COMMON: dict[type, tuple[str, ...]] = {
         "json",
     ),
     s.MergeConfig: (),
+    s.AverageConfig: (),
     s.PushConfig: ("private", "dry_run"),
     s.DiagnoseConfig: ("target", "explain", "model.name", "json"),
 }

@@ -218,6 +218,13 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "best_of_n keeps the answer with the highest reward; give --reward",
         ),
     ),
+    s.AverageConfig: (
+        Contradiction(
+            ("models",),
+            lambda v: len(v["models"]) == 1 or len(set(v["models"])) < len(v["models"]),
+            "an average needs two different models or more",
+        ),
+    ),
     s.PrepareConfig: (
         Contradiction(
             ("max_samples", "data.max_samples"),

@@ -199,6 +199,12 @@ class MergeConfig(Made):
     output: str = ""  # model folder
 
 
+@dataclass(kw_only=True)
+class AverageConfig(Made):
+    models: list[str] = field(default_factory=list)  # reward models that were trained from one start
+    output: str = ""  # model folder
+
+
 @dataclass
 class DiagnoseConfig(Made):
     target: str = ""  # run, pipeline, data, model, or another trainer's log (file or folder); empty: this machine

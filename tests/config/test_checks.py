@@ -36,6 +36,7 @@ GOOD = {
     "model.adapter": "a",
     "reward": ["r"],
     "policies": ["a=b"],
+    "models": ["a", "b"],
     "folder": "runs/x",
     "id": "owner/name",
 }
