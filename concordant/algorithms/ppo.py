@@ -124,7 +124,7 @@ class PPO:
         # From the KL of this step's answers, the controller computes the coefficient β of the next step.
         self.controller.update(metrics["objective/kl"], len(rollouts.answers))
         if self.constraint is not None:
-            self.constraint.update(metrics[COST])
+            self.constraint.update(metrics[COST], step)
         return metrics | clock.seconds
 
     def sample(self, step: int) -> Rollouts:

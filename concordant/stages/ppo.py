@@ -64,7 +64,7 @@ def ppo(config: PPOConfig) -> Path:
             reference=reference,
             sampler=sampler,
             reward=rewards.reward,
-            constraint=Constraint(costs.reward, config.constraint) if costs else None,
+            constraint=Constraint(costs.reward, config.constraint, costs.range) if costs else None,
             reward_range=rewards.range,
             probe=common.probe_of(
                 config, actor, reference, sampler, loaded.test, config.sampling,

@@ -9,6 +9,7 @@ import torch
 from concordant.algorithms.constraint import Constraint
 from concordant.algorithms.rewards import NamedAxes, Reward
 from concordant.config.scoring import ConstraintConfig
+from concordant.core.errors import UserError
 from concordant.core.lagrange import penalised
 from concordant.engines.protocol import Done
 from tests.algorithms.worlds import letters, make_ppo, plain
@@ -43,6 +44,16 @@ def test_a_resumed_run_has_the_same_multiplier():
 def test_weights_that_keep_to_the_limit_are_the_better_ones():
     constraint = Constraint(plain(letters), ConstraintConfig(cost="-", limit=2.0, most=5.0))
     assert constraint.excess(1.5) == constraint.excess(2.0) == 0.0 and constraint.excess(2.5) == 2.5
+
+
+def test_a_cost_model_for_other_data_is_refused_at_the_first_step():
+    """Held-out costs of 10 ± 0.5; the answers of a tiny policy have a few words."""
+    ppo = constrained()
+    ppo.constraint.heldout = (10.0, 0.5)
+    with pytest.raises(UserError, match="it was trained for other data"):
+        ppo.step(0, 1e-4)
+    ppo.constraint.update(8.0, 0)  # exactly as far as is allowed
+    ppo.constraint.update(1.0, 1)  # a later policy may be far away
 
 
 class Probe:
