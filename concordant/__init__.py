@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from concordant.config.model import LoraConfig, ModelConfig
     from concordant.config.plan import PlanConfig, ShapeConfig
     from concordant.config.sampling import SamplingConfig
+    from concordant.config.scoring import ConstraintConfig, ScoringConfig
     from concordant.config.stages import (
+        AverageConfig,
         BestOfNConfig,
         ChatConfig,
         DiagnoseConfig,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     )
     from concordant.models.peft_files import load_adapter, save_adapter
     from concordant.stages.audit import audit
+    from concordant.stages.average import average
     from concordant.stages.best_of_n import best_of_n
     from concordant.stages.constitution import constitution
     from concordant.stages.doctor import diagnose
@@ -68,9 +71,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AdaptiveKLController",
     "AuditConfig",
+    "AverageConfig",
     "BestOfNConfig",
     "ChatConfig",
     "ConstitutionConfig",
+    "ConstraintConfig",
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
@@ -96,11 +101,13 @@ __all__ = [
     "SFTConfig",
     "SamplingConfig",
     "ScoreConfig",
+    "ScoringConfig",
     "ShapeConfig",
     "TrainConfig",
     "UserError",
     "apply_lora_to_model",
     "audit",
+    "average",
     "best_of_n",
     "chat",
     "compute_preference_loss",
@@ -138,8 +145,10 @@ _NAMES_IN = {
     "config.model": ("LoraConfig", "ModelConfig"),
     "config.plan": ("PlanConfig", "ShapeConfig"),
     "config.sampling": ("SamplingConfig",),
+    "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
-        *("BestOfNConfig", "ChatConfig", "DPOConfig", "DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
+        *("AverageConfig", "BestOfNConfig", "ChatConfig", "DPOConfig", "DiagnoseConfig", "EvaluateConfig"),
+        "GenerateConfig",
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
         "ScoreConfig",
     ),
@@ -154,6 +163,7 @@ _NAMES_IN = {
     "models.peft_files": ("load_adapter", "save_adapter"),
     "engines.reward_model": ("RewardModel", "compute_preference_loss"),
     "stages.audit": ("audit",),
+    "stages.average": ("average",),
     "stages.best_of_n": ("best_of_n",),
     "stages.constitution": ("constitution",),
     "stages.doctor": ("diagnose",),

@@ -122,6 +122,12 @@ VERBS: dict[str, Verb] = {
         "merge a LoRA adapter into its base model",
         "--model.name runs/sft/model --model.adapter adapters/mine --output models/merged",
     ),
+    "average": Verb(
+        "AverageConfig",
+        "average",
+        "average the weights of reward models of one start",
+        "--models runs/reward-1/model runs/reward-2/model --output models/average",
+    ),
     "push": Verb(
         "PushConfig",
         "push",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from concordant.algorithms.rewards import Dialogue, Reward
 from concordant.algorithms.rollouts import Rollouts
+from concordant.runs.metrics import DISAGREEMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Choice:
     rewards: list[float]
     lengths: list[int]  # tokens, end token included
     ended: list[bool]
+    disagreement: list[float] | None = None  # of the members of an ensemble about each answer; None without one
 
     @property
     def best_number(self) -> int:
@@ -42,13 +44,15 @@ class Choice:
 
 def choose(rollouts: Rollouts, reward: Reward) -> list[Choice]:
     """One choice for each prompt, in the order of the rollouts."""
-    rewards = reward(rollouts.answers).result().total
+    scores = reward(rollouts.answers).result()
+    rewards, spread = scores.total, scores.parts.get(DISAGREEMENT)
     lengths, ended = rollouts.length_B.tolist(), rollouts.ended_B.tolist()
     choices, at = [], 0
     for tree in rollouts.trees:
         span = slice(at, at + len(tree.branches))
         answers = rollouts.answers[span]
         responses = [a.response for a in answers]
-        choices.append(Choice(answers[0].prompt, responses, rewards[span], lengths[span], ended[span]))
+        apart = None if spread is None else spread[span]
+        choices.append(Choice(answers[0].prompt, responses, rewards[span], lengths[span], ended[span], apart))
         at = span.stop
     return choices

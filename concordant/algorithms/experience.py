@@ -23,7 +23,8 @@ class Experience:
     advantage_N: Tensor  # reward units; for grpo and after whitening, a number without a unit
     return_N: Tensor  # reward units, the critic's target
     score_B: Tensor  # raw reward
-    shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty
+    shaped_B: Tensor  # normalised, clipped, less the missing-EOS penalty; with a constraint, less the cost too
+    cost_B: Tensor | None = None  # cost units; None without a constraint
     tied: float  # share of tied answers: all answers to their prompt have the same shaped reward
     agreement: float | None  # mean correlation between the axes of the reward; None if it has one axis
     # By metric: reward/abstained counts scores that were not given, reward/errors counts errors of reward functions.

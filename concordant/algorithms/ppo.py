@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from concordant.algorithms import evidence
+from concordant.algorithms.constraint import Constraint
 from concordant.algorithms.experience import Experience
+from concordant.algorithms.ppo_metrics import Clock, summary
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.probe import SampleProbe, plain
 from concordant.algorithms.replay import Learnt, Remembered, Replay
 from concordant.algorithms.retention import Retention, beside
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
-from concordant.algorithms.work import Piece, mean, run
+from concordant.algorithms.work import Piece, run
 from concordant.config.names import COMPARES_SAMPLES, estimator_of_kl, place_of_kl, whitening_of
 from concordant.config.sampling import reshapes
 from concordant.config.stages import PPOConfig
@@ -38,6 +39,7 @@ from concordant.core.trees import Branch, PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Learner, Scorer
+from concordant.runs.metrics import COST, DISAGREEMENT
 from concordant.training.exports import exports_of
 from concordant.training.progress import current
 
@@ -53,6 +55,7 @@ class Players:
     reference: Scorer
     sampler: Sampler
     reward: Reward
+    constraint: Constraint | None = None  # on the mean cost of the answers
     # Mean and standard deviation of the reward model's scores on held-out answers; None if they are not known.
     reward_range: tuple[float, float] | None = None
     probe: SampleProbe | None = None  # answers held-out prompts at every evaluation
@@ -70,12 +73,14 @@ class PPO:
         self.config = resolved(config)
         self.actor, self.critic, self.reference = players.policy, players.critic, players.reference
         self.sampler, self.reward, self.prompts = players.sampler, players.reward, prompts
-        self.reward_range, self.probe, self.retention = players.reward_range, players.probe, players.retention
+        self.constraint, self.reward_range, self.probe = players.constraint, players.reward_range, players.probe
+        self.retention = players.retention
         self.exports = exports_of(self.actor, config.train.export, card or {})
         self.roles = {"policy": self.actor} | ({"critic": self.critic} if self.critic else {})
         self.controller = make_controller(config)
         self.reward_stats = RunningStats()
         self.replay = Replay(config.replay, config.seed)
+        self.first_disagreement: float | None = None  # of the ensemble, before the first step
         self.last: Experience | None = None  # the experience of the last step; None before the first one
         train = config.train
         self.total_steps = steps_of(len(prompts), train.batch_size, train.epochs, train.max_steps)
@@ -84,7 +89,9 @@ class PPO:
 
     def step(self, step: int, learning_rate: float) -> dict[str, float]:
         """Sample answers, score them, learn from them, and return the metrics of this step."""
-        clock = _Clock()
+        if step == 0 and self.config.stop_disagreement and self.probe is not None:
+            self.first_disagreement = self.probe(0)[DISAGREEMENT]
+        clock = Clock()
         rollouts = self.sample(step)
         clock.lap("rollout")
         experience = self.last = self.make_experience(rollouts)
@@ -98,6 +105,8 @@ class PPO:
         clock.lap("learn")
         # From the KL of this step's answers, the controller computes the coefficient β of the next step.
         self.controller.update(metrics["objective/kl"], len(rollouts.answers))
+        if self.constraint is not None:
+            self.constraint.update(metrics[COST], step)
         return metrics | clock.seconds
 
     def sample(self, step: int) -> Rollouts:
@@ -116,11 +125,16 @@ class PPO:
         trees, logprobs = rollouts.trees, Outputs(logprob=True)
         old, reference = self.actor.forward(trees, logprobs), self.reference.forward(trees, logprobs)
         value = self.critic.forward(trees, Outputs(value=True)) if self.critic else None
+        cost = self.constraint.cost(rollouts.answers) if self.constraint else None
         scores = self.reward(rollouts.answers).result()
         old_N, reference_N = _present(old.result().logprob_N), _present(reference.result().logprob_N)
         value_N = _present(value.result().value_N) if value else torch.zeros_like(old_N)
         score_B = torch.tensor(scores.total, dtype=torch.float32)
         shaped_B = self.shape(score_B, rollouts)
+        cost_B = None
+        if self.constraint is not None and cost is not None:
+            cost_B = torch.tensor(cost.result().total, dtype=torch.float32)
+            shaped_B = self.constraint.penalised(shaped_B, cost_B)
         returns = Returns(
             score_B=shaped_B,  # in Returns the score is the shaped reward, and not the raw reward
             penalty_N=self.penalty(old_N, reference_N),
@@ -140,6 +154,7 @@ class PPO:
             return_N=return_N,
             score_B=score_B,
             shaped_B=shaped_B,
+            cost_B=cost_B,
             tied=float(tied(returns).float().mean()),
             agreement=evidence.agreement(list(scores.columns.values())) if len(scores.columns) > 1 else None,
             reward_counts=scores.metrics,
@@ -256,6 +271,8 @@ class PPO:
             "doctor/reference/logprob": self.reference_check(),
         } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
         metrics |= e.reward_counts
+        if self.constraint is not None and e.cost_B is not None:
+            metrics |= {COST: float(e.cost_B.mean()), "constraint/multiplier": self.constraint.multiplier}
         if e.weight_N is not None:
             metrics["sampling/importance_ratio/mean"] = float(e.weight_N.mean())
             metrics["sampling/importance_ratio/capped"] = float(
@@ -291,8 +308,14 @@ class PPO:
             return {}
         metrics = self.probe(step)
         # β · KL is in normalised reward units. The product with the rewards' standard deviation is in raw reward units.
-        penalty = self.controller.kl_coef * metrics["kl"] * (self.reward_stats.std if self.reward_stats.count else 1)
+        deviation = self.reward_stats.std if self.reward_stats.count else 1.0
+        penalty = self.controller.kl_coef * metrics["kl"] * deviation
         metrics["objective"] = metrics["reward"] - penalty  # raw reward units; PPO's aim on held-out prompts
+        if self.constraint is not None:
+            metrics["objective"] -= self.constraint.excess(metrics[COST]) * deviation
+        if self.first_disagreement is not None:
+            limit = self.config.stop_disagreement * self.first_disagreement
+            metrics["past_limit"] = float(metrics[DISAGREEMENT] > limit)
         metrics |= self.retention.evaluate() if self.retention else {}
         return {f"eval/{name}": value for name, value in metrics.items()}
 
@@ -332,13 +355,20 @@ class PPO:
         return {"trees": [asdict(tree) for tree in e.rollouts.trees], "responses": responses, **numbers}
 
     def numbers(self) -> dict[str, Any]:
-        """The state that no role stores: the KL coefficient, the statistics of the rewards, the answers to replay."""
-        numbers = {"kl_coef": self.controller.kl_coef, "reward_stats": self.reward_stats.state_dict()}
+        """The state that no role stores: the KL coefficient, the rewards' statistics, what guards them, and replay."""
+        numbers: dict[str, Any] = {"kl_coef": self.controller.kl_coef, "reward_stats": self.reward_stats.state_dict()}
+        if self.constraint is not None:
+            numbers["multiplier"] = self.constraint.multiplier
+        if self.first_disagreement is not None:
+            numbers["first_disagreement"] = self.first_disagreement
         return numbers | ({"replay": self.replay.state()} if self.replay.steps else {})
 
     def load_numbers(self, numbers: Mapping[str, Any]) -> None:
         self.controller.kl_coef = numbers["kl_coef"]
         self.replay.load(numbers.get("replay", ()))
+        if self.constraint is not None:
+            self.constraint.multiplier = numbers.get("multiplier", self.constraint.multiplier)
+        self.first_disagreement = numbers.get("first_disagreement")
         self.reward_stats = RunningStats(**{f.name: numbers["reward_stats"][f.name] for f in fields(RunningStats)})
 
 
@@ -354,34 +384,6 @@ def make_controller(config: PPOConfig) -> kl.FixedKLController | kl.AdaptiveKLCo
     if config.kl.controller == "adaptive":
         return kl.AdaptiveKLController(config.kl.coefficient, config.kl.target, config.kl.horizon)
     return kl.FixedKLController(config.kl.coefficient)
-
-
-class _Clock:
-    """Measures the seconds of each phase of a step. The keys of ``seconds`` are the names of metrics."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = perf_counter()
-
-    def lap(self, phase: str) -> None:
-        now = perf_counter()
-        self.seconds[f"seconds/{phase}"] = now - self._last
-        self._last = now
-
-
-def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric over a step's rounds, and ``doctor/ratio/start``.
-
-    If the name of a metric ends in "/max", its greatest value is taken instead of the mean.
-
-    ``ratio/shift`` is the mean absolute difference between the policy's log-probs and the old log-probs. In the first
-    round the policy's weights have not changed since the old log-probs were computed. So this first shift is 0 except
-    for rounding, unless a layer is random, such as dropout. Only the first shift is kept, as ``doctor/ratio/start``.
-    """
-    shifts = [row.pop("ratio/shift", None) for row in rounds]
-    for row in rounds:
-        row.pop("replay/ratio/shift", None)
-    return mean(rounds) | ({} if shifts[0] is None else {"doctor/ratio/start": shifts[0]})
 
 
 def _present(x_N: Tensor | None) -> Tensor:

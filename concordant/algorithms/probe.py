@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from concordant.algorithms.rewards import Reward
-from concordant.algorithms.rollouts import Rollouts, Sampler, score
+from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.config.sampling import SamplingConfig
 from concordant.core import kl
 from concordant.core.objective import Outputs
@@ -17,6 +19,7 @@ from concordant.core.seeding import derive
 from concordant.data.records import Message, Prompt
 from concordant.engines.protocol import Learner, Scorer
 from concordant.evaluation.metrics import repetition
+from concordant.runs.metrics import COST
 
 Gold = Callable[[Sequence[Message], str], float]  # the true quality, if it is known; it evaluates and never trains
 
@@ -32,6 +35,7 @@ class SampleProbe:
     sampling: SamplingConfig
     seed: int
     reward: Reward | None = None
+    cost: Reward | None = None  # of a constraint
     gold: Gold | None = None
     shown: int = 8  # answers kept for samples.jsonl
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -43,7 +47,11 @@ class SampleProbe:
         kl_B = _kl_of(rollouts, self.learner, self.reference)
         columns: dict[str, list[float]] = {"kl": kl_B}
         if self.reward is not None:
-            columns["reward"] = score(rollouts, self.reward).tolist()
+            scores = self.reward(rollouts.answers).result()
+            reward_B = torch.tensor(scores.total, dtype=torch.float32)  # as PPO's own scores
+            columns |= {"reward": reward_B.tolist(), **scores.parts}
+        if self.cost is not None:
+            columns[COST] = self.cost(rollouts.answers).result().total
         if self.gold is not None:
             columns["gold"] = [self.gold(a.prompt, a.response) for a in rollouts.answers]
         self.rows = [

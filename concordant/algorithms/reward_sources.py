@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, shown_error
-from concordant.algorithms.rewards import Axis, Dialogue, Reward, WeightedSum
-from concordant.config.specs import is_reward_function, without_weight
+from concordant.algorithms.rewards import Axis, Dialogue, NamedAxes, Reward, WeightedSum
+from concordant.config.scoring import ScoringConfig
+from concordant.config.specs import is_reward_function, place_of, source_of
 from concordant.core.errors import UserError, unknown_name
 from concordant.core.process import process_put_back
 from concordant.data.carried import NOTHING, Wanted
@@ -32,48 +33,83 @@ def ends(prompt: Dialogue, response: str, ended: bool) -> float:
     return float(ended)
 
 
+UNNAMED = "reward"  # the axis of the members that have no name
+DEFAULT_SCORING = ScoringConfig()
 RULES: dict[str, Callable[..., float | None]] = {"exact_match": exact_match, "contains": contains, "ends": ends}
 
 
 def make_reward(
-    sources: Sequence[str], load_model: Callable[[str], Axis], handling: Handling = DEFAULT_HANDLING
+    sources: Sequence[str],
+    load_model: Callable[[str], Axis],
+    handling: Handling = DEFAULT_HANDLING,
+    scoring: ScoringConfig = DEFAULT_SCORING,
 ) -> Reward:
-    """The reward that ``sources`` name, each with an optional ``=weight`` (1 by default).
+    """The reward that ``sources`` name, each as ``NAME=SOURCE=WEIGHT`` with an optional name and weight (1 by default).
 
     A source is ``rule:NAME``, ``module:function``, or a reward model's folder, hub id or ``package:NAME/FOLDER``.
+    Sources of one name are the members of an ensemble, and so are all sources without a name if ``scoring`` asks for
+    an ensemble. Raises UserError for an unknown source, a weight that is no number, or an ensemble that cannot be.
     """
     if not sources:
         raise UserError("no reward given: expected --reward with a reward model's folder, module:function or rule:NAME")
     axes: dict[str, Axis] = {}
     weights: dict[str, float] = {}
-    for number, source in enumerate(sources, start=1):
-        name, weight = _split_weight(source)
-        axis = name if name not in axes else f"{name} #{number}"  # the same source twice counts twice
-        axes[axis], weights[axis] = _one(name, load_model, handling), weight
-    return Reward(axes, WeightedSum(weights))
+    members: dict[str, list[str]] = {}
+    for number, text in enumerate(sources, start=1):
+        source, weight = source_of(text), _weight(text)
+        column = f"{source.axis}={source.place}" if source.axis else source.place
+        column = column if column not in axes else f"{column} #{number}"  # the same source twice counts twice
+        axes[column], weights[column] = _one(source.place, load_model, handling), weight
+        name = source.axis or (UNNAMED if scoring.ensemble != "none" else "")
+        members.setdefault(name or column, []).append(column)
+    if scoring.ensemble == "none" and not any(source_of(text).axis for text in sources):
+        return Reward(axes, WeightedSum(weights))
+    return Reward(axes, _named(members, weights, scoring))
+
+
+def _named(members: Mapping[str, Sequence[str]], weights: Mapping[str, float], scoring: ScoringConfig) -> NamedAxes:
+    several = {name: columns for name, columns in members.items() if len(columns) > 1}
+    if several and scoring.ensemble == "none":
+        raise UserError(
+            f'reward "{next(iter(several))}" is given {len(next(iter(several.values())))} times; say how the scores of '
+            "such an ensemble become one: --scoring.ensemble mean, minimum or mean-std"
+        )
+    if not several and scoring.ensemble != "none":
+        raise UserError(
+            f"scoring.ensemble={scoring.ensemble}: an ensemble needs two members or more; give --reward A B C, or "
+            "several of one name: --reward NAME=A NAME=B"
+        )
+    for name, columns in several.items():
+        given = {weights[column] for column in columns}
+        if len(given) > 1:
+            raise UserError(f'reward "{name}": the members of an ensemble have one weight; give each member the same')
+    return NamedAxes(
+        members={name: tuple(columns) for name, columns in members.items()},
+        weights={name: weights[columns[0]] for name, columns in members.items()},
+        ensemble=scoring.ensemble,
+        deviations=scoring.deviations,
+    )
 
 
 def wanted_columns(sources: Sequence[str]) -> Wanted:
     """The columns of the data that the functions among ``sources`` are called with; a reward model reads text alone."""
     wanted = NOTHING
-    for name in map(without_weight, sources):
+    for name in map(place_of, sources):
         if name.startswith("rule:") or is_reward_function(name):
             wanted |= _function(name, DEFAULT_HANDLING).wanted
     return wanted
 
 
-def _split_weight(source: str) -> tuple[str, float]:
-    name = without_weight(source)
-    if name == source:
-        return source, 1.0
-    weight = source.removeprefix(f"{name}=")
+def _weight(text: str) -> float:
+    """The weight of a source, 1 if none is given. Raises UserError for a text that is no finite number."""
+    weight = source_of(text).weight
     try:
-        number = float(weight)
+        number = float(weight) if weight or text.endswith("=") else 1.0
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f'reward "{source}": expected SOURCE=WEIGHT with a number, found "{weight}"')
-    return name, number
+        raise UserError(f'reward "{text}": expected SOURCE=WEIGHT with a number, found "{weight}"')
+    return number
 
 
 def _one(name: str, load_model: Callable[[str], Axis], handling: Handling) -> Axis:

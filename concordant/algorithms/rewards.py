@@ -5,11 +5,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
+
+from concordant.config.names import EnsembleName
+from concordant.core.ensembles import ENSEMBLES, disagreement
 from concordant.data.records import Message, Tools
 from concordant.engines.protocol import Future
+from concordant.runs.metrics import AXIS, DISAGREEMENT
 
 Dialogue = tuple[Message, ...]
 
@@ -48,6 +53,41 @@ class WeightedSum:
         return [sum(w * x for w, x in zip(self.weights.values(), row, strict=True)) for row in rows]
 
 
+@dataclass(frozen=True, kw_only=True)
+class NamedAxes:
+    """The aggregator of axes that people gave names, each of one source or of an ensemble of several.
+
+    First the members of every axis become one number, then the axes are summed with their weights.
+    """
+
+    members: Mapping[str, tuple[str, ...]]  # by name; the columns of its members
+    weights: Mapping[str, float]  # by name
+    ensemble: EnsembleName  # how several members become one number
+    deviations: float = 1.0  # of "mean-std"
+
+    def axes(self, columns: Columns) -> dict[str, list[float]]:
+        """One number an answer for each name."""
+        return {name: self._one(columns, members) for name, members in self.members.items()}
+
+    def disagreement(self, columns: Columns) -> list[float] | None:
+        """For each answer the mean over ensembles of the deviation between members; None if there is no ensemble."""
+        spreads = [disagreement(_stacked(columns, members)) for members in self.members.values() if len(members) > 1]
+        return torch.stack(spreads).mean(0).tolist() if spreads else None
+
+    def __call__(self, columns: Columns) -> list[float]:
+        return WeightedSum(self.weights)(self.axes(columns))
+
+    def _one(self, columns: Columns, members: Sequence[str]) -> list[float]:
+        if len(members) == 1:
+            return list(columns[members[0]])
+        return ENSEMBLES[self.ensemble](_stacked(columns, members), self.deviations).tolist()
+
+
+def _stacked(columns: Columns, members: Sequence[str]) -> torch.Tensor:
+    """The members' scores, (K, B)."""
+    return torch.tensor([list(columns[member]) for member in members], dtype=torch.float64)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
     given: dict[str, Sequence[float | None]]  # by axis, None where it abstained
@@ -55,10 +95,13 @@ class Scores:
     total: list[float]  # one number an answer, what is to be raised
     abstained: int  # scores that an axis did not give
     errors: int  # errors of reward functions
+    # By metric, one number an answer: axis/NAME for each axis that has a name, reward/disagreement for ensembles.
+    parts: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
-        return {"reward/abstained": float(self.abstained), "reward/errors": float(self.errors)}
+        counts = {"reward/abstained": float(self.abstained), "reward/errors": float(self.errors)}
+        return counts | {name: _mean(column) for name, column in self.parts.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +118,17 @@ class PendingScores:
         columns = {axis: filled(column, self.prompts) for axis, column in given.items()}
         abstained = sum(column.count(None) for column in given.values())
         total = self.aggregate(columns)
-        return Scores(given=given, columns=columns, total=total, abstained=abstained, errors=self.errors)
+        parts = parts_of(self.aggregate, columns)
+        return Scores(given=given, columns=columns, total=total, abstained=abstained, errors=self.errors, parts=parts)
+
+
+def parts_of(aggregate: Aggregator, columns: Columns) -> dict[str, list[float]]:
+    """The numbers beside the total that people look at, by metric, one number an answer."""
+    if not isinstance(aggregate, NamedAxes):
+        return {}
+    named = {f"{AXIS}{name}": column for name, column in aggregate.axes(columns).items()}
+    spread = aggregate.disagreement(columns)
+    return named | ({} if spread is None else {DISAGREEMENT: spread})
 
 
 def filled(column: Sequence[float | None], prompts: Sequence[Dialogue]) -> list[float]:
@@ -123,6 +176,11 @@ class Reward:
     def of(cls, name: str, axis: Axis) -> Reward:
         """A reward of one axis alone."""
         return cls({name: axis}, WeightedSum({name: 1.0}))
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether its scores have numbers beside the total: axes with names, or an ensemble."""
+        return isinstance(self.aggregate, NamedAxes)
 
     def __call__(self, answers: Sequence[Answer]) -> Future[Scores]:
         before = self._errors()

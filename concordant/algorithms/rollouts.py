@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from concordant.algorithms.rewards import Answer, Reward
+from concordant.algorithms.rewards import Answer
 from concordant.config.sampling import SamplingConfig
 from concordant.core.masked import sum_by_branch
 from concordant.core.trees import Branch, PromptTree
@@ -98,8 +98,3 @@ class Sampler:
                 f"than the {new_tokens:,} tokens that were asked for"
             )
         return prompt_ids
-
-
-def score(rollouts: Rollouts, reward: Reward) -> Tensor:
-    """The raw reward of every response, (B,)."""
-    return torch.tensor(reward(rollouts.answers).result().total, dtype=torch.float32)

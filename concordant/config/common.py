@@ -138,6 +138,7 @@ COMMON: dict[type, tuple[str, ...]] = {
         "seed",
     ),
     s.MergeConfig: (),
+    s.AverageConfig: (),
     s.PushConfig: ("private", "dry_run"),
     s.DiagnoseConfig: ("target", "explain", "model.name", "json"),
 }

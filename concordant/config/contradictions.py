@@ -15,7 +15,7 @@ from concordant.config.names import (
     place_of_kl,
 )
 from concordant.config.sampling import RESHAPING
-from concordant.config.specs import best_of, is_address, is_reward_function, named, without_weight
+from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
 
 Values = Mapping[str, Any]  # by dotted key
 _COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
@@ -215,6 +215,26 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "PPO learns from differences between samples, and temperature 0 gives equal samples; use a value above 0",
         ),
         Contradiction(
+            ("constraint.multiplier", "constraint.most"),
+            lambda v: v["constraint.multiplier"] > v["constraint.most"],
+            "the multiplier would start above its bound; raise constraint.most, or lower constraint.multiplier",
+        ),
+        Contradiction(
+            ("stop_disagreement",),
+            lambda v: 0 < v["stop_disagreement"] <= 1,
+            "the disagreement at the start is 1 times itself, so the run would end at once; give more than 1, or 0",
+        ),
+        Contradiction(
+            ("stop_disagreement", "scoring.ensemble"),
+            lambda v: v["stop_disagreement"] > 0 and v["scoring.ensemble"] == "none",
+            "only the members of an ensemble can disagree; set scoring.ensemble, and give several reward models",
+        ),
+        Contradiction(
+            ("stop_disagreement", "train.evaluate_every"),
+            lambda v: v["stop_disagreement"] > 0 and v["train.evaluate_every"] == 0,
+            "the disagreement is measured at evaluations, and there are none before the end; set train.evaluate_every",
+        ),
+        Contradiction(
             ("minibatches", "train.batch_size"),
             lambda v: 0 < v["train.batch_size"] < v["minibatches"],
             "a minibatch would hold no prompt; minibatches may be train.batch_size at most",
@@ -244,6 +264,13 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             ("policies", "reward"),
             lambda v: not v["reward"] and any(best_of(path)[0] > 1 for path in named(v["policies"]).values()),
             "best_of_n keeps the answer with the highest reward; give --reward",
+        ),
+    ),
+    s.AverageConfig: (
+        Contradiction(
+            ("models",),
+            lambda v: len(v["models"]) == 1 or len(set(v["models"])) < len(v["models"]),
+            "an average needs two different models or more",
         ),
     ),
     s.PrepareConfig: (
@@ -284,7 +311,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.AuditConfig: (
         Contradiction(
             ("reward",),
-            lambda v: any(without_weight(source) != source for source in [*v["reward"], *v["judge"]]),
+            lambda v: any(place_of(source) != source for source in [*v["reward"], *v["judge"]]),
             "each reward is looked at alone, so a weight would do nothing; leave it out",
         ),
         Contradiction(

@@ -84,6 +84,7 @@ PreferenceLossName = Literal["sigmoid", "ipo", "robust"]
 # PPO
 RewardNormalize = Literal["none", "start", "running"]
 RewardOnError = Literal["fail", "skip", "retry"]
+EnsembleName = Literal["none", "mean", "minimum", "mean-std"]
 AdvantageName = Literal["gae", "rloo", "grpo"]
 AggregationName = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
 CriticHead = Literal["linear", "mlp"]

@@ -14,7 +14,7 @@ from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.sampling import RESHAPING
-from concordant.config.specs import is_address, is_reward_function, may_train_adapter, without_weight
+from concordant.config.specs import is_address, is_reward_function, may_train_adapter, place_of
 
 
 def _is_no_model(source: str) -> bool:
@@ -23,6 +23,11 @@ def _is_no_model(source: str) -> bool:
 
 def _always(values: Mapping[str, Any]) -> bool:
     return True
+
+
+def _sources(v: Mapping[str, Any]) -> list[str]:
+    """All sources of rewards and costs."""
+    return [*v["reward"], *v.get("judge", ()), *filter(None, [v.get("constraint.cost")])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,12 @@ _GREEDY = NoEffect(
 _NO_FUNCTION = NoEffect(
     ("reward_on_error", "reward_timeout"),
     "no Python function is a reward; only functions, given as module:function, fail or hang",
-    lambda v: not any(is_reward_function(without_weight(s)) for s in [*v["reward"], *v.get("judge", ())]),
+    lambda v: not any(map(is_reward_function, map(place_of, _sources(v)))),
+)
+_ONE_MEASURE = NoEffect(
+    ("scoring.deviations",),
+    "only mean-std takes deviations from the mean; set scoring.ensemble mean-std",
+    lambda v: v["scoring.ensemble"] != "mean-std",
 )
 _SAMPLED_BY_VLLM = NoEffect(
     ("model.kernels",),
@@ -133,7 +143,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         NoEffect(
             ("cluster.apart.reward",),
             "no reward is a model, so no worker would have anything to do",
-            lambda v: all(_is_no_model(without_weight(source)) for source in v["reward"]),
+            lambda v: all(_is_no_model(place_of(source)) for source in v["reward"]),
         ),
         NoEffect(
             ("cluster.restarts",),
@@ -141,6 +151,12 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: not any(v[f"cluster.apart.{role}"] for role in ("generator", "reference", "reward")),
         ),
         _NO_FUNCTION,
+        _ONE_MEASURE,
+        NoEffect(
+            ("constraint.limit", "constraint.multiplier", "constraint.rate", "constraint.most"),
+            "there is no cost to limit; give constraint.cost",
+            lambda v: not v["constraint.cost"],
+        ),
         _beside_adapter("model"),
         _without_rank("critic"),
         _beside_adapter("critic"),
@@ -176,9 +192,11 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["advantage"] in NEEDS_CRITIC and not v["critic.name"],
         ),
     ),
-    s.BestOfNConfig: (_NO_FUNCTION, _TRAINS_NOTHING, *_RESPONSES_SAMPLED),
+    s.BestOfNConfig: (_NO_FUNCTION, _ONE_MEASURE, _TRAINS_NOTHING, *_RESPONSES_SAMPLED),
     s.EvaluateConfig: (
         _NO_FUNCTION,
+        NoEffect(("scoring.",), "there is no proxy to score with; give --reward", lambda v: not v["reward"]),
+        _ONE_MEASURE,
         _TRAINS_NOTHING,
         _GREEDY,
         NoEffect(("model.name",), "--policies names the models; give NAME=PATH there"),

@@ -10,6 +10,8 @@ from concordant.config.data import DataConfig
 from concordant.config.fields import schema
 from concordant.config.model import ModelConfig
 from concordant.config.retain import RetainConfig
+from concordant.config.scoring import ConstraintConfig
+from concordant.config.specs import place_of
 
 
 def _plain(text: str) -> list[str]:
@@ -17,8 +19,8 @@ def _plain(text: str) -> list[str]:
 
 
 def _weighted(text: str) -> list[str]:
-    """Of ``PATH=weight``; a path may itself hold an equals sign."""
-    return [text, text.rpartition("=")[0]]
+    """Of ``name=PATH=weight``, where name and weight may be missing; a path may itself hold an equals sign."""
+    return [text, place_of(text)]
 
 
 def _named(text: str) -> list[str]:
@@ -35,6 +37,7 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     RetainConfig: {"text": _plain},
     s.DPOConfig: {"reference": _plain},
     s.PPOConfig: {"reference": _plain, "reward": _weighted},
+    ConstraintConfig: {"cost": _weighted},
     s.BestOfNConfig: {"reward": _weighted},
     s.EvaluateConfig: {
         "policies": _named,
@@ -46,6 +49,7 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     s.PrepareConfig: {"compare_with": _plain},
     s.DiagnoseConfig: {"target": _plain},
     s.PlanConfig: {"reward_model": _plain},
+    s.AverageConfig: {"models": _plain},
     s.PushConfig: {"folder": _plain},
     s.AuditConfig: {"reward": _weighted, "judge": _weighted, "templates": _plain},
     s.JudgeConfig: {"judge": _plain, "principles": _plain},

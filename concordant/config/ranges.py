@@ -15,6 +15,7 @@ from concordant.config.names import TrackerName
 from concordant.config.plan import PlanConfig, ShapeConfig
 from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
+from concordant.config.scoring import ConstraintConfig, ScoringConfig
 from concordant.config.specs import named, runs_of
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError, nearest
@@ -184,7 +185,15 @@ VALUES: dict[type, dict[str, Rule]] = {
         "target": POSITIVE,
         "horizon": COUNT,
     },
+    ScoringConfig: {"deviations": NOT_NEGATIVE},
+    ConstraintConfig: {
+        "limit": Range("(-∞, ∞)"),
+        "multiplier": Range("[0.01, ∞)"),
+        "rate": NOT_NEGATIVE,
+        "most": Range("[0.01, ∞)"),
+    },
     s.PPOConfig: {
+        "stop_disagreement": NOT_NEGATIVE,
         "reward_timeout": NOT_NEGATIVE,
         "reward_clip": NOT_NEGATIVE,
         "missing_eos_penalty": NOT_NEGATIVE,

@@ -1,9 +1,10 @@
-"""Small notations inside config values: ``name=PATH,PATH``, ``best_of_n:4:PATH`` and ``module:function=0.5``."""
+"""Small notations inside config values: ``name=PATH,PATH``, ``best_of_n:4:PATH`` and ``polite=module:function=0.5``."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from concordant.core.errors import UserError
 
@@ -50,10 +51,37 @@ def runs_of(value: str) -> list[str]:
     return runs
 
 
-def without_weight(source: str) -> str:
-    """``my_module:polite=0.5`` as ``my_module:polite``; a folder whose name has a "=" stays."""
-    name, equals, _ = source.rpartition("=")
-    return source if not equals or os.path.exists(source) else name
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an axis of a reward comes from: ``NAME=PLACE=WEIGHT``, where name and weight may be left out."""
+
+    axis: str  # "" where none is given
+    place: str  # a model, rule:NAME or module:function
+    weight: str  # as it was written; "" where none is given
+
+
+def source_of(text: str) -> Source:
+    """The parts of ``helpful=my_module:polite=0.5``. A folder whose name has a "=" stays whole."""
+    if os.path.exists(text):
+        return Source("", text, "")
+    axis, equals, rest = text.partition("=")
+    if not (equals and axis.isidentifier() and rest and not _is_number(rest)):
+        axis, rest = "", text
+    place, equals, weight = rest.rpartition("=")
+    return Source(axis, rest, "") if not equals or os.path.exists(rest) else Source(axis, place, weight)
+
+
+def place_of(text: str) -> str:
+    """The model, rule or function that a source names."""
+    return source_of(text).place
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_reward_function(name: str) -> bool:

@@ -30,6 +30,7 @@ from concordant.config.names import (
 from concordant.config.plan import PlanConfig as PlanConfig
 from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
+from concordant.config.scoring import ConstraintConfig, ScoringConfig
 from concordant.config.train import TrainConfig
 
 
@@ -88,11 +89,14 @@ class KLConfig(Made):
 class PPOConfig(RunConfig):
     reward: list[str] = field(
         default_factory=list
-    )  # PATH | module:function | rule:NAME, with an optional "=weight"; function(prompt, response, …) gives a number
+    )  # PATH | module:function | rule:NAME, as NAME=SOURCE=WEIGHT, where name and weight may be left out
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
     reward_normalize: RewardNormalize = "start"  # none | start (once, from the first policy's samples) | running
     reward_clip: float = 0.0  # absolute value after normalisation; 0 is off
+    constraint: ConstraintConfig = field(default_factory=ConstraintConfig)
+    stop_disagreement: float = 0.0  # the run ends where an ensemble disagrees so many times as at its start; 0 is off
     missing_eos_penalty: float = 0.0  # subtracted from the reward of a response without end token or stop string
     advantage: AdvantageName = "gae"  # gae trains a critic; rloo and grpo compare the samples of a prompt
     gamma: float = 1.0  # discount for each token
@@ -130,7 +134,8 @@ class BestOfNConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)
     reward: list[str] = field(
         default_factory=list
-    )  # PATH | module:function | rule:NAME, with an optional "=weight"; function(prompt, response, …) gives a number
+    )  # PATH | module:function | rule:NAME, as NAME=SOURCE=WEIGHT, where name and weight may be left out
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(n=4))
@@ -146,6 +151,7 @@ class EvaluateConfig(Made):
     seed: int = 0  # seed of all random numbers
     data: DataConfig = field(default_factory=DataConfig)
     reward: list[str] = field(default_factory=list)  # the proxy, such as the reward that ppo learnt from; as in ppo
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
     judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
@@ -198,6 +204,12 @@ class ChatConfig(Made):
 @dataclass
 class MergeConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)  # name: the base; adapter: what to merge into the base
+    output: str = ""  # model folder
+
+
+@dataclass(kw_only=True)
+class AverageConfig(Made):
+    models: list[str] = field(default_factory=list)  # reward models that were trained from one start
     output: str = ""  # model folder
 
 

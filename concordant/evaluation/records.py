@@ -5,8 +5,8 @@ R runs of one policy, G prompts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -46,6 +46,8 @@ class PolicyAnswers:
     kl: Sequence[float] | None = None  # from the reference, nats, one for each answer
     kl_bound: float | None = None  # nats a response; of best-of-n only a bound of the KL is known
     kl_unknown: str = ""  # why neither the KL nor a bound is known, as a clause
+    # By name, one number for each answer: the axes of the proxy that have a name, and the disagreement of an ensemble.
+    parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
     texts: TextLosses | None = None  # None for best-of-n, which gives no probabilities
 
     def scores(self, scorer: Scorer) -> Sequence[float] | None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from concordant.core.errors import UserError
+from concordant.core.length_bias import length_slope
 from concordant.evaluation.bootstrap import mean_of
 from concordant.evaluation.metrics import win_points
 from concordant.evaluation.records import Mean
@@ -47,6 +49,8 @@ class RewardModelSummary:
     calibration_error: float  # expected calibration error: mean |observed - predicted| over bins, weighted by pairs
     bins: tuple[CalibrationBin, ...]  # bins without pairs are left out
     by_length: tuple[LengthGroup, ...]  # groups without pairs are left out
+    length_slope: float | None = None  # reward units a word, between answers to one prompt; None: words not known
+    length_mean: float | None = None  # words an answer
 
     def as_json(self) -> dict[str, object]:
         """Plain numbers for report.json; None is "not known"."""
@@ -59,6 +63,8 @@ class RewardModelSummary:
             "longer_accuracy": self.longer_accuracy.value,
             "log_loss": self.log_loss.value,
             "calibration_error": self.calibration_error,
+            **({} if self.length_slope is None else {"length_slope": self.length_slope}),
+            **({} if self.length_mean is None else {"length_mean": self.length_mean}),
             "pairs": self.pairs,
             "calibration": [
                 {
@@ -90,15 +96,17 @@ def summarise_reward_model(
     rejected_lengths: Sequence[int],
     probability: Sequence[float] | None = None,
     *,
+    words: tuple[Sequence[int], Sequence[int]] | None = None,
     bins: int = 10,
     bootstrap: int = 2_000,
     seed: int = 0,
 ) -> RewardModelSummary:
     """The figures of held-out pairs, from their scores (reward units), lengths and P(chosen preferred).
 
-    Lengths are in tokens or words. The confidence is the probability of the answer that the model prefers, σ(|Δ|) in
-    [0.5, 1], in ``bins`` of equal width. σ(Δ) would not do, because the chosen answer always comes first. Raises
-    UserError if there is no pair, and ValueError if columns have different lengths or a score is not finite.
+    Lengths are in tokens or words; ``words`` are those of the chosen and of the rejected answers, from which the slope
+    of the score over the length is fitted. The confidence is the probability of the answer that the model prefers,
+    σ(|Δ|) in [0.5, 1], in ``bins`` of equal width. σ(Δ) would not do, because the chosen answer always comes first.
+    Raises UserError if there is no pair, and ValueError if columns have different lengths or a score is not finite.
     """
     chosen_P, rejected_P = np.asarray(chosen_scores, np.float64), np.asarray(rejected_scores, np.float64)
     longer_P = np.asarray(chosen_lengths, np.float64) - np.asarray(rejected_lengths, np.float64)
@@ -109,6 +117,7 @@ def summarise_reward_model(
         return mean_of(x_P, bootstrap, seed, is_share=is_share)
 
     calibration = _calibration(np.abs(delta_P), right_P, bins, mean)
+    slope, mean_words = (None, None) if words is None else _of_length(chosen_P, rejected_P, *words)
     bayes = None
     if probability is not None:
         p_P = np.asarray(probability, np.float64)
@@ -124,7 +133,22 @@ def summarise_reward_model(
         calibration_error=sum(b.pairs * abs(b.observed.value - b.predicted) for b in calibration) / len(delta_P),
         bins=calibration,
         by_length=_by_length(longer_P, right_P, mean),
+        length_slope=slope,
+        length_mean=mean_words,
     )
+
+
+def _of_length(
+    chosen_P: NDArray[np.float64],
+    rejected_P: NDArray[np.float64],
+    chosen_words: Sequence[int],
+    rejected_words: Sequence[int],
+) -> tuple[float, float]:
+    """The slope of the score over the length, reward units a word, and the mean length in words."""
+    score_B = torch.from_numpy(np.concatenate([chosen_P, rejected_P]))
+    words_B = torch.tensor([*chosen_words, *rejected_words], dtype=torch.float64)
+    pair_B = torch.arange(len(chosen_P)).repeat(2)
+    return length_slope(score_B, words_B, pair_B), float(words_B.mean())
 
 
 def _check(

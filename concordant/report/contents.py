@@ -11,6 +11,7 @@ from concordant.core.digits import measured, number, share
 from concordant.core.seeding import python_stream
 from concordant.evaluation.records import SCORERS, Evaluation, PolicyScores, Scorer, Survival
 from concordant.evaluation.reward_summary import RewardModelSummary
+from concordant.report.axes_section import axes_blocks
 from concordant.report.blocks import (
     Answer,
     Block,
@@ -199,7 +200,7 @@ def report_blocks(
     """All blocks of the report that stands in ``folder``, from top to bottom."""
     blocks: list[Block] = [Paragraph(headline(evaluation), lead=True), *caveats(evaluation)]
     blocks += [Paragraph(note) for note in notes]
-    blocks += _table(evaluation) + spread_blocks(evaluation) + _over_optimisation(evaluation)
+    blocks += _table(evaluation) + axes_blocks(evaluation) + spread_blocks(evaluation) + _over_optimisation(evaluation)
     if pictures:
         blocks += [Heading("Pictures"), *pictures]
     if reward_model is not None:

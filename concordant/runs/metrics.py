@@ -15,6 +15,9 @@ from concordant.core.digits import share
 
 DOCTOR = "doctor/"  # prefix of evidence: metrics that only the doctor's rules read
 EVAL = "eval/"
+AXIS = "axis/"  # of the axes of a reward that have a name
+DISAGREEMENT = "reward/disagreement"
+COST = "constraint/cost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,12 @@ METRICS: dict[str, Metric] = {
     "reward/rejected": Metric("mean score of rejected answers", _REWARD, "reward"),
     "reward/abstained": Metric("scores that the reward functions did not give", "count", "ppo"),
     "reward/errors": Metric("errors of reward functions", "count", "ppo"),
+    "reward/disagreement": Metric(
+        "standard deviation of an answer's score over the members of an ensemble, mean over answers", _REWARD, "ppo"
+    ),
+    "axis/NAME": Metric("mean score of the axis that `--reward NAME=SOURCE` names", _REWARD, "ppo"),
+    "constraint/cost": Metric("mean cost of the answers, with --constraint.cost", "cost units", "ppo"),
+    "constraint/multiplier": Metric("the multiplier λ of the step", "normalised reward units a cost unit", "ppo"),
     "rewards/chosen": Metric("implicit reward of chosen answers, beta times the log-ratio", _NATS, "dpo"),
     "rewards/rejected": Metric("implicit reward of rejected answers", _NATS, "dpo"),
     "rewards/accuracies": Metric("pairs whose chosen answer has the higher implicit reward", _SHARE, "dpo"),
@@ -126,6 +135,7 @@ METRICS: dict[str, Metric] = {
     "eval/eos_fraction": Metric("held-out answers that end with an end token or a stop string", _SHARE, "dpo, ppo"),
     "eval/repetition": Metric("sequences of four words that a held-out answer repeats", _SHARE, "dpo, ppo"),
     "eval/distinct": Metric("different answers among the held-out answers", _SHARE, "dpo, ppo"),
+    "eval/past_limit": Metric("1 where --stop_disagreement was passed, which ends the run", "0 or 1", "ppo"),
     "eval/objective": Metric("held-out reward less the KL penalty; chooses PPO's best weights", _REWARD, "ppo"),
     "doctor/update/ratio": Metric(
         "size of the step's change over the size of the weights, from 512 elements of each tensor", "ratio", "all"
@@ -189,7 +199,8 @@ METRICS |= {
 
 def metric(name: str) -> Metric | None:
     """The metric called ``name``, also under ``eval/``; None for a name that no run logs."""
-    return METRICS.get(name) or METRICS.get(name.removeprefix(EVAL))
+    plain = name.removeprefix(EVAL)
+    return METRICS.get(name) or METRICS.get("axis/NAME" if plain.startswith(AXIS) else plain)
 
 
 def told(name: str, row: Mapping[str, float]) -> str:

@@ -79,6 +79,7 @@ class SampleRow(TypedDict):
     reward: NotRequired[float]  # raw score of the proxy
     kl: NotRequired[float]  # from the reference, nats a response
     gold: NotRequired[float]  # the true quality, where it is known, 0 to 1
+    # "eval": axis/NAME, reward/disagreement and constraint/cost too, where the run has them
     advantage: NotRequired[float]  # "train": mean over the response's tokens, reward units; whitened if --whiten is on
     length: NotRequired[int]  # "train": tokens, the end token included
     ended: NotRequired[bool]  # "train": whether an end token or a stop string ended the answer
@@ -90,6 +91,7 @@ class RankedAnswer(TypedDict):
     reward: float  # raw score
     tokens: int  # the end token included
     ended: bool  # whether an end token or a stop string ended the answer
+    disagreement: NotRequired[float]  # standard deviation of the score over the members of an ensemble
 
 
 class BestOfNRow(TypedDict):
@@ -118,6 +120,17 @@ class FindingRow(WeighedRow):
     step: int | None  # steps taken when it was seen; None before the first step
     numbers: Mapping[str, float]  # the measured numbers, for programs
     page: str  # page of the documentation
+
+
+class CorrectionRow(TypedDict):
+    """A row of events.jsonl of kind "correction": what is done to the scores of a reward model."""
+
+    kind: Literal["correction"]
+    reward: str  # the model
+    slope: float  # reward units a word that are taken away
+    words: float  # length of an answer that keeps its score
+    mean: float  # then taken away
+    deviation: float  # then divided by
 
 
 class StartRow(TypedDict):
@@ -167,4 +180,6 @@ class RewardSummary(TypedDict):
     calibration_error: float  # mean |observed - predicted| over bins, weighted by pairs
     pairs: int
     calibration: list[dict[str, Any]]  # one row for each bin: low, high, pairs, predicted, observed
+    length_slope: NotRequired[float]  # reward units a word, between two answers to one prompt
+    length_mean: NotRequired[float]  # words an answer
     accuracy_by_length: dict[str, dict[str, Any]]  # pairs and accuracy where the chosen answer is longer, same, shorter

@@ -30,6 +30,7 @@ from concordant.training.environment import environment
 from concordant.training.progress import current
 
 PROMPTS_AT_ONCE = 64
+_APART = "disagreement"  # of an ensemble about an answer, in samples.jsonl
 
 
 @checked
@@ -47,7 +48,7 @@ def best_of_n(config: BestOfNConfig) -> Path:
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(policy.tokenizer, common.limits_of(config.data, policy))
         sampler = common.sampler_of(policy, encoder, config.model, config.sampling)
-        rewards = Rewards(config.reward, config.model, handling=handling_of(config))
+        rewards = Rewards(config.reward, config.model, handling=handling_of(config), scoring=config.scoring)
         prompts = common.accepted(loaded.test if config.split == "test" else loaded.train, encoder, "prompts")
         rewards.check(prompts, loaded.wanted_names)
         choices = _earlier(folder, len(prompts))
@@ -112,12 +113,15 @@ def _readable(rows: Iterable[Row]) -> Iterator[Choice]:
 def _row(c: Choice) -> dict[str, Any]:
     columns = zip(c.responses, c.rewards, c.lengths, c.ended, strict=True)
     answers = [{"response": r, "reward": s, "tokens": n, "ended": e} for r, s, n, e in columns]
+    if c.disagreement is not None:
+        answers = [answer | {_APART: x} for answer, x in zip(answers, c.disagreement, strict=True)]
     return {"prompt": common.as_dict(c.prompt), "answers": answers}
 
 
 def _choice(row: dict[str, Any]) -> Choice:
     columns = ([answer[name] for answer in row["answers"]] for name in ("response", "reward", "tokens", "ended"))
-    return Choice(tuple(Message(**m) for m in row["prompt"]), *columns)
+    apart = [answer[_APART] for answer in row["answers"]] if _APART in row["answers"][0] else None
+    return Choice(tuple(Message(**m) for m in row["prompt"]), *columns, apart)
 
 
 def _write(folder: Path, choices: Sequence[Choice]) -> Path:
@@ -129,5 +133,8 @@ def _write(folder: Path, choices: Sequence[Choice]) -> Path:
             pairs.append({"prompt": prompt, "chosen": c.best, "rejected": c.worst})
     write_text(folder / SFT_DATA, json_lines(best))
     write_text(folder / PAIR_DATA, json_lines(pairs))
+    apart = [x for c in choices for x in c.disagreement or ()]
+    if apart:
+        common.message(f"best-of-n: the ensemble's members disagree by {sum(apart) / len(apart):.3g} on average")
     common.message(f"{counted(len(choices), 'prompt')} answered; {folder}/sft.jsonl, pairs.jsonl, samples.jsonl")
     return folder

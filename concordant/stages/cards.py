@@ -8,7 +8,7 @@ from typing import Any
 
 from concordant.config.fields import flatten
 from concordant.config.names import NEEDS_CRITIC
-from concordant.config.specs import without_weight
+from concordant.config.specs import place_of
 from concordant.config.stages import PPOConfig, RunConfig
 from concordant.data.splits import Loaded
 from concordant.models.card import CARD, is_hub_id, origin_of, section, short
@@ -73,9 +73,8 @@ def _shared(value: Any) -> Any:
     """A value without the folders of this machine."""
     if isinstance(value, list):
         return ", ".join(map(str, map(_shared, value)))
-    if isinstance(value, str) and "/" in value:
-        path = without_weight(value)
-        return short(path) + value.removeprefix(path)
+    if isinstance(value, str) and "/" in value and (path := place_of(value)):
+        return value.replace(path, short(path), 1)
     return value
 
 

@@ -159,11 +159,13 @@ def probe_of(
     heldout: Sequence[Prompt],
     sampling: SamplingConfig,
     reward: Reward | None = None,
+    cost: Reward | None = None,
 ) -> SampleProbe | None:
     if not heldout:
         return None
     prompts = heldout[:PROBE_PROMPTS]
-    return SampleProbe(learner, reference, sampler, prompts, sampling, config.seed, reward, gold_of(config.data))
+    gold = gold_of(config.data)
+    return SampleProbe(learner, reference, sampler, prompts, sampling, config.seed, reward, cost, gold)
 
 
 def prompts_of(pairs: Sequence[Pair]) -> list[Prompt]:

@@ -44,6 +44,7 @@ from concordant.report.curves import read_curve
 from concordant.report.run_findings import read_findings
 from concordant.report.terminal import print_table
 from concordant.report.write import write_report
+from concordant.runs.metrics import AXIS
 from concordant.runs.read import complaints
 from concordant.runs.writable import check_folder
 from concordant.stages import common
@@ -82,9 +83,8 @@ def evaluate(config: EvaluateConfig) -> Path:
         if not path.startswith("builtin:"):
             locate(path)  # a mistyped folder is found now, and not after minutes of sampling
     loaded = load_records(config.data, Prompt, config.seed, wanted=wanted_columns([*config.reward, *config.judge]))
-    handling = handling_of(config)
-    rewards = Rewards(config.reward, config.model, handling=handling) if config.reward else None
-    judges = Rewards(config.judge, config.model, handling=handling) if config.judge else None
+    rewards = _proxy(config) if config.reward else None
+    judges = Rewards(config.judge, config.model, handling=handling_of(config)) if config.judge else None
     scoring = [r for r in (rewards, judges) if r is not None]
     records = load_all(config.data, config.seed)
     bench = _Bench(
@@ -128,6 +128,10 @@ def evaluate(config: EvaluateConfig) -> Path:
     print_table(evaluation)
     common.message(f"report: {page}")
     return Path(config.output)
+
+
+def _proxy(config: EvaluateConfig) -> Rewards:
+    return Rewards(config.reward, config.model, handling=handling_of(config), scoring=config.scoring)
 
 
 def _known(name: str, policies: Mapping[str, Sequence[str]]) -> str:
@@ -209,6 +213,7 @@ def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench
     ]
     gold = common.gold_of(config.data)
     chosen = [c.best_reward for c in choices] if n > 1 else None  # chosen by their rewards, so each was scored already
+    scores = bench.reward(answers).result() if bench.reward is not None and (n == 1 or bench.reward.has_parts) else None
     unknown = _why_no_kl(named.spec, origin, policy, reference, trees)
     found = PolicyAnswers(
         name=named.name,
@@ -222,11 +227,12 @@ def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench
         kl=_kl(policy, reference, trees, config) if reference is not None and n == 1 and not unknown else None,
         kl_bound=best_of_n_kl_bound(n) if n > 1 and not unknown else None,
         kl_unknown=unknown,
+        parts={name.removeprefix(AXIS): column for name, column in scores.parts.items()} if scores else {},
         texts=None if n > 1 else _texts(policy, encoder, bench),
     )
     return _Scored(
         found,
-        bench.reward(answers).result() if bench.reward is not None and n == 1 else None,
+        scores if n == 1 else None,
         bench.judge(answers).result() if bench.judge is not None else None,
     )
 

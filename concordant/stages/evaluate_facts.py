@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from concordant.config.specs import best_of, without_weight
+from concordant.config.fields import flatten
+from concordant.config.scoring import ScoringConfig
+from concordant.config.specs import best_of, place_of
 from concordant.config.stages import EvaluateConfig
 from concordant.core.counted import counted
 from concordant.data.records import Prompt
@@ -32,6 +35,7 @@ def facts_of(
         ("split", split),
         ("prompts", f"{len(prompts):,}, hash {records_hash([prompts])[:HASH_DIGITS]}"),
         ("proxy", " + ".join(config.reward)),
+        ("ensemble", "" if config.scoring.ensemble == "none" else config.scoring.ensemble),
         ("judge", " + ".join(config.judge)),
         ("KL measured from", ", ".join(references)),
         ("sampling", f"temperature {sampling.temperature:g}, at most {counted(sampling.max_new_tokens, 'token')}"),
@@ -47,8 +51,8 @@ def sources_of(config: EvaluateConfig, policies: Policies, folders: Mapping[str,
         for i, run in enumerate(runs, 1)
     ]
     given += [(name, str(folder / MODEL)) for name, folder in folders.items()]
-    given += [("proxy", without_weight(source)) for source in config.reward]
-    given += [("judge", without_weight(source)) for source in config.judge]
+    given += [("proxy", place_of(source)) for source in config.reward]
+    given += [("judge", place_of(source)) for source in config.judge]
     found: list[Source] = []
     seen: set[Path] = set()
     for name, spec in given:
@@ -75,9 +79,16 @@ def starts_of(config: EvaluateConfig, policies: Policies, folders: Mapping[str, 
         run = read_facts(folder)
         start = models.get(Path(run.base).resolve()) if run.base else None
         is_proxy = _places(run.settings.get("reward") or []) == _places(config.reward)
+        is_proxy &= _scoring(run.settings) == _scoring(flatten(config))
         if start is not None and is_proxy and not run.settings.get("reference"):
             found[name] = start
     return found
+
+
+def _scoring(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How the sources become one reward; a run from before these keys has the defaults."""
+    usual = {f"scoring.{key}": value for key, value in flatten(ScoringConfig()).items()}
+    return {key: settings.get(key, value) for key, value in usual.items()}
 
 
 def _places(sources: Sequence[str]) -> list[Path]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from concordant.algorithms.constraint import Constraint
 from concordant.algorithms.ppo import PPO, Players, resolved
 from concordant.algorithms.reward_sources import wanted_columns
 from concordant.config.checks import checked
@@ -28,7 +29,7 @@ def ppo(config: PPOConfig) -> Path:
     """Train a policy with PPO, RLOO or GRPO, and return the run folder."""
     config = resolved(config)
     with common.opened(config, "ppo") as folder:
-        loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_columns(config.reward))
+        loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_columns(_sources(config)))
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(
             policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start")
@@ -44,8 +45,16 @@ def ppo(config: PPOConfig) -> Path:
                 f"minibatches={config.minibatches}: a step has {config.train.batch_size} of {len(loaded.train)} "
                 "prompts, so a minibatch would hold none; give more prompts, or fewer minibatches"
             )
-        rewards = Rewards(config.reward, config.model, config.train, handling_of(config))
-        rewards.check([*loaded.train, *loaded.test], loaded.wanted_names)
+        rewards = Rewards(config.reward, config.model, config.train, handling_of(config), config.scoring)
+        for name, correction in rewards.corrections.items():
+            folder.log_event({"kind": "correction", "reward": name, **asdict(correction)})
+        costs = None
+        if config.constraint.cost:
+            costs = Rewards([config.constraint.cost], config.model, config.train, handling_of(config))
+        for scores in filter(None, (rewards, costs)):
+            scores.check([*loaded.train, *loaded.test], loaded.wanted_names)
+        if config.stop_disagreement and not loaded.test:
+            raise UserError("stop_disagreement: the disagreement is measured on held-out prompts, and there are none")
         temperature = config.sampling.temperature
         actor = roles.policy_learner(policy, config.model, config.train, temperature)
         reference = roles.reference(actor, policy, config.reference, config.model, config.train, temperature)
@@ -56,12 +65,20 @@ def ppo(config: PPOConfig) -> Path:
             reference=reference,
             sampler=sampler,
             reward=rewards.reward,
+            constraint=Constraint(costs.reward, config.constraint, costs.range) if costs else None,
             reward_range=rewards.range,
             retention=retained(config.retain, policy, actor, config.seed),
-            probe=common.probe_of(config, actor, reference, sampler, loaded.test, config.sampling, rewards.reward),
-        )
+            probe=common.probe_of(
+                config, actor, reference, sampler, loaded.test, config.sampling,
+                rewards.reward, costs.reward if costs else None,
+            ),
+        )  # fmt: skip
         algorithm = PPO(config, players, loaded.train, card_of(config, "ppo", loaded))
         return common.train(algorithm, config, folder, Subject(loaded, encoder))
+
+
+def _sources(config: PPOConfig) -> list[str]:
+    return [*config.reward, *filter(None, [config.constraint.cost])]
 
 
 def _critic(config: PPOConfig, policy: Policy, rewards: Rewards) -> Learner:

@@ -10,6 +10,7 @@ import torch
 
 from concordant.algorithms.pairs import check_pairs
 from concordant.algorithms.reward import RewardObjective
+from concordant.algorithms.reward_corrections import words_of
 from concordant.algorithms.supervised import Course, Examples, ObjectiveOf, Supervised
 from concordant.config.checks import checked
 from concordant.config.stages import RewardConfig, ScoreConfig
@@ -114,6 +115,7 @@ def measure_on_heldout(scorer: Scorer, trees: Sequence[PromptTree], pairs: Seque
         [len(t.branches[0].ids_T) for t in trees],
         [len(t.branches[1].ids_T) for t in trees],
         probability if len(probability) == len(pairs) else None,
+        words=([words_of(p.chosen) for p in pairs], [words_of(p.rejected) for p in pairs]),
     )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from concordant.algorithms.reward_corrections import Corrected, Correction
 from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, as_number
-from concordant.algorithms.reward_sources import make_reward
-from concordant.algorithms.rewards import Answer, WeightedSum
+from concordant.algorithms.reward_sources import DEFAULT_SCORING, make_reward
+from concordant.algorithms.rewards import Answer, Axis, WeightedSum
 from concordant.config.model import ModelConfig
+from concordant.config.scoring import ScoringConfig
 from concordant.config.stages import BestOfNConfig, EvaluateConfig, PPOConfig
 from concordant.config.train import TrainConfig
 from concordant.core.counted import counted
+from concordant.core.errors import UserError
 from concordant.core.masked import LEAST_DEVIATION
 from concordant.core.objective import BranchOutputs, Outputs
 from concordant.data.records import Prompt
@@ -63,10 +67,17 @@ class Rewards:
         model: ModelConfig,
         train: TrainConfig | None = None,
         handling: Handling = DEFAULT_HANDLING,
+        scoring: ScoringConfig = DEFAULT_SCORING,
     ) -> None:
         self.models: list[RewardModel] = []
-        self._model, self._train = model, train
-        self.reward = make_reward(sources, self._load, handling)
+        self.corrections: dict[str, Correction] = {}  # by the name of the model
+        self._model, self._train, self._scoring = model, train, scoring
+        self.reward = make_reward(sources, self._load, handling, scoring)
+        if scoring.debias_length and not self.models:
+            raise UserError(
+                "scoring.debias_length: no reward model is among the rewards; only of a model that `concordant reward` "
+                "trained it is known what length does to its score"
+            )
 
     def check(self, prompts: Sequence[Prompt], found: Sequence[str]) -> None:
         """Raises UserError where a function needs a column that no prompt has; ``found`` are the columns of the data.
@@ -98,16 +109,62 @@ class Rewards:
         alone = WeightedSum(dict.fromkeys(self.reward.axes, 1.0))
         if len(self.models) != 1 or len(self.reward.axes) != 1 or self.reward.aggregate != alone:
             return None
-        numbers = read_json(Path(self.models[0].name).parent / REWARD_SUMMARY) or {}
-        mean, deviation = as_number(numbers.get("score_mean")), as_number(numbers.get("score_std"))
-        if mean is None or not deviation or deviation <= LEAST_DEVIATION * abs(mean):
-            return None
-        return mean, deviation
+        return None if self._scoring.debias_length else _range_of(_figures(self.models[0].name))
 
-    def _load(self, name: str) -> ModelReward:
+    def _load(self, name: str) -> Axis:
         made = roles.open_reward_model(name, self._model)
         self.models.append(made)
-        return ModelReward(made, roles.reward_scorer(made, self._model, self._train))
+        axis = ModelReward(made, roles.reward_scorer(made, self._model, self._train))
+        correction = correction_for(name, self._scoring)
+        if correction is None:
+            return axis
+        if self._scoring.debias_length:
+            current().message(
+                f"reward {name}: {correction.slope:.4g} reward units a word are taken from its scores, which held-out "
+                "answers show to come from length"
+            )
+        self.corrections[name] = correction
+        return Corrected(axis, correction)
+
+
+def correction_for(name: str, scoring: ScoringConfig) -> Correction | None:
+    """What is done to the scores of the reward model ``name``; None if nothing is.
+
+    The members of an ensemble are compared with each other, and each model has an origin and a unit of its own. So each
+    score is given as its distance from the mean of held-out answers, in their standard deviations. Raises UserError if
+    the figures that a correction needs are not beside the model.
+    """
+    correction, figures = Correction(), _figures(name)
+    if scoring.debias_length:
+        slope, words = as_number(figures.get("length_slope")), as_number(figures.get("length_mean"))
+        if slope is None or words is None:
+            raise _without_figures("scoring.debias_length", name, "length_slope")
+        correction = replace(correction, slope=slope, words=words)
+    if scoring.ensemble != "none":
+        found = _range_of(figures)
+        if found is None:
+            raise _without_figures(f"scoring.ensemble={scoring.ensemble}", name, "score_mean and score_std")
+        correction = replace(correction, mean=found[0], deviation=found[1])
+    return None if correction == Correction() else correction
+
+
+def _without_figures(key: str, name: str, figures: str) -> UserError:
+    return UserError(
+        f"{key}: {Path(name).parent / REWARD_SUMMARY} with {figures} is needed, and is not there or is older; train "
+        "the reward model with `concordant reward` and held-out pairs"
+    )
+
+
+def _figures(name: str) -> dict[str, Any]:
+    """The figures that ``concordant reward`` measured on held-out pairs; empty if there are none."""
+    return read_json(Path(name).parent / REWARD_SUMMARY) or {}
+
+
+def _range_of(figures: Mapping[str, Any]) -> tuple[float, float] | None:
+    mean, deviation = as_number(figures.get("score_mean")), as_number(figures.get("score_std"))
+    if mean is None or not deviation or deviation <= LEAST_DEVIATION * abs(mean):
+        return None
+    return mean, deviation
 
 
 def handling_of(config: PPOConfig | BestOfNConfig | EvaluateConfig) -> Handling:

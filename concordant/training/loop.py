@@ -36,6 +36,7 @@ from concordant.training.writers import Trackers
 
 _LESS_MEMORY = "lower train.micro_batch_tokens, sampling.slots or train.batch_size"
 TRAIN_SAMPLES_EVERY = 20  # steps between logged training samples, so that samples.jsonl of a long run stays small
+PAST_LIMIT = "eval/past_limit"
 MAX_SKIPPED_IN_A_ROW = 5  # a run ends after so many steps in a row without a finite loss and gradient
 
 
@@ -64,7 +65,10 @@ class Algorithm(Protocol):
         ...
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Metrics on held-out data after ``step`` steps, named ``eval/…``; empty without held-out data."""
+        """Metrics on held-out data after ``step`` steps, named ``eval/…``; empty without held-out data.
+
+        With ``PAST_LIMIT`` above 0 the run ends, and these weights are not the best ones.
+        """
         ...
 
     def samples(self, step: int) -> list[dict[str, Any]]:
@@ -116,6 +120,7 @@ class LoopState:
     kept_step: int | None = None  # step of the weights that the first role keeps; None if it keeps none
     skipped: int = 0  # steps in which an update was left out
     skipped_in_a_row: int = 0
+    past_limit: bool = False  # an evaluation passed a limit of the algorithm, which ends the run
 
 
 def run_loop(
@@ -192,7 +197,7 @@ class _Loop:
 
     @property
     def _finished(self) -> bool:
-        return self.state.step >= self.total or self._out_of_patience
+        return self.state.step >= self.total or self._out_of_patience or self.state.past_limit
 
     @property
     def _out_of_patience(self) -> bool:
@@ -249,7 +254,8 @@ class _Loop:
         rows = self.algorithm.samples(self.state.step)
         self.folder.log_samples({"step": self.state.step, **row} for row in rows)
         if metrics:
-            better = self._is_better(metrics[self.algorithm.metric])
+            self.state.past_limit = metrics.get(PAST_LIMIT, 0) > 0
+            better = not self.state.past_limit and self._is_better(metrics[self.algorithm.metric])
             self._remember(metrics[self.algorithm.metric], better)
             listed = "  ".join(f"{name} {told(name, metrics)}" for name in metrics)
             self.display.message(self._where(f"{listed}{'  (best)' if better else ''}"))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from concordant.algorithms.rollouts import Sampler, score
+from concordant.algorithms.rollouts import Sampler
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 from concordant.core.objective import Outputs
@@ -10,7 +10,7 @@ from concordant.data.records import Message, Prompt
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
-from tests.algorithms.worlds import PROMPTS, plain, written
+from tests.algorithms.worlds import PROMPTS, written
 from tests.engines.tiny import tiny_policy
 
 
@@ -23,7 +23,6 @@ def test_tokens_of_trees_and_branches_by_hand():
     rollouts = written([([8, 9], True), ([10], True)], [([11, 12, 13], True)])
     assert rollouts.token_slice() == [(0, 3), (3, 6)]
     assert rollouts.by_branch(torch.arange(6.0)).tolist() == [1.0, 2.0, 12.0]
-    assert score(rollouts, plain(lambda answers: [1.0, 2.0, 3.0])).tolist() == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 1.6])

@@ -13,6 +13,7 @@ from concordant.config.fields import build, flatten, schema
 from concordant.config.no_effect import NO_EFFECT, NoEffect
 from concordant.config.ranges import VALUES, Range
 from concordant.config.stages import (
+    AverageConfig,
     BestOfNConfig,
     ChatConfig,
     DPOConfig,
@@ -38,6 +39,7 @@ GOOD = {
     "policies": ["a=b"],
     "judge": "m:f",
     "principles": "builtin",
+    "models": ["a", "b"],
     "folder": "runs/x",
     "id": "owner/name",
 }
@@ -83,6 +85,9 @@ def test_defaults_are_valid_once_what_is_needed_is_there(verb):
         (DPOConfig, "label_smoothing", 0.5, r"label_smoothing: expected a number in \[0, 0.5\); given 0.5"),
         (DPOConfig, "loss", "sigmiod", 'robust; given "sigmiod". Did you mean "sigmoid"'),
         (DPOConfig, "beta", 0.0, "beta"),
+        (PPOConfig, "constraint.limit", float("nan"), "constraint.limit: .*given nan"),
+        (PPOConfig, "constraint.multiplier", 0.0, r"constraint.multiplier: expected a number in \[0.01, ∞\)"),
+        (PPOConfig, "scoring.ensemble", "min", 'mean-std; given "min". Did you mean "minimum"|expected one of none'),
         (PPOConfig, "clip", 0.0, r"clip: expected a number in \(0, 1\); given 0.0"),
         (PPOConfig, "clip", -0.2, "clip"),
         (PPOConfig, "sampling.temperature", -1.0, r"sampling.temperature: expected a number in \[0, ∞\)"),
@@ -130,6 +135,12 @@ def test_out_of_range(config_class, key, value, message):
             "vLLM takes 0 and temperatures from 0.01",
         ),
         (PPOConfig, {"sampling.engine": "vllm", "model.trust_remote_code": True}, "vLLM runs a model by its own code"),
+        (PPOConfig, {"constraint.cost": "c", "constraint.multiplier": 11.0}, "would start above its bound"),
+        (PPOConfig, {"constraint.limit": 1.0}, "constraint.limit=1.0 would do nothing.*give constraint.cost"),
+        (PPOConfig, {"scoring.deviations": 2.0}, "scoring.deviations=2.0 would do nothing"),
+        (PPOConfig, {"stop_disagreement": 2.0}, "only the members of an ensemble can disagree"),
+        (PPOConfig, {"stop_disagreement": 1.0, "scoring.ensemble": "mean"}, "the run would end at once"),
+        (AverageConfig, {"models": ["a"]}, "an average needs two different models"),
         (PPOConfig, {"importance_cap": 0.5}, "importance_cap=0.5: a cap below 1"),
         (PPOConfig, {"importance_cap": 2.0, "model.precision": "fp32"}, "importance_cap=2.0 would do nothing"),
         (PPOConfig, {"sampling.min_p": 0.1}, "sampling.min_p=0.1.*set sampling.min_p 0, or accept"),

@@ -3,6 +3,7 @@
 import pytest
 
 from concordant.config.data import DataConfig
+from concordant.config.scoring import ScoringConfig
 from concordant.config.stages import EvaluateConfig
 from concordant.config.yaml_io import dump_yaml
 from concordant.data.records import Message, Prompt
@@ -54,6 +55,8 @@ def test_a_run_starts_at_the_evaluated_policy_it_was_made_from(runs):
     assert starts_of(config, {"ppo": ["ppo/model"]}, folders(runs, "ppo")) == {}, "its start was not evaluated"
     other = EvaluateConfig(reward=["rule:ends"])
     assert starts_of(other, POLICIES, folders(runs, "ppo")) == {}, "another proxy has other units"
+    ensemble = EvaluateConfig(reward=["rm/model"], scoring=ScoringConfig(ensemble="mean"))
+    assert starts_of(ensemble, POLICIES, folders(runs, "ppo")) == {}, "the run learnt from raw scores"
     several = {"sft": ["sft/model", "other"]}
     assert starts_of(config, several, folders(runs, "ppo")) == {}, "the mean of two runs is not its start"
 

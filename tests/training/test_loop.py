@@ -97,6 +97,13 @@ def test_early_stopping_counts_evaluations_without_improvement(tmp_path):
     assert (result.steps, result.best_step, result.stopped_early) == (8, 4, True)
 
 
+def test_a_limit_of_the_algorithm_ends_the_run_with_the_best_weights_before_it(tmp_path):
+    """The third evaluation is the best by its number, and it is past the limit."""
+    walk = Walk(total_steps=20, evaluations=[3.0, 2.0, 1.0], past_limit_at=3)
+    result = run(tmp_path, walk, evaluate_every=2)
+    assert (result.steps, result.best_step, result.exported_step, result.stopped_early) == (6, 4, 4, True)
+
+
 def test_without_held_out_data_the_last_weights_are_exported(tmp_path):
     walk = Walk()
     result = run(tmp_path, walk, evaluate_every=2)

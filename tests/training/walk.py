@@ -14,7 +14,7 @@ from concordant.config.train import TrainConfig
 from concordant.core.seeding import torch_stream
 from concordant.engines.state_files import read_state, write_state
 from concordant.runs.folder import RunFolder
-from concordant.training.loop import run_loop
+from concordant.training.loop import PAST_LIMIT, run_loop
 from concordant.training.result import LoopResult
 
 
@@ -28,6 +28,7 @@ class Walk:
     skip: Callable[[int], bool] = lambda step: False
     signal_at: int = -1
     metric: str = "eval/loss"
+    past_limit_at: int = -1  # number of the evaluation that passes a limit
 
     def __post_init__(self):
         self.weight, self.momentum = torch.zeros(3), torch.zeros(3)
@@ -48,7 +49,8 @@ class Walk:
         if not self.evaluations:
             return {}
         self.seen += 1
-        return {"eval/loss": self.evaluations[self.seen - 1]}
+        past = {} if self.past_limit_at < 0 else {PAST_LIMIT: float(self.seen == self.past_limit_at)}
+        return {"eval/loss": self.evaluations[self.seen - 1]} | past
 
     def train_samples(self):
         return []
