@@ -19,6 +19,7 @@ CURED = ("better", "equal", "worse", "failed")  # outcomes of a cure that a user
 CODE = (
     "mask where text is encoded", "mask by position", "close the turn", "draw the order anew", "optimize all weights",
     "freeze the start", "one temperature", "load weights", "no dropout", "cut at the end token",
+    "loss from the weights", "finite loss",
 )  # fmt: skip
 assert set(CODE) <= set(DEEDS)
 Record = dict[str, Any]

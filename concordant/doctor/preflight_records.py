@@ -16,6 +16,7 @@ from concordant.doctor.finding import Finding
 from concordant.doctor.looked_at import FEW
 from concordant.doctor.preflight_answers import check_answers, votes
 from concordant.doctor.preflight_text import check_text
+from concordant.doctor.quantities import balance
 
 LOOKED_AT = 20_000  # rows of train and of test that the card counts, in half a second
 
@@ -120,8 +121,7 @@ def chosen_is_longer(card: DataCard) -> Finding | None:
         f'"always prefer the {"longer" if longer else "shorter"}" in {card.unit} is right in {percent(accuracy)} of '
         f"{pairs:,} pairs",
         "raters took length for thoroughness" if longer else "columns exchanged, or a cost read as a score",
-        f"Trust a reward model only above {percent(accuracy)} on held-out pairs; for DPO, --loss ipo compares means "
-        "over tokens"
+        balance(longer_wins, pairs, at["left"])
         if longer
         else "Read ten pairs; if they are swapped, exchange the columns chosen and rejected",
         numbers={"accuracy": accuracy, "longer_preferred": longer_wins},

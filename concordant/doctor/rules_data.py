@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from concordant.doctor.finding import Severity
 from concordant.doctor.history import History
+from concordant.doctor.quantities import balance, whole_answers
 from concordant.doctor.rule import ALL, GIVEN, MEASURED, PAIRS, Limits, Rule, Sign
 
 ROWS = 3  # rows after which a batch's makeup is believed
@@ -53,22 +54,29 @@ def end_token_missing(h: History, at: Limits) -> Sign | None:
     ends = h.now("doctor/data/ends", ROWS)
     if ends is None or ends >= 0.5:
         return None
-    cut = h.setting("data.too_long") == "cut_response_end"
+    cut = _are_cut(h, ends)
     cause = "answers are cut at data.max_response_tokens" if cut else "template or data leave the end token out"
-    limit = h.setting("data.max_response_tokens", 0)
-    cure = f"Raise data.max_response_tokens above {limit}" if cut else "Use a chat template that closes the turn"
+    cure = whole_answers(h) if cut else "Use a chat template that closes the turn"
     return Sign("error", f"{1 - ends:.0%} of the answers have no end token", cause, cure, {"ends": ends})
+
+
+def _are_cut(h: History, ends: float | None) -> bool:
+    """Whether the limit on length cuts answers, of which the share ``ends`` ends with an end token."""
+    return h.setting("data.too_long") == "cut_response_end" and ends is not None and ends < 1
 
 
 def answers_identical(h: History, at: Limits) -> Sign | None:
     same = h.now("doctor/data/identical", ROWS) if h.has("doctor/data/identical") else _equal_logprobs(h)
     if same is None or same <= at["share"]:
         return None
+    cut = _are_cut(h, h.now("doctor/data/ends", ROWS))
     return Sign(
         "error" if same > at["error"] else "warning",
         f"in {same:.0%} of the pairs chosen and rejected are the same tokens",
-        "the columns were read wrongly, or both answers are cut to what they share",
-        "Check data.format and the columns; raise data.max_response_tokens",
+        "both answers are cut to what they share" if cut else "one column was read or written twice",
+        whole_answers(h)
+        if cut
+        else "Read the rejected column of ten such pairs; leave out the pairs whose answers are equal",
         {"identical": same},
     )
 
@@ -118,7 +126,7 @@ def chosen_is_longer(h: History, at: Limits) -> Sign | None:
         "warning",
         f"the chosen answer is the {which} one in tokens in {max(share, 1 - share):.0%} of the pairs",
         "raters, or whoever made the pairs, went by length",
-        "Balance lengths in the data, and judge the reward model by its accuracy on pairs of like length",
+        balance(share, h.beside.start().get("examples", 0), at["left"]),
         {"chosen_longer": share},
     )
 

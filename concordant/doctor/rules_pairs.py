@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import lower, nats_gained
+from concordant.doctor.quantities import FREEZE_THE_START, lower, nats_gained
 from concordant.doctor.rule import CHANCE, DPO, EFFECT, HALF, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
@@ -19,7 +19,7 @@ def dpo_reference_is_policy(h: History, at: Limits) -> Sign | None:
         f"margins are exactly 0 for {rows} steps, loss {h.latest('loss'):.4f}, though steps move the weights "
         f"by {update:.2%}",
         "the reference is the model being trained, so every log-ratio is 0",
-        "Freeze a copy of the start: leave `reference` empty, or name another folder",
+        "Freeze a copy of the start" + (", or leave `reference` empty" if h.setting("reference") else ""),
         {"update": update},
     )
 
@@ -49,7 +49,7 @@ def reference_not_start(h: History, at: Limits) -> Sign | None:
         "error",
         seen,
         "the reference is not the policy's start: another model, other dropout, or another adapter",
-        "Leave `reference` empty to freeze the start, and start the policy from that very folder",
+        FREEZE_THE_START,
         {"off": off},
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concordant.doctor.history import Change, History
-from concordant.doctor.quantities import hold, lower
+from concordant.doctor.quantities import lower, mend
 from concordant.doctor.rule import EFFECT, HALF, MEASURED, PPO, SYMPTOM, Limits, Rule, Sign
 
 ROWS = 5
@@ -13,15 +13,25 @@ def reward_constant(h: History, at: Limits) -> Sign | None:
     spread = h.start("objective/score_std", 3)  # later it may also mean that all answers are the same
     if spread is None or spread > at["spread"]:
         return None
+    few = "; set sampling.n 8" if 1 < h.number("sampling.n") < at["answers"] else ""
     return Sign(
         "error",
         "every answer of the first three steps got the same reward",
         "the reward pays never, hardly ever or always: a rule whose pattern or ground_truth never matches, a yes-or-no "
         "reward that is too rare for so few answers a prompt, or a reward that does not read the answer",
-        "Score two answers by hand with `concordant score`; check the ground_truth column; raise sampling.n, or pay "
-        "for a part of the way too",
+        "Score two answers by hand with `concordant score`; check the ground_truth column; pay for a part of the way "
+        f"too{few}",
         {"score_std": spread},
     )
+
+
+LOOK_FIRST = "Look at the reward first: order ten answers of samples.jsonl by hand, and compare their scores"
+
+
+def _more_answers(h: History, tied: float, most: float) -> str:
+    """The end of a cure: more answers a prompt, if so few groups have a spread, and the reward is right."""
+    n = int(h.number("sampling.n"))
+    return f"; if the scores are right, set sampling.n {2 * n}" if n and tied > most else ""
 
 
 def tied_groups(h: History, at: Limits) -> Sign | None:
@@ -44,7 +54,7 @@ def tied_groups(h: History, at: Limits) -> Sign | None:
         "warning",
         f"{tied:.0%} of the answers stand beside answers of the same score only, so their scores teach nothing",
         "the reward has few values, its prompts are too easy or too hard, or the answers to a prompt are all alike",
-        "Use prompts whose answers differ in reward; raise sampling.n or sampling.temperature",
+        f"{LOOK_FIRST}; pay for a part of the way too" + _more_answers(h, tied, at["few"]),
         {"tied": tied},
     )
 
@@ -90,7 +100,7 @@ def reward_does_not_rise(h: History, at: Limits) -> Sign | None:
         f"the policy is {kl:.1f} nats from its start, and the reward went from {score.before:.2f} to {score.after:.2f}",
         "the reward says nothing that the policy can learn (noise, a rule that seldom matches), or other terms of the "
         "loss push harder than the reward",
-        "Score ten answers by hand and compare; raise sampling.n, so that each prompt has better and worse answers",
+        LOOK_FIRST + _more_answers(h, h.now("objective/tied_groups", ROWS) or 0.0, at["few"]),
         {"kl": kl, "before": score.before, "after": score.after},
     )
 
@@ -103,7 +113,7 @@ def answers_empty(h: History, at: Limits) -> Sign | None:
         "warning",
         f"{empty:.0%} of the answers have no word",
         "the reward pays for an empty answer, or punishes every other one",
-        "Give an empty answer the lowest reward, or set sampling.min_new_tokens 4",
+        mend(h, "give an empty answer the lowest reward"),
         {"empty": empty},
     )
 
@@ -113,12 +123,11 @@ def answers_alike(h: History, at: Limits) -> Sign | None:
     start, now = h.start("doctor/response/distinct", 2), h.now("doctor/response/distinct", 3)
     if start is None or now is None or h.rows < at["rows"] or now > at["share"] * start:
         return None
-    weight = h.latest("kl_coefficient") or 0.0
     return Sign(
         "warning",
         f"{now:.0%} of a step's answers differ from each other, at first {start:.0%}",
         "the policy has found one answer that pays for every prompt",
-        f"Read the answers in samples.jsonl, and let the reward read the prompt; {hold(weight)}",
+        mend(h, "let the reward read the prompt"),
         {"start": start, "now": now},
     )
 
@@ -131,7 +140,7 @@ def copying_hacking(h: History, at: Limits) -> Sign | None:
         "warning",
         f"the share of the answers that is copied from the prompt went from {copies.before:.0%} to {copies.after:.0%}",
         "the reward pays for words of the prompt",
-        "Take the prompt's words out of what the reward counts, or show the reward model such answers as rejected",
+        mend(h, "take the prompt's words out of what the reward counts"),
         {"before": copies.before, "after": copies.after},
     )
 
@@ -168,7 +177,7 @@ def length_hacking(h: History, at: Limits) -> Sign | None:
         f"reward and length rise together: length {length.before:.0f} to {length.after:.0f} tokens"
         + (f", correlation {by_length:.2f}" if by_length is not None else ""),
         "the reward pays for length",
-        "Train the reward model on pairs of like length; raise kl.coefficient threefold meanwhile",
+        mend(h, "let the reward stop growing at a length that is enough, or train its model on pairs of like length"),
         {"before": length.before, "after": length.after, "correlation": by_length or 0.0},
     )
 
@@ -184,7 +193,7 @@ def shortness_hacking(h: History, at: Limits) -> Sign | None:
         "warning",
         f"reward rises while answers shrink from {length.before:.0f} to {length.after:.0f} tokens",
         "the reward pays for short answers",
-        "Compare the reward of a short and a long answer that are equally good; divide no reward by the length",
+        mend(h, "lower its penalty of length, until a good long answer gets more than a bad short one"),
         {"before": length.before, "after": length.after},
     )
 
@@ -197,7 +206,7 @@ def repetition_hacking(h: History, at: Limits) -> Sign | None:
         "warning",
         f"reward rises while repeated four-word runs go from {repeats.before:.0%} to {repeats.after:.0%} of an answer",
         "the reward pays for saying the same again",
-        "Show the reward model such answers as rejected; raise kl.coefficient threefold meanwhile",
+        mend(h, "count what is said again once, or show the reward model such answers as rejected"),
         {"before": repeats.before, "after": repeats.after},
     )
 
@@ -214,7 +223,7 @@ def phrase_hacking(h: History, at: Limits) -> Sign | None:
         "warning",
         f"reward rises while one phrase{phrase} goes from {share.before:.0%} to {share.after:.0%} of the answers",
         "the reward pays for the phrase",
-        "Show the reward model answers where it is out of place; raise kl.coefficient threefold meanwhile",
+        mend(h, "show the reward model answers where the phrase is out of place"),
         {"before": share.before, "after": share.after},
     )
 
@@ -242,7 +251,7 @@ def proxy_over_gold(h: History, at: Limits) -> Sign | None:
         f"reward rose from {score.before:.2f} to {score.after:.2f} while true quality fell from {gold.before:.2f} "
         f"to {gold.after:.2f}",
         "the policy exploits the reward's errors",
-        "Raise kl.coefficient threefold, keep the best evaluation, and train the reward model on these answers",
+        mend(h, "train the reward model on these answers"),
         {"gold_before": gold.before, "gold_after": gold.after},
     )
 
@@ -256,7 +265,7 @@ def ensemble_disagrees(h: History, at: Limits) -> Sign | None:
         "warning",
         f"reward rises while its models agree less and less: correlation {start:.2f}, now {now:.2f}",
         "the policy has found what only some of them like",
-        "Stop here or raise kl.coefficient threefold; train the models on these answers",
+        mend(h, "train the models on these answers"),
         {"start": start, "now": now},
     )
 
@@ -270,7 +279,7 @@ def reward_out_of_range(h: History, at: Limits) -> Sign | None:
         "warning",
         f"answers score {z:+.1f} standard deviations from those the reward model was tested on, {start:+.1f} at first",
         "the policy has left what the reward model knows",
-        "Raise kl.coefficient threefold, or train the reward model on these answers",
+        mend(h, "train the reward model on these answers"),
         {"z": z, "start": start},
     )
 
@@ -321,7 +330,7 @@ def stops_ending(h: History, at: Limits) -> Sign | None:
         "warning",
         f"answers that end fell from {start:.0%} to {ends:.0%}",
         "the reward pays for going on, or updates break the policy",
-        "Set missing_eos_penalty 1, or raise kl.coefficient threefold",
+        mend(h, "pay only for answers that end"),
         {"start": start, "now": ends},
     )
 

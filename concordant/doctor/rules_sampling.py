@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concordant.config.sampling import RESHAPING
 from concordant.doctor.history import History
-from concordant.doctor.quantities import TRAIN_FIRST, hold, lower
+from concordant.doctor.quantities import TRAIN_FIRST, hold, let_go, lower, no_dropout, one_temperature
 from concordant.doctor.rule import DPO, PPO, SETTING, SYMPTOM, Limits, Rule, Sign
 
 
@@ -23,7 +23,7 @@ def dropout_on(h: History, at: Limits) -> Sign | None:
         f"before the first update of a step the policy's log-probs differ by {shift:.3f} nats a token from those it "
         "gave a moment ago",
         f"dropout is on (model.lora.dropout {rate:g})" if rate else "dropout, or another random layer, is on",
-        "Set model.lora.dropout 0 and every dropout of the model to 0",
+        no_dropout(rate),
         {"shift": shift},
     )
 
@@ -58,7 +58,7 @@ def sampler_differs(h: History, at: Limits) -> Sign | None:
         else "they use different temperatures or models",
         f"Set {' and '.join(f'{key} {off:g}' for key, off in changed.items())}"
         if changed
-        else f"Give the learner sampling.temperature {temperature:g} too",
+        else one_temperature(temperature),
         {"gap": gap, "first": first},
     )
 
@@ -101,7 +101,8 @@ def too_many_inner_steps(h: History, at: Limits) -> Sign | None:
         "warning",
         f"{inner} updates on each step's rollouts leave {clip:.0%} of the tokens clipped, {kl:.2g} nats a token away",
         "inner_epochs × minibatches is too high for this learning rate",
-        "Set inner_epochs 1, or stop_kl 0.02" if h.number("inner_epochs") > 1 else "Set minibatches 4, or stop_kl 0.02",
+        ("Set inner_epochs 1" if h.number("inner_epochs") > 1 else "Set minibatches 4")
+        + (f" and train.learning_rate {rate / 3:.1g}" if (rate := h.number("train.learning_rate")) else ""),
         {"clip": clip, "approx_kl": kl, "inner": inner},
     )
 
@@ -114,7 +115,7 @@ def clip_too_narrow(h: History, at: Limits) -> Sign | None:
         "warning",
         f"{clip:.0%} of the tokens are clipped at a distance of {width:g} from 1",
         f"clip {width:g} is too narrow",
-        "Set clip 0.2",
+        "Set clip 0.2" + let_go(h),
         {"clip": clip, "width": width},
     )
 
@@ -181,12 +182,11 @@ def kl_explodes(h: History, at: Limits) -> Sign | None:
     kl, length = h.now("objective/kl", 3), h.now("response/length", 3)
     if kl is None or length is None or kl < at["nats"] or kl < at["nats_per_token"] * length:
         return None
-    weight = h.latest("kl_coefficient") or 0.0
     return Sign(
         "error",
         f"KL is {kl:.0f} nats a response of {length:.0f} tokens",
         "updates too large, or the KL weight too small for the reward's scale",
-        f"{lower(h)}, or {hold(weight)}",
+        f"{lower(h)}, or {hold(h)}",
         {"kl": kl, "length": length},
     )
 
@@ -219,7 +219,7 @@ def entropy_collapse(h: History, at: Limits) -> Sign | None:
         "warning",
         f"entropy fell from {start:.2f} to {now:.2f} nats a token; {distinct:.0%} of a step's answers differ",
         "the policy has settled on few answers: the KL weight is too small, or updates too large",
-        "Raise kl.coefficient threefold or lower train.learning_rate",
+        f"{lower(h)}, or {hold(h)}",
         {"start": start, "now": now, "distinct": distinct},
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import kl_per_token, reward_spread
+from concordant.doctor.quantities import fitting_rate, kl_per_token, reward_spread
 from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
@@ -63,24 +63,17 @@ def kl_penalty_too_strong(h: History, at: Limits) -> Sign | None:
     weight, spread = _kl_weight(h, at), reward_spread(h)
     if weight is None or not spread or weight < at["deviations"] * spread:
         return None
-    first = h.first("kl_coefficient")
-    target = h.number("kl.target")
-    if h.setting("kl.controller") == "adaptive" and first and weight > at["grew"] * first:
-        return Sign(
-            "warning",
-            f"the adaptive controller raised the KL weight from {first:.3g} to {weight:.3g}; the rewards differ by "
-            f"{spread:.3g}",
-            f"kl.target {target:g} is too small: every policy that learns is beyond it, so the weight only grows",
-            "Set kl.target 6, with kl.horizon 10000",
-            {"kl_coefficient": weight, "first": first},
-        )
-    return Sign(
-        "warning",
-        f"a nat of KL costs {weight:.3g}, and the rewards that the policy learns from differ by {spread:.3g}",
-        f"the KL weight {weight:.3g} is too large for the reward's scale, so the policy stays where it is",
-        f"Set kl.coefficient {_two(0.05 * spread)}",
-        {"kl_coefficient": weight, "spread": spread},
-    )
+    first, target = h.first("kl_coefficient"), h.number("kl.target")
+    numbers = {"kl_coefficient": weight, "spread": spread}
+    seen = f"a nat of KL costs {weight:.3g}, and the rewards that the policy learns from differ by {spread:.3g}"
+    cause = f"the KL weight {weight:.3g} is too large for the reward's scale, so the policy stays where it is"
+    cure = f"Set kl.coefficient {0.05 * spread:.2g}"
+    if h.setting("kl.controller") == "adaptive":  # it makes of every coefficient what its target asks for
+        cause = f"kl.target {target:g} is too small: every policy that learns is beyond it, so the weight only grows"
+        cure = "Set kl.target 6 and kl.horizon 10000" if target < at["target"] else f"{cure} and kl.controller fixed"
+        if first and weight > at["grew"] * first:
+            seen = f"the adaptive controller raised the KL weight from {first:.3g} to {weight:.3g}; {seen}"
+    return Sign("warning", seen, cause, cure, numbers)
 
 
 def _kl_weight(h: History, at: Limits) -> float | None:
@@ -233,7 +226,7 @@ def rate_unusual(h: History, at: Limits) -> Sign | None:
         "warning",
         f"train.learning_rate is {rate:g}, {rate / usual:.0f} times what is usual for this method and model",
         "the rate was copied from another method or a smaller model, or has a typing error",
-        f"Set train.learning_rate {usual:g}",
+        f"Set train.learning_rate {fitting_rate(h) or usual:g}",
         {"rate": rate, "usual": usual},
     )
 
@@ -257,11 +250,6 @@ def few_prompts(h: History, at: Limits) -> Sign | None:
         ),
         {"prompts": examples, "passes": steps * batch / examples},
     )
-
-
-def _two(value: float) -> str:
-    """Two digits."""
-    return f"{value:.2g}"
 
 
 RULES_SETTINGS = (

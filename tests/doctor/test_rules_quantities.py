@@ -239,7 +239,7 @@ def test_a_careful_rate_is_not_called_too_low():
     still = {"loss": 2.0, "doctor__update__ratio": 1e-5}
     slow = monitored("sft", still, {"train": {"learning_rate": 1e-6}}).findings
     careful = monitored("sft", still, {"train": {"learning_rate": 4e-4}}).findings
-    assert "0.001" in slow["learning_rate_too_low"].cure and "learning_rate_too_low" not in careful
+    assert "0.0003" in slow["learning_rate_too_low"].cure and "learning_rate_too_low" not in careful
 
 
 @pytest.mark.parametrize(("rule", "stage", "sick", "well"), QUANTITIES)
