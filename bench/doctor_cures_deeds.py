@@ -34,6 +34,25 @@ from bench.doctor_cures_rows import (
     without_repeats,
     without_tags,
 )
+from bench.doctor_cures_rows import (
+    Row,
+    balanced,
+    exchange,
+    exchange_half,
+    is_exchanged,
+    label_anew,
+    margins_divided,
+    of_answers,
+    one_row_of_each_pair,
+    read_ten,
+    rows_without_template,
+    without_cut,
+    without_mark,
+    without_placeholders,
+    without_prompt,
+    without_repeats,
+    without_tags,
+)
 from bench.doctor_cures_text import Deed, Part, Setting
 from bench.doctor_world import model
 from concordant.config.fields import build, flatten

@@ -204,15 +204,10 @@ def answers_cut(records: Sequence[Record]) -> Finding | None:
     share = sum(not text.rstrip().endswith(tuple(_ENDS)) for text in long) / max(1, len(long))
     if len(long) < FEW or share < at["share"]:
         return None
-    return Finding(
-        "answers_cut",
-        "warning",
-        f"{share:.0%} of the answers of {at['words']:.0f} words and more end without a mark of punctuation",
-        "answers were cut at a number of characters or tokens when the file was made",
-        "Make the file again without the limit, or leave out the rows that were cut",
-        numbers={"share": share},
-        weight=0.75,
-    )
+    seen = f"{share:.0%} of the answers of {at['words']:.0f} words and more end without a mark of punctuation"
+    cause = "answers were cut at a number of characters or tokens when the file was made"
+    cure = "Make the file again without the limit, or leave out the rows that were cut"
+    return Finding("answers_cut", "warning", seen, cause, cure, numbers={"share": share}, weight=0.75)
 
 
 def cut_at_one_length(records: Sequence[Record]) -> Finding | None:
@@ -244,15 +239,10 @@ def pairs_alike(pairs: Sequence[Pair]) -> Finding | None:
     share = sum(alike) / max(1, len(some))
     if len(some) < at["pairs"] or share < at["share"]:
         return None
-    return Finding(
-        "pairs_alike",
-        "warning",
-        f"in {share:.0%} of the pairs chosen and rejected are almost the same text",
-        "ties were kept, and labelled by chance: such pairs carry no preference",
-        "Leave out pairs whose answers differ by a space, a mark or a word",
-        numbers={"share": share},
-        weight=0.9,
-    )
+    seen = f"in {share:.0%} of the pairs chosen and rejected are almost the same text"
+    cause = "ties were kept, and labelled by chance: such pairs carry no preference"
+    cure = "Leave out pairs whose answers differ by a space, a mark or a word"
+    return Finding("pairs_alike", "warning", seen, cause, cure, numbers={"share": share}, weight=0.9)
 
 
 def _similarity(a: str, b: str) -> float:

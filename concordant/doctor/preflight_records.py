@@ -140,15 +140,10 @@ def labels(pairs: Sequence[Pair]) -> Finding | None:
             return None
         share, how = noise, "judging by pairs that were asked more than once"
     if share > 0.5:
-        return Finding(
-            "labels_swapped",
-            "error",
-            f"in {percent(share)} of the pairs the rejected answer is the better one, {how}",
-            "the columns chosen and rejected are exchanged, or a cost was read as a score",
-            "Exchange the columns chosen and rejected, or the sign of margin",
-            numbers={"share": share},
-            weight=0.85,
-        )
+        seen = f"in {percent(share)} of the pairs the rejected answer is the better one, {how}"
+        cause = "the columns chosen and rejected are exchanged, or a cost was read as a score"
+        cure = "Exchange the columns chosen and rejected, or the sign of margin"
+        return Finding("labels_swapped", "error", seen, cause, cure, numbers={"share": share}, weight=0.85)
     if share <= limits("label_noise")["share"]:
         return None
     smoothing = min(share, 0.45)

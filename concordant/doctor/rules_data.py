@@ -41,13 +41,10 @@ def end_token_masked(h: History, at: Limits) -> Sign | None:
     ends, learnt = h.now("doctor/data/ends", ROWS), h.now("doctor/data/end_learnt", ROWS)
     if ends is None or learnt is None or ends < 0.5 or learnt >= 0.5:
         return None
-    return Sign(
-        "error",
-        f"{ends:.0%} of the answers end with an end token, which is learnt in {learnt:.0%} of them",
-        "padding equals the end token, so masking one masks both",
-        "Give the tokenizer a pad token of its own, and mask by position, not by id",
-        {"ends": ends, "end_learnt": learnt},
-    )
+    seen = f"{ends:.0%} of the answers end with an end token, which is learnt in {learnt:.0%} of them"
+    cause = "padding equals the end token, so masking one masks both"
+    cure = "Give the tokenizer a pad token of its own, and mask by position, not by id"
+    return Sign("error", seen, cause, cure, {"ends": ends, "end_learnt": learnt})
 
 
 def end_token_missing(h: History, at: Limits) -> Sign | None:
@@ -122,13 +119,10 @@ def chosen_is_longer(h: History, at: Limits) -> Sign | None:
     if share is None or 1 - at["share"] < share < at["share"]:
         return None
     which = "longer" if share > 0.5 else "shorter"
-    return Sign(
-        "warning",
-        f"the chosen answer is the {which} one in tokens in {max(share, 1 - share):.0%} of the pairs",
-        "raters, or whoever made the pairs, went by length",
-        balance(share, h.beside.start().get("examples", 0), at["left"]),
-        {"chosen_longer": share},
-    )
+    seen = f"the chosen answer is the {which} one in tokens in {max(share, 1 - share):.0%} of the pairs"
+    cause = "raters, or whoever made the pairs, went by length"
+    cure = balance(share, h.beside.start().get("examples", 0), at["left"])
+    return Sign("warning", seen, cause, cure, {"chosen_longer": share})
 
 
 def labels_swapped(h: History, at: Limits) -> Sign | None:

@@ -152,13 +152,10 @@ def learning_rate_too_low(h: History, at: Limits) -> Sign | None:
         return None
     fitting = fitting_rate(h)
     higher = fitting or at["times"] * rate
-    return Sign(
-        "warning",
-        stuck + (f", and {h.rows} steps together moved the weights by {moved:.2%} at most" if moved else ""),
-        f"train.learning_rate {rate:g} is too low" + (f"; {fitting:.1g} fits this start" if fitting else ""),
-        f"Set train.learning_rate {higher:.1g}" if rate else "Raise train.learning_rate tenfold",
-        {"path": moved or 0.0, "learning_rate": rate},
-    )
+    seen = stuck + (f", and {h.rows} steps together moved the weights by {moved:.2%} at most" if moved else "")
+    cause = f"train.learning_rate {rate:g} is too low" + (f"; {fitting:.1g} fits this start" if fitting else "")
+    cure = f"Set train.learning_rate {higher:.1g}" if rate else "Raise train.learning_rate tenfold"
+    return Sign("warning", seen, cause, cure, {"path": moved or 0.0, "learning_rate": rate})
 
 
 def _still_on_heldout(h: History, at: Limits) -> str:
@@ -226,13 +223,10 @@ def heldout_differs(h: History, at: Limits) -> Sign | None:
     is_other = gap < -at["gap"] and heldout[-1] > heldout[0] + at["forgets"]
     if not (gap > at["gap"] or is_other):
         return None
-    return Sign(
-        "warning",
-        f"at the first evaluation held-out loss was {heldout[0]:.2f} nats a token and training loss {train:.2f}",
-        "training and held-out data are of different kinds: columns exchanged, another form of prompt or language",
-        "Read three rows of both files side by side; make the held-out data with `concordant prepare` from one file",
-        {"gap": gap, "train": train},
-    )
+    seen = f"at the first evaluation held-out loss was {heldout[0]:.2f} nats a token and training loss {train:.2f}"
+    cause = "training and held-out data are of different kinds: columns exchanged, another form of prompt or language"
+    cure = "Read three rows of both files side by side; make the held-out data with `concordant prepare` from one file"
+    return Sign("warning", seen, cause, cure, {"gap": gap, "train": train})
 
 
 def heldout_near_chance(h: History, at: Limits) -> Sign | None:

@@ -32,13 +32,10 @@ def warmup_too_long(h: History, at: Limits) -> Sign | None:
     share = rises / steps
     if share < at["share"] or rises < at["steps"]:
         return None
-    return Sign(
-        "warning",
-        f"the learning rate rises during {rises:.0f} of {steps:.0f} steps",
-        "the warm-up takes most of the run, which hardly trains at its learning rate",
-        "Set train.warmup_fraction 0.05 and train.warmup_steps 0",
-        {"share": share},
-    )
+    seen = f"the learning rate rises during {rises:.0f} of {steps:.0f} steps"
+    cause = "the warm-up takes most of the run, which hardly trains at its learning rate"
+    cure = "Set train.warmup_fraction 0.05 and train.warmup_steps 0"
+    return Sign("warning", seen, cause, cure, {"share": share})
 
 
 def weight_decay_too_high(h: History, at: Limits) -> Sign | None:
@@ -105,13 +102,10 @@ def reward_scale(h: History, at: Limits) -> Sign | None:
         )
     if not large or h.setting("advantage") == "grpo":
         return None
-    return Sign(
-        "warning",
-        f"the rewards are {mean:.3g} on average and differ by {spread:.3g}",
-        "the reward's scale is far from 1, the scale for which the other settings are made",
-        "Set reward_normalize start, or divide the reward by its deviation",
-        {"mean": mean, "spread": spread},
-    )
+    seen = f"the rewards are {mean:.3g} on average and differ by {spread:.3g}"
+    cause = "the reward's scale is far from 1, the scale for which the other settings are made"
+    cure = "Set reward_normalize start, or divide the reward by its deviation"
+    return Sign("warning", seen, cause, cure, {"mean": mean, "spread": spread})
 
 
 def temperature_extreme(h: History, at: Limits) -> Sign | None:
@@ -165,13 +159,10 @@ def centering_too_strong(h: History, at: Limits) -> Sign | None:
     weight = h.number("centering")
     if weight < at["weight"]:
         return None
-    return Sign(
-        "warning",
-        f"centering is {weight:g}, where 0.01 is usual",
-        "the weight of centering is so large that all scores are held at 0, and pairs are not told apart",
-        "Set centering 0.01",
-        {"centering": weight},
-    )
+    seen = f"centering is {weight:g}, where 0.01 is usual"
+    cause = "the weight of centering is so large that all scores are held at 0, and pairs are not told apart"
+    cure = "Set centering 0.01"
+    return Sign("warning", seen, cause, cure, {"centering": weight})
 
 
 def lora_scale(h: History, at: Limits) -> Sign | None:
@@ -192,26 +183,20 @@ def lora_too_small(h: History, at: Limits) -> Sign | None:
     rank, where = h.number("model.lora.rank"), h.setting("model.lora.target_modules") or []
     if not rank or rank > at["rank"] or not 0 < len(where) <= at["modules"]:
         return None
-    return Sign(
-        "warning",
-        f"the adapter has rank {rank:g} and changes {', '.join(map(str, where))} alone",
-        "the adapter is too small: so few weights learn little that is new, whatever the learning rate is",
-        "Leave model.lora.target_modules empty for all linear layers, and set model.lora.rank 16",
-        {"rank": rank},
-    )
+    seen = f"the adapter has rank {rank:g} and changes {', '.join(map(str, where))} alone"
+    cause = "the adapter is too small: so few weights learn little that is new, whatever the learning rate is"
+    cure = "Leave model.lora.target_modules empty for all linear layers, and set model.lora.rank 16"
+    return Sign("warning", seen, cause, cure, {"rank": rank})
 
 
 def smoothing_too_high(h: History, at: Limits) -> Sign | None:
     share = h.number("label_smoothing")
     if share < at["share"]:
         return None
-    return Sign(
-        "warning",
-        f"label_smoothing is {share:g}, so the loss takes {share:.0%} of the labels for wrong",
-        "so much smoothing leaves almost no preference to learn; at 0.5 there is none",
-        "Set label_smoothing 0.1",
-        {"smoothing": share},
-    )
+    seen = f"label_smoothing is {share:g}, so the loss takes {share:.0%} of the labels for wrong"
+    cause = "so much smoothing leaves almost no preference to learn; at 0.5 there is none"
+    cure = "Set label_smoothing 0.1"
+    return Sign("warning", seen, cause, cure, {"smoothing": share})
 
 
 def rate_unusual(h: History, at: Limits) -> Sign | None:
@@ -222,13 +207,10 @@ def rate_unusual(h: History, at: Limits) -> Sign | None:
     rate, usual = h.number("train.learning_rate"), h.usual("usual_rate")
     if not rate or not usual or rate < at["times"] * usual:
         return None
-    return Sign(
-        "warning",
-        f"train.learning_rate is {rate:g}, {rate / usual:.0f} times what is usual for this method and model",
-        "the rate was copied from another method or a smaller model, or has a typing error",
-        f"Set train.learning_rate {fitting_rate(h) or usual:g}",
-        {"rate": rate, "usual": usual},
-    )
+    seen = f"train.learning_rate is {rate:g}, {rate / usual:.0f} times what is usual for this method and model"
+    cause = "the rate was copied from another method or a smaller model, or has a typing error"
+    cure = f"Set train.learning_rate {fitting_rate(h) or usual:g}"
+    return Sign("warning", seen, cause, cure, {"rate": rate, "usual": usual})
 
 
 def few_prompts(h: History, at: Limits) -> Sign | None:
