@@ -31,6 +31,7 @@ from contextlib import ExitStack, chdir, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -104,6 +105,7 @@ def run(treatment: Treatment, folder: Path) -> str:
         validate(config)
         with ExitStack() as stack:
             stack.enter_context(chdir(files))  # a reward function lies where the user types the command
+            stack.enter_context(patch.object(sys, "path", list(sys.path)))  # without the folders of earlier runs
             if treatment.sft_first:
                 config = replace(config, model=model(_sft(config, folder), config.model.lora.rank))
             stack.enter_context(treatment.plant())

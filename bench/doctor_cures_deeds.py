@@ -34,25 +34,6 @@ from bench.doctor_cures_rows import (
     without_repeats,
     without_tags,
 )
-from bench.doctor_cures_rows import (
-    Row,
-    balanced,
-    exchange,
-    exchange_half,
-    is_exchanged,
-    label_anew,
-    margins_divided,
-    of_answers,
-    one_row_of_each_pair,
-    read_ten,
-    rows_without_template,
-    without_cut,
-    without_mark,
-    without_placeholders,
-    without_prompt,
-    without_repeats,
-    without_tags,
-)
 from bench.doctor_cures_text import Deed, Part, Setting
 from bench.doctor_world import model
 from concordant.config.fields import build, flatten
@@ -304,6 +285,9 @@ _DEEDS: dict[str, Callable[[Treatment, str], bool]] = {
         "(prompt, response):\n    return overlap(response, prompt[-1].content)",
         "(prompt, response, answer):\n    return overlap(response, answer)",
     ),
+    "stop at a length": _in_function("len(response)", "min(len(response), 60)"),
+    "lower the penalty": _in_function("- 0.1 * max", "- 0.01 * max"),
+    "empty is worst": _in_function("float(answer in response or", "float(answer in response or bool(response.strip()) and"),
     "keep the order": _in_function(
         "sorted(zip(responses, answer, strict=True), key=lambda row: len(row[0]))",
         "zip(responses, answer, strict=True)",

@@ -30,6 +30,9 @@ DEEDS = {
     "finite loss": r"make the loss finite",
     "pass the response": r"pass the response, not the prompt",
     "compare with the answer": r"pass the known answer to the comparison",
+    "stop at a length": r"let the reward stop growing at a length",
+    "lower the penalty": r"lower the penalty until|lower its penalty of length",
+    "empty is worst": r"give an empty answer the lowest reward",
     "keep the order": r"give the scores back in the order",
     # of data
     "exchange answers": r"swap the columns of the wrong one|exchange the columns chosen and rejected|"
@@ -138,7 +141,7 @@ def _value(key: str, values: Values, said: re.Match[str] | None, verb: str) -> A
     if said["word"]:
         return said["word"] == "true" if isinstance(values[key], bool) else said["word"]
     if said["empty"]:
-        return ""
+        return type(values[key])()
     if said["above"]:
         return type(now)(_WITHOUT_NUMBER * float(said["above"]))
     if said["of"]:

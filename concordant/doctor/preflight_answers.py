@@ -111,7 +111,9 @@ def phrase_of(mark: str, answers: Sequence[str], share: float) -> str:
         found = Counter[str]()
         for text, tokens in zip(answers, cut, strict=False):
             runs = (tokens[i : i + length] for i in range(len(tokens) - length + 1))
-            parts = (run for run in runs if any(m.group() == token for m in run))
+            # A sign before a phrase ends the sentence before it.
+            begins = (run for run in runs if run[0].group() == token or run[0].group().isalnum())
+            parts = (run for run in begins if any(m.group() == token for m in run))
             found.update({text[run[0].start() : run[-1].end()] for run in parts})
         text, count = max(found.items(), key=lambda item: (item[1], item[0]), default=("", 0))
         if count < needed or not count:

@@ -28,12 +28,6 @@ def reward_constant(h: History, at: Limits) -> Sign | None:
 LOOK_FIRST = "Look at the reward first: order ten answers of samples.jsonl by hand, and compare their scores"
 
 
-def _more_answers(h: History, tied: float, most: float) -> str:
-    """The end of a cure: more answers a prompt, if so few groups have a spread, and the reward is right."""
-    n = int(h.number("sampling.n"))
-    return f"; if the scores are right, set sampling.n {2 * n}" if n and tied > most else ""
-
-
 def tied_groups(h: History, at: Limits) -> Sign | None:
     tied = h.now("objective/tied_groups", ROWS)
     if tied is None or tied < at["share"]:
@@ -52,7 +46,8 @@ def tied_groups(h: History, at: Limits) -> Sign | None:
         )
     seen = f"{tied:.0%} of the answers stand beside answers of the same score only, so their scores teach nothing"
     cause = "the reward has few values, its prompts are too easy or too hard, or the answers to a prompt are all alike"
-    cure = f"{LOOK_FIRST}; pay for a part of the way too" + _more_answers(h, tied, at["few"])
+    more = f"; if the scores are right, set sampling.n {2 * h.number('sampling.n'):.0f}" if tied > at["few"] else ""
+    cure = f"{LOOK_FIRST}; pay for a part of the way too{more}"
     return Sign("warning", seen, cause, cure, {"tied": tied})
 
 
@@ -91,7 +86,7 @@ def reward_does_not_rise(h: History, at: Limits) -> Sign | None:
         f"the policy is {kl:.1f} nats from its start, and the reward went from {score.before:.2f} to {score.after:.2f}",
         "the reward says nothing that the policy can learn (noise, a rule that seldom matches), or other terms of the "
         "loss push harder than the reward",
-        LOOK_FIRST + _more_answers(h, h.now("objective/tied_groups", ROWS) or 0.0, at["few"]),
+        LOOK_FIRST,
         {"kl": kl, "before": score.before, "after": score.after},
     )
 
