@@ -287,7 +287,9 @@ _DEEDS: dict[str, Callable[[Treatment, str], bool]] = {
     ),
     "stop at a length": _in_function("len(response)", "min(len(response), 60)"),
     "lower the penalty": _in_function("- 0.1 * max", "- 0.01 * max"),
-    "empty is worst": _in_function("float(answer in response or", "float(answer in response or bool(response.strip()) and"),
+    "empty is worst": _in_function(
+        "float(answer in response or", "float(answer in response or bool(response.strip()) and"
+    ),
     "keep the order": _in_function(
         "sorted(zip(responses, answer, strict=True), key=lambda row: len(row[0]))",
         "zip(responses, answer, strict=True)",

@@ -51,22 +51,22 @@ def end_token_missing(h: History, at: Limits) -> Sign | None:
     ends = h.now("doctor/data/ends", ROWS)
     if ends is None or ends >= 0.5:
         return None
-    cut = _are_cut(h, ends)
+    cut = _are_cut(h, ends, 0.5)
     cause = "answers are cut at data.max_response_tokens" if cut else "template or data leave the end token out"
     cure = whole_answers(h) if cut else "Use a chat template that closes the turn"
     return Sign("error", f"{1 - ends:.0%} of the answers have no end token", cause, cure, {"ends": ends})
 
 
-def _are_cut(h: History, ends: float | None) -> bool:
-    """Whether the limit on length cuts answers, of which the share ``ends`` ends with an end token."""
-    return h.setting("data.too_long") == "cut_response_end" and ends is not None and ends < 1
+def _are_cut(h: History, ends: float | None, share: float) -> bool:
+    """Whether the limit on length cuts at least ``share`` of the answers. ``ends``: share with an end token."""
+    return h.setting("data.too_long") == "cut_response_end" and ends is not None and 1 - ends >= share
 
 
 def answers_identical(h: History, at: Limits) -> Sign | None:
     same = h.now("doctor/data/identical", ROWS) if h.has("doctor/data/identical") else _equal_logprobs(h)
     if same is None or same <= at["share"]:
         return None
-    cut = _are_cut(h, h.now("doctor/data/ends", ROWS))
+    cut = _are_cut(h, h.now("doctor/data/ends", ROWS), same)
     return Sign(
         "error" if same > at["error"] else "warning",
         f"in {same:.0%} of the pairs chosen and rejected are the same tokens",

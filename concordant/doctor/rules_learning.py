@@ -116,6 +116,9 @@ def _is_pair_loss(h: History) -> bool:
     return h.stage == "reward" or (h.stage == "dpo" and h.setting("loss", "sigmoid") == "sigmoid")
 
 
+MAKE_FINITE = "; make the loss finite for it, or leave its rows out"
+
+
 def not_finite(h: History, at: Limits) -> Sign | None:
     loss, skipped = h.latest("loss"), h.latest("skipped") or 0.0
     finite = loss is None or math.isfinite(loss)
@@ -132,7 +135,7 @@ def not_finite(h: History, at: Limits) -> Sign | None:
         if is_fp32
         else "one bad batch, or overflow in bf16",
         ("Run `concordant doctor` on the model and the data" if first else f"Look at the batch of step {h.step}")
-        + ("; make the loss finite for it, or leave its rows out" if is_fp32 else "; set model.precision fp32"),
+        + ("; set model.precision fp32" if not is_fp32 else "" if first else MAKE_FINITE),
         {"skipped": skipped},
     )
 

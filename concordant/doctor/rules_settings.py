@@ -67,7 +67,8 @@ def kl_penalty_too_strong(h: History, at: Limits) -> Sign | None:
     cure = f"Set kl.coefficient {0.05 * spread:.2g}"
     if h.setting("kl.controller") == "adaptive":  # it makes of every coefficient what its target asks for
         cause = f"kl.target {target:g} is too small: every policy that learns is beyond it, so the weight only grows"
-        cure = "Set kl.target 6 and kl.horizon 10000" if target < at["target"] else f"{cure} and kl.controller fixed"
+        fixed = f"{cure} and kl.controller fixed, and leave its target and horizon out"
+        cure = "Set kl.target 6 and kl.horizon 10000" if target < at["target"] else fixed
         if first and weight > at["grew"] * first:
             seen = f"the adaptive controller raised the KL weight from {first:.3g} to {weight:.3g}; {seen}"
     return Sign("warning", seen, cause, cure, numbers)

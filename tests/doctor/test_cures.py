@@ -146,7 +146,9 @@ def test_the_target_of_an_adaptive_controller_is_its_cure():
     adaptive = {"kl": {"controller": "adaptive", "target": 0.2}}
     assert cure("kl_penalty_too_strong", "ppo", heavy, adaptive) == "Set kl.target 6 and kl.horizon 10000"
     far = {"kl": {"controller": "adaptive", "target": 8}}
-    assert cure("kl_penalty_too_strong", "ppo", heavy, far) == "Set kl.coefficient 0.05 and kl.controller fixed"
+    assert cure("kl_penalty_too_strong", "ppo", heavy, far).startswith(
+        "Set kl.coefficient 0.05 and kl.controller fixed"
+    )
 
 
 def test_dropout_and_temperature_name_what_is_not_right_yet():
