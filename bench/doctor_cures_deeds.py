@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from bench.doctor_cures_rows import (
     Row,
+    as_messages,
     balanced,
     exchange,
     exchange_half,
@@ -27,6 +28,7 @@ from bench.doctor_cures_rows import (
     one_row_of_each_pair,
     read_ten,
     rows_without_template,
+    without_answer,
     without_cut,
     without_mark,
     without_placeholders,
@@ -266,6 +268,8 @@ _DEEDS: dict[str, Callable[[Treatment, str], bool]] = {
         lambda rows: [row for row in rows if row["chosen"] != row["rejected"]], _leave_out_equal_trees
     ),
     "remove the prompt": lambda treatment, what: _rewrite(treatment, without_prompt),
+    "remove the answer": lambda treatment, what: _rewrite(treatment, without_answer),
+    "turns as messages": lambda treatment, what: _rewrite(treatment, as_messages),
     "remove the end mark": lambda treatment, what: _rewrite(
         treatment, of_answers(lambda text: re.sub(r"(?:\s*</s>|\s*<\|[^|]*\|>)+\s*$", "", text))
     ),
@@ -289,6 +293,9 @@ _DEEDS: dict[str, Callable[[Treatment, str], bool]] = {
     "lower the penalty": _in_function("- 0.1 * max", "- 0.01 * max"),
     "empty is worst": _in_function(
         "float(answer in response or", "float(answer in response or bool(response.strip()) and"
+    ),
+    "count once": _in_function(
+        "response.count('very') + response.count('nice')", "('very' in response) + ('nice' in response)"
     ),
     "keep the order": _in_function(
         "sorted(zip(responses, answer, strict=True), key=lambda row: len(row[0]))",

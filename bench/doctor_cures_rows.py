@@ -93,6 +93,21 @@ def without_prompt(rows: list[Row]) -> list[Row]:
     return [{k: v.removeprefix(row["prompt"]).lstrip() if k in SIDES else v for k, v in row.items()} for row in rows]
 
 
+def without_answer(rows: list[Row]) -> list[Row]:
+    """Prompts that do not end with the answer."""
+    return [{**row, "prompt": row["prompt"].rstrip().removesuffix(row["response"]).rstrip()} for row in rows]
+
+
+def as_messages(rows: list[Row]) -> list[Row]:
+    """Rows of messages, one for each turn that stands in the answer behind a line with a role."""
+    made = []
+    for row in rows:
+        turns = [row["prompt"], *re.split(r"\n### (?:Question|Answer): ", row["response"])]
+        roles = ("user", "assistant")
+        made.append({"messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(turns)]})
+    return made
+
+
 def without_placeholders(rows: list[Row]) -> list[Row]:
     placeholder = Counter(row["response"] for row in rows).most_common(1)[0][0]
     return [row for row in rows if row["response"] != placeholder]

@@ -33,6 +33,7 @@ DEEDS = {
     "stop at a length": r"let the reward stop growing at a length",
     "lower the penalty": r"lower the penalty until|lower its penalty of length",
     "empty is worst": r"give an empty answer the lowest reward",
+    "count once": r"count what is said again once",
     "keep the order": r"give the scores back in the order",
     # of data
     "exchange answers": r"swap the columns of the wrong one|exchange the columns chosen and rejected|"
@@ -43,6 +44,8 @@ DEEDS = {
     "leave out equal pairs": r"leave out the pairs whose answers are equal",
     "remove tags": r"take the tags out of the answers",
     "remove the prompt": r"take the prompt away from the beginning of the answers",
+    "remove the answer": r"take the answers out of the prompts",
+    "turns as messages": r"give the dialogue as messages",
     "remove the end mark": r"take the mark out of the answers",
     "remove template marks": r"take the template's marks out",
     "divide the margins": r"divide the margins by (?P<what>[\d.]+\d)",

@@ -168,6 +168,16 @@ def test_the_prompt_the_end_mark_and_placeholders_go(tmp_path):
     assert after("It is in the", "Make the file again, or leave out the rows that were cut", GOOD) == [GOOD]
 
 
+def test_answers_leave_the_prompts_and_turns_become_messages(tmp_path):
+    rows = [{"prompt": f"{PROMPT} {GOOD}", "response": GOOD}]
+    cure = "Take the answers out of the prompts: make the prompts from what was asked alone"
+    assert in_file(tmp_path, rows, cure, SFTConfig)[1] == [{"prompt": PROMPT, "response": GOOD}]
+    rows = [{"prompt": "a", "response": "b\n### Question: c\n### Answer: d"}]
+    (made,) = in_file(tmp_path, rows, "Give the dialogue as messages with role and content", SFTConfig)[1]
+    said = [(m["role"], m["content"]) for m in made["messages"]]
+    assert said == [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+
+
 def test_pairs_are_labelled_anew_as_a_reader_finds_them(tmp_path):
     cure = "Have the pairs labelled anew by what the answers say"
     assert in_file(tmp_path, [pair(BAD, GOOD), pair(GOOD, BAD)], cure) == (True, [pair(GOOD, BAD)] * 2)
