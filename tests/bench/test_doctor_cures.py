@@ -250,6 +250,12 @@ PATIENTS = [
 ]
 
 
+def test_runs_that_were_not_made_are_named_and_not_counted():
+    absent = {**patient("not made", rule=""), "name": "ppo-x"}
+    assert "1 more runs were not made with these cures: ppo-x." in section([*PATIENTS, absent])
+    assert summary([*PATIENTS, absent]) == summary(PATIENTS)
+
+
 def test_silence_and_advice_to_look_are_no_cures():
     counted = {name: (s["count"], s["of"]) for name, s in summary(PATIENTS).items()}
     assert counted["better than before"] == (2, 4)
