@@ -46,7 +46,8 @@ def tied_groups(h: History, at: Limits) -> Sign | None:
         )
     seen = f"{tied:.0%} of the answers stand beside answers of the same score only, so their scores teach nothing"
     cause = "the reward has few values, its prompts are too easy or too hard, or the answers to a prompt are all alike"
-    more = f"; if the scores are right, set sampling.n {2 * h.number('sampling.n'):.0f}" if tied > at["few"] else ""
+    n = h.number("sampling.n")
+    more = f"; if the scores are right, set sampling.n {2 * n:.0f}" if n and tied > at["few"] else ""
     cure = f"{LOOK_FIRST}; pay for a part of the way too{more}"
     return Sign("warning", seen, cause, cure, {"tied": tied})
 
@@ -145,7 +146,7 @@ def _rises(change: Change | None, z: float = 2.0) -> bool:
 
 def _beside_the_reward(h: History, metric: str) -> Change | None:
     """How ``metric`` changed; None unless the reward rises, and the true quality, where it is known, does not."""
-    gold = h.change("objective/gold", ROWS)
+    gold = h.change("objective/gold", ROWS) if h.has("objective/gold") else None  # most runs do not know it
     if not _rises(h.change("objective/score", ROWS)) or (gold is not None and gold.z > 1):
         return None
     return h.change(metric, ROWS)

@@ -125,6 +125,7 @@ def test_more_answers_a_prompt_only_where_few_groups_have_a_spread():
     for tied, helps in ((0.6, False), (0.9, True)):
         said = cure("tied_groups", "ppo", {"objective__tied_groups": tied}, {"sampling": {"n": 4, "temperature": 1}})
         assert said.startswith("Look at the reward first") and ("set sampling.n 8" in said) == helps
+    assert "sampling.n" not in cure("tied_groups", "ppo", {"objective__tied_groups": 0.9})  # nobody knows how many
     still = cure("reward_does_not_rise", "ppo", {"objective__score": 0.0})
     assert still.startswith("Look at the reward first") and "sampling.n" not in still
 

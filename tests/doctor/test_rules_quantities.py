@@ -254,6 +254,7 @@ def test_the_rules_that_could_not_look_say_what_they_lack():
     rowless = monitored("ppo", {"objective__kl": None, "doctor__reward__same_answer": None}).unseen()
     assert "objective/kl" in rowless["kl_explodes"] and "doctor/reward/same_answer" in rowless["reward_random"]
     assert "clip_fraction_high" not in rowless and "never_ends" not in rowless
+    assert "length_hacking" not in rowless  # the true quality, which no user knows, is not needed
     assert monitored("sft", {"loss": None}).unseen()["too_easy"] == "loss"
 
 
