@@ -31,6 +31,7 @@ from contextlib import ExitStack, chdir, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -104,6 +105,7 @@ def run(treatment: Treatment, folder: Path) -> str:
         validate(config)
         with ExitStack() as stack:
             stack.enter_context(chdir(files))  # a reward function lies where the user types the command
+            stack.enter_context(patch.object(sys, "path", list(sys.path)))  # without the folders of earlier runs
             if treatment.sft_first:
                 config = replace(config, model=model(_sft(config, folder), config.model.lora.rank))
             stack.enter_context(treatment.plant())
@@ -222,6 +224,14 @@ def seen(patient: Patient, root: Path, ruler: Ruler, runs: Sequence[Path], to_th
     return about
 
 
+def on_disk(patient: Patient, results: Path) -> Record:
+    """What became of the patient as far as that is on the disk."""
+    kept = results / f"{patient.name}.json"
+    if kept.is_file():
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
+    return {"set": patient.set, "name": patient.name, "fault": patient.fault, "rule": "", "outcome": "not made"}
+
+
 def _without_fault(patient: Patient) -> Callable[[Treatment], None]:
     def treat(treatment: Treatment) -> None:
         assert patient.end is not None
@@ -247,7 +257,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     results = root / "patients"
     if given.report:
-        write([json.loads(p.read_text(encoding="utf-8")) for p in sorted(results.glob("*.json"))])
+        write([on_disk(patient, results) for patient in sorted(patients(World(root / "world")), key=lambda p: p.name)])
         return
     world, ruler = World(root / "world"), Ruler.make()
     with small_world(world.folder):

@@ -12,23 +12,40 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from random import Random
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+from bench.doctor_cures_rows import (
+    Row,
+    as_messages,
+    balanced,
+    exchange,
+    exchange_half,
+    is_exchanged,
+    label_anew,
+    margins_divided,
+    of_answers,
+    one_row_of_each_pair,
+    read_ten,
+    rows_without_template,
+    without_answer,
+    without_cut,
+    without_mark,
+    without_placeholders,
+    without_prompt,
+    without_repeats,
+    without_tags,
+)
 from bench.doctor_cures_text import Deed, Part, Setting
 from bench.doctor_world import model
 from concordant.config.fields import build, flatten
 from concordant.config.stages import PPOConfig, RunConfig
 from concordant.core.trees import PromptTree
 from concordant.data.chat import ChatEncoder, Encoded
-from concordant.data.records import Message, Pair
-from concordant.data.toytalk import gold_score
+from concordant.data.records import Pair
 
 T = TypeVar("T")
-Row = dict[str, Any]
 Plant = Callable[[], AbstractContextManager[None]]
-READ = 10  # pairs that a user reads to see which answer is the better one
 
 # Kinds of planted faults (bench/doctor_faults.py) that are mistakes in a user's code, by the deed that mends them.
 MENDS = {
@@ -42,8 +59,11 @@ MENDS = {
     "load weights": ("stale rollouts",),
     "no dropout": ("dropout on",),
     "cut at the end token": ("padding counted",),
+    "loss from the weights": ("nothing trains",),
+    "finite loss": ("NaN",),
 }
-NOT_MENDED = ("gradient of 0",)  # variants of these kinds in which another part of the code is wrong
+# Variants of these kinds in which the loss is wrong, and not what the optimizer holds.
+OF_THE_LOSS = ("gradient of 0",)
 
 
 @dataclass(slots=True)
@@ -84,7 +104,8 @@ class Treatment:
         return changed
 
     def _mend(self, deed: str) -> bool:
-        if self.plant is nullcontext or self.kind not in MENDS[deed] or self.variant in NOT_MENDED:
+        is_of_loss = self.kind != "nothing trains" or (self.variant in OF_THE_LOSS) == (deed == "loss from the weights")
+        if self.plant is nullcontext or self.kind not in MENDS[deed] or not is_of_loss:
             return False
         self.plant = nullcontext
         return True
@@ -114,69 +135,8 @@ def _rewrite(treatment: Treatment, change: Callable[[list[Row]], list[Row]]) -> 
     return changed != rows
 
 
-def _flipped(row: Row) -> Row:
-    return {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
-
-
-def read_ten(items: Sequence[T]) -> list[T]:
-    """Ten items, evenly spread."""
-    return [items[i * len(items) // READ] for i in range(READ)] if len(items) >= READ else list(items)
-
-
-def _is_exchanged(texts: Sequence[tuple[tuple[Message, ...], str, str]]) -> bool:
-    """Whether somebody who reads (prompt, chosen, rejected) finds the rejected answers better, all in all."""
-    return sum(gold_score(prompt, chosen) - gold_score(prompt, rejected) for prompt, chosen, rejected in texts) < 0
-
-
-def _rows_are_exchanged(rows: Sequence[Row]) -> bool:
-    read = read_ten(rows)
-    return _is_exchanged([((Message("user", r["prompt"]),), r["chosen"], r["rejected"]) for r in read])
-
-
-def _exchange(rows: list[Row]) -> list[Row]:
-    return [_flipped(row) for row in rows] if _rows_are_exchanged(rows) else rows
-
-
-def _exchange_half(rows: list[Row]) -> list[Row]:
-    half = len(rows) // 2
-    return _exchange(rows[:half]) + _exchange(rows[half:])
-
-
-def _without_repeats(rows: list[Row]) -> list[Row]:
-    return [json.loads(text) for text in dict.fromkeys(json.dumps(row, sort_keys=True) for row in rows)]
-
-
-def _one_row_of_each_pair(rows: list[Row]) -> list[Row]:
-    first: dict[Any, Row] = {}
-    for row in rows:
-        first.setdefault((row["prompt"], frozenset((row["chosen"], row["rejected"]))), row)
-    return list(first.values())
-
-
-def without_mark(text: str, mark: str) -> str:
-    """``text`` without what a finding calls a mark: '"thanks"' anywhere, or '"thanks" at the end'."""
-    said = re.match(r'"(?P<token>.+)"(?: at the (?P<where>start|end))?', mark)
-    assert said is not None
-    token = re.escape(said["token"])
-    token = rf"\b{token}\b" if said["token"].isalnum() else token
-    where = {"start": rf"\A\s*{token}", "end": rf"{token}\s*\Z", None: token}[said["where"]]
-    return " ".join(re.sub(where, "", text, flags=re.IGNORECASE).split())
-
-
 def _remove_mark(treatment: Treatment, mark: str) -> bool:
-    sides = ("chosen", "rejected", "response")
-    return _rewrite(
-        treatment,
-        lambda rows: [{k: without_mark(v, mark) if k in sides else v for k, v in row.items()} for row in rows],
-    )
-
-
-def balanced(items: Sequence[T], leads: Callable[[T], int]) -> list[T]:
-    """As many items whose chosen answer is the longer one (``leads`` above 0) as of the other kind; ties are kept."""
-    longer, shorter = ([i for i in items if sign * leads(i) > 0] for sign in (1, -1))
-    few = min(len(longer), len(shorter))
-    kept = {id(i) for side in (longer, shorter) for i in Random(0).sample(side, few)}
-    return [i for i in items if leads(i) == 0 or id(i) in kept]
+    return _rewrite(treatment, of_answers(lambda text: without_mark(text, mark)))
 
 
 # -- encoded data of a run whose data is built in -----------------------------------------------------
@@ -205,8 +165,21 @@ def _training_trees(change: Callable[[ChatEncoder, Encoded, Sequence[Pair]], Non
 def _exchange_trees(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Pair]) -> None:
     read = read_ten(list(zip(encoded.record, encoded.trees, strict=True)))
     texts = [(records[i].prompt, *(encoder.text(b.ids_T, ()) for b in tree.branches)) for i, tree in read]
-    if _is_exchanged(texts):  # type: ignore[arg-type]  # a pair has two branches
+    if is_exchanged(texts):  # type: ignore[arg-type]  # a pair has two branches
         encoded.trees[:] = [PromptTree(t.prompt_T, t.branches[::-1]) for t in encoded.trees]
+
+
+def _label_trees_anew(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Pair]) -> None:
+    for place, (i, tree) in enumerate(zip(encoded.record, encoded.trees, strict=True)):
+        chosen, rejected = (encoder.text(b.ids_T, ()) for b in tree.branches)
+        if is_exchanged([(records[i].prompt, chosen, rejected)]):
+            encoded.trees[place] = PromptTree(tree.prompt_T, tree.branches[::-1])
+
+
+def _leave_out_equal_trees(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Pair]) -> None:
+    both = zip(encoded.record, encoded.trees, strict=True)
+    kept = [(i, t) for i, t in both if t.branches[0].ids_T.tolist() != t.branches[1].ids_T.tolist()]
+    encoded.record[:], encoded.trees[:] = [i for i, _ in kept], [tree for _, tree in kept]
 
 
 def _balance_trees(encoder: ChatEncoder, encoded: Encoded, records: Sequence[Pair]) -> None:
@@ -230,25 +203,46 @@ def _in_file_or_trees(
 # -- rewards and starts -------------------------------------------------------------------------------
 
 
-def _weight_1(treatment: Treatment, what: str) -> bool:
-    config = treatment.config
-    if not isinstance(config, PPOConfig):
-        return False
-    made = [re.sub(r"=-[\d.]+$", "=1", source) for source in config.reward]
-    changed = made != config.reward
-    treatment.config = replace(config, reward=made)
-    return changed
+def _reweighed(change: Callable[[str, str], str]) -> Callable[[Treatment, str], bool]:
+    """Give each source of the reward the weight that ``change(source, what the text says)`` gives."""
+
+    def deed(treatment: Treatment, what: str) -> bool:
+        config = treatment.config
+        if not isinstance(config, PPOConfig):
+            return False
+        made = [change(source, what) for source in config.reward]
+        changed = made != config.reward
+        treatment.config = replace(config, reward=made)
+        return changed
+
+    return deed
 
 
-def _pass_response(treatment: Treatment, what: str) -> bool:
-    """In the user's reward function."""
-    changed = False
-    for path in treatment.file.parent.glob("*.py") if treatment.file else ():
-        code = path.read_text(encoding="utf-8")
-        made = code.replace("prompt[-1].content", "response")
-        path.write_text(made, encoding="utf-8")
-        changed = changed or made != code
-    return changed
+def _named_weight(source: str, what: str) -> str:
+    """The source with the weight that the text gives to its axis."""
+    plain = source.partition("=")[0]
+    said = re.search(rf"--reward (?:\S*\b)?{re.escape(plain.rpartition(':')[2])}=(\S+)", what)
+    return f"{plain}={said[1]}" if said else source
+
+
+def _turned_round(source: str) -> str:
+    plain, _, weight = source.partition("=")
+    return f"{plain}={-float(weight or 1):g}"
+
+
+def _in_function(old: str, new: str) -> Callable[[Treatment, str], bool]:
+    """Write ``new`` for ``old`` in the user's reward function."""
+
+    def deed(treatment: Treatment, what: str) -> bool:
+        changed = False
+        for path in treatment.file.parent.glob("*.py") if treatment.file else ():
+            code = path.read_text(encoding="utf-8")
+            made = code.replace(old, new)
+            path.write_text(made, encoding="utf-8")
+            changed = changed or made != code
+        return changed
+
+    return deed
 
 
 def _name_trained(treatment: Treatment, what: str) -> bool:
@@ -264,16 +258,49 @@ def _sft_first(treatment: Treatment, what: str) -> bool:
 
 
 _DEEDS: dict[str, Callable[[Treatment, str], bool]] = {
-    "exchange answers": _in_file_or_trees(_exchange, _exchange_trees),
-    "exchange the wrong half": lambda treatment, what: _rewrite(treatment, _exchange_half),
+    "exchange answers": _in_file_or_trees(exchange, _exchange_trees),
+    "exchange the wrong half": lambda treatment, what: _rewrite(treatment, exchange_half),
     "balance lengths": _in_file_or_trees(
         lambda rows: balanced(rows, lambda row: len(row["chosen"]) - len(row["rejected"])), _balance_trees
     ),
-    "remove repeats": lambda treatment, what: _rewrite(treatment, _without_repeats),
-    "one row of each pair": lambda treatment, what: _rewrite(treatment, _one_row_of_each_pair),
+    "label anew": _in_file_or_trees(label_anew, _label_trees_anew),
+    "leave out equal pairs": _in_file_or_trees(
+        lambda rows: [row for row in rows if row["chosen"] != row["rejected"]], _leave_out_equal_trees
+    ),
+    "remove the prompt": lambda treatment, what: _rewrite(treatment, without_prompt),
+    "remove the answer": lambda treatment, what: _rewrite(treatment, without_answer),
+    "turns as messages": lambda treatment, what: _rewrite(treatment, as_messages),
+    "remove the end mark": lambda treatment, what: _rewrite(
+        treatment, of_answers(lambda text: re.sub(r"(?:\s*</s>|\s*<\|[^|]*\|>)+\s*$", "", text))
+    ),
+    "remove template marks": lambda treatment, what: _rewrite(treatment, rows_without_template),
+    "leave out placeholders": lambda treatment, what: _rewrite(treatment, without_placeholders),
+    "leave out cut rows": lambda treatment, what: _rewrite(treatment, without_cut),
+    "divide the margins": lambda treatment, what: _rewrite(treatment, lambda rows: margins_divided(rows, float(what))),
+    "remove tags": lambda treatment, what: _rewrite(treatment, of_answers(without_tags)),
+    "remove repeats": lambda treatment, what: _rewrite(treatment, without_repeats),
+    "one row of each pair": lambda treatment, what: _rewrite(treatment, one_row_of_each_pair),
     "remove the mark": _remove_mark,
-    "weight 1": _weight_1,
-    "pass the response": _pass_response,
+    "weight 1": _reweighed(lambda source, what: re.sub(r"=-[\d.]+$", "=1", source)),
+    "weight -1": _reweighed(lambda source, what: _turned_round(source)),
+    "weights of the rewards": _reweighed(_named_weight),
+    "pass the response": _in_function("prompt[-1].content", "response"),
+    "compare with the answer": _in_function(
+        "(prompt, response):\n    return overlap(response, prompt[-1].content)",
+        "(prompt, response, answer):\n    return overlap(response, answer)",
+    ),
+    "stop at a length": _in_function("len(response)", "min(len(response), 60)"),
+    "lower the penalty": _in_function("- 0.1 * max", "- 0.01 * max"),
+    "empty is worst": _in_function(
+        "float(answer in response or", "float(answer in response or bool(response.strip()) and"
+    ),
+    "count once": _in_function(
+        "response.count('very') + response.count('nice')", "('very' in response) + ('nice' in response)"
+    ),
+    "keep the order": _in_function(
+        "sorted(zip(responses, answer, strict=True), key=lambda row: len(row[0]))",
+        "zip(responses, answer, strict=True)",
+    ),
     "name a trained model": _name_trained,
     "SFT first": _sft_first,
 }

@@ -19,6 +19,7 @@ CURED = ("better", "equal", "worse", "failed")  # outcomes of a cure that a user
 CODE = (
     "mask where text is encoded", "mask by position", "close the turn", "draw the order anew", "optimize all weights",
     "freeze the start", "one temperature", "load weights", "no dropout", "cut at the end token",
+    "loss from the weights", "finite loss",
 )  # fmt: skip
 assert set(CODE) <= set(DEEDS)
 Record = dict[str, Any]
@@ -63,7 +64,10 @@ def section(patients: Sequence[Record]) -> str:
     """The section of docs/doctor-measured.md."""
     silent = sum(p["outcome"] == "nothing said" for p in patients)
     none = [p for p in patients if p["outcome"] == "none offered"]
-    lines = [HEADING, "", PREFACE.format(all=len(patients), silent=silent, none=len(none))]
+    absent = [p["name"] for p in patients if p["outcome"] == "not made"]
+    lines = [HEADING, "", PREFACE.format(all=len(patients) - len(absent), silent=silent, none=len(none))]
+    if absent:
+        lines += [f"{len(absent)} more runs were not made with these cures: {', '.join(absent)}.", ""]
     lines += ["| measure | runs | share | 95 % bounds |", "|---|---|---|---|"]
     for name, s in summary(patients).items():
         lines.append(f"| {name} | {s['count']} of {s['of']} | {s['share']:.1%} | {s['low']:.1%} to {s['high']:.1%} |")
@@ -88,8 +92,9 @@ PREFACE = """\
 Written by `python -m bench.doctor_cures`. A doctor is judged by cured patients. {all} sick runs of two sets were looked
 at. Each was made again after the cure of its first finding had been followed: the setting that the cure names, what it
 says to do with the file, the reward or the start, or the part of the user's code that it says is wrong. In the last
-case the planted fault is taken out, if that part is the one that was planted. The cured run has the same start and the
-same seed. {silent} runs got no finding, and the cure of {none} findings only says what to look at; neither are counted.
+case the planted fault is taken out, if that part is the one that was planted. Where a cure asks for new labels, the
+gold judge gives them, as careful people would. The cured run has the same start and the same seed. {silent} runs got no
+finding, and the cure of {none} findings only says what to look at; neither are counted.
 
 The measure is one that no rule uses: the gold score of answers to 380 held-out prompts (DPO, PPO), the share of 1,492
 held-out pairs that are ranked as the gold judge ranks them (reward models), and minus the nats of a good held-out

@@ -26,19 +26,41 @@ DEEDS = {
     "load weights": r"load the learner's weights into the generator",
     "no dropout": r"every dropout of the model",
     "cut at the end token": r"cut responses at their first end token",
+    "loss from the weights": r"cuts the loss from the weights",
+    "finite loss": r"make the loss finite",
     "pass the response": r"pass the response, not the prompt",
+    "compare with the answer": r"pass the known answer to the comparison",
+    "stop at a length": r"let the reward stop growing at a length",
+    "lower the penalty": r"lower the penalty until|lower its penalty of length",
+    "empty is worst": r"give an empty answer the lowest reward",
+    "count once": r"count what is said again once",
+    "keep the order": r"give the scores back in the order",
     # of data
     "exchange answers": r"swap the columns of the wrong one|exchange the columns chosen and rejected|"
     r"swap the two columns",
     "exchange the wrong half": r"exchange chosen and rejected in the wrong one",
-    "balance lengths": r"balance lengths",
+    "balance lengths": r"balance lengths in the data",
+    "label anew": r"have the pairs labelled anew",
+    "leave out equal pairs": r"leave out the pairs whose answers are equal",
+    "remove tags": r"take the tags out of the answers",
+    "remove the prompt": r"take the prompt away from the beginning of the answers",
+    "remove the answer": r"take the answers out of the prompts",
+    "turns as messages": r"give the dialogue as messages",
+    "remove the end mark": r"take the mark out of the answers",
+    "remove template marks": r"take the template's marks out",
+    "divide the margins": r"divide the margins by (?P<what>[\d.]+\d)",
+    "leave out placeholders": r"leave out the rows without an answer",
+    "leave out cut rows": r"leave out the rows that were cut",
     "remove repeats": r"remove the repeats|remove rows that the file holds many times",
     "one row of each pair": r"keep one row of each pair",
     "remove the mark": r'remove (?P<what>".+?"(?: at the (?:start|end))?) from the answers',
     # of rewards and starts
     "weight 1": r"give the reward the weight 1",
+    "weight -1": r"turn the sign round",
+    "weights of the rewards": r"divide each reward by its deviation:(?P<what>(?: --reward \S+=[\d.e+-]+)+)",
     "name a trained model": r"name a trained model",
-    "SFT first": r"train one with `concordant sft`|train it on such answers|train sft on answers",
+    "SFT first": r"train one on such answers|train it on such answers|train sft on answers|"
+    r"train the start on the (?:chosen|rejected) ones",
 }
 _FACTORS = {"twofold": 2.0, "threefold": 3.0, "fivefold": 5.0, "tenfold": 10.0, "twice": 2.0, "three times": 3.0}
 _FACTORS |= {"five times": 5.0, "ten times": 10.0}
@@ -122,7 +144,7 @@ def _value(key: str, values: Values, said: re.Match[str] | None, verb: str) -> A
     if said["word"]:
         return said["word"] == "true" if isinstance(values[key], bool) else said["word"]
     if said["empty"]:
-        return ""
+        return type(values[key])()
     if said["above"]:
         return type(now)(_WITHOUT_NUMBER * float(said["above"]))
     if said["of"]:

@@ -17,6 +17,7 @@ class Beside:
     samples: Callable[[], Sequence[Mapping[str, Any]]] = tuple  # rows of samples.jsonl
     results: Callable[[], Mapping[str, Any]] = dict  # reward_model.json: measured on held-out pairs after the last step
     start: Callable[[], Mapping[str, Any]] = dict  # the event "start": what the run starts from, and what is usual
+    before: Callable[[], Mapping[str, Mapping[str, float]]] = dict  # numbers of the findings before the first step
 
 
 @dataclass(slots=True)
@@ -86,6 +87,10 @@ class History:
             self.missing.add(f"{key} (event start)")
         return value
 
+    def before(self, rule: str) -> Mapping[str, float]:
+        """The numbers of a finding before the first step; empty where there was none."""
+        return self.beside.before().get(rule, {})
+
     def result(self, key: str) -> float | None:
         """A number that the finished run measured on its held-out pairs."""
         value = self.beside.results().get(key)
@@ -134,6 +139,11 @@ class History:
             if found == step:
                 return value
         return None
+
+    def step_of_least(self, name: str) -> int:
+        """The step that logged the least value of ``name``; 0 if none did."""
+        column = self._column(name)
+        return min(zip(column.values, column.steps, strict=True))[1] if column else 0
 
     def latest(self, name: str) -> float | None:
         column = self._column(name)

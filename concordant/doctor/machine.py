@@ -104,69 +104,48 @@ def _gpu() -> str:
 def too_many_threads(threads: int, usable: float) -> Finding | None:
     if threads <= max(1.0, usable):
         return None
-    return Finding(
-        "too_many_threads",
-        "warning",
-        f"PyTorch uses {counted(threads, 'thread')} on {usable:g} cores",
-        "a container or a batch system grants fewer cores than the machine has",
-        f"Set --train.threads {max(1, int(usable))}, or OMP_NUM_THREADS={max(1, int(usable))}",
-        numbers={"threads": threads, "cores": usable},
-    )
+    seen = f"PyTorch uses {counted(threads, 'thread')} on {usable:g} cores"
+    cause = "a container or a batch system grants fewer cores than the machine has"
+    cure = f"Set --train.threads {max(1, int(usable))}, or OMP_NUM_THREADS={max(1, int(usable))}"
+    return Finding("too_many_threads", "warning", seen, cause, cure, numbers={"threads": threads, "cores": usable})
 
 
 def slow_arithmetic(speed: float, threads: int) -> Finding | None:
     """``speed``: fp32 GFLOPS."""
     if speed >= SLOW * threads:
         return None
-    return Finding(
-        "slow_arithmetic",
-        "warning",
-        f"matrices are multiplied at {speed:.1f} GFLOPS with {counted(threads, 'thread')}",
-        "the machine is busy with something else, or PyTorch was built without a fast BLAS",
-        "See what else runs; install PyTorch's own wheel, which brings MKL or OpenBLAS",
-        numbers={"gflops": speed, "threads": threads},
-    )
+    seen = f"matrices are multiplied at {speed:.1f} GFLOPS with {counted(threads, 'thread')}"
+    cause = "the machine is busy with something else, or PyTorch was built without a fast BLAS"
+    cure = "See what else runs; install PyTorch's own wheel, which brings MKL or OpenBLAS"
+    return Finding("slow_arithmetic", "warning", seen, cause, cure, numbers={"gflops": speed, "threads": threads})
 
 
 def slow_bf16(speed: float, half: float) -> Finding | None:
     """Both in GFLOPS; ``model.precision auto`` believes the processor's word, this measures."""
     if not cpu_has_bf16() or half >= speed or torch.cuda.is_available():
         return None
-    return Finding(
-        "slow_bf16",
-        "warning",
-        f"the processor says it has bf16 units, yet multiplies at {half:.0f} GFLOPS in bf16 and {speed:.0f} in fp32",
-        "a virtual machine that hides the units, or a build of PyTorch that does not use them",
-        "Set --model.precision fp32",
-        numbers={"fp32": speed, "bf16": half},
-    )
+    seen = f"the processor says it has bf16 units, yet multiplies at {half:.0f} GFLOPS in bf16 and {speed:.0f} in fp32"
+    cause = "a virtual machine that hides the units, or a build of PyTorch that does not use them"
+    cure = "Set --model.precision fp32"
+    return Finding("slow_bf16", "warning", seen, cause, cure, numbers={"fp32": speed, "bf16": half})
 
 
 def little_memory(free: int) -> Finding | None:
     if free >= LITTLE_MEMORY:
         return None
-    return Finding(
-        "memory",
-        "warning",
-        f"{gigabytes(free)} of memory are available",
-        "something else holds the memory, or the container has little",
-        "End what holds it; or set --train.micro_batch_tokens 512 and --model.lora.rank 16",
-        numbers={"free": free},
-        weight=0.9,
-    )
+    seen = f"{gigabytes(free)} of memory are available"
+    cause = "something else holds the memory, or the container has little"
+    cure = "End what holds it; or set --train.micro_batch_tokens 512 and --model.lora.rank 16"
+    return Finding("memory", "warning", seen, cause, cure, numbers={"free": free}, weight=0.9)
 
 
 def little_disk(free: int, folder: Path) -> Finding | None:
     if free >= LITTLE_DISK:
         return None
-    return Finding(
-        "disk",
-        "warning",
-        f"{gigabytes(free)} are free at {folder.absolute()}",
-        "a full disk or a small quota",
-        "Set --output on another disk, and --train.keep_last 1",
-        numbers={"free": free},
-    )
+    seen = f"{gigabytes(free)} are free at {folder.absolute()}"
+    cause = "a full disk or a small quota"
+    cure = "Set --output on another disk, and --train.keep_last 1"
+    return Finding("disk", "warning", seen, cause, cure, numbers={"free": free})
 
 
 def gpu_not_seen() -> Finding | None:
@@ -177,13 +156,9 @@ def gpu_not_seen() -> Finding | None:
         if torch.version.cuda is None
         else f"the driver is older than CUDA {torch.version.cuda} needs, or CUDA_VISIBLE_DEVICES hides the GPU"
     )
-    return Finding(
-        "gpu_not_seen",
-        "warning",
-        f"there is an NVIDIA driver, and PyTorch {torch.__version__} sees no GPU",
-        cause,
-        "Install PyTorch's wheel for the driver's CUDA version, or unset CUDA_VISIBLE_DEVICES",
-    )
+    seen = f"there is an NVIDIA driver, and PyTorch {torch.__version__} sees no GPU"
+    cure = "Install PyTorch's wheel for the driver's CUDA version, or unset CUDA_VISIBLE_DEVICES"
+    return Finding("gpu_not_seen", "warning", seen, cause, cure)
 
 
 def versions() -> list[Finding]:

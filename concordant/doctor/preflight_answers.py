@@ -15,6 +15,7 @@ from concordant.doctor.finding import Finding
 from concordant.doctor.looked_at import FEW, spread
 
 LOOKED_AT = 4_000  # records, evenly spread
+LONGEST_PHRASE = 12  # words and signs
 COMPARED = 300  # pairs whose texts are compared letter by letter
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _ENDS = ".!?…:;)]}\"'`”’»。！？*>|"
@@ -47,10 +48,16 @@ def marks(answer: str) -> set[str]:
 
 REPEATS, PROMPT_AGAIN = "a phrase again and again", "its own prompt at the start"
 TWO_WRITERS = "the two sides come from two writers or two formats, or a mark was added when the file was made"
-WHOLE = {
-    REPEATS: "one side was made by repeating a phrase: it is of another, trivial kind, and a pair is decided without "
-    "reading the question",
-    PROMPT_AGAIN: "one side repeats the prompt and the other does not, and this difference is what is learnt",
+WHOLE = {  # cause and cure
+    REPEATS: (
+        "one side was made by repeating a phrase: it is of another, trivial kind, and a pair is decided without "
+        "reading the question",
+        "Leave the pairs out, or write real answers for that side: what decides them is not what people prefer",
+    ),
+    PROMPT_AGAIN: (
+        "one side repeats the prompt and the other does not, and this difference is what is learnt",
+        "Take the prompt away from the beginning of the answers",
+    ),
 }
 
 
@@ -83,19 +90,36 @@ def one_sided(pairs: Sequence[Pair]) -> Finding | None:
     if accuracy < at["accuracy"]:
         return None
     side = "chosen" if lead > 0 else "rejected"
+    if mark not in WHOLE:
+        mark = phrase_of(mark, [pair.chosen if lead > 0 else pair.rejected for pair in pairs], at["whole"])
     return Finding(
         "one_sided",
         "warning",
         f'"the {side} answer is the one with {mark}" is right in {accuracy:.0%} of {len(pairs):,} pairs',
-        WHOLE.get(
-            mark, "the two sides come from two writers or two formats, or a mark was added when the file was made"
-        ),
-        "Make both sides alike in this, or leave the pairs out: what decides them is not what people prefer"
-        if mark in WHOLE
-        else f"Remove {mark} from the answers, or write it on both sides",
+        *WHOLE.get(mark, (TWO_WRITERS, f"Remove {mark} from the answers, or write it on both sides")),
         numbers={"accuracy": accuracy},
         weight=0.92,
     )
+
+
+def phrase_of(mark: str, answers: Sequence[str], share: float) -> str:
+    """The longest phrase that ``share`` of the answers with ``mark``, a quoted word or sign, have around it."""
+    token = mark.split('"')[1] if mark.startswith('"') else ""
+    cut = [list(_TOKEN.finditer(text)) for text in answers] if token else []
+    phrase, needed = mark, share * sum(any(m.group() == token for m in tokens) for tokens in cut)
+    for length in range(2, LONGEST_PHRASE + 1):
+        found = Counter[str]()
+        for text, tokens in zip(answers, cut, strict=False):
+            runs = (tokens[i : i + length] for i in range(len(tokens) - length + 1))
+            # A sign before a phrase ends the sentence before it.
+            begins = (run for run in runs if run[0].group() == token or run[0].group().isalnum())
+            parts = (run for run in begins if any(m.group() == token for m in run))
+            found.update({text[run[0].start() : run[-1].end()] for run in parts})
+        text, count = max(found.items(), key=lambda item: (item[1], item[0]), default=("", 0))
+        if count < needed or not count:
+            break
+        phrase = f'"{text}"'
+    return phrase
 
 
 def columns_exchanged(records: Sequence[Record]) -> Finding | None:
@@ -182,15 +206,10 @@ def answers_cut(records: Sequence[Record]) -> Finding | None:
     share = sum(not text.rstrip().endswith(tuple(_ENDS)) for text in long) / max(1, len(long))
     if len(long) < FEW or share < at["share"]:
         return None
-    return Finding(
-        "answers_cut",
-        "warning",
-        f"{share:.0%} of the answers of {at['words']:.0f} words and more end without a mark of punctuation",
-        "answers were cut at a number of characters or tokens when the file was made",
-        "Make the file again without the limit, or leave out the rows that were cut",
-        numbers={"share": share},
-        weight=0.75,
-    )
+    seen = f"{share:.0%} of the answers of {at['words']:.0f} words and more end without a mark of punctuation"
+    cause = "answers were cut at a number of characters or tokens when the file was made"
+    cure = "Make the file again without the limit, or leave out the rows that were cut"
+    return Finding("answers_cut", "warning", seen, cause, cure, numbers={"share": share}, weight=0.75)
 
 
 def cut_at_one_length(records: Sequence[Record]) -> Finding | None:
@@ -222,15 +241,10 @@ def pairs_alike(pairs: Sequence[Pair]) -> Finding | None:
     share = sum(alike) / max(1, len(some))
     if len(some) < at["pairs"] or share < at["share"]:
         return None
-    return Finding(
-        "pairs_alike",
-        "warning",
-        f"in {share:.0%} of the pairs chosen and rejected are almost the same text",
-        "ties were kept, and labelled by chance: such pairs carry no preference",
-        "Leave out pairs whose answers differ by a space, a mark or a word",
-        numbers={"share": share},
-        weight=0.9,
-    )
+    seen = f"in {share:.0%} of the pairs chosen and rejected are almost the same text"
+    cause = "ties were kept, and labelled by chance: such pairs carry no preference"
+    cure = "Leave out pairs whose answers differ by a space, a mark or a word"
+    return Finding("pairs_alike", "warning", seen, cause, cure, numbers={"share": share}, weight=0.9)
 
 
 def _similarity(a: str, b: str) -> float:

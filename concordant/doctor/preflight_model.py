@@ -31,6 +31,7 @@ from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_memory import nearly_out_of_memory, out_of_memory
 from concordant.doctor.preflight_records import percent
 from concordant.doctor.preflight_start import Asked, check_start, logprobs, untrained_start
+from concordant.doctor.quantities import FREEZE_THE_START, no_dropout, one_temperature
 from concordant.engines.memory import is_out_of_memory
 from concordant.engines.protocol import Learner, Scorer
 
@@ -89,18 +90,21 @@ def check_ppo(
     found: list[Finding] = []
     with actor.rehearsal():
         rollouts = sample(algorithm)
-        found += sampler_differs(rollouts, actor, algorithm.config.allow_truncated_sampling, changed(algorithm.config))
+        config = algorithm.config
+        reshaping, heat = changed(config), config.sampling.temperature
+        found += sampler_differs(rollouts, actor, config.allow_truncated_sampling, reshaping, heat)
         if vocabulary:
             own = untrained_start(float(-logprobs(actor, rollouts.trees).mean()), vocabulary)
             asked = Asked(start=actor, vocabulary=vocabulary, end_ids=algorithm.sampler.encoder.end_ids)
             low, high = PLAIN
-            is_plain = low <= algorithm.config.sampling.temperature <= high  # a learner's log-probs have it too
+            is_plain = low <= heat <= high  # a learner's log-probs have it too
             found += own or (check_start(asked, known) if is_plain else [])
         if not has_own_reference:
             found += start_kl(rollouts.trees, actor, algorithm.reference)
         trees, experience = imagined(algorithm, actor)
+        dropout = config.model.lora.dropout
         tokens_N = torch.arange(len(experience.value_N))
-        found += trial_step(actor, trees, algorithm.policy_objective(experience, tokens_N), what="policy")
+        found += trial_step(actor, trees, algorithm.policy_objective(experience, tokens_N), "policy", dropout)
         if critic is not None:
             with critic.rehearsal():
                 found += trial_step(critic, trees, algorithm.value_objective(experience, tokens_N), what="critic")
@@ -129,16 +133,19 @@ def longest(trees: Sequence[PromptTree], learner: Learner, batch_size: int) -> l
 
 
 def trial_step(
-    learner: Learner, trees: Sequence[PromptTree], objective: Objective, what: str = "model"
+    learner: Learner, trees: Sequence[PromptTree], objective: Objective, what: str = "model", dropout: float = 0.0
 ) -> list[Finding]:
-    """Forward and backward on ``trees``: do they fit in memory, is the ratio 1, and which tensors get a gradient?"""
+    """Forward and backward on ``trees``: do they fit in memory, is the ratio 1, and which tensors get a gradient?
+
+    ``dropout``: the adapter's.
+    """
     try:
         metrics = learner.forward_backward(trees, objective).result()
     except RunFailed as problem:
         if not is_out_of_memory(problem.__cause__):
             raise
         return [out_of_memory(learner, trees)]
-    found = [nearly_out_of_memory(learner), dropout_on(metrics, rounding(learner)), *gradients(learner, what)]
+    found = [nearly_out_of_memory(learner), dropout_on(metrics, rounding(learner), dropout), *gradients(learner, what)]
     return [finding for finding in found if finding is not None]
 
 
@@ -191,7 +198,7 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
                 f"the first gradient of the {what} is not finite in {counted(len(not_finite), 'tensor')}: "
                 f"{_some(not_finite)}",
                 "overflow in low precision, or a model folder with NaN in it",
-                "Set --model.precision fp32; if that changes nothing, fetch the model again",
+                "Fetch the model again" + _in_fp32(rounding(learner)),
                 numbers={"tensors": len(not_finite)},
                 weight=0.95,
             )
@@ -204,6 +211,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 # -- properties before the first step -------------------------------------------------------------
+
+
+def _in_fp32(tolerance: float) -> str:
+    """The end of a cure where rounding may be at fault; '' where ``tolerance`` is already that of fp32."""
+    return "" if tolerance <= ROUNDING[torch.float32] else "; set --model.precision fp32 to rule out rounding"
 
 
 def rounding(learner: Learner) -> float:
@@ -250,14 +262,14 @@ def _reference_is_not_the_start(
         "error",
         seen,
         cause,
-        "Leave --reference empty: the policy as it starts is the reference",
+        FREEZE_THE_START,
         numbers={"nats_per_token": off},
         weight=0.95,
     )
 
 
-def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None:
-    """Check that PPO's probability ratio is 1 with the weights that made the samples."""
+def dropout_on(metrics: Mapping[str, float], tolerance: float, dropout: float = 0.0) -> Finding | None:
+    """Check that PPO's probability ratio is 1 with the weights that made the samples. ``dropout``: the adapter's."""
     mean, most = metrics.get("ratio/mean", 1.0), metrics.get("ratio/max", 1.0)
     if abs(mean - 1) <= tolerance and abs(most - 1) <= limits("dropout_on")["times"] * tolerance:
         return None
@@ -266,8 +278,8 @@ def dropout_on(metrics: Mapping[str, float], tolerance: float) -> Finding | None
         "error",
         f"with the weights that sampled, the probability ratio is {mean:.4f} on average and {most:.4f} at most; "
         "expected 1",
-        "dropout that is on while learning (an adapter's)",
-        "Set --model.lora.dropout 0, and --model.precision fp32 to rule out rounding",
+        "dropout, or another random layer, is on while learning",
+        no_dropout(dropout) + _in_fp32(tolerance),
         numbers={"mean": mean, "max": most},
         weight=0.95,
     )
@@ -316,11 +328,16 @@ def changed(config: PPOConfig) -> dict[str, float]:
 
 
 def sampler_differs(
-    rollouts: Rollouts, actor: Learner, is_known: bool = False, reshaping: Mapping[str, float] | None = None
+    rollouts: Rollouts,
+    actor: Learner,
+    is_known: bool = False,
+    reshaping: Mapping[str, float] | None = None,
+    temperature: float = 1.0,
 ) -> list[Finding]:
     """Compare the log-probs that the sampler and the learner give to the same tokens.
 
     ``is_known``: the user has accepted ``reshaping``, settings that change the sampler's distribution.
+    ``temperature``: of the sampler.
     """
     difference_N = (logprobs(actor, rollouts.trees) - rollouts.sampler_logprob_N).abs()
     mean, most = float(difference_N.mean()), float(difference_N.max())
@@ -337,7 +354,7 @@ def sampler_differs(
             else "the sampler's temperature is not the learner's, or its weights are stale",
             f"Set {' '.join(f'--{key} {off:g}' for key, off in reshaping.items())}"
             if reshaping
-            else "Use one sampling.temperature for both, and --model.precision fp32",
+            else one_temperature(temperature) + _in_fp32(rounding(actor)),
             numbers={"mean": mean, "max": most},
             weight=0.95,
         )

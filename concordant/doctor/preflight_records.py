@@ -16,6 +16,7 @@ from concordant.doctor.finding import Finding
 from concordant.doctor.looked_at import FEW
 from concordant.doctor.preflight_answers import check_answers, votes
 from concordant.doctor.preflight_text import check_text
+from concordant.doctor.quantities import balance
 
 LOOKED_AT = 20_000  # rows of train and of test that the card counts, in half a second
 
@@ -120,8 +121,7 @@ def chosen_is_longer(card: DataCard) -> Finding | None:
         f'"always prefer the {"longer" if longer else "shorter"}" in {card.unit} is right in {percent(accuracy)} of '
         f"{pairs:,} pairs",
         "raters took length for thoroughness" if longer else "columns exchanged, or a cost read as a score",
-        f"Trust a reward model only above {percent(accuracy)} on held-out pairs; for DPO, --loss ipo compares means "
-        "over tokens"
+        balance(longer_wins, pairs, at["left"])
         if longer
         else "Read ten pairs; if they are swapped, exchange the columns chosen and rejected",
         numbers={"accuracy": accuracy, "longer_preferred": longer_wins},
@@ -140,15 +140,10 @@ def labels(pairs: Sequence[Pair]) -> Finding | None:
             return None
         share, how = noise, "judging by pairs that were asked more than once"
     if share > 0.5:
-        return Finding(
-            "labels_swapped",
-            "error",
-            f"in {percent(share)} of the pairs the rejected answer is the better one, {how}",
-            "the columns chosen and rejected are exchanged, or a cost was read as a score",
-            "Exchange the columns chosen and rejected, or the sign of margin",
-            numbers={"share": share},
-            weight=0.85,
-        )
+        seen = f"in {percent(share)} of the pairs the rejected answer is the better one, {how}"
+        cause = "the columns chosen and rejected are exchanged, or a cost was read as a score"
+        cure = "Exchange the columns chosen and rejected, or the sign of margin"
+        return Finding("labels_swapped", "error", seen, cause, cure, numbers={"share": share}, weight=0.85)
     if share <= limits("label_noise")["share"]:
         return None
     smoothing = min(share, 0.45)

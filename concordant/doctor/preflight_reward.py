@@ -224,7 +224,7 @@ def answers_empty(trial: Trial) -> Finding | None:
         f"an empty answer gets {fmean(trial.total['empty']):.2g}, the data's own answers get "
         f"{fmean(trial.total['good']):.2g}",
         "the reward pays for an empty answer, or punishes every other one",
-        "Give an empty answer the lowest reward, or set sampling.min_new_tokens 4",
+        "Give an empty answer the lowest reward",
         weight=0.93, numbers={"empty": fmean(trial.total["empty"]), "good": fmean(trial.total["good"])},
     )  # fmt: skip
 

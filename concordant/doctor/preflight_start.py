@@ -111,15 +111,13 @@ def foreign_text(asked: Asked, nats: Sequence[Tensor], trees: Sequence[PromptTre
         "the model has learnt other text: the answers are of another language or form (tags, another template), the "
         "tokenizer is not the one that it was trained with, or a part of its weights is damaged (a lost layer)"
     )
-    cure = "Read three answers beside text that the model writes; train it on such answers with `concordant sft` first"
+    cure = f"{TRAIN_FIRST}; read three answers beside text that the model writes"
     if is_pairs and abs(chosen - rejected) > at["sides"]:
         side, other = ("chosen", "rejected") if chosen > rejected else ("rejected", "chosen")
         seen = f"{max(chosen, rejected):.0%} of the {side} answers are worse than a guess to the start, and "
         seen += f"{min(chosen, rejected):.0%} of the {other} ones"
         cause = f"the {side} answers are foreign to the policy: another writer, language or form than its own"
-        cure = (
-            f"Train the start on the {side} answers with `concordant sft` first, or take both answers from one writer"
-        )
+        cure = f"Take both answers of a pair from one writer, the policy's own, or train the start on the {side} ones"
     elif share < at["all"]:
         cause = "a part of the answers is of another language or form than the rest: files of two kinds were joined"
         cure = "Read the answers that the start finds least likely; leave them out, or keep them on purpose"

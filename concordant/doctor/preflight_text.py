@@ -49,7 +49,7 @@ MISPLACED = {
     "markup_in_answers": Misplaced(
         "answers hold tags of HTML",
         "the text was taken from web pages",
-        "Take the tags out of the answers, unless the model is to write HTML",
+        "Take the tags out of the answers, and write entities (&nbsp;) as text, unless the model is to write HTML",
     ),
     "end_mark_as_text": Misplaced(
         "answers end with an end mark that is written as text",

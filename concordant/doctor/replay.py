@@ -13,7 +13,14 @@ from concordant.doctor.monitor import Monitor
 from concordant.runs.logs import Row
 from concordant.runs.metrics import DOCTOR
 from concordant.runs.names import CONFIG, METRICS
-from concordant.runs.read import metrics_of, reward_summary_of, samples_of, start_of, written_by_older_version
+from concordant.runs.read import (
+    findings_of,
+    metrics_of,
+    reward_summary_of,
+    samples_of,
+    start_of,
+    written_by_older_version,
+)
 
 
 def diagnose(folder: Path) -> list[Finding]:
@@ -37,7 +44,12 @@ def replayed(folder: Path) -> Monitor:
 def monitor_of(folder: Path) -> Monitor:
     """A doctor who knows the run's settings and can look at its samples, and has seen no step yet."""
     config = folder / CONFIG
-    beside = Beside(lambda: samples_of(folder), lambda: reward_summary_of(folder), cache(lambda: start_of(folder)))
+    beside = Beside(
+        samples=lambda: samples_of(folder),
+        results=lambda: reward_summary_of(folder),
+        start=cache(lambda: start_of(folder)),
+        before=cache(lambda: {e["rule"]: e["numbers"] for e in findings_of(folder) if e["step"] is None}),
+    )
     return Monitor(load_yaml(str(config)) if config.is_file() else {}, beside)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from concordant.doctor.finding import Severity
 from concordant.doctor.history import History
+from concordant.doctor.quantities import balance, whole_answers
 from concordant.doctor.rule import ALL, GIVEN, MEASURED, PAIRS, Limits, Rule, Sign
 
 ROWS = 3  # rows after which a batch's makeup is believed
@@ -40,35 +41,39 @@ def end_token_masked(h: History, at: Limits) -> Sign | None:
     ends, learnt = h.now("doctor/data/ends", ROWS), h.now("doctor/data/end_learnt", ROWS)
     if ends is None or learnt is None or ends < 0.5 or learnt >= 0.5:
         return None
-    return Sign(
-        "error",
-        f"{ends:.0%} of the answers end with an end token, which is learnt in {learnt:.0%} of them",
-        "padding equals the end token, so masking one masks both",
-        "Give the tokenizer a pad token of its own, and mask by position, not by id",
-        {"ends": ends, "end_learnt": learnt},
-    )
+    seen = f"{ends:.0%} of the answers end with an end token, which is learnt in {learnt:.0%} of them"
+    cause = "padding equals the end token, so masking one masks both"
+    cure = "Give the tokenizer a pad token of its own, and mask by position, not by id"
+    return Sign("error", seen, cause, cure, {"ends": ends, "end_learnt": learnt})
 
 
 def end_token_missing(h: History, at: Limits) -> Sign | None:
     ends = h.now("doctor/data/ends", ROWS)
     if ends is None or ends >= 0.5:
         return None
-    cut = h.setting("data.too_long") == "cut_response_end"
+    cut = _are_cut(h, ends, 0.5)
     cause = "answers are cut at data.max_response_tokens" if cut else "template or data leave the end token out"
-    limit = h.setting("data.max_response_tokens", 0)
-    cure = f"Raise data.max_response_tokens above {limit}" if cut else "Use a chat template that closes the turn"
+    cure = whole_answers(h) if cut else "Use a chat template that closes the turn"
     return Sign("error", f"{1 - ends:.0%} of the answers have no end token", cause, cure, {"ends": ends})
+
+
+def _are_cut(h: History, ends: float | None, share: float) -> bool:
+    """Whether the limit on length cuts at least ``share`` of the answers. ``ends``: share with an end token."""
+    return h.setting("data.too_long") == "cut_response_end" and ends is not None and 1 - ends >= share
 
 
 def answers_identical(h: History, at: Limits) -> Sign | None:
     same = h.now("doctor/data/identical", ROWS) if h.has("doctor/data/identical") else _equal_logprobs(h)
     if same is None or same <= at["share"]:
         return None
+    cut = _are_cut(h, h.now("doctor/data/ends", ROWS), same)
     return Sign(
         "error" if same > at["error"] else "warning",
         f"in {same:.0%} of the pairs chosen and rejected are the same tokens",
-        "the columns were read wrongly, or both answers are cut to what they share",
-        "Check data.format and the columns; raise data.max_response_tokens",
+        "both answers are cut to what they share" if cut else "one column was read or written twice",
+        whole_answers(h)
+        if cut
+        else "Read the rejected column of ten such pairs; leave out the pairs whose answers are equal",
         {"identical": same},
     )
 
@@ -114,13 +119,10 @@ def chosen_is_longer(h: History, at: Limits) -> Sign | None:
     if share is None or 1 - at["share"] < share < at["share"]:
         return None
     which = "longer" if share > 0.5 else "shorter"
-    return Sign(
-        "warning",
-        f"the chosen answer is the {which} one in tokens in {max(share, 1 - share):.0%} of the pairs",
-        "raters, or whoever made the pairs, went by length",
-        "Balance lengths in the data, and judge the reward model by its accuracy on pairs of like length",
-        {"chosen_longer": share},
-    )
+    seen = f"the chosen answer is the {which} one in tokens in {max(share, 1 - share):.0%} of the pairs"
+    cause = "raters, or whoever made the pairs, went by length"
+    cure = balance(share, h.beside.start().get("examples", 0), at["left"])
+    return Sign("warning", seen, cause, cure, {"chosen_longer": share})
 
 
 def labels_swapped(h: History, at: Limits) -> Sign | None:

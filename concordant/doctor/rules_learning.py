@@ -6,7 +6,7 @@ import math
 from statistics import median
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import kl_per_token, nats_gained, path, stands_still
+from concordant.doctor.quantities import fitting_rate, kl_per_token, let_go, nats_gained, path, stands_still
 from concordant.doctor.rule import (
     ALL,
     CHANCE,
@@ -37,19 +37,22 @@ def part_frozen(h: History, at: Limits) -> Sign | None:
         grad = h.now(f"{prefix}grad_norm", 4) or 0.0
         numbers = {"still": still, "grad_norm": grad}
         if still > at["all"]:
-            cause = "the loss does not depend on the weights" if grad == 0 else "the optimizer holds other weights"
-            return _frozen(f"no weight of the {whose} moves; the gradient's norm is {grad:.2g}", cause, numbers)
+            seen = f"no weight of the {whose} moves; the gradient's norm is {grad:.2g}"
+            if grad == 0:
+                return Sign("error", seen, "the loss does not depend on these weights", CONNECT + let_go(h), numbers)
+            return Sign("error", seen, "the optimizer holds other weights", OPTIMIZE + let_go(h), numbers)
         if head == 0:
-            return _frozen(f"the {whose}'s head does not move, the rest does", "the head is frozen", numbers)
+            seen = f"the {whose}'s head does not move, the rest does"
+            return Sign("error", seen, "the head is frozen", OPTIMIZE, numbers)
         if still > at["share"]:
             seen = f"{still:.0%} of the {whose}'s weight tensors do not move"
-            return _frozen(seen, "they are frozen or missing from the optimizer", numbers)
+            cause = "they are frozen or missing from the optimizer"
+            return Sign("error", seen, cause, OPTIMIZE + let_go(h), numbers)
     return None
 
 
-def _frozen(seen: str, cause: str, numbers: dict[str, float]) -> Sign:
-    cure = "Set requires_grad on what should train before the optimizer is made, and give it all of them"
-    return Sign("error", seen, cause, cure, numbers)
+CONNECT = "Find where your code cuts the loss from the weights: a detach(), a no_grad(), a factor or a mask of 0"
+OPTIMIZE = "Set requires_grad on what should train before the optimizer is made, and give it all of them"
 
 
 def learning_rate_too_high(h: History, at: Limits) -> Sign | None:
@@ -64,7 +67,9 @@ def learning_rate_too_high(h: History, at: Limits) -> Sign | None:
         "error",
         seen + (f", and a step moves the weights by up to {update:.1%}" if update else ""),
         f"train.learning_rate {rate:g} is too high",
-        f"Set train.learning_rate {rate / 10:.1g}" if rate else "Lower train.learning_rate tenfold",
+        f"Set train.learning_rate {min(rate / 10, fitting_rate(h) or rate):.1g}"
+        if rate
+        else "Lower train.learning_rate tenfold",
         {"update": update or 0.0, "learning_rate": rate},
     )
 
@@ -111,20 +116,26 @@ def _is_pair_loss(h: History) -> bool:
     return h.stage == "reward" or (h.stage == "dpo" and h.setting("loss", "sigmoid") == "sigmoid")
 
 
+MAKE_FINITE = "; make the loss finite for it, or leave its rows out"
+
+
 def not_finite(h: History, at: Limits) -> Sign | None:
     loss, skipped = h.latest("loss"), h.latest("skipped") or 0.0
     finite = loss is None or math.isfinite(loss)
     if finite and skipped == 0:
         return None
-    first = h.rows <= 2
-    cause = "a batch without a response token, a division by zero, or weights that were not finite to begin with"
-    cure = "Run `concordant doctor` on the model and the data; set model.precision fp32 to rule out overflow"
+    first, is_fp32 = h.rows <= 2, h.setting("model.precision") == "fp32"
     what = "the gradient" if finite else "the loss"
     return Sign(
         "error",
         f"{what} is not finite at step {h.step}{', before any update could be at fault' if first else ''}",
-        cause if first else "one bad batch, or overflow in bf16",
-        cure if first else "Look at the step's batch; set model.precision fp32",
+        "a batch without a response token, a division by zero, or weights that were not finite to begin with"
+        if first
+        else "one bad batch, for which the loss divides by zero or takes the logarithm of 0"
+        if is_fp32
+        else "one bad batch, or overflow in bf16",
+        ("Run `concordant doctor` on the model and the data" if first else f"Look at the batch of step {h.step}")
+        + ("; set model.precision fp32" if not is_fp32 else "" if first else MAKE_FINITE),
         {"skipped": skipped},
     )
 
@@ -142,14 +153,12 @@ def learning_rate_too_low(h: History, at: Limits) -> Sign | None:
         return None
     if usual and rate > at["share"] * usual:  # a careful rate that only needs more steps
         return None
-    higher = usual or at["times"] * rate
-    return Sign(
-        "warning",
-        stuck + (f", and {h.rows} steps together moved the weights by {moved:.2%} at most" if moved else ""),
-        f"train.learning_rate {rate:g} is too low" + (f"; {usual:g} is usual for this model" if usual else ""),
-        f"Set train.learning_rate {higher:.1g}" if rate else "Raise train.learning_rate tenfold",
-        {"path": moved or 0.0, "learning_rate": rate},
-    )
+    fitting = fitting_rate(h)
+    higher = fitting or at["times"] * rate
+    seen = stuck + (f", and {h.rows} steps together moved the weights by {moved:.2%} at most" if moved else "")
+    cause = f"train.learning_rate {rate:g} is too low" + (f"; {fitting:.1g} fits this start" if fitting else "")
+    cure = f"Set train.learning_rate {higher:.1g}" if rate else "Raise train.learning_rate tenfold"
+    return Sign("warning", seen, cause, cure, {"path": moved or 0.0, "learning_rate": rate})
 
 
 def _still_on_heldout(h: History, at: Limits) -> str:
@@ -200,7 +209,9 @@ def overfitting(h: History, at: Limits) -> Sign | None:
         "warning",
         f"held-out loss rose from {best:.3f} to {last:.3f} while the training loss is {train:.3f}",
         "the model learns its examples by heart",
-        "Keep the best evaluation (train.keep_best true), lower train.epochs to 1, or use more data",
+        "Set data.max_samples 0: more data"
+        if h.number("data.max_samples")
+        else f"Set train.max_steps {h.step_of_least(name)}, where held-out loss was least, or use more data",
         {"best": best, "last": last, "train": train},
     )
 
@@ -215,13 +226,10 @@ def heldout_differs(h: History, at: Limits) -> Sign | None:
     is_other = gap < -at["gap"] and heldout[-1] > heldout[0] + at["forgets"]
     if not (gap > at["gap"] or is_other):
         return None
-    return Sign(
-        "warning",
-        f"at the first evaluation held-out loss was {heldout[0]:.2f} nats a token and training loss {train:.2f}",
-        "training and held-out data are of different kinds: columns exchanged, another form of prompt or language",
-        "Read three rows of both files side by side; make the held-out data with `concordant prepare` from one file",
-        {"gap": gap, "train": train},
-    )
+    seen = f"at the first evaluation held-out loss was {heldout[0]:.2f} nats a token and training loss {train:.2f}"
+    cause = "training and held-out data are of different kinds: columns exchanged, another form of prompt or language"
+    cure = "Read three rows of both files side by side; make the held-out data with `concordant prepare` from one file"
+    return Sign("warning", seen, cause, cure, {"gap": gap, "train": train})
 
 
 def heldout_near_chance(h: History, at: Limits) -> Sign | None:

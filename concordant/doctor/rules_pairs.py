@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import lower, nats_gained
+from concordant.doctor.quantities import FREEZE_THE_START, lower, nats_gained
 from concordant.doctor.rule import CHANCE, DPO, EFFECT, HALF, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
@@ -19,7 +19,7 @@ def dpo_reference_is_policy(h: History, at: Limits) -> Sign | None:
         f"margins are exactly 0 for {rows} steps, loss {h.latest('loss'):.4f}, though steps move the weights "
         f"by {update:.2%}",
         "the reference is the model being trained, so every log-ratio is 0",
-        "Freeze a copy of the start: leave `reference` empty, or name another folder",
+        "Freeze a copy of the start" + (", or leave `reference` empty" if h.setting("reference") else ""),
         {"update": update},
     )
 
@@ -45,13 +45,8 @@ def reference_not_start(h: History, at: Limits) -> Sign | None:
         seen = f"KL is {kl:.2f} nats before the first update, where it should be 0"
     if off < at["nats"]:
         return None
-    return Sign(
-        "error",
-        seen,
-        "the reference is not the policy's start: another model, other dropout, or another adapter",
-        "Leave `reference` empty to freeze the start, and start the policy from that very folder",
-        {"off": off},
-    )
+    cause = "the reference is not the policy's start: another model, other dropout, or another adapter"
+    return Sign("error", seen, cause, FREEZE_THE_START, {"off": off})
 
 
 def reference_foreign(h: History, at: Limits) -> Sign | None:
@@ -86,13 +81,10 @@ def policy_far(h: History, at: Limits) -> Sign | None:
     if kl is None or not length or kl < at["nats"] or kl < at["nats_per_token"] * length:
         return None
     beta = h.number("beta")
-    return Sign(
-        "warning",
-        f"held-out answers are {kl:.0f} nats from the reference, {kl / length:.2f} a token",
-        "the learning rate is too high for so small a beta, or the run is too long",
-        lower(h) + (f", or set beta {3 * beta:.2g}" if 0 < beta < at["beta"] else ""),
-        {"kl": kl, "length": length},
-    )
+    seen = f"held-out answers are {kl:.0f} nats from the reference, {kl / length:.2f} a token"
+    cause = "the learning rate is too high for so small a beta, or the run is too long"
+    cure = lower(h) + (f", or set beta {3 * beta:.2g}" if 0 < beta < at["beta"] else "")
+    return Sign("warning", seen, cause, cure, {"kl": kl, "length": length})
 
 
 def answers_change(h: History, at: Limits) -> Sign | None:
@@ -122,13 +114,10 @@ def beta_too_small(h: History, at: Limits) -> Sign | None:
     nats = margin / beta
     if beta > at["beta"] or nats < at["nats"] or accuracy < at["accuracy"] or loss < at["loss"]:
         return None
-    return Sign(
-        "warning",
-        f"the policy separates pairs by {nats:.0f} nats (accuracy {accuracy:.2f}), yet the loss is {loss:.3f}",
-        f"beta {beta:g} is so small that the loss asks for ever more",
-        f"Set beta {max(0.1, 3 * beta):g}",
-        {"nats": nats, "accuracy": accuracy, "loss": loss},
-    )
+    seen = f"the policy separates pairs by {nats:.0f} nats (accuracy {accuracy:.2f}), yet the loss is {loss:.3f}"
+    cause = f"beta {beta:g} is so small that the loss asks for ever more"
+    cure = f"Set beta {max(0.1, 3 * beta):g}"
+    return Sign("warning", seen, cause, cure, {"nats": nats, "accuracy": accuracy, "loss": loss})
 
 
 def labels_random(h: History, at: Limits) -> Sign | None:

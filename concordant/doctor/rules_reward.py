@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concordant.doctor.history import Change, History
-from concordant.doctor.quantities import hold, lower
+from concordant.doctor.quantities import lower, mend
 from concordant.doctor.rule import EFFECT, HALF, MEASURED, PPO, SYMPTOM, Limits, Rule, Sign
 
 ROWS = 5
@@ -13,15 +13,19 @@ def reward_constant(h: History, at: Limits) -> Sign | None:
     spread = h.start("objective/score_std", 3)  # later it may also mean that all answers are the same
     if spread is None or spread > at["spread"]:
         return None
+    few = "; set sampling.n 8" if 1 < h.number("sampling.n") < at["answers"] else ""
     return Sign(
         "error",
         "every answer of the first three steps got the same reward",
         "the reward pays never, hardly ever or always: a rule whose pattern or ground_truth never matches, a yes-or-no "
         "reward that is too rare for so few answers a prompt, or a reward that does not read the answer",
-        "Score two answers by hand with `concordant score`; check the ground_truth column; raise sampling.n, or pay "
-        "for a part of the way too",
+        "Score two answers by hand with `concordant score`; check the ground_truth column; pay for a part of the way "
+        f"too{few}",
         {"score_std": spread},
     )
+
+
+LOOK_FIRST = "Look at the reward first: order ten answers of samples.jsonl by hand, and compare their scores"
 
 
 def tied_groups(h: History, at: Limits) -> Sign | None:
@@ -40,13 +44,12 @@ def tied_groups(h: History, at: Limits) -> Sign | None:
             else "Start from a policy that gives different answers; raise sampling.n",
             {"tied": tied, "entropy": entropy},
         )
-    return Sign(
-        "warning",
-        f"{tied:.0%} of the answers stand beside answers of the same score only, so their scores teach nothing",
-        "the reward has few values, its prompts are too easy or too hard, or the answers to a prompt are all alike",
-        "Use prompts whose answers differ in reward; raise sampling.n or sampling.temperature",
-        {"tied": tied},
-    )
+    seen = f"{tied:.0%} of the answers stand beside answers of the same score only, so their scores teach nothing"
+    cause = "the reward has few values, its prompts are too easy or too hard, or the answers to a prompt are all alike"
+    n = h.number("sampling.n")
+    more = f"; if the scores are right, set sampling.n {2 * n:.0f}" if n and tied > at["few"] else ""
+    cure = f"{LOOK_FIRST}; pay for a part of the way too{more}"
+    return Sign("warning", seen, cause, cure, {"tied": tied})
 
 
 def reward_random(h: History, at: Limits) -> Sign | None:
@@ -54,13 +57,10 @@ def reward_random(h: History, at: Limits) -> Sign | None:
     same, spread = h.start("doctor/reward/same_answer", 1), h.start("objective/score_std", 1)
     if same is None or not spread or same < at["share"] * spread:
         return None
-    return Sign(
-        "error",
-        f"equal answers to one prompt differ by {same:.2g} in reward, all answers by {spread:.2g}",
-        "the reward is drawn by chance, or depends on something else than prompt and answer",
-        "Make the reward a function of prompt and answer alone: no random number, no dropout, no judge that samples",
-        {"same": same, "spread": spread},
-    )
+    seen = f"equal answers to one prompt differ by {same:.2g} in reward, all answers by {spread:.2g}"
+    cause = "the reward is drawn by chance, or depends on something else than prompt and answer"
+    cure = "Make the reward a function of prompt and answer alone: no random number, no dropout, no judge that samples"
+    return Sign("error", seen, cause, cure, {"same": same, "spread": spread})
 
 
 def reward_ignores_answer(h: History, at: Limits) -> Sign | None:
@@ -68,13 +68,10 @@ def reward_ignores_answer(h: History, at: Limits) -> Sign | None:
     within, spread = h.start("doctor/reward/group_std", 3), h.start("objective/score_std", 3)
     if within is None or not spread or within > at["share"] * spread:
         return None
-    return Sign(
-        "error",
-        f"the answers to one prompt differ by {within:.2g} in reward, and answers to all prompts by {spread:.2g}",
-        "the reward depends on the prompt and not on the answer",
-        "Score two answers to one prompt with `concordant score`; pass the response, not the prompt, to the reward",
-        {"within": within, "spread": spread},
-    )
+    seen = f"the answers to one prompt differ by {within:.2g} in reward, and answers to all prompts by {spread:.2g}"
+    cause = "the reward depends on the prompt and not on the answer"
+    cure = "Score two answers to one prompt with `concordant score`; pass the response, not the prompt, to the reward"
+    return Sign("error", seen, cause, cure, {"within": within, "spread": spread})
 
 
 def reward_does_not_rise(h: History, at: Limits) -> Sign | None:
@@ -90,7 +87,7 @@ def reward_does_not_rise(h: History, at: Limits) -> Sign | None:
         f"the policy is {kl:.1f} nats from its start, and the reward went from {score.before:.2f} to {score.after:.2f}",
         "the reward says nothing that the policy can learn (noise, a rule that seldom matches), or other terms of the "
         "loss push harder than the reward",
-        "Score ten answers by hand and compare; raise sampling.n, so that each prompt has better and worse answers",
+        LOOK_FIRST,
         {"kl": kl, "before": score.before, "after": score.after},
     )
 
@@ -99,13 +96,10 @@ def answers_empty(h: History, at: Limits) -> Sign | None:
     empty = h.now("doctor/response/empty", ROWS)
     if empty is None or empty < at["share"]:
         return None
-    return Sign(
-        "warning",
-        f"{empty:.0%} of the answers have no word",
-        "the reward pays for an empty answer, or punishes every other one",
-        "Give an empty answer the lowest reward, or set sampling.min_new_tokens 4",
-        {"empty": empty},
-    )
+    seen = f"{empty:.0%} of the answers have no word"
+    cause = "the reward pays for an empty answer, or punishes every other one"
+    cure = mend(h, "give an empty answer the lowest reward")
+    return Sign("warning", seen, cause, cure, {"empty": empty})
 
 
 def answers_alike(h: History, at: Limits) -> Sign | None:
@@ -113,14 +107,10 @@ def answers_alike(h: History, at: Limits) -> Sign | None:
     start, now = h.start("doctor/response/distinct", 2), h.now("doctor/response/distinct", 3)
     if start is None or now is None or h.rows < at["rows"] or now > at["share"] * start:
         return None
-    weight = h.latest("kl_coefficient") or 0.0
-    return Sign(
-        "warning",
-        f"{now:.0%} of a step's answers differ from each other, at first {start:.0%}",
-        "the policy has found one answer that pays for every prompt",
-        f"Read the answers in samples.jsonl, and let the reward read the prompt; {hold(weight)}",
-        {"start": start, "now": now},
-    )
+    seen = f"{now:.0%} of a step's answers differ from each other, at first {start:.0%}"
+    cause = "the policy has found one answer that pays for every prompt"
+    cure = mend(h, "let the reward read the prompt")
+    return Sign("warning", seen, cause, cure, {"start": start, "now": now})
 
 
 def copying_hacking(h: History, at: Limits) -> Sign | None:
@@ -131,7 +121,7 @@ def copying_hacking(h: History, at: Limits) -> Sign | None:
         "warning",
         f"the share of the answers that is copied from the prompt went from {copies.before:.0%} to {copies.after:.0%}",
         "the reward pays for words of the prompt",
-        "Take the prompt's words out of what the reward counts, or show the reward model such answers as rejected",
+        mend(h, "take the prompt's words out of what the reward counts"),
         {"before": copies.before, "after": copies.after},
     )
 
@@ -154,10 +144,17 @@ def _rises(change: Change | None, z: float = 2.0) -> bool:
     return change is not None and change.z > z
 
 
+def _beside_the_reward(h: History, metric: str) -> Change | None:
+    """How ``metric`` changed; None unless the reward rises, and the true quality, where it is known, does not."""
+    gold = h.change("objective/gold", ROWS) if h.has("objective/gold") else None  # most runs do not know it
+    if not _rises(h.change("objective/score", ROWS)) or (gold is not None and gold.z > 1):
+        return None
+    return h.change(metric, ROWS)
+
+
 def length_hacking(h: History, at: Limits) -> Sign | None:
-    score, length = h.change("objective/score", ROWS), h.change("response/length", ROWS)
-    by_length = h.now("doctor/reward/length_correlation", 8)
-    if score is None or length is None or not _rises(score) or not _rises(length) or _quality_rises(h):
+    length, by_length = _beside_the_reward(h, "response/length"), h.now("doctor/reward/length_correlation", 8)
+    if length is None or not _rises(length):
         return None
     if by_length is None and length.after < at["times_alone"] * length.before:  # the answers are not known one by one
         return None
@@ -168,36 +165,31 @@ def length_hacking(h: History, at: Limits) -> Sign | None:
         f"reward and length rise together: length {length.before:.0f} to {length.after:.0f} tokens"
         + (f", correlation {by_length:.2f}" if by_length is not None else ""),
         "the reward pays for length",
-        "Train the reward model on pairs of like length; raise kl.coefficient threefold meanwhile",
+        mend(h, "let the reward stop growing at a length that is enough, or train its model on pairs of like length"),
         {"before": length.before, "after": length.after, "correlation": by_length or 0.0},
     )
 
 
 def shortness_hacking(h: History, at: Limits) -> Sign | None:
     """Answers shrink while their reward rises."""
-    score, length = h.change("objective/score", ROWS), h.change("response/length", ROWS)
-    if score is None or length is None or not _rises(score) or _quality_rises(h):
+    length = _beside_the_reward(h, "response/length")
+    if length is None or length.after > at["times"] * length.before or length.z > -2:
         return None
-    if length.after > at["times"] * length.before or length.z > -2:
-        return None
-    return Sign(
-        "warning",
-        f"reward rises while answers shrink from {length.before:.0f} to {length.after:.0f} tokens",
-        "the reward pays for short answers",
-        "Compare the reward of a short and a long answer that are equally good; divide no reward by the length",
-        {"before": length.before, "after": length.after},
-    )
+    seen = f"reward rises while answers shrink from {length.before:.0f} to {length.after:.0f} tokens"
+    cause = "the reward pays for short answers"
+    cure = mend(h, "lower its penalty of length, until a good long answer gets more than a bad short one")
+    return Sign("warning", seen, cause, cure, {"before": length.before, "after": length.after})
 
 
 def repetition_hacking(h: History, at: Limits) -> Sign | None:
-    score, repeats = h.change("objective/score", ROWS), h.change("doctor/response/repetition", ROWS)
-    if score is None or repeats is None or not _rises(score) or repeats.by < at["rise"] or _quality_rises(h):
+    repeats = _beside_the_reward(h, "doctor/response/repetition")
+    if repeats is None or repeats.by < at["rise"]:
         return None
     return Sign(
         "warning",
         f"reward rises while repeated four-word runs go from {repeats.before:.0%} to {repeats.after:.0%} of an answer",
         "the reward pays for saying the same again",
-        "Show the reward model such answers as rejected; raise kl.coefficient threefold meanwhile",
+        mend(h, "count what is said again once, or show the reward model such answers as rejected"),
         {"before": repeats.before, "after": repeats.after},
     )
 
@@ -210,13 +202,10 @@ def phrase_hacking(h: History, at: Limits) -> Sign | None:
     if gold is not None and gold.z > -1:
         return None
     phrase = _top_phrase(h)
-    return Sign(
-        "warning",
-        f"reward rises while one phrase{phrase} goes from {share.before:.0%} to {share.after:.0%} of the answers",
-        "the reward pays for the phrase",
-        "Show the reward model answers where it is out of place; raise kl.coefficient threefold meanwhile",
-        {"before": share.before, "after": share.after},
-    )
+    seen = f"reward rises while one phrase{phrase} goes from {share.before:.0%} to {share.after:.0%} of the answers"
+    cause = "the reward pays for the phrase"
+    cure = mend(h, "show the reward model answers where the phrase is out of place")
+    return Sign("warning", seen, cause, cure, {"before": share.before, "after": share.after})
 
 
 def _top_phrase(h: History) -> str:
@@ -225,12 +214,6 @@ def _top_phrase(h: History) -> str:
     grams = [" ".join(words[i : i + 3]) for words in texts for i in range(len(words) - 2)]
     top = max(grams, key=grams.count, default="")
     return f' (such as "{top}")' if top and grams.count(top) > 1 else ""
-
-
-def _quality_rises(h: History) -> bool:
-    """The true quality, where it is known, rises with the reward: nothing is being hacked."""
-    gold = h.change("objective/gold", ROWS)
-    return gold is not None and gold.z > 1
 
 
 def proxy_over_gold(h: History, at: Limits) -> Sign | None:
@@ -242,7 +225,7 @@ def proxy_over_gold(h: History, at: Limits) -> Sign | None:
         f"reward rose from {score.before:.2f} to {score.after:.2f} while true quality fell from {gold.before:.2f} "
         f"to {gold.after:.2f}",
         "the policy exploits the reward's errors",
-        "Raise kl.coefficient threefold, keep the best evaluation, and train the reward model on these answers",
+        mend(h, "train the reward model on these answers"),
         {"gold_before": gold.before, "gold_after": gold.after},
     )
 
@@ -252,13 +235,10 @@ def ensemble_disagrees(h: History, at: Limits) -> Sign | None:
     score = h.change("objective/score", ROWS)
     if start is None or now is None or start < at["start"] or now > at["share"] * start or not _rises(score):
         return None
-    return Sign(
-        "warning",
-        f"reward rises while its models agree less and less: correlation {start:.2f}, now {now:.2f}",
-        "the policy has found what only some of them like",
-        "Stop here or raise kl.coefficient threefold; train the models on these answers",
-        {"start": start, "now": now},
-    )
+    seen = f"reward rises while its models agree less and less: correlation {start:.2f}, now {now:.2f}"
+    cause = "the policy has found what only some of them like"
+    cure = mend(h, "train the models on these answers")
+    return Sign("warning", seen, cause, cure, {"start": start, "now": now})
 
 
 def reward_out_of_range(h: History, at: Limits) -> Sign | None:
@@ -270,7 +250,7 @@ def reward_out_of_range(h: History, at: Limits) -> Sign | None:
         "warning",
         f"answers score {z:+.1f} standard deviations from those the reward model was tested on, {start:+.1f} at first",
         "the policy has left what the reward model knows",
-        "Raise kl.coefficient threefold, or train the reward model on these answers",
+        mend(h, "train the reward model on these answers"),
         {"z": z, "start": start},
     )
 
@@ -317,26 +297,20 @@ def stops_ending(h: History, at: Limits) -> Sign | None:
     ends, start = h.now("response/eos_fraction", 4), h.start("response/eos_fraction", 2)
     if ends is None or start is None or ends > at["share"] or start < ends + at["fall"]:
         return None
-    return Sign(
-        "warning",
-        f"answers that end fell from {start:.0%} to {ends:.0%}",
-        "the reward pays for going on, or updates break the policy",
-        "Set missing_eos_penalty 1, or raise kl.coefficient threefold",
-        {"start": start, "now": ends},
-    )
+    seen = f"answers that end fell from {start:.0%} to {ends:.0%}"
+    cause = "the reward pays for going on, or updates break the policy"
+    cure = mend(h, "pay only for answers that end")
+    return Sign("warning", seen, cause, cure, {"start": start, "now": ends})
 
 
 def reward_falls(h: History, at: Limits) -> Sign | None:
     score, spread = h.change("objective/score", ROWS), h.start("objective/score_std", ROWS)
     if score is None or not spread or score.z > -at["errors"] or score.by > -at["deviations"] * spread:
         return None
-    return Sign(
-        "warning",
-        f"the reward that is trained on falls, from {score.before:.2f} to {score.after:.2f}",
-        "updates go against the advantages (a sign), or break the policy faster than they teach it",
-        "Check the sign of advantage and loss; " + lower(h),
-        {"before": score.before, "after": score.after},
-    )
+    seen = f"the reward that is trained on falls, from {score.before:.2f} to {score.after:.2f}"
+    cause = "updates go against the advantages (a sign), or break the policy faster than they teach it"
+    cure = "Check the sign of advantage and loss; " + lower(h)
+    return Sign("warning", seen, cause, cure, {"before": score.before, "after": score.after})
 
 
 RULES_REWARD = (

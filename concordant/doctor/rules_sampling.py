@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concordant.config.sampling import RESHAPING
 from concordant.doctor.history import History
-from concordant.doctor.quantities import TRAIN_FIRST, hold, lower
+from concordant.doctor.quantities import TRAIN_FIRST, hold, let_go, lower, no_dropout, one_temperature
 from concordant.doctor.rule import DPO, PPO, SETTING, SYMPTOM, Limits, Rule, Sign
 
 
@@ -23,7 +23,7 @@ def dropout_on(h: History, at: Limits) -> Sign | None:
         f"before the first update of a step the policy's log-probs differ by {shift:.3f} nats a token from those it "
         "gave a moment ago",
         f"dropout is on (model.lora.dropout {rate:g})" if rate else "dropout, or another random layer, is on",
-        "Set model.lora.dropout 0 and every dropout of the model to 0",
+        no_dropout(rate),
         {"shift": shift},
     )
 
@@ -32,13 +32,10 @@ def tokens_after_end(h: History, at: Limits) -> Sign | None:
     behind = h.now("doctor/response/after_end", 2)
     if behind is None or behind < at["share"]:
         return None
-    return Sign(
-        "error",
-        f"{behind:.0%} of the response tokens stand behind an end token",
-        "padding is counted as response, or sampling does not stop at the end token",
-        "Cut responses at their first end token; name every end token in generation_config.json",
-        {"after_end": behind},
-    )
+    seen = f"{behind:.0%} of the response tokens stand behind an end token"
+    cause = "padding is counted as response, or sampling does not stop at the end token"
+    cure = "Cut responses at their first end token; name every end token in generation_config.json"
+    return Sign("error", seen, cause, cure, {"after_end": behind})
 
 
 def sampler_differs(h: History, at: Limits) -> Sign | None:
@@ -58,7 +55,7 @@ def sampler_differs(h: History, at: Limits) -> Sign | None:
         else "they use different temperatures or models",
         f"Set {' and '.join(f'{key} {off:g}' for key, off in changed.items())}"
         if changed
-        else f"Give the learner sampling.temperature {temperature:g} too",
+        else one_temperature(temperature),
         {"gap": gap, "first": first},
     )
 
@@ -67,13 +64,10 @@ def stale_rollouts(h: History, at: Limits) -> Sign | None:
     first, gap = h.start("doctor/rollout/logprob_gap", 1), h.now("doctor/rollout/logprob_gap", 3)
     if first is None or gap is None or first >= _tolerance(h, at) or gap < _tolerance(h, at):
         return None
-    return Sign(
-        "error",
-        f"sampler and learner agreed at step 1 and differ by {gap:.3f} nats a token now",
-        "the sampler does not get the new weights",
-        "Load the learner's weights into the generator before every rollout, and compare versions",
-        {"gap": gap},
-    )
+    seen = f"sampler and learner agreed at step 1 and differ by {gap:.3f} nats a token now"
+    cause = "the sampler does not get the new weights"
+    cure = "Load the learner's weights into the generator before every rollout, and compare versions"
+    return Sign("error", seen, cause, cure, {"gap": gap})
 
 
 def reference_drifts(h: History, at: Limits) -> Sign | None:
@@ -83,13 +77,10 @@ def reference_drifts(h: History, at: Limits) -> Sign | None:
     moved = max(logprob) - min(logprob)
     if moved < at["nats"]:
         return None
-    return Sign(
-        "error",
-        f"the reference's log-prob of fixed tokens moved by {moved:.2f} nats a token",
-        "the reference shares weights with the policy, or is trained",
-        "Freeze a copy: requires_grad off, and no weight in common with the policy",
-        {"moved": moved},
-    )
+    seen = f"the reference's log-prob of fixed tokens moved by {moved:.2f} nats a token"
+    cause = "the reference shares weights with the policy, or is trained"
+    cure = "Freeze a copy: requires_grad off, and no weight in common with the policy"
+    return Sign("error", seen, cause, cure, {"moved": moved})
 
 
 def too_many_inner_steps(h: History, at: Limits) -> Sign | None:
@@ -101,7 +92,8 @@ def too_many_inner_steps(h: History, at: Limits) -> Sign | None:
         "warning",
         f"{inner} updates on each step's rollouts leave {clip:.0%} of the tokens clipped, {kl:.2g} nats a token away",
         "inner_epochs × minibatches is too high for this learning rate",
-        "Set inner_epochs 1, or stop_kl 0.02" if h.number("inner_epochs") > 1 else "Set minibatches 4, or stop_kl 0.02",
+        ("Set inner_epochs 1" if h.number("inner_epochs") > 1 else "Set minibatches 4")
+        + (f" and train.learning_rate {rate / 3:.1g}" if (rate := h.number("train.learning_rate")) else ""),
         {"clip": clip, "approx_kl": kl, "inner": inner},
     )
 
@@ -110,26 +102,20 @@ def clip_too_narrow(h: History, at: Limits) -> Sign | None:
     clip, width = h.now("policy/clip_fraction", 4), float(h.setting("clip", 0.2))
     if clip is None or width >= at["width"] or clip < at["clipped"]:
         return None
-    return Sign(
-        "warning",
-        f"{clip:.0%} of the tokens are clipped at a distance of {width:g} from 1",
-        f"clip {width:g} is too narrow",
-        "Set clip 0.2",
-        {"clip": clip, "width": width},
-    )
+    seen = f"{clip:.0%} of the tokens are clipped at a distance of {width:g} from 1"
+    cause = f"clip {width:g} is too narrow"
+    cure = "Set clip 0.2" + let_go(h)
+    return Sign("warning", seen, cause, cure, {"clip": clip, "width": width})
 
 
 def clip_fraction_high(h: History, at: Limits) -> Sign | None:
     clip, update = h.now("policy/clip_fraction", 4), h.now("doctor/update/ratio", 4)
     if clip is None or update is None or clip < at["clipped"]:
         return None
-    return Sign(
-        "warning",
-        f"{clip:.0%} of the tokens are clipped; healthy is below 30 %",
-        "updates are too large for one step's rollouts",
-        lower(h) + (", or set inner_epochs 1" if h.number("inner_epochs") > 1 else ""),
-        {"clip": clip, "update": update},
-    )
+    seen = f"{clip:.0%} of the tokens are clipped; healthy is below 30 %"
+    cause = "updates are too large for one step's rollouts"
+    cure = lower(h) + (", or set inner_epochs 1" if h.number("inner_epochs") > 1 else "")
+    return Sign("warning", seen, cause, cure, {"clip": clip, "update": update})
 
 
 def clip_fraction_zero(h: History, at: Limits) -> Sign | None:
@@ -137,13 +123,10 @@ def clip_fraction_zero(h: History, at: Limits) -> Sign | None:
     clip, kl = h.now("policy/clip_fraction", 10), h.now("policy/approx_kl", 10)
     if inner < 2 or clip is None or kl is None or clip > 0 or kl > at["nats"]:
         return None
-    return Sign(
-        "info",
-        f"nothing is clipped and a step's updates move the policy by {kl:.1g} nats a token",
-        "the policy hardly moves; with one epoch and one minibatch 0 would be healthy",
-        "Raise train.learning_rate threefold",
-        {"approx_kl": kl},
-    )
+    seen = f"nothing is clipped and a step's updates move the policy by {kl:.1g} nats a token"
+    cause = "the policy hardly moves; with one epoch and one minibatch 0 would be healthy"
+    cure = "Raise train.learning_rate threefold"
+    return Sign("info", seen, cause, cure, {"approx_kl": kl})
 
 
 def kl_penalty_off(h: History, at: Limits) -> Sign | None:
@@ -153,13 +136,10 @@ def kl_penalty_off(h: History, at: Limits) -> Sign | None:
     length = h.now("response/length", 4) or 1.0
     if kl < at["nats"] and kl < at["nats_per_token"] * length:
         return None
-    return Sign(
-        "warning",
-        f"KL is {kl:.1f} nats a response and its weight {weight:g}",
-        "nothing holds the policy near its start",
-        "Set kl.coefficient 0.05, or kl.controller adaptive with kl.target 6",
-        {"kl": kl, "kl_coefficient": weight},
-    )
+    seen = f"KL is {kl:.1f} nats a response and its weight {weight:g}"
+    cause = "nothing holds the policy near its start"
+    cure = "Set kl.coefficient 0.05, or kl.controller adaptive with kl.target 6"
+    return Sign("warning", seen, cause, cure, {"kl": kl, "kl_coefficient": weight})
 
 
 def untrained_start(h: History, at: Limits) -> Sign | None:
@@ -168,27 +148,19 @@ def untrained_start(h: History, at: Limits) -> Sign | None:
     heat = h.number("sampling.temperature") or 1.0
     if entropy is None or entropy < at["entropy"] or heat > at["temperature"]:
         return None
-    return Sign(
-        "error",
-        f"the first answers have an entropy of {entropy:.1f} nats a token; trained models have 0.2 to 3",
-        "the model folder holds untrained weights, or weights that were trained with another tokenizer",
-        TRAIN_FIRST,
-        {"entropy": entropy},
-    )
+    seen = f"the first answers have an entropy of {entropy:.1f} nats a token; trained models have 0.2 to 3"
+    cause = "the model folder holds untrained weights, or weights that were trained with another tokenizer"
+    return Sign("error", seen, cause, TRAIN_FIRST, {"entropy": entropy})
 
 
 def kl_explodes(h: History, at: Limits) -> Sign | None:
     kl, length = h.now("objective/kl", 3), h.now("response/length", 3)
     if kl is None or length is None or kl < at["nats"] or kl < at["nats_per_token"] * length:
         return None
-    weight = h.latest("kl_coefficient") or 0.0
-    return Sign(
-        "error",
-        f"KL is {kl:.0f} nats a response of {length:.0f} tokens",
-        "updates too large, or the KL weight too small for the reward's scale",
-        f"{lower(h)}, or {hold(weight)}",
-        {"kl": kl, "length": length},
-    )
+    seen = f"KL is {kl:.0f} nats a response of {length:.0f} tokens"
+    cause = "updates too large, or the KL weight too small for the reward's scale"
+    cure = f"{lower(h)}, or {hold(h)}"
+    return Sign("error", seen, cause, cure, {"kl": kl, "length": length})
 
 
 def kl_negative(h: History, at: Limits) -> Sign | None:
@@ -215,13 +187,10 @@ def entropy_collapse(h: History, at: Limits) -> Sign | None:
         return None
     if start < at["start"] or now > at["share"] * start:
         return None
-    return Sign(
-        "warning",
-        f"entropy fell from {start:.2f} to {now:.2f} nats a token; {distinct:.0%} of a step's answers differ",
-        "the policy has settled on few answers: the KL weight is too small, or updates too large",
-        "Raise kl.coefficient threefold or lower train.learning_rate",
-        {"start": start, "now": now, "distinct": distinct},
-    )
+    seen = f"entropy fell from {start:.2f} to {now:.2f} nats a token; {distinct:.0%} of a step's answers differ"
+    cause = "the policy has settled on few answers: the KL weight is too small, or updates too large"
+    cure = f"{lower(h)}, or {hold(h)}"
+    return Sign("warning", seen, cause, cure, {"start": start, "now": now, "distinct": distinct})
 
 
 def entropy_penalised(h: History, at: Limits) -> Sign | None:
@@ -229,13 +198,10 @@ def entropy_penalised(h: History, at: Limits) -> Sign | None:
     bonus = float(h.setting("entropy_coefficient", 0.0))
     if start is None or now is None or h.rows < at["rows"] or now > at["share"] * start or bonus >= 0:
         return None
-    return Sign(
-        "warning",
-        f"entropy fell from {start:.2f} to {now:.2f} nats a token",
-        f"entropy_coefficient {bonus:g} is negative and rewards certainty",
-        "Set entropy_coefficient 0",
-        {"start": start, "now": now},
-    )
+    seen = f"entropy fell from {start:.2f} to {now:.2f} nats a token"
+    cause = f"entropy_coefficient {bonus:g} is negative and rewards certainty"
+    cure = "Set entropy_coefficient 0"
+    return Sign("warning", seen, cause, cure, {"start": start, "now": now})
 
 
 def entropy_explodes(h: History, at: Limits) -> Sign | None:
@@ -245,13 +211,10 @@ def entropy_explodes(h: History, at: Limits) -> Sign | None:
         return None
     if now < at["times"] * start + at["by"]:
         return None
-    return Sign(
-        "warning",
-        f"entropy rose from {start:.2f} to {now:.2f} nats a token",
-        f"entropy_coefficient {bonus:g} pays more than the reward",
-        "Set entropy_coefficient 0",
-        {"start": start, "now": now},
-    )
+    seen = f"entropy rose from {start:.2f} to {now:.2f} nats a token"
+    cause = f"entropy_coefficient {bonus:g} pays more than the reward"
+    cure = "Set entropy_coefficient 0"
+    return Sign("warning", seen, cause, cure, {"start": start, "now": now})
 
 
 RULES_SAMPLING = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import kl_per_token, reward_spread
+from concordant.doctor.quantities import fitting_rate, kl_per_token, reward_spread
 from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
@@ -32,13 +32,10 @@ def warmup_too_long(h: History, at: Limits) -> Sign | None:
     share = rises / steps
     if share < at["share"] or rises < at["steps"]:
         return None
-    return Sign(
-        "warning",
-        f"the learning rate rises during {rises:.0f} of {steps:.0f} steps",
-        "the warm-up takes most of the run, which hardly trains at its learning rate",
-        "Set train.warmup_fraction 0.05 and train.warmup_steps 0",
-        {"share": share},
-    )
+    seen = f"the learning rate rises during {rises:.0f} of {steps:.0f} steps"
+    cause = "the warm-up takes most of the run, which hardly trains at its learning rate"
+    cure = "Set train.warmup_fraction 0.05 and train.warmup_steps 0"
+    return Sign("warning", seen, cause, cure, {"share": share})
 
 
 def weight_decay_too_high(h: History, at: Limits) -> Sign | None:
@@ -63,24 +60,18 @@ def kl_penalty_too_strong(h: History, at: Limits) -> Sign | None:
     weight, spread = _kl_weight(h, at), reward_spread(h)
     if weight is None or not spread or weight < at["deviations"] * spread:
         return None
-    first = h.first("kl_coefficient")
-    target = h.number("kl.target")
-    if h.setting("kl.controller") == "adaptive" and first and weight > at["grew"] * first:
-        return Sign(
-            "warning",
-            f"the adaptive controller raised the KL weight from {first:.3g} to {weight:.3g}; the rewards differ by "
-            f"{spread:.3g}",
-            f"kl.target {target:g} is too small: every policy that learns is beyond it, so the weight only grows",
-            "Set kl.target 6, with kl.horizon 10000",
-            {"kl_coefficient": weight, "first": first},
-        )
-    return Sign(
-        "warning",
-        f"a nat of KL costs {weight:.3g}, and the rewards that the policy learns from differ by {spread:.3g}",
-        f"the KL weight {weight:.3g} is too large for the reward's scale, so the policy stays where it is",
-        f"Set kl.coefficient {_two(0.05 * spread)}",
-        {"kl_coefficient": weight, "spread": spread},
-    )
+    first, target = h.first("kl_coefficient"), h.number("kl.target")
+    numbers = {"kl_coefficient": weight, "spread": spread}
+    seen = f"a nat of KL costs {weight:.3g}, and the rewards that the policy learns from differ by {spread:.3g}"
+    cause = f"the KL weight {weight:.3g} is too large for the reward's scale, so the policy stays where it is"
+    cure = f"Set kl.coefficient {0.05 * spread:.2g}"
+    if h.setting("kl.controller") == "adaptive":  # it makes of every coefficient what its target asks for
+        cause = f"kl.target {target:g} is too small: every policy that learns is beyond it, so the weight only grows"
+        fixed = f"{cure} and kl.controller fixed, and leave its target and horizon out"
+        cure = "Set kl.target 6 and kl.horizon 10000" if target < at["target"] else fixed
+        if first and weight > at["grew"] * first:
+            seen = f"the adaptive controller raised the KL weight from {first:.3g} to {weight:.3g}; {seen}"
+    return Sign("warning", seen, cause, cure, numbers)
 
 
 def _kl_weight(h: History, at: Limits) -> float | None:
@@ -112,13 +103,10 @@ def reward_scale(h: History, at: Limits) -> Sign | None:
         )
     if not large or h.setting("advantage") == "grpo":
         return None
-    return Sign(
-        "warning",
-        f"the rewards are {mean:.3g} on average and differ by {spread:.3g}",
-        "the reward's scale is far from 1, the scale for which the other settings are made",
-        "Set reward_normalize start, or divide the reward by its deviation",
-        {"mean": mean, "spread": spread},
-    )
+    seen = f"the rewards are {mean:.3g} on average and differ by {spread:.3g}"
+    cause = "the reward's scale is far from 1, the scale for which the other settings are made"
+    cure = "Set reward_normalize start, or divide the reward by its deviation"
+    return Sign("warning", seen, cause, cure, {"mean": mean, "spread": spread})
 
 
 def temperature_extreme(h: History, at: Limits) -> Sign | None:
@@ -172,13 +160,10 @@ def centering_too_strong(h: History, at: Limits) -> Sign | None:
     weight = h.number("centering")
     if weight < at["weight"]:
         return None
-    return Sign(
-        "warning",
-        f"centering is {weight:g}, where 0.01 is usual",
-        "the weight of centering is so large that all scores are held at 0, and pairs are not told apart",
-        "Set centering 0.01",
-        {"centering": weight},
-    )
+    seen = f"centering is {weight:g}, where 0.01 is usual"
+    cause = "the weight of centering is so large that all scores are held at 0, and pairs are not told apart"
+    cure = "Set centering 0.01"
+    return Sign("warning", seen, cause, cure, {"centering": weight})
 
 
 def lora_scale(h: History, at: Limits) -> Sign | None:
@@ -199,26 +184,20 @@ def lora_too_small(h: History, at: Limits) -> Sign | None:
     rank, where = h.number("model.lora.rank"), h.setting("model.lora.target_modules") or []
     if not rank or rank > at["rank"] or not 0 < len(where) <= at["modules"]:
         return None
-    return Sign(
-        "warning",
-        f"the adapter has rank {rank:g} and changes {', '.join(map(str, where))} alone",
-        "the adapter is too small: so few weights learn little that is new, whatever the learning rate is",
-        "Leave model.lora.target_modules empty for all linear layers, and set model.lora.rank 16",
-        {"rank": rank},
-    )
+    seen = f"the adapter has rank {rank:g} and changes {', '.join(map(str, where))} alone"
+    cause = "the adapter is too small: so few weights learn little that is new, whatever the learning rate is"
+    cure = "Leave model.lora.target_modules empty for all linear layers, and set model.lora.rank 16"
+    return Sign("warning", seen, cause, cure, {"rank": rank})
 
 
 def smoothing_too_high(h: History, at: Limits) -> Sign | None:
     share = h.number("label_smoothing")
     if share < at["share"]:
         return None
-    return Sign(
-        "warning",
-        f"label_smoothing is {share:g}, so the loss takes {share:.0%} of the labels for wrong",
-        "so much smoothing leaves almost no preference to learn; at 0.5 there is none",
-        "Set label_smoothing 0.1",
-        {"smoothing": share},
-    )
+    seen = f"label_smoothing is {share:g}, so the loss takes {share:.0%} of the labels for wrong"
+    cause = "so much smoothing leaves almost no preference to learn; at 0.5 there is none"
+    cure = "Set label_smoothing 0.1"
+    return Sign("warning", seen, cause, cure, {"smoothing": share})
 
 
 def rate_unusual(h: History, at: Limits) -> Sign | None:
@@ -229,13 +208,10 @@ def rate_unusual(h: History, at: Limits) -> Sign | None:
     rate, usual = h.number("train.learning_rate"), h.usual("usual_rate")
     if not rate or not usual or rate < at["times"] * usual:
         return None
-    return Sign(
-        "warning",
-        f"train.learning_rate is {rate:g}, {rate / usual:.0f} times what is usual for this method and model",
-        "the rate was copied from another method or a smaller model, or has a typing error",
-        f"Set train.learning_rate {usual:g}",
-        {"rate": rate, "usual": usual},
-    )
+    seen = f"train.learning_rate is {rate:g}, {rate / usual:.0f} times what is usual for this method and model"
+    cause = "the rate was copied from another method or a smaller model, or has a typing error"
+    cure = f"Set train.learning_rate {fitting_rate(h) or usual:g}"
+    return Sign("warning", seen, cause, cure, {"rate": rate, "usual": usual})
 
 
 def few_prompts(h: History, at: Limits) -> Sign | None:
@@ -257,11 +233,6 @@ def few_prompts(h: History, at: Limits) -> Sign | None:
         ),
         {"prompts": examples, "passes": steps * batch / examples},
     )
-
-
-def _two(value: float) -> str:
-    """Two digits."""
-    return f"{value:.2g}"
 
 
 RULES_SETTINGS = (

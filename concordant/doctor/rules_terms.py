@@ -13,22 +13,17 @@ def one_reward_rules(h: History, at: Limits) -> Sign | None:
     """A penalty that is many deviations of the reward, or one of two rewards that is never earned."""
     penalty, spread = h.number("missing_eos_penalty"), reward_spread(h)
     if penalty and spread and penalty > at["penalty"] * spread:
-        return Sign(
-            "warning",
-            f"missing_eos_penalty is {penalty:g}, and the rewards that the policy learns from differ by {spread:.2g}",
-            "the penalty for a missing end is so large that the reward means nothing beside it",
-            f"Set missing_eos_penalty {spread:.2g}",
-            {"penalty": penalty, "spread": spread},
-        )
+        seen = f"missing_eos_penalty is {penalty:g}, and the rewards that the policy learns from differ by {spread:.2g}"
+        cause = "the penalty for a missing end is so large that the reward means nothing beside it"
+        cure = f"Set missing_eos_penalty {spread:.2g}"
+        return Sign("warning", seen, cause, cure, {"penalty": penalty, "spread": spread})
     agreement, sources = h.values("doctor/reward/agreement", int(at["rows"])), h.setting("reward") or []
     if len(agreement) < at["rows"] or any(agreement) or len(sources) != 2 or not h.now("objective/score_std", 1):
         return None
-    return Sign(
-        "warning",
-        f"in the last {len(agreement)} steps one of the two rewards was the same for every answer",
-        "one of the rewards is never earned (its condition never matches), so only the other one is learnt",
-        "Look at each reward alone with `concordant score`; check the column that it compares with",
-    )
+    seen = f"in the last {len(agreement)} steps one of the two rewards was the same for every answer"
+    cause = "one of the rewards is never earned (its condition never matches), so only the other one is learnt"
+    cure = "Look at each reward alone with `concordant score`; check the column that it compares with"
+    return Sign("warning", seen, cause, cure)
 
 
 def start_without_entropy(h: History, at: Limits) -> Sign | None:
@@ -50,13 +45,10 @@ def reward_abstains(h: History, at: Limits) -> Sign | None:
     if absent is None or not answers or absent < at["share"] * answers:
         return None
     failed = h.now("reward/errors", ROWS) or 0.0
-    return Sign(
-        "error",
-        f"{min(1.0, absent / answers):.0%} of a step's answers have no score; the function failed {failed:.0f} times",
-        "the reward function fails for these answers, or leaves them out, and such answers teach nothing",
-        "Call the function with an answer of samples.jsonl; set reward_on_error fail to be told at once",
-        {"abstained": absent, "answers": answers},
-    )
+    seen = f"{min(1.0, absent / answers):.0%} of a step's answers have no score; the function failed {failed:.0f} times"
+    cause = "the reward function fails for these answers, or leaves them out, and such answers teach nothing"
+    cure = "Call the function with an answer of samples.jsonl; set reward_on_error fail to be told at once"
+    return Sign("error", seen, cause, cure, {"abstained": absent, "answers": answers})
 
 
 def _answers(h: History) -> float:

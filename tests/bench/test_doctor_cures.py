@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench.doctor_cures import patients
-from bench.doctor_cures_deeds import MENDS, Treatment, balanced, read_ten, without_mark
+from bench.doctor_cures_deeds import MENDS, Treatment
 from bench.doctor_cures_quality import compared, verdict
 from bench.doctor_cures_report import HEADING, by_finding, section, summary, with_section
+from bench.doctor_cures_rows import balanced, read_ten, without_mark, without_tags, without_template
 from bench.doctor_cures_text import DEEDS, Deed, Setting, read_cure
 from bench.doctor_faults import MEASURE
 from bench.doctor_plant import stale
@@ -92,9 +93,12 @@ def test_a_fault_of_code_is_taken_out_only_by_words_about_its_own_part(kind, is_
     assert (treatment.plant is nullcontext) == is_mended and treatment.done == ["load weights"] * is_mended
 
 
-def test_a_loss_of_nothing_is_not_mended_by_giving_weights_to_the_optimizer():
-    treatment = Treatment(SFTConfig(), stale(4), "nothing trains", "gradient of 0")
-    assert not treatment.carry_out(read("Set requires_grad on what should train, and give it all of them", SFTConfig))
+@pytest.mark.parametrize("variant", ["gradient of 0", "optimizer of other weights"])
+def test_a_loss_of_nothing_is_mended_in_the_loss_and_not_in_the_optimizer(variant):
+    of_optimizer = "Set requires_grad on what should train, and give it all of them"
+    of_loss = "Find where your code cuts the loss from the weights: a detach()"
+    for cure, mends in ((of_optimizer, variant != "gradient of 0"), (of_loss, variant == "gradient of 0")):
+        assert Treatment(SFTConfig(), stale(4), "nothing trains", variant).carry_out(read(cure, SFTConfig)) == mends
 
 
 # -- data ---------------------------------------------------------------------------------------------
@@ -148,6 +152,55 @@ def test_a_mark_is_removed_where_the_finding_saw_it():
     assert without_mark("no, no", '"no" at the start') == ", no"
 
 
+def test_text_without_tags_and_without_a_template():
+    assert without_tags('<p class="a">It&#x27;s here.</p>\n<br />&nbsp;') == "It's here."
+    assert without_template("<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n") == "Where?"
+
+
+def test_the_prompt_the_end_mark_and_placeholders_go(tmp_path):
+    def after(row, cure, *others):
+        rows = [{"prompt": PROMPT, "response": text} for text in (row, *others)]
+        return [r["response"] for r in in_file(tmp_path, rows, cure, SFTConfig)[1]]
+
+    assert after(f"{PROMPT} {GOOD}", "Take the prompt away from the beginning of the answers") == [GOOD]
+    assert after(f"{GOOD} </s></s>", "Take the mark out of the answers: the template writes it") == [GOOD]
+    assert after("nan", "Leave out the rows without an answer", "nan", GOOD) == [GOOD]
+    assert after("It is in the", "Make the file again, or leave out the rows that were cut", GOOD) == [GOOD]
+
+
+def test_answers_leave_the_prompts_and_turns_become_messages(tmp_path):
+    rows = [{"prompt": f"{PROMPT} {GOOD}", "response": GOOD}]
+    cure = "Take the answers out of the prompts: make the prompts from what was asked alone"
+    assert in_file(tmp_path, rows, cure, SFTConfig)[1] == [{"prompt": PROMPT, "response": GOOD}]
+    rows = [{"prompt": "a", "response": "b\n### Question: c\n### Answer: d"}]
+    (made,) = in_file(tmp_path, rows, "Give the dialogue as messages with role and content", SFTConfig)[1]
+    said = [(m["role"], m["content"]) for m in made["messages"]]
+    assert said == [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+
+
+def test_pairs_are_labelled_anew_as_a_reader_finds_them(tmp_path):
+    cure = "Have the pairs labelled anew by what the answers say"
+    assert in_file(tmp_path, [pair(BAD, GOOD), pair(GOOD, BAD)], cure) == (True, [pair(GOOD, BAD)] * 2)
+
+
+def test_equal_pairs_are_left_out_and_margins_divided(tmp_path):
+    cure = "Read the rejected column of ten such pairs; leave out the pairs whose answers are equal"
+    assert in_file(tmp_path, [pair(GOOD, GOOD), pair(GOOD, BAD)], cure) == (True, [pair(GOOD, BAD)])
+    rows = [{**pair(GOOD, BAD), "margin": 50}]
+    cure = "Divide the margins by 50, or leave the column out: --data.columns margin="
+    assert in_file(tmp_path, rows, cure) == (True, [{**pair(GOOD, BAD), "margin": 1.0}])
+
+
+def test_rewards_are_weighed_and_turned_round_as_the_text_says():
+    treatment = Treatment(PPOConfig(reward=["my_x:content", "my_x:detail"]))
+    assert treatment.carry_out(
+        read("Divide each reward by its deviation: --reward my_x:detail=0.03 --reward my_x:content=4")
+    )
+    assert treatment.config.reward == ["my_x:content=4", "my_x:detail=0.03"]
+    assert treatment.carry_out(read("Turn the sign round: --reward SOURCE=-1, or return minus the distance"))
+    assert treatment.config.reward == ["my_x:content=-4", "my_x:detail=-0.03"]
+
+
 def test_lengths_are_balanced():
     leads = [3, 2, 1, 0, -1]
     left = balanced([[lead] for lead in leads], lambda item: item[0])
@@ -195,6 +248,12 @@ PATIENTS = [
     patient("none offered"),
     patient("nothing said", rule=""),
 ]
+
+
+def test_runs_that_were_not_made_are_named_and_not_counted():
+    absent = {**patient("not made", rule=""), "name": "ppo-x"}
+    assert "1 more runs were not made with these cures: ppo-x." in section([*PATIENTS, absent])
+    assert summary([*PATIENTS, absent]) == summary(PATIENTS)
 
 
 def test_silence_and_advice_to_look_are_no_cures():

@@ -239,7 +239,7 @@ def test_a_careful_rate_is_not_called_too_low():
     still = {"loss": 2.0, "doctor__update__ratio": 1e-5}
     slow = monitored("sft", still, {"train": {"learning_rate": 1e-6}}).findings
     careful = monitored("sft", still, {"train": {"learning_rate": 4e-4}}).findings
-    assert "0.001" in slow["learning_rate_too_low"].cure and "learning_rate_too_low" not in careful
+    assert "0.0003" in slow["learning_rate_too_low"].cure and "learning_rate_too_low" not in careful
 
 
 @pytest.mark.parametrize(("rule", "stage", "sick", "well"), QUANTITIES)
@@ -254,6 +254,7 @@ def test_the_rules_that_could_not_look_say_what_they_lack():
     rowless = monitored("ppo", {"objective__kl": None, "doctor__reward__same_answer": None}).unseen()
     assert "objective/kl" in rowless["kl_explodes"] and "doctor/reward/same_answer" in rowless["reward_random"]
     assert "clip_fraction_high" not in rowless and "never_ends" not in rowless
+    assert "length_hacking" not in rowless  # the true quality, which no user knows, is not needed
     assert monitored("sft", {"loss": None}).unseen()["too_easy"] == "loss"
 
 
