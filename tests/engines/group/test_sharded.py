@@ -30,7 +30,7 @@ def test_each_of_two_workers_holds_half_of_weights_gradients_and_moments(rows, m
     assert rows[method]["held"] == pytest.approx(0.5, abs=0.01)
 
 
-@pytest.mark.parametrize(("verb", "before", "after"), [("lora", ALONE, SHARDED), ("gae", SHARDED, ALONE)])
+@pytest.mark.parametrize(("verb", "before", "after"), [("sft", ALONE, SHARDED), ("gae", SHARDED, ALONE)])
 def test_a_run_goes_on_with_split_or_with_whole_weights(verb, before, after, tmp_path):
     """The last checkpoint is removed, as if the run had been killed before it. PPO samples from the split weights."""
     small_run(verb=verb, output=str(tmp_path / "moved"), steps=3, cluster=before)
