@@ -84,7 +84,8 @@ def test_an_error_that_a_user_can_cause_stays_this_error():
 def test_a_worker_that_waited_for_another_one_is_not_blamed():
     waited = RayTaskError(RuntimeError("[gloo] Connection closed by peer"))
     assert error_of([waited, GONE])[1] == "worker 1 ended: RayError: The actor died"
-    assert error_of([waited, NEVER])[1] == "worker 1 did not answer within 0.01 s"
+    cut_off = RayTaskError(RuntimeError("Application timeout caused pair closure"))
+    assert error_of([cut_off, NEVER])[1] == "worker 1 did not answer within 0.01 s"
     assert error_of([waited, RayTaskError(ValueError("odd"))])[1] == "worker 1: ValueError: odd"
     late = RayTaskError(RuntimeError("Timed out"))
     assert error_of([waited, late]) == (RunFailed, "worker 0: RuntimeError: [gloo] Connection closed by peer")
