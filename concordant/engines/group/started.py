@@ -45,7 +45,7 @@ def raised_key(order: int) -> str:
 
 def is_anothers(problem: BaseException) -> bool:
     """Whether an error only says that another rank is gone or does not answer."""
-    words = ("gloo", "onnection closed", "onnection reset", "imed out")
+    words = ("gloo", "onnection closed", "onnection reset", "imed out", "pair closure")
     return isinstance(problem, RuntimeError) and any(word in str(problem) for word in words)
 
 

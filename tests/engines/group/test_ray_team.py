@@ -1,12 +1,14 @@
 """A team of Ray actors without Ray: a stand-in with the five functions that the team uses tells of scripted ends."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from concordant.core.errors import RunFailed, UserError
 from concordant.engines.group.orders import Order, Ref
-from concordant.engines.group.ray_rank import HeldWeights
+from concordant.engines.group.ray_rank import HeldWeights, _interface_of
 from concordant.engines.group.ray_team import History, RayResult, RayTeam, WorkerEnded
 
 
@@ -82,7 +84,8 @@ def test_an_error_that_a_user_can_cause_stays_this_error():
 def test_a_worker_that_waited_for_another_one_is_not_blamed():
     waited = RayTaskError(RuntimeError("[gloo] Connection closed by peer"))
     assert error_of([waited, GONE])[1] == "worker 1 ended: RayError: The actor died"
-    assert error_of([waited, NEVER])[1] == "worker 1 did not answer within 0.01 s"
+    cut_off = RayTaskError(RuntimeError("Application timeout caused pair closure"))
+    assert error_of([cut_off, NEVER])[1] == "worker 1 did not answer within 0.01 s"
     assert error_of([waited, RayTaskError(ValueError("odd"))])[1] == "worker 1: ValueError: odd"
     late = RayTaskError(RuntimeError("Timed out"))
     assert error_of([waited, late]) == (RunFailed, "worker 0: RuntimeError: [gloo] Connection closed by peer")
@@ -138,3 +141,27 @@ def test_the_history_has_what_new_workers_need_and_only_the_newest_weights():
     assert weights.arguments[0].version == 2
     history.add(Order(verb="forget"))
     assert history.orders() == []
+
+
+ALARM = """
+import faulthandler, time
+from concordant.engines.group.ray_rank import _Alarm
+alarm = _Alarm(1.0)
+for _ in range(15):
+    time.sleep(0.1)
+    alarm.postpone()
+print("postponed", flush=True)
+def hang():
+    time.sleep(60)
+hang()
+"""
+
+
+def test_a_rank_ends_itself_and_shows_its_stack_once_it_gives_no_sign_of_life():
+    done = subprocess.run([sys.executable, "-c", ALARM], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (1, "postponed\n")
+    assert "in hang" in done.stderr
+
+
+def test_the_interface_of_an_address():
+    assert _interface_of("127.0.0.1") == "lo" and _interface_of("203.0.113.9") == ""
