@@ -172,6 +172,17 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "a minibatch would hold no prompt; minibatches may be train.batch_size at most",
         ),
         Contradiction(
+            ("share_backbone", "critic.name"),
+            lambda v: v["share_backbone"] == "all" and bool(v["critic.name"]),
+            "a critic that starts from another model has a backbone of its own; leave critic.name empty, or set "
+            "share_backbone auto",
+        ),
+        Contradiction(
+            ("share_backbone", "reference"),
+            lambda v: v["share_backbone"] == "all" and bool(v["reference"]),
+            "a named reference is a second model in memory; leave reference empty, or set share_backbone auto",
+        ),
+        Contradiction(
             ("critic_warmup", "train.max_steps"),
             lambda v: 0 < v["train.max_steps"] <= v["critic_warmup"],
             "the run would end before the policy learns; make train.max_steps greater than critic_warmup",
@@ -226,6 +237,11 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             ("method", "samples"),
             lambda v: v["method"] == "grpo" and v["samples"] < 2,
             "grpo compares the samples of one prompt, so set samples to 2 or more",
+        ),
+        Contradiction(
+            ("share_backbone", "reward_model"),
+            lambda v: v["share_backbone"] == "all" and v["reward_model"] not in ("", "none"),
+            "a named reward model has a base of its own; leave reward_model empty, or set share_backbone auto",
         ),
         Contradiction(
             ("gpus", "tensor", "pipeline"),

@@ -61,6 +61,11 @@ def is_reward_function(name: str) -> bool:
     return ":" in name and not name.startswith(("rule:", "package:")) and not os.path.exists(name)
 
 
+def is_reward_model(name: str) -> bool:
+    """True for a folder, a hub id and a model in a package; False for ``module:function`` and a rule."""
+    return not name.startswith("rule:") and not is_reward_function(name)
+
+
 def may_train_adapter(rank: int, adapter: str, name: str) -> bool:
     """Whether a run trains an adapter: a new one, or the one that ``name`` or ``adapter`` leads to.
 

@@ -12,6 +12,7 @@ from concordant.config.model import ModelConfig
 from concordant.config.names import (
     AdvantageName,
     AggregationName,
+    BackboneSharing,
     CriticHead,
     KLControllerName,
     KLEstimator,
@@ -107,6 +108,7 @@ class PPOConfig(RunConfig):
     critic_head: CriticHead = "linear"  # mlp has a hidden layer
     critic_learning_rate: float = 0.0  # 0: the policy's learning rate
     critic_warmup: int = 0  # first steps, in which only the critic is trained
+    share_backbone: BackboneSharing = "none"  # auto: critic, rewards as adapters on the policy's base; all: or refuse
     reference: str = ""  # model folder; empty: the policy before its first step
     allow_truncated_sampling: bool = False  # accept top_p, top_k, min_p, … and correct for them, see docs/ppo.md
     importance_cap: float = 0.0  # tokens count min(π/μ, cap), for a sampler's μ unlike the learner's π; 0 is off

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from concordant.algorithms.ppo import PPO, Players, resolved
 from concordant.algorithms.reward_sources import wanted_columns
 from concordant.config.checks import checked
+from concordant.config.model import ModelConfig
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
 from concordant.core.errors import UserError
@@ -16,6 +18,7 @@ from concordant.data.records import Prompt
 from concordant.doctor.preflight import Subject
 from concordant.engines import roles
 from concordant.engines.protocol import Learner
+from concordant.engines.reward_model import RewardModel
 from concordant.models.load import Policy
 from concordant.stages import common
 from concordant.stages.cards import card_of
@@ -43,7 +46,9 @@ def ppo(config: PPOConfig) -> Path:
                 f"minibatches={config.minibatches}: a step has {config.train.batch_size} of {len(loaded.train)} "
                 "prompts, so a minibatch would hold none; give more prompts, or fewer minibatches"
             )
-        rewards = Rewards(config.reward, config.model, config.train, handling_of(config))
+        rewards = Rewards(
+            config.reward, config.model, config.train, handling_of(config), partial(_reward_model, config, policy)
+        )
         rewards.check([*loaded.train, *loaded.test], loaded.wanted_names)
         temperature = config.sampling.temperature
         actor = roles.policy_learner(policy, config.model, config.train, temperature)
@@ -60,6 +65,22 @@ def ppo(config: PPOConfig) -> Path:
         )
         algorithm = PPO(config, players, loaded.train, card_of(config, "ppo", loaded))
         return common.train(algorithm, config, folder, Subject(loaded, encoder))
+
+
+def _reward_model(config: PPOConfig, policy: Policy, name: str, model: ModelConfig) -> RewardModel:
+    """The reward model ``name``, on the policy's base if ``share_backbone`` asks for this and its own base is equal."""
+    if config.share_backbone == "none":
+        return roles.open_reward_model(name, model)
+    try:
+        return roles.reward_model_on(policy, name, model)
+    except UserError as why:
+        if config.share_backbone == "all":
+            raise UserError(
+                f"share_backbone=all: the reward model {name} cannot be an adapter on the policy's base: {why}; set "
+                "share_backbone auto to load it as a model of its own"
+            ) from why
+        common.message(f"reward model {name}: a model of its own in memory ({why})")
+        return roles.open_reward_model(name, model)
 
 
 def _critic(config: PPOConfig, policy: Policy, rewards: Rewards) -> Learner:

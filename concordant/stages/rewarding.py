@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +63,10 @@ class Rewards:
         model: ModelConfig,
         train: TrainConfig | None = None,
         handling: Handling = DEFAULT_HANDLING,
+        open_model: Callable[[str, ModelConfig], RewardModel] = roles.open_reward_model,
     ) -> None:
         self.models: list[RewardModel] = []
-        self._model, self._train = model, train
+        self._model, self._train, self._open = model, train, open_model
         self.reward = make_reward(sources, self._load, handling)
 
     def check(self, prompts: Sequence[Prompt], found: Sequence[str]) -> None:
@@ -105,7 +106,7 @@ class Rewards:
         return mean, deviation
 
     def _load(self, name: str) -> ModelReward:
-        made = roles.open_reward_model(name, self._model)
+        made = self._open(name, self._model)
         self.models.append(made)
         return ModelReward(made, roles.reward_scorer(made, self._model, self._train))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from concordant.engines.protocol import Adapters
-from concordant.models.lora import lora_layers, merged_state_dict
+from concordant.models.lora import active_name, lora_layers, merged_state_dict
 
 PEFT_ROOT = "base_model.model."  # the prefix that PEFT puts before the path of an adapted layer
 
@@ -27,12 +27,11 @@ class LocalWeights:
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        layers = lora_layers(self.model)
         if self.adapters == "apart":
             return {name: tensor.detach() for name, tensor in adapter_tensors(self.model).items()}
-        if not layers:
+        if not lora_layers(self.model):
             return self.model.state_dict()
-        return merged_state_dict(self.model, next(iter(layers.values())).active)
+        return merged_state_dict(self.model, active_name(self.model))
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
