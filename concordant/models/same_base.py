@@ -45,10 +45,8 @@ def _adapter_of(source: str) -> Path:
     if config.task_type != "SEQ_CLS":
         raise UserError("it is the adapter of a language model and not of a reward model")
     if config.modules_to_save != (HEAD,):
-        raise UserError(
-            f"its adapter also brings {', '.join(config.modules_to_save) or 'no head'}, and only a head named {HEAD} can "
-            "stand beside another model's base"
-        )
+        brought = ", ".join(config.modules_to_save) or "nothing"
+        raise UserError(f"beside its adapter it brings {brought}, and only a head named {HEAD} can be added to a base")
     return found
 
 
