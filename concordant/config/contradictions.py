@@ -180,6 +180,14 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.PPOConfig: (
+        Contradiction(
+            ("share_backbone", "cluster.tensor", "cluster.sharded", *_ROLES_APART),
+            lambda v: (
+                v["share_backbone"] != "none"
+                and (v["cluster.tensor"] > 1 or v["cluster.sharded"] or any(v[key] for key in _ROLES_APART))
+            ),
+            "roles that share one base were tried with whole models on the same workers alone; leave one of the two out",
+        ),
         *_RETAINS,
         *_SAMPLING,
         *_APART,
@@ -238,6 +246,17 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             ("minibatches", "train.batch_size"),
             lambda v: 0 < v["train.batch_size"] < v["minibatches"],
             "a minibatch would hold no prompt; minibatches may be train.batch_size at most",
+        ),
+        Contradiction(
+            ("share_backbone", "critic.name"),
+            lambda v: v["share_backbone"] == "all" and bool(v["critic.name"]),
+            "a critic that starts from another model has a backbone of its own; leave critic.name empty, or set "
+            "share_backbone auto",
+        ),
+        Contradiction(
+            ("share_backbone", "reference"),
+            lambda v: v["share_backbone"] == "all" and bool(v["reference"]),
+            "a named reference is a second model in memory; leave reference empty, or set share_backbone auto",
         ),
         Contradiction(
             ("critic_warmup", "train.max_steps"),
@@ -301,6 +320,11 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             ("method", "samples"),
             lambda v: v["method"] == "grpo" and v["samples"] < 2,
             "grpo compares the samples of one prompt, so set samples to 2 or more",
+        ),
+        Contradiction(
+            ("share_backbone", "reward_model"),
+            lambda v: v["share_backbone"] == "all" and v["reward_model"] not in ("", "none"),
+            "a named reward model has a base of its own; leave reward_model empty, or set share_backbone auto",
         ),
         Contradiction(
             ("gpus", "tensor", "pipeline"),

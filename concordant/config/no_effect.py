@@ -14,11 +14,7 @@ from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.sampling import RESHAPING
-from concordant.config.specs import is_address, is_reward_function, may_train_adapter, place_of
-
-
-def _is_no_model(source: str) -> bool:
-    return source.startswith("rule:") or is_reward_function(source)
+from concordant.config.specs import is_address, is_reward_function, is_reward_model, may_train_adapter, place_of
 
 
 def _always(values: Mapping[str, Any]) -> bool:
@@ -143,7 +139,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         NoEffect(
             ("cluster.apart.reward",),
             "no reward is a model, so no worker would have anything to do",
-            lambda v: all(_is_no_model(place_of(source)) for source in v["reward"]),
+            lambda v: not any(is_reward_model(place_of(source)) for source in v["reward"]),
         ),
         NoEffect(
             ("cluster.restarts",),
@@ -175,6 +171,20 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             ("gamma", "lam"),
             "rloo and grpo compare whole responses and do not discount; set advantage gae",
             lambda v: v["advantage"] not in NEEDS_CRITIC,
+        ),
+        NoEffect(
+            ("share_backbone",),
+            "all weights of the policy are trained, so there is no frozen base to share; set model.lora.rank",
+            lambda v: not may_train_adapter(v["model.lora.rank"], v["model.adapter"], v["model.name"]),
+        ),
+        NoEffect(
+            ("share_backbone",),
+            "no critic and no reward model can share the policy's base; give a reward model, or advantage gae without "
+            "critic.name",
+            lambda v: (
+                (v["advantage"] not in NEEDS_CRITIC or bool(v["critic.name"]))
+                and not any(is_reward_model(place_of(s)) for s in v["reward"])
+            ),
         ),
         NoEffect(
             ("importance_cap",),
@@ -260,6 +270,17 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
         NoEffect(
             ("slots",), "sft and reward sample no responses; set method", lambda v: v["method"] in ("sft", "reward")
+        ),
+        NoEffect(
+            ("share_backbone",),
+            "only ppo and grpo have a critic or a reward model to put on the policy's base, and only an adapter leaves "
+            "the base frozen; set method and model.lora.rank",
+            lambda v: v["method"] not in ("ppo", "grpo") or v["model.lora.rank"] == 0,
+        ),
+        NoEffect(
+            ("share_backbone",),
+            "grpo has no critic, and the reward model has another base or is none; leave reward_model empty",
+            lambda v: v["method"] == "grpo" and bool(v["reward_model"]),
         ),
         NoEffect(("most_gpus",), "gpus is the number of workers; give only one of the two", lambda v: v["gpus"] > 0),
     ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from concordant.config.made import Made
 from concordant.config.model import ModelConfig
-from concordant.config.names import HardwareName, ModelKind, PlannedMethod, Sharding
+from concordant.config.names import BackboneSharing, HardwareName, ModelKind, PlannedMethod, Sharding
 
 
 @dataclass(kw_only=True)
@@ -43,6 +43,7 @@ class PlanConfig(Made):
     minibatches: int = 2  # of ppo and grpo: optimizer steps in each pass
     slots: int = 64  # responses that a rank samples at once; dpo samples only to evaluate
     reward_model: str = ""  # of ppo and grpo: a known model or a folder; empty: the policy's shape; none: a function
+    share_backbone: BackboneSharing = "none"  # as of ppo; a reward model with the policy's shape shares the base too
     steps: int = 1000  # steps of the run whose time and cost are shown
     assume: list[str] = field(default_factory=list)  # NAME=NUMBER, in place of a number in the table of assumptions
     json: bool = False  # the plan as JSON on stdout, for scripts

@@ -94,6 +94,11 @@ def is_address(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
+def is_reward_model(name: str) -> bool:
+    """True for a folder, a hub id and a model in a package; False for ``module:function`` and a rule."""
+    return not name.startswith("rule:") and not is_reward_function(name)
+
+
 def may_train_adapter(rank: int, adapter: str, name: str) -> bool:
     """Whether a run trains an adapter: a new one, or the one that ``name`` or ``adapter`` leads to.
 

@@ -15,6 +15,7 @@ from concordant.config.model import ModelConfig
 from concordant.config.names import (
     AdvantageName,
     AggregationName,
+    BackboneSharing,
     CriticHead,
     KLControllerName,
     KLEstimator,
@@ -117,6 +118,7 @@ class PPOConfig(RunConfig):
     critic_head: CriticHead = "linear"  # mlp has a hidden layer
     critic_learning_rate: float = 0.0  # 0: the policy's learning rate
     critic_warmup: int = 0  # first steps, in which only the critic is trained
+    share_backbone: BackboneSharing = "none"  # auto: critic, rewards as adapters on the policy's base; all: or refuse
     reference: str = ""  # model folder; empty: the policy before its first step
     allow_truncated_sampling: bool = False  # accept top_p, top_k, min_p, … and correct for them, see docs/ppo.md
     retain: RetainConfig = field(default_factory=RetainConfig)

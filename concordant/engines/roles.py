@@ -32,6 +32,7 @@ from concordant.engines.local.weights import LocalWeights
 from concordant.engines.memory import enough_memory
 from concordant.engines.protocol import Generator, Learner, Scorer
 from concordant.engines.ranks import current_ranks
+from concordant.engines.reward_adapter import AdapterRewardModel, adapter_reward_model
 from concordant.engines.reward_model import RewardModel
 from concordant.engines.tensor.cuts import weights_of as weights_of
 from concordant.engines.tensor.split import split_over, split_value_head
@@ -39,7 +40,7 @@ from concordant.engines.vllm.engine import VllmSettings, device_type
 from concordant.engines.vllm.generator import VllmGenerator
 from concordant.engines.vllm.weights import write_config
 from concordant.models.load import Policy, load_policy
-from concordant.models.scalar_head import Started, build_critic
+from concordant.models.scalar_head import Started, build_critic, critic_on_same_base
 
 # -- policies -------------------------------------------------------------------------------------
 
@@ -168,6 +169,15 @@ def open_reward_model(name: str, config: ModelConfig) -> RewardModel:
 
 
 @everywhere
+def reward_model_on(policy: Policy, name: str, config: ModelConfig) -> RewardModel:
+    """The saved reward model ``name`` as an adapter and a head over the frozen base of ``policy``.
+
+    UserError if the reward model is not an adapter over this base.
+    """
+    return adapter_reward_model(policy, name, config.trust_remote_code)
+
+
+@everywhere
 def reward_learner(reward_model: RewardModel, model: ModelConfig, train: TrainConfig) -> Learner:
     return LocalLearner(RewardNetwork(reward_model), train, precision_of(model, reward_model.model.device))
 
@@ -184,10 +194,16 @@ def critic_start(config: PPOConfig, policy: Policy, reward_models: Sequence[Rewa
     """The model from which the critic starts, and the reason in words.
 
     It is the model that ``critic.name`` names; otherwise a causal reward model with the policy's tokenizer, because a
-    reward model already knows which answers are good; otherwise the policy.
+    reward model already knows which answers are good; otherwise the policy. A critic that shares the policy's backbone
+    starts from a reward model on this backbone, or else from the policy.
     """
     if config.critic.name:
         return open_policy(config.critic, [], config.seed), config.critic.name
+    if config.share_backbone != "none":
+        for model in reward_models:
+            if isinstance(model, AdapterRewardModel):
+                return model, f"the adapter of the reward model {model.name}, on the policy's base"
+        return policy, "the policy's adapter, on the policy's base (no reward model is an adapter on this base)"
     for model in reward_models:
         if not model.is_encoder and _same_tokens(model, policy):
             return model, f"the reward model {model.name}"
@@ -207,7 +223,11 @@ def critic_learner(start: Started, config: PPOConfig) -> Learner:
 
 @everywhere_as("critic")
 def _critic_learner(start: Started, config: PPOConfig, runs_as: ModelConfig) -> Learner:
-    critic = build_critic(_whole(start), config.critic_head, config.seed)
+    if config.share_backbone == "none" or config.critic.name:
+        critic = build_critic(_whole(start), config.critic_head, config.seed)
+    else:
+        source = start.adapter if isinstance(start, AdapterRewardModel) else "default"
+        critic = critic_on_same_base(start, source, config.critic_head, config.seed)
     split_value_head(critic.head, current_ranks())
     return LocalLearner(CriticNetwork(critic), config.train, precision_of(runs_as, critic.backbone.device))
 

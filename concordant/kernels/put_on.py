@@ -18,7 +18,7 @@ from concordant.models.backbone import backbone
 
 CPU, GPU = "cpu", "cuda"  # types of torch.device
 PACKED, LAST_LAYER, SOFTMAX, ATTENTION = "packed trees", "last layer", "softmax", "attention"
-FLEX = "flex"
+WEIGHT_GRADIENTS, FLEX = "weight gradients", "flex"
 CARRIED = "concordant_kernels"  # attribute of a backbone: the names of the kernels that were put on it
 
 
@@ -41,7 +41,7 @@ KERNELS: dict[str, Kernel] = {
     "gelu": Kernel((CPU, GPU), _gelu),
     "norm": Kernel((CPU,), norm.put_on),
     "rotary": Kernel((CPU,), rotary.put_on),
-    "weight gradients": Kernel((CPU,), weight_gradients.put_on),
+    WEIGHT_GRADIENTS: Kernel((CPU,), weight_gradients.put_on),
     ATTENTION: Kernel((CPU,), attention.put_on),
     PACKED: Kernel((CPU,), packed_attention.put_on),
     LAST_LAYER: Kernel((CPU, GPU), last_layer.put_on),
@@ -64,6 +64,12 @@ def put_on(model: PreTrainedModel, requested: Collection[str] = ()) -> None:
         table = KERNELS | {name: ON_REQUEST[name] for name in requested}
         carried = [name for name, kernel in table.items() if device in kernel.serves and kernel.put_on(model)]
         setattr(body, CARRIED, frozenset(carried))
+
+
+def put_on_adapters(model: PreTrainedModel) -> None:
+    """Give the adapters that came after ``put_on`` the kernel of the model's other linear layers."""
+    if WEIGHT_GRADIENTS in kernels_of(model):
+        weight_gradients.put_on(model)
 
 
 def kernels_of(model: PreTrainedModel) -> frozenset[str]:

@@ -25,6 +25,7 @@ __all__ = [
     "LoRALinear",
     "LoraReport",
     "active_adapter",
+    "active_name",
     "adapter_names",
     "apply_lora_to_model",
     "copy_adapter",
@@ -234,6 +235,11 @@ def adapter_names(model: nn.Module) -> list[str]:
     return sorted({name for layer in lora_layers(model).values() for name in layer.adapters})
 
 
+def active_name(model: nn.Module) -> str | None:
+    """The adapter that is active, or None. Where several adapters share a model, not every layer has each of them."""
+    return next((layer.active for layer in lora_layers(model).values() if layer.active is not None), None)
+
+
 def _layers_with(model: nn.Module, name: str) -> dict[str, LoRALinear]:
     """The layers that have adapter ``name``: at least one, otherwise ``UserError``."""
     found = {path: layer for path, layer in lora_layers(model).items() if name in layer.adapters}
@@ -272,18 +278,20 @@ def active_adapter(model: nn.Module, name: str | None) -> AbstractContextManager
     return choosing({layer: name if name is not None and name in layer.adapters else None for layer in layers})
 
 
-def copy_adapter(model: nn.Module, source: str, target: str) -> None:
-    """Add a frozen copy of adapter ``source``, without dropout, under the name ``target``.
+def copy_adapter(model: nn.Module, source: str, target: str, trainable: bool = False) -> None:
+    """Add a copy of adapter ``source`` under the name ``target``. The active adapter stays active.
 
-    The copy is the reference for a policy that starts from the adapter of SFT.
+    A frozen copy has no dropout: it is the reference for a policy that starts from the adapter of SFT. A ``trainable``
+    copy keeps the dropout: it is the start of a critic.
     """
     check_adapter_name(target)
     layers = _layers_with(model, source)
     if target in adapter_names(model):
         raise UserError(f'the model already has an adapter "{target}"; choose another name or remove_adapter it')
     for layer in layers.values():
-        twin = copy.deepcopy(layer.adapter(source)).requires_grad_(False)
-        twin.dropout.p = 0.0
+        twin = copy.deepcopy(layer.adapter(source)).requires_grad_(trainable)
+        if not trainable:
+            twin.dropout.p = 0.0
         layer.adapters[target] = twin
 
 

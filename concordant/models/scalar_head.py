@@ -14,8 +14,10 @@ from concordant.config.names import CriticHead
 from concordant.core.seeding import derive
 from concordant.core.trees import Layout
 from concordant.models.backbone import backbone
-from concordant.models.lora import adapter_names, lora_layers, remove_adapter
+from concordant.models.lora import adapter_names, copy_adapter, lora_layers, remove_adapter
 from concordant.models.traits import ModelTraits
+
+CRITIC = "critic"  # name of the critic's adapter on the backbone of a policy
 
 
 class ValueHead(nn.Module):
@@ -58,6 +60,7 @@ class Critic(NamedTuple):
     backbone: PreTrainedModel
     head: nn.Module
     layout: Layout
+    adapter: str = ""  # the critic's adapter on a policy's backbone; "": the backbone is the critic's own
 
 
 class Started(Protocol):
@@ -82,10 +85,24 @@ def build_critic(start: Started, kind: CriticHead = "linear", seed: int = 0) -> 
     adapted = bool(adapter_names(body))
     for name, parameter in body.named_parameters():
         parameter.requires_grad = not adapted or "lora_" in name
+    return Critic(body, _value_head(body, kind, seed), start.traits.layout)
+
+
+def critic_on_same_base(start: Started, source: str, kind: CriticHead = "linear", seed: int = 0) -> Critic:
+    """A critic on the frozen backbone of ``start`` itself: a new adapter, which starts as a copy of ``source``.
+
+    The critic has the numbers of ``build_critic``, and no second backbone stands in memory.
+    """
+    copy_adapter(start.model, source, CRITIC, trainable=True)
+    body = backbone(start.model)
+    assert isinstance(body, PreTrainedModel)
+    return Critic(body, _value_head(body, kind, seed), start.traits.layout, CRITIC)
+
+
+def _value_head(body: PreTrainedModel, kind: CriticHead, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(derive(seed, "models/value_head"))
-        head = VALUE_HEADS[kind](output_size(body))
-    return Critic(body, head.to(start.model.device), start.traits.layout)
+        return VALUE_HEADS[kind](output_size(body)).to(body.device)
 
 
 def output_size(body: PreTrainedModel) -> int:

@@ -78,8 +78,8 @@ def _passes(work: Work) -> list[_Pass]:
         _Pass(work.shape, True, backward, epochs),
     ]
     if work.has_critic:
-        own = work.reward_shape or work.shape
-        of_critic = 2.0 if work.reward_shape else backward
+        own = work.whole_critic or work.shape
+        of_critic = 2.0 if work.whole_critic else backward
         found += [_Pass(own, False, 0.0, 1), _Pass(own, False, of_critic, epochs)]
     if work.reward_shape:
         found.append(_Pass(work.reward_shape, False, 0.0, 1))

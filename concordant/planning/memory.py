@@ -80,15 +80,16 @@ def trained_of(work: Work, setup: Setup) -> float:
 
 
 def critic_of(work: Work, setup: Setup) -> float:
-    """Weights of the critic: the reward model's backbone, or the policy's; all of them are trained.
+    """Weights of the critic's own backbone, that of the reward model or of the policy; 0 if it is the policy's own.
 
-    A critic that starts from a policy with an adapter trains a copy of the adapter, beside a frozen copy of the base.
+    A critic that starts from a whole reward model trains all of them. A critic that starts from an adapter trains a
+    copy of the adapter, beside the frozen base.
     """
-    return weights_of(work.reward_shape or work.shape, setup, head=False)
+    return 0.0 if work.shares else weights_of(work.reward_shape or work.shape, setup, head=False)
 
 
 def critic_trained(work: Work, setup: Setup) -> float:
-    return critic_of(work, setup) if work.reward_shape or not work.rank else trained_of(work, setup)
+    return critic_of(work, setup) if work.whole_critic or not work.rank else trained_of(work, setup)
 
 
 def _resident(work: Work, setup: Setup) -> dict[str, float]:
@@ -103,9 +104,10 @@ def _resident(work: Work, setup: Setup) -> dict[str, float]:
     if work.has_critic:
         of_critic = critic_trained(work, setup)
         parts["critic"] = FP32 * (critic_of(work, setup) + MOMENTS * of_critic)
-        parts["critic"] += FP32 * of_critic if work.rank and not work.reward_shape else 0.0
+        parts["critic"] += FP32 * of_critic if work.rank and not work.whole_critic else 0.0
     if work.reward_shape:
-        parts["reward model"] = FP32 * weights_of(work.reward_shape, setup, head=False)
+        whole = weights_of(work.reward_shape, setup, head=False)
+        parts["reward model"] = FP32 * (trained if work.reward_shares else whole)
     return {name: size for name, size in parts.items() if size}
 
 

@@ -44,6 +44,8 @@ def keys_of(plan: Plan, name: str) -> dict[str, Any]:
             "sampling.max_new_tokens": work.tree.response,
             "sampling.slots": work.slots,
         }
+        if work.shares or work.reward_shares:
+            found["share_backbone"] = "all" if work.reward_shares or not work.reward_shape else "auto"
     else:
         found["data.max_response_tokens"] = work.tree.response
         if work.method == "dpo":

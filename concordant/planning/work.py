@@ -62,6 +62,8 @@ class Work:
     slots: int = 64
     micro_batch_tokens: int = 0  # as given; 0: the plan chooses
     bf16: bool = True  # autocast
+    shares: bool = False  # the critic is an adapter on the policy's frozen base
+    reward_shares: bool = False  # so is the reward model
 
     @property
     def samples(self) -> bool:
@@ -71,6 +73,11 @@ class Work:
     @property
     def has_critic(self) -> bool:
         return self.method == "ppo"
+
+    @property
+    def whole_critic(self) -> Shape | None:
+        """The shape of a critic whose weights are all trained, which starts from a whole reward model."""
+        return None if self.shares else self.reward_shape
 
     @property
     def has_reference(self) -> bool:
@@ -113,6 +120,8 @@ def work_of(config: PlanConfig, shape: Shape, reward_shape: Shape | None, is_gpu
         slots=config.slots,
         micro_batch_tokens=config.micro_batch_tokens,
         bf16=bf16,
+        shares=config.share_backbone != "none" and config.method == "ppo",
+        reward_shares=config.share_backbone != "none" and not config.reward_model,
     )
 
 

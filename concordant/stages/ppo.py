@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from concordant.algorithms.constraint import Constraint
 from concordant.algorithms.ppo import PPO, Players, resolved
 from concordant.algorithms.reward_sources import wanted_columns
 from concordant.config.checks import checked
+from concordant.config.model import ModelConfig
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
 from concordant.core.errors import UserError
@@ -17,6 +19,7 @@ from concordant.data.records import Prompt
 from concordant.doctor.preflight import Subject
 from concordant.engines import roles
 from concordant.engines.protocol import Learner
+from concordant.engines.reward_model import RewardModel
 from concordant.models.load import Policy
 from concordant.stages import common
 from concordant.stages.cards import card_of
@@ -45,7 +48,10 @@ def ppo(config: PPOConfig) -> Path:
                 f"minibatches={config.minibatches}: a step has {config.train.batch_size} of {len(loaded.train)} "
                 "prompts, so a minibatch would hold none; give more prompts, or fewer minibatches"
             )
-        rewards = Rewards(config.reward, config.model, config.train, handling_of(config), config.scoring)
+        rewards = Rewards(
+            config.reward, config.model, config.train, handling_of(config), config.scoring,
+            partial(_reward_model, config, policy),
+        )  # fmt: skip
         for name, correction in rewards.corrections.items():
             folder.log_event({"kind": "correction", "reward": name, **asdict(correction)})
         costs = None
@@ -79,6 +85,22 @@ def ppo(config: PPOConfig) -> Path:
 
 def _sources(config: PPOConfig) -> list[str]:
     return [*config.reward, *filter(None, [config.constraint.cost])]
+
+
+def _reward_model(config: PPOConfig, policy: Policy, name: str, model: ModelConfig) -> RewardModel:
+    """The reward model ``name``, on the policy's base if ``share_backbone`` asks for this and its own base is equal."""
+    if config.share_backbone == "none":
+        return roles.open_reward_model(name, model)
+    try:
+        return roles.reward_model_on(policy, name, model)
+    except UserError as why:
+        if config.share_backbone == "all":
+            raise UserError(
+                f"share_backbone=all: the reward model {name} cannot be an adapter on the policy's base: {why}; set "
+                "share_backbone auto to load it as a model of its own"
+            ) from why
+        common.message(f"reward model {name}: a model of its own in memory ({why})")
+        return roles.open_reward_model(name, model)
 
 
 def _critic(config: PPOConfig, policy: Policy, rewards: Rewards) -> Learner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,11 @@ class Rewards:
         train: TrainConfig | None = None,
         handling: Handling = DEFAULT_HANDLING,
         scoring: ScoringConfig = DEFAULT_SCORING,
+        open_model: Callable[[str, ModelConfig], RewardModel] = roles.open_reward_model,
     ) -> None:
         self.models: list[RewardModel] = []
         self.corrections: dict[str, Correction] = {}  # by the name of the model
-        self._model, self._train, self._scoring = model, train, scoring
+        self._model, self._train, self._scoring, self._open = model, train, scoring, open_model
         self.reward = make_reward(sources, self._load, handling, scoring)
         if scoring.debias_length and not self.models:
             raise UserError(
@@ -112,7 +113,7 @@ class Rewards:
         return None if self._scoring.debias_length else _range_of(_figures(self.models[0].name))
 
     def _load(self, name: str) -> Axis:
-        made = roles.open_reward_model(name, self._model)
+        made = self._open(name, self._model)
         self.models.append(made)
         axis = ModelReward(made, roles.reward_scorer(made, self._model, self._train))
         correction = correction_for(name, self._scoring)

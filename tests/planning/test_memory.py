@@ -67,6 +67,19 @@ def test_every_byte_of_a_model_of_two_layers():
     assert found.total == sum(found.resident.values()) + sum(found.learning.values())
 
 
+def test_on_a_shared_backbone_critic_and_reward_model_are_adapters():
+    adapters = TWO_LAYERS.adapters(2, 1, 1)
+    ppo = of(method="ppo", rank=2, reward_shape=TWO_LAYERS)
+    found = memory_of(replace(ppo, shares=True, reward_shares=True), Setup(), machine("cpu", EXACT))
+    assert (found.resident["critic"], found.resident["reward model"]) == (12 * adapters, 4 * adapters)
+    assert found.learning["critic's gradients"] == 4 * adapters
+    apart = memory_of(ppo, Setup(), machine("cpu", EXACT))
+    body = WEIGHTS - 40  # without the language-model head
+    assert (apart.resident["critic"], apart.resident["reward model"]) == (12 * body, 4 * body)
+    mixed = memory_of(replace(ppo, shares=True), Setup(), machine("cpu", EXACT))
+    assert (mixed.resident["critic"], mixed.resident["reward model"]) == (12 * adapters, 4 * body)
+
+
 def test_an_adapters_gradients_and_moments_are_the_adapters_alone():
     found = memory_of(of(rank=3), Setup(micro_batch_tokens=10), machine("cpu", EXACT))
     adapter = TWO_LAYERS.adapters(3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,20 @@ class Network(nn.Module, ABC):
     """A policy, a critic or a reward model."""
 
     layout: Layout
+    own_adapter = ""  # the network's adapter, where networks share a backbone; "": no other network has one there
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """As PyTorch's, without the adapters that other networks have on the same backbone.
+
+        So no learner trains, measures or writes the adapter of another. The network's own adapter is called ``default``
+        here, as on a backbone of its own, so a checkpoint does not depend on whether the backbone is shared.
+        """
+        own, usual = f".adapters.{self.own_adapter}.", ".adapters.default."
+        for name, parameter in super().named_parameters(prefix, recurse, remove_duplicate):
+            if not self.own_adapter or ".adapters." not in name or own in name:
+                yield name.replace(own, usual), parameter
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +109,7 @@ class PolicyNetwork(Network):
         self.layout = policy.traits.layout
         self.adapter = adapter
         self.has_adapters = bool(adapter_names(policy.model))
+        self.own_adapter = (adapter or "default") if self.has_adapters else ""
 
     def forward(
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
@@ -122,7 +137,7 @@ class PolicyNetwork(Network):
         """Hidden states that predict the response tokens, (N, H)."""
         if not self.has_adapters:
             return self.reader.hidden_at(batch, batch.source_N)
-        with active_adapter(self.model, self.adapter or "default"):
+        with active_adapter(self.model, self.own_adapter):
             return self.reader.hidden_at(batch, batch.source_N)
 
     def logits(self, hidden_CH: Tensor, in_parts: bool = False) -> Tensor:
@@ -164,10 +179,14 @@ class PolicyNetwork(Network):
 
 
 class CriticNetwork(Network):
-    """A backbone of its own and a head that predicts, before every response token, the reward still to come."""
+    """A backbone and a head that predicts, before every response token, the reward still to come.
+
+    The backbone is the critic's own, or a policy's on which the critic has an adapter.
+    """
 
     def __init__(self, critic: Critic) -> None:
         super().__init__()
+        self.own_adapter = critic.adapter
         self.backbone, self.head, self.layout = critic.backbone, critic.head, critic.layout
 
     @property
@@ -177,7 +196,8 @@ class CriticNetwork(Network):
     def forward(
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
     ) -> BranchOutputs:
-        hidden_NH = self.reader.hidden_at(batch, batch.source_N)
+        with active_adapter(self.backbone, self.own_adapter) if self.own_adapter else nullcontext():
+            hidden_NH = self.reader.hidden_at(batch, batch.source_N)
         return BranchOutputs(value_N=self.head(hidden_NH).squeeze(-1).float())
 
 

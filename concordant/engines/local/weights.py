@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from concordant.engines.local.sharding import whole_model
 from concordant.engines.protocol import Adapters
 from concordant.engines.tensor.cuts import mapped, pieces_of, whole_copy
-from concordant.models.lora import lora_layers, merged_state_dict
+from concordant.models.lora import active_name, lora_layers, merged_state_dict
 
 PEFT_ROOT = "base_model.model."  # the prefix that PEFT puts before the path of an adapted layer
 
@@ -32,12 +32,11 @@ class LocalWeights:
     def tensors(self) -> Mapping[str, Tensor]:
         """If each process holds a part of the model, all of them must ask at the same time."""
         model = (whole_copy(self.model) if pieces_of(self.model) else None) or whole_model(self.model)
-        layers = lora_layers(model)
         if self.adapters == "apart":
             return {name: tensor.detach() for name, tensor in adapter_tensors(model).items()}
-        if not layers:
+        if not lora_layers(model):
             return model.state_dict()
-        return merged_state_dict(model, next(iter(layers.values())).active)
+        return merged_state_dict(model, active_name(model))
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
