@@ -186,7 +186,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
                 v["share_backbone"] != "none"
                 and (v["cluster.tensor"] > 1 or v["cluster.sharded"] or any(v[key] for key in _ROLES_APART))
             ),
-            "roles that share one base were tried with whole models on the same workers alone; leave one of the two out",
+            "roles that share one base were tried with whole models on the same workers; leave one of the two out",
         ),
         *_RETAINS,
         *_SAMPLING,
