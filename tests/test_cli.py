@@ -191,7 +191,7 @@ def test_an_endless_recursion_shows_its_end_alone(stages, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sfft"], 'unknown verb "sfft". Did you mean "sft"? Known: audit, best-of-n'),
+        (["sfft"], 'unknown verb "sfft". Did you mean "sft"? Known: audit, average, best-of-n'),
         (["best_of_n"], 'Did you mean "best-of-n"?'),
         (["sft", "--train.max_step=1"], 'unknown option "--train.max_step". Did you mean "--train.max_steps"?'),
         (["sft", "--train.learning_rate=-1"], "train.learning_rate: expected a number in [0, ∞); given -1.0"),

@@ -28,6 +28,7 @@ NEEDED = {
     "generate": {"model.name": "m", "prompt": "hello"},
     "chat": {"model.name": "m"},
     "merge": {"output": "o", "model.name": "m", "model.adapter": "a"},
+    "average": {"output": "o", "models": ["a", "b"]},
     "judge": {"output": "o", "data.path": "d", "judge": "m"},
     "constitution": {"output": "o", "data.path": "d", "model.name": "m"},
     "audit": {"output": "o", "data.path": "d", "reward": ["rule:ends"]},
@@ -39,6 +40,7 @@ NEEDED = {
 # Verb, dotted key, a bad value: a wrong type, out of range, an unknown name, or of no use.
 BAD: list[tuple[str, str, Any]] = [
     ("prepare", "data.test_fraction", 2.0),
+    ("average", "models", ["a"]),
     ("prepare", "seed", "one"),
     ("prepare", "max_samples", -1),
     ("sft", "train.max_steps", 2.5),

@@ -20,7 +20,7 @@ def _plain(text: str) -> list[str]:
 
 def _weighted(text: str) -> list[str]:
     """Of ``name=PATH=weight``, where name and weight may be missing; a path may itself hold an equals sign."""
-    return [text, place_of(text)]
+    return list(dict.fromkeys([text, place_of(text)]))
 
 
 def _named(text: str) -> list[str]:

@@ -95,6 +95,8 @@ class LocalLearner(LocalScorer):
 
     @within_memory("measuring how much each weight matters")
     def hold(self, texts: Sequence[PromptTree], objective: Objective, strength: float) -> None:
+        if self.ranks.sharded:
+            raise ValueError("split weights cannot be held: no worker has the whole gradient of a text")
         ranks, moving = self.ranks, [module for module in self.network.modules() if module.training]
         self.ranks = Alone()  # every rank reads all texts, so that all ranks have the same penalty
         for module in moving:

@@ -164,7 +164,7 @@ def files(folder: str) -> dict[str, Any]:
     (Path(folder) / "state").mkdir(exist_ok=True)
     split.save(Path(folder) / "state")
     split.export(Path(folder) / "model")
-    published = split.published("merged")
+    published = split.tensors("merged")
     dist.barrier()
     again = learner(case)
     again.load(Path(folder) / "state")

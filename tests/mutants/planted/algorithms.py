@@ -63,8 +63,8 @@ MUTANTS = (
     Mutant(
         name="held-out-objective-in-mixed-units",
         file="algorithms/ppo.py",
-        old=" * (self.reward_stats.std if self.reward_stats.count else 1)",
-        new="",
+        old="deviation = self.reward_stats.std if self.reward_stats.count else 1.0",
+        new="deviation = 1.0",
         story="eval/objective subtracts a penalty for normalised rewards from raw rewards and picks other weights.",
         tests=("algorithms/test_ppo_rewards.py",),
     ),

@@ -65,7 +65,7 @@ MUTANTS = (
     Mutant(
         name="a-weighted-reward-is-no-path",
         file="config/paths.py",
-        old='return [text, text.rpartition("=")[0]]',
+        old="return list(dict.fromkeys([text, place_of(text)]))",
         new="return [text]",
         story="A run resumes with a changed reward model if the reward was given with a weight.",
         tests=("runs/test_inputs.py",),

@@ -31,7 +31,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a-filler-counts",
-        file="engines/local/learner.py",
+        file="engines/local/scorer.py",
         old="(0.0 * loss if is_filler else loss).backward()",
         new="loss.backward()",
         story="With cluster.sharded a tree that a worker repeats for nothing is learnt twice.",
