@@ -28,8 +28,8 @@ data: {path: builtin:toytalk, max_prompt_tokens: 64}
 stages:
   report: {verb: evaluate, policies: ["sft=${sft}", "bon=best_of_n:4:${sft}", "ppo=${ppo}"], runs: ["ppo=${ppo.run}"],
     reward: rule:ends}
-  ppo: {model: {name: "${sft}"}, reward: ["${taster}=0.5"], train: {max_steps: 3}}
-  taster: {verb: reward, model: "${sft}", train: {max_steps: 2}}
+  ppo: {model: {name: "${sft}"}, reward: ["${taste}=0.5"], train: {max_steps: 3}}
+  taste: {verb: reward, model: "${sft}", train: {max_steps: 2}}
   sft: {model: builtin:tiny, train: {max_steps: 1}}
 """
 
@@ -85,7 +85,7 @@ def run(output, fake, display, text=FILE, *options):
 
 def test_stages_run_after_those_they_name(tmp_path, fake, display):
     run(tmp_path, fake, display)
-    assert fake.done == ["sft", "taster", "ppo", "report"]
+    assert fake.done == ["sft", "taste", "ppo", "report"]
 
 
 def test_names_become_paths(tmp_path, fake, display):
@@ -93,13 +93,13 @@ def test_names_become_paths(tmp_path, fake, display):
     report, sft = fake.configs["report"], tmp_path / "sft" / "model"
     assert report.policies == [f"sft={sft}", f"bon=best_of_n:4:{sft}", f"ppo={tmp_path}/ppo/model"]
     assert report.runs == [f"ppo={tmp_path}/ppo"]
-    assert fake.configs["ppo"].reward == [f"{tmp_path}/taster/model=0.5"]
+    assert fake.configs["ppo"].reward == [f"{tmp_path}/taste/model=0.5"]
     assert fake.configs["ppo"].output == str(tmp_path / "ppo")
 
 
 def test_shared_keys_reach_every_stage_and_a_stages_own_win(tmp_path, fake, display):
     run(tmp_path, fake, display, FILE.replace("sft: {", "sft: {seed: 9, data: {max_prompt_tokens: 32}, "))
-    assert [fake.configs[name].seed for name in ("sft", "taster", "ppo", "report")] == [9, 5, 5, 5]
+    assert [fake.configs[name].seed for name in ("sft", "taste", "ppo", "report")] == [9, 5, 5, 5]
     assert (fake.configs["sft"].data.path, fake.configs["sft"].data.max_prompt_tokens) == ("builtin:toytalk", 32)
 
 
@@ -141,17 +141,17 @@ def test_a_preset_in_the_wrong_place_is_refused(change, message):
 
 
 def test_options_replace_shared_keys_and_stages_keys(tmp_path, fake, display):
-    options = [("data", "d.jsonl"), ("seed", "7"), ("stages.ppo.train.max_steps", "11"), ("stages.taster.model", "m")]
+    options = [("data", "d.jsonl"), ("seed", "7"), ("stages.ppo.train.max_steps", "11"), ("stages.taste.model", "m")]
     run(tmp_path, fake, display, FILE, *options)
     assert fake.configs["sft"].data.path == "d.jsonl" and fake.configs["sft"].data.max_prompt_tokens == 64
     assert (fake.configs["sft"].seed, fake.configs["ppo"].train.max_steps) == (7, 11)
-    assert fake.configs["taster"].model.name == "m"
+    assert fake.configs["taste"].model.name == "m"
 
 
 def test_a_key_for_all_stages_does_not_touch_what_a_stage_has_for_itself(tmp_path, fake, display):
     """On the command line as in the file: --seed 7 is for every stage that has no seed of its own."""
     run(tmp_path, fake, display, FILE.replace("sft: {", "sft: {seed: 9, "), ("seed", "7"))
-    assert [fake.configs[name].seed for name in ("sft", "taster", "ppo", "report")] == [9, 7, 7, 7]
+    assert [fake.configs[name].seed for name in ("sft", "taste", "ppo", "report")] == [9, 7, 7, 7]
 
 
 def test_what_has_not_changed_is_kept(tmp_path, fake, display):
@@ -164,7 +164,7 @@ def test_what_has_not_changed_is_kept(tmp_path, fake, display):
 def test_a_change_runs_the_stage_and_what_follows_and_nothing_else(tmp_path, fake, display):
     run(tmp_path, fake, display)
     outcome = run(tmp_path, fake, display, FILE, ("stages.ppo.train.max_steps", "9"))
-    assert outcome == {"sft": "kept", "taster": "kept", "ppo": "ran", "report": "ran"}
+    assert outcome == {"sft": "kept", "taste": "kept", "ppo": "ran", "report": "ran"}
     outcome = run(tmp_path, fake, display, FILE, ("stages.sft.train.max_steps", "9"))
     assert set(outcome.values()) == {"ran"}
 
@@ -196,9 +196,9 @@ def test_an_odd_record_of_a_stage_runs_the_stage_again(tmp_path, fake, display, 
 
 def test_a_lost_result_is_made_again(tmp_path, fake, display):
     run(tmp_path, fake, display)
-    (tmp_path / "taster" / "model" / "config.json").unlink()
-    (tmp_path / "taster" / "model").rmdir()
-    assert run(tmp_path, fake, display) == {"sft": "kept", "taster": "ran", "ppo": "kept", "report": "kept"}
+    (tmp_path / "taste" / "model" / "config.json").unlink()
+    (tmp_path / "taste" / "model").rmdir()
+    assert run(tmp_path, fake, display) == {"sft": "kept", "taste": "ran", "ppo": "kept", "report": "kept"}
 
 
 def test_a_moved_output_folder_is_still_valid(tmp_path, fake, display):
@@ -213,7 +213,7 @@ def test_a_stopped_stage_goes_on_and_those_before_it_are_kept(tmp_path, fake, di
         run(tmp_path, fake, display)
     (tmp_path / "ppo" / "metrics.jsonl").write_text("kept for the resume")
     outcome = run(tmp_path, fake, display)
-    assert outcome == {"sft": "kept", "taster": "kept", "ppo": "continued", "report": "ran"}
+    assert outcome == {"sft": "kept", "taste": "kept", "ppo": "continued", "report": "ran"}
     assert fake.configs["ppo"].resume == "auto" and fake.configs["sft"].resume == ""
     assert (tmp_path / "ppo" / "metrics.jsonl").exists()
 
@@ -227,7 +227,7 @@ def test_a_continued_stage_took_the_time_of_both_its_parts(tmp_path, fake, displ
     with pytest.raises(RunStopped):
         run(tmp_path, fake, display)
     reports = {report.name: report.seconds for report in run_pipeline(plan(), tmp_path, fake, display)}
-    assert reports == {"sft": 10.0, "taster": 10.0, "ppo": 20.0, "report": 10.0}
+    assert reports == {"sft": 10.0, "taste": 10.0, "ppo": 20.0, "report": 10.0}
 
 
 def test_less_memory_or_more_checkpoints_are_no_change(tmp_path, fake, display):
@@ -236,7 +236,7 @@ def test_less_memory_or_more_checkpoints_are_no_change(tmp_path, fake, display):
         run(tmp_path, fake, display)
     options = [("train.micro_batch_tokens", "512"), ("train.save_every", "7")]
     outcome = run(tmp_path, fake, display, FILE, *options)
-    assert outcome == {"sft": "kept", "taster": "kept", "ppo": "continued", "report": "ran"}
+    assert outcome == {"sft": "kept", "taste": "kept", "ppo": "continued", "report": "ran"}
     assert fake.configs["ppo"].train.micro_batch_tokens == 512
 
 
@@ -278,7 +278,7 @@ def test_the_pipelines_folder_says_which_stage_is_at_work_and_how_it_ended(tmp_p
         return fake(verb, config)
 
     run_pipeline(plan(FILE), tmp_path, watched, display)
-    assert seen == [("running", name, i, 4) for i, name in enumerate(("sft", "taster", "ppo", "report"))]
+    assert seen == [("running", name, i, 4) for i, name in enumerate(("sft", "taste", "ppo", "report"))]
     found = read_status(tmp_path)
     assert (found.life, found.status.verb, found.status.step) == ("finished", "run", 4)
     fake.error["ppo"] = RunStopped("step 2/3")
@@ -290,8 +290,8 @@ def test_the_pipelines_folder_says_which_stage_is_at_work_and_how_it_ended(tmp_p
 
 @pytest.mark.parametrize("kind", [UserError, RunFailed])
 def test_an_error_names_its_stage_and_what_was_done_stays(tmp_path, fake, display, kind):
-    fake.error["taster"] = kind("bad pairs")
-    with pytest.raises(kind, match="stage taster: bad pairs"):
+    fake.error["taste"] = kind("bad pairs")
+    with pytest.raises(kind, match="stage taste: bad pairs"):
         run(tmp_path, fake, display)
     assert run(tmp_path, fake, display)["sft"] == "kept"
 
@@ -317,22 +317,20 @@ def test_all_stages_are_checked_before_the_first_runs(tmp_path, fake, display):
 
 
 def test_a_stage_that_exports_no_model_cannot_stand_for_one(tmp_path, display):
-    with pytest.raises(
-        UserError, match=r"stage taster: stage sft exports no model; for its folder write \$\{sft.run\}"
-    ):
+    with pytest.raises(UserError, match=r"stage taste: stage sft exports no model; for its folder write \$\{sft.run\}"):
         run_pipeline(plan(), tmp_path, lambda verb, config: None, display)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("${taster}", "${tastre}"), 'stage ppo.*reward: unknown stage "tastre". Did you mean "taster"'),
+        (("${taste}", "${tastre}"), 'stage ppo.*reward: unknown stage "tastre". Did you mean "taste"'),
         (("${ppo.run}", "${ppo.folder}"), r"expected \$\{ppo\} or \$\{ppo.run\}, given \$\{ppo.folder\}"),
         (("model: builtin:tiny", 'model: "${ppo}"'), "name one another in a circle: sft -> ppo -> sft"),
-        (("verb: reward", "verb: rewards"), 'stage taster: unknown verb "rewards". Did you mean "reward"'),
-        (("verb: reward, ", ""), 'stage taster needs "verb: NAME"'),
-        (("max_steps: 2", "max_step: 2"), 'stage taster.*"train.max_step". Did you mean "train.max_steps"'),
-        (("max_steps: 2", "max_steps: two"), 'stage taster.*train.max_steps: expected a whole number.*"two"'),
+        (("verb: reward", "verb: rewards"), 'stage taste: unknown verb "rewards". Did you mean "reward"'),
+        (("verb: reward, ", ""), 'stage taste needs "verb: NAME"'),
+        (("max_steps: 2", "max_step: 2"), 'stage taste.*"train.max_step". Did you mean "train.max_steps"'),
+        (("max_steps: 2", "max_steps: two"), 'stage taste.*train.max_steps: expected a whole number.*"two"'),
         (("seed: 5", "sede: 5"), 'unknown key "sede". Did you mean "seed"'),
         (("verb: reward,", "verb: chat,"), "chat writes no folder and cannot be a stage"),
         (("sft: {model", "../sft: {model"), "cannot name a stage"),
@@ -372,7 +370,7 @@ def test_two_pipelines_cannot_share_an_output(tmp_path, display):
 def test_the_summary_has_a_line_a_stage(tmp_path, fake, display):
     display.console.print(summary(run_pipeline(plan(), tmp_path, fake, display)))
     table = said(display)
-    assert all(name in table for name in ("sft", "taster", "ppo", "report", "total"))
+    assert all(name in table for name in ("sft", "taste", "ppo", "report", "total"))
 
 
 def test_the_total_is_the_time_that_was_spent_now(display):
@@ -386,7 +384,7 @@ def test_the_total_is_the_time_that_was_spent_now(display):
 
 def test_a_stage_needs_the_model_of_what_it_names_as_a_model_whatever_else_it_names_of_it():
     needs = {stage.name: stage.needs_model for stage in plan()}
-    assert needs["report"] == ("sft", "ppo") and needs["ppo"] == ("sft", "taster")
+    assert needs["report"] == ("sft", "ppo") and needs["ppo"] == ("sft", "taste")
 
 
 def test_the_demo_file_is_a_valid_pipeline(capsys):

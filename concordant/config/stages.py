@@ -90,7 +90,7 @@ class KLConfig(Made):
 class PPOConfig(RunConfig):
     reward: list[str] = field(
         default_factory=list
-    )  # PATH | module:function | rule:NAME, as NAME=SOURCE=WEIGHT or less; function(prompt, response, …) gives a number
+    )  # PATH | module:function | rule:NAME, or NAME=SOURCE=WEIGHT; function(prompt, response, …) gives a number
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
@@ -136,7 +136,7 @@ class BestOfNConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)
     reward: list[str] = field(
         default_factory=list
-    )  # PATH | module:function | rule:NAME, as NAME=SOURCE=WEIGHT or less; function(prompt, response, …) gives a number
+    )  # PATH | module:function | rule:NAME, or NAME=SOURCE=WEIGHT; function(prompt, response, …) gives a number
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit

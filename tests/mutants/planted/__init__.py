@@ -23,7 +23,7 @@ from tests.mutants.planted import (
 )
 
 _FOLDERS = (
-    core, config, runs, planning, data, models, kernels, engines, training, algorithms, evaluation, feedback, report, doctor,
-    stages, pipeline,
+    core, config, runs, planning, data, models, kernels, engines, training, algorithms, evaluation, feedback, report,
+    doctor, stages, pipeline,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for folder in _FOLDERS for mutant in folder.MUTANTS)
