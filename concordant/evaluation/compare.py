@@ -6,8 +6,9 @@ R runs of one policy, G prompts, S bootstrap resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from concordant.core.errors import UserError, unknown_name
 from concordant.evaluation.bootstrap import mean_of, percentile_interval, ratio_of, resampled_means
 from concordant.evaluation.metrics import distinct, repetitions, rounding, win_points
+from concordant.evaluation.ratings import FEWEST_RATED, rate
 from concordant.evaluation.records import (
     SCORERS,
     Evaluation,
@@ -23,6 +25,7 @@ from concordant.evaluation.records import (
     Mean,
     PolicyAnswers,
     PolicyScores,
+    Ratings,
     Scorer,
     Survival,
     TextLosses,
@@ -48,6 +51,9 @@ def evaluate_policies(answers: Sequence[PolicyAnswers], baseline: str, bootstrap
     decided_by = next((s for s in SCORERS if all(scores_of(runs, s) is not None for runs in by_name.values())), None)
     policies = {name: _with_runs(runs, base, decided_by, bootstrap, seed) for name, runs in by_name.items()}
     survival = {name: _survivals(runs, base, bootstrap, seed) for name, runs in by_name.items() if name != baseline}
+    rated = None
+    if decided_by is not None and len(by_name) >= FEWEST_RATED:
+        rated = _ratings(by_name, decided_by, baseline, bootstrap, seed)
     deciding = {} if decided_by is None else {name: _mean_score(runs, decided_by) for name, runs in by_name.items()}
     return Evaluation(
         answers=by_name,
@@ -56,6 +62,7 @@ def evaluate_policies(answers: Sequence[PolicyAnswers], baseline: str, bootstrap
         decided_by=decided_by,
         survival={name: by_scorer for name, by_scorer in survival.items() if by_scorer},
         verdict=verdict_on(deciding, bootstrap, seed),
+        ratings=rated,
         seed=seed,
         bootstrap=bootstrap,
     )
@@ -105,6 +112,15 @@ def _points(mine_RG: NDArray[np.float64], base_RG: NDArray[np.float64]) -> NDArr
     if len(mine_RG) != len(base_RG):
         mine_RG, base_RG = np.repeat(mine_RG, len(base_RG), axis=0), np.tile(base_RG, (len(mine_RG), 1))
     return win_points(mine_RG, base_RG).mean(axis=0)
+
+
+def _ratings(by_name: Mapping[str, Runs], scorer: Scorer, baseline: str, bootstrap: int, seed: int) -> Ratings:
+    points = {}
+    for mine, other in combinations(by_name, 2):
+        mine_RG, other_RG = scores_of(by_name[mine], scorer), scores_of(by_name[other], scorer)
+        assert mine_RG is not None and other_RG is not None  # the deciding scorer scored every policy
+        points[mine, other] = _points(mine_RG, other_RG)
+    return rate(points, list(by_name), baseline, bootstrap, seed)
 
 
 def _with_runs(mine: Runs, base: Runs, decided_by: Scorer | None, bootstrap: int, seed: int) -> PolicyScores:

@@ -133,6 +133,27 @@ class Verdict:
         return next(c for c in self.comparisons if {c.first, c.second} == {one, other})
 
 
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A Bradley–Terry rating, in the points of Elo's scale, see evaluation/ratings.py."""
+
+    value: float
+    interval: Interval | None  # None without a bootstrap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratings:
+    """The ratings of all policies, from every comparison of two of them, and the comparisons themselves."""
+
+    anchor: str  # the policy whose rating is 0
+    ratings: dict[str, Rating]
+    wins: dict[str, dict[str, Mean]]  # wins[i][j]: share of the prompts that i won against j, ties half
+
+    def ranking(self) -> list[str]:
+        """The policies, the best first."""
+        return sorted(self.ratings, key=lambda name: -self.ratings[name].value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyScores:
     """One line of the table. None means "not known". The numbers of several runs are means over the runs."""
@@ -171,6 +192,7 @@ class Evaluation:
     decided_by: Scorer | None  # the scorer that decides wins; None if nothing scored the answers
     survival: dict[str, dict[Scorer, Survival]]  # of every policy but the baseline, by gold and by judge where known
     verdict: Verdict | None  # None for one policy, and if nothing scored the answers
+    ratings: Ratings | None = None  # None for fewer than three policies, and if nothing scored the answers
     seed: int
     bootstrap: int  # resamples for the intervals
 

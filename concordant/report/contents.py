@@ -25,6 +25,7 @@ from concordant.report.blocks import (
     Table,
 )
 from concordant.report.headline import caveats, comparisons_table, headline
+from concordant.report.ratings import ratings_blocks
 from concordant.report.reward_section import reward_model_blocks
 from concordant.report.run_facts import Source, facts_blocks
 from concordant.report.run_findings import Event, findings_blocks
@@ -200,7 +201,8 @@ def report_blocks(
     """All blocks of the report that stands in ``folder``, from top to bottom."""
     blocks: list[Block] = [Paragraph(headline(evaluation), lead=True), *caveats(evaluation)]
     blocks += [Paragraph(note) for note in notes]
-    blocks += _table(evaluation) + axes_blocks(evaluation) + spread_blocks(evaluation) + _over_optimisation(evaluation)
+    blocks += _table(evaluation) + axes_blocks(evaluation) + ratings_blocks(evaluation)
+    blocks += spread_blocks(evaluation) + _over_optimisation(evaluation)
     if pictures:
         blocks += [Heading("Pictures"), *pictures]
     if reward_model is not None:

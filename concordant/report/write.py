@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from concordant.evaluation.records import Comparison, Evaluation, Gain, Mean, PolicyScores, Survival
+from concordant.evaluation.records import Comparison, Evaluation, Gain, Mean, PolicyScores, Ratings, Survival
 from concordant.evaluation.reward_summary import RewardModelSummary
 from concordant.report import curve_plots, gold_plot, plots
 from concordant.report.blocks import Picture
@@ -19,6 +19,7 @@ from concordant.report.curves import Curve
 from concordant.report.html_page import render_html
 from concordant.report.markdown_page import render_markdown
 from concordant.report.plot_style import DARK, LIGHT, Theme
+from concordant.report.ratings import ratings_picture
 from concordant.report.run_facts import Source
 from concordant.report.run_findings import Event
 from concordant.report.spread import SPREAD, deviation_over_runs
@@ -34,6 +35,11 @@ CAPTIONS = {
         " to its own peak. The upright line and the number are the policy's mean, the band around the line is its 95 %"
         " interval, and the dashed line is the baseline's mean. Dots are the means of single runs, where a policy has"
         " several. The outermost half percent of a policy's answers may be counted in the end bins.",
+    ),
+    "ratings.png": (
+        "Bradley–Terry ratings of the policies, and how often each policy wins against each other one.",
+        "Left: the rating of every policy, with its 95 % interval over prompts; the baseline has 0. Right: the share of"
+        " prompts that the policy of the row wins against the policy of the column, ties half.",
     ),
     "proxy_vs_gold.png": (
         "The proxy reward and the true quality against KL and over training.",
@@ -87,6 +93,7 @@ def write_report(
         folder,
         {
             "reward_comparison.png": lambda theme: plots.reward_comparison(evaluation, theme),
+            "ratings.png": lambda theme: ratings_picture(evaluation, theme),
             "proxy_vs_gold.png": lambda theme: gold_plot.proxy_vs_gold(evaluation, lines, begins, theme),
             "rlhf_training_curves.png": lambda theme: curve_plots.training_curves(lines, theme),
             "reward_calibration.png": lambda theme: (
@@ -157,6 +164,7 @@ def report_numbers(evaluation: Evaluation, reward_model: RewardModelSummary | No
             name: {scorer: _survival(s) for scorer, s in by_scorer.items()}
             for name, by_scorer in evaluation.survival.items()
         },
+        "ratings": _ratings(evaluation.ratings),
         "baseline": evaluation.baseline,
         "win_rate_by": evaluation.decided_by,
         "prompts": evaluation.prompts,
@@ -221,6 +229,18 @@ def _gain(gain: Gain) -> dict[str, float | None]:
 def _comparison(c: Comparison, level: float) -> dict[str, Any]:
     names = {"first": c.first, "second": c.second}
     return names | _mean("difference", c.difference) | {"level": level, "shown": c.is_shown}
+
+
+def _ratings(ratings: Ratings | None) -> dict[str, Any] | None:
+    """By policy: the rating with its interval, and the share of prompts that it won against each other policy."""
+    if ratings is None:
+        return None
+    found = {}
+    for name, rating in ratings.ratings.items():
+        ends = (rating.interval.low, rating.interval.high) if rating.interval else (None, None)
+        wins = {other: _mean("win_rate", mean) for other, mean in ratings.wins[name].items()}
+        found[name] = {"rating": rating.value, "rating_low": ends[0], "rating_high": ends[1], "against": wins}
+    return found
 
 
 def _survival(survival: Survival) -> dict[str, Any]:

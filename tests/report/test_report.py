@@ -157,9 +157,9 @@ def test_hostile_text_is_inert_in_html(report: SimpleNamespace) -> None:
 
 def test_html_fetches_nothing_and_carries_its_pictures(report: SimpleNamespace) -> None:
     pictures = [a for tag, a in Tags(report.html).tags if tag == "img"]
-    assert len(pictures) == 4 and all(a["alt"] for a in pictures)
+    assert len(pictures) == 5 and all(a["alt"] for a in pictures)
     dark = [a for tag, a in Tags(report.html).tags if tag == "source"]
-    assert len(dark) == 4 and {a["media"] for a in dark} == {"(prefers-color-scheme: dark)"}
+    assert len(dark) == 5 and {a["media"] for a in dark} == {"(prefers-color-scheme: dark)"}
     assert not {a["srcset"] for a in dark} & {a["src"] for a in pictures}
     policy = [
         a["content"] or "" for tag, a in Tags(report.html).tags if a.get("http-equiv") == "Content-Security-Policy"
@@ -179,14 +179,16 @@ def test_hostile_text_is_inert_in_markdown(report: SimpleNamespace) -> None:
     assert len(links) == 2 and all(re.fullmatch(RELATIVE, link) for link in links)
     pictures = {a["src"] for tag, a in found.tags if tag == "img"}
     assert pictures == {
-        "reward_comparison.png", "proxy_vs_gold.png", "rlhf_training_curves.png", "reward_calibration.png",
+        "reward_comparison.png", "ratings.png", "proxy_vs_gold.png", "rlhf_training_curves.png",
+        "reward_calibration.png",
     }  # fmt: skip
     assert all((report.folder / str(name)).is_file() for name in pictures)
     assert CANARY in found.text
     # one table row a policy and prompt: no text broke out of its cell
     rows = rendered.split("<tr>")[1:]
     samples = [row for row in rows if row.count("<td") == 6]
-    assert len(samples) == len(HOSTILE) * len(POLICIES)
+    ratings = len(POLICIES)  # rows that have as many cells
+    assert len(samples) == len(HOSTILE) * len(POLICIES) + ratings
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "- a", "+", "1) b", "2. c", "===", "---", "a*b*c", "\\", "0.42", "a  \nb"])
@@ -229,7 +231,7 @@ def test_report_json(report: SimpleNamespace) -> None:
 
 def test_pictures_are_pictures(report: SimpleNamespace) -> None:
     files = sorted(report.folder.glob("*.png"))
-    assert len(files) == 4
+    assert len(files) == 5
     for file in files:
         data = file.read_bytes()
         width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
@@ -286,6 +288,6 @@ def test_what_is_wide_scrolls_in_a_box_of_its_own(report: SimpleNamespace) -> No
     """So that the page itself never scrolls sideways on a phone."""
     assert re.search(r"\.scroll \{ [^}]*overflow-x: auto", STYLE)
     boxes = report.html.count('<div class="scroll">')
-    assert boxes == report.html.count("<table>") + report.html.count("<picture>") == 4 + 4
+    assert boxes == report.html.count("<table>") + report.html.count("<picture>") == 5 + 5
     for wide in ("<table>", "<picture>"):
         assert report.html.count(f'<div class="scroll">{wide}') == report.html.count(wide)
