@@ -140,6 +140,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def _safe(rows: list[dict[str, Any]]) -> str:
     """Cost and helpfulness of the Safe RLHF arms, means over their last three evaluations."""
+    if not any(r["arm"].startswith("safe") for r in rows):
+        return ""
     lines = [f"\n| arm | seed | words an answer, limit {FEW:g} | reward | gold | λ |", "|---|---|---|---|---|---|"]
     for r in rows:
         if r["arm"].startswith("safe"):
