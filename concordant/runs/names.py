@@ -166,14 +166,7 @@ class ResultFile(TypedDict):
     environment: Mapping[str, Any]  # versions, processor and threads
 
 
-class LengthFigures(TypedDict, total=False):
-    """The part of reward_model.json that earlier versions did not write."""
-
-    length_slope: float  # reward units a word, between two answers to one prompt
-    length_mean: float  # words an answer
-
-
-class RewardSummary(LengthFigures):
+class RewardSummary(TypedDict):
     """The contents of reward_model.json. None means "not known". Scores are in the reward model's raw units."""
 
     accuracy: float | None  # share of held-out pairs ranked as people did, ties half
@@ -187,4 +180,6 @@ class RewardSummary(LengthFigures):
     calibration_error: float  # mean |observed - predicted| over bins, weighted by pairs
     pairs: int
     calibration: list[dict[str, Any]]  # one row for each bin: low, high, pairs, predicted, observed
+    length_slope: NotRequired[float]  # reward units a word, between two answers to one prompt
+    length_mean: NotRequired[float]  # words an answer
     accuracy_by_length: dict[str, dict[str, Any]]  # pairs and accuracy where the chosen answer is longer, same, shorter

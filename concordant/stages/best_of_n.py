@@ -119,9 +119,9 @@ def _row(c: Choice) -> dict[str, Any]:
 
 
 def _choice(row: dict[str, Any]) -> Choice:
-    names = ("response", "reward", "tokens", "ended", *([_APART] if _APART in row["answers"][0] else []))
-    columns = ([answer[name] for answer in row["answers"]] for name in names)
-    return Choice(tuple(Message(**m) for m in row["prompt"]), *columns)
+    columns = ([answer[name] for answer in row["answers"]] for name in ("response", "reward", "tokens", "ended"))
+    apart = [answer[_APART] for answer in row["answers"]] if _APART in row["answers"][0] else None
+    return Choice(tuple(Message(**m) for m in row["prompt"]), *columns, apart)
 
 
 def _write(folder: Path, choices: Sequence[Choice]) -> Path:
