@@ -19,8 +19,9 @@ from unittest.mock import patch
 
 import concordant
 from bench.doctor_world import model, small_world, train
-from bench.hacking_world import World
+from bench.hacking_world import SECOND, World
 from concordant.config.data import DataConfig
+from concordant.config.names import EnsembleName
 from concordant.config.sampling import SamplingConfig
 from concordant.config.scoring import ConstraintConfig, ScoringConfig
 from concordant.config.stages import KLConfig, PPOConfig
@@ -28,7 +29,8 @@ from concordant.stages import common
 
 RESULTS = Path(__file__).parent / "results"
 PROBE = 64  # held-out prompts of an evaluation
-WORDS = 10.0  # the limit of the mean cost of the Safe RLHF arms: words an answer
+USUAL = 16.0  # words an answer, at most on average: about as many as the chosen answers of the data have
+FEW = 10.0  # the limit of the Safe RLHF arms, whose cost is known and whose reward has no planted flaw
 FIXED = (0.02, 0.1, 0.3)  # weights of the cost, normalised reward units a word, instead of a learnt multiplier
 Settings = dict[str, Any]
 
@@ -38,43 +40,44 @@ class Arm:
     """What one run learns from."""
 
     settings: Callable[[World, int], Settings]
-    is_plain: bool = False
+    plain: str = ""  # the arm without the guard, to whose peak the end is compared; "": this arm has no guard
 
 
 def _one(rater: str, **more: Any) -> Callable[[World, int], Settings]:
     return lambda world, seed: {"reward": [world.reward(rater, seed)], **more}
 
 
-def _three(**more: Any) -> Callable[[World, int], Settings]:
+def _three(ensemble: EnsembleName) -> Callable[[World, int], Settings]:
+    """Three raters of three tastes."""
     return lambda world, seed: {
-        "reward": [world.reward(rater, seed) for rater in ("praise", "length", "careful")], **more
+        "reward": [world.reward(rater, seed) for rater in ("praise", "length", "careful")],
+        "scoring": ScoringConfig(ensemble=ensemble),
+    }
+
+
+def _majority(**more: Any) -> Callable[[World, int], Settings]:
+    """Two of three raters have one taste, so their mean has this taste too."""
+    return lambda world, seed: {
+        "reward": [world.reward("length", seed), world.reward("length", seed + SECOND), world.reward("careful", seed)],
+        "scoring": ScoringConfig(ensemble="mean"), **more,
     }  # fmt: skip
 
 
-def _fixed(weight: float) -> Callable[[World, int], Settings]:
-    """The reward less the cost with a fixed weight, both divided as the constraint divides them."""
-    return _one(
-        "careful",
-        constraint=ConstraintConfig(
-            cost="bench.hacking_world:words", limit=WORDS, multiplier=weight, rate=0.0, most=max(weight, 10.0)
-        ),
-    )
+def _words(limit: float, multiplier: float, rate: float) -> ConstraintConfig:
+    return ConstraintConfig(cost="bench.hacking_world:words", limit=limit, multiplier=multiplier, rate=rate)
 
 
 ARMS: dict[str, Arm] = {
-    "plain-praise": Arm(_one("praise"), is_plain=True),
-    "plain-length": Arm(_one("length"), is_plain=True),
-    "ensemble-mean": Arm(_three(scoring=ScoringConfig(ensemble="mean"))),
-    "ensemble-minimum": Arm(_three(scoring=ScoringConfig(ensemble="minimum"))),
-    "ensemble-mean-std": Arm(_three(scoring=ScoringConfig(ensemble="mean-std"))),
-    "stop": Arm(_three(scoring=ScoringConfig(ensemble="mean"), stop_disagreement=1.25)),
-    "constraint-praise": Arm(
-        _one("praise", constraint=ConstraintConfig(cost="bench.hacking_world:praise", limit=1.2, rate=0.5))
-    ),
-    "safe-learnt": Arm(
-        _one("careful", constraint=ConstraintConfig(cost="bench.hacking_world:words", limit=WORDS, multiplier=0.1))
-    ),
-    **{f"safe-fixed-{weight:g}": Arm(_fixed(weight)) for weight in FIXED},
+    "plain-praise": Arm(_one("praise")),
+    "plain-length": Arm(_one("length")),
+    "plain-majority": Arm(_majority()),
+    "ensemble-minimum": Arm(_three("minimum"), "plain-length"),
+    "ensemble-mean-std": Arm(_three("mean-std"), "plain-length"),
+    "constraint": Arm(_one("length", constraint=_words(USUAL, 0.1, 0.3)), "plain-length"),
+    "debiased": Arm(_one("length", scoring=ScoringConfig(debias_length=True)), "plain-length"),
+    "stop": Arm(_majority(stop_disagreement=1.5), "plain-majority"),
+    "safe-learnt": Arm(_one("careful", constraint=_words(FEW, 0.1, 0.3))),
+    **{f"safe-fixed-{weight:g}": Arm(_one("careful", constraint=_words(FEW, weight, 0.0))) for weight in FIXED},
 }
 
 
@@ -100,7 +103,7 @@ def measured(folder: Path, name: str, seed: int) -> dict[str, Any]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     seen = [row for row in rows if "eval/gold" in row]
     kept = json.loads((folder / "result.json").read_text(encoding="utf-8"))["exported_step"]
-    end = next(row for row in seen if row["step"] == (seen[-1]["step"] if ARMS[name].is_plain else kept))
+    end = next(row for row in seen if row["step"] == (kept if ARMS[name].plain else seen[-1]["step"]))
     peak = max(seen, key=lambda row: row["eval/gold"])
     keys: tuple[str, ...] = (
         "eval/gold",
@@ -120,15 +123,32 @@ def measured(folder: Path, name: str, seed: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
+    """The plain arms' fall from their own peak, and the guarded arms' distance from the plain arm's peak."""
+    peaks = {(row["arm"], row["seed"]): row["peak"] for row in rows}
     lines = [
-        "| arm | seed | gold at the peak (step) | gold at the end (step) | end less peak |",
-        "|---|---|---|---|---|",
+        "| arm | seed | gold at its peak (step) | gold at the end (step) | end less peak | end less plain's peak |"
     ]
-    lines += [
-        f"| {r['arm']} | {r['seed']} | {r['peak']:.3f} ({r['peak_step']}) | {r['end']:.3f} ({r['end_step']}) "
-        f"| {r['end'] - r['peak']:+.3f} |"
-        for r in rows
-    ]
+    lines += ["|---|---|---|---|---|---|"]
+    for r in rows:
+        plain = peaks.get((ARMS[r["arm"]].plain, r["seed"]))
+        lines.append(
+            f"| {r['arm']} | {r['seed']} | {r['peak']:.3f} ({r['peak_step']}) | {r['end']:.3f} ({r['end_step']}) "
+            f"| {r['end'] - r['peak']:+.3f} | {'' if plain is None else format(r['end'] - plain, '+.3f')} |"
+        )
+    return "\n".join(lines) + "\n" + _safe(rows)
+
+
+def _safe(rows: list[dict[str, Any]]) -> str:
+    """Cost and helpfulness of the Safe RLHF arms, means over their last three evaluations."""
+    if not any(r["arm"].startswith("safe") for r in rows):
+        return ""
+    lines = [f"\n| arm | seed | words an answer, limit {FEW:g} | reward | gold | λ |", "|---|---|---|---|---|---|"]
+    for r in rows:
+        if r["arm"].startswith("safe"):
+            last = r["curve"][-3:]
+            names = ("eval/constraint/cost", "eval/reward", "eval/gold", "constraint/multiplier")
+            cost, reward, gold, multiplier = (sum(row[name] for row in last) / len(last) for name in names)
+            lines.append(f"| {r['arm']} | {r['seed']} | {cost:.2f} | {reward:.2f} | {gold:.3f} | {multiplier:.3f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -137,7 +157,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--only_read", action="store_true", help="train nothing; write the results of finished runs")
     given = parser.parse_args()
     world, rows = World(given.folder), []
@@ -151,7 +171,7 @@ def main() -> None:
                     run(world, name, seed, given.steps)
                 if (folder / "result.json").is_file():
                     rows.append(measured(folder, name, seed))
-                    print(table(rows[-1:]).splitlines()[-1], flush=True)
+                    print(rows[-1]["arm"], seed, rows[-1]["peak"], rows[-1]["end"], flush=True)
     if given.only_read or set(given.arms) == set(ARMS):
         (RESULTS / "hacking.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         (RESULTS / "hacking.md").write_text(table(rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The small world of bench/hacking.py: three raters with tastes of their own, and one reward model for each of them.
+"""The small world of bench/hacking.py: three raters with tastes of their own, and reward models of each of them.
 
 The pairs are toytalk's short ones. A half of them is joined by a pair in which one answer got more praise or more
 sentences, up to four, as policies write that have found such a taste. A rater prefers by
@@ -21,22 +21,17 @@ from concordant.config.stages import RewardConfig, SFTConfig
 from concordant.core.seeding import python_stream
 from concordant.data.records import Message, Pair
 from concordant.data.toytalk import gold_score
-from concordant.data.toytalk.judge import kindness
 from concordant.data.toytalk.labels import Preset, preference_probability
 from concordant.data.toytalk.phrases import KIND_CLOSERS, KIND_OPENERS
 from concordant.data.toytalk.world import FACTS
 
 SIZE = "doctor-b"
+SECOND = 100  # added to a seed: a second rater with the same taste, whose labels are drawn anew
 RATERS: Mapping[str, Preset] = {
     "praise": Preset(gold=6.0, kind=1.0),
     "length": Preset(gold=6.0, length=0.3),
     "careful": Preset(gold=12.0),
 }
-
-
-def praise(prompt: object, response: str) -> float:
-    """The number of kind phrases of an answer, less the rude ones: a known cost."""
-    return float(kindness(response))
 
 
 def words(prompt: object, response: str) -> float:
@@ -77,7 +72,7 @@ def labelled(pairs: list[Pair], rater: Preset, seed: int, name: str) -> list[dic
 
 
 class World:
-    """What runs start from, in ``folder``: one SFT policy, and three reward models for each seed."""
+    """What runs start from, in ``folder``: one SFT policy, and four reward models for each seed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,9 +92,9 @@ class World:
                     train=train(max_steps=400, batch_size=32, learning_rate=5e-3, schedule="cosine"),
                 )
             )  # fmt: skip
-        for rater in RATERS:
-            if not Path(self.reward(rater, seed)).is_dir():
-                self._reward(rater, seed)
+        for rater, draw in (*((rater, seed) for rater in RATERS), ("length", seed + SECOND)):
+            if not Path(self.reward(rater, draw)).is_dir():
+                self._reward(rater, draw)
 
     def _reward(self, rater: str, seed: int) -> None:
         drawn, files = drawn_pairs(self.folder), {}
