@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from concordant.config.stages import (
         BestOfNConfig,
         ChatConfig,
+        CollectConfig,
         DiagnoseConfig,
         DPOConfig,
         EvaluateConfig,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     )
     from concordant.models.peft_files import load_adapter, save_adapter
     from concordant.stages.best_of_n import best_of_n
+    from concordant.stages.collect import collect
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
     from concordant.stages.evaluate import evaluate
@@ -64,6 +66,7 @@ __all__ = [
     "AdaptiveKLController",
     "BestOfNConfig",
     "ChatConfig",
+    "CollectConfig",
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
@@ -93,6 +96,7 @@ __all__ = [
     "apply_lora_to_model",
     "best_of_n",
     "chat",
+    "collect",
     "compute_preference_loss",
     "diagnose",
     "dpo",
@@ -125,7 +129,15 @@ _NAMES_IN = {
     "config.plan": ("PlanConfig", "ShapeConfig"),
     "config.sampling": ("SamplingConfig",),
     "config.stages": (
-        *("BestOfNConfig", "ChatConfig", "DPOConfig", "DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
+        *(
+            "BestOfNConfig",
+            "ChatConfig",
+            "CollectConfig",
+            "DPOConfig",
+            "DiagnoseConfig",
+            "EvaluateConfig",
+            "GenerateConfig",
+        ),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
         "ScoreConfig",
     ),
@@ -140,6 +152,7 @@ _NAMES_IN = {
     "models.peft_files": ("load_adapter", "save_adapter"),
     "engines.reward_model": ("RewardModel", "compute_preference_loss"),
     "stages.best_of_n": ("best_of_n",),
+    "stages.collect": ("collect",),
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),
     "stages.evaluate": ("evaluate",),

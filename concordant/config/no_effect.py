@@ -14,7 +14,7 @@ from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.sampling import RESHAPING
-from concordant.config.specs import is_reward_function, may_train_adapter, without_weight
+from concordant.config.specs import is_reward_function, is_votes, may_train_adapter, without_weight
 
 
 def _always(values: Mapping[str, Any]) -> bool:
@@ -146,6 +146,15 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
     ),
     s.BestOfNConfig: (_NO_FUNCTION, _TRAINS_NOTHING, *_RESPONSES_SAMPLED),
+    s.CollectConfig: (
+        _TRAINS_NOTHING,
+        *_RESPONSES_SAMPLED,
+        NoEffect(
+            ("unlabelled",),
+            "only votes can be waited for; give a FILE.jsonl of votes as judge",
+            lambda v: not is_votes(v["judge"]),
+        ),
+    ),
     s.EvaluateConfig: (
         _NO_FUNCTION,
         _TRAINS_NOTHING,

@@ -9,6 +9,7 @@ from concordant.config import stages as s
 from concordant.config.data import DataConfig
 from concordant.config.fields import schema
 from concordant.config.model import ModelConfig
+from concordant.config.specs import is_votes
 
 
 def _plain(text: str) -> list[str]:
@@ -18,6 +19,11 @@ def _plain(text: str) -> list[str]:
 def _weighted(text: str) -> list[str]:
     """Of ``PATH=weight``; a path may itself hold an equals sign."""
     return [text, text.rpartition("=")[0]]
+
+
+def _unless_votes(text: str) -> list[str]:
+    """Of a judge. A file of votes grows while people vote, and a stage that waits for them must stay the same stage."""
+    return [] if is_votes(text) else [text]
 
 
 def _named(text: str) -> list[str]:
@@ -34,6 +40,7 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     s.DPOConfig: {"reference": _plain},
     s.PPOConfig: {"reference": _plain, "reward": _weighted},
     s.BestOfNConfig: {"reward": _weighted},
+    s.CollectConfig: {"judge": _unless_votes, "earlier": _plain},
     s.EvaluateConfig: {
         "policies": _named,
         "runs": _named,

@@ -61,6 +61,11 @@ def is_reward_function(name: str) -> bool:
     return ":" in name and not name.startswith(("rule:", "package:")) and not os.path.exists(name)
 
 
+def is_votes(judge: str) -> bool:
+    """True for a judge that is a file of people's votes."""
+    return judge.endswith(".jsonl")
+
+
 def may_train_adapter(rank: int, adapter: str, name: str) -> bool:
     """Whether a run trains an adapter: a new one, or the one that ``name`` or ``adapter`` leads to.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from concordant.config.cluster import ClusterConfig
+from concordant.config.collect import CollectConfig as CollectConfig
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
 from concordant.config.made import Made
