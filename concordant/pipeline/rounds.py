@@ -90,7 +90,7 @@ class _Round:
         """The keys of a stage in this round. A stage that collects pairs writes the number of the round beside them."""
         found = self._value(body, f"{self.source} ({EACH_ROUND}, stage {name})")
         if name == "collect" or (isinstance(found, Mapping) and found.get("verb") == "collect"):
-            return {"round": self.number} | (found or {}) if isinstance(found, Mapping | None) else found
+            return {"round": self.number, **(found or {})} if isinstance(found, Mapping | None) else found
         return found
 
     def _value(self, value: Any, where: str) -> Any:

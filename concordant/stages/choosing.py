@@ -50,6 +50,11 @@ def wanted_of(judge: str) -> Wanted:
 def open_judge(config: CollectConfig, prompts: Sequence[Prompt], columns: Sequence[str]) -> Choose:
     """The judge that ``config.judge`` names. ``columns`` are those that the data has."""
     if is_votes(config.judge):
+        if Path(config.judge).resolve().is_relative_to(Path(config.output).resolve()):
+            raise UserError(
+                f"judge: {config.judge} stands in {config.output}, which a pipeline empties before it runs the stage "
+                "again; keep votes in another folder"
+            )
         return lambda pairs: by_votes(read_votes(Path(config.judge)), pairs)
     if config.judge == GOLD:
         gold = common.gold_of(config.data)

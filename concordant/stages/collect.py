@@ -241,5 +241,12 @@ def _pair_row(pair: Pair) -> dict[str, Any]:
 
 def labels_of(pairs: Iterable[Pair]) -> tuple[Labels, ...]:
     """How many labels each round, policy and judge gave; round 0 stands for pairs that no round made."""
-    made = ((int(p.extra.get("round", 0)), *(str(p.extra.get(name, "")) for name in _MADE_BY[1:])) for p in pairs)
-    return tuple(Labels(*key, pairs=count) for key, count in Counter(made).items())
+    counts = Counter(map(_made_by, pairs))
+    return tuple(Labels(*made, count) for made, count in counts.items())
+
+
+def _made_by(pair: Pair) -> tuple[int, str, str]:
+    """Round, policy and judge of a pair. Columns of the same names in data of other origin may hold anything."""
+    number = pair.extra.get("round")
+    is_ours = isinstance(number, int) and all(isinstance(pair.extra.get(name), str) for name in _MADE_BY[1:])
+    return (number, pair.extra["policy"], pair.extra["judge"]) if is_ours else (0, "", "")

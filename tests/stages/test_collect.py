@@ -111,12 +111,16 @@ def test_another_round_begins_with_other_prompts(config, tmp_path):
 
 def test_pairs_of_other_origin_are_kept_and_count_as_round_0(config, tmp_path):
     (tmp_path / "old.jsonl").write_text(
-        json.dumps({"prompt": "hello", "chosen": "good day", "rejected": "no", "margin": 0.5}) + "\n"
+        json.dumps({"prompt": "hello", "chosen": "good day", "rejected": "no", "margin": 0.5})
+        + "\n"
+        + json.dumps({"prompt": "bye", "chosen": "bye", "rejected": "no", "round": "last", "judge": ["me"]})
+        + "\n"
     )
     folder = concordant.collect(replace(config, earlier=str(tmp_path / "old.jsonl")))
     old = rows(folder / "pairs.jsonl")[0]
     assert (old["chosen"], old["rejected"], old["margin"]) == ("good day", "no", 0.5) and "round" not in old
-    assert json.loads((folder / "card.json").read_text())["labels"][0]["round"] == 0
+    first = json.loads((folder / "card.json").read_text())["labels"][0]
+    assert first == {"round": 0, "policy": "", "judge": "", "pairs": 2}
 
 
 def test_earlier_data_without_pairs_is_refused(config, world):
@@ -171,6 +175,11 @@ def test_people_are_waited_for_and_nothing_is_lost(config, tmp_path):
     votes.write_text("".join(json.dumps(row) + "\n" for row in [*give, {"id": "another", "vote": "a"}]))
     pairs = rows(concordant.collect(again) / "pairs.jsonl")
     assert [(row["chosen"], row["rejected"]) for row in pairs] == [(row["b"], row["a"]) for row in asked]
+
+
+def test_votes_are_not_kept_where_a_pipeline_would_remove_them(config):
+    with pytest.raises(UserError, match="keep votes in another folder"):
+        concordant.collect(replace(config, judge=f"{config.output}/votes.jsonl"))
 
 
 def test_pairs_without_a_vote_can_be_left_out_and_are_counted(config, tmp_path):
