@@ -247,6 +247,7 @@ def labels_of(pairs: Iterable[Pair]) -> tuple[Labels, ...]:
 
 def _made_by(pair: Pair) -> tuple[int, str, str]:
     """Round, policy and judge of a pair. Columns of the same names in data of other origin may hold anything."""
-    number = pair.extra.get("round")
-    is_ours = isinstance(number, int) and all(isinstance(pair.extra.get(name), str) for name in _MADE_BY[1:])
-    return (number, pair.extra["policy"], pair.extra["judge"]) if is_ours else (0, "", "")
+    number, policy, judge = (pair.extra.get(name) for name in _MADE_BY)
+    if isinstance(number, int) and isinstance(policy, str) and isinstance(judge, str):
+        return number, policy, judge
+    return 0, "", ""
