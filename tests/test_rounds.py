@@ -158,6 +158,7 @@ def test_all_stages_of_all_rounds_are_checked_before_the_first_runs(tmp_path):
         ("rounds: 2", "", r"expected a whole number from 1 on; given None"),
         ("each_round:", "each_roun:", r'"rounds" says how often the stages of "each_round" run; there are none'),
         ("  reward:", "  sft:", r'"stages" and "each_round" both have a stage sft'),
+        ("  last:", "  before:", r"no stage of a pipeline with rounds can have the name before"),
         ("before.ppo or sft", "before.ppo", r'say what the first round takes.*"\$\{before.ppo or STAGE\}"'),
         ("before.ppo or sft", "before.poo or sft", r'unknown stage of each_round "poo". Did you mean "ppo"'),
         ("before.ppo or sft", "before.ppo or stf", r'unknown stage "stf". Did you mean "sft"'),

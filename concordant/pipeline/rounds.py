@@ -19,11 +19,11 @@ from typing import Any
 from concordant.core.errors import UserError, unknown_name
 
 ROUNDS, EACH_ROUND = "rounds", "each_round"
-NOTHING = "nothing"
+BEFORE, NOTHING = "before", "nothing"  # words in references
 _K = "{k}"  # the number of the round
 _UP_TO_K = "{1..k}"  # an item of a list with these characters comes once for every round up to this one
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
-_BEFORE = re.compile(r"before\.([^\s.]+)(\.run)?(?:\s+or\s+(\S+))?\s*")
+_FROM_BEFORE = re.compile(rf"{BEFORE}\.([^\s.]+)(\.run)?(?:\s+or\s+(\S+))?\s*")
 
 Option = tuple[str, list[str]]
 
@@ -50,6 +50,8 @@ def unrolled(
     names = [str(name) for name in bodies]
     if twice := [name for name in names if name in once]:
         raise UserError(f'{source}: "stages" and "{EACH_ROUND}" both have a stage {twice[0]}; give it another name')
+    if taken := {BEFORE, NOTHING}.intersection([*names, *once]):
+        raise UserError(f"{source}: no stage of a pipeline with rounds can have the name {min(taken)}")
     count = _count(given[-1] if given else mapping.get(ROUNDS), source)
     rounds = [_Round(k, names, source) for k in range(1, count + 1)]
     stages = {**once} | {r.named(str(name)): r.body(str(name), body) for r in rounds for name, body in bodies.items()}
@@ -119,7 +121,7 @@ class _Round:
         return _REFERENCE.sub(lambda match: next(left), text)
 
     def _reference(self, inside: str, where: str) -> str:
-        before = _BEFORE.fullmatch(inside)
+        before = _FROM_BEFORE.fullmatch(inside)
         if before is None:
             name, dot, part = inside.partition(".")
             return "${" + (self.named(name) if name in self.names else name) + dot + part + "}"

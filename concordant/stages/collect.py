@@ -66,6 +66,7 @@ def _earlier(config: CollectConfig) -> list[Pair]:
     if not config.earlier:
         return []
     loaded = load_all(DataConfig(config.earlier).whole(), config.seed, wanted=Wanted(frozenset(_MADE_BY)))
+    common.report_dropped(loaded.dropped, "earlier pairs")
     others = [record for record in loaded.train if not isinstance(record, Pair)]
     if others:
         raise UserError(f"earlier: {config.earlier} has {counted(len(others), 'record')} that are no preference pairs")
