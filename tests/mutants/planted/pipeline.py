@@ -82,7 +82,7 @@ MUTANTS = (
         file="config/paths.py",
         old="return [] if is_votes(text) else [text]",
         new="return [text]",
-        story="As soon as somebody has voted, the pairs are sampled again, and on a GPU the votes are for other answers.",
+        story="As soon as somebody has voted, the pairs are sampled again, and on a GPU they may be others.",
         tests=("stages/test_collect.py",),
     ),
 )
