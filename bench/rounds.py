@@ -1,13 +1,15 @@
 """Two rounds against one with the same number of labels, on toytalk: ``python -m bench.rounds``.
 
-Both arms start from one SFT policy, have the same number of labels by the gold judge, and take as many PPO steps.
+Both arms start from one SFT policy, the gold judge is asked about as many pairs, and the policy takes as many steps.
 
-- *one*: all pairs are sampled from the SFT policy and labelled; a reward model learns them; PPO.
-- *two*: half of the pairs are sampled from the SFT policy, a reward model learns them, and PPO takes half of its steps;
-  the other half of the pairs is sampled from that policy, a new reward model learns all pairs, and PPO goes on.
+- *one*: all pairs are sampled from the SFT policy; the policy learns from their labels.
+- *two*: half of the pairs are sampled from the SFT policy, and the policy takes half of its steps; the other half of
+  the pairs is sampled from that policy, which goes on with all pairs.
 
-All reward models start from the SFT policy, and every KL is measured from it. Each seed is one pipeline with rounds.
-The results have the gold score of every policy on the held-out prompts and the Bradley–Terry ratings, for each seed.
+``--method dpo`` is online DPO. With ``--method ppo`` a reward model learns the pairs in every round, always from the
+SFT policy, and RLOO learns from the reward model. Its rewards are raw log-odds, so that a nat of KL costs the same in
+every round. Every KL is measured from the SFT policy. Each seed is one pipeline with rounds. The results have the gold
+score of every policy on the held-out prompts and the Bradley–Terry ratings, for each seed.
 """
 
 from __future__ import annotations
@@ -23,53 +25,90 @@ from concordant.pipeline.plan import read_plan
 from concordant.pipeline.runner import run_pipeline
 from concordant.runs.names import CARD_JSON, REPORT_JSON
 
-RESULTS = Path(__file__).parent / "results" / "rounds.json"
+RESULTS = Path(__file__).parent / "results"
 PIPELINE = """
-seed: {seed}
-data: {{path: builtin:toytalk, max_prompt_tokens: 128, max_response_tokens: 64}}
+seed: SEED
+data: {path: builtin:toytalk, max_prompt_tokens: 128, max_response_tokens: 64}
 rounds: 2
 stages:
   sft:
-    model: {{name: builtin:tiny, precision: fp32}}
-    train: {{max_steps: 440, batch_size: 16, learning_rate: 4e-3, schedule: cosine, evaluate_every: 0}}
-  collect_one: {{verb: collect, pairs: {labels}, {from_sft}, {labelled}}}
-  reward_one: {{verb: reward, data: {{path: "${{collect_one}}", {heldout}}}, {reward}}}
-  ppo_one: {{verb: ppo, reward: ["${{reward_one}}"], {from_sft}, {ppo}, train: {{max_steps: {steps}, {rates}}}}}
+    model: {name: builtin:tiny, precision: fp32}
+    train: {max_steps: 440, batch_size: 16, learning_rate: 4e-3, schedule: cosine, evaluate_every: 0}
+  collect_one: {verb: collect, pairs: LABELS, model: {name: "${sft}", precision: fp32}, COLLECT}
+ONE
   report:
     verb: evaluate
-    model: {{precision: fp32}}
-    policies: ["sft=${{sft}}", "one=${{ppo_one}}", "round1=${{round1/ppo}}", "two=${{round2/ppo}}"]
-    reward: ["${{reward_one}}"]
+    model: {precision: fp32}
+    policies: ["sft=${sft}", "one=${policy_one}", "round1=${round1/policy}", "two=${round2/policy}"]
     baseline: sft
     max_prompts: 430
-    sampling: {{max_new_tokens: 48, slots: 256}}
+    sampling: {max_new_tokens: 48, slots: 256}
 each_round:
-  collect: {{pairs: {half}, earlier: "${{before.collect or nothing}}", {from_before}, {labelled}}}
-  reward: {{data: {{path: "${{collect}}", {heldout}}}, {reward}}}
-  ppo: {{reward: ["${{reward}}"], {from_before}, {ppo}, train: {{max_steps: {half_steps}, {rates}}}}}
+  collect:
+    {pairs: HALF, model: {name: "${before.policy or sft}", precision: fp32}, earlier: "${before.collect or nothing}",
+      COLLECT}
+EACH
 """
-PARTS = {
-    "from_sft": 'model: {name: "${sft}", precision: fp32}',
-    "from_before": 'model: {name: "${before.ppo or sft}", precision: fp32}',
-    "labelled": "judge: gold, sampling: {n: 4, max_new_tokens: 48, slots: 128}",
-    "heldout": "test_path: builtin:toytalk",
-    "reward": (
-        'model: {name: "${sft}", precision: fp32}, lm_coefficient: 0.3, validation_fraction: 0.1, '
-        "train: {epochs: 8, batch_size: 16, learning_rate: 1e-3, schedule: cosine}"
-    ),
-    "ppo": (
-        'reference: "${sft}", advantage: rloo, whiten: step, kl: {coefficient: KL}, inner_epochs: 1, '
-        "minibatches: 2, sampling: {n: 4, max_new_tokens: 48, slots: 128}"
-    ),
-    "rates": "batch_size: 16, learning_rate: 5e-4, evaluate_every: 20, micro_batch_tokens: 8192",
-}
+COLLECT = "judge: gold, sampling: {n: 4, max_new_tokens: 48, slots: 128}"
+# The stages of one arm. NAME is _one or nothing, START the policy to go on from.
+DPO = """
+  policyNAME:
+    verb: dpo
+    model: {name: "START", precision: fp32}
+    reference: "${sft}"
+    data: {path: "${collectNAME}", test_path: builtin:toytalk}
+    beta: 0.3
+    train: {max_steps: STEPS, batch_size: 16, learning_rate: 3e-4, evaluate_every: 25}
+"""
+PPO = """
+  rewardNAME:
+    verb: reward
+    model: {name: "${sft}", precision: fp32}
+    data: {path: "${collectNAME}", test_path: builtin:toytalk}
+    lm_coefficient: 0.3
+    validation_fraction: 0.1
+    train: {epochs: 8, batch_size: 16, learning_rate: 3e-4, schedule: cosine}
+  policyNAME:
+    verb: ppo
+    model: {name: "START", precision: fp32}
+    reference: "${sft}"
+    reward: ["${rewardNAME}"]
+    reward_normalize: none
+    advantage: rloo
+    whiten: step
+    kl: {coefficient: 0.15}
+    inner_epochs: 1
+    minibatches: 2
+    sampling: {n: 4, max_new_tokens: 48, slots: 128}
+    train: {max_steps: STEPS, batch_size: 16, learning_rate: 5e-4, evaluate_every: 20, micro_batch_tokens: 8192}
+"""
+METHODS = {"dpo": DPO, "ppo": PPO}
 
 
-def run(folder: Path, seed: int, labels: int, steps: int, kl: float) -> dict[str, Any]:
+def pipeline(method: str, seed: int, labels: int, steps: int) -> str:
+    """The pipeline's file for both arms."""
+
+    def arm(name: str, start: str, steps: int) -> str:
+        stages = METHODS[method].replace("NAME", name).replace("START", start).replace("STEPS", str(steps))
+        return stages.strip("\n")
+
+    texts = {
+        "SEED": str(seed),
+        "LABELS": str(labels),
+        "HALF": str(labels // 2),
+        "COLLECT": COLLECT,
+        "ONE": arm("_one", "${sft}", steps),
+        "EACH": arm("", "${before.policy or sft}", steps // 2),
+    }
+    text = PIPELINE
+    for word, value in texts.items():
+        text = text.replace(word, value)
+    return text
+
+
+def run(folder: Path, method: str, seed: int, labels: int, steps: int) -> dict[str, Any]:
     """One seed: the gold scores, the ratings and the number of labels of both arms."""
-    parts = {name: part.replace("KL", str(kl)) for name, part in PARTS.items()}
-    numbers = {"seed": seed, "labels": labels, "half": labels // 2, "steps": steps, "half_steps": steps // 2}
-    text = PIPELINE.format(**numbers, **parts)
+    text = pipeline(method, seed, labels, steps)
     run_pipeline(read_plan(parse_yaml(text, "rounds"), "rounds"), folder)
     report = json.loads((folder / "report" / REPORT_JSON).read_text())
     cards = {"one": "collect_one", "round1": "round1/collect", "two": "round2/collect"}
@@ -92,24 +131,27 @@ def run(folder: Path, seed: int, labels: int, steps: int, kl: float) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=METHODS, default="dpo")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--labels", type=int, default=400, help="of each arm")
-    parser.add_argument("--steps", type=int, default=80, help="PPO steps of each arm")
-    parser.add_argument("--kl", type=float, default=0.05, help="coefficient, reward units per nat")
+    parser.add_argument("--labels", type=int, default=1200, help="pairs that the judge is asked about, of each arm")
+    parser.add_argument("--steps", type=int, default=150, help="steps of the policy, of each arm")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-rounds"), help="of the pipelines")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, help="instead of bench/results/rounds-METHOD.json")
     given = parser.parse_args()
-    found = [run(given.folder / f"seed{seed}", seed, given.labels, given.steps, given.kl) for seed in given.seeds]
+    found = [
+        run(given.folder / f"{given.method}-seed{seed}", given.method, seed, given.labels, given.steps)
+        for seed in given.seeds
+    ]
     gains = [one["difference"]["two_over_one"] for one in found]
-    settings = {"labels": given.labels, "steps": given.steps, "kl": given.kl, "parts": PARTS}
     numbers = {
-        "settings": settings,
+        "pipeline": pipeline(given.method, given.seeds[0], given.labels, given.steps),
         "two_over_one": gains,
         "mean": statistics.mean(gains),
         "sd_over_seeds": statistics.stdev(gains) if len(gains) > 1 else None,
         "seeds": found,
     }
-    given.output.write_text(json.dumps(numbers, indent=1) + "\n")
+    output = given.output or RESULTS / f"rounds-{given.method}.json"
+    output.write_text(json.dumps(numbers, indent=1) + "\n")
     print(json.dumps({key: numbers[key] for key in ("two_over_one", "mean", "sd_over_seeds")}))
 
 
