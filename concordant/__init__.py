@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         AverageConfig,
         BestOfNConfig,
         ChatConfig,
+        CollectConfig,
         DiagnoseConfig,
         DPOConfig,
         EvaluateConfig,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from concordant.stages.audit import audit
     from concordant.stages.average import average
     from concordant.stages.best_of_n import best_of_n
+    from concordant.stages.collect import collect
     from concordant.stages.constitution import constitution
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
@@ -74,6 +76,7 @@ __all__ = [
     "AverageConfig",
     "BestOfNConfig",
     "ChatConfig",
+    "CollectConfig",
     "ConstitutionConfig",
     "ConstraintConfig",
     "DPOConfig",
@@ -110,6 +113,7 @@ __all__ = [
     "average",
     "best_of_n",
     "chat",
+    "collect",
     "compute_preference_loss",
     "constitution",
     "diagnose",
@@ -147,8 +151,8 @@ _NAMES_IN = {
     "config.sampling": ("SamplingConfig",),
     "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
-        *("AverageConfig", "BestOfNConfig", "ChatConfig", "DPOConfig", "DiagnoseConfig", "EvaluateConfig"),
-        "GenerateConfig",
+        *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "DPOConfig", "DiagnoseConfig"),
+        *("EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
         "ScoreConfig",
     ),
@@ -165,6 +169,7 @@ _NAMES_IN = {
     "stages.audit": ("audit",),
     "stages.average": ("average",),
     "stages.best_of_n": ("best_of_n",),
+    "stages.collect": ("collect",),
     "stages.constitution": ("constitution",),
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),

@@ -68,6 +68,12 @@ VERBS: dict[str, Verb] = {
         "sample n answers for each prompt and keep the best",
         "--model.name runs/sft/model --data data/mine --reward runs/reward/model --output runs/best",
     ),
+    "collect": Verb(
+        "CollectConfig",
+        "collect",
+        "sample pairs of answers from a policy and have them labelled",
+        "--model.name runs/ppo/model --data data/mine --judge runs/judge/model --output runs/pairs",
+    ),
     "evaluate": Verb(
         "EvaluateConfig",
         "evaluate",

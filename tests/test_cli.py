@@ -81,6 +81,7 @@ def test_the_spellings_that_scripts_rely_on(stages):
         "dpo --model.name package:a/b --data d --output o",
         "ppo --model.name m --data d --output o --reward runs/rm/model --reward my.module:length=0.5",
         "best-of-n --model.name m --data d --output o --reward r",
+        "collect --model.name m --data d --output o --judge votes.jsonl",
         "score --model.name rm --data d",
         "evaluate --policies sft=a dpo=b best_of_n=best_of_n:4:a --data d --output o --reward r",
         "generate --model.name m --prompt hello",
@@ -94,8 +95,8 @@ def test_the_spellings_that_scripts_rely_on(stages):
     ):
         assert main(line.split()) == 0, line
     assert [name for name, _ in stages] == [VERBS[verb].function for verb in (
-        "prepare", "sft", "reward", "dpo", "ppo", "best-of-n", "score", "evaluate", "generate", "chat", "merge",
-        "judge", "constitution", "audit", "push", "doctor",
+        "prepare", "sft", "reward", "dpo", "ppo", "best-of-n", "collect", "score", "evaluate", "generate", "chat",
+        "merge", "judge", "constitution", "audit", "push", "doctor",
     )]  # fmt: skip
     assert stages[4][1].reward == ["runs/rm/model", "my.module:length=0.5"]
     assert (stages[-2][1].folder, stages[-2][1].id, stages[-2][1].private) == ("runs/ppo", "owner/name", True)

@@ -36,12 +36,13 @@ _EXAMPLES = {
     "principles": "--principles FILE.yaml or builtin",
     "folder": "FOLDER, a run folder, a model or an adapter",
     "id": "OWNER/NAME on the hub",
-    "judge": "--judge https://HOST/v1, a model's folder or module:function",
+    "judge": "--judge WHO, such as a model's folder or module:function; --help lists every form",
 }
 NEEDED: dict[type, tuple[str, ...]] = {
     s.RunConfig: ("output", "data.path", "model.name"),
     s.PPOConfig: ("reward",),
     s.BestOfNConfig: ("output", "data.path", "model.name", "reward"),
+    s.CollectConfig: ("output", "data.path", "model.name", "judge"),
     s.EvaluateConfig: ("output", "data.path", "policies"),
     s.ScoreConfig: ("data.path", "model.name"),
     s.PrepareConfig: ("output", "data.path"),

@@ -47,6 +47,17 @@ COMMON: dict[type, tuple[str, ...]] = {
         "resume",
         "seed",
     ),
+    s.CollectConfig: (
+        "pairs",
+        "round",
+        "earlier",
+        "unlabelled",
+        "sampling.temperature",
+        "sampling.max_new_tokens",
+        "data.max_prompt_tokens",
+        "resume",
+        "seed",
+    ),
     s.EvaluateConfig: (
         "reward",
         "judge",

@@ -144,6 +144,20 @@ _SAMPLING = (
         "vLLM runs a model by its own code and not by the code that comes with the model; use sampling.engine own",
     ),
 )
+# Of verbs that sample several answers to a prompt and compare them.
+_CHOOSES = (
+    *_SAMPLING,
+    Contradiction(
+        ("sampling.n",),
+        lambda v: v["sampling.n"] < 2,
+        "with one answer there is nothing to choose; use 2 or more",
+    ),
+    Contradiction(
+        ("sampling.temperature",),
+        lambda v: v["sampling.temperature"] == 0,
+        "temperature 0 gives n equal answers; use a value above 0",
+    ),
+)
 
 _DIMENSIONS = ("vocabulary", "hidden", "layers", "heads", "mlp")  # of a shape that no model gives
 _SAMPLED = ("ppo", "grpo")  # planned methods that sample their own responses
@@ -264,19 +278,8 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "the run would end before the policy learns; make train.max_steps greater than critic_warmup",
         ),
     ),
-    s.BestOfNConfig: (
-        *_SAMPLING,
-        Contradiction(
-            ("sampling.n",),
-            lambda v: v["sampling.n"] < 2,
-            "with one answer there is nothing to choose; use 2 or more",
-        ),
-        Contradiction(
-            ("sampling.temperature",),
-            lambda v: v["sampling.temperature"] == 0,
-            "temperature 0 gives n equal answers; use a value above 0",
-        ),
-    ),
+    s.BestOfNConfig: _CHOOSES,
+    s.CollectConfig: _CHOOSES,
     s.EvaluateConfig: (
         *_SAMPLING,
         Contradiction(

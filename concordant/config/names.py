@@ -52,6 +52,7 @@ RankedPairs = Literal["best_worst", "all"]
 TooLong = Literal["drop", "cut_prompt_start", "cut_response_end"]
 Responses = Literal["both", "chosen"]
 Split = Literal["train", "test"]
+Unlabelled = Literal["wait", "skip"]
 
 # model
 Precision = Literal["auto", "fp32", "bf16"]

@@ -14,7 +14,14 @@ from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.sampling import RESHAPING
-from concordant.config.specs import is_address, is_reward_function, is_reward_model, may_train_adapter, place_of
+from concordant.config.specs import (
+    is_address,
+    is_reward_function,
+    is_reward_model,
+    is_votes,
+    may_train_adapter,
+    place_of,
+)
 
 
 def _always(values: Mapping[str, Any]) -> bool:
@@ -203,6 +210,15 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
     ),
     s.BestOfNConfig: (_NO_FUNCTION, _ONE_MEASURE, _TRAINS_NOTHING, *_RESPONSES_SAMPLED),
+    s.CollectConfig: (
+        _TRAINS_NOTHING,
+        *_RESPONSES_SAMPLED,
+        NoEffect(
+            ("unlabelled",),
+            "only votes can be waited for; give a FILE.jsonl of votes as judge",
+            lambda v: not is_votes(v["judge"]),
+        ),
+    ),
     s.EvaluateConfig: (
         _NO_FUNCTION,
         NoEffect(("scoring.",), "there is no proxy to score with; give --reward", lambda v: not v["reward"]),

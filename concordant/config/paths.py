@@ -11,7 +11,7 @@ from concordant.config.fields import schema
 from concordant.config.model import ModelConfig
 from concordant.config.retain import RetainConfig
 from concordant.config.scoring import ConstraintConfig
-from concordant.config.specs import place_of
+from concordant.config.specs import is_votes, place_of
 
 
 def _plain(text: str) -> list[str]:
@@ -21,6 +21,11 @@ def _plain(text: str) -> list[str]:
 def _weighted(text: str) -> list[str]:
     """Of ``name=PATH=weight``, where name and weight may be missing; a path may itself hold an equals sign."""
     return list(dict.fromkeys([text, place_of(text)]))
+
+
+def _unless_votes(text: str) -> list[str]:
+    """Of a judge. A file of votes grows while people vote, and a stage that waits for them must stay the same stage."""
+    return [] if is_votes(text) else [text]
 
 
 def _named(text: str) -> list[str]:
@@ -39,6 +44,7 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     s.PPOConfig: {"reference": _plain, "reward": _weighted},
     ConstraintConfig: {"cost": _weighted},
     s.BestOfNConfig: {"reward": _weighted},
+    s.CollectConfig: {"judge": _unless_votes, "earlier": _plain},
     s.EvaluateConfig: {
         "policies": _named,
         "runs": _named,

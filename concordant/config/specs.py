@@ -99,6 +99,11 @@ def is_reward_model(name: str) -> bool:
     return not name.startswith("rule:") and not is_reward_function(name)
 
 
+def is_votes(judge: str) -> bool:
+    """True for a judge that is a file of people's votes."""
+    return judge.endswith(".jsonl")
+
+
 def may_train_adapter(rank: int, adapter: str, name: str) -> bool:
     """Whether a run trains an adapter: a new one, or the one that ``name`` or ``adapter`` leads to.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from concordant.config.audit import AuditConfig as AuditConfig
 from concordant.config.cluster import ClusterConfig
+from concordant.config.collect import CollectConfig as CollectConfig
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
 from concordant.config.judging import ConstitutionConfig as ConstitutionConfig

@@ -45,6 +45,16 @@ class Comparison:
     rows: int  # rows of the data with one of these prompts
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """How many labels one judge gave in one round to the answers of one policy."""
+
+    round: int  # 0: pairs that no round made
+    policy: str  # the model whose answers they are
+    judge: str
+    pairs: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCard:
     source: str
@@ -66,6 +76,7 @@ class DataCard:
     rows_used: int = 0  # rows_read minus dropped rows
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # every column: used, carried along, not used
     notes: tuple[str, ...] = ()
+    labels: tuple[Labels, ...] = ()  # of pairs that `concordant collect` labelled
 
     def to_json(self) -> str:
         return printable(json.dumps(asdict(self), indent=2, ensure_ascii=False)) + "\n"
@@ -79,6 +90,9 @@ class DataCard:
                 *((side, f"{self.rows[side]:,}", f"{self.prompts[side]:,}") for side in self.rows),
             ],
         )
+        if self.labels:
+            rows = [(f"{x.round}", x.policy, x.judge, f"{x.pairs:,}") for x in self.labels]
+            yield "Labels", [("round", "policy", "judge", "pairs"), *rows]
         if self.dropped:
             by_reason = sorted(self.dropped.items(), key=lambda item: -item[1])
             yield "Dropped", [("reason", "rows"), *((reason, f"{count:,}") for reason, count in by_reason)]
@@ -213,6 +227,7 @@ def make_card(
     rows_used: int | None = None,
     columns: dict[str, tuple[str, ...]] | None = None,
     notes: Sequence[str] = (),
+    labels: tuple[Labels, ...] = (),
 ) -> DataCard:
     """The card of ``train`` and ``test``. Lengths are in tokens if ``count_tokens`` is given, else in words.
 
@@ -249,4 +264,5 @@ def make_card(
         rows_used=rows_read - (dropped or Counter()).total() if rows_used is None else rows_used,
         columns=columns or {},
         notes=tuple(notes),
+        labels=labels,
     )

@@ -21,12 +21,16 @@ from concordant.config.names import METHODS
 from concordant.config.no_effect import without_idle
 from concordant.config.parse import Flat, assign, flat_keys, preset_keys, to_mapping, typed
 from concordant.core.errors import UserError, nearest, unknown_name
-from concordant.runs.names import ADAPTER, MODEL
+from concordant.pipeline.rounds import EACH_ROUND, ROUNDS, unrolled
+from concordant.runs.names import ADAPTER, MODEL, PAIR_DATA
 from concordant.verbs import VERBS, verb_named
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+_NAME = re.compile(r"(round[1-9][0-9]*/)?[A-Za-z0-9_][A-Za-z0-9_-]*")  # those of rounds have a folder for each round
 _OWN_KEYS = ("output", "resume")  # keys of the pipeline, which no stage may set
+
+# Verbs whose main result, which "${STAGE}" stands for, is a file of the stage's folder.
+_MAIN_FILE = {"collect": PAIR_DATA}
 
 # Verbs whose output is a file, with the file's name in the stage's folder.
 _OUTPUT_FILE = {"score": "scores.jsonl", "generate": "answers.jsonl"}
@@ -42,8 +46,8 @@ class Stage:
     verb: str
     values: Flat  # every key of the verb's config
     needs: tuple[str, ...]  # the stages that it names
-    needs_model: tuple[str, ...]  # those of them whose exported model it uses
-    exports: Mapping[str, str] = field(default_factory=dict)  # each stage's main result, a folder in its own folder
+    needs_model: tuple[str, ...]  # those of them whose main result it uses, such as the exported model
+    exports: Mapping[str, str] = field(default_factory=dict)  # each stage's main result, in its own folder
 
     def folder(self, output: Path) -> Path:
         return output / self.name
@@ -72,11 +76,16 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
     replaces a key of the file outside ``stages``. Raises UserError for unknown keys, verbs and references, and for a
     circle.
     """
+    mapping, options = unrolled(mapping, source, options)
     listed = mapping.get("stages")
     if not isinstance(listed, Mapping) or not listed:
         raise UserError(f'{source}: "stages" must map at least one name to its keys')
     bodies = {str(name): _body(str(name), body, source) for name, body in listed.items()}
     verbs = {name: _verb(name, body, source) for name, body in bodies.items()}
+    if inside := [name for name in bodies if name.partition("/")[0] in bodies and "/" in name]:
+        raise UserError(
+            f"{source}: stage {inside[0]} would write into the folder of stage {inside[0].partition('/')[0]}"
+        )
     presets = _presets(mapping, bodies, verbs, source)
     shared = {key: value for key, value in mapping.items() if key not in ("stages", "preset", *_OWN_KEYS)}
     _check_shared([*shared], verbs, f"{source}: unknown key ", "")
@@ -103,8 +112,12 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
                     f"{where}: a stage cannot set {key}: it always writes to OUTPUT/{name} and continues there"
                 )
         stages.append(_with_needs(name, verb, values, list(bodies), where))
-    exports = {stage.name: ADAPTER if stage.values.get("train.export") == "adapter" else MODEL for stage in stages}
+    exports = {stage.name: _main_result(stage) for stage in stages}
     return _in_order([replace(stage, exports=exports) for stage in stages], source)
+
+
+def _main_result(stage: Stage) -> str:
+    return _MAIN_FILE.get(stage.verb) or (ADAPTER if stage.values.get("train.export") == "adapter" else MODEL)
 
 
 def check(stages: Sequence[Stage], output: Path, only_values: bool = False) -> None:
@@ -125,8 +138,8 @@ def _body(name: str, body: Any, source: str) -> dict[str, Any]:
 
 
 def _verb(name: str, body: Mapping[str, Any], source: str) -> str:
-    verb = str(body.get("verb", name))
-    if "verb" not in body and name not in VERBS:
+    verb = str(body.get("verb", name.rpartition("/")[2]))
+    if "verb" not in body and verb not in VERBS:
         raise UserError(f'{source}: stage {name} needs "verb: NAME", one of {", ".join(VERBS)}')
     if verb not in VERBS:
         raise UserError(f"{source}: stage {name}: {unknown_name('verb', verb, VERBS)}")
@@ -152,7 +165,7 @@ def _check_shared(keys: Sequence[str], verbs: Mapping[str, str], what: str, dash
     known = {key.partition(".")[0] for verb in verbs.values() for key in schema(verb_named(verb).config_class()).fields}
     for key in keys:
         if key.partition(".")[0] not in known - set(_OWN_KEYS):
-            names = [dashes + name for name in (*known, "stages", "output", "preset")]
+            names = [dashes + name for name in (*known, "stages", "output", "preset", ROUNDS, EACH_ROUND)]
             raise UserError(f'{what}"{dashes}{key}".{nearest(dashes + key, names)}')
 
 

@@ -92,7 +92,7 @@ def _run_stage(
         display.message(f"{stage.name}: unchanged, kept")
         return StageReport(name=stage.name, verb=stage.verb, outcome="kept", seconds=record.seconds, folder=folder)
     for need in stage.needs_model:
-        if not (output / need / stage.exports.get(need, MODEL)).is_dir():
+        if not (output / need / stage.exports.get(need, MODEL)).exists():
             raise UserError(f"stage {stage.name}: stage {need} exports no model; for its folder write ${{{need}.run}}")
     goes_on = record is not None and not record.done and record.fingerprint == now and "resume" in stage.values
     if not goes_on:

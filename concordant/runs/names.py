@@ -23,7 +23,8 @@ BAD_BATCH = "bad_batch"
 RESULT = "result.json"
 REWARD_SUMMARY = "reward_model.json"
 INPUTS = "inputs.json"
-SFT_DATA, PAIR_DATA = "sft.jsonl", "pairs.jsonl"
+SFT_DATA, PAIR_DATA, TO_LABEL = "sft.jsonl", "pairs.jsonl", "to_label.jsonl"
+CARD_JSON, CARD_PAGE = "card.json", "card.md"
 REPORT_JSON, REPORT_MARKDOWN, REPORT_PAGE = "report.json", "report.md", "report.html"
 PIPELINE = "pipeline.yaml"
 STAGE_RECORD = "stage.json"
@@ -43,9 +44,12 @@ CONTENTS: Mapping[str, str] = {
     TRACKERS: "the ids of the run in the [trackers](cli.md#trackers) of `train.tracker`, so that a resume continues it",
     f"{BAD_BATCH}/": "the last batch of a run that ended because loss or gradient was not finite",
     REWARD_SUMMARY: "of `reward`: accuracy, calibration and spread of the scores on held-out pairs",
-    INPUTS: "of `best-of-n`: the settings and data on which the answers depend",
+    INPUTS: "of `best-of-n` and `collect`: the settings and data on which the answers depend",
     SFT_DATA: "of `best-of-n`: every prompt with its best answer",
-    PAIR_DATA: "of `best-of-n`: best and worst answer as a pair",
+    PAIR_DATA: "of `best-of-n`: best and worst answer as a pair; of `collect`: labelled pairs",
+    TO_LABEL: "of `collect`: the pairs that the judge is asked about, each with its id",
+    CARD_JSON: "of `collect`: the [data card](data.md#the-data-card) as numbers",
+    CARD_PAGE: "of `collect`: the data card as a page",
     REPORT_JSON: "of `evaluate`: every number of the report",
     REPORT_MARKDOWN: "of `evaluate`: the report as Markdown",
     REPORT_PAGE: "of `evaluate`: the report as one page with its pictures",

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from concordant.algorithms.best_of_n import Choice, choose
 from concordant.algorithms.reward_sources import wanted_columns
 from concordant.config.checks import checked
 from concordant.config.stages import BestOfNConfig
 from concordant.core.counted import counted
-from concordant.core.errors import UserError
 from concordant.core.seeding import derive, generators_put_back, reseed
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message, Prompt
 from concordant.runs.atomic import write_text
-from concordant.runs.folder import RunFolder
-from concordant.runs.inputs import Inputs
-from concordant.runs.logs import Row, json_lines, read_json, read_whole_lines
-from concordant.runs.names import INPUTS, PAIR_DATA, SAMPLES, SFT_DATA
+from concordant.runs.logs import json_lines
+from concordant.runs.names import PAIR_DATA, SFT_DATA
 from concordant.runs.writable import check_file
 from concordant.stages import common
+from concordant.stages.answered import answered_before
 from concordant.stages.rewarding import Rewards, handling_of
-from concordant.training.environment import environment
 from concordant.training.progress import current
 
 PROMPTS_AT_ONCE = 64
@@ -51,7 +45,7 @@ def best_of_n(config: BestOfNConfig) -> Path:
         rewards = Rewards(config.reward, config.model, handling=handling_of(config), scoring=config.scoring)
         prompts = common.accepted(loaded.test if config.split == "test" else loaded.train, encoder, "prompts")
         rewards.check(prompts, loaded.wanted_names)
-        choices = _earlier(folder, len(prompts))
+        choices = answered_before(folder, "best-of-n", _choice, PROMPTS_AT_ONCE, len(prompts))
         folder.status.update("running", len(choices), len(prompts))
         with current().task("best-of-n", len(prompts), len(choices)) as bar:
             for start in range(len(choices), len(prompts), PROMPTS_AT_ONCE):
@@ -66,48 +60,6 @@ def best_of_n(config: BestOfNConfig) -> Path:
                 folder.status.update(step=len(choices))
         rewards.report_missing()
         return _write(folder.path, choices)
-
-
-def _earlier(folder: RunFolder, total: int) -> list[Choice]:
-    """The complete rows of an interrupted command. The rest of the file is removed."""
-    folder.inputs.environment = environment(torch.get_num_threads())
-    made_from, samples = folder.path / INPUTS, folder.path / SAMPLES
-    changes: dict[str, list[str]] = {}
-    before = read_json(made_from)
-    if samples.exists() and before is None:
-        raise UserError(f"{samples}: its inputs are unknown, because {INPUTS} is missing or damaged; remove both files")
-    if samples.exists() and before is not None:
-        try:
-            inputs = Inputs.from_json(before)
-        except TypeError:
-            raise UserError(
-                f"{made_from} is damaged: it does not say what {samples} was made from; remove it"
-            ) from None
-        changes = folder.changes_since(inputs, str(samples))
-    write_text(made_from, json.dumps(folder.inputs.as_json(), indent=1) + "\n")
-    folder.write_config()
-    lines = read_whole_lines(samples)
-    choices = list(_readable(row for row, _ in lines))
-    if samples.exists() and (lines[len(choices) - 1][1] if choices else 0) < samples.stat().st_size:
-        common.message(f"best-of-n: {samples} line {len(choices) + 1} is damaged; answering again from there")
-    if len(choices) < total:
-        choices = choices[: len(choices) // PROMPTS_AT_ONCE * PROMPTS_AT_ONCE]
-    if choices:
-        common.message(f"best-of-n: {len(choices)} of {counted(total, 'prompt was', 'prompts were')} answered before")
-    folder.rewind({SAMPLES: lines[len(choices) - 1][1] if choices else 0})
-    for line in folder.note(changes):
-        common.message(f"best-of-n: {line}")
-    return choices
-
-
-def _readable(rows: Iterable[Row]) -> Iterator[Choice]:
-    """The rows before the first damaged row."""
-    for row in rows:
-        try:
-            choice = _choice(row)
-        except (KeyError, TypeError):
-            return
-        yield choice
 
 
 def _row(c: Choice) -> dict[str, Any]:

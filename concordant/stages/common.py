@@ -19,7 +19,7 @@ from concordant.config.names import Method, Responses
 from concordant.config.parse import to_mapping
 from concordant.config.paths import paths_of
 from concordant.config.sampling import SamplingConfig
-from concordant.config.stages import BestOfNConfig, RunConfig
+from concordant.config.stages import BestOfNConfig, CollectConfig, RunConfig
 from concordant.config.train import TrainConfig
 from concordant.core.counted import counted
 from concordant.core.errors import UserError
@@ -249,14 +249,14 @@ def _tell(start: Start, train: TrainConfig, steps: int, wanted_batch: int) -> No
 
 
 @contextmanager
-def opened(config: RunConfig | BestOfNConfig, verb: str) -> Iterator[RunFolder]:
+def opened(config: RunConfig | BestOfNConfig | CollectConfig, verb: str) -> Iterator[RunFolder]:
     """Inside the block, the run folder is locked, with the resolved config in it, and the run's workers are there."""
     workers = roles.working_together(config.cluster, config.train.threads) if isinstance(config, RunConfig) else None
     with _folder(config, verb) as folder, workers or nullcontext():
         yield folder
 
 
-def _folder(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
+def _folder(config: RunConfig | BestOfNConfig | CollectConfig, verb: str) -> RunFolder:
     check_output_folder(config.output, config.data.path)
     if isinstance(config, RunConfig):
         check_installed(config.train.tracker)
@@ -272,7 +272,7 @@ def _folder(config: RunConfig | BestOfNConfig, verb: str) -> RunFolder:
 
 
 def read(
-    config: RunConfig | BestOfNConfig,
+    config: RunConfig | BestOfNConfig | CollectConfig,
     folder: RunFolder,
     want: type[R],
     what: str,

@@ -16,6 +16,7 @@ from concordant.config.stages import (
     AverageConfig,
     BestOfNConfig,
     ChatConfig,
+    CollectConfig,
     DPOConfig,
     EvaluateConfig,
     GenerateConfig,
@@ -163,6 +164,7 @@ def test_out_of_range(config_class, key, value, message):
         ),
         (PPOConfig, {"critic_warmup": 5, "train.max_steps": 5}, "end before the policy learns"),
         (SFTConfig, {"train.warmup_steps": 6, "train.max_steps": 5}, "warmup_steps=6, .*max_steps=5: .*never reach"),
+        (CollectConfig, {"sampling.n": 1}, "sampling.n=1: with one answer there is nothing to choose"),
         (BestOfNConfig, {"sampling.n": 1}, "sampling.n=1: with one answer there is nothing to choose; use 2 or more"),
         (BestOfNConfig, {"sampling.temperature": 0.0}, "n equal answers"),
         (
@@ -303,6 +305,11 @@ CRITIC = {"critic.name": "m"}
         (PPOConfig, {"data.max_response_tokens": 64}, "data.max_response_tokens=64 .*sampling.max_new_tokens"),
         (PPOConfig, {"data.too_long": "cut_response_end"}, "data.too_long=.* would do nothing"),
         (PPOConfig, {"reward_timeout": 5.0}, "reward_timeout=5.0 would do nothing: no Python function is a reward"),
+        (
+            CollectConfig,
+            {"judge": "m:f", "unlabelled": "skip"},
+            'unlabelled="skip" would do nothing: only votes can be',
+        ),
         (BestOfNConfig, {"reward": ["rule:ends=2"], "reward_on_error": "skip"}, "no Python function is a reward"),
         (EvaluateConfig, {"reward": ["package:a/b"], "reward_timeout": 5.0}, "no Python function is a reward"),
         (BestOfNConfig, {"model.lora.rank": 4}, "model.lora.rank=4 would do nothing: no model is trained"),

@@ -101,4 +101,28 @@ MUTANTS = (
         story="Five prompts whose differences all have one sign name a winner, which chance does in 6 of 100 cases.",
         tests=("evaluation/test_verdict.py",),
     ),
+    Mutant(
+        name="ratings-without-a-prior",
+        file="evaluation/ratings.py",
+        old="_PRIOR = 0.5",
+        new="_PRIOR = 1e-9",
+        story="The rating of a policy that wins every prompt depends on where the search stops.",
+        tests=("evaluation/test_ratings.py",),
+    ),
+    Mutant(
+        name="ratings-upside-down",
+        file="evaluation/ratings.py",
+        old="gradient_SK = (wins - games * p).sum(axis=2)",
+        new="gradient_SK = (wins - games * p).sum(axis=1)",
+        story="The policy that loses most has the highest rating.",
+        tests=("evaluation/test_ratings.py",),
+    ),
+    Mutant(
+        name="a-win-matrix-read-from-one-side",
+        file="evaluation/ratings.py",
+        old="for (mine, other), x_G in ((pair, points_G), (pair[::-1], 1 - points_G)):",
+        new="for (mine, other), x_G in ((pair, points_G), (pair[::-1], points_G)):",
+        story="Both policies of a pair seem to win equally often.",
+        tests=("evaluation/test_ratings.py",),
+    ),
 )

@@ -61,4 +61,28 @@ MUTANTS = (
         story="A finished stage whose model was deleted is not made again.",
         tests=("test_pipeline.py",),
     ),
+    Mutant(
+        name="a-round-is-not-compared-with-itself",
+        file="pipeline/rounds.py",
+        old="for k in range(1, self.number + 1)]",
+        new="for k in range(1, self.number)]",
+        story="The report of a round leaves out the policy of this round.",
+        tests=("test_rounds.py",),
+    ),
+    Mutant(
+        name="every-round-begins-at-the-first-policy",
+        file="pipeline/rounds.py",
+        old="if self.number > 1:",
+        new="if self.number > 9:",
+        story="No round goes on from the policy of the round before.",
+        tests=("test_rounds.py",),
+    ),
+    Mutant(
+        name="votes-begin-a-stage-again",
+        file="config/paths.py",
+        old="return [] if is_votes(text) else [text]",
+        new="return [text]",
+        story="As soon as somebody has voted, the pairs are sampled again, and on a GPU they may be others.",
+        tests=("stages/test_collect.py",),
+    ),
 )

@@ -147,4 +147,28 @@ MUTANTS = (
         story="A training verb writes its run between prepared sets, and prepare then refuses the folder.",
         tests=("stages/test_limits_and_places.py",),
     ),
+    Mutant(
+        name="the-worse-answer-is-chosen",
+        file="stages/collect.py",
+        old='if verdict == "first" else (pair.second, pair.first)',
+        new='if verdict == "second" else (pair.second, pair.first)',
+        story="The reward model of an online round learns the opposite of what the judge said.",
+        tests=("stages/test_collect.py",),
+    ),
+    Mutant(
+        name="every-round-asks-the-same-prompts",
+        file="stages/collect.py",
+        old="_Found(order, (config.round - 1) * config.pairs)",
+        new="_Found(order, 0)",
+        story="Later rounds label answers to the prompts of the first round, and most prompts are never asked.",
+        tests=("stages/test_collect.py",),
+    ),
+    Mutant(
+        name="one-pair-is-asked-twice",
+        file="stages/collect.py",
+        old="self._known.add(said)",
+        new="self._known.discard(said)",
+        story="People label the same two answers again and again.",
+        tests=("stages/test_collect.py",),
+    ),
 )

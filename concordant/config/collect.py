@@ -1,0 +1,28 @@
+"""Settings of ``concordant collect``: new pairs of a policy's own answers, and who labels them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from concordant.config.data import DataConfig
+from concordant.config.made import Made
+from concordant.config.model import ModelConfig
+from concordant.config.names import Resume, Unlabelled
+from concordant.config.sampling import SamplingConfig
+
+
+@dataclass(kw_only=True)
+class CollectConfig(Made):
+    output: str = ""  # run folder
+    seed: int = 0  # seed of all random numbers
+    resume: Resume = ""  # "auto": continue after the answered prompts; "force": also with changed settings or data
+    data: DataConfig = field(default_factory=DataConfig)  # whose training prompts are answered
+    model: ModelConfig = field(default_factory=ModelConfig)  # the policy that answers
+    judge: str = ""  # gold (toytalk only) | a reward model | module:function | rule:NAME | FILE.jsonl of people's votes
+    pairs: int = 256  # pairs of answers that the judge is asked about
+    round: int = 1  # written beside every new pair; another round begins with other prompts
+    earlier: str = ""  # file of pairs, such as those of the round before; they come before the new ones
+    unlabelled: Unlabelled = "wait"  # pairs without a vote: wait ends the command until all have one; skip leaves out
+    sampling: SamplingConfig = field(
+        default_factory=lambda: SamplingConfig(n=4)
+    )  # the first two unlike answers pair up
