@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from concordant.algorithms import evidence
+from concordant.algorithms.ahead import Ahead
 from concordant.algorithms.constraint import Constraint
 from concordant.algorithms.experience import Experience
-from concordant.algorithms.ppo_metrics import Clock, summary
+from concordant.algorithms.ppo_metrics import Clock, of_sampler, summary
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.probe import SampleProbe, plain
 from concordant.algorithms.replay import Learnt, Remembered, Replay
 from concordant.algorithms.retention import Retention, beside
 from concordant.algorithms.rewards import Reward
-from concordant.algorithms.rollouts import Rollouts, Sampler
+from concordant.algorithms.rollouts import Groups, Rollouts, Sampler, Started
 from concordant.algorithms.work import Piece, run
 from concordant.config.names import COMPARES_SAMPLES, estimator_of_kl, place_of_kl, whitening_of
 from concordant.config.sampling import reshapes
@@ -35,7 +36,6 @@ from concordant.core.masked import whiten
 from concordant.core.objective import Outputs, Scaled
 from concordant.core.running_stats import RunningStats
 from concordant.core.seeding import derive, python_stream
-from concordant.core.trees import Branch, PromptTree
 from concordant.data.loader import batch_of, steps_of
 from concordant.data.records import Prompt
 from concordant.engines.protocol import Learner, Scorer
@@ -84,6 +84,7 @@ class PPO:
         self.last: Experience | None = None  # the experience of the last step; None before the first one
         train = config.train
         self.total_steps = steps_of(len(prompts), train.batch_size, train.epochs, train.max_steps)
+        self.ahead = Ahead(self.sample, self.sampled, config.cluster.max_lag, self.total_steps)
 
     # -- one step -------------------------------------------------------------------------------
 
@@ -92,7 +93,7 @@ class PPO:
         if step == 0 and self.config.stop_disagreement and self.probe is not None:
             self.first_disagreement = self.probe(0)[DISAGREEMENT]
         clock = Clock()
-        rollouts = self.sample(step)
+        rollouts = self.ahead.rollouts(step)
         clock.lap("rollout")
         experience = self.last = self.make_experience(rollouts)
         clock.lap("experience")
@@ -109,18 +110,26 @@ class PPO:
             self.constraint.update(metrics[COST], step)
         return metrics | clock.seconds
 
-    def sample(self, step: int) -> Rollouts:
-        """Sample answers to the prompts of this step, with the present weights of the policy."""
-        prompt_numbers = batch_of(step, len(self.prompts), self.config.train.batch_size, self.config.seed)
+    def sample(self, step: int) -> Started:
+        """Start to sample answers to the prompts of ``step``, with the present weights of the policy."""
         self.sampler.generator.load_weights(self.actor.publish())
-        seed = derive(self.config.seed, "ppo/sample", step)
-        return self.sampler([self.prompts[i] for i in prompt_numbers], self.config.sampling, seed)
+        return self.sampler.start(
+            self.prompts_of(step), self.config.sampling, derive(self.config.seed, "ppo/sample", step)
+        )
+
+    def sampled(self, step: int, groups: Groups) -> Started:
+        """What ``sample`` started, once the completions of ``step`` are there."""
+        return self.sampler.restart(self.prompts_of(step), self.config.sampling, groups)
+
+    def prompts_of(self, step: int) -> list[Prompt]:
+        numbers = batch_of(step, len(self.prompts), self.config.train.batch_size, self.config.seed)
+        return [self.prompts[i] for i in numbers]
 
     def make_experience(self, rollouts: Rollouts) -> Experience:
         """Compute scores, log-probs and values of the answers, and then the advantage of every token."""
         config, cap = self.config, self.config.importance_cap
-        if rollouts.version != self.actor.version:
-            raise RuntimeError(f"rollouts of version {rollouts.version}, the policy is at {self.actor.version}")
+        if (stale := self.actor.version - rollouts.version) and not config.cluster.max_lag:
+            raise RuntimeError(f"the policy that sampled is {stale} optimizer steps old")
         # All calls are started before the code waits for the first result.
         trees, logprobs = rollouts.trees, Outputs(logprob=True)
         old, reference = self.actor.forward(trees, logprobs), self.reference.forward(trees, logprobs)
@@ -268,16 +277,15 @@ class PPO:
             "samples": float(len(rollouts.answers)),
             "policy_version": float(rollouts.version),
             "doctor/objective/kl_error": float(kl_B.std(correction=0)) / len(kl_B) ** 0.5,  # standard error of the mean
-            "doctor/reference/logprob": self.reference_check(),
+            "doctor/reference/logprob": evidence.of_reference(self.reference),
         } | evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
         metrics |= e.reward_counts
         if self.constraint is not None and e.cost_B is not None:
             metrics |= {COST: float(e.cost_B.mean()), "constraint/multiplier": self.constraint.multiplier}
         if e.weight_N is not None:
-            metrics["sampling/importance_ratio/mean"] = float(e.weight_N.mean())
-            metrics["sampling/importance_ratio/capped"] = float(
-                (e.weight_N >= self.config.importance_cap).float().mean()
-            )
+            metrics |= of_sampler(e.weight_N, self.config.importance_cap)
+        if self.ahead.lag:
+            metrics["sampling/lag"] = float(self.actor.version - rollouts.version)
         if e.agreement is not None:
             metrics["doctor/reward/agreement"] = e.agreement
         if self.reward_range is not None:
@@ -293,14 +301,6 @@ class PPO:
         if self.config.advantage in COMPARES_SAMPLES:
             metrics["objective/tied_groups"] = e.tied
         return metrics
-
-    def reference_check(self) -> float:
-        """The mean log-prob, in nats, that the reference gives to three fixed tokens.
-
-        The number must be the same at every step. If it changes, the doctor says that the reference is not frozen.
-        """
-        tree = PromptTree(torch.tensor([0]), (Branch.response([1, 2, 3]),))
-        return float(_present(self.reference.forward([tree], Outputs(logprob=True)).result().logprob_N).mean())
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Metrics of the answers to held-out prompts; ``eval/objective`` chooses the best weights."""
@@ -361,11 +361,14 @@ class PPO:
             numbers["multiplier"] = self.constraint.multiplier
         if self.first_disagreement is not None:
             numbers["first_disagreement"] = self.first_disagreement
+        if self.ahead.lag:
+            numbers["ahead"] = self.ahead.state()
         return numbers | ({"replay": self.replay.state()} if self.replay.steps else {})
 
     def load_numbers(self, numbers: Mapping[str, Any]) -> None:
         self.controller.kl_coef = numbers["kl_coef"]
         self.replay.load(numbers.get("replay", ()))
+        self.ahead.load(numbers.get("ahead", {}))
         if self.constraint is not None:
             self.constraint.multiplier = numbers.get("multiplier", self.constraint.multiplier)
         self.first_disagreement = numbers.get("first_disagreement")
@@ -376,7 +379,8 @@ def resolved(config: PPOConfig) -> PPOConfig:
     """``config`` with values in place of "auto" and of a cap that is not given, which follow from other settings."""
     place = place_of_kl(config.advantage, config.kl.place)
     kl_config = replace(config.kl, place=place, estimator=estimator_of_kl(place, config.kl.estimator))
-    cap = config.importance_cap or (SAMPLER_WEIGHT if reshapes(config.sampling) else 0.0)
+    unlike = reshapes(config.sampling) or config.cluster.max_lag > 0  # the sampler's distribution and the learner's
+    cap = config.importance_cap or (SAMPLER_WEIGHT if unlike else 0.0)
     return replace(config, kl=kl_config, whiten=whitening_of(config.advantage, config.whiten), importance_cap=cap)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
+from torch import Tensor
+
 from concordant.algorithms.work import mean
 
 
@@ -19,6 +21,15 @@ class Clock:
         now = perf_counter()
         self.seconds[f"seconds/{phase}"] = now - self._last
         self._last = now
+
+
+def of_sampler(weight_N: Tensor, cap: float) -> dict[str, float]:
+    """Of the weights min(π/μ, cap) of tokens that a sampler with another distribution μ drew."""
+    capped = (weight_N >= cap).float().mean()
+    return {
+        "sampling/importance_ratio/mean": float(weight_N.mean()),
+        "sampling/importance_ratio/capped": float(capped),
+    }
 
 
 def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:

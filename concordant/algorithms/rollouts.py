@@ -15,7 +15,7 @@ from concordant.core.masked import sum_by_branch
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
-from concordant.engines.protocol import Completion, Generator
+from concordant.engines.protocol import Completion, Done, Future, Generator
 from concordant.training.progress import current
 
 
@@ -47,6 +47,24 @@ class Rollouts:
         return sum_by_branch(x_N, self.length_B)
 
 
+Groups = list[list[Completion]]  # of each prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Rollouts that are being sampled, perhaps on other machines."""
+
+    sampler: Sampler
+    prompts: Sequence[Prompt]
+    sampling: SamplingConfig
+    groups: Future[Groups]
+    prompt_ids: Sequence[Tensor]
+
+    def result(self) -> Rollouts:
+        """Wait for the completions."""
+        return self.sampler.rollouts(self.prompts, self.prompt_ids, self.groups.result(), self.sampling)
+
+
 class Sampler:
     """Makes rollouts from prompts, for PPO, best-of-n, probes and evaluation.
 
@@ -58,8 +76,21 @@ class Sampler:
         self._said = False  # whether the user was told that some responses have fewer tokens than asked for
 
     def __call__(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Rollouts:
+        return self.start(prompts, sampling, seed).result()
+
+    def start(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Started:
+        """Start to sample, with the generator's present weights."""
         prompt_ids = self.prompt_ids(prompts, sampling.max_new_tokens)
-        groups = self.generator.generate(prompt_ids, sampling, seed).result()
+        return Started(self, prompts, sampling, self.generator.generate(prompt_ids, sampling, seed), prompt_ids)
+
+    def rollouts(
+        self,
+        prompts: Sequence[Prompt],
+        prompt_ids: Sequence[Tensor],
+        groups: Sequence[Sequence[Completion]],
+        sampling: SamplingConfig,
+    ) -> Rollouts:
+        """The rollouts of ``groups``, the sampled completions of each prompt."""
         flat = [completion for group in groups for completion in group]
         trees = [
             PromptTree(ids, tuple(Branch.response(c.ids_T) for c in group))
@@ -80,6 +111,10 @@ class Sampler:
             flat[0].version,
             self.encoder.end_ids,
         )
+
+    def restart(self, prompts: Sequence[Prompt], sampling: SamplingConfig, groups: Groups) -> Started:
+        """What ``start`` returned for these prompts, once ``groups`` have been sampled."""
+        return Started(self, prompts, sampling, Done(groups), self.prompt_ids(prompts, sampling.max_new_tokens))
 
     def _text(self, completion: Completion, sampling: SamplingConfig) -> str:
         return self.encoder.text(completion.ids_T, sampling.stop_strings)

@@ -101,7 +101,8 @@ _RESPONSES_SAMPLED = (
     ),
 )
 _ONE_ROLE = NoEffect(
-    ("cluster.apart.", "cluster.restarts"), "only ppo has roles that may stand apart from the policy's workers"
+    ("cluster.apart.", "cluster.restarts", "cluster.max_lag"),
+    "only ppo samples answers, and has roles that may stand apart from the policy's workers",
 )
 
 NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
@@ -198,6 +199,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             "our sampler computes with the learner's weights, and in fp32 with its rounding, so every ratio is 1",
             lambda v: (
                 v["sampling.engine"] == "own"
+                and not v["cluster.max_lag"]
                 and v["model.precision"] == "fp32"
                 and all(v[key] == off for key, off in RESHAPING.items())
             ),

@@ -164,6 +164,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "shards": NOT_NEGATIVE,
         "timeout": POSITIVE,
         "restarts": NOT_NEGATIVE,
+        "max_lag": NOT_NEGATIVE,
     },
     RetainConfig: {"mix": NOT_NEGATIVE, "batch_size": COUNT, "ewc": NOT_NEGATIVE, "fisher_windows": COUNT},
     ApartConfig: dict.fromkeys(("generator", "reference", "reward", "critic"), NOT_NEGATIVE),

@@ -118,6 +118,7 @@ METRICS: dict[str, Metric] = {
         "mean weight of a token, the learner's over the sampler's probability, at most --importance_cap", "ratio", "ppo"
     ),
     "sampling/importance_ratio/capped": Metric("tokens whose weight is the cap", _SHARE, "ppo"),
+    "sampling/lag": Metric("optimizer steps since the policy that sampled, with --cluster.max_lag", "steps", "ppo"),
     "ratio/mean": Metric("mean of new over old probability", "ratio", "ppo"),
     "ratio/max": Metric("greatest of these ratios", "ratio", "ppo"),
     "value/loss": Metric("squared error of the critic, clipped", "reward units squared", "ppo"),

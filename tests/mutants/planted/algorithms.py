@@ -164,4 +164,28 @@ MUTANTS = (
         story="Of two rewards with weights, each gets the other's weight if their names sort the other way.",
         tests=("algorithms/test_rewards.py",),
     ),
+    Mutant(
+        name="sampled-ahead-without-a-limit",
+        file="algorithms/ahead.py",
+        old="min(step + self.lag + 1, self.steps)",
+        new="self.steps",
+        story="All answers of a run are sampled with the weights from which the run starts.",
+        tests=("algorithms/test_ahead.py",),
+    ),
+    Mutant(
+        name="answers-ahead-are-lost-on-resume",
+        file="algorithms/ppo.py",
+        old='self.ahead.load(numbers.get("ahead", {}))',
+        new="self.ahead.load({})",
+        story="A resumed run samples again what was sampled ahead, with newer weights.",
+        tests=("algorithms/test_ahead.py",),
+    ),
+    Mutant(
+        name="older-answers-count-fully",
+        file="algorithms/ppo.py",
+        old="unlike = reshapes(config.sampling) or config.cluster.max_lag > 0",
+        new="unlike = reshapes(config.sampling)",
+        story="Tokens of an older policy have no weight min(π/μ, cap).",
+        tests=("algorithms/test_ahead.py",),
+    ),
 )
