@@ -61,6 +61,8 @@ def sampler_differs(h: History, at: Limits) -> Sign | None:
 
 
 def stale_rollouts(h: History, at: Limits) -> Sign | None:
+    if h.setting("cluster.max_lag", 0):  # answers are older on purpose, and their tokens are weighted
+        return None
     first, gap = h.start("doctor/rollout/logprob_gap", 1), h.now("doctor/rollout/logprob_gap", 3)
     if first is None or gap is None or first >= _tolerance(h, at) or gap < _tolerance(h, at):
         return None

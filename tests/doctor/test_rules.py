@@ -355,6 +355,12 @@ def test_a_difference_of_the_sampler_that_was_accepted_is_a_warning():
     assert found("ppo", sick, {"allow_truncated_sampling": True})["sampler_differs"] == "error", "for another reason"
 
 
+def test_answers_that_are_sampled_ahead_are_not_called_stale():
+    older = {"doctor__rollout__logprob_gap": falling(0.0, 0.4)}
+    assert found("ppo", older)["stale_rollouts"] == "error"
+    assert "stale_rollouts" not in found("ppo", older, {"cluster": {"max_lag": 1}})
+
+
 def test_kl_that_is_negative_by_chance_is_no_finding():
     assert "kl_negative" not in found("ppo", {"objective__kl": -0.3, "doctor__objective__kl_error": 0.5})
 

@@ -12,6 +12,7 @@ from concordant.core.objective import Outputs, Term
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
+from tests.engines.conformance.factory import ENGINES
 from tests.engines.tiny import tiny_policy
 
 
@@ -72,12 +73,18 @@ def gradient_and_metrics(engine, name, trees, max_tokens, layout):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_gradient_and_metrics_are_equal_for_every_split_and_layout(engine, name):
-    """Micro-batch size, packing and layout cannot change a gradient."""
-    trees = pairs()
-    whole, metrics = gradient_and_metrics(engine, name, trees, 10**6, Layout.TREE)
+def test_gradient_and_metrics_are_equal_for_every_engine_split_and_layout(engine, name):
+    """Shards, processes, micro-batch size, packing and layout cannot change a gradient."""
+    trees, whole_tree = pairs(), (10**6, Layout.TREE)
+    whole, metrics = gradient_and_metrics(ENGINES["local"], name, trees, *whole_tree)
     assert whole.abs().max() > 0
-    for max_tokens, layout in ((1, Layout.TREE), (40, Layout.TREE), (10**6, Layout.FLAT), (50, Layout.FLAT)):
+    for max_tokens, layout in (
+        whole_tree,
+        (1, Layout.TREE),
+        (40, Layout.TREE),
+        (10**6, Layout.FLAT),
+        (50, Layout.FLAT),
+    ):
         cut, same = gradient_and_metrics(engine, name, trees, max_tokens, layout)
         assert (cut - whole).norm() < 2e-5 * whole.norm(), (max_tokens, layout)
         assert same == pytest.approx(metrics, rel=2e-4, abs=1e-5)
