@@ -87,8 +87,8 @@ MUTANTS = (
     Mutant(
         name="every-step-with-the-same-luck",
         file="algorithms/ppo.py",
-        old='seed = derive(self.config.seed, "ppo/sample", step)',
-        new='seed = derive(self.config.seed, "ppo/sample")',
+        old='derive(self.config.seed, "ppo/sample", step)',
+        new='derive(self.config.seed, "ppo/sample")',
         story="A prompt that comes again in the next epoch is answered with the same random numbers.",
         tests=("algorithms/test_ppo.py",),
     ),
