@@ -18,7 +18,7 @@ from concordant.config.stages import RunConfig
 NARROW, WIDE = 60, 110  # columns; a page is as wide as the terminal within these bounds
 NEEDED = "needed"
 LIST = "a list: A B or '[A,B]'"
-FEW = 8  # names of a choice; more are listed by ``--help all`` alone
+FEW = 6  # names of a choice; more are listed by ``--help all`` alone
 
 
 def help_page(verb: str, config_class: type, summary: str, example: str, *, everything: bool = False) -> str:
