@@ -57,7 +57,9 @@ POLICY_NO_EFFECT = (
         "only gae and reinforce++ look at the reward to come; the other advantages do not discount",
         lambda v: v["advantage"] not in DISCOUNTS,
     ),
-    NoEffect(("lam",), "λ weighs a critic's estimates; set advantage gae", lambda v: v["advantage"] not in NEEDS_CRITIC),
+    NoEffect(
+        ("lam",), "λ weighs a critic's estimates; set advantage gae", lambda v: v["advantage"] not in NEEDS_CRITIC
+    ),
     NoEffect(
         ("missing_eos_penalty", "missing_eos_replaces"),
         "mask_truncated leaves every answer out that did not end, and this advantage compares no answers of a prompt",

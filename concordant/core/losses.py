@@ -76,7 +76,7 @@ LOG_RATIO = 20.0  # nats; e^20 is far beyond every clip range
 def ppo_policy(
     logprob_N: Tensor, old_logprob_N: Tensor, advantage_N: Tensor, clip: float, clip_high: float | None = None
 ) -> Tensor:
-    """-min(ratio·A, clip(ratio, 1-ε, 1+ε')·A), (N,), with ratio π/π_old a token.  Schulman et al. 2017, 1707.06347 eq. 7.
+    """-min(ratio·A, clip(ratio, 1-ε, 1+ε')·A), (N,), with ratio π/π_old a token.  Schulman et al. 2017, 1707.06347.
 
     ``clip_high`` is ε', and None stands for ε. With ε' above ε rare tokens may become likelier faster: clip-higher of
     DAPO, Yu et al. 2025, 2503.14476 eq. 8.

@@ -1,7 +1,8 @@
 """The losses of a policy that learns from advantages: one table, one signature, a number a response token.
 
-N response tokens, B branches. Where nothing has been clipped and the policy is the one that sampled, every loss here has
-the gradient -A · ∇ log π of its tokens, so all of them have the same fixed point; they differ in what bounds a step.
+N response tokens, B branches. Where the policy is still the one that sampled, every loss here has the gradient
+-A · ∇ log π of its tokens (a response's mean of it with gspo). So all of them have the same fixed point, and they
+differ in what bounds a step.
 """
 
 from __future__ import annotations

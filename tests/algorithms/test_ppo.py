@@ -202,7 +202,7 @@ def test_a_resumed_step_is_the_uninterrupted_one_to_the_bit(tmp_path):
     }
     for a, b in ((whole.actor, resumed.actor), (whole.critic, resumed.critic)):
         assert not moved(a, weights_of(b))
-    assert whole.reward_stats == resumed.reward_stats
+    assert whole.shape.stats == resumed.shape.stats
 
 
 def test_the_same_seed_gives_the_same_steps():
