@@ -45,7 +45,7 @@ class Returns:
 
     @property
     def reward_N(self) -> Tensor:
-        """The reward of every token: the penalty and the steps; on the last token, EOS or not, also the rest of the score.
+        """The reward of every token: the penalty, the steps, and on the last token, EOS or not, the rest of the score.
 
         So the steps move a reward to an earlier token, and the sum over a response is its score as it always is.
         """
