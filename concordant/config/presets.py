@@ -1,8 +1,9 @@
 """Presets: settings for a known model on a known machine, or for a published method of learning.
 
-A preset of a model, from the YAML files of ``concordant/presets``, is named MODEL/MACHINE, such as ``qwen3-0.6b/24gb``. The verb that trains chooses the method. The settings of a
-preset are those of ``every_model.yaml`` and then those of the model's own file. Each file has sections of config keys.
-The title of a section says which methods and which machines the section is for:
+A preset of a model, from the YAML files of ``concordant/presets``, is named MODEL/MACHINE, such as
+``qwen3-0.6b/24gb``. The verb that trains chooses the method. The settings of a preset are those of ``every_model.yaml``
+and then those of the model's own file. Each file has sections of config keys. The title of a section says which methods
+and which machines the section is for:
 
     any: {…}           # every method on every machine
     24gb 80gb: {…}     # every method on these two machines

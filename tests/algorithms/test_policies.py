@@ -1,4 +1,4 @@
-"""PPO's step with the settings of later papers: what is sampled again, left out, compared and paid, and in which unit."""
+"""PPO's step with the settings of later papers: what is sampled again, left out, compared and paid."""
 
 import json
 from dataclasses import replace
@@ -114,17 +114,18 @@ def parity_of(answers):
     return [0.0 if number % 2 == 0 else float(i % 2) for i, number in enumerate(numbers)]
 
 
+def numbers_of(rollouts):
+    return [int(a.prompt[0].content.split()[1]) for a in rollouts.answers]
+
+
 def test_prompts_that_teach_nothing_are_replaced_and_counted():
     ppo = make_ppo(parity_of, prompts=MANY, advantage="grpo", dynamic_sampling=20, sampling={"n": 2})
     plainly = make_ppo(parity_of, prompts=MANY, advantage="grpo", sampling={"n": 2})
     for step in range(3):
         kept, rollouts = plainly.sample(step), ppo.sample(step)
-        tied = [
-            a.prompt[0].content.split()[1] for a in kept.answers[::2] if int(a.prompt[0].content.split()[1]) % 2 == 0
-        ]
+        tied = [number for number in numbers_of(kept)[::2] if number % 2 == 0]
         assert rollouts.counts["dynamic_sampling/replaced"] == len(tied)
-        numbers = [int(a.prompt[0].content.split()[1]) for a in rollouts.answers]
-        assert all(number % 2 for number in numbers) and len(set(numbers)) == 4
+        assert all(number % 2 for number in numbers_of(rollouts)) and len(set(numbers_of(rollouts))) == 4
         e = ppo.make_experience(rollouts)
         assert e.tied == 0.0 and e.score_B.tolist() == parity_of(rollouts.answers)
 

@@ -154,7 +154,7 @@ def test_reinforce_plus_plus_by_hand():
 
 
 def test_remax_by_hand():
-    """Reward to come less what the most likely answer got: scores 5 and 1, the greedy answers of both prompts 2 and 4."""
+    """Reward to come less what the most likely answer got: scores 5 and 1, and 2 and 4 of the greedy answers."""
     given = returns([-1.0, 0.0, -0.5], [0.0] * 3, [2, 1], [0, 1], score=[5.0, 1.0])
     advantage, _ = remax(replace(given, greedy_B=torch.tensor([2.0, 4.0])))
     assert advantage.tolist() == pytest.approx([2.0, 3.0, -3.5])

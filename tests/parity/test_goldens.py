@@ -136,7 +136,7 @@ def test_a_row_is_off_beyond_the_tolerance_and_a_known_difference_must_be_there(
 def test_exit_code_says_whether_all_is_equal(made, tmp_path, monkeypatch, capsys, factor, code):
     """A peer of our own making, then one whose SFT loss is a thousandth off."""
     sft, ipo = made["sft/chosen"], made["dpo/ipo"]
-    peer = {name: figures for name, figures in made.items() if not name.startswith("ppo/")} | {
+    peer = {name: figures for name, figures in made.items() if not name.startswith(("ppo/", "policy/"))} | {
         "sft/chosen": Figures(sft.loss * factor, {}, sft.gradient),
         "dpo/ipo": Figures(ipo.loss, ipo.metrics | {"rewards/margins": 5.0}, ipo.gradient),
         "dpo/smoothed, TRL's sigmoid": made["dpo/sigmoid"],

@@ -1,4 +1,4 @@
-"""The settings of DAPO and of ReMax in the verb: a resume to the same numbers, two workers, metrics that have a meaning."""
+"""The settings of DAPO and of ReMax in the verb: a resume to the same numbers, two workers, names of metrics."""
 
 import json
 import shutil
