@@ -31,9 +31,33 @@ class Experience:
     reward_counts: dict[str, float] = field(default_factory=dict)
     # The weight of each token in the policy's loss. None: each weight is 1, because the sampler drew from π.
     weight_N: Tensor | None = None
+    greedy: float | None = None  # mean raw reward of the most likely answers, where the advantage compares with them
+    learnt_B: Tensor | None = None  # bool, False for an answer that nothing is learnt from; None: all are learnt from
 
     def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
-        """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,)."""
-        spans = self.rollouts.token_slice()
-        tokens_N = torch.cat([torch.arange(*spans[i]) for i in tree_numbers])
-        return [self.rollouts.trees[i] for i in tree_numbers], tokens_N
+        """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,).
+
+        Answers that nothing is learnt from are in neither, and so count in no sum and in no weight.
+        """
+        return learnt_part(self.rollouts.trees, tree_numbers, self.learnt_B)
+
+
+def learnt_part(
+    trees: Sequence[PromptTree], numbers: Sequence[int], learnt_B: Tensor | None
+) -> tuple[list[PromptTree], Tensor]:
+    """The trees with these numbers, with their learnt branches, and the numbers of these branches' tokens, (N,)."""
+    learnt = [True] * sum(len(tree.branches) for tree in trees) if learnt_B is None else learnt_B.tolist()
+    places, branch, start = [], 0, 0  # by tree, the branches that are learnt from, each with its first token's number
+    for tree in trees:
+        own = []
+        for b in tree.branches:
+            own += [(b, start)] if learnt[branch] else []
+            branch, start = branch + 1, start + b.response_length
+        places.append(own)
+    kept = [(trees[i], places[i]) for i in numbers if places[i]]
+    tokens = [torch.arange(at, at + b.response_length) for _, own in kept for b, at in own]
+    parts = [
+        tree if len(own) == len(tree.branches) else PromptTree(tree.prompt_T, tuple(b for b, _ in own))
+        for tree, own in kept
+    ]
+    return parts, torch.cat(tokens) if tokens else torch.empty(0, dtype=torch.int64)

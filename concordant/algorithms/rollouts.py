@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from concordant.algorithms.rewards import Answer
+from concordant.algorithms.rewards import Answer, Scores
 from concordant.config.sampling import SamplingConfig
 from concordant.core.masked import sum_by_branch
 from concordant.core.trees import Branch, PromptTree
@@ -31,6 +32,9 @@ class Rollouts:
     group_B: Tensor  # int64 number of the tree
     version: int  # optimizer steps the policy had taken when it sampled
     end_ids: tuple[int, ...] = ()  # tokens that end a response
+    scores: Scores | None = None  # of the answers, where sampling has asked for them already
+    greedy: Rollouts | None = None  # the most likely answer to each prompt, where an advantage compares with it
+    counts: dict[str, float] = field(default_factory=dict)  # by metric: what sampling did beside this
 
     def token_slice(self) -> list[tuple[int, int]]:
         """(start, stop) of the response tokens of every tree."""
@@ -41,6 +45,11 @@ class Rollouts:
             spans.append((start, ends_B[branch - 1]))
             start = ends_B[branch - 1]
         return spans
+
+    def branch_slice(self) -> list[tuple[int, int]]:
+        """(start, stop) of the branches of every tree."""
+        stops = list(accumulate(len(tree.branches) for tree in self.trees))
+        return list(zip([0, *stops], stops, strict=False))
 
     def by_branch(self, x_N: Tensor) -> Tensor:
         """The sum of ``x_N`` over each response's tokens, (B,)."""
@@ -97,7 +106,7 @@ class Sampler:
             for ids, group in zip(prompt_ids, groups, strict=True)
         ]
         answers = [
-            Answer(prompt.messages, self._text(c, sampling), c.ended, prompt.extra, prompt.tools)
+            Answer(prompt.messages, self.text(c.ids_T, sampling), c.ended, prompt.extra, prompt.tools)
             for prompt, group in zip(prompts, groups, strict=True)
             for c in group
         ]
@@ -116,8 +125,16 @@ class Sampler:
         """What ``start`` returned for these prompts, once ``groups`` have been sampled."""
         return Started(self, prompts, sampling, Done(groups), self.prompt_ids(prompts, sampling.max_new_tokens))
 
-    def _text(self, completion: Completion, sampling: SamplingConfig) -> str:
-        return self.encoder.text(completion.ids_T, sampling.stop_strings)
+    def with_greedy(self, rollouts: Rollouts, sampling: SamplingConfig, seed: int) -> Rollouts:
+        """``rollouts`` with the most likely answer to each of their prompts."""
+        firsts = [rollouts.answers[start] for start, _ in rollouts.branch_slice()]
+        prompts = [Prompt(a.prompt, extra=a.extra, tools=a.tools) for a in firsts]
+        likely = replace(sampling, n=1, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
+        return replace(rollouts, greedy=self(prompts, likely, seed))
+
+    def text(self, ids_T: Tensor, sampling: SamplingConfig) -> str:
+        """The text of a response, or of its first tokens."""
+        return self.encoder.text(ids_T, sampling.stop_strings)
 
     def prompt_ids(self, prompts: Sequence[Prompt], new_tokens: int) -> list[Tensor]:
         """The prompts' ids, cut to leave room for ``new_tokens``, or for half of the model's tokens if that is less."""

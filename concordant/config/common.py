@@ -34,7 +34,6 @@ COMMON: dict[type, tuple[str, ...]] = {
         "clip",
         "inner_epochs",
         "sampling.n",
-        "sampling.temperature",
         "sampling.max_new_tokens",
     ),
     s.BestOfNConfig: (

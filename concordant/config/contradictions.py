@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from concordant.config import stages as s
-from concordant.config.names import (
-    COMPARES_SAMPLES,
-    LOSS_ESTIMATORS,
-    REWARD_ESTIMATORS,
-    estimator_of_kl,
-    place_of_kl,
-)
+from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS, estimator_of_kl, place_of_kl
+from concordant.config.policy_rules import POLICY_CONTRADICTIONS
+from concordant.config.rule import Contradiction, Values
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
 
-Values = Mapping[str, Any]  # by dotted key
 _COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
 
 
@@ -25,15 +16,6 @@ def kl_of(v: Values) -> tuple[str, str]:
     """Place and estimator of the KL penalty, after "auto" is resolved."""
     place = place_of_kl(v["advantage"], v["kl.place"])
     return place, estimator_of_kl(place, v["kl.estimator"])
-
-
-@dataclass(frozen=True, slots=True)
-class Contradiction:
-    """Settings that contradict each other, and what to change."""
-
-    keys: tuple[str, ...]
-    wrong: Callable[[Values], bool]
-    why: str
 
 
 _TRAINING = (
@@ -205,11 +187,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         *_RETAINS,
         *_SAMPLING,
         *_APART,
-        Contradiction(
-            ("advantage", "sampling.n"),
-            lambda v: v["advantage"] in COMPARES_SAMPLES and v["sampling.n"] < 2,
-            "it compares the samples of one prompt, so set sampling.n to 2 or more, or use advantage gae",
-        ),
+        *POLICY_CONTRADICTIONS,
         Contradiction(
             ("kl.place", "kl.estimator"),
             lambda v: kl_of(v)[0] == "loss" and kl_of(v)[1] not in LOSS_ESTIMATORS,

@@ -6,13 +6,15 @@ pipeline file gives a key to all its stages, the key is left out of the stages w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
+from concordant.config.policy_rules import POLICY_NO_EFFECT
+from concordant.config.rule import NoEffect as NoEffect
+from concordant.config.rule import always
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import (
     is_address,
@@ -24,25 +26,9 @@ from concordant.config.specs import (
 )
 
 
-def _always(values: Mapping[str, Any]) -> bool:
-    return True
-
-
 def _sources(v: Mapping[str, Any]) -> list[str]:
     """All sources of rewards and costs."""
     return [*v["reward"], *v.get("judge", ()), *filter(None, [v.get("constraint.cost")])]
-
-
-@dataclass(frozen=True, slots=True)
-class NoEffect:
-    """Keys that have no effect if ``when`` is true. A key that ends with a dot means a whole section."""
-
-    keys: tuple[str, ...]
-    why: str
-    when: Callable[[Mapping[str, Any]], bool] = _always
-
-    def has(self, key: str) -> bool:
-        return any(key == known or (known.endswith(".") and key.startswith(known)) for known in self.keys)
 
 
 def _without_rank(section: str) -> NoEffect:
@@ -141,7 +127,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         *_RETAINS_NOTHING,
         NoEffect(
             ("cluster.apart.critic",),
-            "rloo and grpo have no critic; set advantage gae",
+            "advantages other than gae have no critic; set advantage gae",
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
         NoEffect(
@@ -172,14 +158,10 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
         NoEffect(
             ("critic.", "critic_head", "critic_learning_rate", "critic_warmup", "value_clip", "value_coefficient"),
-            "rloo and grpo have no critic; set advantage gae",
+            "advantages other than gae have no critic; set advantage gae",
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
-        NoEffect(
-            ("gamma", "lam"),
-            "rloo and grpo compare whole responses and do not discount; set advantage gae",
-            lambda v: v["advantage"] not in NEEDS_CRITIC,
-        ),
+        *POLICY_NO_EFFECT,
         NoEffect(
             ("share_backbone",),
             "all weights of the policy are trained, so there is no frozen base to share; set model.lora.rank",
@@ -371,7 +353,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
 
 def useless(config_class: type) -> set[str]:
     """Keys that have no effect for this verb, whatever the other settings are."""
-    rules = [rule for rule in _rules(config_class) if rule.when is _always]
+    rules = [rule for rule in _rules(config_class) if rule.when is always]
     return {key for key in schema(config_class).fields if any(rule.has(key) for rule in rules)}
 
 

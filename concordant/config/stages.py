@@ -21,6 +21,7 @@ from concordant.config.names import (
     KLControllerName,
     KLEstimator,
     KLPlace,
+    PolicyLossName,
     PreferenceLossName,
     Responses,
     Resume,
@@ -100,12 +101,20 @@ class PPOConfig(RunConfig):
     constraint: ConstraintConfig = field(default_factory=ConstraintConfig)
     stop_disagreement: float = 0.0  # the run ends where an ensemble disagrees so many times as at its start; 0 is off
     missing_eos_penalty: float = 0.0  # subtracted from the reward of a response without end token or stop string
-    advantage: AdvantageName = "gae"  # gae trains a critic; rloo and grpo compare the samples of a prompt
+    missing_eos_replaces: bool = False  # such a response has -missing_eos_penalty in place of its reward
+    overlong_penalty: float = 0.0  # reward units; subtracted at sampling.max_new_tokens, and less before; 0 is off
+    overlong_buffer: int = 0  # last tokens before sampling.max_new_tokens, over which overlong_penalty rises from 0
+    mask_truncated: bool = False  # a response without end token or stop string is not learnt from
+    dynamic_sampling: int = 0  # how often prompts whose answers all have the same reward are replaced; 0 is off
+    advantage: AdvantageName = "gae"  # gae trains a critic; most others compare the samples of a prompt
     gamma: float = 1.0  # discount for each token
     lam: float = 0.95  # GAE's λ
     whiten: Whiten = "auto"  # step: advantages get mean 0 and deviation 1 over the step; auto: step for gae, else none
     kl: KLConfig = field(default_factory=KLConfig)
+    policy_loss: PolicyLossName = "ppo"  # the loss of a token, see docs/algorithms.md
     clip: float = 0.2  # the policy loss limits the probability ratio to 1 - clip … 1 + clip
+    clip_high: float = 0.0  # … 1 + clip_high, where the upper limit is another one (clip-higher); 0: the same
+    clip_dual: float = 3.0  # of dual-clip: the greatest ratio of a token whose advantage is negative
     value_clip: float = 0.2  # reward units; the value loss limits the change of a value; 0 is off
     value_coefficient: float = 0.5  # weight of the value loss
     entropy_coefficient: float = 0.0  # reward units per nat; positive raises entropy

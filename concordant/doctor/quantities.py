@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from concordant.config.names import DIVIDES_SCORES
 from concordant.doctor.history import History
 from concordant.training.defaults import ADAPTER, HIGHEST_RATE, RATES, SCRATCH
 
@@ -135,9 +136,22 @@ def one_temperature(temperature: float) -> str:
     return f"G{give}" if temperature == 1 else f"Set sampling.temperature 1, or g{give}"
 
 
+def divides_scores(h: History) -> bool:
+    """Whether the advantage divides scores by their deviation, so that their scale does not matter."""
+    return h.setting("advantage") in DIVIDES_SCORES
+
+
 def reward_spread(h: History) -> float | None:
     """The deviation of the rewards that the policy learns from: 1 after normalisation, as in every group of GRPO."""
     spread = h.start("objective/score_std", 1)
-    if not spread or (h.setting("reward_normalize", "none") == "none" and h.setting("advantage") != "grpo"):
+    if not spread or (h.setting("reward_normalize", "none") == "none" and not divides_scores(h)):
         return spread
     return 1.0
+
+
+def clipped(h: History, rows: int) -> float | None:
+    """The share of tokens whose own ratio is clipped, so that they have no gradient; None with a loss of another kind.
+
+    GSPO clips whole answers by design, and with CISPO a token at its bound keeps its gradient.
+    """
+    return h.now("policy/clip_fraction", rows) if h.setting("policy_loss", "ppo") in ("ppo", "dual-clip") else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import fitting_rate, kl_per_token, reward_spread
+from concordant.doctor.quantities import divides_scores, fitting_rate, kl_per_token, reward_spread
 from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
@@ -101,7 +101,7 @@ def reward_scale(h: History, at: Limits) -> Sign | None:
             "Set reward_normalize start, or value_clip 0",
             {"mean": mean, "spread": spread, "value_clip": clip},
         )
-    if not large or h.setting("advantage") == "grpo":
+    if not large or divides_scores(h):
         return None
     seen = f"the rewards are {mean:.3g} on average and differ by {spread:.3g}"
     cause = "the reward's scale is far from 1, the scale for which the other settings are made"

@@ -103,15 +103,18 @@ METRICS: dict[str, Metric] = {
         "share",
         "ppo",
     ),
+    "objective/greedy_score": Metric(
+        "mean raw reward of the most likely answers, with --advantage remax", _REWARD, "ppo"
+    ),
     "objective/rlhf_reward": Metric("shaped reward less the KL penalty", _REWARD, "ppo"),
     "objective/gold": Metric(
         "true quality of the step's answers, where it is known; never trained on", "0 to 1", "ppo"
     ),
-    "policy/loss": Metric("clipped policy loss", _REWARD, "ppo"),
+    "policy/loss": Metric("the policy's loss, by --policy_loss", _REWARD, "ppo"),
     "policy/kl_loss": Metric("KL term of the loss, with --kl.place loss", "nats", "ppo"),
     "policy/entropy_bonus": Metric("entropy term of the loss, with --entropy_coefficient", "nats", "ppo"),
     "policy/approx_kl": Metric("KL from the policy that sampled", "nats a token", "ppo"),
-    "policy/clip_fraction": Metric("tokens whose ratio is clipped", _SHARE, "ppo"),
+    "policy/clip_fraction": Metric("tokens on which a bound of the policy loss acts", _SHARE, "ppo"),
     "policy/stopped_early": Metric("1 where --stop_kl ended the step's passes", "0 or 1", "ppo"),
     "policy_version": Metric("optimizer steps taken by the policy that sampled", "steps", "ppo"),
     "sampling/importance_ratio/mean": Metric(
@@ -126,6 +129,11 @@ METRICS: dict[str, Metric] = {
     "value/explained_variance": Metric("variance of the returns that the critic explains", _SHARE, "ppo"),
     "value/grad_norm": Metric("norm of the critic's gradient before clipping", "norm", "ppo"),
     "response/length": Metric("mean length of the step's answers, end token included", "tokens", "ppo"),
+    "response/left_out": Metric(
+        "answers that are not learnt from: without an end, with --mask_truncated, or without a score", _SHARE, "ppo"
+    ),
+    "dynamic_sampling/tries": Metric("how often prompts were sampled in place of tied ones", "count", "ppo"),
+    "dynamic_sampling/replaced": Metric("prompts with tied answers that others replaced", "count", "ppo"),
     "response/eos_fraction": Metric("answers that end with an end token or a stop string", _SHARE, "ppo"),
     "kl_coefficient": Metric("weight of the KL penalty", "reward units a nat", "ppo"),
     "micro_batch_tokens": Metric("tokens a micro-batch after train.halve_on_oom had to halve it", "tokens", "all"),

@@ -53,7 +53,7 @@ def test_answers_come_from_the_policy_of_lag_steps_before(lag):
 def test_the_tokens_of_an_older_policy_are_weighted_by_the_present_one():
     ppo = ahead_by(1)
     ppo.step(0, 1e-2)
-    e = ppo.make_experience(ppo.ahead.rollouts(1))
+    e = ppo.make_experience(ppo.rollouts(1))
     ratio_N = (e.old_logprob_N - e.rollouts.sampler_logprob_N).exp()
     assert float((ratio_N - 1).abs().max()) > 0.01, "the policy moved"
     assert torch.equal(e.weight_N, sampler_weight(e.old_logprob_N, e.rollouts.sampler_logprob_N, SAMPLER_WEIGHT))

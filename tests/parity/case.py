@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,58 @@ class PPOSetting:
 PPO = PPOSetting()
 PPO_LENGTHS = {"full": (5,) * 6, "short": (4, 1, 6, 3, 6, 2)}  # answers that all reach the limit; that end before it
 VALUE_DRIFT = 0.3  # amplitude of what the critic learnt since it was asked for the old values, reward units
+
+
+@dataclass(frozen=True)
+class PolicySetting:
+    """A method in TRL's words and in ours. ``ours`` are fields of ``PolicyObjective``."""
+
+    advantage: str
+    trl: dict[str, Any]
+    ours: dict[str, Any]
+    beta: float = 0.0  # of a KL in the loss, k3
+    scores: tuple[float | None, ...] = SCORES
+
+
+GROUP = 3  # answers to a prompt: the first three belong to the first prompt, the others to the second
+POLICY_LIMIT = 6  # tokens; answers of this length have no end token
+_SEQUENCES = {"aggregation": "seq-mean-token-mean"}
+POLICIES = {
+    "grpo": PolicySetting(
+        "grpo", {"loss_type": "grpo", "use_bias_correction_kl": False}, {"clip": 0.2, **_SEQUENCES}, beta=0.04
+    ),
+    "dr_grpo": PolicySetting(
+        "dr_grpo",
+        {"loss_type": "dr_grpo", "scale_rewards": "none"},
+        {"clip": 0.2, "aggregation": "seq-mean-token-sum-norm", "limit": POLICY_LIMIT},
+    ),
+    "dapo": PolicySetting(
+        "grpo",
+        {"loss_type": "dapo", "epsilon": 0.05, "epsilon_high": 0.08, "mask_truncated_completions": True},
+        {"clip": 0.05, "clip_high": 0.08, "aggregation": "token-mean"},
+    ),
+    "gspo": PolicySetting(
+        "grpo",
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.02, "epsilon_high": 0.03},
+        {"clip": 0.02, "clip_high": 0.03, "loss": "gspo", **_SEQUENCES},
+    ),
+    "cispo": PolicySetting(
+        "grpo",
+        {"loss_type": "cispo", "epsilon_high": 1.05},
+        {"clip": 0.2, "clip_high": 0.05, "loss": "cispo", "aggregation": "token-mean"},
+    ),
+    "dual-clip": PolicySetting(
+        "grpo",
+        {"loss_type": "grpo", "epsilon": 0.05, "delta": 1.1},
+        {"clip": 0.05, "clip_dual": 1.1, "loss": "dual-clip", **_SEQUENCES},
+    ),
+    "a score is missing": PolicySetting(
+        "dr_grpo",
+        {"loss_type": "dr_grpo", "scale_rewards": "none"},
+        {"clip": 0.2, "aggregation": "seq-mean-token-sum-norm", "limit": POLICY_LIMIT},
+        scores=(0.7, None, 0.3, 1.9, -0.4, 0.2),
+    ),
+}
 
 
 def words(start: int, count: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ import torch
 from tests.parity import case, explained, ours, peer_files
 from tests.parity.figures import Figures, gradient_error, norm, relative, sketch_error, sketch_norm, vector_error
 
+POLICY_TOLERANCE = 1e-5  # of the same numbers of policy losses and group advantages
 TOLERANCE = 1e-4  # of a loss or metric, of a gradient's norm, of a vector's norm
 GOLDENS = Path(__file__).parent / "goldens"
 TRAINERS_GOLDEN, PPO_GOLDEN = GOLDENS / "trl-trainers.json", GOLDENS / "trl-ppo.json"
@@ -31,10 +32,11 @@ class Row:
     peer: float
     error: float
     known: bool = False  # True: must differ, for a reason that is documented
+    tolerance: float = TOLERANCE
 
     @property
     def verdict(self) -> str:
-        close = self.error <= TOLERANCE
+        close = self.error <= self.tolerance
         return ("stale" if close else "known") if self.known else ("ok" if close else "OFF")
 
     @property
@@ -47,7 +49,10 @@ def rows(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
     table: list[Row] = []
     for name, mine in made.items():
         if name in peer and not name.startswith(("ppo/", "dpo/sigmoid uneven")):
-            table += whole(name, mine, peer[name])
+            found = whole(name, mine, peer[name])
+            is_policy = name.startswith("policy/")
+            table += [replace(row, tolerance=POLICY_TOLERANCE) for row in found] if is_policy else found
+    table += [row for name in case.POLICIES if f"policy/{name}" in peer for row in policy(name, made, peer)]
     table += smoothing(made, peer) + uneven(made, peer)
     for name in case.PPO_LENGTHS:
         if f"ppo/policy {name}" in peer:
@@ -71,6 +76,19 @@ def whole(name: str, mine: Figures, theirs: Figures) -> list[Row]:
 def gradient_row(what: str, mine: Figures, theirs: Figures, known: bool = False) -> Row:
     error = gradient_error(mine.gradient, theirs.gradient)
     return Row(what, norm(mine.gradient), norm(theirs.gradient), error, known)
+
+
+def policy(name: str, made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
+    """Old log-probs, and the advantage of every answer. TRL adds 1e-4 to the deviation that it divides by."""
+    mine, theirs = made[f"policy/{name}"].tokens, peer[f"policy/{name}"].tokens
+    rows = [token_row(f"policy/{name}: old log-probs", mine["old_logprob"], theirs["old_logprob"])]
+    setting, what = case.POLICIES[name], f"policy/{name}: advantages"
+    divided = setting.advantage == "grpo"
+    rows.append(token_row(what, mine["advantage"], theirs["advantage"], known=divided))
+    if divided:
+        added = explained.advantages_of_a_greater_deviation(setting.scores, mine["advantage"])
+        rows.append(token_row(f"{what}, 1e-4 added to the deviation", added, theirs["advantage"]))
+    return [replace(row, tolerance=POLICY_TOLERANCE) for row in rows]
 
 
 def smoothing(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:

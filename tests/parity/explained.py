@@ -88,3 +88,13 @@ def values_past_the_end(name: str, given: Mapping[str, list[float]]) -> Figures:
 def _mean(parts: Sequence[Figures]) -> Figures:
     gradient = {n: torch.stack([p.gradient[n] for p in parts]).mean(0) for n in parts[0].gradient}
     return Figures(sum(p.loss for p in parts) / len(parts), {}, gradient)
+
+
+def advantages_of_a_greater_deviation(scores: Sequence[float | None], advantage_B: Sequence[float]) -> list[float]:
+    """Advantages that were divided by a group's deviation, as if 1e-4 had been added to it."""
+    made = []
+    for start in range(0, len(scores), case.GROUP):
+        group = torch.tensor([score or 0.0 for score in scores[start : start + case.GROUP]])
+        deviation = float(group.std())
+        made += [a * deviation / (deviation + 1e-4) for a in advantage_B[start : start + case.GROUP]]
+    return made

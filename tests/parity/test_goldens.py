@@ -19,7 +19,7 @@ DIFFERENT = ["dpo/smoothed, TRL's sigmoid", "dpo/sigmoid uneven"]  # explained b
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Figures]:
-    return ours.all_figures(peer_files.figures_of(PPO))
+    return ours.all_figures(peer_files.figures_of(TRAINERS | PPO))
 
 
 @pytest.mark.parametrize("name", [n for n in SAME if n not in DIFFERENT])
@@ -43,6 +43,18 @@ def test_metrics_are_trl_s(made, name):
 def test_ppo_s_numbers_a_token_are_trl_s(made, column):
     name = "ppo/policy full"
     assert vector_error(made[name].tokens[column], PPO[name]["tokens"][column]) < compare.TOLERANCE
+
+
+@pytest.mark.parametrize("name", case.POLICIES)
+def test_policy_losses_and_group_advantages_are_trl_s_within_1e_5(made, name):
+    mine, theirs = made[f"policy/{name}"], TRAINERS[f"policy/{name}"]
+    assert relative(mine.loss, theirs["loss"]) < compare.POLICY_TOLERANCE
+    assert sketch_error(mine.gradient, theirs["gradient"]) < compare.POLICY_TOLERANCE
+    rows = {row.what.partition(": ")[2]: row for row in compare.policy(name, made, {**peer_files.figures_of(TRAINERS)})}
+    assert all(row.passed for row in rows.values())
+    assert rows["advantages"].known == (case.POLICIES[name].advantage == "grpo")
+    exact = "advantages, 1e-4 added to the deviation" if rows["advantages"].known else "advantages"
+    assert rows[exact].error < compare.POLICY_TOLERANCE and rows["old log-probs"].error < compare.POLICY_TOLERANCE
 
 
 def test_whitening_differs_by_n_minus_1_alone(made):
@@ -124,7 +136,7 @@ def test_a_row_is_off_beyond_the_tolerance_and_a_known_difference_must_be_there(
 def test_exit_code_says_whether_all_is_equal(made, tmp_path, monkeypatch, capsys, factor, code):
     """A peer of our own making, then one whose SFT loss is a thousandth off."""
     sft, ipo = made["sft/chosen"], made["dpo/ipo"]
-    peer = {name: figures for name, figures in made.items() if not name.startswith("ppo/")} | {
+    peer = {name: figures for name, figures in made.items() if not name.startswith(("ppo/", "policy/"))} | {
         "sft/chosen": Figures(sft.loss * factor, {}, sft.gradient),
         "dpo/ipo": Figures(ipo.loss, ipo.metrics | {"rewards/margins": 5.0}, ipo.gradient),
         "dpo/smoothed, TRL's sigmoid": made["dpo/sigmoid"],

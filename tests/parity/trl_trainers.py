@@ -21,6 +21,7 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, S
 from tests.parity import case
 from tests.parity.figures import Figures
 from tests.parity.peer_files import write
+from tests.parity.trl_policies import policies
 
 COMMON: dict[str, Any] = {
     "report_to": "none",
@@ -37,7 +38,7 @@ AOT = "aot"  # TRL's name of the loss that is cDPO when a batch is one pair
 
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        figures = sft(scratch) | dpo(scratch) | reward(scratch)
+        figures = sft(scratch) | dpo(scratch) | reward(scratch) | policies(scratch, COMMON)
     write(folder, figures, ("trl", "transformers", "torch"))
 
 

@@ -34,10 +34,10 @@ def random_tokens(trees, seed):
     return torch.randn(tokens_of(trees), generator=torch.Generator().manual_seed(seed))
 
 
-def ppo(aggregation, estimator=""):
+def ppo(aggregation, estimator="", **loss):
     def of(trees):
         old, advantage, reference = (random_tokens(trees, s) for s in range(3))
-        return PolicyObjective(old - 6, advantage, reference - 6, 0.2, aggregation, 0.01, estimator, 0.1)
+        return PolicyObjective(old - 6, advantage, reference - 6, 0.2, aggregation, 0.01, estimator, 0.1, **loss)
 
     return of
 
@@ -54,6 +54,9 @@ OBJECTIVES = {
     "ppo seq-mean-token-sum": ("policy", ppo("seq-mean-token-sum", "k2")),
     "ppo seq-mean-token-mean": ("policy", ppo("seq-mean-token-mean", "k3")),
     "ppo exact kl": ("policy", ppo("token-mean", "exact")),
+    # A ratio of a whole answer and a constant length are sums too, and are divided once.
+    "gspo, constant length": ("policy", ppo("seq-mean-token-sum-norm", "k3+", loss="gspo", clip_high=0.3, limit=9)),
+    "cispo": ("policy", ppo("token-mean", loss="cispo", clip_high=4.0)),
     "value": (
         "critic",
         lambda trees: ValueObjective(random_tokens(trees, 1), random_tokens(trees, 2), 0.2, 0.5),
