@@ -81,7 +81,7 @@ def test_whitening_looks_at_the_tokens_that_are_learnt_from():
     ppo = make_ppo(scores(1.0, 60.0, 3.0, 2.0), mask_truncated=True, whiten="step", kl=NO_KL)
     e = ppo.make_experience(written(FOUR))
     learnt_N = e.advantage_N[e.part([0])[1]]
-    assert learnt_N.mean().abs() < 1e-6 and abs(float(learnt_N.std(correction=0)) - 1) < 1e-5
+    assert learnt_N.mean().abs() < 1e-5 and abs(float(learnt_N.std(correction=0)) - 1) < 1e-5
 
 
 def test_remax_compares_with_the_most_likely_answer_and_asks_for_it_once_a_prompt():
@@ -244,7 +244,7 @@ def test_steps_need_a_weighted_sum_and_ends_inside_the_answer():
     e = make_ppo(weighted, kl=NO_KL, **BARE).make_experience(written(ENDED_AND_CUT))
     assert e.advantage_N.tolist() == [-2, 0, 0, -2, 0]
     far = SteppedScore.of([Step(1.0, 4)], "tokens")
-    with pytest.raises(UserError, match="a step ends at token 4 of 3 tokens of an answer"):
+    with pytest.raises(UserError, match="a step ends at token 4 of an answer of 3 tokens"):
         make_ppo(stepped(far, 0.0)).make_experience(written(ENDED_AND_CUT))
 
 

@@ -7,18 +7,49 @@ from tests.mutants.mutant import Mutant
 MUTANTS = (
     Mutant(
         name="missing-eos-penalty-before-the-clip",
-        file="algorithms/ppo.py",
+        file="algorithms/shaping.py",
         old="""        if config.reward_clip:
             shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
-        return shaped_B - config.missing_eos_penalty * (~rollouts.ended_B).float()
 """,
         new="""        shaped_B = shaped_B - config.missing_eos_penalty * (~rollouts.ended_B).float()
         if config.reward_clip:
-            shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
+            return shaped_B.clamp(-config.reward_clip, config.reward_clip)
         return shaped_B
 """,
         story="With a clip and a penalty, an answer that never ends can get the same reward as one that does.",
         tests=("algorithms/test_ppo_rewards.py",),
+    ),
+    Mutant(
+        name="overlong-from-the-first-token",
+        file="algorithms/shaping.py",
+        old="return ((length_B - free) / buffer).clamp(0, 1)",
+        new="return (length_B / self.config.sampling.max_new_tokens).clamp(0, 1)",
+        story="The overlong penalty takes something from every answer, so short answers are favoured everywhere.",
+        tests=("algorithms/test_policies.py",),
+    ),
+    Mutant(
+        name="unscored-answers-are-learnt-from",
+        file="algorithms/ppo.py",
+        old="learnt_B = scored_B & rollouts.ended_B if config.mask_truncated else scored_B",
+        new="learnt_B = rollouts.ended_B if config.mask_truncated else torch.ones_like(scored_B)",
+        story="The tokens of an answer without a score are counted, so the others' gradient shrinks.",
+        tests=("algorithms/test_policies.py",),
+    ),
+    Mutant(
+        name="the-same-prompts-are-drawn-at-every-step",
+        file="algorithms/dynamic_sampling.py",
+        old='stream = python_stream(self.seed, "ppo/again", step, attempt)',
+        new='stream = python_stream(self.seed, "ppo/again", len(used), attempt)',
+        story="Dynamic sampling draws the same few prompts again and again, and most of the data is never used.",
+        tests=("algorithms/test_policies.py",),
+    ),
+    Mutant(
+        name="steps-in-raw-units",
+        file="algorithms/process_rewards.py",
+        old="rewards.append(weights[name] * step.reward / scale)",
+        new="rewards.append(weights[name] * step.reward)",
+        story="With normalised rewards a step counts in another unit than the answer that it is a part of.",
+        tests=("algorithms/test_policies.py",),
     ),
     Mutant(
         name="replayed-answers-count-fully",
@@ -63,7 +94,7 @@ MUTANTS = (
     Mutant(
         name="held-out-objective-in-mixed-units",
         file="algorithms/ppo.py",
-        old="deviation = self.reward_stats.std if self.reward_stats.count else 1.0",
+        old="deviation = self.shape.stats.std if self.shape.stats.count else 1.0",
         new="deviation = 1.0",
         story="eval/objective subtracts a penalty for normalised rewards from raw rewards and picks other weights.",
         tests=("algorithms/test_ppo_rewards.py",),
