@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         BestOfNConfig,
         ChatConfig,
         CollectConfig,
+        CourseConfig,
         DiagnoseConfig,
         DPOConfig,
         EvaluateConfig,
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
         PushConfig,
         RewardConfig,
         ScoreConfig,
+        ServeConfig,
         SFTConfig,
     )
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
     from concordant.core.kl import AdaptiveKLController
+    from concordant.course.command import take_course
     from concordant.engines.reward_model import RewardModel, compute_preference_loss
     from concordant.models.load import Policy, save_policy
     from concordant.models.lora import (
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
         print_trainable_parameters,
     )
     from concordant.models.peft_files import load_adapter, save_adapter
+    from concordant.serve.command import open_server
     from concordant.stages.audit import audit
     from concordant.stages.average import average
     from concordant.stages.best_of_n import best_of_n
@@ -79,6 +83,7 @@ __all__ = [
     "CollectConfig",
     "ConstitutionConfig",
     "ConstraintConfig",
+    "CourseConfig",
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
@@ -105,6 +110,7 @@ __all__ = [
     "SamplingConfig",
     "ScoreConfig",
     "ScoringConfig",
+    "ServeConfig",
     "ShapeConfig",
     "TrainConfig",
     "UserError",
@@ -128,6 +134,7 @@ __all__ = [
     "losses",
     "merge",
     "merge_lora_weights",
+    "open_server",
     "plan",
     "ppo",
     "prepare",
@@ -138,6 +145,7 @@ __all__ = [
     "save_policy",
     "score",
     "sft",
+    "take_course",
 ]
 
 # The module of every name that is imported at its first use. A test compares this table with the imports above.
@@ -151,10 +159,18 @@ _NAMES_IN = {
     "config.sampling": ("SamplingConfig",),
     "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
-        *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "DPOConfig", "DiagnoseConfig"),
+        *(
+            "AverageConfig",
+            "BestOfNConfig",
+            "ChatConfig",
+            "CollectConfig",
+            "CourseConfig",
+            "DPOConfig",
+            "DiagnoseConfig",
+        ),
         *("EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
-        "ScoreConfig",
+        *("ScoreConfig", "ServeConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
@@ -166,6 +182,8 @@ _NAMES_IN = {
     ),
     "models.peft_files": ("load_adapter", "save_adapter"),
     "engines.reward_model": ("RewardModel", "compute_preference_loss"),
+    "course.command": ("take_course",),
+    "serve.command": ("open_server",),
     "stages.audit": ("audit",),
     "stages.average": ("average",),
     "stages.best_of_n": ("best_of_n",),

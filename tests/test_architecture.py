@@ -30,6 +30,8 @@ LAYER = {
     "pipeline": 6,
     "cli": 6,
     "reference": 6,
+    "serve": 6,
+    "course": 6,
     "studio": 6,
     "__main__": 6,
     "losses": 6,  # the library's front, for notebooks

@@ -93,6 +93,8 @@ COMMON: dict[type, tuple[str, ...]] = {
         "model.device",
         "seed",
     ),
+    s.ServeConfig: ("adapters", "reward", "name", "host", "port", "keys", "slots", "context", "queue", "model.device"),
+    s.CourseConfig: ("action", "exercise", "file"),
     s.PlanConfig: (
         "model.name",
         "model.lora.rank",

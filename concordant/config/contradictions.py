@@ -355,6 +355,13 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "a server may have several models; give the name of one as --endpoint.model",
         ),
     ),
+    s.CourseConfig: (
+        Contradiction(
+            ("action", "exercise"),
+            lambda v: v["action"] != "list" and v["exercise"] == 0,
+            "say which exercise, such as check 2; `concordant course` lists them",
+        ),
+    ),
     s.ChatConfig: _SAMPLING,
     s.GenerateConfig: (
         *_SAMPLING,

@@ -76,6 +76,9 @@ ModelKind = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2"]
 HardwareName = Literal["cpu", "rtx-4090", "a100-40gb", "a100-80gb", "h100-80gb", "h200-141gb"]
 Sharding = Literal["auto", "on", "off"]
 
+# the course
+CourseAction = Literal["list", "start", "check", "hint", "solution", "answer"]
+
 # AI feedback
 JudgeAsk = Literal["auto", "preference", "scores"]
 

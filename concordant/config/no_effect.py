@@ -253,6 +253,8 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         _SAMPLED_BY_VLLM,
         NoEffect(("sampling.n", "sampling.slots"), "a question gets one answer"),
     ),
+    s.ServeConfig: (_TRAINS_NOTHING,),
+    s.CourseConfig: (NoEffect(("file",), "start and check have one", lambda v: v["action"] not in ("start", "check")),),
     s.PlanConfig: (
         NoEffect(
             ("model.adapter", "model.trust_remote_code", "model.device", "model.kernels"),

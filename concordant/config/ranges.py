@@ -227,6 +227,14 @@ VALUES: dict[type, dict[str, Rule]] = {
         "bootstrap": COUNT,
     },
     s.PrepareConfig: {"max_samples": NOT_NEGATIVE},
+    s.ServeConfig: {
+        "adapters": NamedPaths(),
+        "port": Range("[0, 65535]"),
+        "slots": Range("[1, 4096]"),
+        "context": Range("[2, 100000000]"),
+        "queue": COUNT,
+    },
+    s.CourseConfig: {"exercise": NOT_NEGATIVE},
     s.PushConfig: {"id": _HUB_ID, "base": _HUB_ID},
     EndpointConfig: {
         "key_variable": Matches(r"\w*", "the name of an environment variable, and not the key itself"),

@@ -34,6 +34,8 @@ from concordant.config.plan import PlanConfig as PlanConfig
 from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.scoring import ConstraintConfig, ScoringConfig
+from concordant.config.serving import CourseConfig as CourseConfig
+from concordant.config.serving import ServeConfig as ServeConfig
 from concordant.config.train import TrainConfig
 
 

@@ -71,7 +71,7 @@ MUTANTS = (
     ),
     Mutant(
         name="an-end-at-the-limit-is-called-cut",
-        file="engines/local/generator.py",
+        file="engines/local/running.py",
         old="if s.last in self.end_ids:",
         new="if s.last in self.end_ids and len(s.ids) < s.room:",
         story="An answer whose last allowed token is the end token pays the missing-EOS penalty.",
