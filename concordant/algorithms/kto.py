@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from concordant.algorithms.dpo import reference_logprobs
@@ -76,9 +75,7 @@ def finish(metrics: dict[str, float]) -> dict[str, float]:
     return left
 
 
-def mismatched(
-    trees: Sequence[PromptTree], others: Sequence[PromptTree], longest: int = 2**30
-) -> list[PromptTree]:
+def mismatched(trees: Sequence[PromptTree], others: Sequence[PromptTree], longest: int = 2**30) -> list[PromptTree]:
     """For each tree its prompt with the answers of a tree of ``others`` that has another prompt.
 
     The i-th tree takes the first such tree after the i-th of ``others``, in a circle. A trunk is cut at its start where

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from concordant.config.made import Made
 from concordant.config.model import ModelConfig
-from concordant.config.names import BackboneSharing, HardwareName, ModelKind, PlannedMethod, PreferenceLossName, Sharding
+from concordant.config.names import (
+    BackboneSharing,
+    HardwareName,
+    ModelKind,
+    PlannedMethod,
+    PreferenceLossName,
+    Sharding,
+)
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,6 @@ from concordant.algorithms import kto
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.sft import share_prompts
 from concordant.algorithms.supervised import ObjectiveOf
-from concordant.config.names import PreferenceLossName
 from concordant.config.specs import weights_of
 from concordant.config.stages import DPOConfig
 from concordant.core.counted import counted
@@ -104,7 +103,9 @@ def objective_of_pairs(config: DPOConfig, reference: Scorer | None, side: Side) 
 
 def reference_of(reference: Scorer | None, trees: Sequence[PromptTree]) -> Tensor:
     """The reference's log-prob of every branch, or 0 without a reference."""
-    return reference_logprobs(reference, trees) if reference and trees else torch.zeros(sum(len(t.branches) for t in trees))
+    if reference is None or not trees:
+        return torch.zeros(sum(len(tree.branches) for tree in trees))
+    return reference_logprobs(reference, trees)
 
 
 def _labels(config: DPOConfig, pairs: Sequence[Pair]) -> Share:
