@@ -10,8 +10,8 @@ from concordant.config import names
 from concordant.core.advantages import ADVANTAGES
 from concordant.core.ensembles import ENSEMBLES
 from concordant.core.kl import ESTIMATORS
-from concordant.core.losses import PREFERENCE_LOSSES
 from concordant.core.masked import AGGREGATIONS
+from concordant.core.pair_losses import PREFERENCE_LOSSES
 from concordant.core.policy_losses import POLICY_LOSSES
 from concordant.data.formats import FORMATS
 from concordant.doctor.finding import SEVERITIES

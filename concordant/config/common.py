@@ -27,7 +27,7 @@ COMMON: dict[type, tuple[str, ...]] = {
     ),
     s.SFTConfig: ("responses",),
     s.RewardConfig: ("margin", "label_smoothing"),
-    s.DPOConfig: ("loss", "beta", "label_smoothing", "reference"),
+    s.DPOConfig: ("loss", "beta", "margin", "label_smoothing", "lm_coefficient", "reference"),
     s.PPOConfig: (
         "advantage",
         "kl.coefficient",

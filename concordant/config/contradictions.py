@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from concordant.config import stages as s
 from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS, estimator_of_kl, place_of_kl
+from concordant.config.pair_rules import DPO_CONTRADICTIONS
 from concordant.config.policy_rules import POLICY_CONTRADICTIONS
-from concordant.config.rule import Contradiction, Values
+from concordant.config.rule_kinds import Contradiction, Values
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
 
@@ -166,7 +167,7 @@ _RETAINS = (
 
 CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.SFTConfig: _RETAINS,
-    s.DPOConfig: _RETAINS,
+    s.DPOConfig: (*_RETAINS, *DPO_CONTRADICTIONS),
     s.RunConfig: (*_TRAINING, *_TOGETHER),
     s.RewardConfig: (
         Contradiction(

@@ -83,7 +83,31 @@ CourseAction = Literal["list", "start", "check", "hint", "solution", "answer"]
 JudgeAsk = Literal["auto", "preference", "scores"]
 
 # preference learning
-PreferenceLossName = Literal["sigmoid", "ipo", "robust"]
+PreferenceLossName = Literal[
+    "sigmoid",
+    "sigmoid_norm",
+    "ipo",
+    "robust",
+    "hinge",
+    "apo_zero",
+    "apo_down",
+    "bco_pair",
+    "simpo",
+    "orpo",
+    "cpo",
+    "slic",
+    "kto",
+    "bco",
+    "apo_zero_unpaired",
+]
+PairStrength = Literal["none", "label", "margin"]
+FDivergenceName = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
+
+# Facts about losses that the checks of configs need; tests/test_names.py compares them with the table of losses.
+REFERENCE_FREE: frozenset[PreferenceLossName] = frozenset({"simpo", "orpo", "cpo", "slic"})
+RATES_ANSWERS: frozenset[PreferenceLossName] = frozenset({"kto", "bco", "apo_zero_unpaired"})  # not pairs
+OF_SIDES: frozenset[PreferenceLossName] = frozenset({"apo_zero", "apo_down", "bco_pair", "orpo"})  # not of a difference
+IMITATES: frozenset[PreferenceLossName] = frozenset({"orpo", "cpo"})  # with the chosen answers' cross-entropy
 
 # PPO
 RewardNormalize = Literal["none", "start", "running"]

@@ -12,9 +12,10 @@ from typing import Any
 from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
+from concordant.config.pair_rules import DPO_NO_EFFECT
 from concordant.config.policy_rules import POLICY_NO_EFFECT
-from concordant.config.rule import NoEffect as NoEffect
-from concordant.config.rule import always
+from concordant.config.rule_kinds import NoEffect as NoEffect
+from concordant.config.rule_kinds import always
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import (
     is_address,
@@ -122,7 +123,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     ),
     s.SFTConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
     s.RewardConfig: (_ONE_ROLE,),
-    s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
+    s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING, *DPO_NO_EFFECT),
     s.PPOConfig: (
         *_RETAINS_NOTHING,
         NoEffect(
@@ -284,6 +285,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             "grpo has no critic, and the reward model has another base or is none; leave reward_model empty",
             lambda v: v["method"] == "grpo" and bool(v["reward_model"]),
         ),
+        NoEffect(("loss",), "only dpo has losses to choose from; set method dpo", lambda v: v["method"] != "dpo"),
         NoEffect(("most_gpus",), "gpus is the number of workers; give only one of the two", lambda v: v["gpus"] > 0),
     ),
     s.AuditConfig: (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concordant.config.names import COMPARES_SAMPLES, DISCOUNTS, NEEDS_CRITIC, NEEDS_GREEDY
-from concordant.config.rule import Contradiction, NoEffect
+from concordant.config.rule_kinds import Contradiction, NoEffect
 
 POLICY_CONTRADICTIONS = (
     Contradiction(

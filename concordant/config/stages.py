@@ -18,9 +18,11 @@ from concordant.config.names import (
     AggregationName,
     BackboneSharing,
     CriticHead,
+    FDivergenceName,
     KLControllerName,
     KLEstimator,
     KLPlace,
+    PairStrength,
     PolicyLossName,
     PreferenceLossName,
     Responses,
@@ -72,9 +74,17 @@ class RewardConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class DPOConfig(RunConfig):
-    loss: PreferenceLossName = "sigmoid"  # the loss of a pair, see docs/algorithms.md
+    loss: PreferenceLossName = "sigmoid"  # of a pair, or of a rated answer (kto, bco), see docs/algorithms.md
     beta: float = 0.1  # reward per nat of log-ratio
     label_smoothing: float = 0.0  # share of labels assumed to be wrong: sigmoid becomes cDPO, IPO gets a lower target
+    margin: float = 0.0  # reward units by which the chosen answer must lead; SimPO's γ
+    strength: PairStrength = "none"  # what votes, probability and margin of a pair give: none, soft label or lead
+    plus: list[str] = field(default_factory=list)  # NAME=WEIGHT: further losses of pairs, added to loss
+    lm_coefficient: float = 0.0  # weight of the chosen answers' cross-entropy a token, added to the loss; RPO's α
+    f_divergence: FDivergenceName = "reverse_kl"  # what holds the policy near the reference
+    f_alpha: float = 0.5  # α of alpha_divergence; 1: the reverse KL, 0: the forward KL
+    desirable_weight: float = 1.0  # of a good answer, where a loss takes rated answers; KTO's λ_D
+    undesirable_weight: float = 1.0  # of a bad answer; KTO's λ_U
     reference: str = ""  # model folder; empty: the policy before its first step
     retain: RetainConfig = field(default_factory=RetainConfig)
     evaluation_slots: int = 64  # answers to held-out prompts that an evaluation samples at once

@@ -1,18 +1,15 @@
-"""The objectives of preference learning and PPO: pure functions, a number an example or token, never a mean.
+"""The objectives of reward models and PPO: pure functions, a number an example or token, never a mean.
+
+The losses of DPO and its variants are in pair_losses.py.
 
 B pairs, N response tokens. ``log sigma(z)`` is always ``logsigmoid``, finite at any z.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor
-
-from concordant.config.names import PreferenceLossName
 
 
 def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | float = 0.0) -> Tensor:
@@ -23,51 +20,9 @@ def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | float
     return -F.logsigmoid(chosen_B - rejected_B - margin_B)
 
 
-def smoothed_preference(z_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def smoothed_preference(z_B: Tensor, label_smoothing: Tensor | float = 0.0) -> Tensor:
     """-(1-ε) log σ(z) - ε log σ(-z), nats, (B,): a share ε of the labels is believed flipped.  Mitchell 2023 (cDPO)."""
     return -(1 - label_smoothing) * F.logsigmoid(z_B) - label_smoothing * F.logsigmoid(-z_B)
-
-
-def sigmoid_dpo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """-log σ(β·logratio), (B,).  Rafailov et al. 2023, 2305.18290 eq. 7.
-
-    ``logratio_B``: log π(chosen)/π_ref(chosen) - log π(rejected)/π_ref(rejected), summed over response tokens, nats.
-    """
-    return smoothed_preference(beta * logratio_B, label_smoothing)
-
-
-def robust_dpo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """[-(1-ε) log σ(z) + ε log σ(-z)] / (1-2ε), (B,): unbiased under flips with probability ε < ½.
-
-    Chowdhury et al. 2024, 2403.00409 eq. 12.
-    """
-    z_B = beta * logratio_B
-    flipped_B = (1 - label_smoothing) * F.logsigmoid(z_B) - label_smoothing * F.logsigmoid(-z_B)
-    return -flipped_B / (1 - 2 * label_smoothing)
-
-
-def ipo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """(logratio - 1/(2β))², (B,).  Azar et al. 2023, 2310.12036 eq. 17.
-
-    ``logratio_B`` of per-token means, as the authors advise. Label smoothing: the target 1/(2β) is flipped with
-    probability ε, whose expected square is given; its minimum is at (1-2ε)/(2β).
-    """
-    target = 1 / (2 * beta)
-    return (1 - label_smoothing) * (logratio_B - target) ** 2 + label_smoothing * (logratio_B + target) ** 2
-
-
-@dataclass(frozen=True, slots=True)
-class PreferenceLoss:
-    of: Callable[[Tensor, float, float], Tensor]  # (logratio_B, beta, label_smoothing) -> (B,)
-    length_mean: bool  # True: log-ratios are means over response tokens, not sums
-    needs_reference: bool = True  # False: "log-ratios" are the policy's own log-probs, no reference is asked
-
-
-PREFERENCE_LOSSES: dict[PreferenceLossName, PreferenceLoss] = {
-    "sigmoid": PreferenceLoss(sigmoid_dpo, length_mean=False),
-    "ipo": PreferenceLoss(ipo, length_mean=True),
-    "robust": PreferenceLoss(robust_dpo, length_mean=False),
-}
 
 
 LOG_RATIO = 20.0  # nats; e^20 is far beyond every clip range

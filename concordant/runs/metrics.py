@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from concordant.config.names import PreferenceLossName
+from concordant.config.names import RATES_ANSWERS, PreferenceLossName
 from concordant.core.digits import share
 
 DOCTOR = "doctor/"  # prefix of evidence: metrics that only the doctor's rules read
@@ -40,6 +40,17 @@ _OF_REPLAY = (  # the policy's metrics that are measured over replayed answers t
     "objective/entropy",
     "objective/entropy_per_token",
 )
+
+_UNITS: dict[PreferenceLossName, str] = {
+    "ipo": "nats squared a pair",
+    "hinge": "reward units a pair",
+    "slic": "reward units a pair",
+    "apo_zero": "0 to 2 a pair",
+    "apo_down": "0 to 2 a pair",
+    "kto": "0 to the weight, an answer",
+    "apo_zero_unpaired": "0 to the weight, an answer",
+    "bco": "nats an answer",
+}
 
 METRICS: dict[str, Metric] = {
     "step": Metric("steps taken, from 1", "steps"),
@@ -81,11 +92,22 @@ METRICS: dict[str, Metric] = {
     "nll": Metric("negative log-prob of response tokens", "nats a token", "sft"),
     "bradley_terry": Metric("-log sigmoid of the score difference", "nats a pair", "reward"),
     "centering": Metric("squared sum of both scores of a pair", "reward units squared", "reward"),
-    "lm": Metric("negative log-prob of chosen answers' tokens", "nats a token", "reward"),
+    "lm": Metric("negative log-prob of chosen answers' tokens", "nats a token", "reward, dpo"),
     **{
-        name: Metric(f"DPO's loss, with --loss {name}", f"nats{' squared' if name == 'ipo' else ''} a pair", "dpo")
+        name: Metric(
+            f"DPO's loss, with --loss {name}" + ("" if name in RATES_ANSWERS else f" or --plus {name}=WEIGHT"),
+            _UNITS.get(name, "nats a pair"),
+            "dpo",
+        )
         for name in get_args(PreferenceLossName)
     },
+    "rewards/anchor": Metric(
+        "what a rated answer's log-ratio is compared with: KTO's estimate of the KL, or BCO's shift over beta",
+        _NATS,
+        "dpo",
+    ),
+    "count/chosen": Metric("answers of the step that are rated good, with --loss kto, bco or the like", "count", "dpo"),
+    "count/rejected": Metric("answers of the step that are rated bad", "count", "dpo"),
     "retain/nll": Metric(
         "negative log-prob of the text of --retain.text; under eval/ of windows that are not learnt",
         "nats a token",

@@ -8,7 +8,7 @@ from concordant.algorithms.pairs import check_pairs, ranked_right
 from concordant.config.stages import DPOConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
-from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
+from concordant.core.pair_losses import PREFERENCE_LOSSES, PreferenceLoss
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
 from tests.algorithms.worlds import given, loss_of, means, tree

@@ -10,8 +10,9 @@ import pytest
 from concordant.config.checks import NEEDED, validate
 from concordant.config.contradictions import CONTRADICTIONS
 from concordant.config.fields import build, flatten, schema
-from concordant.config.no_effect import NO_EFFECT, NoEffect
+from concordant.config.no_effect import NO_EFFECT
 from concordant.config.ranges import VALUES, Range
+from concordant.config.rule_kinds import NoEffect
 from concordant.config.stages import (
     AverageConfig,
     BestOfNConfig,

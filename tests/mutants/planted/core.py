@@ -71,11 +71,11 @@ MUTANTS = (
     ),
     Mutant(
         name="robust-dpo-keeps-its-scale",
-        file="core/losses.py",
+        file="core/pair_losses.py",
         old="return -flipped_B / (1 - 2 * label_smoothing)",
         new="return -flipped_B",
         story="The loss robust is no longer unbiased under flipped labels: its gradient is too small.",
-        tests=("core/test_losses.py",),
+        tests=("core/test_pair_losses.py",),
     ),
     Mutant(
         name="whitening-threshold-is-absolute",

@@ -1,4 +1,6 @@
-"""The two kinds of rules about several settings: those that contradict each other, and those without effect."""
+"""The two kinds of rules about settings that do not go together. Most rules are in contradictions.py and no_effect.py;
+those of the losses of pairs and of policies are in pair_rules.py and policy_rules.py.
+"""
 
 from __future__ import annotations
 
