@@ -35,7 +35,7 @@ def share_of_people(pair_P2):
 
 
 def trained_on_pairs(steps, rate, matched=None, **settings):
-    """The policy after training on pairs with soft labels: ``matched`` ones, or all answers matched anew at each step."""
+    """The policy after training on pairs with soft labels: ``matched`` ones, or all answers matched anew each step."""
     policy, reference = start()
     stream = torch.Generator().manual_seed(0)
     for step in range(steps):

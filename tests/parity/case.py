@@ -51,6 +51,7 @@ class DPOSetting:
     f_divergence: str = "reverse_kl"
     lm: float = 0.0  # weight of the chosen answers' cross-entropy
     plus: tuple[tuple[str, float], ...] = ()
+    swapped: bool = False  # policy and reference, so that the estimate of KTO's KL is above 0
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ DPO = {
     "cpo/slic": DPOSetting("slic", 0.3, trl="hinge"),
 }
 ORPO = DPOSetting("orpo", 0.3)
-KTO = {"kto/kto": DPOSetting("kto", 0.3), "kto/apo_zero_unpaired": DPOSetting("apo_zero_unpaired", 0.3)}
+KTO = {
+    "kto/kto": DPOSetting("kto", 0.3),
+    "kto/swapped": DPOSetting("kto", 0.1, swapped=True),
+    "kto/apo_zero_unpaired": DPOSetting("apo_zero_unpaired", 0.3),
+}
 KTO_WEIGHTS = (1.3, 0.8)  # of good and of bad answers
 REWARDS = {
     "reward/plain": RewardSetting(margin=False),

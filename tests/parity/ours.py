@@ -88,11 +88,11 @@ def dpo(setting: case.DPOSetting, micro_batch_tokens: int = WHOLE) -> Figures:
 
 def kto(setting: case.DPOSetting) -> Figures:
     """On paired data. As TRL does, the answer to another prompt is that of the row before, in a circle."""
-    trees, reference = pair_trees(), policy_learner(variant=case.REFERENCE)
+    variants = (case.REFERENCE, case.POLICY) if setting.swapped else (case.POLICY, case.REFERENCE)
+    trees, (learner, reference) = pair_trees(), (policy_learner(variant=variant) for variant in variants)
     prompts = [tree.prompt_T for tree in trees for _ in tree.branches]
     answers = [branch for tree in trees for branch in tree.branches]
     foreign = [PromptTree(x, (b,)) for x, b in zip(prompts, answers[-1:] + answers[:-1], strict=True)]
-    learner = policy_learner()
     anchor = kl_estimate(learner, reference_logprobs(reference, foreign), foreign) if setting.loss == "kto" else 0.0
     good, bad = case.KTO_WEIGHTS
     objective = KTOObjective(

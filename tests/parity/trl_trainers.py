@@ -115,7 +115,7 @@ def _dpo_trainer(setting: case.DPOSetting, scratch: str, loss: str = "") -> DPOT
 
 
 def without_reference(scratch: str) -> dict[str, Figures]:
-    """CPO, SimPO, SLiC and ORPO. Their trainers log ``rewards/*`` as ours, and ``logps/*`` as means where these count."""
+    """CPO, SimPO, SLiC and ORPO. Their trainers log ``rewards/*`` as ours, and some ``logps/*`` as means."""
     rows = [
         {"prompt": case.text(p.prompt), "chosen": case.text(p.chosen), "rejected": case.text(p.rejected)}
         for p in case.pairs()
@@ -170,8 +170,9 @@ def kto(scratch: str) -> dict[str, Figures]:
             train_sampling_strategy="sequential",
             **COMMON,
         )
-        reference = case.language_model(case.REFERENCE).eval()
-        trainer = _trainer(KTOTrainer, args, rows, case.language_model(), ref_model=reference)
+        variants = (case.REFERENCE, case.POLICY) if setting.swapped else (case.POLICY, case.REFERENCE)
+        policy, reference = map(case.language_model, variants)
+        trainer = _trainer(KTOTrainer, args, rows, policy, ref_model=reference.eval())
         figures[name] = _whole_batch(trainer, names)
     return figures
 
