@@ -11,7 +11,7 @@ from concordant.core.advantages import ADVANTAGES
 from concordant.core.ensembles import ENSEMBLES
 from concordant.core.kl import ESTIMATORS
 from concordant.core.masked import AGGREGATIONS
-from concordant.core.pair_losses import PREFERENCE_LOSSES
+from concordant.core.pair_losses import F_DIVERGENCES, PREFERENCE_LOSSES, PreferenceLoss, RatedLoss
 from concordant.core.policy_losses import POLICY_LOSSES
 from concordant.data.formats import FORMATS
 from concordant.doctor.finding import SEVERITIES
@@ -24,6 +24,7 @@ from concordant.training.trackers import KINDS
     ("kind", "table"),
     [
         (names.PreferenceLossName, PREFERENCE_LOSSES),
+        (names.FDivergenceName, F_DIVERGENCES),
         (names.AdvantageName, ADVANTAGES),
         (names.KLEstimator, ["auto", *ESTIMATORS, "exact"]),  # the exact KL comes from the forward pass
         (names.AggregationName, AGGREGATIONS),
@@ -50,3 +51,11 @@ def test_every_advantage_has_one_baseline():
 
 def test_every_kl_estimator_has_its_place():
     assert {*typing.get_args(names.KLEstimator)} == {"auto"} | names.REWARD_ESTIMATORS | names.LOSS_ESTIMATORS
+
+
+def test_facts_about_losses_are_those_of_the_table():
+    table = PREFERENCE_LOSSES.items()
+    assert {name for name, loss in table if not loss.needs_reference} == names.REFERENCE_FREE
+    assert {name for name, loss in table if isinstance(loss, RatedLoss)} == names.RATES_ANSWERS
+    assert {name for name, loss in table if isinstance(loss, PreferenceLoss) and loss.of_sides} == names.OF_SIDES
+    assert {name for name, loss in table if isinstance(loss, PreferenceLoss) and loss.lm} == names.IMITATES

@@ -74,7 +74,7 @@ class RewardConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class DPOConfig(RunConfig):
-    loss: PreferenceLossName = "sigmoid"  # of a pair, or of a rated answer (kto, bco), see docs/algorithms.md
+    loss: PreferenceLossName = "sigmoid"  # of pairs, or of rated answers (kto, bco); docs/dpo.md says which when
     beta: float = 0.1  # reward per nat of log-ratio
     label_smoothing: float = 0.0  # share of labels assumed to be wrong: sigmoid becomes cDPO, IPO gets a lower target
     margin: float = 0.0  # reward units by which the chosen answer must lead; SimPO's γ

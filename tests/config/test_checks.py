@@ -85,7 +85,7 @@ def test_defaults_are_valid_once_what_is_needed_is_there(verb):
         (RewardConfig, "temperature", 0.0, r"temperature: expected a number in \(0, ∞\)"),
         (DPOConfig, "label_smoothing", -0.1, r"label_smoothing: expected a number in \[0, 0.5\)"),
         (DPOConfig, "label_smoothing", 0.5, r"label_smoothing: expected a number in \[0, 0.5\); given 0.5"),
-        (DPOConfig, "loss", "sigmiod", 'robust; given "sigmiod". Did you mean "sigmoid"'),
+        (DPOConfig, "loss", "sigmiod", 'apo_zero_unpaired; given "sigmiod". Did you mean "sigmoid"'),
         (DPOConfig, "beta", 0.0, "beta"),
         (PPOConfig, "constraint.limit", float("nan"), "constraint.limit: .*given nan"),
         (PPOConfig, "constraint.multiplier", 0.0, r"constraint.multiplier: expected a number in \[0.01, ∞\)"),

@@ -47,6 +47,12 @@ class DPOSetting:
     loss: str  # our name
     beta: float
     label_smoothing: float = 0.0
+    trl: str = ""  # TRL's name of the loss, where it is not ours
+    margin: float = 0.0
+    f_divergence: str = "reverse_kl"
+    lm: float = 0.0  # weight of the chosen answers' cross-entropy
+    plus: tuple[tuple[str, float], ...] = ()
+    swapped: bool = False  # policy and reference, so that the estimate of KTO's KL is above 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,27 @@ DPO = {
     "dpo/ipo": DPOSetting("ipo", 0.2),
     "dpo/robust": DPOSetting("robust", 0.3, 0.1),
     "dpo/smoothed": DPOSetting("sigmoid", 0.3, 0.1),
+    "dpo/sigmoid_norm": DPOSetting("sigmoid_norm", 2.0),
+    "dpo/hinge": DPOSetting("hinge", 0.3),
+    "dpo/apo_zero": DPOSetting("apo_zero", 0.3),
+    "dpo/apo_down": DPOSetting("apo_down", 0.3),
+    "dpo/bco_pair": DPOSetting("bco_pair", 0.3),
+    "dpo/rpo": DPOSetting("sigmoid", 0.3, lm=0.7),
+    "dpo/mix": DPOSetting("sigmoid", 0.3, lm=0.5, plus=(("bco_pair", 0.2),)),
+    "dpo/forward_kl": DPOSetting("sigmoid", 0.3, f_divergence="forward_kl"),
+    "dpo/js_divergence": DPOSetting("sigmoid", 0.3, f_divergence="js_divergence"),
+    "dpo/alpha_divergence": DPOSetting("sigmoid", 0.3, f_divergence="alpha_divergence"),
+    "cpo/cpo": DPOSetting("cpo", 0.3, 0.1, trl="sigmoid"),
+    "cpo/simpo": DPOSetting("simpo", 2.0, trl="simpo", margin=0.6),
+    "cpo/slic": DPOSetting("slic", 0.3, trl="hinge"),
 }
+ORPO = DPOSetting("orpo", 0.3)
+KTO = {
+    "kto/kto": DPOSetting("kto", 0.3),
+    "kto/swapped": DPOSetting("kto", 0.1, swapped=True),
+    "kto/apo_zero_unpaired": DPOSetting("apo_zero_unpaired", 0.3),
+}
+KTO_WEIGHTS = (1.3, 0.8)  # of good and of bad answers
 REWARDS = {
     "reward/plain": RewardSetting(margin=False),
     "reward/margin": RewardSetting(margin=True),

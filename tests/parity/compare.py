@@ -21,8 +21,10 @@ POLICY_TOLERANCE = 1e-5  # of the same numbers of policy losses and group advant
 TOLERANCE = 1e-4  # of a loss or metric, of a gradient's norm, of a vector's norm
 GOLDENS = Path(__file__).parent / "goldens"
 TRAINERS_GOLDEN, PPO_GOLDEN = GOLDENS / "trl-trainers.json", GOLDENS / "trl-ppo.json"
-METRICS = {"dpo/ipo": ("logps/chosen", "logps/rejected", "rewards/margins")}  # where not all of TRL's
-KNOWN = ("dpo/ipo: rewards/margins",)
+LOGPS, OF_F = ("logps/chosen", "logps/rejected"), ("forward_kl", "js_divergence", "alpha_divergence")
+# Where not all of TRL's metrics are compared: there TRL logs β times the summed log-ratio, whatever the loss compares.
+METRICS = {f"dpo/{name}": (*LOGPS, "rewards/margins") for name in ("ipo", "sigmoid_norm", *OF_F)}
+KNOWN = tuple(f"{name}: rewards/margins" for name in METRICS)
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,12 @@ def rows(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
     """Every comparison that both sides have, in the order of what we made."""
     table: list[Row] = []
     for name, mine in made.items():
-        if name in peer and not name.startswith(("ppo/", "dpo/sigmoid uneven")):
+        if name in peer and not name.startswith(("ppo/", "dpo/sigmoid uneven", "orpo/")):
             found = whole(name, mine, peer[name])
             is_policy = name.startswith("policy/")
             table += [replace(row, tolerance=POLICY_TOLERANCE) for row in found] if is_policy else found
     table += [row for name in case.POLICIES if f"policy/{name}" in peer for row in policy(name, made, peer)]
-    table += smoothing(made, peer) + uneven(made, peer)
+    table += smoothing(made, peer) + uneven(made, peer) + orpo(made, peer)
     for name in case.PPO_LENGTHS:
         if f"ppo/policy {name}" in peer:
             table += ppo(name, made, peer)
@@ -107,6 +109,18 @@ def uneven(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
     return [
         gradient_row(what, made["dpo/sigmoid uneven"], theirs, known=True),
         gradient_row(f"{what}, mean of means", explained.dpo_mean_of_means((4, 2)), theirs),
+    ]
+
+
+def orpo(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
+    """TRL's ORPO learns the prompt too: its cross-entropy is over all tokens of prompt and answer."""
+    if "orpo/orpo" not in peer:
+        return []
+    mine, theirs = made["orpo/orpo"], peer["orpo/orpo"]
+    return [
+        Row("orpo: loss", mine.loss, theirs.loss, relative(mine.loss, theirs.loss), known=True),
+        gradient_row("orpo: gradient", mine, theirs, known=True),
+        *whole("orpo with the prompt learnt", explained.orpo_with_prompts(), theirs),
     ]
 
 

@@ -11,6 +11,7 @@ from transformers import LlamaForSequenceClassification
 
 from concordant.algorithms.dpo import DPOObjective, reference_logprobs
 from concordant.algorithms.experience import learnt_part
+from concordant.algorithms.kto import KTOObjective, finish, kl_estimate
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.sft import SFTObjective, share_prompts
@@ -36,6 +37,7 @@ WHOLE, CUT = 8192, 1  # tokens a micro-batch: all in one, and a tree each
 def all_figures(peer_ppo: Mapping[str, Figures]) -> dict[str, Figures]:
     """Every comparison; objectives of policies are given the peer's old log-probs, advantages, values and returns."""
     made = sft() | {name: dpo(setting) for name, setting in case.DPO.items()}
+    made |= {name: kto(setting) for name, setting in case.KTO.items()} | {"orpo/orpo": dpo(case.ORPO)}
     made |= {"dpo/sigmoid uneven": dpo(case.DPO["dpo/sigmoid"], CUT)}
     made |= {name: reward(setting) for name, setting in case.REWARDS.items()}
     for name, setting in case.POLICIES.items():
@@ -75,8 +77,40 @@ def sft() -> dict[str, Figures]:
 def dpo(setting: case.DPOSetting, micro_batch_tokens: int = WHOLE) -> Figures:
     trees = pair_trees()
     reference_B = reference_logprobs(policy_learner(variant=case.REFERENCE), trees)
-    objective = DPOObjective(reference_B, setting.loss, setting.beta, setting.label_smoothing)
+    objective = DPOObjective(
+        reference_B,
+        setting.loss,
+        setting.beta,
+        setting.label_smoothing,
+        margin=setting.margin,
+        plus=setting.plus,
+        lm_coefficient=setting.lm,
+        f_divergence=setting.f_divergence,
+    )
     return learn(policy_learner(micro_batch_tokens), trees, objective)
+
+
+def kto(setting: case.DPOSetting) -> Figures:
+    """On paired data. As TRL does, the answer to another prompt is that of the row before, in a circle."""
+    variants = (case.REFERENCE, case.POLICY) if setting.swapped else (case.POLICY, case.REFERENCE)
+    trees, (learner, reference) = pair_trees(), (policy_learner(variant=variant) for variant in variants)
+    prompts = [tree.prompt_T for tree in trees for _ in tree.branches]
+    answers = [branch for tree in trees for branch in tree.branches]
+    foreign = [PromptTree(x, (b,)) for x, b in zip(prompts, answers[-1:] + answers[:-1], strict=True)]
+    anchor = kl_estimate(learner, reference_logprobs(reference, foreign), foreign) if setting.loss == "kto" else 0.0
+    good, bad = case.KTO_WEIGHTS
+    objective = KTOObjective(
+        reference_B=reference_logprobs(reference, trees),
+        is_good_B=torch.tensor([True, False] * len(trees)),
+        anchor=anchor,
+        loss=setting.loss,
+        beta=setting.beta,
+        good_weight=good,
+        bad_weight=bad,
+    )
+    figures = learn(learner, trees, objective)
+    figures.metrics = finish(figures.metrics)
+    return figures
 
 
 def reward(setting: case.RewardSetting) -> Figures:

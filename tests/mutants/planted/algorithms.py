@@ -219,4 +219,28 @@ MUTANTS = (
         story="Tokens of an older policy have no weight min(π/μ, cap).",
         tests=("algorithms/test_ahead.py",),
     ),
+    Mutant(
+        name="margins-of-the-first-pairs",
+        file="algorithms/dpo.py",
+        old="return numbers[pair_P] if isinstance(numbers, Tensor) else numbers",
+        new="return numbers[: len(pair_P)] if isinstance(numbers, Tensor) else numbers",
+        story="A micro-batch takes the soft labels and margins of the step's first pairs instead of its own.",
+        tests=("algorithms/test_dpo.py",),
+    ),
+    Mutant(
+        name="kto-kl-below-zero",
+        file="algorithms/kto.py",
+        old="return max(0.0, float((reference_logprobs(policy, trees) - reference_B).mean()))",
+        new="return float((reference_logprobs(policy, trees) - reference_B).mean())",
+        story="KTO's estimate of a KL is negative in most steps, so that every good answer looks better than it is.",
+        tests=("algorithms/test_exact_pairs.py",),
+    ),
+    Mutant(
+        name="kto-pairs-an-answer-with-its-own-prompt",
+        file="algorithms/kto.py",
+        old="while names[j] == own:",
+        new="while False:",
+        story="The KL of KTO is measured on answers to the same prompt where several rows share one.",
+        tests=("algorithms/test_kto.py",),
+    ),
 )

@@ -78,6 +78,22 @@ MUTANTS = (
         tests=("core/test_pair_losses.py",),
     ),
     Mutant(
+        name="orpo-compares-log-probs",
+        file="core/pair_losses.py",
+        old="return mean_B - torch.log(-torch.expm1(mean_B))",
+        new="return mean_B",
+        story="ORPO compares log-probs and not odds, as CPO does, and reaches another optimum.",
+        tests=("core/test_pair_losses.py", "algorithms/test_exact_pairs.py"),
+    ),
+    Mutant(
+        name="soft-labels-of-two-sides-are-lost",
+        file="core/pair_losses.py",
+        old="return (1 - label_smoothing) * right_P + label_smoothing * self.of_sides(rejected_P, chosen_P, beta)",
+        new="return right_P",
+        story="--loss apo_zero --strength label takes every label for certain, and says nothing.",
+        tests=("core/test_pair_losses.py",),
+    ),
+    Mutant(
         name="whitening-threshold-is-absolute",
         file="core/masked.py",
         old="if deviation <= LEAST_DEVIATION * x_N.abs().max():",

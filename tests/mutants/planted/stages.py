@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         name="held-out-pairs-with-the-references-of-training",
         file="stages/dpo.py",
-        old="Examples(heldout, _objective(config, reference if needs_reference else None, heldout)),",
-        new="Examples(heldout, _objective(config, reference if needs_reference else None, train)),",
+        old="Examples(heldout.trees, objective(heldout)),",
+        new="Examples(heldout.trees, objective(train)),",
         story="DPO's held-out loss and accuracy are noise, and they pick the best weights.",
         tests=("stages/test_pairs.py",),
     ),
