@@ -1,7 +1,7 @@
 """Every advantage and every policy loss in a world whose fixed point is known exactly: 8 tokens, 3 steps, 512 answers.
 
-Where nothing divides the advantage, the policy must reach π* ∝ π_ref · exp(r / β). Where something does, or where the KL
-is in the loss, it must reach the fixed point that follows from the formula (docs/algorithms.md, "Fixed points").
+Where nothing divides the advantage, the policy must reach π* ∝ π_ref · exp(r / β). Where something does, or where the
+KL is in the loss, it must reach the fixed point that follows from the formula (docs/algorithms.md, "Fixed points").
 KL(π‖fixed point) < 0.01 nats.
 """
 
