@@ -16,8 +16,8 @@ from concordant.runs.facts import RunFacts
 MAIN_SETTINGS = (
     "responses", "loss", "beta", "margin", "lm_coefficient", "label_smoothing", "advantage", "policy_loss", "reward",
     "kl.coefficient", "kl.controller", "clip", "inner_epochs", "minibatches", "train.max_steps",
-    "train.epochs", "train.batch_size", "train.learning_rate", "train.schedule", "model.precision", "model.lora.rank", "sampling.n",
-    "sampling.temperature", "sampling.max_new_tokens",
+    "train.epochs", "train.batch_size", "train.learning_rate", "train.schedule", "model.precision",
+    "model.lora.rank", "sampling.n", "sampling.temperature", "sampling.max_new_tokens",
 )  # fmt: skip
 HASH_DIGITS = 12  # of a hash that is shown
 
