@@ -1,9 +1,9 @@
-"""The public names of the losses, ``concordant.losses``. Formulas: core/losses.py, core/pair_losses.py, core/kl.py."""
+"""The public names of the losses, ``concordant.losses``. Formulas: core/kl.py, core/losses.py and its *_losses.py."""
 
 from __future__ import annotations
 
 from concordant.core.kl import exact as exact_kl
-from concordant.core.kl import k1, k2, k3
+from concordant.core.kl import k1, k2, k3, k3_plus
 from concordant.core.losses import bradley_terry, clip_fraction, ppo_policy, ppo_value, smoothed_preference
 from concordant.core.pair_losses import (
     F_DIVERGENCES,
@@ -25,12 +25,15 @@ from concordant.core.pair_losses import (
     simpo,
     slic,
 )
+from concordant.core.policy_losses import POLICY_LOSSES, Taken
 
 __all__ = [
     "F_DIVERGENCES",
+    "POLICY_LOSSES",
     "PREFERENCE_LOSSES",
     "PreferenceLoss",
     "RatedLoss",
+    "Taken",
     "apo_down",
     "apo_zero",
     "bco",
@@ -44,6 +47,7 @@ __all__ = [
     "k1",
     "k2",
     "k3",
+    "k3_plus",
     "kto",
     "length_normalised_dpo",
     "orpo",

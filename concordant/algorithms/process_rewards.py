@@ -91,9 +91,10 @@ def process_steps(
     for b, branch in enumerate(branches):
         for name in stepped:
             score = scores.given[name][b]
-            for step in score.steps if isinstance(score, SteppedScore) else ():
-                rewards.append(weights[name] * step.reward / scale)
-                tokens.append(start + _token(step.end, score.unit, branch, text_of, name))
+            if isinstance(score, SteppedScore):
+                for step in score.steps:
+                    rewards.append(weights[name] * step.reward / scale)
+                    tokens.append(start + _token(step.end, score.unit, branch, text_of, name))
         start += branch.response_length
     return Steps(torch.tensor(rewards), torch.tensor(tokens, dtype=torch.int64))
 

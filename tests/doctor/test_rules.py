@@ -467,3 +467,18 @@ def test_a_finding_that_grows_graver_is_said_again_and_one_that_does_not_is_not(
         said += [(f.rule, f.severity) for f in monitor.see(row)]
     assert said == [("answers_identical", "warning"), ("answers_identical", "error")]
     assert [f.severity for f in monitor.ranked()] == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({"policy_loss": "gspo", "clip": 3e-4, "clip_high": 4e-4}, {"policy__clip_fraction": 0.5}),
+        ({"policy_loss": "cispo", "clip_high": 4.0}, {"policy__clip_fraction": 0.0, "policy__approx_kl": 1e-6}),
+    ],
+)
+def test_a_loss_that_clips_no_token_is_not_read_as_one_that_does(settings, changes):
+    """GSPO's bounds are so narrow by design that half of the tokens may be clipped, and CISPO's are seldom reached."""
+    about_clips = {"clip_too_narrow", "clip_fraction_high", "clip_fraction_zero", "too_many_inner_steps"}
+    as_ppo = {"clip": 3e-4} if settings["policy_loss"] == "gspo" else {}
+    assert not about_clips & set(found("ppo", changes, settings))
+    assert about_clips & set(found("ppo", changes, as_ppo)), "the same numbers of plain PPO are a finding"

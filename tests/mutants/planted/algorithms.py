@@ -36,11 +36,11 @@ MUTANTS = (
         tests=("algorithms/test_policies.py",),
     ),
     Mutant(
-        name="the-same-prompts-are-drawn-at-every-step",
+        name="tied-prompts-in-the-place-of-tied-ones",
         file="algorithms/dynamic_sampling.py",
-        old='stream = python_stream(self.seed, "ppo/again", step, attempt)',
-        new='stream = python_stream(self.seed, "ppo/again", len(used), attempt)',
-        story="Dynamic sampling draws the same few prompts again and again, and most of the data is never used.",
+        old="useful = [group for group in _groups(calls[-1]) if not _is_tied(*group)]",
+        new="useful = _groups(calls[-1])",
+        story="Dynamic sampling replaces prompts by others that teach nothing either, and counts them as replaced.",
         tests=("algorithms/test_policies.py",),
     ),
     Mutant(
@@ -125,9 +125,9 @@ MUTANTS = (
     ),
     Mutant(
         name="rlhf-reward-of-raw-scores",
-        file="algorithms/ppo.py",
-        old='"objective/rlhf_reward": float((e.shaped_B - self.controller.kl_coef * kl_B).mean()),',
-        new='"objective/rlhf_reward": float((e.score_B - self.controller.kl_coef * kl_B).mean()),',
+        file="algorithms/ppo_metrics.py",
+        old='"objective/rlhf_reward": float((e.shaped_B - kl_coefficient * kl_B).mean()),',
+        new='"objective/rlhf_reward": float((e.score_B - kl_coefficient * kl_B).mean()),',
         story="The curve of what PPO maximises ignores normalisation, clip and missing-EOS penalty.",
         tests=("algorithms/test_ppo_rewards.py",),
     ),

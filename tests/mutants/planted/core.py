@@ -203,8 +203,8 @@ MUTANTS = (
     Mutant(
         name="grpo-divides-by-rounding",
         file="core/advantages.py",
-        old="torch.where(is_rounding_B | tied(r), 0.0, centred_B / deviation_B)",
-        new="torch.where(tied(r), 0.0, centred_B / deviation_B)",
+        old="torch.where(is_rounding_B | tied_B | (size_B < 2), 0.0, centred_B / deviation_B)",
+        new="torch.where(tied_B | (size_B < 2), 0.0, centred_B / deviation_B)",
         story="Answers whose scores differ in their last bit get advantages of 1 and -1.",
         tests=("core/test_advantages.py",),
     ),
