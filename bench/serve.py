@@ -87,10 +87,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def make_model(name: str, folder: Path, count: int) -> list[str]:
     """Write a model with random weights, whose answers reach the limit of tokens. Returns the questions."""
-    pairs = training_pairs()[: 8 * count]
-    questions = list(dict.fromkeys(pair.prompt[-1].content for pair in pairs))
-    questions = (questions * count)[:count]
-    save_policy(load_policy(ModelConfig(name=name, device="cpu"), texts=[p.chosen for p in pairs]), folder)
+    pairs = training_pairs()
+    questions = list(dict.fromkeys(pair.prompt[-1].content for pair in pairs))[:count]
+    assert len(questions) == count, f"toytalk has {len(questions)} questions"
+    save_policy(load_policy(ModelConfig(name=name, device="cpu"), texts=[p.chosen for p in pairs[:2000]]), folder)
     return questions
 
 

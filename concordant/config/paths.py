@@ -58,7 +58,6 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     s.AverageConfig: {"models": _plain},
     s.PushConfig: {"folder": _plain},
     s.ServeConfig: {"adapters": _named, "reward": _plain, "keys": _plain},
-    s.CourseConfig: {"file": _plain},
     s.AuditConfig: {"reward": _weighted, "judge": _weighted, "templates": _plain},
     s.JudgeConfig: {"judge": _plain, "principles": _plain},
     s.ConstitutionConfig: {"critic": _plain, "principles": _plain},
