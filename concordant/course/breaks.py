@@ -26,32 +26,24 @@ class Break:
     number: int
     title: str
     verb: str
-    options: tuple[str, ...]  # of the command, without its output
+    options: dict[str, str]  # of the command, without its output
     rules: tuple[str, ...]  # the doctor's rules that name the bug
-    repair: tuple[str, ...]  # options with which the run is healthy
+    repair: str  # options with which the run is healthy
     hint: str
 
 
-_COMMON = [
-    "--data",
-    "builtin:toytalk",
-    "--model.name",
-    "builtin:tiny",
-    "--model.device",
-    "cpu",
-    "--data.max_samples",
-    "400",
-    "--data.max_response_tokens",
-    "48",
-    "--data.too_long",
-    "cut_response_end",
-    "--train.tensorboard",
-    "false",
-    "--doctor.preflight",
-    "false",
-    "--train.evaluate_every",
-    "10",
-]
+_COMMON = {
+    "data": "builtin:toytalk",
+    "data.max_samples": "400",
+    "data.max_response_tokens": "48",
+    "data.too_long": "cut_response_end",
+    "model.name": "builtin:tiny",
+    "model.device": "cpu",
+    "train.tensorboard": "false",
+    "train.batch_size": "8",
+    "train.evaluate_every": "10",
+    "doctor.preflight": "false",
+}
 BREAKS: dict[int, Break] = {
     b.number: b
     for b in (
@@ -59,18 +51,18 @@ BREAKS: dict[int, Break] = {
             number=8,
             title="Break and repair: an SFT run whose answers are noise",
             verb="sft",
-            options=(*_COMMON, "--train.max_steps", "40", "--train.batch_size", "8", "--train.learning_rate", "0.3"),
+            options=_COMMON | {"train.max_steps": "40", "train.learning_rate": "0.3"},
             rules=("learning_rate_too_high", "rate_unusual"),
-            repair=("--train.learning_rate", "0.002"),
+            repair="--train.learning_rate 0.002",
             hint="Look at loss and grad_norm of the first ten steps: does the loss go down at all, or up first?",
         ),
         Break(
             number=9,
             title="Break and repair: a reward model that stays at a coin's accuracy",
             verb="reward",
-            options=(*_COMMON, "--train.max_steps", "60", "--train.batch_size", "8", "--train.learning_rate", "1e-8"),
+            options=_COMMON | {"train.max_steps": "60", "train.learning_rate": "1e-8"},
             rules=("learning_rate_too_low",),
-            repair=("--train.learning_rate", "0.001"),
+            repair="--train.learning_rate 0.001",
             hint="The loss is log 2 = 0.693 at the start. Look at how far it is from there after 60 steps, and why.",
         ),
     )
@@ -81,7 +73,8 @@ def train(task: Break, output: Path) -> None:
     """Train the run of ``task`` into ``output``, silently, and hide what the doctor said of it."""
     if output.exists():
         raise UserError(f"{output} is there already; remove it, or give another folder")
-    command = [sys.executable, "-m", "concordant", task.verb, *task.options, "--output", str(output)]
+    options = [f"--{key}={value}" for key, value in task.options.items()]
+    command = [sys.executable, "-m", "concordant", task.verb, *options, "--output", str(output)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
     except subprocess.TimeoutExpired:
@@ -105,9 +98,7 @@ def judged(task: Break, guess: str) -> Verdict:
     if guess not in catalogue.names():
         raise unknown_name("rule of the doctor", guess, catalogue.names())
     if guess in task.rules:
-        return Verdict(
-            True, f"Right. Repair the run with {' '.join(task.repair)}, train again, and compare the curves."
-        )
+        return Verdict(True, f"Right. Repair the run with {task.repair}, train again, and compare the curves.")
     return Verdict(False, f"{guess} is not what is wrong here. {task.hint}")
 
 
@@ -116,4 +107,4 @@ def answer(task: Break, output: Path) -> list[str]:
     if not output.is_dir():
         raise UserError(f"{output} is not there; train the run by `concordant course start {task.number}`")
     lines = [f"{f.severity} {f.rule}: {f.seen}" for f in diagnose(output)]
-    return [*lines, f"repair: {' '.join(task.repair)}"]
+    return [*lines, f"repair: {task.repair}"]
