@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         RewardConfig,
         ScoreConfig,
         SFTConfig,
+        StudioConfig,
     )
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from concordant.stages.reward import reward, score
     from concordant.stages.sft import sft
     from concordant.stages.talk import chat, generate, merge
+    from concordant.studio.command import open_studio
 
 __all__ = [
     "AdaptiveKLController",
@@ -106,6 +108,7 @@ __all__ = [
     "ScoreConfig",
     "ScoringConfig",
     "ShapeConfig",
+    "StudioConfig",
     "TrainConfig",
     "UserError",
     "apply_lora_to_model",
@@ -127,6 +130,7 @@ __all__ = [
     "load_policy",
     "losses",
     "merge",
+    "open_studio",
     "merge_lora_weights",
     "plan",
     "ppo",
@@ -154,7 +158,7 @@ _NAMES_IN = {
         *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "DPOConfig", "DiagnoseConfig"),
         *("EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
-        "ScoreConfig",
+        *("ScoreConfig", "StudioConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
@@ -182,6 +186,7 @@ _NAMES_IN = {
     "stages.reward": ("reward", "score"),
     "stages.sft": ("sft",),
     "stages.talk": ("chat", "generate", "merge"),
+    "studio.command": ("open_studio",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 

@@ -92,6 +92,12 @@ VERBS: dict[str, Verb] = {
         "talk with a policy in the terminal",
         "--model.name runs/dpo/model",
     ),
+    "studio": Verb(
+        "StudioConfig",
+        "open_studio",
+        "watch runs, start them and learn how they work, in a browser",
+        "--runs runs",
+    ),
     "doctor": Verb(
         "DiagnoseConfig",
         "diagnose",

@@ -33,6 +33,7 @@ from concordant.config.plan import PlanConfig as PlanConfig
 from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.scoring import ConstraintConfig, ScoringConfig
+from concordant.config.studio import StudioConfig as StudioConfig
 from concordant.config.train import TrainConfig
 
 
