@@ -54,6 +54,7 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     },
     s.PrepareConfig: {"compare_with": _plain},
     s.DiagnoseConfig: {"target": _plain},
+    s.StudioConfig: {"runs": _plain},
     s.PlanConfig: {"reward_model": _plain},
     s.AverageConfig: {"models": _plain},
     s.PushConfig: {"folder": _plain},
