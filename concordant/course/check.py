@@ -36,7 +36,7 @@ def check(exercise: Exercise, file: Path, seconds: float = SECONDS) -> Verdict:
         command = [sys.executable, "-m", "concordant.course.runner", str(exercise.number), str(file.resolve())]
         try:
             done = subprocess.run(
-                [*command, str(result)], capture_output=True, text=True, errors="replace", timeout=seconds, cwd=place
+                [*command, str(result)], capture_output=True, text=True, errors="replace", timeout=seconds
             )
         except subprocess.TimeoutExpired:
             return Verdict(False, f"The file did not come to an end in {seconds:g} seconds. Is there an endless loop?")

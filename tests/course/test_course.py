@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 import concordant
+from concordant.cli import main
 from concordant.config.serving import CourseConfig
 from concordant.core.errors import RunFailed, UserError
 from concordant.course import breaks
@@ -99,8 +100,15 @@ def test_the_verb_writes_checks_and_shows(tmp_path, monkeypatch, capsys):
         take("check", 4)
 
 
-def test_a_broken_run_hides_the_doctors_answer_until_somebody_asks(tmp_path, monkeypatch, capsys):
-    """The run itself is short here; the planted bug is the same."""
+def test_a_broken_run_hides_the_doctors_answer_until_somebody_asks(tmp_path, monkeypatch, capsys, small_toytalk):
+    """The run itself is short here, and runs in this process; the planted bug is the same."""
+
+    def here(command, **settings):
+        assert command[1:3] == ["-m", "concordant"]
+        assert main(command[3:]) == 0
+        capsys.readouterr()
+
+    monkeypatch.setattr(breaks.subprocess, "run", here)
     monkeypatch.chdir(tmp_path)
     task = breaks.BREAKS[8]
     small = task.options | {"train.max_steps": "12"}
