@@ -35,8 +35,9 @@ def app(runs):
     return studio(runs)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def owner(app):
+    """One client for all tests, because a client of its own has a loop of events of its own."""
     with visitor(app, token=TOKEN) as client:
         yield client
 
