@@ -98,7 +98,7 @@ def judged(task: Break, guess: str) -> Verdict:
     if guess not in catalogue.names():
         raise unknown_name("rule of the doctor", guess, catalogue.names())
     if guess in task.rules:
-        return Verdict(True, f"Right. Repair the run with {task.repair}, train again, and compare the curves.")
+        return Verdict(True, f"Right. Train again with {task.repair}, and compare the curves.")
     return Verdict(False, f"{guess} is not what is wrong here. {task.hint}")
 
 
