@@ -1,13 +1,18 @@
-# The whole developer interface: make demo, test, check, docs, parity, vllm, mutants, bench.
+# The whole developer interface: make demo, studio, test, check, docs, parity, vllm, mutants, bench.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
 
-.PHONY: demo test check lint docs parity vllm mutants bench clean
+.PHONY: demo studio test check lint docs parity vllm mutants bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/concordant demo
+
+# The studio in a browser, on the runs of the demo. Without these runs the demo comes first.
+studio: $(VENV)/.installed-studio
+	test -e runs/demo/status.json || $(BIN)/concordant demo
+	$(BIN)/concordant studio --runs runs --open
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -48,6 +53,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q "torch==$(TORCH)"
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-studio: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[studio]"
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -81,16 +81,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     parser.add_argument("--model", default="builtin:small")
+    parser.add_argument("--precision", default="auto", help="as model.precision")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / processor())
     return parser.parse_args(arguments)
 
 
 def make_model(name: str, folder: Path, count: int) -> list[str]:
     """Write a model with random weights, whose answers reach the limit of tokens. Returns the questions."""
-    pairs = training_pairs()[: 8 * count]
-    questions = list(dict.fromkeys(pair.prompt[-1].content for pair in pairs))
-    questions = (questions * count)[:count]
-    save_policy(load_policy(ModelConfig(name=name, device="cpu"), texts=[p.chosen for p in pairs]), folder)
+    pairs = training_pairs()
+    questions = list(dict.fromkeys(pair.prompt[-1].content for pair in pairs))[:count]
+    assert len(questions) == count, f"toytalk has {len(questions)} questions"
+    save_policy(load_policy(ModelConfig(name=name, device="cpu"), texts=[p.chosen for p in pairs[:2000]]), folder)
     return questions
 
 
@@ -98,7 +99,7 @@ class Generate:
     """The sampler as ``concordant generate`` calls it, without the loading of the model."""
 
     def __init__(self, folder: Path, questions: list[str], args: argparse.Namespace) -> None:
-        model = ModelConfig(name=str(folder), device="cpu")
+        model = ModelConfig(name=str(folder), device="cpu", precision=args.precision)
         policy = roles.open_policy(model, [])
         self.encoder = ChatEncoder(policy.tokenizer)
         self.sampling = SamplingConfig(max_new_tokens=args.new_tokens, slots=args.slots)
@@ -119,7 +120,8 @@ class Server:
 
     def __init__(self, folder: Path, args: argparse.Namespace) -> None:
         options = ["--model.name", folder, "--name", "m", "--port", "0", "--slots", args.slots, "--context", 512]
-        command = [sys.executable, "-m", "concordant", "serve", *map(str, options), "--model.device", "cpu"]
+        options += ["--model.device", "cpu", "--model.precision", args.precision]
+        command = [sys.executable, "-m", "concordant", "serve", *map(str, options)]
         environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         ScoreConfig,
         ServeConfig,
         SFTConfig,
+        StudioConfig,
     )
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from concordant.stages.reward import reward, score
     from concordant.stages.sft import sft
     from concordant.stages.talk import chat, generate, merge
+    from concordant.studio.command import open_studio
 
 __all__ = [
     "AdaptiveKLController",
@@ -112,6 +114,7 @@ __all__ = [
     "ScoringConfig",
     "ServeConfig",
     "ShapeConfig",
+    "StudioConfig",
     "TrainConfig",
     "UserError",
     "apply_lora_to_model",
@@ -135,6 +138,7 @@ __all__ = [
     "merge",
     "merge_lora_weights",
     "open_server",
+    "open_studio",
     "plan",
     "ppo",
     "prepare",
@@ -159,18 +163,10 @@ _NAMES_IN = {
     "config.sampling": ("SamplingConfig",),
     "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
-        *(
-            "AverageConfig",
-            "BestOfNConfig",
-            "ChatConfig",
-            "CollectConfig",
-            "CourseConfig",
-            "DPOConfig",
-            "DiagnoseConfig",
-        ),
-        *("EvaluateConfig", "GenerateConfig"),
+        *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "CourseConfig", "DPOConfig"),
+        *("DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
-        *("ScoreConfig", "ServeConfig"),
+        *("ScoreConfig", "ServeConfig", "StudioConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
@@ -200,6 +196,7 @@ _NAMES_IN = {
     "stages.reward": ("reward", "score"),
     "stages.sft": ("sft",),
     "stages.talk": ("chat", "generate", "merge"),
+    "studio.command": ("open_studio",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 

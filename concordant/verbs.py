@@ -104,6 +104,12 @@ VERBS: dict[str, Verb] = {
         "exercises of RLHF: write a function, and have your file checked",
         "check 2 exercise_2.py",
     ),
+    "studio": Verb(
+        "StudioConfig",
+        "open_studio",
+        "watch runs, start them and learn how they work, in a browser",
+        "--runs runs",
+    ),
     "doctor": Verb(
         "DiagnoseConfig",
         "diagnose",

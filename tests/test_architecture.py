@@ -87,6 +87,16 @@ def test_config_run_folders_and_planning_load_no_torch(path):
     assert not {name.split(".")[0] for name in names} & {"torch", "transformers", "datasets", "numpy"}
 
 
+OF_STUDIO = [p for p in MODULES if part(name_of(p)) == "studio"]
+
+
+@pytest.mark.parametrize("path", OF_STUDIO, ids=name_of)
+def test_the_studio_imports_no_training_code(path):
+    module = name_of(path)
+    for imported in imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py"):
+        assert part(imported) not in ("training", "algorithms", "stages", "pipeline"), f"{module} imports {imported}"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_file_can_be_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST

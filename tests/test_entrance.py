@@ -35,6 +35,9 @@ NEEDED = {
     "audit": {"output": "o", "data.path": "d", "reward": ["rule:ends"]},
     "push": {"folder": "f", "id": "owner/name"},
     "doctor": {},
+    "serve": {"model.name": "m"},
+    "course": {},
+    "studio": {},
     "plan": {"model.name": "qwen3-0.6b"},
 }
 
@@ -76,6 +79,11 @@ BAD: list[tuple[str, str, Any]] = [
     ("chat", "system", 3),
     ("chat", "sampling.n", 2),
     ("merge", "model.adapter", ""),
+    ("serve", "port", 70000),
+    ("serve", "adapters", ["a"]),
+    ("serve", "model.lora.rank", 4),
+    ("course", "action", "chek"),
+    ("course", "exercise", 2),
     ("judge", "ask", "preferences"),
     ("judge", "endpoint.timeout", 5.0),
     ("judge", "data.test_fraction", 0.5),

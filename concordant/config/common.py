@@ -152,5 +152,6 @@ COMMON: dict[type, tuple[str, ...]] = {
     s.MergeConfig: (),
     s.AverageConfig: (),
     s.PushConfig: ("private", "dry_run"),
+    s.StudioConfig: ("runs", "host", "port", "votes", "open"),
     s.DiagnoseConfig: ("target", "explain", "model.name", "json"),
 }

@@ -266,6 +266,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "max_calls": NOT_NEGATIVE,
         "max_tokens": NOT_NEGATIVE,
     },
+    s.StudioConfig: {"port": Range("[0, 65535]"), "requests_per_second": POSITIVE},
     s.JudgeConfig: {"margin": NOT_NEGATIVE, "max_answer_tokens": COUNT},
     s.ConstitutionConfig: {"revisions": COUNT, "max_answer_tokens": COUNT, "max_prompts": NOT_NEGATIVE},
     s.AuditConfig: {"reward_timeout": NOT_NEGATIVE, "max_pairs": COUNT, "bootstrap": COUNT},

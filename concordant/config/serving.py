@@ -27,4 +27,4 @@ class ServeConfig(Made):
 class CourseConfig(Made):
     action: CourseAction = "list"  # list | start: write the skeleton | check | hint | solution | answer: of a break
     exercise: int = 0  # number of the exercise
-    file: str = ""  # Python file of the learner; empty: exercise_NUMBER.py
+    file: str = ""  # Python file of the learner; empty: exercise_NUMBER.py; of check in break and repair: the rule

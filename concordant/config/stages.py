@@ -38,6 +38,7 @@ from concordant.config.sampling import SamplingConfig
 from concordant.config.scoring import ConstraintConfig, ScoringConfig
 from concordant.config.serving import CourseConfig as CourseConfig
 from concordant.config.serving import ServeConfig as ServeConfig
+from concordant.config.studio import StudioConfig as StudioConfig
 from concordant.config.train import TrainConfig
 
 

@@ -101,23 +101,26 @@ class Pending:
             first = {"role": "assistant", "content": ""}
             roles = [{"index": i, "delta": first, "finish_reason": None} for i in range(len(self.samples))]
             yield event(head | {"choices": roles})
-        while not all(self.over):
-            await self._until(self._has_news)
-            if self.failure:
-                yield event(Wrong(503, self.failure).body())
-                return
-            chunk = b"".join(
-                event(head | {"choices": [choice]})
-                for i in range(len(self.samples))
-                if (choice := self._next(i)) is not None
-            )
-            if chunk:
-                yield chunk
-                if not all(self.over):
-                    await asyncio.sleep(PACE)
+        async for choices in self.news():
+            yield b"".join(event(head | {"choices": [choice]}) for choice in choices)
+        if self.failure:
+            yield event(Wrong(503, self.failure).body())
+            return
         if with_usage:
             yield event(head | {"choices": [], "usage": self.usage()})
         yield event("[DONE]")
+
+    async def news(self) -> AsyncIterator[list[dict[str, Any]]]:
+        """What is new of the answers, again and again until all have ended or the sampler has failed."""
+        while not all(self.over):
+            await self._until(self._has_news)
+            if self.failure:
+                return
+            choices = [choice for i in range(len(self.samples)) if (choice := self._next(i)) is not None]
+            if choices:
+                yield choices
+                if not all(self.over):
+                    await asyncio.sleep(PACE)
 
     def _next(self, i: int) -> dict[str, Any] | None:
         """What is new of answer ``i``; None where nothing is."""

@@ -10,6 +10,7 @@ from concordant.config.checks import checked
 from concordant.config.serving import ServeConfig
 from concordant.core.errors import UserError
 from concordant.core.visible import visible
+from concordant.studio.settings import is_loopback
 
 
 @checked
@@ -19,7 +20,6 @@ def open_server(config: ServeConfig) -> None:
         import uvicorn
 
         from concordant.serve.app import create_app
-        from concordant.serve.gate import is_loopback
     except ModuleNotFoundError as missing:
         raise UserError(f"the server needs {missing.name}; install it by pip install 'concordant[serve]'") from None
     from concordant.serve.served import open_scorers, open_served

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -12,18 +11,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from concordant.serve.wire import Wrong
+from concordant.studio.settings import is_loopback
 
 LARGEST_BODY = 2**20  # bytes
 BODY_SECONDS = 30.0  # within which a body must have come
 SHORTEST_KEY = 16  # characters
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can reach ``host``."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Gate:
@@ -57,7 +49,7 @@ class Gate:
         if not self.keys:
             host = request.headers.get("host", "").rpartition(":")
             name = host[0] if host[0] and host[2].isdigit() else request.headers.get("host", "")
-            if not is_loopback(name) or "origin" in request.headers:
+            if not is_loopback(name.strip("[]")) or "origin" in request.headers:
                 raise Wrong(403, "without --keys only programs of this machine are served, and no web pages")
             return address
         if request.url.path == "/health":

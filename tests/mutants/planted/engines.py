@@ -165,4 +165,12 @@ MUTANTS = (
         story="The driver only says that a worker ended, and not why.",
         tests=("engines/group/test_processes.py",),
     ),
+    Mutant(
+        name="a-neighbours-temperature",
+        file="engines/local/running.py",
+        old="rows.setdefault(_distribution(s.sampling), []).append(row)",
+        new="rows.setdefault((), []).append(row)",
+        story="Every client of a server gets the temperature of the first one.",
+        tests=("serve/test_openai.py::test_settings_of_neighbours_stay_their_own",),
+    ),
 )
