@@ -150,8 +150,8 @@ MUTANTS = (
     Mutant(
         name="the-worse-answer-is-chosen",
         file="stages/collect.py",
-        old='if verdict == "first" else (pair.second, pair.first)',
-        new='if verdict == "second" else (pair.second, pair.first)',
+        old='if verdict == "second" else (pair.first, pair.second)',
+        new='if verdict == "first" else (pair.first, pair.second)',
         story="The reward model of an online round learns the opposite of what the judge said.",
         tests=("stages/test_collect.py",),
     ),
