@@ -255,7 +255,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         NoEffect(("sampling.n", "sampling.slots"), "a question gets one answer"),
     ),
     s.ServeConfig: (_TRAINS_NOTHING,),
-    s.CourseConfig: (NoEffect(("file",), "start and check have one", lambda v: v["action"] not in ("start", "check")),),
+    s.CourseConfig: (NoEffect(("exercise", "file"), "the list has every exercise", lambda v: v["action"] == "list"),),
     s.PlanConfig: (
         NoEffect(
             ("model.adapter", "model.trust_remote_code", "model.device", "model.kernels"),

@@ -23,6 +23,8 @@ def take_course(config: CourseConfig) -> Path | None:
     if config.action == "list":
         say(contents())
         return None
+    if config.file and config.action not in ("start", "check"):
+        raise UserError(f"{config.action} reads no file; leave {config.file} out")
     if config.exercise in BREAKS:
         return _break(BREAKS[config.exercise], config)
     if config.exercise not in EXERCISES:

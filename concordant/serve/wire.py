@@ -158,7 +158,7 @@ class CompletionRequest(Settings):
             return [whole(given, "prompt")]
         if not given or isinstance(given[0], int):
             return [given]  # type: ignore[list-item]  # one prompt in ids
-        return [whole(p, "prompt") if isinstance(p, str) else p for p in given]  # type: ignore[misc]
+        return [whole(p, "prompt") if isinstance(p, str) else p for p in given]
 
 
 class ScoreRequest(BaseModel):
