@@ -33,14 +33,14 @@ class Columns:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._follower = Follower(path, _STEP)
-        self._lock = threading.Lock()  # requests come on several threads
+        self.lock = threading.Lock()  # of the columns, because requests come on several threads
         self.columns: dict[str, Column] = {}
         self.rows = 0
         self.last: Row = {}  # the newest row
         self.generation = 0  # grows when the file was shortened or replaced, as by a resume
 
     def read(self) -> Columns:
-        with self._lock:
+        with self.lock:
             whole, restarted = self._follower.read_lines()
             if restarted:
                 self.columns, self.rows, self.last, self.generation = {}, 0, {}, self.generation + 1
