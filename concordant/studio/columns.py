@@ -21,7 +21,7 @@ _STEP = "step"
 
 @dataclass(slots=True)
 class Column:
-    """One metric: the steps at which it was logged, and its values. A value that is not finite is NaN."""
+    """One metric: the steps at which it was logged, and its values. A null is left out, as a metric that is missing."""
 
     steps: array[float] = field(default_factory=lambda: array("d"))
     values: array[float] = field(default_factory=lambda: array("d"))
@@ -58,7 +58,7 @@ class Columns:
     def _add(self, row: Row) -> None:
         self.rows += 1
         for name, value in row.items():
-            if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            if isinstance(value, int | float) and not isinstance(value, bool):
                 column = self.columns.setdefault(name, Column())
                 column.steps.append(float(row[_STEP]))
                 column.values.append(_number(value))

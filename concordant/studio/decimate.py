@@ -63,7 +63,7 @@ def smooth(values: Numbers, factor: float) -> Numbers:
 
 
 def at_same_steps(x: tuple[Numbers, Numbers], y: tuple[Numbers, Numbers]) -> tuple[Numbers, Numbers, Numbers]:
-    """The steps that both curves have, and the values of both at these steps. A step counts once, with its last value."""
+    """The steps that both curves have, and the values of both there. A step counts once, with its last value."""
     x_steps, x_at = _last_of_each(*x)
     y_steps, y_at = _last_of_each(*y)
     steps, of_x, of_y = np.intersect1d(x_steps, y_steps, assume_unique=True, return_indices=True)

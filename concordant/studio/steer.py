@@ -45,9 +45,12 @@ def form(verb: Annotated[str, Query(description="sft, reward, dpo or ppo", max_l
 
 @router.post("/api/command")
 def command(request: Request, new: NewRun) -> dict[str, str]:
-    """The command line for the values of the form. The values are checked, and nothing is started."""
-    output = request.app.state.launcher.place_for(new.name)
-    return {"command": shown_command(arguments_of(new.verb, output, new.values, new.preset))}
+    """The command line for the values of the form, or what is wrong with them. Nothing is started."""
+    try:
+        output = request.app.state.launcher.place_for(new.name)
+        return {"command": shown_command(arguments_of(new.verb, output, new.values, new.preset)), "problem": ""}
+    except UserError as problem:
+        return {"command": "", "problem": str(problem)}
 
 
 @router.post("/api/runs/start", dependencies=[Depends(owner_only)])

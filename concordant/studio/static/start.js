@@ -45,7 +45,7 @@ async function command() {
   const mine = ++asked;
   try {
     const found = await api("/api/command", { method: "POST", body: given() });
-    if (mine === asked) fill(byId("command"), found.command);
+    if (mine === asked) fill(byId("command"), found.problem || found.command);
   } catch (problem) {
     if (mine === asked) fill(byId("command"), problem.message);
   }
