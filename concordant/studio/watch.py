@@ -39,7 +39,9 @@ def plug(app: FastAPI) -> None:
 
 @router.get("/", include_in_schema=False)
 def runs_page(request: Request) -> Response:
-    return page(request, "runs.html", "Runs", runs=str(request.app.state.settings.runs))
+    root, here = request.app.state.settings.runs, Path.cwd()
+    shown = root.relative_to(here) if root.is_relative_to(here) else root
+    return page(request, "runs.html", "Runs", runs=str(shown))
 
 
 @router.get("/run", include_in_schema=False)
