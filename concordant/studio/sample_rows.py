@@ -26,7 +26,7 @@ class Samples:
         """All rows of the run. The list of best-of-n has one row for each prompt, with all its answers."""
         path = folder / SAMPLES
         with self._lock:
-            follower, rows = self._kept.pop(path, None) or (Follower(path), [])
+            follower, rows = self._kept.pop(path) if path in self._kept else (Follower(path), [])
             new = follower.read()
             rows = new.rows if new.restarted else rows + new.rows
             self._kept[path] = (follower, rows)
