@@ -329,6 +329,7 @@ class PPO:
         e, rollouts = self.last, self.last.rollouts
         kl_B = rollouts.by_branch(kl.k1(e.old_logprob_N, e.reference_N))
         advantage_B = rollouts.by_branch(e.advantage_N) / rollouts.length_B
+        tokens = e.token_rows(TRAIN_ROWS, self.sampler.encoder.tokenizer, with_value=self.critic is not None)
         return [
             {
                 "split": "train",
@@ -340,6 +341,7 @@ class PPO:
                 "length": int(rollouts.length_B[i]),
                 "ended": a.ended,
                 "policy_version": rollouts.version,
+                "tokens": tokens[i],
             }
             for i, a in enumerate(rollouts.answers[:TRAIN_ROWS])
         ]

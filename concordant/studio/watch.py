@@ -121,8 +121,9 @@ def differences(request: Request, run: Runs) -> list[dict[str, Any]]:
     """The settings in which these runs differ: for each key its value in every run, null where a run lacks it."""
     configs = {name: dict(flat(request.app.state.summaries.config(folder(request, name)))) for name in run}
     keys = sorted({key for config in configs.values() for key in config})
-    rows = [{"key": key, "values": {name: config.get(key) for name, config in configs.items()}} for key in keys]
-    return _json([row for row in rows if len({repr(value) for value in row["values"].values()}) > 1])
+    values = {key: {name: config.get(key) for name, config in configs.items()} for key in keys}
+    differ = [key for key, of in values.items() if len({repr(value) for value in of.values()}) > 1]
+    return _json([{"key": key, "values": values[key]} for key in differ])
 
 
 @router.get("/api/samples")
