@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,22 @@ class Experience:
         Answers that nothing is learnt from are in neither, and so count in no sum and in no weight.
         """
         return learnt_part(self.rollouts.trees, tree_numbers, self.learnt_B)
+
+    def token_rows(self, answers: int, tokenizer: Any, with_value: bool) -> list[dict[str, list[Any]]]:
+        """For each of the first ``answers`` answers: its tokens as text, and the numbers of each token."""
+        branches = [branch for tree in self.rollouts.trees for branch in tree.branches][:answers]
+        rows, start = [], 0
+        for branch in branches:
+            part = slice(start, start + branch.response_length)
+            numbers = {
+                "logprob": self.old_logprob_N[part],
+                "logratio": self.old_logprob_N[part] - self.reference_N[part],
+                "advantage": self.advantage_N[part],
+            } | ({"value": self.value_N[part]} if with_value else {})
+            text = [tokenizer.decode([token]) for token in branch.ids_T[branch.is_response_T].tolist()]
+            rows.append({"text": text, **{name: [round(x, 5) for x in x_T.tolist()] for name, x_T in numbers.items()}})
+            start = part.stop
+        return rows
 
 
 def learnt_part(

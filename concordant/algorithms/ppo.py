@@ -338,7 +338,8 @@ class PPO:
         """Rows for samples.jsonl: the first ``TRAIN_ROWS`` answers of the last step."""
         if self.last is None:
             return []
-        return rows_of(self.last, TRAIN_ROWS)
+        tokens = self.last.token_rows(TRAIN_ROWS, self.sampler.encoder.tokenizer, with_value=self.critic is not None)
+        return [row | {"tokens": of_row} for row, of_row in zip(rows_of(self.last, TRAIN_ROWS), tokens, strict=True)]
 
     # -- state ----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from concordant.studio.settings import Settings
@@ -144,6 +145,12 @@ class Access:
         session = request.cookies.get(self.session_cookie, "")
         given = request.headers.get(CSRF_HEADER, "")
         return bool(_SESSION.fullmatch(session)) and hmac.compare_digest(given.encode(), self.csrf_of(session).encode())
+
+
+def owner_only(request: Request) -> None:
+    """A dependency of routes that start or stop something. Raises the error 401 for everybody without the token."""
+    if request.state.role != "owner":
+        raise HTTPException(401, "Only the owner may do this: open the link that `concordant studio` printed.")
 
 
 class Buckets:

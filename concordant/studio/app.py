@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
@@ -41,12 +41,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_middleware(Guard, access=app.state.access)
     return app
-
-
-def owner_only(request: Request) -> None:
-    """A dependency of routes that start or stop something. Raises the error 401 for everybody without the token."""
-    if request.state.role != "owner":
-        raise HTTPException(401, "Only the owner may do this: open the link that `concordant studio` printed.")
 
 
 def _add_own_routes(app: FastAPI) -> None:

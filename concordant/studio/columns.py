@@ -21,7 +21,7 @@ _STEP = "step"
 
 @dataclass(slots=True)
 class Column:
-    """One metric: the steps at which it was logged, and its values. A value that is not finite is NaN."""
+    """One metric: the steps at which it was logged, and its values. A null is left out, as a metric that is missing."""
 
     steps: array[float] = field(default_factory=lambda: array("d"))
     values: array[float] = field(default_factory=lambda: array("d"))
@@ -33,14 +33,14 @@ class Columns:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._follower = Follower(path, _STEP)
-        self._lock = threading.Lock()  # requests come on several threads
+        self.lock = threading.Lock()  # of the columns, because requests come on several threads
         self.columns: dict[str, Column] = {}
         self.rows = 0
         self.last: Row = {}  # the newest row
         self.generation = 0  # grows when the file was shortened or replaced, as by a resume
 
     def read(self) -> Columns:
-        with self._lock:
+        with self.lock:
             whole, restarted = self._follower.read_lines()
             if restarted:
                 self.columns, self.rows, self.last, self.generation = {}, 0, {}, self.generation + 1
@@ -58,7 +58,7 @@ class Columns:
     def _add(self, row: Row) -> None:
         self.rows += 1
         for name, value in row.items():
-            if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            if isinstance(value, int | float) and not isinstance(value, bool):
                 column = self.columns.setdefault(name, Column())
                 column.steps.append(float(row[_STEP]))
                 column.values.append(_number(value))

@@ -9,25 +9,32 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 
+_KEPT = 5  # points of each part: the first, the last, the least, the greatest, and a gap
+_RANGE = 1e-9  # least weight of the past inside a block of ``smooth``; a smaller one would lose digits
+
 
 def decimate(steps: Numbers, values: Numbers, points: int) -> tuple[Numbers, Numbers]:
-    """At most about ``points`` points: the first, the least, the greatest and the last of each part of the curve.
+    """At most about ``points`` points: the first, the last, the least and the greatest of each part of the curve.
 
-    A part that holds a gap (NaN) keeps one point of it, so that the curve still has the gap.
+    A part that has a gap (NaN) also keeps one point of the gap, so that the curve is still drawn with it.
     """
-    if len(values) <= points:
+    size = len(values)
+    if size <= points:
         return steps, values
-    edges = np.linspace(0, len(values), max(1, points // 5) + 1).astype(np.int64)
-    keep: set[int] = set()
-    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        part = values[low:high]
-        gaps = np.isnan(part)
-        keep |= {low, high - 1}
-        if gaps.any():
-            keep.add(low + int(gaps.argmax()))
-        if not gaps.all():
-            keep |= {low + int(np.nanargmin(part)), low + int(np.nanargmax(part))}
-    chosen = np.array(sorted(keep))
+    width = math.ceil(size / max(1, points // _KEPT))
+    parts = math.ceil(size / width)
+    padded = np.full(parts * width, np.nan)
+    padded[:size] = values
+    table = padded.reshape(parts, width)
+    gaps = np.isnan(table)
+    starts = np.arange(parts) * width
+    keep = np.zeros(parts * width, dtype=bool)
+    keep[starts] = True
+    keep[np.minimum(starts + width, size) - 1] = True
+    keep[starts + np.where(gaps, np.inf, table).argmin(axis=1)] = True
+    keep[starts + np.where(gaps, -np.inf, table).argmax(axis=1)] = True
+    keep[starts + gaps.argmax(axis=1)] = True
+    chosen = np.flatnonzero(keep[:size])
     return steps[chosen], values[chosen]
 
 
@@ -36,19 +43,38 @@ def smooth(values: Numbers, factor: float) -> Numbers:
 
     A gap stays a gap and leaves the average unchanged.
     """
-    if factor <= 0:
+    known = ~np.isnan(values)
+    if factor <= 0 or not known.any():
         return values
-    result = np.empty_like(values)
-    total, weight = 0.0, 0.0
-    for i, value in enumerate(values.tolist()):
-        if math.isnan(value):
-            result[i] = math.nan
-            continue
-        total, weight = factor * total + (1 - factor) * value, factor * weight + (1 - factor)
-        result[i] = total / weight
-    return result
+    given = values[known]
+    result = np.empty_like(given)
+    block = max(1, int(math.log(_RANGE) / math.log(factor)))
+    total, weight = 0.0, 0.0  # of the values before the block, weighted, and the sum of these weights
+    for low in range(0, len(given), block):
+        part = given[low : low + block]
+        powers = factor ** np.arange(1, len(part) + 1)
+        totals = powers * (total + (1 - factor) * np.cumsum(part / powers))
+        weights = powers * (weight + (1 - factor) * np.cumsum(1 / powers))
+        result[low : low + block] = totals / weights
+        total, weight = float(totals[-1]), float(weights[-1])
+    smoothed = np.full_like(values, np.nan)
+    smoothed[known] = result
+    return smoothed
+
+
+def at_same_steps(x: tuple[Numbers, Numbers], y: tuple[Numbers, Numbers]) -> tuple[Numbers, Numbers, Numbers]:
+    """The steps that both curves have, and the values of both there. A step counts once, with its last value."""
+    x_steps, x_at = _last_of_each(*x)
+    y_steps, y_at = _last_of_each(*y)
+    steps, of_x, of_y = np.intersect1d(x_steps, y_steps, assume_unique=True, return_indices=True)
+    return steps, x_at[of_x], y_at[of_y]
 
 
 def listed(values: Numbers) -> list[float | None]:
     """As a list for JSON, which has no NaN."""
-    return [None if math.isnan(value) else value for value in values.tolist()]
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _last_of_each(steps: Numbers, values: Numbers) -> tuple[Numbers, Numbers]:
+    unique, from_end = np.unique(steps[::-1], return_index=True)
+    return unique, values[::-1][from_end]
