@@ -16,7 +16,7 @@ from concordant.algorithms.run_code import passes
 from concordant.core.errors import UserError
 from concordant.core.time_limit import at_most
 
-REGEX_SECONDS = 5.0  # a search that takes longer is an error of the pattern
+SECONDS = 5.0  # a search, a check or a comparison may take
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _FORMAT = re.compile(
     r"\s*<think>((?:(?!</?think>|</?answer>).)*)</think>\s*<answer>((?:(?!</?\w+>).)+)</answer>\s*", re.S
@@ -43,10 +43,14 @@ def math_equal(prompt: Dialogue, response: str, ground_truth: object) -> float |
         from math_verify import parse, verify
     except ImportError:
         raise UserError('rule:math needs the package math-verify: pip install "concordant[verify]"') from None
-    # math-verify's own limits need the main thread; a call that hangs is ended by ours.
-    with at_most(REGEX_SECONDS, f"the comparison takes more than {REGEX_SECONDS:g} s"):
-        gold = parse(f"${ground_truth}$", parsing_timeout=None)
-        return float(verify(gold, parse(response, parsing_timeout=None), timeout_seconds=None))
+    # math-verify's own limits need the main thread. An answer that is too slow to compare is the answer's fault, not
+    # the row's: the run goes on.
+    try:
+        with at_most(SECONDS, f"the comparison takes more than {SECONDS:g} s"):
+            gold = parse(f"${ground_truth}$", parsing_timeout=None)
+            return float(verify(gold, parse(response, parsing_timeout=None), timeout_seconds=None))
+    except UserError:
+        return 0.0
 
 
 def regex(prompt: Dialogue, response: str, pattern: str | None) -> float | None:
@@ -57,7 +61,7 @@ def regex(prompt: Dialogue, response: str, pattern: str | None) -> float | None:
         compiled = re.compile(pattern, re.S)
     except (re.error, TypeError) as error:
         raise UserError(f"rule:regex: expected a regular expression as pattern, found {pattern!r} ({error})") from None
-    with at_most(REGEX_SECONDS, f"rule:regex: the pattern {pattern!r} takes more than {REGEX_SECONDS:g} s"):
+    with at_most(SECONDS, f"rule:regex: the pattern {pattern!r} takes more than {SECONDS:g} s"):
         return float(compiled.fullmatch(response.strip()) is not None)
 
 
@@ -67,6 +71,7 @@ def json_schema(prompt: Dialogue, response: str, schema: Any) -> float | None:
         return None
     try:
         import jsonschema
+        from referencing import Registry
     except ImportError:
         raise UserError('rule:json_schema needs the package jsonschema: pip install "concordant[verify]"') from None
     try:
@@ -78,7 +83,9 @@ def json_schema(prompt: Dialogue, response: str, schema: Any) -> float | None:
         value = json.loads(response)
     except (ValueError, RecursionError):
         return 0.0
-    return float(jsonschema.Draft202012Validator(wanted).is_valid(value))
+    registry = Registry()  # an empty one: the default would fetch a remote $ref over the network
+    with at_most(SECONDS, f"rule:json_schema: the check takes more than {SECONDS:g} s"):
+        return float(jsonschema.Draft202012Validator(wanted, registry=registry).is_valid(value))
 
 
 def think_answer(prompt: Dialogue, response: str) -> float:

@@ -1,7 +1,7 @@
 """Verifiable rewards: what each rule accepts, what it refuses, and what faults of the data or the code do."""
 
-import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,5 +72,5 @@ def test_a_forked_process_ends_with_the_call(tmp_path, monkeypatch):
     fork = f"import os, time\npid = os.fork()\nif not pid: time.sleep(60)\nopen({str(mark)!r}, 'w').write(str(pid))"
     assert run_code.passes(fork, "")
     time.sleep(0.2)
-    stat = f"/proc/{mark.read_text()}/stat"
-    assert not os.path.exists(stat) or open(stat).read().split()[2] == "Z"
+    stat = Path(f"/proc/{mark.read_text()}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
