@@ -243,4 +243,28 @@ MUTANTS = (
         story="The KL of KTO is measured on answers to the same prompt where several rows share one.",
         tests=("algorithms/test_kto.py",),
     ),
+    Mutant(
+        name="an-early-exit-passes-the-tests",
+        file="algorithms/run_code.py",
+        old="return (Path(folder) / passed).exists()",
+        new="return child.returncode == 0",
+        story="A policy learns that sys.exit(0) solves every task.",
+        tests=("algorithms/test_verifiers.py",),
+    ),
+    Mutant(
+        name="only-the-first-process-of-the-code-is-killed",
+        file="algorithms/run_code.py",
+        old="os.killpg(child.pid, signal.SIGKILL)",
+        new="child.kill()",
+        story="Processes that an answer's code has started stay on the machine after the call.",
+        tests=("algorithms/test_verifiers.py",),
+    ),
+    Mutant(
+        name="a-pattern-matches-a-part-of-the-answer",
+        file="algorithms/verifiers.py",
+        old="compiled.fullmatch(response.strip())",
+        new="compiled.search(response.strip())",
+        story="An answer that has the right text anywhere gets the reward of the right form.",
+        tests=("algorithms/test_verifiers.py",),
+    ),
 )
