@@ -25,6 +25,6 @@ class ServeConfig(Made):
 
 @dataclass(kw_only=True)
 class CourseConfig(Made):
-    action: CourseAction = "list"  # list | start: write the skeleton | check | hint | solution | answer: of a break
+    action: CourseAction = "list"  # list | start: write a skeleton | check | hint | solution | answer: of a break
     exercise: int = 0  # number of the exercise
     file: str = ""  # Python file of the learner; empty: exercise_NUMBER.py; of check in break and repair: the rule

@@ -15,6 +15,7 @@ from typing import Any
 
 from concordant.core.errors import UserError
 from concordant.course.exercise import Exercise, Mistake, Observed
+from concordant.runs.names import RESULT
 
 SECONDS = 60.0  # that the tests of one file may take
 TOLERANCE = 1e-4  # of the numbers, absolute and relative
@@ -32,7 +33,7 @@ def check(exercise: Exercise, file: Path, seconds: float = SECONDS) -> Verdict:
     if not file.is_file():
         raise UserError(f"{file} is not there; write the skeleton by `concordant course start {exercise.number}`")
     with tempfile.TemporaryDirectory() as place:
-        result = Path(place) / "result.json"
+        result = Path(place) / RESULT
         command = [sys.executable, "-m", "concordant.course.runner", str(exercise.number), str(file.resolve())]
         try:
             done = subprocess.run(

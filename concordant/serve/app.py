@@ -84,7 +84,8 @@ class Server:
                 )
             room = min(left, request.most_tokens or left)
             sampling = request.sampling(room)
-            occurrence = seen[key] = seen.get(key := tuple(prompt.tolist()), -1) + 1
+            key = tuple(prompt.tolist())
+            occurrence = seen[key] = seen.get(key, -1) + 1
             call = Call(caller=caller, each_token=bool(request.stream))
             call.samples = [
                 Sample(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -49,7 +50,7 @@ class Served:
         self.encoder = ChatEncoder(policy.tokenizer)
         self.tokenizer = policy.tokenizer
         self.context = min(config.context, positions(policy.model))
-        self.vocabulary = policy.model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+        self.vocabulary = cast(torch.nn.Embedding, policy.model.get_input_embeddings()).num_embeddings
         self._encoding = threading.Lock()
         self._shown: dict[int, str] = {}
 

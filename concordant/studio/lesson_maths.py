@@ -256,7 +256,7 @@ def gae(at: Mapping[str, Any]) -> Shown:
 def implicit(at: Mapping[str, Any]) -> Shown:
     import torch
 
-    from concordant.core.losses import sigmoid_dpo
+    from concordant.core.pair_losses import sigmoid_dpo
 
     chosen, rejected = at["chosen"] - at["chosen_reference"], at["rejected"] - at["rejected_reference"]
 

@@ -190,15 +190,17 @@ async def chat(question: Question, desk: Open) -> Response:
     from concordant.serve.wire import ChatRequest, Wrong
 
     server = await desk.server(question.policy)
-    asked = ChatRequest(
-        model="policy",
-        messages=[turn.model_dump() for turn in question.messages],
-        temperature=question.temperature,
-        max_tokens=question.max_tokens,
-        seed=secrets.randbits(62) if question.seed is None else question.seed,
-        logprobs=True,
-        top_logprobs=5,
-        stream=True,
+    asked = ChatRequest.model_validate(
+        {
+            "model": "policy",
+            "messages": [turn.model_dump() for turn in question.messages],
+            "temperature": question.temperature,
+            "max_tokens": question.max_tokens,
+            "seed": secrets.randbits(62) if question.seed is None else question.seed,
+            "logprobs": True,
+            "top_logprobs": 5,
+            "stream": True,
+        }
     )
     try:
         messages = [turn.message() for turn in asked.messages]

@@ -54,7 +54,8 @@ class RunningBatch:
         self.live: list[Sample] = []
         layers = lora_layers(model).values() if adapters else ()
         self._choices: dict[str | None, Mapping[LoRALinear, str | None]] = {
-            name: {layer: name if name in layer.adapters else None for layer in layers} for name in [None, *adapters]
+            name: {layer: name if name and name in layer.adapters else None for layer in layers}
+            for name in [None, *adapters]
         }
         self._several = bool(adapters)
         self._of_rows: Mapping[str | None, Tensor] | None = None  # rows of each adapter; None after rows have changed

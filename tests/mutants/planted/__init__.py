@@ -21,11 +21,12 @@ from tests.mutants.planted import (
     runs,
     serve,
     stages,
+    studio,
     training,
 )
 
 _FOLDERS = (
     core, config, runs, planning, data, models, kernels, engines, training, algorithms, evaluation, feedback, report,
-    doctor, stages, pipeline, serve, course,
+    doctor, stages, pipeline, serve, course, studio,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for folder in _FOLDERS for mutant in folder.MUTANTS)
