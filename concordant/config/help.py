@@ -28,8 +28,8 @@ def help_page(verb: str, config_class: type, summary: str, example: str, *, ever
     bare = "".join(f" [{key.upper()}]" for key in BARE_WORDS.get(config_class, ()))
     preset = " [--preset NAME]" if issubclass(config_class, RunConfig) else ""
     lines = [
-        f"usage: concordant {verb}{bare}{preset} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] "
-        "[--print_config]",
+        f"usage: concordant {verb}{bare}{preset} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...]"
+        + (" [--print_config]" if len(bare) < 20 else "\n       [--print_config]"),
         "",
         f"{summary[0].upper()}{summary[1:]}.",
         "",
