@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
     from concordant.core.kl import AdaptiveKLController
+    from concordant.data.toytalk.judge import gold_score
     from concordant.engines.reward_model import RewardModel, compute_preference_loss
+    from concordant.evaluation.metrics import best_of_n_kl_bound
     from concordant.models.load import Policy, save_policy
     from concordant.models.lora import (
         LoRALinear,
@@ -112,6 +114,7 @@ __all__ = [
     "audit",
     "average",
     "best_of_n",
+    "best_of_n_kl_bound",
     "chat",
     "collect",
     "compute_preference_loss",
@@ -122,6 +125,7 @@ __all__ = [
     "find_target_modules",
     "generate",
     "get_lora_parameters",
+    "gold_score",
     "judge",
     "load_adapter",
     "load_policy",
@@ -159,6 +163,8 @@ _NAMES_IN = {
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
     "core.kl": ("AdaptiveKLController",),
+    "data.toytalk.judge": ("gold_score",),
+    "evaluation.metrics": ("best_of_n_kl_bound",),
     "models.load": ("Policy", "save_policy"),
     "models.lora": (
         *("LoRALinear", "apply_lora_to_model", "find_target_modules", "get_lora_parameters"),
