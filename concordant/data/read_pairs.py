@@ -333,7 +333,7 @@ def _named_side(row: Row, first: str, second: str, one: str, two: str) -> float:
     column = column_of(row, WINNER)
     value = row.values.get(column)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    said = f"{value:g}" if is_number else str(value).strip().lower()
+    said = str(value).strip().lower().removesuffix(".0" if is_number else "")
     if said.startswith("tie") or said in ("both", "equal", "neither"):
         return 0.0
     match = re.fullmatch(rf"(?:.*[_ ]|answer|response|model)?({one}|{two})", said)
