@@ -49,6 +49,11 @@ def prepared(folder: Path) -> Path:
     return folder / "data"
 
 
+def held_out(folder: Path) -> Path:
+    """The held-out pairs."""
+    return prepared(folder) / "rm" / "test.parquet"
+
+
 def pairs(folder: Path, count: int, noise: float, seed: int) -> Path:
     """A file of ``count`` training pairs, a share ``noise`` of them with the labels exchanged."""
     rows = parquet.read_table(prepared(folder) / "rm" / "train.parquet").to_pylist()
@@ -81,8 +86,9 @@ def answers(folder: Path, seed: int) -> tuple[list[dict[str, Any]], Numbers]:
         file = str(_write(folder / f"prompts-{seed}.jsonl", [{"prompt": prompt} for prompt in drawn]))
         concordant.best_of_n(
             concordant.BestOfNConfig(
-                output=str(output), seed=seed, resume="auto", data=concordant.DataConfig(path=file, test_path=file),
-                split="test", model=model(policy(folder, seed)), reward=["science.world:gold"],
+                output=str(output), seed=seed, resume="auto",
+                data=concordant.DataConfig(path=file, test_path=str(held_out(folder))),
+                model=model(policy(folder, seed)), reward=["science.world:gold"],
                 sampling=concordant.SamplingConfig(n=ANSWERS, max_new_tokens=48, slots=256),
             )
         )  # fmt: skip
@@ -99,7 +105,7 @@ def reward_model(folder: Path, seed: int, size: str, count: int, noise: float = 
         concordant.reward(
             concordant.RewardConfig(
                 output=str(output), seed=1_000 * member + seed, model=model(start(folder, seed, size, member)),
-                data=concordant.DataConfig(path=str(data), test_path=str(prepared(folder) / "rm" / "test.parquet")),
+                data=concordant.DataConfig(path=str(data), test_path=str(held_out(folder))),
                 train=train(steps, 2e-3), validation_fraction=0.1,
             )
         )  # fmt: skip
