@@ -93,7 +93,11 @@ def answers(folder: Path, seed: int) -> tuple[list[dict[str, Any]], Numbers]:
             )
         )  # fmt: skip
     samples = [json.loads(line) for line in (output / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
-    flat = [{"prompt": s["prompt"], "response": a["response"] or " "} for s in samples for a in s["answers"]]
+    flat = [
+        {"prompt": s["prompt"], "response": a["response"].strip() or "."}  # no empty answer can be scored
+        for s in samples
+        for a in s["answers"]
+    ]
     return flat, np.array([[a["reward"] for a in s["answers"]] for s in samples])
 
 
