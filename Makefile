@@ -1,10 +1,10 @@
-# The whole developer interface: make demo, studio, test, check, docs, parity, vllm, mutants, bench.
+# The whole developer interface: make demo, studio, test, check, docs, parity, vllm, mutants, bench, science.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
 
-.PHONY: demo studio test check lint docs parity vllm mutants bench clean
+.PHONY: demo studio test check lint docs parity vllm mutants bench science clean
 
 demo: $(VENV)/.installed
 	$(BIN)/concordant demo
@@ -70,6 +70,10 @@ mutants: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ONLY)
+
+# Tests the laws of RLHF and writes docs/science. What is finished is kept; ONLY="NAME NAME" runs some of them.
+science: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m science $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf $(VENV) .venv-docs .venv-parity .venv-vllm bench/.material runs build site *.egg-info

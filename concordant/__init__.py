@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from concordant.core.errors import RunFailed, RunStopped, UserError
     from concordant.core.kl import AdaptiveKLController
     from concordant.course.command import take_course
+    from concordant.data.toytalk.judge import gold_score
     from concordant.engines.reward_model import RewardModel, compute_preference_loss
+    from concordant.evaluation.metrics import best_of_n_kl_bound
     from concordant.models.load import Policy, save_policy
     from concordant.models.lora import (
         LoRALinear,
@@ -121,6 +123,7 @@ __all__ = [
     "audit",
     "average",
     "best_of_n",
+    "best_of_n_kl_bound",
     "chat",
     "collect",
     "compute_preference_loss",
@@ -131,6 +134,7 @@ __all__ = [
     "find_target_modules",
     "generate",
     "get_lora_parameters",
+    "gold_score",
     "judge",
     "load_adapter",
     "load_policy",
@@ -171,6 +175,8 @@ _NAMES_IN = {
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
     "core.kl": ("AdaptiveKLController",),
+    "data.toytalk.judge": ("gold_score",),
+    "evaluation.metrics": ("best_of_n_kl_bound",),
     "models.load": ("Policy", "save_policy"),
     "models.lora": (
         *("LoRALinear", "apply_lora_to_model", "find_target_modules", "get_lora_parameters"),

@@ -197,6 +197,8 @@ def _add_endpoints(app: FastAPI) -> None:
         texts = body.texts()
         if not 0 < len(texts) <= MOST_SCORED:
             raise Wrong(400, f"input: expected 1 to {MOST_SCORED:,} texts or dialogues", param="input")
+        if not all(isinstance(text, str) or text for text in texts):
+            raise Wrong(400, "input: a dialogue has no message", param="input")
         try:
             scores = await asyncio.to_thread(server.scorers.score, texts)
         except UserError as problem:

@@ -14,7 +14,7 @@ from concordant.config.stages import KLConfig, PPOConfig
 from concordant.models.load import save_policy
 from concordant.runs.metrics import metric
 from tests.engines.tiny import tiny_policy
-from tests.stages.small import metrics_of, train
+from tests.stages.small import in_a_process, metrics_of, train
 
 SEVERAL = {
     "advantage": "grpo", "policy_loss": "gspo", "clip_high": 0.3, "dynamic_sampling": 2, "mask_truncated": True,
@@ -60,8 +60,7 @@ def test_two_workers_learn_as_one_does(settings, method):
     def run(workers):
         once = train(max_steps=1, batch_size=4, learning_rate=1e-3, evaluate_every=0)
         cluster = ClusterConfig(workers=workers, shards=2)
-        return steps(
-            concordant.ppo(PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, **method, **settings))
-        )
+        config = PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, **method, **settings)
+        return steps(in_a_process(concordant.ppo, config))
 
     assert run(2) == run(1)
