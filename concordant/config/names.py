@@ -112,6 +112,7 @@ IMITATES: frozenset[PreferenceLossName] = frozenset({"orpo", "cpo"})  # with the
 # PPO
 RewardNormalize = Literal["none", "start", "running"]
 RewardOnError = Literal["fail", "skip", "retry"]
+EnvironmentOnError = Literal["fail", "skip"]
 EnsembleName = Literal["none", "mean", "minimum", "mean-std"]
 AdvantageName = Literal["gae", "rloo", "grpo", "dr_grpo", "reinforce++", "reinforce++-baseline", "remax"]
 PolicyLossName = Literal["ppo", "dual-clip", "gspo", "cispo"]

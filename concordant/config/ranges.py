@@ -9,6 +9,7 @@ from typing import Any, get_args
 from concordant.config import stages as s
 from concordant.config.cluster import ApartConfig, ClusterConfig
 from concordant.config.data import DataConfig
+from concordant.config.environment import EnvironmentConfig
 from concordant.config.judging import EndpointConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import RATES_ANSWERS, PreferenceLossName, TrackerName
@@ -213,6 +214,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "rate": NOT_NEGATIVE,
         "most": Range("[0.01, ∞)"),
     },
+    EnvironmentConfig: {"turns": Range("[1, 1000]"), "reply_tokens": COUNT, "timeout": NOT_NEGATIVE},
     s.PPOConfig: {
         "stop_disagreement": NOT_NEGATIVE,
         "reward_timeout": NOT_NEGATIVE,

@@ -9,6 +9,7 @@ from concordant.config.cluster import ClusterConfig
 from concordant.config.collect import CollectConfig as CollectConfig
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
+from concordant.config.environment import EnvironmentConfig
 from concordant.config.judging import ConstitutionConfig as ConstitutionConfig
 from concordant.config.judging import JudgeConfig as JudgeConfig
 from concordant.config.made import Made
@@ -106,6 +107,7 @@ class PPOConfig(RunConfig):
     reward: list[str] = field(
         default_factory=list
     )  # PATH | module:function | rule:NAME, or NAME=SOURCE=WEIGHT; function(prompt, response, …) gives a number
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit

@@ -99,7 +99,7 @@ MUTANTS = (
     Mutant(
         name="dialogues-that-end-alike-are-one",
         file="stages/rewarding.py",
-        old="if groups and groups[-1][0].prompt == answer.prompt:",
+        old="if groups and groups[-1][0].before == answer.before:",
         new="if groups and groups[-1][0].prompt[-1:] == answer.prompt[-1:]:",
         story="Answers to two dialogues that end with the same question are scored as answers to the first.",
         tests=("engines/test_roles.py",),
