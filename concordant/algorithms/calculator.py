@@ -20,7 +20,9 @@ _OPERATIONS: dict[type, Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    ast.Pow: lambda a, b: math.pow(a, b) if isinstance(a, float) or b < 0 else _whole_power(a, b),
+    ast.Pow: lambda a, b: (
+        _whole_power(a, b) if isinstance(a, int) and isinstance(b, int) and b >= 0 else math.pow(a, b)
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concordant.config import stages as s
+from concordant.config.environment_rules import ENVIRONMENT_CONTRADICTIONS
 from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS, estimator_of_kl, place_of_kl
 from concordant.config.pair_rules import DPO_CONTRADICTIONS
 from concordant.config.policy_rules import POLICY_CONTRADICTIONS
@@ -189,6 +190,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         *_SAMPLING,
         *_APART,
         *POLICY_CONTRADICTIONS,
+        *ENVIRONMENT_CONTRADICTIONS,
         Contradiction(
             ("kl.place", "kl.estimator"),
             lambda v: kl_of(v)[0] == "loss" and kl_of(v)[1] not in LOSS_ESTIMATORS,
@@ -261,6 +263,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.CollectConfig: _CHOOSES,
     s.EvaluateConfig: (
         *_SAMPLING,
+        *ENVIRONMENT_CONTRADICTIONS,
         Contradiction(
             ("policies", "reward"),
             lambda v: not v["reward"] and any(best_of(path)[0] > 1 for path in named(v["policies"]).values()),

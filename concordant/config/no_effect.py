@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from concordant.config import stages as s
+from concordant.config.environment_rules import ENVIRONMENT_NO_EFFECT
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.pair_rules import DPO_NO_EFFECT
@@ -163,6 +164,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
         *POLICY_NO_EFFECT,
+        *ENVIRONMENT_NO_EFFECT,
         NoEffect(
             ("share_backbone",),
             "all weights of the policy are trained, so there is no frozen base to share; set model.lora.rank",
@@ -205,6 +207,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
     ),
     s.EvaluateConfig: (
+        *ENVIRONMENT_NO_EFFECT,
         _NO_FUNCTION,
         NoEffect(("scoring.",), "there is no proxy to score with; give --reward", lambda v: not v["reward"]),
         _ONE_MEASURE,

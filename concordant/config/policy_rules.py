@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concordant.config.names import COMPARES_SAMPLES, DISCOUNTS, NEEDS_CRITIC, NEEDS_GREEDY
 from concordant.config.rule_kinds import Contradiction, NoEffect
-from concordant.config.specs import place_of
 
 POLICY_CONTRADICTIONS = (
     Contradiction(
@@ -50,21 +49,6 @@ POLICY_CONTRADICTIONS = (
         "two out",
     ),
     Contradiction(
-        ("sampling.stop_strings", "environment.name"),
-        lambda v: bool(v["sampling.stop_strings"] and v["environment.name"]),
-        "a turn ends with an end token, behind which the chat template writes the reply; leave stop strings out",
-    ),
-    Contradiction(
-        ("sampling.min_new_tokens", "environment.name"),
-        lambda v: v["sampling.min_new_tokens"] > 0 and bool(v["environment.name"]),
-        "it would hold for every turn, and the number of turns is not known; leave it out",
-    ),
-    Contradiction(
-        ("reward", "environment.name"),
-        lambda v: not v["environment.name"] and "rule:environment" in map(place_of, v["reward"]),
-        "the score of an environment needs one; give --environment",
-    ),
-    Contradiction(
         ("overlong_penalty", "overlong_buffer"),
         lambda v: v["overlong_penalty"] > 0 and not 0 < v["overlong_buffer"] <= v["sampling.max_new_tokens"],
         "the penalty rises over the last overlong_buffer tokens before sampling.max_new_tokens; give between one and "
@@ -73,11 +57,6 @@ POLICY_CONTRADICTIONS = (
 )
 
 POLICY_NO_EFFECT = (
-    NoEffect(
-        ("environment.turns", "environment.reply_tokens", "environment.on_error", "environment.timeout"),
-        "there is no environment; give --environment",
-        lambda v: not v["environment.name"],
-    ),
     NoEffect(
         ("clip",),
         "cispo bounds the weight of a token from above alone; set clip_high",

@@ -179,6 +179,7 @@ class EvaluateConfig(Made):
     data: DataConfig = field(default_factory=DataConfig)
     reward: list[str] = field(default_factory=list)  # the proxy, such as the reward that ppo learnt from; as in ppo
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit

@@ -1,5 +1,5 @@
-"""The sources that ``--data`` can name: a file, a folder of files, a folder made by ``prepare``, a hub id or
-builtin:toytalk.
+"""The sources that ``--data`` can name: a file, a folder of files, a folder made by ``prepare``, a hub id,
+builtin:toytalk or builtin:sums.
 
 Opening a source decides which rows are for training, and which are held out if the source has its own split. It does
 not read the rows yet.
@@ -59,8 +59,8 @@ class Source:
 def open_source(name: str, seed: int, sets: Sequence[str] = SETS, *, split: str = "", test: str = "") -> Source:
     """The source that ``name`` stands for.
 
-    ``sets`` are the sets of a prepared folder that can be used, the best one first. ``seed`` is the seed of toytalk's
-    pairs. ``split`` and ``test`` name the training split and the held-out split of a folder or a hub id. Raises
+    ``sets`` are the sets of a prepared folder that can be used, the best one first. ``seed`` is the seed of generated
+    records. ``split`` and ``test`` name the training split and the held-out split of a folder or a hub id. Raises
     UserError with the nearest name if nothing is found.
     """
     if not name:
