@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ChatConfig,
         CollectConfig,
         DiagnoseConfig,
+        DistillConfig,
         DPOConfig,
         EvaluateConfig,
         GenerateConfig,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from concordant.stages.best_of_n import best_of_n
     from concordant.stages.collect import collect
     from concordant.stages.constitution import constitution
+    from concordant.stages.distill import distill
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
     from concordant.stages.evaluate import evaluate
@@ -82,6 +84,7 @@ __all__ = [
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
+    "DistillConfig",
     "DoctorConfig",
     "EndpointConfig",
     "EvaluateConfig",
@@ -117,6 +120,7 @@ __all__ = [
     "compute_preference_loss",
     "constitution",
     "diagnose",
+    "distill",
     "dpo",
     "evaluate",
     "find_target_modules",
@@ -152,7 +156,7 @@ _NAMES_IN = {
     "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
         *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "DPOConfig", "DiagnoseConfig"),
-        *("EvaluateConfig", "GenerateConfig"),
+        *("DistillConfig", "EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
         "ScoreConfig",
     ),
@@ -171,6 +175,7 @@ _NAMES_IN = {
     "stages.best_of_n": ("best_of_n",),
     "stages.collect": ("collect",),
     "stages.constitution": ("constitution",),
+    "stages.distill": ("distill",),
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),
     "stages.evaluate": ("evaluate",),

@@ -8,6 +8,7 @@ import pytest
 
 from concordant.config import names
 from concordant.core.advantages import ADVANTAGES
+from concordant.core.divergence import DIVERGENCES
 from concordant.core.ensembles import ENSEMBLES
 from concordant.core.kl import ESTIMATORS
 from concordant.core.losses import PREFERENCE_LOSSES
@@ -26,6 +27,7 @@ from concordant.training.trackers import KINDS
         (names.AdvantageName, ADVANTAGES),
         (names.KLEstimator, ["auto", *ESTIMATORS, "exact"]),  # the exact KL comes from the forward pass
         (names.AggregationName, AGGREGATIONS),
+        (names.DivergenceName, DIVERGENCES),
         (names.EnsembleName, ["none", *ENSEMBLES]),  # without an ensemble sources are summed
         (names.Schedule, SCHEDULES),
         (names.TrackerName, KINDS),

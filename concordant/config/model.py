@@ -19,7 +19,7 @@ class LoraConfig(Made):
 
 @dataclass
 class ModelConfig(Made):
-    name: str = ""  # builtin:tiny | builtin:small | PATH | hub ID | package:NAME/FOLDER
+    name: str = ""  # builtin:nano | builtin:tiny | builtin:small | PATH | hub ID | package:NAME/FOLDER
     _: KW_ONLY
     adapter: str = ""  # PEFT adapter folder to start from
     trust_remote_code: bool = False  # run Python code that comes with the model; only for authors whom you trust

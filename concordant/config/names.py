@@ -62,7 +62,7 @@ Kernels = Literal["fast", "plain", "flex"]
 SamplingEngine = Literal["own", "vllm"]
 
 # training
-Method = Literal["sft", "reward", "dpo", "ppo"]  # the verbs that train
+Method = Literal["sft", "reward", "dpo", "ppo", "distill"]  # the verbs that train
 METHODS: tuple[Method, ...] = get_args(Method)
 Schedule = Literal["linear", "cosine", "constant"]
 Export = Literal["auto", "merged", "adapter", "both"]
@@ -71,13 +71,17 @@ Resume = Literal["", "auto", "force"]
 StopOn = Literal["", "warning", "error"]
 
 # planning
-PlannedMethod = Literal["sft", "reward", "dpo", "ppo", "grpo"]
+PlannedMethod = Literal["sft", "reward", "dpo", "ppo", "grpo", "distill"]
 ModelKind = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2"]
 HardwareName = Literal["cpu", "rtx-4090", "a100-40gb", "a100-80gb", "h100-80gb", "h200-141gb"]
 Sharding = Literal["auto", "on", "off"]
 
 # AI feedback
 JudgeAsk = Literal["auto", "preference", "scores"]
+
+# distillation
+DivergenceName = Literal["forward_kl", "reverse_kl", "jsd"]
+GivenAnswers = Literal["teacher", "data"]
 
 # preference learning
 PreferenceLossName = Literal["sigmoid", "ipo", "robust"]

@@ -6,13 +6,15 @@ pipeline file gives a key to all its stages, the key is left out of the stages w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from concordant.config import stages as s
+from concordant.config.distill_rules import DISTILL_NO_EFFECT, PLANNED_SAMPLES, PLANNED_TEACHER
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
+from concordant.config.rule_kinds import NoEffect as NoEffect
+from concordant.config.rule_kinds import always
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import (
     is_address,
@@ -24,25 +26,9 @@ from concordant.config.specs import (
 )
 
 
-def _always(values: Mapping[str, Any]) -> bool:
-    return True
-
-
 def _sources(v: Mapping[str, Any]) -> list[str]:
     """All sources of rewards and costs."""
     return [*v["reward"], *v.get("judge", ()), *filter(None, [v.get("constraint.cost")])]
-
-
-@dataclass(frozen=True, slots=True)
-class NoEffect:
-    """Keys that have no effect if ``when`` is true. A key that ends with a dot means a whole section."""
-
-    keys: tuple[str, ...]
-    why: str
-    when: Callable[[Mapping[str, Any]], bool] = _always
-
-    def has(self, key: str) -> bool:
-        return any(key == known or (known.endswith(".") and key.startswith(known)) for known in self.keys)
 
 
 def _without_rank(section: str) -> NoEffect:
@@ -136,6 +122,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.SFTConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
     s.RewardConfig: (_ONE_ROLE,),
     s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
+    s.DistillConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING, *DISTILL_NO_EFFECT),
     s.PPOConfig: (
         *_RETAINS_NOTHING,
         NoEffect(
@@ -280,10 +267,12 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
         NoEffect(("shape.",), "model.name has a shape; give only one of the two", lambda v: bool(v["model.name"])),
         NoEffect(
-            ("samples", "inner_epochs", "minibatches", "reward_model"),
-            "only ppo and grpo learn from responses that they sample; set method",
+            ("inner_epochs", "minibatches", "reward_model"),
+            "only ppo and grpo learn from the reward of responses; set method",
             lambda v: v["method"] not in ("ppo", "grpo"),
         ),
+        PLANNED_SAMPLES,
+        PLANNED_TEACHER,
         NoEffect(
             ("slots",), "sft and reward sample no responses; set method", lambda v: v["method"] in ("sft", "reward")
         ),
@@ -369,7 +358,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
 
 def useless(config_class: type) -> set[str]:
     """Keys that have no effect for this verb, whatever the other settings are."""
-    rules = [rule for rule in _rules(config_class) if rule.when is _always]
+    rules = [rule for rule in _rules(config_class) if rule.when is always]
     return {key for key in schema(config_class).fields if any(rule.has(key) for rule in rules)}
 
 

@@ -180,6 +180,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "label_smoothing": Range("[0, 0.5)"),
         "evaluation_slots": COUNT,
     },
+    s.DistillConfig: {"on_policy": Range("[0, 1]"), "beta": Range("(0, 1)"), "temperature": POSITIVE},
     s.KLConfig: {
         "coefficient": NOT_NEGATIVE,
         "target": POSITIVE,

@@ -60,10 +60,16 @@ class Policy:
     adapter_base: str = ""  # what a file of its adapter names as the base; "": no adapter, or a base that is on no disk
 
 
-def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
+def load_policy(
+    config: ModelConfig,
+    texts: Iterable[str] | None = None,
+    seed: int = 0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Policy:
     """Load the model that ``config.name`` names, or make a built-in one, on the CPU. Adds its adapter or a new one.
 
-    ``texts`` are the training texts of a built-in model's tokenizer. ``seed`` is the seed of new weights.
+    ``texts`` are the training texts of a built-in model's tokenizer, unless ``tokenizer`` is given for it. ``seed`` is
+    the seed of new weights.
 
     Raises:
         UserError: the model is not a causal language model, or it cannot be read. The message says what was found.
@@ -71,7 +77,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
     name = config.name or config.adapter
     place, adapter = base_and_adapter(config)
     if isinstance(place, str) and place.startswith("builtin:"):
-        model, tokenizer = builtin.build(place.removeprefix("builtin:"), texts, seed)
+        model, tokenizer = builtin.build(place.removeprefix("builtin:"), texts, seed, tokenizer)
     else:
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
     make_deterministic(model)

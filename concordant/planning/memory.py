@@ -10,7 +10,7 @@ the count with what autograd really keeps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from concordant.planning.hardware import Machine
 from concordant.planning.shapes import Shape
@@ -105,6 +105,8 @@ def _resident(work: Work, setup: Setup) -> dict[str, float]:
         of_critic = critic_trained(work, setup)
         parts["critic"] = FP32 * (critic_of(work, setup) + MOMENTS * of_critic)
         parts["critic"] += FP32 * of_critic if work.rank and not work.whole_critic else 0.0
+    if work.teacher:
+        parts["teacher"] = FP32 * weights_of(work.teacher, replace(setup, sharded=False))
     if work.reward_shape:
         whole = weights_of(work.reward_shape, setup, head=False)
         parts["reward model"] = FP32 * (trained if work.reward_shares else whole)
@@ -211,6 +213,10 @@ def _learning(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
     parts = {"activations": activations}
     if work.has_head:
         parts["logits"] = _logits(work, read, setup.tensor, machine.is_gpu)
+    if work.teacher:
+        # The teacher reads the same trees, and the gradient of the divergence is computed with its value.
+        parts["teacher's pass"] = _forward_bytes(work.teacher, work.bf16, setup.tensor) * tokens
+        parts["teacher's logits"] = parts["logits"]
     parts["weight copies"] = _copies(work, setup, machine)
     return {name: size for name, size in parts.items() if size}
 

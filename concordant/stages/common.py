@@ -51,7 +51,8 @@ from concordant.training.trackers import check_installed
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=RunConfig)
 
-EXAMPLES: Mapping[Method, str] = {"sft": "example", "reward": "pair", "dpo": "pair", "ppo": "prompt"}  # of a step
+# What a step takes a number of.
+EXAMPLES: Mapping[Method, str] = dict(sft="example", reward="pair", dpo="pair", ppo="prompt", distill="prompt")
 HELD_OUT_TREES = 512  # trees for each evaluation during training; more would take too long
 PROBE_PROMPTS = 96  # held-out prompts that are answered at each evaluation
 

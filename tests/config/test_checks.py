@@ -37,6 +37,7 @@ GOOD = {
     "model.name": "builtin:tiny",
     "model.adapter": "a",
     "reward": ["r"],
+    "teacher": "t",
     "policies": ["a=b"],
     "judge": "m:f",
     "principles": "builtin",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForSequenceClassification
 
+from concordant.algorithms.distill import DistillObjective
 from concordant.algorithms.dpo import DPOObjective, reference_logprobs
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.reward import RewardObjective
@@ -16,6 +17,7 @@ from concordant.algorithms.sft import SFTObjective, share_prompts
 from concordant.config.train import TrainConfig
 from concordant.core import kl
 from concordant.core.advantages import Returns, gae
+from concordant.core.divergence import Divergence
 from concordant.core.masked import whiten
 from concordant.core.objective import Objective, Outputs
 from concordant.core.trees import Branch, Layout, PromptTree
@@ -37,6 +39,7 @@ def all_figures(peer_ppo: Mapping[str, Figures]) -> dict[str, Figures]:
     made = sft() | {name: dpo(setting) for name, setting in case.DPO.items()}
     made |= {"dpo/sigmoid uneven": dpo(case.DPO["dpo/sigmoid"], CUT)}
     made |= {name: reward(setting) for name, setting in case.REWARDS.items()}
+    made |= {name: distill(setting) for name, setting in case.DISTILL.items()}
     for name in case.PPO_LENGTHS:
         if f"ppo/policy {name}" in peer_ppo:
             made |= ppo(name, peer_ppo)
@@ -89,6 +92,13 @@ def reward(setting: case.RewardSetting) -> Figures:
     figures = learn(learner, pair_trees(), RewardObjective(margin_P, centering=setting.centering))
     figures.gradient = case.gradient_of(model.named_parameters())
     return figures
+
+
+def distill(setting: case.DistillSetting) -> Figures:
+    """The student learns from both answers of the pairs, beside a teacher with the reference's weights."""
+    learner = policy_learner(CUT, temperature=setting.temperature)
+    learner.set_reference(policy_learner(variant=case.REFERENCE, temperature=setting.temperature))
+    return learn(learner, pair_trees(), DistillObjective(Divergence(setting.divergence, setting.trl_beta)))
 
 
 def pair_trees() -> list[PromptTree]:

@@ -45,6 +45,12 @@ def test_ppo_s_numbers_a_token_are_trl_s(made, column):
     assert vector_error(made[name].tokens[column], PPO[name]["tokens"][column]) < compare.TOLERANCE
 
 
+@pytest.mark.parametrize("name", case.DISTILL)
+def test_distillation_is_trl_s_within_1e_5(made, name):
+    assert relative(made[name].loss, GOLDENS[name]["loss"]) < 1e-5
+    assert sketch_error(made[name].gradient, GOLDENS[name]["gradient"]) < 1e-5
+
+
 def test_whitening_differs_by_n_minus_1_alone(made):
     mine, theirs = (x["ppo/policy full"] for x in (made, PPO))
     n = len(mine.tokens["advantage"])

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from tests.parity import case
+from tests.parity import case, trl_gkd
 from tests.parity.figures import Figures
 from tests.parity.peer_files import write
 
@@ -37,7 +37,7 @@ AOT = "aot"  # TRL's name of the loss that is cDPO when a batch is one pair
 
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        figures = sft(scratch) | dpo(scratch) | reward(scratch)
+        figures = sft(scratch) | dpo(scratch) | reward(scratch) | trl_gkd.distill()
     write(folder, figures, ("trl", "transformers", "torch"))
 
 

@@ -67,6 +67,15 @@ def test_every_byte_of_a_model_of_two_layers():
     assert found.total == sum(found.resident.values()) + sum(found.learning.values())
 
 
+def test_a_teacher_is_frozen_weights_and_a_pass_beside_the_students():
+    made = of(method="distill", teacher=TWO_LAYERS)
+    found, plain = (memory_of(work, Setup(), machine("cpu", EXACT)) for work in (made, of()))
+    assert found.resident == plain.resident | {"teacher": 4 * WEIGHTS}
+    of_token = max(3 * 6, 4 * 4 + 2 * 2) * 4 + 3 * 4 * 4  # the MLP or attention, and hidden states, of 20 tokens
+    more = {"teacher's pass": of_token * 20, "teacher's logits": plain.learning["logits"]}
+    assert found.learning == plain.learning | more
+
+
 def test_on_a_shared_backbone_critic_and_reward_model_are_adapters():
     adapters = TWO_LAYERS.adapters(2, 1, 1)
     ppo = of(method="ppo", rank=2, reward_shape=TWO_LAYERS)
@@ -183,7 +192,7 @@ HARDWARE: list[HardwareName] = ["cpu", "h100-80gb"]
 works = st.builds(
     of,
     shape=st.sampled_from([KNOWN["Qwen/Qwen3-8B"], KNOWN["meta-llama/Llama-3.1-70B"], KNOWN["google/gemma-3-1b"]]),
-    method=st.sampled_from(["sft", "reward", "dpo", "ppo", "grpo"]),
+    method=st.sampled_from(["sft", "reward", "dpo", "ppo", "grpo", "distill"]),
     tree=st.builds(Tree, st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 4)),
     trees=st.integers(1, 64),
     rank=st.sampled_from([0, 16]),

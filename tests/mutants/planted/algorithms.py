@@ -164,4 +164,28 @@ MUTANTS = (
         story="Of two rewards with weights, each gets the other's weight if their names sort the other way.",
         tests=("algorithms/test_rewards.py",),
     ),
+    Mutant(
+        name="a-student-that-answers-with-its-first-weights",
+        file="algorithms/distill.py",
+        old="        self.pupil.sampler.generator.load_weights(self.learner.publish())\n",
+        new="",
+        story="With a sampler that has a copy of the weights, the student learns from answers of its start alone.",
+        tests=("algorithms/test_distill.py",),
+    ),
+    Mutant(
+        name="a-teacher-that-repeats-itself",
+        file="algorithms/distill.py",
+        old='derive(seed, "given", step)',
+        new='derive(seed, "given")',
+        story="The teacher gives the same answers to a prompt in every pass.",
+        tests=("algorithms/test_distill.py",),
+    ),
+    Mutant(
+        name="the-shares-of-an-evaluation-are-swapped",
+        file="algorithms/distill.py",
+        old='parts["given"] = (1 - share, self.measured())',
+        new='parts["given"] = (share or 1.0, self.measured())',
+        story="The best weights are chosen by the answers that the training hardly uses.",
+        tests=("algorithms/test_distill.py",),
+    ),
 )

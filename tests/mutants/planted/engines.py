@@ -165,4 +165,12 @@ MUTANTS = (
         story="The driver only says that a worker ended, and not why.",
         tests=("engines/group/test_processes.py",),
     ),
+    Mutant(
+        name="a-teacher-of-other-tokens",
+        file="engines/roles.py",
+        old='    refuse_other_tokens(policy, teacher, f"teacher {teacher.name}", ',
+        new='    (policy, teacher, f"teacher {teacher.name}", ',
+        story="A student learns the distribution of other words, token id by token id.",
+        tests=("stages/test_distill_verb.py::test_a_teacher_that_reads_other_tokens_is_refused",),
+    ),
 )
