@@ -16,6 +16,7 @@ from concordant.core.masked import AGGREGATIONS
 from concordant.data.formats import FORMATS
 from concordant.doctor.finding import SEVERITIES
 from concordant.models.scalar_head import VALUE_HEADS
+from concordant.training.defaults import OPTIMIZERS
 from concordant.training.schedule import SCHEDULES
 from concordant.training.trackers import KINDS
 
@@ -29,6 +30,7 @@ from concordant.training.trackers import KINDS
         (names.AggregationName, AGGREGATIONS),
         (names.DivergenceName, DIVERGENCES),
         (names.EnsembleName, ["none", *ENSEMBLES]),  # without an ensemble sources are summed
+        (names.OptimizerName, OPTIMIZERS),
         (names.Schedule, SCHEDULES),
         (names.TrackerName, KINDS),
         (names.CriticHead, VALUE_HEADS),

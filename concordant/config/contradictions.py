@@ -14,6 +14,7 @@ from concordant.config.names import (
 from concordant.config.rule_kinds import Contradiction, Values
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
+from concordant.config.train_rules import TRAIN_CONTRADICTIONS
 
 _COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
 
@@ -174,7 +175,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.SFTConfig: _RETAINS,
     s.DPOConfig: _RETAINS,
     s.DistillConfig: (*_RETAINS, *_SAMPLING, *DISTILL_CONTRADICTIONS),
-    s.RunConfig: (*_TRAINING, *_TOGETHER),
+    s.RunConfig: (*_TRAINING, *_TOGETHER, *TRAIN_CONTRADICTIONS),
     s.RewardConfig: (
         Contradiction(
             ("train.early_stopping", "validation_fraction"),

@@ -64,6 +64,7 @@ SamplingEngine = Literal["own", "vllm"]
 # training
 Method = Literal["sft", "reward", "dpo", "ppo", "distill"]  # the verbs that train
 METHODS: tuple[Method, ...] = get_args(Method)
+OptimizerName = Literal["adamw", "muon", "adafactor"]
 Schedule = Literal["linear", "cosine", "constant"]
 Export = Literal["auto", "merged", "adapter", "both"]
 TrackerName = Literal["wandb", "trackio", "mlflow"]

@@ -24,6 +24,7 @@ from concordant.config.specs import (
     may_train_adapter,
     place_of,
 )
+from concordant.config.train_rules import TRAIN_NO_EFFECT
 
 
 def _sources(v: Mapping[str, Any]) -> list[str]:
@@ -93,6 +94,7 @@ _ONE_ROLE = NoEffect(
 NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.RunConfig: (
         _without_rank("model"),
+        *TRAIN_NO_EFFECT,
         NoEffect(
             ("data.test_fraction",),
             "data.test_path is the held-out data, so no data is split off",

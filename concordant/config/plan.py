@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from concordant.config.made import Made
 from concordant.config.model import ModelConfig
-from concordant.config.names import BackboneSharing, HardwareName, ModelKind, PlannedMethod, Sharding
+from concordant.config.names import BackboneSharing, HardwareName, ModelKind, OptimizerName, PlannedMethod, Sharding
 
 
 @dataclass(kw_only=True)
@@ -33,6 +33,7 @@ class PlanConfig(Made):
     tensor: int = 0  # ranks that divide each matrix; 0: chosen
     pipeline: int = 0  # stages that divide the layers; 0: chosen
     sharding: Sharding = "auto"  # whether data-parallel ranks divide weights and optimizer state (FSDP); auto: chosen
+    optimizer: OptimizerName = "adamw"  # as train.optimizer: its state takes memory
     prompt_tokens: int = 512  # tokens of every prompt
     response_tokens: int = 512  # tokens of every response
     batch_size: int = 32  # prompts in each step

@@ -148,6 +148,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "weight_decay": NOT_NEGATIVE,
         "beta1": Range("[0, 1)"),
         "beta2": Range("[0, 1)"),
+        "lora_plus": POSITIVE,
         "max_grad_norm": NOT_NEGATIVE,
         "log_every": COUNT,
         "evaluate_every": Range("[-1, ∞)"),

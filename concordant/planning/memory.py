@@ -92,18 +92,42 @@ def critic_trained(work: Work, setup: Setup) -> float:
     return critic_of(work, setup) if work.whole_critic or not work.rank else trained_of(work, setup)
 
 
+def optimizer_numbers(work: Work, setup: Setup, trained: float) -> float:
+    """Numbers that the optimizer keeps for ``trained`` weights on a rank.
+
+    Muon keeps one for a weight of a matrix inside a layer. Adafactor keeps one for each row and each column of a
+    matrix. A critic has the share of such numbers that the policy has.
+    """
+    if work.optimizer == "adamw":
+        return MOMENTS * trained
+    shape, rank = work.shape, work.rank
+    sizes = [(m.inputs, m.outputs) for m in shape.matrices]
+    if rank:
+        sizes = [size for inputs, outputs in sizes for size in ((inputs, rank), (rank, outputs))]
+    inside = shape.layers * sum(rows * columns for rows, columns in sizes)
+    whole = float(inside if rank else shape.weights(head=work.has_head))
+    if work.optimizer == "muon":
+        numbers = MOMENTS * whole - inside
+    else:
+        edges = shape.layers * sum(rows + columns for rows, columns in sizes)
+        tables = 0 if rank else 1 if shape.tied or not work.has_head else 2
+        table = shape.vocabulary + shape.hidden
+        numbers = whole - inside - tables * shape.embedding + edges + tables * table
+    return trained * numbers / whole
+
+
 def _resident(work: Work, setup: Setup) -> dict[str, float]:
     trained = trained_of(work, setup)
     added = trained if work.rank else 0.0
     parts = {
         "weights": FP32 * (weights_of(work.shape, setup, work.has_head) + added),
-        "optimizer": MOMENTS * FP32 * trained,
+        "optimizer": FP32 * optimizer_numbers(work, setup, trained),
         "best weights": FP32 * trained * work.keep_best,
         "reference": FP32 * trained * work.has_reference,
     }
     if work.has_critic:
         of_critic = critic_trained(work, setup)
-        parts["critic"] = FP32 * (critic_of(work, setup) + MOMENTS * of_critic)
+        parts["critic"] = FP32 * (critic_of(work, setup) + optimizer_numbers(work, setup, of_critic))
         parts["critic"] += FP32 * of_critic if work.rank and not work.whole_critic else 0.0
     if work.teacher:
         parts["teacher"] = FP32 * weights_of(work.teacher, replace(setup, sharded=False))

@@ -38,6 +38,7 @@ def keys_of(plan: Plan, name: str) -> dict[str, Any]:
         "train.batch_size": work.trees,
         "train.micro_batch_tokens": setup.micro_batch_tokens,
         "train.keep_best": work.keep_best,
+        **({} if work.optimizer == "adamw" else {"train.optimizer": work.optimizer}),
     }
     if work.rank:
         found["model.lora.rank"] = work.rank

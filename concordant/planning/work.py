@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from concordant.config.names import PlannedMethod
+from concordant.config.names import OptimizerName, PlannedMethod
 from concordant.config.plan import PlanConfig
 from concordant.planning.shapes import Shape
 
@@ -57,6 +57,7 @@ class Work:
     trees: int
     rank: int  # of the LoRA adapter; 0 trains all weights
     keep_best: bool
+    optimizer: OptimizerName = "adamw"
     reward_shape: Shape | None  # of a reward model that scores; None without one
     teacher: Shape | None = None  # of distill
     inner_epochs: int = 1
@@ -118,6 +119,7 @@ def work_of(
         trees=config.batch_size,
         rank=config.model.lora.rank,
         keep_best=config.keep_best,
+        optimizer=config.optimizer,
         reward_shape=reward_shape if rewarded else None,
         teacher=(teacher or shape) if config.method == "distill" else None,
         inner_epochs=config.inner_epochs if rewarded else 1,

@@ -199,6 +199,7 @@ def start_of(method: Method, examples: int, opened: Policy | RewardModel, model:
 
 def settled(config: C, folder: RunFolder, start: Start) -> C:
     """``config`` with the settings that follow method, model and data; the run folder's config.yaml gets them too."""
+    start = replace(start, optimizer=config.train.optimizer)
     train = settle(config.train, start)
     steps, needed = steps_of(start.examples, train.batch_size, train.epochs, train.max_steps), steps_needed(start)
     folder.log_event(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from concordant.config.names import Method
+from concordant.config.names import Method, OptimizerName
 from concordant.config.train import TrainConfig
 
 # The rate of a model of a million weights, and how fast the rate falls: rate · (weights / 1e6) ^ -power.
@@ -25,6 +25,8 @@ RATES: dict[Method, tuple[float, float]] = {
 }
 ADAPTER, SCRATCH, ENCODER = 10.0, 3.0, 0.3  # factors of the rate: LoRA, random weights, an encoder under a reward head
 HIGHEST_RATE = 5e-3
+# Factors of the rate. Adafactor's is relative to the size of the weights, which is about a tenth or less.
+OPTIMIZERS: dict[OptimizerName, float] = {"adamw": 1.0, "muon": 1.0, "adafactor": 10.0}
 
 # Steps that are usually enough.
 STEPS: dict[Method, int] = {"sft": 200, "reward": 150, "dpo": 100, "ppo": 100, "distill": 200}
@@ -49,6 +51,7 @@ class Start:
     has_adapters: bool = False  # LoRA: only the adapters are trained
     is_random: bool = False  # a model made from scratch
     is_encoder: bool = False
+    optimizer: OptimizerName = "adamw"
 
 
 def settle(train: TrainConfig, start: Start) -> TrainConfig:
@@ -88,7 +91,7 @@ def rate_of(start: Start) -> float:
         (start.is_encoder, ENCODER),
     ):
         rate *= factor if applies else 1.0
-    return float(f"{min(rate, HIGHEST_RATE):.1e}")
+    return float(f"{min(rate, HIGHEST_RATE) * OPTIMIZERS[start.optimizer]:.1e}")
 
 
 def batch_of(start: Start) -> int:

@@ -17,6 +17,7 @@ from concordant.config.stages import (
     BestOfNConfig,
     ChatConfig,
     CollectConfig,
+    DistillConfig,
     DPOConfig,
     EvaluateConfig,
     GenerateConfig,
@@ -183,6 +184,10 @@ def test_out_of_range(config_class, key, value, message):
         (PrepareConfig, {"max_samples": 5, "data.max_samples": 6}, "both limit the number of rows"),
         (GenerateConfig, {"data.path": ""}, "give either --prompt TEXT or --data FILE"),
         (GenerateConfig, {"prompt": "hello", "data.path": "d.jsonl"}, "give either --prompt TEXT or --data FILE"),
+        (SFTConfig, {"train.optimizer": "muon", "cluster.tensor": 2}, "look at whole matrices"),
+        (SFTConfig, {"train.optimizer": "adafactor", "model.lora.rank": 4}, "an adapter's B begins at 0"),
+        (DistillConfig, {"teacher": "builtin:tiny"}, "a student that is its own teacher"),
+        (DistillConfig, {"sampling.engine": "vllm"}, "vLLM holds one model in a process"),
     ],
 )
 def test_contradictions(config_class, changes, message):
@@ -283,6 +288,12 @@ CRITIC = {"critic.name": "m"}
         ),
         (SFTConfig, {"data.test_path": "t", "data.test_fraction": 0.5}, "data.test_fraction=0.5 would do nothing"),
         (SFTConfig, {"train.save_minutes": 0.0, "train.keep_last": 5}, "train.keep_last=5 would do nothing"),
+        (
+            SFTConfig,
+            {"train.optimizer": "adafactor", "train.beta1": 0.8},
+            "train.beta1=0.8 would do nothing: adafactor",
+        ),
+        (SFTConfig, {"train.lora_plus": 16.0}, "train.lora_plus=16.0 would do nothing: no adapter is trained"),
         (SFTConfig, {"train.export": "adapter"}, 'train.export="adapter" would do nothing: no adapter is trained'),
         (SFTConfig, {"train.warmup_steps": 5, "train.warmup_fraction": 0.1}, "give only one of the two"),
         (SFTConfig, {"train.schedule": "constant", "train.min_rate_fraction": 0.1}, "constant never falls"),

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from concordant.config.names import HardwareName
+from concordant.config.train import TrainConfig
 from concordant.core import logprobs
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.local import decoding, optimizer, scorer
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
 from concordant.kernels.put_on import put_on
 from concordant.kernels.reader import reader_of
 from concordant.kernels.weight_gradients import gradients_in_place
@@ -26,6 +29,7 @@ from concordant.planning.memory import kept, memory_of
 from concordant.planning.read_shape import from_settings
 from concordant.planning.shapes import KINDS, Shape
 from concordant.planning.work import Setup, Tree, Work
+from tests.engines.tiny import tiny_policy
 from tests.stages.preset_memory import counting
 
 TWO_LAYERS = Shape(kind="llama", vocabulary=10, hidden=4, layers=2, heads=2, kv_heads=1, head_size=2, mlp=6, tied=False)
@@ -65,6 +69,17 @@ def test_every_byte_of_a_model_of_two_layers():
     assert found.learning["logits"] == 2 * 4 * 8 * 10  # the logits, and their gradient
     assert found.learning["weight copies"] == 4 * 10 * 4  # the product that is added to the head's gradient
     assert found.total == sum(found.resident.values()) + sum(found.learning.values())
+
+
+@pytest.mark.parametrize(("name", "rank"), [("muon", 0), ("muon", 3), ("adafactor", 0)])
+def test_the_state_of_an_optimizer_is_what_the_engine_keeps(name, rank):
+    """For a Llama of the same dimensions, with its norms and its head; adapters are on every matrix of the layers."""
+    policy = tiny_policy(lora_rank=rank)
+    learner = LocalLearner(PolicyNetwork(policy), TrainConfig(optimizer=name))
+    shapes = {key: (p.numel(), p.shape) for key, p in learner.trained.items()}
+    kept = optimizer.numbers_kept(shapes, learner.config, learner.hidden) - (len(shapes) if name == "adafactor" else 0)
+    made = of(from_settings(policy.model.config.to_dict(), "tiny"), rank=rank, optimizer=name)
+    assert memory.optimizer_numbers(made, Setup(), memory.trained_of(made, Setup())) == pytest.approx(kept)
 
 
 def test_a_teacher_is_frozen_weights_and_a_pass_beside_the_students():

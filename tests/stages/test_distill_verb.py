@@ -39,7 +39,10 @@ def run(world, tmp_path, monkeypatch):
     monkeypatch.chdir(world)
 
     def run(output, steps=3, resume="", cluster=None, lora=0, **settings):
-        often = train(max_steps=steps, batch_size=4, learning_rate=1e-2, evaluate_every=1, save_every=1, keep_last=9)
+        often = train(
+            max_steps=steps, batch_size=4, learning_rate=1e-2, evaluate_every=1, save_every=1, keep_last=9,
+            optimizer=settings.pop("optimizer", "adamw"),
+        )  # fmt: skip
         name = settings.pop("student", "student")
         model = ModelConfig(name=name, device="cpu", precision="fp32", lora=LoraConfig(rank=lora))
         usual = {"teacher": "teacher", "sampling": SamplingConfig(max_new_tokens=5)}
@@ -77,7 +80,14 @@ def test_a_run_teaches_and_resumes_to_the_same_numbers(run, tmp_path):
 
 
 def test_two_workers_learn_what_one_learns(run):
-    settings = {"steps": 2, "lora": 2, "divergence": "reverse_kl", "sampling": SamplingConfig(n=2, max_new_tokens=5)}
+    """With Muon too, which every worker runs on the same gradient."""
+    settings = {
+        "steps": 2,
+        "lora": 2,
+        "optimizer": "muon",
+        "divergence": "reverse_kl",
+        "sampling": SamplingConfig(n=2, max_new_tokens=5),
+    }
     one, two = (steps(run(f"by-{n}", cluster=ClusterConfig(workers=n, shards=2), **settings)) for n in (1, 2))
     assert one == two
 
