@@ -4,9 +4,9 @@ Each seed is one pipeline. The teacher is ``builtin:tiny`` after SFT and PPO, as
 ``builtin:nano`` with random weights and the teacher's tokenizer: it has 0.47 of the teacher's weights. It never sees an
 answer of the data, nor a reward.
 
-- *student* learns from the teacher's answers first, and then from its own answers too;
-- *given* takes as many steps on the teacher's answers alone;
-- *imitator* takes as many steps of SFT on answers of the teacher, without the teacher's distributions.
+- *begin* learns from the teacher's answers, by the forward KL;
+- *student* goes on with its own answers, by the reverse KL;
+- *given* goes on for as many steps with the teacher's answers instead.
 
 The results have the gold score of every policy on the held-out prompts, and the student's as a share of the teacher's.
 """
@@ -92,7 +92,7 @@ def pipeline(seed: int, given: int, own: int) -> str:
 
 
 def weights_of(folder: Path) -> int:
-    """Numbers in the weights of a model folder."""
+    """The numbers in the weights of a run's model."""
     with safe_open(folder / "model" / "model.safetensors", framework="pt") as file:
         return sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         merge_lora_weights,
         print_trainable_parameters,
     )
+    from concordant.models.lora_combine import add_weighted_adapter
     from concordant.models.peft_files import load_adapter, save_adapter
     from concordant.stages.audit import audit
     from concordant.stages.average import average
@@ -111,6 +112,7 @@ __all__ = [
     "ShapeConfig",
     "TrainConfig",
     "UserError",
+    "add_weighted_adapter",
     "apply_lora_to_model",
     "audit",
     "average",
@@ -168,6 +170,7 @@ _NAMES_IN = {
         *("LoRALinear", "apply_lora_to_model", "find_target_modules", "get_lora_parameters"),
         *("merge_lora_weights", "print_trainable_parameters"),
     ),
+    "models.lora_combine": ("add_weighted_adapter",),
     "models.peft_files": ("load_adapter", "save_adapter"),
     "engines.reward_model": ("RewardModel", "compute_preference_loss"),
     "stages.audit": ("audit",),

@@ -32,8 +32,11 @@ def _sources(v: Mapping[str, Any]) -> list[str]:
     return [*v["reward"], *v.get("judge", ()), *filter(None, [v.get("constraint.cost")])]
 
 
+_OF_LORA = ("alpha", "dropout", "target_modules", "rslora", "dora", "start", "on_top")  # settings of a new adapter
+
+
 def _without_rank(section: str) -> NoEffect:
-    keys = tuple(f"{section}.lora.{name}" for name in ("alpha", "dropout", "target_modules", "on_top"))
+    keys = tuple(f"{section}.lora.{name}" for name in _OF_LORA)
     why = f"{section}.lora.rank is 0, so there is no adapter; set it above 0"
     return NoEffect(keys, why, lambda v: v[f"{section}.lora.rank"] == 0)
 
@@ -264,7 +267,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             "only the shape of the model is read; hardware says where it will run",
         ),
         NoEffect(
-            ("model.lora.alpha", "model.lora.dropout", "model.lora.target_modules", "model.lora.on_top"),
+            tuple(f"model.lora.{name}" for name in _OF_LORA),
             "an adapter on every linear layer but the head is planned, of model.lora.rank",
         ),
         NoEffect(("shape.",), "model.name has a shape; give only one of the two", lambda v: bool(v["model.name"])),

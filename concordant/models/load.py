@@ -146,7 +146,10 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
             merge_lora_weights(model)
     if lora.rank:
         targets = lora.target_modules or None
-        apply_lora_to_model(model, targets, r=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=seed)
+        apply_lora_to_model(
+            model, targets, r=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=seed,
+            rank_stabilised=lora.rslora, dora=lora.dora, start=lora.start,
+        )  # fmt: skip
 
 
 def base_of_adapter(folder: Path) -> Path | str:
