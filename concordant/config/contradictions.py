@@ -14,7 +14,7 @@ from concordant.config.names import (
 from concordant.config.rule_kinds import Contradiction, Values
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
-from concordant.config.train_rules import TRAIN_CONTRADICTIONS
+from concordant.config.train_rules import QUANTIZED, QUANTIZED_CRITIC, QUANTIZED_NEW, TRAIN_CONTRADICTIONS
 
 _COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
 
@@ -175,8 +175,9 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.SFTConfig: _RETAINS,
     s.DPOConfig: _RETAINS,
     s.DistillConfig: (*_RETAINS, *_SAMPLING, *DISTILL_CONTRADICTIONS),
-    s.RunConfig: (*_TRAINING, *_TOGETHER, *TRAIN_CONTRADICTIONS),
+    s.RunConfig: (*_TRAINING, *_TOGETHER, *TRAIN_CONTRADICTIONS, *QUANTIZED),
     s.RewardConfig: (
+        QUANTIZED_NEW,
         Contradiction(
             ("train.early_stopping", "validation_fraction"),
             lambda v: v["train.early_stopping"] > 0 and v["validation_fraction"] == 0,
@@ -195,6 +196,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         *_RETAINS,
         *_SAMPLING,
         *_APART,
+        QUANTIZED_CRITIC,
         Contradiction(
             ("advantage", "sampling.n"),
             lambda v: v["advantage"] in COMPARES_SAMPLES and v["sampling.n"] < 2,
@@ -293,6 +295,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.PlanConfig: (
+        QUANTIZED_NEW,
         Contradiction(
             ("model.name",),
             lambda v: not v["model.name"] and not all(v[f"shape.{name}"] for name in _DIMENSIONS),

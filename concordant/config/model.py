@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 
 from concordant.config.made import Made
-from concordant.config.names import Kernels, LoraStart, Precision
+from concordant.config.names import Kernels, LoraStart, Precision, Quantize
 
 
 @dataclass(kw_only=True)
@@ -27,6 +27,7 @@ class ModelConfig(Made):
     adapter: str = ""  # PEFT adapter folder to start from
     trust_remote_code: bool = False  # run Python code that comes with the model; only for authors whom you trust
     precision: Precision = "auto"  # precision of autocast; weights and optimizer stay fp32
+    quantize: Quantize = "none"  # nf4: the frozen base under an adapter has four bits a weight; needs bitsandbytes
     activation_checkpointing: bool = False  # recompute activations in backward: less memory, about a third more time
     device: str = "auto"  # auto | cpu | cuda
     kernels: Kernels = "fast"  # plain: only the model's own code; flex: fast, with block masks on a GPU (docs/gpu.md)

@@ -56,6 +56,7 @@ Unlabelled = Literal["wait", "skip"]
 
 # model
 Precision = Literal["auto", "fp32", "bf16"]
+Quantize = Literal["none", "nf4"]
 LoraStart = Literal["kaiming", "pissa"]
 Kernels = Literal["fast", "plain", "flex"]
 

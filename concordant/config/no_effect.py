@@ -51,7 +51,8 @@ def _beside_adapter(section: str) -> NoEffect:
 
 
 _TRAINS_NOTHING = NoEffect(
-    ("model.lora.", "model.activation_checkpointing"), "no model is trained; an adapter is given by --model.adapter"
+    ("model.lora.", "model.quantize", "model.activation_checkpointing"),
+    "no model is trained; an adapter is given by --model.adapter",
 )
 _GREEDY = NoEffect(
     ("sampling.top_p", "sampling.top_k", "sampling.min_p"),
@@ -232,7 +233,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.PrepareConfig: (
         NoEffect(
             ("model.adapter", "model.precision", "model.device", "model.kernels", "model.lora.")
-            + ("model.activation_checkpointing",),
+            + ("model.quantize", "model.activation_checkpointing"),
             "only the tokenizer of the model is used",
         ),
         NoEffect(
@@ -244,7 +245,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.DiagnoseConfig: (
         NoEffect(
             ("model.adapter", "model.precision", "model.device", "model.kernels", "model.lora.")
-            + ("model.activation_checkpointing",),
+            + ("model.quantize", "model.activation_checkpointing"),
             "of the model only the tokenizer is used",
         ),
         NoEffect(("target", "json", "model."), "--explain prints a page and looks at nothing", lambda v: v["explain"]),
@@ -354,7 +355,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
     ),
     s.MergeConfig: (
-        NoEffect(("model.kernels", "model.lora.", "model.activation_checkpointing"), _MERGED),
+        NoEffect(("model.kernels", "model.lora.", "model.quantize", "model.activation_checkpointing"), _MERGED),
         NoEffect(("model.precision",), _MERGED, lambda v: v["model.precision"] != "fp32"),
         NoEffect(("model.device",), _MERGED, lambda v: v["model.device"] != "cpu"),
     ),

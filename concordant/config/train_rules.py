@@ -20,6 +20,34 @@ TRAIN_CONTRADICTIONS = (
     ),
 )
 
+QUANTIZED = (
+    Contradiction(
+        ("model.quantize", "model.lora.rank", "model.adapter"),
+        lambda v: (
+            v["model.quantize"] != "none"
+            and not may_train_adapter(v["model.lora.rank"], v["model.adapter"], v["model.name"])
+        ),
+        "weights of four bits cannot be trained; set model.lora.rank for an adapter beside them",
+    ),
+    Contradiction(
+        ("model.quantize", "cluster.tensor", "cluster.sharded"),
+        lambda v: v["model.quantize"] != "none" and (v["cluster.tensor"] > 1 or v["cluster.sharded"]),
+        "weights of four bits are not split over workers; leave one of the two out",
+    ),
+)
+
+# Of verbs in which the adapter of the start is merged first, and of the critic.
+QUANTIZED_NEW = Contradiction(
+    ("model.quantize", "model.lora.rank"),
+    lambda v: v["model.quantize"] != "none" and v["model.lora.rank"] == 0,
+    "weights of four bits cannot be trained; set model.lora.rank for an adapter beside them",
+)
+QUANTIZED_CRITIC = Contradiction(
+    ("critic.quantize", "critic.lora.rank"),
+    lambda v: v["critic.quantize"] != "none" and bool(v["critic.name"]) and v["critic.lora.rank"] == 0,
+    "weights of four bits cannot be trained; set critic.lora.rank for an adapter beside them",
+)
+
 TRAIN_NO_EFFECT = (
     NoEffect(
         ("train.beta1", "train.beta2"),

@@ -111,7 +111,7 @@ def refuse_other_tokens(policy: Policy, other: Policy, name: str, whose: str, wh
 
 def open_teacher(name: str, model: ModelConfig) -> Policy:
     """The frozen policy ``name``, on the device and in the precision of ``model``."""
-    settings = replace(model, name=name, adapter="", lora=LoraConfig(), activation_checkpointing=False)
+    settings = replace(model, name=name, adapter="", lora=LoraConfig(), quantize="none", activation_checkpointing=False)
     teacher = open_policy(settings, [])
     teacher.model.requires_grad_(False)
     return teacher

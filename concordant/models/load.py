@@ -35,6 +35,7 @@ from concordant.data.chat import ChatEncoder
 from concordant.models import builtin
 from concordant.models.export import quiet, write_adapter, write_model
 from concordant.models.finite import refuse_not_finite
+from concordant.models.four_bits import keep_base_in_four_bits
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate, read_settings
 from concordant.models.lora import adapter_names, apply_lora_to_model, merge_lora_weights
 from concordant.models.peft_files import load_adapter
@@ -150,6 +151,8 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
             model, targets, r=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=seed,
             rank_stabilised=lora.rslora, dora=lora.dora, start=lora.start,
         )  # fmt: skip
+    if config.quantize == "nf4" and adapter_names(model):
+        keep_base_in_four_bits(model, fresh=bool(lora.rank))
 
 
 def base_of_adapter(folder: Path) -> Path | str:

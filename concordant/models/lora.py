@@ -20,6 +20,7 @@ from concordant.config.names import LoraStart
 from concordant.core.errors import UserError, nearest, unknown_name
 from concordant.core.seeding import torch_stream
 from concordant.models.lora_layer import Adapter, LoRALinear, Names, check_adapter_name, check_settings, choosing
+from concordant.models.quantized import NF4Linear, whole_weights
 
 __all__ = [
     "Adapter",
@@ -69,11 +70,11 @@ def adaptable_layers(model: nn.Module) -> dict[str, nn.Module]:
         path: module
         for path, module in model.named_modules()
         if path in wrappers
-        or (isinstance(module, nn.Linear | Conv1D) and path and path.rpartition(".")[0] not in wrappers)
+        or (isinstance(module, nn.Linear | Conv1D | NF4Linear) and path and path.rpartition(".")[0] not in wrappers)
     }
 
 
-def _backbone(model: nn.Module) -> set[nn.Module]:
+def backbone_modules(model: nn.Module) -> set[nn.Module]:
     """The modules whose layers get adapters when no target is named: all except the LM, score and value heads."""
     roots: list[tuple[str, PreTrainedModel]] = []
     for path, module in model.named_modules():
@@ -117,7 +118,7 @@ def find_target_modules(model: nn.Module, target_names: Sequence[str] | None = N
     """
     layers, names = adaptable_layers(model), _names_of(target_names)
     if not names:
-        backbone = _backbone(model)
+        backbone = backbone_modules(model)
         paths = [path for path, layer in layers.items() if layer in backbone]
         if not paths:
             raise UserError("the model has no nn.Linear or Conv1D to adapt")
@@ -156,13 +157,13 @@ def refuse_tied(model: nn.Module, paths: Sequence[str]) -> None:
     for path in paths:
         layer = model.get_submodule(path)
         weight = layer.base.weight if isinstance(layer, LoRALinear) else layer.weight
-        shared = [owner for owner in owners[id(weight)] if not owner.startswith(f"{path}.")]
+        shared = [owner for owner in owners.get(id(weight), ()) if not owner.startswith(f"{path}.")]
         if shared:
             raise UserError(f"LoRA cannot adapt {path}: its weight is tied to {shared[0]}, which would change with it")
 
 
 def _not_adapted(model: nn.Module, names: Sequence[str]) -> list[str]:
-    backbone, adapted = _backbone(model), set(adaptable_layers(model).values())
+    backbone, adapted = backbone_modules(model), set(adaptable_layers(model).values())
     ignored = (nn.Embedding, Adapter)  # an embedding looks up rows of a table and is not a linear layer
     inside = {child for layer in adapted if isinstance(layer, LoRALinear) for child in layer.modules()}
     found: list[str] = []
@@ -327,14 +328,16 @@ def remove_adapter(model: nn.Module, name: str) -> None:
 def merge_lora_weights(model: nn.Module, name: str = "default") -> None:
     """Add adapter ``name`` to the base weights and remove all adapters.
 
-    The model is a plain model again. Its weights stay frozen.
+    The model is a plain model again. Its weights stay frozen. A base of four bits becomes fp32 where an adapter was.
     """
     layers_with(model, name)
     for path, layer in lora_layers(model).items():
-        if name in layer.adapters:
-            layer.base.weight.copy_(layer.merged_weight(name))
-        layer.base.train(layer.training)
-        model.set_submodule(path, layer.base)
+        merged = layer.merged_weight(name) if name in layer.adapters else None
+        base = layer.base.plain() if isinstance(layer.base, NF4Linear) else layer.base
+        if merged is not None:
+            base.get_parameter("weight").copy_(merged)
+        base.train(layer.training)
+        model.set_submodule(path, base)
 
 
 @torch.no_grad()
@@ -355,7 +358,7 @@ def merged_state_dict(model: nn.Module, name: str | Names | None) -> dict[str, T
             plain[f"{path}.weight"] = merged.get(path, value)
         elif key.startswith(f"{path}.base."):
             plain[key.replace(f"{path}.base.", f"{path}.")] = value
-    return plain
+    return plain | whole_weights(model, layers, merged)
 
 
 def print_trainable_parameters(model: nn.Module) -> tuple[int, int]:

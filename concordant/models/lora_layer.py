@@ -25,6 +25,7 @@ from concordant.config.names import LoraStart
 from concordant.core.errors import UserError
 from concordant.core.seeding import torch_stream
 from concordant.models.lora_kinds import Factors, principal, row_lengths
+from concordant.models.quantized import NF4Linear
 
 # Settings of the present call. Each thread has its own, also where several threads call one model at once.
 Names = tuple[str, ...]  # of the adapters that are active; empty: none
@@ -143,9 +144,9 @@ class LoRALinear(nn.Module):
         start: LoraStart = "kaiming",
     ) -> None:
         super().__init__()
-        if not isinstance(base, nn.Linear | Conv1D):
+        if not isinstance(base, nn.Linear | Conv1D | NF4Linear):
             raise UserError(f"LoRA cannot adapt a {type(base).__name__}: expected nn.Linear or GPT-2's Conv1D")
-        self.transposed = isinstance(base, Conv1D)  # Conv1D keeps (in, out)
+        self.transposed = isinstance(base, Conv1D) or (isinstance(base, NF4Linear) and base.transposed)  # (in, out)
         shape = tuple(base.weight.shape)
         self.in_features, self.out_features = shape if self.transposed else shape[::-1]
         self.base = base.requires_grad_(False)
@@ -199,6 +200,8 @@ class LoRALinear(nn.Module):
     @torch.no_grad()
     def _take_principal(self, new: Adapter) -> None:
         """Move the greatest singular directions of the base into ``new``."""
+        if isinstance(self.base, NF4Linear):
+            raise UserError("PiSSA takes a part out of the base, which has four bits already: take the usual start")
         if self.adapters:
             raise UserError("PiSSA changes the base, on which there is another adapter already: take the usual start")
         a_rI, b_Or = principal(self.weight_OI, new.r, new.scaling)
@@ -248,6 +251,15 @@ class LoRALinear(nn.Module):
             if adapter.lora_magnitude is not None:
                 merged_OI = (adapter.lora_magnitude / row_lengths(merged_OI))[:, None] * merged_OI
         return (merged_OI.T if self.transposed else merged_OI).to(self.base.weight.dtype)
+
+    @torch.no_grad()
+    def keep_in_four_bits(self, fresh: bool) -> None:
+        """Keep the base in NF4. The lengths of a ``fresh`` DoRA adapter are then those of the rounded weight."""
+        assert isinstance(self.base, nn.Linear | Conv1D)
+        self.base = NF4Linear(self.base)
+        for adapter in map(self.adapter, self.adapters if fresh else ()):
+            if adapter.lora_magnitude is not None:
+                adapter.lora_magnitude.copy_(row_lengths(self.weight_OI + adapter.update_OI()))
 
     @property
     def weight_OI(self) -> Tensor:

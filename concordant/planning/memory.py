@@ -23,7 +23,7 @@ from concordant.planning.work import (
     Work,
 )
 
-FP32, BF16 = 4, 2  # bytes
+FP32, BF16, NF4 = 4, 2, 0.5 + 4 / 64  # bytes
 MOMENTS = 2  # numbers that AdamW keeps for each trained weight
 # The engine's own numbers (core/logprobs.py); a test compares them.
 CHUNK_ELEMENTS, KEPT_ELEMENTS = 2**24, 2**26
@@ -92,6 +92,19 @@ def critic_trained(work: Work, setup: Setup) -> float:
     return critic_of(work, setup) if work.whole_critic or not work.rank else trained_of(work, setup)
 
 
+def base_bytes(work: Work, setup: Setup) -> float:
+    """Bytes of the policy's or reward model's weights without an adapter.
+
+    In NF4 a weight of a layer's matrix has four bits and a share of a scale of 64 weights; the tables have bf16.
+    """
+    whole = weights_of(work.shape, setup, work.has_head)
+    if not work.quantized:
+        return FP32 * whole
+    inside = work.shape.layers * work.shape.layer_matrices
+    tables = work.shape.embedding * (1 if work.shape.tied or not work.has_head else 2)
+    return NF4 * inside + BF16 * tables + FP32 * (whole - inside - tables)
+
+
 def optimizer_numbers(work: Work, setup: Setup, trained: float) -> float:
     """Numbers that the optimizer keeps for ``trained`` weights on a rank.
 
@@ -120,7 +133,7 @@ def _resident(work: Work, setup: Setup) -> dict[str, float]:
     trained = trained_of(work, setup)
     added = trained if work.rank else 0.0
     parts = {
-        "weights": FP32 * (weights_of(work.shape, setup, work.has_head) + added),
+        "weights": base_bytes(work, setup) + FP32 * added,
         "optimizer": FP32 * optimizer_numbers(work, setup, trained),
         "best weights": FP32 * trained * work.keep_best,
         "reference": FP32 * trained * work.has_reference,
@@ -263,6 +276,8 @@ def _logits(work: Work, read: int, tensor: int, is_gpu: bool) -> float:
 def _copies(work: Work, setup: Setup, machine: Machine) -> float:
     """Weights in autocast's dtype, gathered weights, and the buffers of their gradients."""
     shape = work.shape
+    if work.quantized:  # the weight of one product is made whole at a time
+        return FP32 * max(m.size for m in shape.matrices)
     largest = max(shape.embedding if work.has_head else 0, *(m.size for m in shape.matrices)) / setup.tensor
     if not machine.is_gpu:
         # A product of the backward pass is computed apart and then added to the gradient.

@@ -42,6 +42,8 @@ def keys_of(plan: Plan, name: str) -> dict[str, Any]:
     }
     if work.rank:
         found["model.lora.rank"] = work.rank
+    if work.quantized:
+        found["model.quantize"] = "nf4"
     if work.samples:
         if not work.teacher:
             found |= {

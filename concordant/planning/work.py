@@ -58,6 +58,7 @@ class Work:
     rank: int  # of the LoRA adapter; 0 trains all weights
     keep_best: bool
     optimizer: OptimizerName = "adamw"
+    quantized: bool = False  # the frozen base has four bits a weight
     reward_shape: Shape | None  # of a reward model that scores; None without one
     teacher: Shape | None = None  # of distill
     inner_epochs: int = 1
@@ -120,6 +121,7 @@ def work_of(
         rank=config.model.lora.rank,
         keep_best=config.keep_best,
         optimizer=config.optimizer,
+        quantized=config.model.quantize != "none",
         reward_shape=reward_shape if rewarded else None,
         teacher=(teacher or shape) if config.method == "distill" else None,
         inner_epochs=config.inner_epochs if rewarded else 1,

@@ -21,7 +21,9 @@ from concordant.kernels.put_on import put_on
 from concordant.kernels.reader import reader_of
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models import tree_attention
+from concordant.models.four_bits import keep_base_in_four_bits
 from concordant.models.lora import apply_lora_to_model
+from concordant.models.quantized import bytes_of_base
 from concordant.planning import memory, work
 from concordant.planning.hardware import machine
 from concordant.planning.known import KNOWN
@@ -80,6 +82,18 @@ def test_the_state_of_an_optimizer_is_what_the_engine_keeps(name, rank):
     kept = optimizer.numbers_kept(shapes, learner.config, learner.hidden) - (len(shapes) if name == "adafactor" else 0)
     made = of(from_settings(policy.model.config.to_dict(), "tiny"), rank=rank, optimizer=name)
     assert memory.optimizer_numbers(made, Setup(), memory.trained_of(made, Setup())) == pytest.approx(kept)
+
+
+def test_the_bytes_of_a_base_in_four_bits_are_the_engines():
+    """For a Llama whose matrices are whole blocks, beside what is kept for real."""
+    pytest.importorskip("bitsandbytes")
+    policy = tiny_policy(lora_rank=4, hidden_size=64)
+    keep_base_in_four_bits(policy.model, fresh=True)
+    shape = from_settings(policy.model.config.to_dict(), "tiny")
+    found = memory.base_bytes(of(shape, rank=4, quantized=True), Setup())
+    codes = 4 * 16 * 7 * shape.layers  # the table of sixteen values, of every layer
+    rotary = sum(b.numel() * 4 for name, b in policy.model.named_buffers() if "inv_freq" in name)
+    assert bytes_of_base(policy.model) - codes - rotary == pytest.approx(found)
 
 
 def test_a_teacher_is_frozen_weights_and_a_pass_beside_the_students():

@@ -35,6 +35,7 @@ from concordant.engines.ranks import Alone, among, writes
 from concordant.engines.tensor.cuts import elements, whole_copy
 from concordant.engines.tensor.norm import clip
 from concordant.engines.tensor.state import Parts
+from concordant.models.quantized import hidden_weights
 
 CHECKPOINT_ADAPTER = "adapter"  # the folder inside a role's folder of a checkpoint, in PEFT's layout
 
@@ -220,7 +221,8 @@ class LocalLearner(LocalScorer):
         return (weights + numbers_kept(sizes, self.config, self.hidden)) * named[0][1].element_size()
 
     def export_bytes(self) -> int:
-        return sum(elements(p, self.pieces) * p.element_size() for p in self.network.parameters())
+        whole = sum(elements(p, self.pieces) * p.element_size() for p in self.network.parameters())
+        return whole + 4 * hidden_weights(self.network)  # which are written in fp32
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         self._write(lambda network: network.save(folder, dict(card or {})))

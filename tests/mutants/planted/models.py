@@ -133,4 +133,20 @@ MUTANTS = (
         story="Adapters of unlike alpha / r are mixed in other shares than asked for.",
         tests=("models/test_lora_kinds.py",),
     ),
+    Mutant(
+        name="four-bits-of-rows-that-are-no-blocks",
+        file="models/quantized.py",
+        old="            shape=torch.Size((len(self.scales), BLOCK)),\n",
+        new="            shape=torch.Size((self.out_features, self.in_features)),\n",
+        story="Where rows are no whole number of blocks, bitsandbytes gives weights the scales of others on a CPU.",
+        tests=("models/test_quantized.py",),
+    ),
+    Mutant(
+        name="a-merged-base-loses-its-adapter",
+        file="models/quantized.py",
+        old="merged[name] if name in merged else module.weight",
+        new="module.weight",
+        story="The exported model of a run with a base of four bits has learnt nothing.",
+        tests=("models/test_quantized.py",),
+    ),
 )
