@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         BestOfNConfig,
         ChatConfig,
         CollectConfig,
+        CourseConfig,
         DiagnoseConfig,
         DistillConfig,
         DPOConfig,
@@ -38,12 +39,17 @@ if TYPE_CHECKING:
         PushConfig,
         RewardConfig,
         ScoreConfig,
+        ServeConfig,
         SFTConfig,
+        StudioConfig,
     )
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
     from concordant.core.kl import AdaptiveKLController
+    from concordant.course.command import take_course
+    from concordant.data.toytalk.judge import gold_score
     from concordant.engines.reward_model import RewardModel, compute_preference_loss
+    from concordant.evaluation.metrics import best_of_n_kl_bound
     from concordant.models.load import Policy, save_policy
     from concordant.models.lora import (
         LoRALinear,
@@ -55,6 +61,7 @@ if TYPE_CHECKING:
     )
     from concordant.models.lora_combine import add_weighted_adapter
     from concordant.models.peft_files import load_adapter, save_adapter
+    from concordant.serve.command import open_server
     from concordant.stages.audit import audit
     from concordant.stages.average import average
     from concordant.stages.best_of_n import best_of_n
@@ -72,6 +79,7 @@ if TYPE_CHECKING:
     from concordant.stages.reward import reward, score
     from concordant.stages.sft import sft
     from concordant.stages.talk import chat, generate, merge
+    from concordant.studio.command import open_studio
 
 __all__ = [
     "AdaptiveKLController",
@@ -82,6 +90,7 @@ __all__ = [
     "CollectConfig",
     "ConstitutionConfig",
     "ConstraintConfig",
+    "CourseConfig",
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
@@ -109,7 +118,9 @@ __all__ = [
     "SamplingConfig",
     "ScoreConfig",
     "ScoringConfig",
+    "ServeConfig",
     "ShapeConfig",
+    "StudioConfig",
     "TrainConfig",
     "UserError",
     "add_weighted_adapter",
@@ -117,6 +128,7 @@ __all__ = [
     "audit",
     "average",
     "best_of_n",
+    "best_of_n_kl_bound",
     "chat",
     "collect",
     "compute_preference_loss",
@@ -128,12 +140,15 @@ __all__ = [
     "find_target_modules",
     "generate",
     "get_lora_parameters",
+    "gold_score",
     "judge",
     "load_adapter",
     "load_policy",
     "losses",
     "merge",
     "merge_lora_weights",
+    "open_server",
+    "open_studio",
     "plan",
     "ppo",
     "prepare",
@@ -144,6 +159,7 @@ __all__ = [
     "save_policy",
     "score",
     "sft",
+    "take_course",
 ]
 
 # The module of every name that is imported at its first use. A test compares this table with the imports above.
@@ -157,14 +173,16 @@ _NAMES_IN = {
     "config.sampling": ("SamplingConfig",),
     "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
-        *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "DPOConfig", "DiagnoseConfig"),
-        *("DistillConfig", "EvaluateConfig", "GenerateConfig"),
+        *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "CourseConfig", "DPOConfig"),
+        *("DiagnoseConfig", "DistillConfig", "EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
-        "ScoreConfig",
+        *("ScoreConfig", "ServeConfig", "StudioConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
     "core.kl": ("AdaptiveKLController",),
+    "data.toytalk.judge": ("gold_score",),
+    "evaluation.metrics": ("best_of_n_kl_bound",),
     "models.load": ("Policy", "save_policy"),
     "models.lora": (
         *("LoRALinear", "apply_lora_to_model", "find_target_modules", "get_lora_parameters"),
@@ -173,6 +191,8 @@ _NAMES_IN = {
     "models.lora_combine": ("add_weighted_adapter",),
     "models.peft_files": ("load_adapter", "save_adapter"),
     "engines.reward_model": ("RewardModel", "compute_preference_loss"),
+    "course.command": ("take_course",),
+    "serve.command": ("open_server",),
     "stages.audit": ("audit",),
     "stages.average": ("average",),
     "stages.best_of_n": ("best_of_n",),
@@ -190,6 +210,7 @@ _NAMES_IN = {
     "stages.reward": ("reward", "score"),
     "stages.sft": ("sft",),
     "stages.talk": ("chat", "generate", "merge"),
+    "studio.command": ("open_studio",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 

@@ -27,7 +27,7 @@ COMMON: dict[type, tuple[str, ...]] = {
     ),
     s.SFTConfig: ("responses",),
     s.RewardConfig: ("margin", "label_smoothing"),
-    s.DPOConfig: ("loss", "beta", "label_smoothing", "reference"),
+    s.DPOConfig: ("loss", "beta", "margin", "label_smoothing", "lm_coefficient", "reference"),
     s.DistillConfig: (
         "on_policy",
         "answers",
@@ -41,7 +41,6 @@ COMMON: dict[type, tuple[str, ...]] = {
         "clip",
         "inner_epochs",
         "sampling.n",
-        "sampling.temperature",
         "sampling.max_new_tokens",
     ),
     s.BestOfNConfig: (
@@ -101,6 +100,8 @@ COMMON: dict[type, tuple[str, ...]] = {
         "model.device",
         "seed",
     ),
+    s.ServeConfig: ("adapters", "reward", "name", "host", "port", "keys", "slots", "context", "queue", "model.device"),
+    s.CourseConfig: ("action", "exercise", "file"),
     s.PlanConfig: (
         "model.name",
         "model.lora.rank",
@@ -158,5 +159,6 @@ COMMON: dict[type, tuple[str, ...]] = {
     s.MergeConfig: (),
     s.AverageConfig: (),
     s.PushConfig: ("private", "dry_run"),
+    s.StudioConfig: ("runs", "host", "port", "votes", "open"),
     s.DiagnoseConfig: ("target", "explain", "model.name", "json"),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from concordant.config.names import OptimizerName, PlannedMethod
+from concordant.config.names import REFERENCE_FREE, OptimizerName, PlannedMethod, PreferenceLossName
 from concordant.config.plan import PlanConfig
 from concordant.planning.shapes import Shape
 
@@ -66,6 +66,7 @@ class Work:
     slots: int = 64
     micro_batch_tokens: int = 0  # as given; 0: the plan chooses
     bf16: bool = True  # autocast
+    loss: PreferenceLossName = "sigmoid"  # of dpo
     shares: bool = False  # the critic is an adapter on the policy's frozen base
     reward_shares: bool = False  # so is the reward model
 
@@ -85,7 +86,7 @@ class Work:
 
     @property
     def has_reference(self) -> bool:
-        return self.method in ("dpo", "ppo", "grpo")
+        return self.method in ("ppo", "grpo") or (self.method == "dpo" and self.loss not in REFERENCE_FREE)
 
     @property
     def has_head(self) -> bool:
@@ -129,6 +130,7 @@ def work_of(
         slots=config.slots,
         micro_batch_tokens=config.micro_batch_tokens,
         bf16=bf16,
+        loss=config.loss,
         shares=config.share_backbone != "none" and config.method == "ppo",
         reward_shares=config.share_backbone != "none" and not config.reward_model,
     )

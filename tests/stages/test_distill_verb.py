@@ -17,7 +17,7 @@ from concordant.data.tokenizer import train_tokenizer
 from concordant.models.load import load_policy, save_policy
 from concordant.runs.metrics import metric
 from tests.engines.tiny import tiny_policy
-from tests.stages.small import metrics_of, train
+from tests.stages.small import in_a_process, metrics_of, train
 
 
 @pytest.fixture(scope="module")
@@ -35,26 +35,29 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture
-def run(world, tmp_path, monkeypatch):
+def made(world, tmp_path, monkeypatch):
+    """Settings of a run in a folder where its parts stand, with short names."""
     monkeypatch.chdir(world)
 
-    def run(output, steps=3, resume="", cluster=None, lora=0, **settings):
+    def made(output, steps=3, lora=0, student="student", optimizer="adamw", **settings):
         often = train(
             max_steps=steps, batch_size=4, learning_rate=1e-2, evaluate_every=1, save_every=1, keep_last=9,
-            optimizer=settings.pop("optimizer", "adamw"),
+            optimizer=optimizer,
         )  # fmt: skip
-        name = settings.pop("student", "student")
-        model = ModelConfig(name=name, device="cpu", precision="fp32", lora=LoraConfig(rank=lora))
-        usual = {"teacher": "teacher", "sampling": SamplingConfig(max_new_tokens=5)}
-        return concordant.distill(
-            DistillConfig(
-                output=str(tmp_path / output), resume=resume, train=often, model=model,
-                data=DataConfig("pairs.jsonl", test_fraction=0.25), cluster=cluster or ClusterConfig(),
-                **usual | settings,
-            )
-        )  # fmt: skip
+        usual = {
+            "teacher": "teacher",
+            "sampling": SamplingConfig(max_new_tokens=5),
+            "data": DataConfig("pairs.jsonl", test_fraction=0.25),
+            "model": ModelConfig(name=student, device="cpu", precision="fp32", lora=LoraConfig(rank=lora)),
+        }
+        return DistillConfig(output=str(tmp_path / output), train=often, **usual | settings)
 
-    return run
+    return made
+
+
+@pytest.fixture
+def run(made):
+    return lambda *where, **settings: concordant.distill(made(*where, **settings))
 
 
 def steps(folder):
@@ -79,7 +82,7 @@ def test_a_run_teaches_and_resumes_to_the_same_numbers(run, tmp_path):
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_two_workers_learn_what_one_learns(run):
+def test_two_workers_learn_what_one_learns(made, world):
     """With Muon too, which every worker runs on the same gradient."""
     settings = {
         "steps": 2,
@@ -87,9 +90,13 @@ def test_two_workers_learn_what_one_learns(run):
         "optimizer": "muon",
         "divergence": "reverse_kl",
         "sampling": SamplingConfig(n=2, max_new_tokens=5),
+        "student": str(world / "student"),
+        "teacher": str(world / "teacher"),
+        "data": DataConfig(str(world / "pairs.jsonl"), test_fraction=0.25),
     }
-    one, two = (steps(run(f"by-{n}", cluster=ClusterConfig(workers=n, shards=2), **settings)) for n in (1, 2))
-    assert one == two
+    cluster = [ClusterConfig(workers=n, shards=2) for n in (1, 2)]
+    two = in_a_process(concordant.distill, made("by-2", cluster=cluster[1], **settings))
+    assert steps(concordant.distill(made("by-1", cluster=cluster[0], **settings))) == steps(two)
 
 
 def test_an_adapter_learns_from_the_answers_of_the_data_alone(run):
