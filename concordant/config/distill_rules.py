@@ -12,6 +12,11 @@ def gives_answers(v: Values) -> str:
 
 DISTILL_CONTRADICTIONS = (
     Contradiction(
+        ("teacher",),
+        lambda v: v["teacher"].startswith("builtin:"),
+        "a built-in model begins with random weights, so it has nothing to teach; give the folder of a trained policy",
+    ),
+    Contradiction(
         ("teacher", "model.name"),
         lambda v: bool(v["teacher"]) and v["teacher"] == v["model.name"] and not v["model.adapter"],
         "a student that is its own teacher has nothing to learn; give another model as one of the two",

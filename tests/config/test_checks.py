@@ -206,7 +206,8 @@ def test_out_of_range(config_class, key, value, message):
         (SFTConfig, {"model.quantize": "nf4"}, "weights of four bits cannot be trained; set model.lora.rank"),
         (RewardConfig, {"model.quantize": "nf4", "model.adapter": "a"}, "weights of four bits cannot be trained"),
         (SFTConfig, {"model.quantize": "nf4", "model.lora.rank": 4, "cluster.tensor": 2}, "are not split over workers"),
-        (DistillConfig, {"teacher": "builtin:tiny"}, "a student that is its own teacher"),
+        (DistillConfig, {"teacher": "builtin:tiny"}, "a built-in model begins with random weights"),
+        (DistillConfig, {"teacher": "t", "model.name": "t"}, "a student that is its own teacher"),
         (DistillConfig, {"sampling.engine": "vllm"}, "vLLM holds one model in a process"),
     ],
 )
