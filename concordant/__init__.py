@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         CollectConfig,
         CourseConfig,
         DiagnoseConfig,
+        DistillConfig,
         DPOConfig,
         EvaluateConfig,
         GenerateConfig,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         merge_lora_weights,
         print_trainable_parameters,
     )
+    from concordant.models.lora_combine import add_weighted_adapter
     from concordant.models.peft_files import load_adapter, save_adapter
     from concordant.serve.command import open_server
     from concordant.stages.audit import audit
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from concordant.stages.best_of_n import best_of_n
     from concordant.stages.collect import collect
     from concordant.stages.constitution import constitution
+    from concordant.stages.distill import distill
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
     from concordant.stages.evaluate import evaluate
@@ -91,6 +94,7 @@ __all__ = [
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
+    "DistillConfig",
     "DoctorConfig",
     "EndpointConfig",
     "EvaluateConfig",
@@ -119,6 +123,7 @@ __all__ = [
     "StudioConfig",
     "TrainConfig",
     "UserError",
+    "add_weighted_adapter",
     "apply_lora_to_model",
     "audit",
     "average",
@@ -129,6 +134,7 @@ __all__ = [
     "compute_preference_loss",
     "constitution",
     "diagnose",
+    "distill",
     "dpo",
     "evaluate",
     "find_target_modules",
@@ -168,7 +174,7 @@ _NAMES_IN = {
     "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
         *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "CourseConfig", "DPOConfig"),
-        *("DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
+        *("DiagnoseConfig", "DistillConfig", "EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
         *("ScoreConfig", "ServeConfig", "StudioConfig"),
     ),
@@ -182,6 +188,7 @@ _NAMES_IN = {
         *("LoRALinear", "apply_lora_to_model", "find_target_modules", "get_lora_parameters"),
         *("merge_lora_weights", "print_trainable_parameters"),
     ),
+    "models.lora_combine": ("add_weighted_adapter",),
     "models.peft_files": ("load_adapter", "save_adapter"),
     "engines.reward_model": ("RewardModel", "compute_preference_loss"),
     "course.command": ("take_course",),
@@ -191,6 +198,7 @@ _NAMES_IN = {
     "stages.best_of_n": ("best_of_n",),
     "stages.collect": ("collect",),
     "stages.constitution": ("constitution",),
+    "stages.distill": ("distill",),
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),
     "stages.evaluate": ("evaluate",),

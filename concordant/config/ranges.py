@@ -162,6 +162,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "weight_decay": NOT_NEGATIVE,
         "beta1": Range("[0, 1)"),
         "beta2": Range("[0, 1)"),
+        "lora_plus": POSITIVE,
         "max_grad_norm": NOT_NEGATIVE,
         "log_every": COUNT,
         "evaluate_every": Range("[-1, ∞)"),
@@ -201,6 +202,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "undesirable_weight": POSITIVE,
         "evaluation_slots": COUNT,
     },
+    s.DistillConfig: {"on_policy": Range("[0, 1]"), "beta": Range("(0, 1)"), "temperature": POSITIVE},
     s.KLConfig: {
         "coefficient": NOT_NEGATIVE,
         "target": POSITIVE,

@@ -14,7 +14,7 @@ from transformers.utils import logging as hf_logging
 
 from concordant.data.chat import ChatEncoder
 from concordant.models.card import CARD, is_hub_id, model_card
-from concordant.models.lora import active_name, merged_state_dict
+from concordant.models.lora import active_names, merged_state_dict
 from concordant.models.peft_files import save_adapter
 from concordant.runs.atomic import whole_folder
 
@@ -72,7 +72,7 @@ def _write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, kind: str
 
 def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """The state dict of the plain model, with the active adapter merged into the weights."""
-    return merged_state_dict(model, active_name(model))
+    return merged_state_dict(model, active_names(model))
 
 
 @contextmanager

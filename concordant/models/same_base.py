@@ -10,7 +10,7 @@ from torch import Tensor
 from concordant.core.errors import UserError
 from concordant.models.load import Policy, base_name, base_of_adapter
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate
-from concordant.models.lora import adapter_names, set_active_adapter
+from concordant.models.lora import adapter_names, changed_base, set_active_adapter
 from concordant.models.peft_base import replaced_weights
 from concordant.models.peft_config import PeftConfig
 from concordant.models.peft_files import load_adapter
@@ -57,6 +57,8 @@ def _check_same_base(policy: Policy, folder: Path) -> None:
             "the policy's base is in no folder: it is a built-in model, or an adapter was merged into it "
             "(model.lora.on_top)"
         )
+    if changed_base(policy.model):
+        raise UserError("the policy's adapter began as PiSSA, which took a part out of the base")
     if replaced_weights(policy.model):
         raise UserError("the policy's adapter brought an embedding or an output layer, which changed the base")
     if own != its and not _same_model(Path(own), Path(its)):

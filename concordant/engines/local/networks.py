@@ -115,9 +115,10 @@ class PolicyNetwork(Network):
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
     ) -> BranchOutputs:
         other, parts = None, PartOfDistribution.of(self.model, self.policy.traits.head)
-        if want.kl:
+        if want.compares:
             assert isinstance(reference, PolicyNetwork)
-            if PartOfDistribution.of(reference.model, reference.policy.traits.head) is None:
+            theirs = PartOfDistribution.of(reference.model, reference.policy.traits.head)
+            if theirs is None or reference.vocabulary != self.vocabulary:
                 parts = None
             with torch.no_grad():
                 other = (reference.predicting(batch), partial(reference.logits, in_parts=parts is not None))
@@ -131,6 +132,7 @@ class PolicyNetwork(Network):
             other,
             parts.distribution if parts else self.reader.distribution,
             parts.exact_kl if parts else kl.exact,
+            parts.cut.axis if parts else None,
         )
 
     def predicting(self, batch: TreeBatch) -> Tensor:
