@@ -68,7 +68,7 @@ def policy(folder: Path, seed: int) -> Path:
     if not (output / "model").is_dir():
         data = concordant.DataConfig(path="builtin:toytalk", max_samples=6_000)
         config = concordant.SFTConfig(
-            output=str(output), seed=seed, data=data, model=model("builtin:tiny"), train=train(250, 4e-3)
+            output=str(output), seed=seed, resume="auto", data=data, model=model("builtin:tiny"), train=train(250, 4e-3)
         )
         concordant.sft(config)
     return output / "model"
@@ -104,7 +104,8 @@ def reward_model(folder: Path, seed: int, size: str, count: int, noise: float = 
         steps, data = min(count * 4, 12_000) // 16, pairs(folder, count, noise, seed)
         concordant.reward(
             concordant.RewardConfig(
-                output=str(output), seed=1_000 * member + seed, model=model(start(folder, seed, size, member)),
+                output=str(output), seed=1_000 * member + seed, resume="auto",
+                model=model(start(folder, seed, size, member)),
                 data=concordant.DataConfig(path=str(data), test_path=str(held_out(folder))),
                 train=train(steps, 2e-3), validation_fraction=0.1,
             )
