@@ -9,13 +9,13 @@ from pathlib import Path
 from subprocess import run
 from typing import Any
 
-from science import decide, world
+from science import decide, proxies, world
 
 SHARDS, PAIRS, STEPS = 4, 500, 20
 
 
 def measure(seed: int, folder: Path) -> dict[str, Any]:
-    start, data = world.start(folder, seed, "small", 0), world.pairs(folder, PAIRS, 0.0, seed)
+    start, data = proxies.start(folder, seed, "small", 0), world.pairs(folder, PAIRS, 0.0, seed)
     found = {}
     for workers in (1, 2):
         output = folder / f"hash-{seed}-{workers}"
