@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 
 import concordant
-from science import world
+from science import proxies, world
+
+PENALTY = 0.1  # reward units a nat, of the compared methods
 
 
 def reinforced(
-    output: Path, seed: int, start: Path, reward: str, kl: float, steps: int, rate: float = 3e-4, **more: Any
-) -> list[dict[str, float]]:
-    """A run of PPO's family from ``start``, in ``output``: its evaluations on 96 held-out prompts, one every 4 steps.
+    output: Path, seed: int, start: Path, reward: str, kl: float, steps: int, prompts: int = 8, every: int = 4,
+    **more: Any,
+) -> list[dict[str, float]]:  # fmt: skip
+    """A run of PPO's family from ``start``, in ``output``: its evaluations on 96 held-out prompts.
 
-    8 prompts and 32 answers a step. The reward is not normalised, and the last weights are exported.
+    Four answers to each prompt of a step. The reward is not normalised, and the last weights are exported.
     """
     if not (output / "model").is_dir():
-        train = world.train(steps, rate, keep_best=False)
-        train.schedule, train.batch_size, train.evaluate_every = "constant", 8, 4
+        train = world.train(steps, 2e-4, keep_best=False)
+        train.schedule, train.batch_size, train.evaluate_every = "constant", prompts, every
         settings = {"advantage": "rloo", "whiten": "step", "inner_epochs": 1, "reward_normalize": "none"} | more
         concordant.ppo(
             concordant.PPOConfig(
@@ -31,17 +34,57 @@ def reinforced(
                 sampling=concordant.SamplingConfig(n=4, max_new_tokens=48, slots=96), **settings,
             )
         )  # fmt: skip
-    return evaluations(output)
-
-
-def evaluations(run: Path) -> list[dict[str, float]]:
-    """The rows of a run that hold an evaluation of its policy, without the prefix of their names."""
-    rows = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    rows = map(json.loads, (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [
-        {"step": row["step"]} | {k[5:]: row[k] for k in ("eval/gold", "eval/kl", "eval/reward", "eval/length")}
+        {"step": row["step"]} | {key[5:]: row[key] for key in row if key.startswith("eval/")}
         for row in rows
         if "eval/gold" in row
     ]
+
+
+def place(folder: Path, seed: int, advantage: str, kl: float) -> Path:
+    """The run folder of a method of PPO's family."""
+    return folder / f"{advantage}-{seed}-{kl:g}"
+
+
+def family(folder: Path, seed: int, advantage: str, kl: float) -> list[dict[str, float]]:
+    """A method of PPO's family on the largest reward model with 8,000 pairs: 40 steps of 64 answers."""
+    reward, start = proxies.reward_model(folder, seed, "large", 8_000) / "model", world.policy(folder, seed)
+    output = place(folder, seed, advantage, kl)
+    return reinforced(output, seed, start, str(reward), kl, 40, prompts=16, every=2, advantage=advantage)
+
+
+def preferring(folder: Path, seed: int, loss: str) -> Path:
+    """A policy that learnt from the same 8,000 pairs by a loss of DPO's family: 120 steps of 16 pairs."""
+    output = folder / f"{loss}-{seed}"
+    if not (output / "model").is_dir():
+        data = concordant.DataConfig(path=str(world.pairs(folder, 8_000, 0.0, seed)), max_samples=2_400)
+        concordant.dpo(
+            concordant.DPOConfig(
+                output=str(output), seed=seed, resume="auto", model=world.model(world.policy(folder, seed)), loss=loss,
+                beta=0.1, data=data, train=world.train(120, 3e-4, keep_best=False),
+            )
+        )  # fmt: skip
+    return output / "model"
+
+
+def compared(folder: Path, seed: int, policies: dict[str, Path], name: str) -> dict[str, dict[str, float]]:
+    """Gold, the largest reward model's score and the KL from ``sft`` of policies, on the first 96 held-out prompts."""
+    output = folder / f"{name}-{seed}"
+    if not (output / "report.json").is_file():
+        concordant.evaluate(
+            concordant.EvaluateConfig(
+                policies=[f"{key}={path}" for key, path in policies.items()], output=str(output), seed=seed,
+                reward=[str(proxies.reward_model(folder, seed, "large", 8_000) / "model")], max_prompts=96,
+                data=concordant.DataConfig(path="builtin:toytalk"), model=world.model(""), bootstrap=100,
+                sampling=concordant.SamplingConfig(max_new_tokens=48, slots=96),
+            )
+        )  # fmt: skip
+    found = json.loads((output / "report.json").read_text(encoding="utf-8"))["policies"]
+    return {
+        key: {"gold": row["gold_mean"], "reward": row["reward_mean"], "kl": row["kl"] or 0.0}
+        for key, row in found.items()
+    }
 
 
 def faint_gold(prompt: Any, response: str) -> float:
