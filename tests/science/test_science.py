@@ -144,6 +144,11 @@ def test_a_best_of_four_question_is_passed_by_the_right_answer_and_a_tie_by_clos
             },
         ),
         ("benchmarks", {"models": [{"benchmark": 0.1 * i, "accuracy": -0.1 * i, "gold": 0.2 * i} for i in range(10)]}),
+        (
+            "rounds",
+            {"start": {"gold": 0.3}}
+            | {way: [[{"gold": 0.5}, {"gold": 0.4}]] * 4 for way in ("goes on", "starts again")},
+        ),
         ("low_variance", {"curves": {"a tenth of gold": [{"gold": 0.4}], "gold with errors": [{"gold": 0.6}]}}),
     ],
 )
