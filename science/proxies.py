@@ -44,12 +44,16 @@ def scores(folder: Path, seed: int, run: Path) -> Numbers:
 
 
 def scored(reward: Path, rows: Sequence[dict[str, Any]], output: Path) -> Numbers:
-    """The scores of rows with a prompt and a response; they are kept in ``output``."""
+    """The scores of rows with a prompt and a response, kept in ``output``; of equal rows, one is scored."""
+    texts = [json.dumps([row["prompt"], row["response"]]) for row in rows]
+    unlike = dict(zip(texts, rows, strict=True))
     if not output.is_file():
-        file = world.write(output.with_suffix(".rows.jsonl"), rows)
+        file = world.write(output.with_suffix(".rows.jsonl"), list(unlike.values()))
         data = concordant.DataConfig(path=str(file))
         concordant.score(concordant.ScoreConfig(data=data, model=world.model(reward), output=str(output)))
-    return np.array([json.loads(line)["score"] for line in output.read_text(encoding="utf-8").splitlines()])
+    given = (json.loads(line)["score"] for line in output.read_text(encoding="utf-8").splitlines())
+    score_of = dict(zip(unlike, given, strict=True))
+    return np.array([score_of[text] for text in texts])
 
 
 def standardised(members: Sequence[Numbers]) -> Numbers:
