@@ -29,12 +29,13 @@ ROOT = Path(__file__).resolve().parents[1]
 CLAIMS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "claims.yaml").read_text(encoding="utf-8"))
 HEAD = """# The laws of RLHF, tested
 
-A small world with a known truth can test what papers say about reward models, best-of-n and DPO. `make science` runs
-the tests of this page on two processor cores. What each law says, and the threshold that decides, were written down in
-`science/claims.yaml` before the first run. The world is [toytalk](../toytalk.md): a policy of 1.5 million parameters,
-reward models of 0.05 to 0.4 million, and a gold judge that knows the true quality of every answer. *Gold* is the mean
-of this quality, from 0 to 1. Intervals are 95 % over seeds (Student's t). For a test of every value, the worst value is
-shown with the range of all values. "Undecided" means that the interval holds the threshold.
+A small world with a known truth can test what papers say about reward models, best-of-n, DPO and reinforcement
+learning. `make science` runs the tests of this page with one process on each of two processor cores. What each law
+says, and the threshold that decides, were written down in `science/claims.yaml` before the first run. The world is
+[toytalk](../toytalk.md): a policy of 1.5 million parameters, reward models of 0.05 to 0.4 million, and a gold judge
+that knows the true quality of every answer. *Gold* is the mean of this quality, from 0 to 1. Intervals are 95 % over
+seeds (Student's t). For a test of every value, the worst value is shown with the range of all values. "Undecided" means
+that the interval holds the threshold.
 """
 
 
@@ -69,13 +70,14 @@ def drawn(law: ModuleType, results: list[dict[str, Any]], file: Path) -> None:
 
 def page(decisions: dict[str, dict[str, Any]]) -> str:
     """The whole page, from the decisions of all laws that have been run."""
-    parts = [HEAD]
+    parts, spent = [HEAD], sum(law["processor_minutes"] for law in decisions.values())
+    parts.append(f"The laws below took {spent:.0f} minutes of processor time together, of one core each.\n")
     for name, claim in CLAIMS.items():
         if name not in decisions:
             continue
         law = decisions[name]
-        spent = f"{law['seeds']} seeds, {law['processor_minutes']:.1f} minutes of processor time"
-        parts.append(f"\n## {claim['title']}\n\n{claim['papers']}. {spent}. `science/{name}.py`\n")
+        cost = f"{law['seeds']} seeds, {law['processor_minutes']:.1f} minutes of processor time"
+        parts.append(f"\n## {claim['title']}\n\n{claim['papers']}. {cost}. `science/{name}.py`\n")
         if name != "one_hash":
             parts.append(f"\n![{claim['title']}]({name}.png)\n")
         parts.append("\n| claim and test | measured | verdict |\n|---|---|---|\n")
