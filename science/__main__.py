@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -18,12 +16,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 import yaml
 from matplotlib.figure import Figure
 
 from science import world
 from science.decide import Decision
+from science.measured import measure
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIMS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "claims.yaml").read_text(encoding="utf-8"))
@@ -37,24 +35,6 @@ that knows the true quality of every answer. *Gold* is the mean of this quality,
 seeds (Student's t). For a test of every value, the worst value is shown with the range of all values. "Undecided" means
 that the interval holds the threshold.
 """
-
-
-def measure(names: Sequence[str], seed: int, folder: Path) -> None:
-    """Run the laws for one seed; those that are finished already are left alone."""
-    torch.set_num_threads(1)
-    for name in names:
-        file = folder / f"{name}-{seed}.json"
-        if not file.is_file():
-            began = _processor_seconds()
-            result = importlib.import_module(f"science.{name}").measure(seed, folder)
-            found = {"result": result, "processor_seconds": _processor_seconds() - began}
-            file.write_text(json.dumps(found), encoding="utf-8")
-            print(f"{name} seed {seed}: {found['processor_seconds']:.0f} s of processor time", flush=True)
-
-
-def _processor_seconds() -> float:
-    """Of this process and of the processes that it started and that ended."""
-    return sum(os.times()[:4])
 
 
 def drawn(law: ModuleType, results: list[dict[str, Any]], file: Path) -> None:

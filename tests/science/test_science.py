@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,14 @@ def test_a_best_of_four_question_is_passed_by_the_right_answer_and_a_tie_by_clos
 )
 def test_every_test_of_a_claim_is_decided(name, result):
     assert list(importlib.import_module(f"science.{name}").decisions([result, result])) == list(CLAIMS[name]["tests"])
+
+
+def test_the_page_is_made_of_the_committed_decisions_and_has_every_figure():
+    folder = FOLDER.parent / "docs" / "science"
+    decisions = json.loads((folder / "decisions.json").read_text(encoding="utf-8"))
+    for name, law in decisions.items():
+        assert list(law["tests"]) == list(CLAIMS[name]["tests"])
+        assert (folder / f"{name}.png").is_file()
+    assert importlib.import_module("science.__main__").page(decisions) == (folder / "index.md").read_text(
+        encoding="utf-8"
+    )
