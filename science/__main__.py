@@ -25,6 +25,7 @@ from science.measured import measure
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIMS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "claims.yaml").read_text(encoding="utf-8"))
+NO_FIGURE = ("one_hash",)
 HEAD = """# The laws of RLHF, tested
 
 A small world with a known truth can test what papers say about reward models, best-of-n, DPO and reinforcement
@@ -58,7 +59,7 @@ def page(decisions: dict[str, dict[str, Any]]) -> str:
         law = decisions[name]
         cost = f"{law['seeds']} seeds, {law['processor_minutes']:.1f} minutes of processor time"
         parts.append(f"\n## {claim['title']}\n\n{claim['papers']}. {cost}. `science/{name}.py`\n")
-        if name != "one_hash":
+        if name not in NO_FIGURE:
             parts.append(f"\n![{claim['title']}]({name}.png)\n")
         parts.append("\n| claim and test | measured | verdict |\n|---|---|---|\n")
         for test, words in claim["tests"].items():
@@ -97,7 +98,8 @@ def main() -> None:
         results, seconds = [one["result"] for one in found], sum(one["processor_seconds"] for one in found)
         tests = {test: asdict(decision) for test, decision in law.decisions(results).items()}
         decisions[name] = {"seeds": given.seeds, "processor_minutes": round(seconds / 60, 1), "tests": tests}
-        drawn(law, results, given.output / f"{name}.png")
+        if name not in NO_FIGURE:
+            drawn(law, results, given.output / f"{name}.png")
         for test, decision in tests.items():
             print(f"{name}: {test}: {decision['value']:.4g}: {decision['verdict']}")
     numbers.write_text(json.dumps(decisions, indent=1) + "\n", encoding="utf-8")
