@@ -199,9 +199,11 @@ def _generation_ends(policy: Policy) -> list[int]:
 
 
 @everywhere
-def new_reward_model(config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool) -> RewardModel:
+def new_reward_model(
+    config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool, heads: int = 1
+) -> RewardModel:
     """A reward model on its device, ready to be trained."""
-    made = RewardModel.from_backbone(config, texts, seed, keep_lm_head=keep_lm_head)
+    made = RewardModel.from_backbone(config, texts, seed, keep_lm_head, heads)
     split_over(made.model, current_ranks())
     return made
 
