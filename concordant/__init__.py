@@ -46,9 +46,10 @@ if TYPE_CHECKING:
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
     from concordant.core.kl import AdaptiveKLController
+    from concordant.core.losses import compute_preference_loss
     from concordant.course.command import take_course
     from concordant.data.toytalk.judge import gold_score
-    from concordant.engines.reward_model import RewardModel, compute_preference_loss
+    from concordant.engines.reward_model import RewardModel
     from concordant.evaluation.metrics import best_of_n_kl_bound
     from concordant.models.load import Policy, save_policy
     from concordant.models.lora import (
@@ -181,6 +182,7 @@ _NAMES_IN = {
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
     "core.kl": ("AdaptiveKLController",),
+    "core.losses": ("compute_preference_loss",),
     "data.toytalk.judge": ("gold_score",),
     "evaluation.metrics": ("best_of_n_kl_bound",),
     "models.load": ("Policy", "save_policy"),
@@ -190,7 +192,7 @@ _NAMES_IN = {
     ),
     "models.lora_combine": ("add_weighted_adapter",),
     "models.peft_files": ("load_adapter", "save_adapter"),
-    "engines.reward_model": ("RewardModel", "compute_preference_loss"),
+    "engines.reward_model": ("RewardModel",),
     "course.command": ("take_course",),
     "serve.command": ("open_server",),
     "stages.audit": ("audit",),

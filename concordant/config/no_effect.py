@@ -145,6 +145,11 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: not any(is_reward_model(place_of(source)) for source in v["reward"]),
         ),
         NoEffect(
+            ("cluster.apart.generator_python",),
+            "the workers of the policy sample too; set cluster.apart.generator, to 1 for example",
+            lambda v: v["cluster.apart.generator"] == 0,
+        ),
+        NoEffect(
             ("cluster.restarts",),
             "workers that hold an optimizer's state are not started again; set cluster.apart.generator, for example",
             lambda v: not any(v[f"cluster.apart.{role}"] for role in ("generator", "reference", "reward")),

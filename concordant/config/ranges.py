@@ -184,6 +184,7 @@ VALUES: dict[type, dict[str, Rule]] = {
     RetainConfig: {"mix": NOT_NEGATIVE, "batch_size": COUNT, "ewc": NOT_NEGATIVE, "fisher_windows": COUNT},
     ApartConfig: dict.fromkeys(("generator", "reference", "reward", "critic"), NOT_NEGATIVE),
     s.RewardConfig: {
+        "heads": Range("[1, 1000]"),
         "margin": NOT_NEGATIVE,
         "temperature": POSITIVE,
         "label_smoothing": Range("[0, 0.5)"),

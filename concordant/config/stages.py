@@ -67,6 +67,7 @@ class SFTConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class RewardConfig(RunConfig):
+    heads: int = 1  # an ensemble on one backbone: each head has a start and bootstrap weights of the pairs of its own
     margin: float = 0.0  # reward units by which the chosen answer must lead; a pair's own margin is added
     temperature: float = 1.0  # scores are divided by this number inside the loss
     label_smoothing: float = 0.0  # share of labels that are assumed to be wrong

@@ -26,7 +26,8 @@ class Outputs:
     entropy: bool = False  # of the whole next-token distribution at every response token
     kl: bool = False  # exact KL of the next-token distribution from the learner's reference
     value: bool = False  # the critic's estimate before every response token
-    score: bool = False  # the reward head's number at every branch's last token
+    score: bool = False  # the reward model's number at every branch's last token: the mean over its heads
+    heads: bool = False  # the number of each head of a reward model there
     divergence: Divergence | None = None  # exact, of that distribution from the one of the learner's reference
 
     @property
@@ -46,6 +47,7 @@ class BranchOutputs:
     divergence_N: Tensor | None = None  # nats
     value_N: Tensor | None = None  # reward units
     score_B: Tensor | None = None  # reward units, raw
+    head_BK: Tensor | None = None  # the same for each of the K heads
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,10 @@ def _generator(
     if sampling is None or sampling.engine == "own":
         return LocalGenerator(policy.model, ends, precision=precision, tokenizer=policy.tokenizer)
     if current_ranks().shards > 1 or current_ranks().tensor.size > 1:
-        raise UserError("sampling.engine vllm samples in one process; leave cluster.workers and cluster.shards out")
+        raise UserError(
+            "sampling.engine vllm samples in one process and splits no batch; leave cluster.shards out, and leave "
+            "cluster.workers out or give vLLM a worker of its own by cluster.apart.generator 1"
+        )
     settings = VllmSettings(longest=longest, slots=sampling.slots, precision=precision, sleeps=True)
     return _vllm_generator(policy, ends, settings)
 
@@ -196,9 +199,11 @@ def _generation_ends(policy: Policy) -> list[int]:
 
 
 @everywhere
-def new_reward_model(config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool) -> RewardModel:
+def new_reward_model(
+    config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool, heads: int = 1
+) -> RewardModel:
     """A reward model on its device, ready to be trained."""
-    made = RewardModel.from_backbone(config, texts, seed, keep_lm_head=keep_lm_head)
+    made = RewardModel.from_backbone(config, texts, seed, keep_lm_head, heads)
     split_over(made.model, current_ranks())
     return made
 

@@ -79,7 +79,9 @@ METRICS: dict[str, Metric] = {
     "reward/abstained": Metric("scores that the reward functions did not give", "count", "ppo"),
     "reward/errors": Metric("errors of reward functions", "count", "ppo"),
     "reward/disagreement": Metric(
-        "standard deviation of an answer's score over the members of an ensemble, mean over answers", _REWARD, "ppo"
+        "standard deviation of an answer's score over the members of an ensemble, mean over answers",
+        _REWARD,
+        "reward, ppo",
     ),
     "axis/NAME": Metric("mean score of the axis that `--reward NAME=SOURCE` names", _REWARD, "ppo"),
     "constraint/cost": Metric("mean cost of the answers, with --constraint.cost", "cost units", "ppo"),

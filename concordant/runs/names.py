@@ -197,4 +197,5 @@ class RewardSummary(TypedDict):
     calibration: list[dict[str, Any]]  # one row for each bin: low, high, pairs, predicted, observed
     length_slope: NotRequired[float]  # reward units a word, between two answers to one prompt
     length_mean: NotRequired[float]  # words an answer
+    heads: NotRequired[list[dict[str, float]]]  # of a model with several: accuracy, score_mean, score_std, length_*
     accuracy_by_length: dict[str, dict[str, Any]]  # pairs and accuracy where the chosen answer is longer, same, shorter

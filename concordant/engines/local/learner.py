@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from concordant.config.train import TrainConfig
+from concordant.core.errors import UserError
 from concordant.core.objective import Objective
 from concordant.core.seeding import fresh_seed
 from concordant.core.trees import ROW_TOKENS, PromptTree
@@ -191,9 +192,23 @@ class LocalLearner(LocalScorer):
     def load(self, folder: Path) -> None:
         state = sharding.read_parts(folder, self.ranks)
         state = self._parts().own(state) if self.pieces else state
+        self._refuse_others(folder, state["weights"])
         self.version, self.halvings, self._kept = state["version"], state["halvings"], state["kept"]
         self._copy_in(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def _refuse_others(self, folder: Path, saved: Mapping[str, Tensor]) -> None:
+        """Raise UserError if the weights of the checkpoint are not those that this learner trains."""
+        theirs, ours = ({name: tuple(w.shape) for name, w in weights.items()} for weights in (saved, self.trained))
+        if theirs == ours:
+            return
+        name = next(name for name in [*theirs, *ours] if theirs.get(name) != ours.get(name))
+        has, wants = ("no such weight" if s is None else f"the shape {s}" for s in (theirs.get(name), ours.get(name)))
+        raise UserError(
+            f"{folder} holds another model than this run trains: {name} has {has} there, and {wants} here. A changed "
+            "model, adapter, number of heads or share_backbone cannot go on from a checkpoint, with --resume force "
+            "neither: give the old settings, or start a new run with another --output"
+        )
 
     def keep(self) -> None:
         self._kept = {name: p.detach().clone() for name, p in self.trained.items()}

@@ -38,6 +38,14 @@ MUTANTS = (
         tests=("core/test_losses.py",),
     ),
     Mutant(
+        name="preference-margin-outside-the-temperature",
+        file="core/losses.py",
+        old="bradley_terry(chosen / temperature, rejected / temperature, margin / temperature).mean()",
+        new="bradley_terry(chosen / temperature, rejected / temperature, margin).mean()",
+        story="compute_preference_loss with a margin and a temperature asks for another lead than its docs say.",
+        tests=("engines/test_reward_model.py",),
+    ),
+    Mutant(
         name="dual-clip-bounds-good-answers",
         file="core/policy_losses.py",
         old="is_bad_N = t.advantage_N < 0",

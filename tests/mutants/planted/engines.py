@@ -118,14 +118,6 @@ MUTANTS = (
         tests=("engines/test_roles.py",),
     ),
     Mutant(
-        name="preference-margin-outside-the-temperature",
-        file="engines/reward_model.py",
-        old="bradley_terry(chosen / temperature, rejected / temperature, margin / temperature).mean()",
-        new="bradley_terry(chosen / temperature, rejected / temperature, margin).mean()",
-        story="compute_preference_loss with a margin and a temperature asks for another lead than its docs say.",
-        tests=("engines/test_reward_model.py",),
-    ),
-    Mutant(
         name="halved-micro-batches-forgotten-by-evaluation",
         file="engines/local/scorer.py",
         old="return min(usual, _FORWARD_FACTOR * (self.config.micro_batch_tokens or usual)) >> self.halvings",
