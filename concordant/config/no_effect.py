@@ -95,7 +95,7 @@ _RESPONSES_SAMPLED = (
 )
 _ONE_ROLE = NoEffect(
     ("cluster.apart.", "cluster.restarts", "cluster.max_lag"),
-    "only ppo samples answers, and has roles that may stand apart from the policy's workers",
+    "only ppo has roles that may stand apart from the policy's workers, and samples answers ahead",
 )
 
 NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
