@@ -15,6 +15,7 @@ import torch
 
 from concordant.algorithms.rollouts import Groups, Rollouts, Started
 from concordant.engines.protocol import Completion
+from concordant.training.progress import current
 
 
 class Ahead:
@@ -45,11 +46,23 @@ class Ahead:
 
     def state(self) -> dict[str, Any]:
         """Wait for all answers. By step, plain values that JSON can hold."""
-        return {str(step): [_plain(group) for group in s.groups.result()] for step, s in self.started.items()}
+        return {
+            str(step): [
+                {"prompt": prompt_T.tolist(), "completions": _plain(group)}
+                for prompt_T, group in zip(started.prompt_ids, started.groups.result(), strict=True)
+            ]
+            for step, started in self.started.items()
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        sampled = {int(step): [_completions(group) for group in groups] for step, groups in state.items()}
-        self.started = {step: self.restart(step, groups) for step, groups in sampled.items()}
+        """Go on with the answers in ``state``. Those to other prompts than a step has now are sampled again."""
+        self.started = {}
+        for step, groups in state.items():
+            started = self.restart(int(step), [_completions(group["completions"]) for group in groups])
+            if self.lag and [ids_T.tolist() for ids_T in started.prompt_ids] == [group["prompt"] for group in groups]:
+                self.started[int(step)] = started
+            else:
+                current().message(f"step {step}: other settings or prompts; the answers are sampled again")
 
 
 def _plain(group: Sequence[Completion]) -> list[dict[str, Any]]:

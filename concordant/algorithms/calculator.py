@@ -20,9 +20,7 @@ _OPERATIONS: dict[type, Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    ast.Pow: lambda a, b: (
-        _whole_power(a, b) if isinstance(a, int) and isinstance(b, int) and b >= 0 else math.pow(a, b)
-    ),
+    ast.Pow: lambda a, b: _power(a, b),
 }
 
 
@@ -85,8 +83,10 @@ def _value(node: ast.AST) -> float:
     return result
 
 
-def _whole_power(base: float, exponent: float) -> float:
-    """A power of whole numbers, which is exact; refused before it is computed if it would be too large."""
+def _power(base: float, exponent: float) -> float:
+    """A power; of whole numbers the exact one, which is refused before it is computed if it would be too large."""
+    if not isinstance(base, int) or not isinstance(exponent, int) or exponent < 0:
+        return math.pow(base, exponent)
     if abs(base) > 1 and exponent * math.log(abs(base)) > math.log(LARGEST) + 1:
         raise ArithmeticError("the number is too large")
     return base**exponent

@@ -18,7 +18,7 @@ class Experience:
     """The answers of one step, with every number from which policy and critic learn."""
 
     rollouts: Rollouts
-    old_logprob_N: Tensor  # nats, under the policy that sampled
+    old_logprob_N: Tensor  # nats, under the policy before the updates of this step
     reference_N: Tensor  # nats, under the reference
     value_N: Tensor  # reward units, the critic's estimate before the token; zeros without a critic
     advantage_N: Tensor  # reward units; for grpo and after whitening, a number without a unit
@@ -34,6 +34,11 @@ class Experience:
     weight_N: Tensor | None = None
     greedy: float | None = None  # mean raw reward of the most likely answers, where the advantage compares with them
     learnt_B: Tensor | None = None  # bool, False for an answer that nothing is learnt from; None: all are learnt from
+
+    @property
+    def sampled_logprob_N(self) -> Tensor:  # noqa: N802 (the field's notation)
+        """Nats under the distribution that sampled; ``old_logprob_N`` where the two are the same."""
+        return self.old_logprob_N if self.weight_N is None else self.rollouts.sampler_logprob_N
 
     def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,).

@@ -115,7 +115,7 @@ class PPO:
         work = beside(self.retention, self.work(experience, step, learning_rate, again), step)
         metrics |= summary(list(run(work)))
         metrics["epoch"] = (step + 1) * self.config.train.batch_size / len(self.prompts)
-        self.replay.keep(rollouts.trees, experience)
+        self.replay.keep(rollouts.trees, experience, experience.sampled_logprob_N)
         clock.lap("learn")
         # From the KL of this step's answers, the controller computes the coefficient β of the next step.
         self.controller.update(metrics["objective/kl"], len(rollouts.answers))
@@ -138,7 +138,7 @@ class PPO:
         return self.sampler.start(self.prompts_of(step), self.config.sampling, self.sampling_seed(step))
 
     def sampled(self, step: int, groups: Groups) -> Started:
-        """What ``sample`` started, once the completions of ``step`` are there."""
+        """What ``sample`` started for the prompts of ``step``, once the completions are there."""
         return self.sampler.restart(self.prompts_of(step), self.config.sampling, self.sampling_seed(step), groups)
 
     def prompt_numbers(self, step: int) -> list[int]:

@@ -16,6 +16,7 @@ from concordant.config.sampling import SamplingConfig
 from concordant.core import kl
 from concordant.core.objective import Outputs
 from concordant.core.seeding import derive
+from concordant.core.trees import PromptTree
 from concordant.data.records import Message, Prompt
 from concordant.engines.protocol import Learner, Scorer
 from concordant.evaluation.metrics import repetition
@@ -39,11 +40,13 @@ class SampleProbe:
     gold: Gold | None = None
     shown: int = 8  # answers kept for samples.jsonl
     rows: list[dict[str, Any]] = field(default_factory=list)
+    trees: list[PromptTree] = field(default_factory=list)  # the answers of the last call
 
     def __call__(self, step: int) -> dict[str, float]:
         self.sampler.generator.load_weights(self.learner.publish())
         # The seed is the same at every step, so that only the policy differs between two evaluations.
         rollouts = self.sampler(self.prompts, replace(self.sampling, n=1), derive(self.seed, "probe"))
+        self.trees = rollouts.trees
         columns: dict[str, list[float]] = {}
         if self.reference is not None:
             columns["kl"] = _kl_of(rollouts, self.learner, self.reference)

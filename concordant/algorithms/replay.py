@@ -75,12 +75,12 @@ class Replay:
             return None
         return python_stream(self.seed, "ppo/replay", step).choice(self.kept).seen_by(policy)
 
-    def keep(self, trees: Sequence[PromptTree], learnt: Learnt) -> None:
-        """Keep these answers, and drop those of the oldest step."""
+    def keep(self, trees: Sequence[PromptTree], learnt: Learnt, sampled_N: Tensor) -> None:
+        """Keep these answers with the log-probs ``sampled_N`` of the policy that sampled; drop the oldest step's."""
         if self.steps:
             new = Remembered(
                 trees=list(trees),
-                old_logprob_N=learnt.old_logprob_N,
+                old_logprob_N=sampled_N,
                 reference_N=learnt.reference_N,
                 advantage_N=learnt.advantage_N,
                 learnt_B=learnt.learnt_B,

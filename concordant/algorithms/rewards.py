@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -60,6 +60,27 @@ class Axis(Protocol):
     def __call__(self, answers: Sequence[Answer]) -> Future[Sequence[float | None]]:
         """One number for each answer, where a higher number is better; None abstains."""
         ...
+
+
+@runtime_checkable
+class Members(Protocol):
+    """Several members of an ensemble that one pass scores, such as the heads of a reward model."""
+
+    @property
+    def members(self) -> int: ...
+
+    def columns(self, answers: Sequence[Answer]) -> list[Future[Sequence[float | None]]]:
+        """The scores of every member, each as an ``Axis`` gives them."""
+        ...
+
+
+def columns_of(name: str, axis: Axis | Members) -> list[str]:
+    """The names of the columns of the axis ``name``."""
+    return head_names(name, axis.members) if isinstance(axis, Members) else [name]
+
+
+def head_names(name: str, heads: int) -> list[str]:
+    return [f"{name} head {number}" for number in range(1, heads + 1)]
 
 
 Columns = Mapping[str, Sequence[float]]  # by axis, one number an answer
@@ -204,7 +225,7 @@ def _mean(scores: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Reward:
-    axes: Mapping[str, Axis]
+    axes: Mapping[str, Axis | Members]
     aggregate: Aggregator
 
     @classmethod
@@ -220,7 +241,11 @@ class Reward:
     def __call__(self, answers: Sequence[Answer]) -> Future[Scores]:
         before = self._errors()
         asked = [not a.failed for a in answers]
-        columns = {name: axis([a for a in answers if not a.failed]) for name, axis in self.axes.items()}
+        kept = [a for a in answers if not a.failed]
+        columns: dict[str, Future[Sequence[float | None]]] = {}
+        for name, axis in self.axes.items():
+            given = axis.columns(kept) if isinstance(axis, Members) else [axis(kept)]
+            columns |= zip(columns_of(name, axis), given, strict=True)
         return PendingScores(columns, self.aggregate, [a.prompt for a in answers], self._errors() - before, asked)
 
     def _errors(self) -> int:

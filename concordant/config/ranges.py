@@ -163,6 +163,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "weight_decay": NOT_NEGATIVE,
         "beta1": Range("[0, 1)"),
         "beta2": Range("[0, 1)"),
+        "lora_plus": POSITIVE,
         "max_grad_norm": NOT_NEGATIVE,
         "log_every": COUNT,
         "evaluate_every": Range("[-1, ∞)"),
@@ -184,6 +185,7 @@ VALUES: dict[type, dict[str, Rule]] = {
     RetainConfig: {"mix": NOT_NEGATIVE, "batch_size": COUNT, "ewc": NOT_NEGATIVE, "fisher_windows": COUNT},
     ApartConfig: dict.fromkeys(("generator", "reference", "reward", "critic"), NOT_NEGATIVE),
     s.RewardConfig: {
+        "heads": Range("[1, 1000]"),
         "margin": NOT_NEGATIVE,
         "temperature": POSITIVE,
         "label_smoothing": Range("[0, 0.5)"),
@@ -202,6 +204,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "undesirable_weight": POSITIVE,
         "evaluation_slots": COUNT,
     },
+    s.DistillConfig: {"on_policy": Range("[0, 1]"), "beta": Range("(0, 1)"), "temperature": POSITIVE},
     s.KLConfig: {
         "coefficient": NOT_NEGATIVE,
         "target": POSITIVE,

@@ -19,7 +19,9 @@ from concordant.config.names import (
     AggregationName,
     BackboneSharing,
     CriticHead,
+    DivergenceName,
     FDivergenceName,
+    GivenAnswers,
     KLControllerName,
     KLEstimator,
     KLPlace,
@@ -66,6 +68,7 @@ class SFTConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class RewardConfig(RunConfig):
+    heads: int = 1  # an ensemble on one backbone: each head has a start and bootstrap weights of the pairs of its own
     margin: float = 0.0  # reward units by which the chosen answer must lead; a pair's own margin is added
     temperature: float = 1.0  # scores are divided by this number inside the loss
     label_smoothing: float = 0.0  # share of labels that are assumed to be wrong
@@ -90,6 +93,18 @@ class DPOConfig(RunConfig):
     reference: str = ""  # model folder; empty: the policy before its first step
     retain: RetainConfig = field(default_factory=RetainConfig)
     evaluation_slots: int = 64  # answers to held-out prompts that an evaluation samples at once
+
+
+@dataclass(kw_only=True)
+class DistillConfig(RunConfig):
+    teacher: str = ""  # policy folder or hub id with the student's tokenizer; a built-in student takes the teacher's
+    on_policy: float = 0.5  # share of the answers that the student samples, GKD's lambda; the others are given
+    answers: GivenAnswers = "teacher"  # who gives the others: the teacher, sampled anew in each step, or the data
+    divergence: DivergenceName = "jsd"  # between the two distributions of the next token, see docs/distill.md
+    beta: float = 0.5  # of jsd: the teacher's share of the mixture; near 0 it acts as forward_kl, near 1 as reverse_kl
+    temperature: float = 1.0  # at which the distributions are compared; answers have sampling.temperature
+    retain: RetainConfig = field(default_factory=RetainConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
 @dataclass(kw_only=True)

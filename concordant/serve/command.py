@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 
 from concordant.config.checks import checked
 from concordant.config.serving import ServeConfig
+from concordant.core.addresses import in_url, is_loopback, listen
 from concordant.core.errors import UserError
 from concordant.core.visible import visible
-from concordant.studio.settings import is_loopback
 
 
 @checked
@@ -29,8 +28,7 @@ def open_server(config: ServeConfig) -> None:
         raise UserError(f"--host {config.host} can be reached from other machines; give --keys FILE, one key a line")
     with listen(config.host, config.port) as listener:
         served, scorers = open_served(config), open_scorers(config)
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        address = f"http://{host}:{listener.getsockname()[1]}/v1"
+        address = f"http://{in_url(config.host)}:{listener.getsockname()[1]}/v1"
         print(visible(f"serving {', '.join(served.models)} at {address}"), file=sys.stderr, flush=True)
         settings = uvicorn.Config(
             create_app(served, scorers, keys),
@@ -62,12 +60,3 @@ def read_keys(file: str) -> list[str]:
         if len(key) < SHORTEST_KEY or not key.isascii() or " " in key:
             raise UserError(f"--keys {file}: a key has at least {SHORTEST_KEY} letters, digits or signs, and no space")
     return keys
-
-
-def listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise UserError(f"cannot listen at {host} port {port}: {reason}; --port 0 takes a free port") from None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from concordant.core.addresses import is_loopback
+from concordant.serve.bodies import UnfitBody, body_of, replayed
 from concordant.serve.wire import Wrong
-from concordant.studio.settings import is_loopback
 
-LARGEST_BODY = 2**20  # bytes
-BODY_SECONDS = 30.0  # within which a body must have come
 SHORTEST_KEY = 16  # characters
 
 
@@ -36,12 +34,12 @@ class Gate:
         request = Request(scope, receive)
         try:
             scope.setdefault("state", {})["caller"] = self._caller(request)
-            body = await self._body(request)
+            body = await _body(request)
         except Wrong as no:
             headers = {"www-authenticate": "Bearer"} if no.status == 401 else {}
             await JSONResponse(no.body(), no.status, headers)(scope, receive, send)
             return
-        await self.app(scope, _replayed(body, receive), send)
+        await self.app(scope, replayed(body, receive), send)
 
     def _caller(self, request: Request) -> str:
         """Who takes turns with others: the owner of a key, or a program of this machine by its address."""
@@ -63,34 +61,9 @@ class Gate:
             raise Wrong(401, "no or a wrong API key; send Authorization: Bearer KEY", code="invalid_api_key")
         return f"key {found} {address}"
 
-    async def _body(self, request: Request) -> bytes:
-        most = LARGEST_BODY
-        length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > most:
-            raise Wrong(413, f"a request has at most {most:,} bytes", code="request_too_large")
-        parts: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for part in request.stream():
-                    parts.append(part)
-                    size += len(part)
-                    if size > most:
-                        raise Wrong(413, f"a request has at most {most:,} bytes", code="request_too_large")
-        except TimeoutError:
-            raise Wrong(408, "the request did not come to its end") from None
-        return b"".join(parts)
 
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Gives the body that was read, and then what the server says."""
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
+async def _body(request: Request) -> bytes:
+    try:
+        return await body_of(request)
+    except UnfitBody as no:
+        raise Wrong(no.status, no.sentence, code="request_too_large" if no.status == 413 else "") from None

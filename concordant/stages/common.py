@@ -54,7 +54,8 @@ from concordant.training.trackers import check_installed
 R = TypeVar("R", bound=Record)
 C = TypeVar("C", bound=RunConfig)
 
-EXAMPLES: Mapping[Method, str] = {"sft": "example", "reward": "pair", "dpo": "pair", "ppo": "prompt"}  # of a step
+# What a step takes a number of.
+EXAMPLES: Mapping[Method, str] = dict(sft="example", reward="pair", dpo="pair", ppo="prompt", distill="prompt")
 HELD_OUT_TREES = 512  # trees for each evaluation during training; more would take too long
 PROBE_PROMPTS = 96  # held-out prompts that are answered at each evaluation
 
@@ -218,6 +219,7 @@ def settled(config: C, folder: RunFolder, start: Start, example: str = "") -> C:
 
     ``example``: what a step counts, if the method alone does not say.
     """
+    start = replace(start, optimizer=config.train.optimizer)
     train = settle(config.train, start)
     steps, needed = steps_of(start.examples, train.batch_size, train.epochs, train.max_steps), steps_needed(start)
     folder.log_event(

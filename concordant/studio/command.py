@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 
 from concordant.config.checks import checked
 from concordant.config.stages import StudioConfig
+from concordant.core.addresses import is_loopback, listen
 from concordant.core.errors import UserError
-from concordant.studio.settings import Settings, is_loopback
+from concordant.studio.settings import Settings
 
 
 @checked
@@ -22,7 +22,7 @@ def open_studio(config: StudioConfig) -> None:
     except ModuleNotFoundError as missing:
         raise UserError(f"the studio needs {missing.name}; install it by pip install 'concordant[studio]'") from None
     runs = _folder_of_runs(config.runs)
-    with _listen(config.host, config.port) as listener:
+    with listen(config.host, config.port) as listener:
         settings = Settings(
             runs=runs,
             host=config.host,
@@ -68,12 +68,3 @@ def _folder_of_runs(given: str) -> Path:
     except OSError as problem:
         raise UserError(f"cannot make the folder --runs {given}: {problem.strerror}") from None
     return folder.resolve()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise UserError(f"cannot listen at {host} port {port}: {reason}; --port 0 takes a free port") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from concordant.serve.bodies import UnfitBody, body_of, replayed
 from concordant.studio.access import Access, Refusal
 from concordant.studio.render import refused
 
@@ -35,7 +35,6 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-_BODY_SECONDS = 30.0  # within which the body of a request must have come
 
 
 class Guard:
@@ -63,10 +62,10 @@ class Guard:
         try:
             state["role"], state["token"] = self.access.admit(request)
             body = await self._body(request)
-        except Refusal as no:
+        except (Refusal, UnfitBody) as no:
             await refused(request, no.status, no.sentence)(scope, receive, send_safely)
             return
-        await self.app(scope, receive if body is None else _Replayed(body, receive), send_safely)
+        await self.app(scope, receive if body is None else replayed(body, receive), send_safely)
 
     def _add_headers(self, headers: MutableHeaders, request: Request, session: str) -> None:
         for name, value in HEADERS.items():
@@ -78,35 +77,9 @@ class Guard:
 
     async def _body(self, request: Request) -> bytes | None:
         """The body of the request; None if the request has none."""
-        length, most = request.headers.get("content-length"), self.access.settings.largest_body
-        if length is None and "transfer-encoding" not in request.headers:
+        if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
             return None
-        if length is not None and (not length.isdigit() or int(length) > most):
-            raise Refusal(413, f"A request has at most {most:,} bytes.")
-        parts: list[bytes] = []
-        try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                async for part in request.stream():
-                    parts.append(part)
-                    if sum(map(len, parts)) > most:
-                        raise Refusal(413, f"A request has at most {most:,} bytes.")
-        except TimeoutError:
-            raise Refusal(408, "The request did not come to its end.") from None
-        return b"".join(parts)
-
-
-class _Replayed:
-    """Gives the body that was read to the application, and then what the server says."""
-
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self.body: bytes | None = body
-        self.receive = receive
-
-    async def __call__(self) -> Message:
-        if self.body is None:
-            return await self.receive()
-        body, self.body = self.body, None
-        return {"type": "http.request", "body": body, "more_body": False}
+        return await body_of(request, self.access.settings.largest_body)
 
 
 def cookie(name: str, value: str) -> str:

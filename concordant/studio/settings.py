@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from concordant.core.addresses import in_url, is_loopback
+from concordant.serve.bodies import LARGEST_BODY
+
 VOTES_FILE = "votes.sqlite"
-LARGEST_BODY = 2**20  # bytes of a request
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can reach ``host``."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +20,7 @@ class Settings:
     names: tuple[str, ...] = ()  # other host names under which browsers reach the studio
     votes: str = ""  # URL of SQLAlchemy
     requests_per_second: float = 50.0  # of one visitor
-    largest_body: int = LARGEST_BODY
+    largest_body: int = LARGEST_BODY  # bytes of a request
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))  # of the owner, who may start runs
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))  # CSRF tokens are made from it
 
@@ -44,5 +37,5 @@ class Settings:
     def address(self) -> str:
         """The studio's address for a browser of this machine."""
         every = self.host in ("0.0.0.0", "::", "")
-        host = "127.0.0.1" if every else f"[{self.host}]" if ":" in self.host else self.host
+        host = "127.0.0.1" if every else in_url(self.host)
         return f"http://{host}:{self.port}"

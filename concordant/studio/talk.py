@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
@@ -19,6 +19,7 @@ from concordant.config.specs import ADAPTER_CONFIG
 from concordant.core.errors import UserError, unknown_name
 from concordant.runs.logs import json_line
 from concordant.runs.names import ADAPTER, MODEL
+from concordant.studio.access import owner_only
 from concordant.studio.folders import folder_of, run_names
 from concordant.studio.render import page
 
@@ -158,12 +159,6 @@ def _opened(place: Path) -> Any:
     return Server(open_served(config), None, WAITING)
 
 
-def owner(request: Request) -> None:
-    """Models take memory and time, so only the owner opens them."""
-    if request.state.role != "owner":
-        raise HTTPException(401, "Only the owner may do this: open the link that `concordant studio` printed.")
-
-
 def desk_of(request: Request) -> Desk:
     return request.app.state.desk
 
@@ -184,7 +179,7 @@ def chat_models(desk: Open) -> dict[str, list[str]]:
     return {plural: [n for n, (k, _) in found.items() if k == kind] for plural, kind in kinds.items()}
 
 
-@router.post("/api/chat", dependencies=[Depends(owner)])
+@router.post("/api/chat", dependencies=[Depends(owner_only)])
 async def chat(question: Question, desk: Open) -> Response:
     """Lines of JSON while the answer is sampled: ``text``, ``tokens`` with their probabilities, at last ``done``."""
     from concordant.serve.wire import ChatRequest, Wrong
@@ -221,7 +216,7 @@ async def _lines(pending: Any) -> AsyncIterator[str]:
         pending.forget()
 
 
-@router.post("/api/chat/score", dependencies=[Depends(owner)])
+@router.post("/api/chat/score", dependencies=[Depends(owner_only)])
 async def chat_score(answered: Answered, desk: Open) -> dict[str, Any]:
     """The score of the last message, and the spread of the reward models where several are named."""
     from concordant.data.records import Message

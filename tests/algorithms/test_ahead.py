@@ -9,7 +9,7 @@ from concordant.algorithms.ahead import Ahead
 from concordant.algorithms.ppo import PPO
 from concordant.config.cluster import ClusterConfig
 from concordant.core.losses import SAMPLER_WEIGHT, sampler_weight
-from tests.algorithms.worlds import make_ppo, moved, weights_of
+from tests.algorithms.worlds import PROMPTS, make_ppo, moved, weights_of
 
 UPDATES = 4  # optimizer steps that a step of ``make_ppo`` takes
 
@@ -74,6 +74,39 @@ def test_a_run_that_samples_ahead_resumes_to_the_same_bits(tmp_path):
             k: v for k, v in second.items() if "seconds" not in k
         }
     assert not moved(whole.actor, weights_of(resumed.actor))
+
+
+@pytest.mark.parametrize("other", [{"train": {"batch_size": 4}}, {"prompts": PROMPTS[::-1]}])
+def test_answers_to_other_prompts_than_a_step_has_now_are_sampled_again(other):
+    """The user goes on with other settings or data: no answer stands beside a prompt that it did not answer."""
+    pairs = {"batch_size": 2}
+    whole = ahead_by(2, train=pairs)
+    whole.step(0, 1e-2)
+    sampled = [c.ids_T.tolist() for group in whole.ahead.started[1].groups.result() for c in group]
+    changed = ahead_by(2, **{"train": pairs, **other})
+    changed.load_numbers(json.loads(json.dumps(whole.numbers())))
+    assert list(changed.ahead.started) == []
+    changed.actor.steps = whole.actor.version
+    rollouts = changed.rollouts(1)
+    prompts = changed.sampler.prompt_ids(changed.prompts_of(1), changed.config.sampling.max_new_tokens)
+    assert [t.prompt_T.tolist() for t in rollouts.trees] == [ids_T.tolist() for ids_T in prompts]
+    assert [b.ids_T.tolist() for t in rollouts.trees for b in t.branches] != sampled
+
+
+def test_a_run_that_goes_on_without_sampling_ahead_learns_from_no_old_answer():
+    whole, plainly = ahead_by(2), ahead_by(0)
+    whole.step(0, 1e-2)
+    plainly.load_numbers(json.loads(json.dumps(whole.numbers())))
+    assert plainly.step(1, 1e-2)
+
+
+def test_answers_that_are_learnt_from_again_are_weighted_from_the_policy_that_sampled():
+    ppo = ahead_by(1, replay=1)
+    ppo.step(0, 1e-2)
+    ppo.step(1, 1e-2)
+    (kept,) = ppo.replay.kept
+    assert torch.equal(kept.old_logprob_N, ppo.last.rollouts.sampler_logprob_N)
+    assert not torch.equal(kept.old_logprob_N, ppo.last.old_logprob_N), "the policy moved between"
 
 
 def test_nothing_is_sampled_beyond_the_last_step():

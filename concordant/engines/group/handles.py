@@ -183,12 +183,19 @@ class GroupWeights:
         return self.team.call(self.published.learner, "tensors", self.adapters).result()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Loading:
-    """Weights of ``version`` on their way to a generator."""
+    """Weights of ``version`` on their way to a generator, or with it."""
 
     order: Future[None]
     version: int
+    has_arrived: bool = False
+
+    def wait(self) -> None:
+        """Wait until the weights are with the generator. The order's result is taken once."""
+        if not self.has_arrived:
+            self.order.result()
+            self.has_arrived = True
 
     def check(self, groups: Sequence[Sequence[Completion]]) -> None:
         if other := {c.version for group in groups for c in group} - {self.version}:
@@ -215,7 +222,7 @@ class Sampling:
             self.before = None
         if self.found is None:
             if self.loading is not None:
-                self.loading.order.result()
+                self.loading.wait()
             self.found = self.completions.result()
             if self.loading is not None:
                 self.loading.check(self.found)
@@ -250,7 +257,7 @@ class GroupGenerator:
             finally:
                 self.team.leave()
         completions = self.team.call(self.ref, "generate", prompts, sampling, seed)
-        self._last, self._loading = Sampling(self._loading, completions, self._last), None
+        self._last = Sampling(self._loading, completions, self._last)
         return self._last
 
     def load_weights(self, weights: Weights) -> None:
@@ -260,6 +267,7 @@ class GroupGenerator:
         with the weights before, so nobody waits for them here: see ``Sampling``.
         """
         if not isinstance(weights, GroupWeights):
+            self._has = self._loading = None
             self.team.call(self.ref, "load_weights", weights).result()
         elif weights.team is self.team:
             self.team.call(self.ref, "load_weights", weights.published).result()

@@ -64,8 +64,8 @@ MUTANTS = (
     Mutant(
         name="probabilities-shift-after-a-dropped-pair",
         file="stages/reward.py",
-        old="[loaded.test[i] for i in heldout.record])",
-        new="loaded.test[: len(heldout.trees)])",
+        old="[loaded.test[i] for i in heldout.record],",
+        new="loaded.test[: len(heldout.trees)],",
         story="The Bayes accuracy of the held-out pairs is that of other pairs.",
         tests=("stages/test_pairs.py",),
     ),
