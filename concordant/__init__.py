@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         RewardConfig,
         ScoreConfig,
         SFTConfig,
+        VotesConfig,
     )
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from concordant.stages.reward import reward, score
     from concordant.stages.sft import sft
     from concordant.stages.talk import chat, generate, merge
+    from concordant.stages.votes import votes
 
 __all__ = [
     "AdaptiveKLController",
@@ -108,6 +110,7 @@ __all__ = [
     "ShapeConfig",
     "TrainConfig",
     "UserError",
+    "VotesConfig",
     "apply_lora_to_model",
     "audit",
     "average",
@@ -138,6 +141,7 @@ __all__ = [
     "save_policy",
     "score",
     "sft",
+    "votes",
 ]
 
 # The module of every name that is imported at its first use. A test compares this table with the imports above.
@@ -154,7 +158,7 @@ _NAMES_IN = {
         *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "DPOConfig", "DiagnoseConfig"),
         *("EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
-        "ScoreConfig",
+        *("ScoreConfig", "VotesConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
@@ -182,6 +186,7 @@ _NAMES_IN = {
     "stages.reward": ("reward", "score"),
     "stages.sft": ("sft",),
     "stages.talk": ("chat", "generate", "merge"),
+    "stages.votes": ("votes",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 

@@ -122,6 +122,12 @@ VERBS: dict[str, Verb] = {
         "look for the flaws of a reward; writes a page",
         "runs/reward/model --data data/mine --output runs/audit",
     ),
+    "votes": Verb(
+        "VotesConfig",
+        "votes",
+        "let people vote on pairs of answers: pairs in, raters, state, votes out",
+        "export --database votes.db --output pairs.jsonl",
+    ),
     "merge": Verb(
         "MergeConfig",
         "merge",

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 from concordant.config import stages as s
 from concordant.config.names import (
     COMPARES_SAMPLES,
@@ -14,10 +10,11 @@ from concordant.config.names import (
     estimator_of_kl,
     place_of_kl,
 )
+from concordant.config.rule_kinds import Contradiction, Values
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
+from concordant.config.votes_rules import VOTES_CONTRADICTIONS
 
-Values = Mapping[str, Any]  # by dotted key
 _COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
 
 
@@ -25,15 +22,6 @@ def kl_of(v: Values) -> tuple[str, str]:
     """Place and estimator of the KL penalty, after "auto" is resolved."""
     place = place_of_kl(v["advantage"], v["kl.place"])
     return place, estimator_of_kl(place, v["kl.estimator"])
-
-
-@dataclass(frozen=True, slots=True)
-class Contradiction:
-    """Settings that contradict each other, and what to change."""
-
-    keys: tuple[str, ...]
-    wrong: Callable[[Values], bool]
-    why: str
 
 
 _TRAINING = (
@@ -378,6 +366,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.ChatConfig: _SAMPLING,
+    s.VotesConfig: VOTES_CONTRADICTIONS,
     s.GenerateConfig: (
         *_SAMPLING,
         Contradiction(

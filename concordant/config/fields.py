@@ -16,7 +16,7 @@ from typing import Any
 
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
-from concordant.config.stages import AuditConfig, DiagnoseConfig, PushConfig
+from concordant.config.stages import AuditConfig, DiagnoseConfig, PushConfig, VotesConfig
 
 MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name"}  # `--data FILE`, `data: FILE` mean data.path
 # The keys that the first words of a command line mean, where they have none: `concordant push FOLDER ID`.
@@ -25,6 +25,7 @@ BARE_WORDS: dict[type, tuple[str, ...]] = {
     AuditConfig: ("reward",),
     DiagnoseConfig: ("target",),
     PushConfig: ("folder", "id"),
+    VotesConfig: ("action",),
 }
 # What an option means that is given without a value. A switch means true; any other option needs a value.
 BARE: dict[tuple[type, str], str] = {(DiagnoseConfig, "explain"): "all"}

@@ -6,13 +6,13 @@ pipeline file gives a key to all its stages, the key is left out of the stages w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
+from concordant.config.rule_kinds import NoEffect, always
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import (
     is_address,
@@ -22,27 +22,12 @@ from concordant.config.specs import (
     may_train_adapter,
     place_of,
 )
-
-
-def _always(values: Mapping[str, Any]) -> bool:
-    return True
+from concordant.config.votes_rules import VOTES_NO_EFFECT
 
 
 def _sources(v: Mapping[str, Any]) -> list[str]:
     """All sources of rewards and costs."""
     return [*v["reward"], *v.get("judge", ()), *filter(None, [v.get("constraint.cost")])]
-
-
-@dataclass(frozen=True, slots=True)
-class NoEffect:
-    """Keys that have no effect if ``when`` is true. A key that ends with a dot means a whole section."""
-
-    keys: tuple[str, ...]
-    why: str
-    when: Callable[[Mapping[str, Any]], bool] = _always
-
-    def has(self, key: str) -> bool:
-        return any(key == known or (known.endswith(".") and key.startswith(known)) for known in self.keys)
 
 
 def _without_rank(section: str) -> NoEffect:
@@ -359,6 +344,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: is_reward_function(v["critic"]) and not is_address(v["critic"]),
         ),
     ),
+    s.VotesConfig: VOTES_NO_EFFECT,
     s.MergeConfig: (
         NoEffect(("model.kernels", "model.lora.", "model.activation_checkpointing"), _MERGED),
         NoEffect(("model.precision",), _MERGED, lambda v: v["model.precision"] != "fp32"),
@@ -369,7 +355,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
 
 def useless(config_class: type) -> set[str]:
     """Keys that have no effect for this verb, whatever the other settings are."""
-    rules = [rule for rule in _rules(config_class) if rule.when is _always]
+    rules = [rule for rule in _rules(config_class) if rule.when is always]
     return {key for key in schema(config_class).fields if any(rule.has(key) for rule in rules)}
 
 

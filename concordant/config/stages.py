@@ -34,6 +34,7 @@ from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.scoring import ConstraintConfig, ScoringConfig
 from concordant.config.train import TrainConfig
+from concordant.config.votes import VotesConfig as VotesConfig
 
 
 @dataclass(kw_only=True)

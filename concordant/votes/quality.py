@@ -48,7 +48,7 @@ def position_bias(votes: Iterable[Vote]) -> Mean | None:
 
 
 def on_gold(pairs: Iterable[Pair], votes: Iterable[Vote]) -> Mean | None:
-    """The share of verdicts on gold pairs that are the known answer, with Wilson's interval. A tie is a wrong answer."""
+    """The share of verdicts on gold pairs that name the known answer, with Wilson's interval. A tie is a miss."""
     known = {pair.id: pair.gold for pair in pairs if pair.gold is not None}
     right = [vote.choice == known[vote.pair] for vote in votes if vote.pair in known and vote.is_verdict]
     return share_of(sum(right), len(right))

@@ -159,6 +159,11 @@ class Pair:
         )
 
 
+def messages(prompt: list[dict[str, str]]) -> tuple[Message, ...]:
+    """The messages of a stored prompt."""
+    return tuple(Message(**m) for m in prompt)  # type: ignore[arg-type]
+
+
 def choice_of(side: Side, swapped: bool) -> Choice:
     """The answer that a rater chose by its place."""
     if side in ("left", "right"):

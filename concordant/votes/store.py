@@ -31,7 +31,11 @@ class Store:
     # ---- arenas, pairs, raters
 
     def add_arena(self, arena: Arena) -> Arena:
-        """The stored arena of this name, made if there is none. Raises UserError if it has other settings."""
+        """The stored arena of this name, made if there is none.
+
+        An arena keeps the settings that it was made with. Settings of ``arena`` that are not the default must be equal
+        to them, else UserError.
+        """
         wanted = {c.name: getattr(arena, c.name) for c in arenas.c if c.name != "id"}
 
         def work(connection: sa.Connection) -> Arena:
@@ -39,7 +43,7 @@ class Store:
             if row is None:
                 (number,) = connection.execute(arenas.insert().values(**wanted)).inserted_primary_key
                 return replace(arena, id=number)
-            different = [name for name, value in wanted.items() if row[name] != value]
+            different = [n for n, value in wanted.items() if value not in (row[n], getattr(Arena(name=arena.name), n))]
             if different:
                 had = ", ".join(f"{name}={row[name]!r}" for name in different)
                 raise UserError(f'the arena "{arena.name}" exists with {had}; leave these as they are, or name another')

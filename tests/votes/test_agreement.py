@@ -34,7 +34,9 @@ def test_cohens_kappa_of_the_textbooks_table():
 
 
 def test_fleiss_kappa_of_the_textbooks_table():
-    labels = [{str(i): c for i, c in enumerate("".join(c * n for c, n in zip("12345", row)))} for row in COUNTS]
+    labels = [
+        {str(i): c for i, c in enumerate("".join(c * n for c, n in zip("12345", row, strict=True)))} for row in COUNTS
+    ]
     assert fleiss_kappa(labels).value == pytest.approx(0.20993, abs=1e-5)
 
 

@@ -1,0 +1,34 @@
+"""The two kinds of rules about several settings: settings without effect, and settings that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Values = Mapping[str, Any]  # by dotted key
+
+
+def always(values: Values) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class NoEffect:
+    """Keys that have no effect if ``when`` is true. A key that ends with a dot means a whole section."""
+
+    keys: tuple[str, ...]
+    why: str
+    when: Callable[[Values], bool] = always
+
+    def has(self, key: str) -> bool:
+        return any(key == known or (known.endswith(".") and key.startswith(known)) for known in self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Settings that contradict each other, and what to change."""
+
+    keys: tuple[str, ...]
+    wrong: Callable[[Values], bool]
+    why: str
