@@ -35,6 +35,7 @@ NEEDED = {
     "audit": {"output": "o", "data.path": "d", "reward": ["rule:ends"]},
     "push": {"folder": "f", "id": "owner/name"},
     "doctor": {},
+    "votes": {"action": "status"},
     "plan": {"model.name": "qwen3-0.6b"},
 }
 
@@ -64,6 +65,7 @@ BAD: list[tuple[str, str, Any]] = [
     ("best-of-n", "sampling.temperature", 0.0),
     ("collect", "pairs", 0),
     ("collect", "unlabelled", "skip"),
+    ("votes", "output", "x"),
     ("score", "model.device", "gpu"),
     ("score", "model.adapter", "a"),
     ("evaluate", "policies", ["a"]),
