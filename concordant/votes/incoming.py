@@ -125,7 +125,7 @@ def read_scores(path: str) -> Scores:
     """The scores of a file with ``id``, ``score_a`` and ``score_b`` a line. Raises UserError."""
     found = {}
     for row, where in _rows(path):
-        sides = [row.get(name) for name in ("score_a", "score_b")]
+        sides: list[Any] = [row.get(name) for name in ("score_a", "score_b")]
         members = [side if isinstance(side, list) else [side] for side in sides]
         numbers = all(isinstance(x, int | float) and abs(x) < 1e300 for side in members for x in side)
         if not (isinstance(row.get("id"), str) and numbers and len(members[0]) == len(members[1]) > 0):

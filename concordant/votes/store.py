@@ -41,7 +41,7 @@ class Store:
         def work(connection: sa.Connection) -> Arena:
             row = connection.execute(sa.select(arenas).where(arenas.c.name == arena.name)).mappings().first()
             if row is None:
-                (number,) = connection.execute(arenas.insert().values(**wanted)).inserted_primary_key
+                number = connection.execute(arenas.insert().values(**wanted).returning(arenas.c.id)).scalar_one()
                 return replace(arena, id=number)
             different = [n for n, value in wanted.items() if value not in (row[n], getattr(Arena(name=arena.name), n))]
             if different:
@@ -221,7 +221,7 @@ class Store:
         )
         with self.database.read() as connection:
             found = connection.execute(sa.select(pairs).where(pairs.c.arena_id == arena.id).order_by(pairs.c.id))
-            all_pairs = [Pair.of(row) for row in found.mappings()]
+            all_pairs = [Pair.of(dict(row)) for row in found.mappings()]
             rows: Iterable[Any] = connection.execute(wanted).mappings()
             names = ("rater", "choice", "strength", "reason", "swapped", "cast")
             return all_pairs, [Vote(pair=row["pair_id"], **{name: row[name] for name in names}) for row in rows]
