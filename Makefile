@@ -1,16 +1,21 @@
-# The whole developer interface: make demo, test, check, docs, parity, vllm, mutants, bench.
+# The whole developer interface: make demo, studio, test, check, docs, parity, vllm, mutants, bench, science.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
 
-.PHONY: demo test check lint docs parity vllm mutants bench clean
+.PHONY: demo studio test check lint docs parity vllm mutants bench science clean
 
 demo: $(VENV)/.installed
 	$(BIN)/concordant demo
 
+# The studio in a browser, on the runs of the demo. Without these runs the demo comes first.
+studio: $(VENV)/.installed-studio
+	test -e runs/demo/status.json || $(BIN)/concordant demo
+	$(BIN)/concordant studio --runs runs --open
+
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -50,6 +55,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
 	touch $@
 
+$(VENV)/.installed-studio: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[studio]"
+	touch $@
+
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]"
 	touch $@
@@ -61,6 +70,10 @@ mutants: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ONLY)
+
+# Tests the laws of RLHF and writes docs/science. What is finished is kept; ONLY="NAME NAME" runs some of them.
+science: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m science $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf $(VENV) .venv-docs .venv-parity .venv-vllm bench/.material runs build site *.egg-info

@@ -246,7 +246,8 @@ were known before. They were written down before the rules changed, by somebody 
 rule was changed for one of them before these numbers. Each run was made once. A reader who had not made the rules
 judged, strictly, whether the first thing said names the cause: a vague symptom counts as another cause. The makers,
 who judged apart from this reader, came to 30 instead of 31. The healthy runs use files without a known quality;
-some thresholds were changed after 67 of them had been looked at.
+some thresholds were changed after 67 of them had been looked at. They were made again after the last
+change of the cures: again no error, and two warnings.
 """
 
 

@@ -20,7 +20,7 @@ from concordant.engines import roles
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.weights import LocalWeights
-from concordant.stages import common, dpo
+from concordant.stages import common, preferences
 from concordant.stages.rewarding import ModelReward
 
 # -- weights --------------------------------------------------------------------------------------
@@ -104,14 +104,15 @@ def dropout(rate: float, always: bool) -> Plant:
 
 @contextmanager
 def dpo_reference_is_policy() -> Iterator[None]:
-    def objective(config: Any, reference: Any, trees: Any) -> Any:
+    def objective(config: Any, reference: Any, side: Any) -> Any:
         def of(numbers: Sequence[int]) -> DPOObjective:
-            now_B = reference_logprobs(reference, [trees[i] for i in numbers])
+            now_B = reference_logprobs(reference, [side.trees[i] for i in numbers])
             return DPOObjective(now_B, config.loss, config.beta, config.label_smoothing)
 
         return of
 
-    with patch.object(dpo, "_objective", objective), patch.object(roles, "reference", lambda own, *_: own):
+    own = patch.object(roles, "reference", lambda own, *_: own)
+    with patch.object(preferences, "objective_of_pairs", objective), own:
         yield
 
 
@@ -139,7 +140,9 @@ def wrong_reference(noise: float) -> Plant:
 
 def shuffled_reference() -> Any:
     """DPO's reference log-probs belong to other branches."""
-    return patch.object(dpo, "branches_of", lambda numbers: [*branches_of(numbers)[2:], *branches_of(numbers)[:2]])
+    return patch.object(
+        preferences, "branches_of", lambda numbers: [*branches_of(numbers)[2:], *branches_of(numbers)[:2]]
+    )
 
 
 def moving_reference(speed: float) -> Plant:

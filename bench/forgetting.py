@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
@@ -23,7 +24,7 @@ from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import PPOConfig, SFTConfig
 from concordant.config.train import TrainConfig
-from concordant.data.records import Message
+from concordant.data.dialogue import Messages
 from concordant.data.toytalk import gold_score
 
 RESULTS = Path(__file__).parent / "results" / "forgetting.json"
@@ -39,10 +40,9 @@ DATA = DataConfig(path="builtin:toytalk", max_samples=2000)
 STUDENT_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # of 95 %, by number of seeds
 
 
-def judged(prompts: list[list[dict[str, str]]], responses: list[str]) -> list[float]:
+def judged(prompts: Sequence[Messages], responses: Sequence[str]) -> list[float]:
     """The toy world's own judge as a reward."""
-    asked = [tuple(Message(m["role"], m["content"]) for m in prompt) for prompt in prompts]
-    return [gold_score(prompt, response) for prompt, response in zip(asked, responses, strict=True)]
+    return [gold_score(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 def evaluations_of(run: Path, *names: str) -> list[dict[str, float]]:

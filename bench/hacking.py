@@ -30,6 +30,7 @@ from concordant.stages import common
 RESULTS = Path(__file__).parent / "results"
 PROBE = 64  # held-out prompts of an evaluation
 USUAL = 16.0  # words an answer, at most on average: about as many as the chosen answers of the data have
+STRICT = 13.0  # a second try: about as many words as the SFT policy's answers have
 FEW = 10.0  # the limit of the Safe RLHF arms, whose cost is known and whose reward has no planted flaw
 FIXED = (0.02, 0.1, 0.3)  # weights of the cost, normalised reward units a word, instead of a learnt multiplier
 Settings = dict[str, Any]
@@ -74,9 +75,11 @@ ARMS: dict[str, Arm] = {
     "ensemble-minimum": Arm(_three("minimum"), "plain-length"),
     "ensemble-mean-std": Arm(_three("mean-std"), "plain-length"),
     "constraint": Arm(_one("length", constraint=_words(USUAL, 0.1, 0.3)), "plain-length"),
+    "constraint-strict": Arm(_one("length", constraint=_words(STRICT, 0.2, 0.3)), "plain-length"),
     "debiased": Arm(_one("length", scoring=ScoringConfig(debias_length=True)), "plain-length"),
     "stop": Arm(_majority(stop_disagreement=1.5), "plain-majority"),
     "safe-learnt": Arm(_one("careful", constraint=_words(FEW, 0.1, 0.3))),
+    "safe-learnt-slow": Arm(_one("careful", constraint=_words(FEW, 0.1, 0.1))),
     **{f"safe-fixed-{weight:g}": Arm(_one("careful", constraint=_words(FEW, weight, 0.0))) for weight in FIXED},
 }
 

@@ -23,11 +23,13 @@ import torch
 from torch import Tensor
 
 from concordant.algorithms.dpo import DPOObjective
+from concordant.algorithms.kto import KTOObjective
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.sft import SFTObjective
 from concordant.config.cluster import ClusterConfig
 from concordant.config.model import LoraConfig, ModelConfig
+from concordant.config.names import PreferenceLossName
 from concordant.config.stages import PPOConfig
 from concordant.config.train import TrainConfig
 from concordant.core.trees import Branch, PromptTree
@@ -85,11 +87,33 @@ def _ppo(trees: Sequence[PromptTree]) -> PolicyObjective:
     return PolicyObjective(old, advantage, reference, 0.2, "token-mean", 0.01, "exact", 0.1)
 
 
+def _mix(trees: Sequence[PromptTree]) -> DPOObjective:
+    """Soft labels and margins of pairs, three losses and the cross-entropy of the chosen answers."""
+    wrong, margin = torch.linspace(0, 0.4, len(trees)), torch.linspace(0, 1, len(trees))
+    plus: tuple[tuple[PreferenceLossName, float], ...] = (("simpo", 0.5), ("apo_zero", 0.3))
+    more: dict[str, Any] = {"margin": margin, "plus": plus, "lm_coefficient": 0.2}
+    return DPOObjective(torch.linspace(-9, -8, 2 * len(trees)), "sigmoid", 0.1, wrong, **more)
+
+
+def _kto(trees: Sequence[PromptTree]) -> KTOObjective:
+    branches = 2 * len(trees)
+    return KTOObjective(
+        reference_B=torch.linspace(-90, -80, branches),
+        is_good_B=torch.arange(branches) % 3 == 0,
+        anchor=1.5,
+        loss="kto",
+        beta=0.1,
+        good_weight=1.3,
+    )
+
+
 METHODS: dict[str, tuple[Callable[[], Learner], Callable[[Sequence[PromptTree]], Any]]] = {
     "sft": (_policy, lambda trees: SFTObjective()),
     "sft with lora": (lambda: _policy(lora=4), lambda trees: SFTObjective()),
     "reward": (_reward, lambda trees: RewardObjective(torch.linspace(-1, 1, len(trees)), 0.7, 0.1, 0.01, 0.3)),
     "dpo": (_policy, lambda trees: DPOObjective(torch.zeros(2 * len(trees)), "sigmoid", 0.1, 0.1)),
+    "dpo mix": (_policy, _mix),
+    "kto": (_policy, _kto),
     "ppo policy": (_policy, _ppo),
     "ppo with lora": (lambda: _policy(lora=4), _ppo),
     "ppo critic": (_critic, lambda trees: ValueObjective(noise(trees, 1), noise(trees, 2), 0.2, 0.5)),

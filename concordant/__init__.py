@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         BestOfNConfig,
         ChatConfig,
         CollectConfig,
+        CourseConfig,
         DiagnoseConfig,
         DPOConfig,
         EvaluateConfig,
@@ -37,13 +38,18 @@ if TYPE_CHECKING:
         PushConfig,
         RewardConfig,
         ScoreConfig,
+        ServeConfig,
         SFTConfig,
+        StudioConfig,
         VotesConfig,
     )
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
     from concordant.core.kl import AdaptiveKLController
+    from concordant.course.command import take_course
+    from concordant.data.toytalk.judge import gold_score
     from concordant.engines.reward_model import RewardModel, compute_preference_loss
+    from concordant.evaluation.metrics import best_of_n_kl_bound
     from concordant.models.load import Policy, save_policy
     from concordant.models.lora import (
         LoRALinear,
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
         print_trainable_parameters,
     )
     from concordant.models.peft_files import load_adapter, save_adapter
+    from concordant.serve.command import open_server
     from concordant.stages.audit import audit
     from concordant.stages.average import average
     from concordant.stages.best_of_n import best_of_n
@@ -71,6 +78,7 @@ if TYPE_CHECKING:
     from concordant.stages.sft import sft
     from concordant.stages.talk import chat, generate, merge
     from concordant.stages.votes import votes
+    from concordant.studio.command import open_studio
 
 __all__ = [
     "AdaptiveKLController",
@@ -81,6 +89,7 @@ __all__ = [
     "CollectConfig",
     "ConstitutionConfig",
     "ConstraintConfig",
+    "CourseConfig",
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
@@ -107,7 +116,9 @@ __all__ = [
     "SamplingConfig",
     "ScoreConfig",
     "ScoringConfig",
+    "ServeConfig",
     "ShapeConfig",
+    "StudioConfig",
     "TrainConfig",
     "UserError",
     "VotesConfig",
@@ -115,6 +126,7 @@ __all__ = [
     "audit",
     "average",
     "best_of_n",
+    "best_of_n_kl_bound",
     "chat",
     "collect",
     "compute_preference_loss",
@@ -125,12 +137,15 @@ __all__ = [
     "find_target_modules",
     "generate",
     "get_lora_parameters",
+    "gold_score",
     "judge",
     "load_adapter",
     "load_policy",
     "losses",
     "merge",
     "merge_lora_weights",
+    "open_server",
+    "open_studio",
     "plan",
     "ppo",
     "prepare",
@@ -141,6 +156,7 @@ __all__ = [
     "save_policy",
     "score",
     "sft",
+    "take_course",
     "votes",
 ]
 
@@ -155,14 +171,16 @@ _NAMES_IN = {
     "config.sampling": ("SamplingConfig",),
     "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
-        *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "DPOConfig", "DiagnoseConfig"),
-        *("EvaluateConfig", "GenerateConfig"),
+        *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "CourseConfig", "DPOConfig"),
+        *("DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
-        *("ScoreConfig", "VotesConfig"),
+        *("ScoreConfig", "ServeConfig", "StudioConfig", "VotesConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
     "core.kl": ("AdaptiveKLController",),
+    "data.toytalk.judge": ("gold_score",),
+    "evaluation.metrics": ("best_of_n_kl_bound",),
     "models.load": ("Policy", "save_policy"),
     "models.lora": (
         *("LoRALinear", "apply_lora_to_model", "find_target_modules", "get_lora_parameters"),
@@ -170,6 +188,8 @@ _NAMES_IN = {
     ),
     "models.peft_files": ("load_adapter", "save_adapter"),
     "engines.reward_model": ("RewardModel", "compute_preference_loss"),
+    "course.command": ("take_course",),
+    "serve.command": ("open_server",),
     "stages.audit": ("audit",),
     "stages.average": ("average",),
     "stages.best_of_n": ("best_of_n",),
@@ -187,6 +207,7 @@ _NAMES_IN = {
     "stages.sft": ("sft",),
     "stages.talk": ("chat", "generate", "merge"),
     "stages.votes": ("votes",),
+    "studio.command": ("open_studio",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 

@@ -92,6 +92,24 @@ VERBS: dict[str, Verb] = {
         "talk with a policy in the terminal",
         "--model.name runs/dpo/model",
     ),
+    "serve": Verb(
+        "ServeConfig",
+        "open_server",
+        "serve a policy, its adapters and a reward model to OpenAI's clients",
+        "--model.name runs/dpo/model --reward runs/reward/model --port 8000",
+    ),
+    "course": Verb(
+        "CourseConfig",
+        "take_course",
+        "exercises of RLHF: write a function, and have your file checked",
+        "check 2 exercise_2.py",
+    ),
+    "studio": Verb(
+        "StudioConfig",
+        "open_studio",
+        "watch runs, start them and learn how they work, in a browser",
+        "--runs runs",
+    ),
     "doctor": Verb(
         "DiagnoseConfig",
         "diagnose",

@@ -31,6 +31,8 @@ LAYER = {
     "pipeline": 6,
     "cli": 6,
     "reference": 6,
+    "serve": 6,
+    "course": 6,
     "studio": 6,
     "__main__": 6,
     "losses": 6,  # the library's front, for notebooks
@@ -84,6 +86,16 @@ def test_config_run_folders_and_planning_load_no_torch(path):
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not {name.split(".")[0] for name in names} & {"torch", "transformers", "datasets", "numpy"}
+
+
+OF_STUDIO = [p for p in MODULES if part(name_of(p)) == "studio"]
+
+
+@pytest.mark.parametrize("path", OF_STUDIO, ids=name_of)
+def test_the_studio_imports_no_training_code(path):
+    module = name_of(path)
+    for imported in imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py"):
+        assert part(imported) not in ("training", "algorithms", "stages", "pipeline"), f"{module} imports {imported}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

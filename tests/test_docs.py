@@ -26,7 +26,7 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`([\w/.-]+\.py)(?:::([\w.]+))?`")
-FROM_ROOT = ("tests/", "bench/", "concordant/")  # other paths are below concordant/
+FROM_ROOT = ("science/", "tests/", "bench/", "concordant/")  # other paths are below concordant/
 UNFINISHED = "…"  # stands in an example for options that do not matter there
 
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from concordant.algorithms.rollouts import Rollouts
-from concordant.core.trees import PromptTree
+from concordant.core.objective import Outputs
+from concordant.core.trees import Branch, PromptTree
+from concordant.engines.protocol import Scorer
 from concordant.evaluation.metrics import repetition, words
 
 PHRASE = 3  # words in a phrase; phrases that many answers share are counted
@@ -32,6 +34,17 @@ def of_trees(trees: Sequence[PromptTree], end_ids: Collection[int]) -> dict[str,
         "doctor/data/learnt_tokens": sum(b.response_length for b in branches) / len(branches),
     }
     return evidence | examples(trees)
+
+
+def of_reference(reference: Scorer) -> float:
+    """The mean log-prob, in nats, that ``reference`` gives to three fixed tokens.
+
+    The number must be the same at every step. If it changes, the doctor says that the reference is not frozen.
+    """
+    tree = PromptTree(torch.tensor([0]), (Branch.response([1, 2, 3]),))
+    logprob_N = reference.forward([tree], Outputs(logprob=True)).result().logprob_N
+    assert logprob_N is not None
+    return float(logprob_N.mean())
 
 
 def of_pairs(trees: Sequence[PromptTree]) -> dict[str, float]:

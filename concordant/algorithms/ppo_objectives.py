@@ -10,17 +10,18 @@ from typing import Literal
 
 from torch import Tensor
 
-from concordant.config.names import AggregationName, KLEstimator
+from concordant.config.names import AggregationName, KLEstimator, PolicyLossName
 from concordant.core import kl
-from concordant.core.losses import clip_fraction, ppo_policy, ppo_value, probability_ratio, value_clip_fraction
+from concordant.core.losses import ppo_value, probability_ratio, value_clip_fraction
 from concordant.core.masked import aggregate, aggregate_weight
 from concordant.core.objective import BranchOutputs, Evaluated, Metric, Outputs, Term
+from concordant.core.policy_losses import POLICY_LOSSES, Taken
 from concordant.core.trees import TreeBatch
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyObjective:
-    """Clipped surrogate + coefficient · KL from the reference - coefficient · entropy.
+    """A loss of ``POLICY_LOSSES`` + coefficient · KL from the reference - coefficient · entropy.
 
     The surrogate of a token counts ``weight_N`` times where the sampler's distribution was not the policy's.
     """
@@ -34,13 +35,17 @@ class PolicyObjective:
     kl_estimator: KLEstimator | Literal[""] = ""  # empty: no KL in the loss
     kl_coefficient: float = 0.0
     weight_N: Tensor | None = None  # None: every token counts once
+    loss: PolicyLossName = "ppo"
+    clip_high: float = 0.0  # 0: as ``clip``
+    clip_dual: float = 3.0  # of the loss dual-clip
+    limit: int = 1  # the most tokens of a response, which seq-mean-token-sum-norm divides by
     want: Outputs = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "want", Outputs(logprob=True, entropy=True, kl=self.kl_estimator == "exact"))
 
     def weights(self, batch: TreeBatch) -> dict[str, float]:
-        weight = aggregate_weight(len(batch.target_N), batch.branches, self.aggregation)
+        weight = aggregate_weight(len(batch.target_N), batch.branches, self.aggregation, self.limit)
         return {"policy/loss": weight, "policy/kl_loss": weight, "policy/entropy_bonus": weight}
 
     def __call__(self, out: BranchOutputs, batch: TreeBatch) -> Evaluated:
@@ -53,7 +58,17 @@ class PolicyObjective:
         def total(x_N: Tensor) -> Tensor:
             return aggregate(x_N, batch.branch_N, batch.length_B, self.aggregation)
 
-        loss_N = ppo_policy(logprob_N, old_N, advantage_N, self.clip)
+        taken = Taken(
+            logprob_N=logprob_N,
+            old_logprob_N=old_N,
+            advantage_N=advantage_N,
+            branch_N=batch.branch_N,
+            length_B=batch.length_B,
+            low=self.clip,
+            high=self.clip_high or self.clip,
+            dual=self.clip_dual,
+        )
+        loss_N, clipped_N = POLICY_LOSSES[self.loss](taken)
         if self.weight_N is not None:
             loss_N = loss_N * self.weight_N[batch.token_N]
         terms = {"policy/loss": Term(total(loss_N))}
@@ -65,15 +80,15 @@ class PolicyObjective:
             )
             assert kl_N is not None
             terms["policy/kl_loss"] = Term(total(kl_N), self.kl_coefficient)
-        return Evaluated(terms, self._metrics(logprob_N.detach(), entropy_N.detach(), old_N, advantage_N, batch))
+        return Evaluated(terms, self._metrics(logprob_N.detach(), entropy_N.detach(), old_N, clipped_N, batch))
 
     def _metrics(
-        self, logprob_N: Tensor, entropy_N: Tensor, old_N: Tensor, advantage_N: Tensor, batch: TreeBatch
+        self, logprob_N: Tensor, entropy_N: Tensor, old_N: Tensor, clipped_N: Tensor, batch: TreeBatch
     ) -> dict[str, Metric]:
         tokens, ratio_N = len(logprob_N), probability_ratio(logprob_N, old_N)
         return {
             "policy/approx_kl": Metric(kl.k3(old_N, logprob_N).sum(), tokens),  # KL(old‖new) a token, never negative
-            "policy/clip_fraction": Metric(clip_fraction(logprob_N, old_N, advantage_N, self.clip).sum(), tokens),
+            "policy/clip_fraction": Metric(clipped_N.sum(), tokens),
             "ratio/mean": Metric(ratio_N.sum(), tokens),
             "ratio/max": Metric(ratio_N.max(), 1.0, "max"),
             "ratio/shift": Metric((logprob_N - old_N).abs().sum(), tokens),  # nats a token

@@ -29,7 +29,7 @@ class SampleProbe:
     """Called with a step, returns the policy's numbers and keeps some answers for samples.jsonl."""
 
     learner: Learner
-    reference: Scorer
+    reference: Scorer | None  # None: no KL is measured
     sampler: Sampler
     prompts: Sequence[Prompt]
     sampling: SamplingConfig
@@ -44,8 +44,9 @@ class SampleProbe:
         self.sampler.generator.load_weights(self.learner.publish())
         # The seed is the same at every step, so that only the policy differs between two evaluations.
         rollouts = self.sampler(self.prompts, replace(self.sampling, n=1), derive(self.seed, "probe"))
-        kl_B = _kl_of(rollouts, self.learner, self.reference)
-        columns: dict[str, list[float]] = {"kl": kl_B}
+        columns: dict[str, list[float]] = {}
+        if self.reference is not None:
+            columns["kl"] = _kl_of(rollouts, self.learner, self.reference)
         if self.reward is not None:
             scores = self.reward(rollouts.answers).result()
             reward_B = torch.tensor(scores.total, dtype=torch.float32)  # as PPO's own scores

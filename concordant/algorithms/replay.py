@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from concordant.algorithms.experience import learnt_part
 from concordant.core.losses import sampler_weight
 from concordant.core.objective import Outputs
 from concordant.core.seeding import python_stream
@@ -32,6 +33,8 @@ class Learnt(Protocol):
     def advantage_N(self) -> Tensor: ...  # noqa: N802
     @property
     def weight_N(self) -> Tensor | None: ...  # noqa: N802
+    @property
+    def learnt_B(self) -> Tensor | None: ...  # noqa: N802
 
     def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
         """The trees with these numbers, and the indices of their response tokens in the ``_N`` fields, (N,)."""
@@ -46,12 +49,11 @@ class Remembered:
     old_logprob_N: Tensor  # nats
     reference_N: Tensor  # nats
     advantage_N: Tensor
+    learnt_B: Tensor | None = None  # bool, False for an answer that nothing is learnt from; None: all are learnt from
     weight_N: Tensor | None = None
 
     def part(self, tree_numbers: Sequence[int]) -> tuple[list[PromptTree], Tensor]:
-        lengths = torch.tensor([sum(b.response_length for b in tree.branches) for tree in self.trees])
-        tokens = torch.arange(int(lengths.sum())).split(lengths.tolist())
-        return [self.trees[i] for i in tree_numbers], torch.cat([tokens[i] for i in tree_numbers])
+        return learnt_part(self.trees, tree_numbers, self.learnt_B)
 
     def seen_by(self, policy: Scorer) -> Remembered:
         """With the present log-probs of ``policy``, and a weight for every token."""
@@ -73,14 +75,15 @@ class Replay:
             return None
         return python_stream(self.seed, "ppo/replay", step).choice(self.kept).seen_by(policy)
 
-    def keep(self, trees: Sequence[PromptTree], learnt: Learnt) -> None:
-        """Keep these answers, and drop those of the oldest step."""
+    def keep(self, trees: Sequence[PromptTree], learnt: Learnt, sampled_N: Tensor) -> None:
+        """Keep these answers with the log-probs ``sampled_N`` of the policy that sampled; drop the oldest step's."""
         if self.steps:
             new = Remembered(
                 trees=list(trees),
-                old_logprob_N=learnt.old_logprob_N,
+                old_logprob_N=sampled_N,
                 reference_N=learnt.reference_N,
                 advantage_N=learnt.advantage_N,
+                learnt_B=learnt.learnt_B,
             )
             self.kept = [*self.kept, new][-self.steps :]
 
@@ -92,6 +95,7 @@ class Replay:
             {
                 "trees": [[t.prompt_T.tolist(), *(b.ids_T.tolist() for b in t.branches)] for t in one.trees],
                 **{name: getattr(one, name).tolist() for name in _NUMBERS},
+                **({} if one.learnt_B is None else {"learnt_B": one.learnt_B.tolist()}),
             }
             for one in self.kept
         ]
@@ -101,6 +105,7 @@ class Replay:
             Remembered(
                 trees=[PromptTree(torch.tensor(p), tuple(map(Branch.response, ids))) for p, *ids in one["trees"]],
                 **{name: torch.tensor(one[name]) for name in _NUMBERS},
+                learnt_B=torch.tensor(one["learnt_B"]) if "learnt_B" in one else None,
             )
             for one in state
         ]

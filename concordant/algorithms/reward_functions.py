@@ -19,6 +19,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from concordant.algorithms.process_rewards import read_steps
 from concordant.algorithms.rewards import Answer
 from concordant.config.names import RewardOnError
 from concordant.core.alive import sign_of_life
@@ -321,6 +322,8 @@ class FunctionReward:
         return [self._number(value, answer) for value, answer in zip(values, part, strict=True)]
 
     def _number(self, value: Any, answer: Answer) -> float | None | _Problem:
+        if isinstance(value, Mapping) and "steps" in value:
+            return self._steps(value, answer)
         if self.signature is VERL and isinstance(value, Mapping) and "score" in value:
             value = value["score"]
         if value is None:
@@ -332,6 +335,13 @@ class FunctionReward:
         return _Problem(
             f"reward {self.name} returned {_shown(value)} for {_shown(answer.response)}: a finite number is expected"
         )
+
+    def _steps(self, value: Mapping[str, Any], answer: Answer) -> float | _Problem:
+        read = read_steps(value, answer.response, as_number)
+        if isinstance(read, float):
+            return read
+        self.errors += 1
+        return _Problem(f"reward {self.name} returned {_shown(value)} for {_shown(answer.response)}: {read}")
 
 
 def as_number(value: Any) -> float | None:

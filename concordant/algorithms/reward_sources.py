@@ -11,6 +11,7 @@ from typing import Any
 
 from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, shown_error
 from concordant.algorithms.rewards import Axis, Dialogue, NamedAxes, Reward, WeightedSum
+from concordant.algorithms.verifiers import VERIFIERS
 from concordant.config.scoring import ScoringConfig
 from concordant.config.specs import is_reward_function, place_of, source_of
 from concordant.core.errors import UserError, unknown_name
@@ -35,7 +36,12 @@ def ends(prompt: Dialogue, response: str, ended: bool) -> float:
 
 UNNAMED = "reward"  # the axis of the members that have no name
 DEFAULT_SCORING = ScoringConfig()
-RULES: dict[str, Callable[..., float | None]] = {"exact_match": exact_match, "contains": contains, "ends": ends}
+RULES: dict[str, Callable[..., float | None]] = {
+    "exact_match": exact_match,
+    "contains": contains,
+    "ends": ends,
+    **VERIFIERS,
+}
 
 
 def make_reward(

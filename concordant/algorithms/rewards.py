@@ -99,6 +99,11 @@ class Scores:
     parts: dict[str, list[float]] = field(default_factory=dict)
 
     @property
+    def scored(self) -> list[bool]:
+        """False for an answer to which no axis gave a number."""
+        return [any(x is not None for x in row) for row in zip(*self.given.values(), strict=True)]
+
+    @property
     def metrics(self) -> dict[str, float]:
         counts = {"reward/abstained": float(self.abstained), "reward/errors": float(self.errors)}
         return counts | {name: _mean(column) for name, column in self.parts.items()}

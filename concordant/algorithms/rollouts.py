@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from concordant.algorithms.rewards import Answer
+from concordant.algorithms.rewards import Answer, Scores
 from concordant.config.sampling import SamplingConfig
 from concordant.core.masked import sum_by_branch
 from concordant.core.trees import Branch, PromptTree
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
-from concordant.engines.protocol import Completion, Generator
+from concordant.engines.protocol import Completion, Done, Future, Generator
 from concordant.training.progress import current
 
 
@@ -31,6 +32,9 @@ class Rollouts:
     group_B: Tensor  # int64 number of the tree
     version: int  # optimizer steps the policy had taken when it sampled
     end_ids: tuple[int, ...] = ()  # tokens that end a response
+    scores: Scores | None = None  # of the answers, where sampling has asked for them already
+    greedy: Rollouts | None = None  # the most likely answer to each prompt, where an advantage compares with it
+    counts: dict[str, float] = field(default_factory=dict)  # by metric: what sampling did beside this
 
     def token_slice(self) -> list[tuple[int, int]]:
         """(start, stop) of the response tokens of every tree."""
@@ -42,9 +46,32 @@ class Rollouts:
             start = ends_B[branch - 1]
         return spans
 
+    def branch_slice(self) -> list[tuple[int, int]]:
+        """(start, stop) of the branches of every tree."""
+        stops = list(accumulate(len(tree.branches) for tree in self.trees))
+        return list(zip([0, *stops], stops, strict=False))
+
     def by_branch(self, x_N: Tensor) -> Tensor:
         """The sum of ``x_N`` over each response's tokens, (B,)."""
         return sum_by_branch(x_N, self.length_B)
+
+
+Groups = list[list[Completion]]  # of each prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Rollouts that are being sampled, perhaps on other machines."""
+
+    sampler: Sampler
+    prompts: Sequence[Prompt]
+    sampling: SamplingConfig
+    groups: Future[Groups]
+    prompt_ids: Sequence[Tensor]
+
+    def result(self) -> Rollouts:
+        """Wait for the completions."""
+        return self.sampler.rollouts(self.prompts, self.prompt_ids, self.groups.result(), self.sampling)
 
 
 class Sampler:
@@ -58,15 +85,28 @@ class Sampler:
         self._said = False  # whether the user was told that some responses have fewer tokens than asked for
 
     def __call__(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Rollouts:
+        return self.start(prompts, sampling, seed).result()
+
+    def start(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Started:
+        """Start to sample, with the generator's present weights."""
         prompt_ids = self.prompt_ids(prompts, sampling.max_new_tokens)
-        groups = self.generator.generate(prompt_ids, sampling, seed).result()
+        return Started(self, prompts, sampling, self.generator.generate(prompt_ids, sampling, seed), prompt_ids)
+
+    def rollouts(
+        self,
+        prompts: Sequence[Prompt],
+        prompt_ids: Sequence[Tensor],
+        groups: Sequence[Sequence[Completion]],
+        sampling: SamplingConfig,
+    ) -> Rollouts:
+        """The rollouts of ``groups``, the sampled completions of each prompt."""
         flat = [completion for group in groups for completion in group]
         trees = [
             PromptTree(ids, tuple(Branch.response(c.ids_T) for c in group))
             for ids, group in zip(prompt_ids, groups, strict=True)
         ]
         answers = [
-            Answer(prompt.messages, self._text(c, sampling), c.ended, prompt.extra, prompt.tools)
+            Answer(prompt.messages, self.text(c.ids_T, sampling), c.ended, prompt.extra, prompt.tools)
             for prompt, group in zip(prompts, groups, strict=True)
             for c in group
         ]
@@ -81,8 +121,20 @@ class Sampler:
             self.encoder.end_ids,
         )
 
-    def _text(self, completion: Completion, sampling: SamplingConfig) -> str:
-        return self.encoder.text(completion.ids_T, sampling.stop_strings)
+    def restart(self, prompts: Sequence[Prompt], sampling: SamplingConfig, groups: Groups) -> Started:
+        """What ``start`` returned for these prompts, once ``groups`` have been sampled."""
+        return Started(self, prompts, sampling, Done(groups), self.prompt_ids(prompts, sampling.max_new_tokens))
+
+    def with_greedy(self, rollouts: Rollouts, sampling: SamplingConfig, seed: int) -> Rollouts:
+        """``rollouts`` with the most likely answer to each of their prompts."""
+        firsts = [rollouts.answers[start] for start, _ in rollouts.branch_slice()]
+        prompts = [Prompt(a.prompt, extra=a.extra, tools=a.tools) for a in firsts]
+        likely = replace(sampling, n=1, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
+        return replace(rollouts, greedy=self(prompts, likely, seed))
+
+    def text(self, ids_T: Tensor, sampling: SamplingConfig) -> str:
+        """The text of a response, or of its first tokens."""
+        return self.encoder.text(ids_T, sampling.stop_strings)
 
     def prompt_ids(self, prompts: Sequence[Prompt], new_tokens: int) -> list[Tensor]:
         """The prompts' ids, cut to leave room for ``new_tokens``, or for half of the model's tokens if that is less."""

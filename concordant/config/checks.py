@@ -50,6 +50,7 @@ NEEDED: dict[type, tuple[str, ...]] = {
     s.PrepareConfig: ("output", "data.path"),
     s.GenerateConfig: ("model.name",),
     s.ChatConfig: ("model.name",),
+    s.ServeConfig: ("model.name",),
     s.MergeConfig: ("output", "model.name", "model.adapter"),
     s.AverageConfig: ("models", "output"),
     s.PushConfig: ("folder", "id"),

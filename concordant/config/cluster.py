@@ -25,4 +25,5 @@ class ClusterConfig(Made):
     ray: str = ""  # local: Ray starts the workers on this machine; HOST:PORT or auto: on that cluster; empty: no Ray
     timeout: float = 600.0  # seconds after which a worker that does not answer ends the run
     restarts: int = 3  # times that a stage starts a generator's, reference's or reward's workers again after they died
+    max_lag: int = 0  # steps of ppo that answers are sampled ahead; cluster.apart.generator samples while others learn
     apart: ApartConfig = field(default_factory=ApartConfig)

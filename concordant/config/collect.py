@@ -23,6 +23,7 @@ class CollectConfig(Made):
     round: int = 1  # written beside every new pair; another round begins with other prompts
     earlier: str = ""  # file of pairs, such as those of the round before; they come before the new ones
     unlabelled: Unlabelled = "wait"  # pairs without a vote: wait ends the command until all have one; skip leaves out
+    keep_ties: bool = False  # pairs that tie are kept with probability 0.5, for dpo with strength label
     sampling: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(n=4)
     )  # the first two unlike answers pair up

@@ -27,14 +27,13 @@ COMMON: dict[type, tuple[str, ...]] = {
     ),
     s.SFTConfig: ("responses",),
     s.RewardConfig: ("margin", "label_smoothing"),
-    s.DPOConfig: ("loss", "beta", "label_smoothing", "reference"),
+    s.DPOConfig: ("loss", "beta", "margin", "label_smoothing", "lm_coefficient", "reference"),
     s.PPOConfig: (
         "advantage",
         "kl.coefficient",
         "clip",
         "inner_epochs",
         "sampling.n",
-        "sampling.temperature",
         "sampling.max_new_tokens",
     ),
     s.BestOfNConfig: (
@@ -94,6 +93,8 @@ COMMON: dict[type, tuple[str, ...]] = {
         "model.device",
         "seed",
     ),
+    s.ServeConfig: ("adapters", "reward", "name", "host", "port", "keys", "slots", "context", "queue", "model.device"),
+    s.CourseConfig: ("action", "exercise", "file"),
     s.PlanConfig: (
         "model.name",
         "model.lora.rank",
@@ -164,5 +165,6 @@ COMMON: dict[type, tuple[str, ...]] = {
     s.MergeConfig: (),
     s.AverageConfig: (),
     s.PushConfig: ("private", "dry_run"),
+    s.StudioConfig: ("runs", "host", "port", "votes", "open"),
     s.DiagnoseConfig: ("target", "explain", "model.name", "json"),
 }

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from concordant.config import stages as s
-from concordant.config.names import (
-    COMPARES_SAMPLES,
-    LOSS_ESTIMATORS,
-    REWARD_ESTIMATORS,
-    estimator_of_kl,
-    place_of_kl,
-)
+from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS, estimator_of_kl, place_of_kl
+from concordant.config.pair_rules import DPO_CONTRADICTIONS
+from concordant.config.policy_rules import POLICY_CONTRADICTIONS
 from concordant.config.rule_kinds import Contradiction, Values
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
@@ -172,7 +168,7 @@ _RETAINS = (
 
 CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.SFTConfig: _RETAINS,
-    s.DPOConfig: _RETAINS,
+    s.DPOConfig: (*_RETAINS, *DPO_CONTRADICTIONS),
     s.RunConfig: (*_TRAINING, *_TOGETHER),
     s.RewardConfig: (
         Contradiction(
@@ -193,11 +189,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         *_RETAINS,
         *_SAMPLING,
         *_APART,
-        Contradiction(
-            ("advantage", "sampling.n"),
-            lambda v: v["advantage"] in COMPARES_SAMPLES and v["sampling.n"] < 2,
-            "it compares the samples of one prompt, so set sampling.n to 2 or more, or use advantage gae",
-        ),
+        *POLICY_CONTRADICTIONS,
         Contradiction(
             ("kl.place", "kl.estimator"),
             lambda v: kl_of(v)[0] == "loss" and kl_of(v)[1] not in LOSS_ESTIMATORS,
@@ -363,6 +355,13 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             ("critic", "endpoint.model"),
             lambda v: is_address(v["critic"]) and not v["endpoint.model"],
             "a server may have several models; give the name of one as --endpoint.model",
+        ),
+    ),
+    s.CourseConfig: (
+        Contradiction(
+            ("action", "exercise"),
+            lambda v: v["action"] != "list" and v["exercise"] == 0,
+            "say which exercise, such as check 2; `concordant course` lists them",
         ),
     ),
     s.ChatConfig: _SAMPLING,

@@ -16,13 +16,14 @@ from typing import Any
 
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
-from concordant.config.stages import AuditConfig, DiagnoseConfig, PushConfig, VotesConfig
+from concordant.config.stages import AuditConfig, CourseConfig, DiagnoseConfig, PushConfig, VotesConfig
 
 MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name"}  # `--data FILE`, `data: FILE` mean data.path
 # The keys that the first words of a command line mean, where they have none: `concordant push FOLDER ID`.
 # A key that is a list takes all of them.
 BARE_WORDS: dict[type, tuple[str, ...]] = {
     AuditConfig: ("reward",),
+    CourseConfig: ("action", "exercise", "file"),
     DiagnoseConfig: ("target",),
     PushConfig: ("folder", "id"),
     VotesConfig: ("action",),

@@ -12,13 +12,13 @@ from concordant.config.checks import expected, needed
 from concordant.config.common import COMMON
 from concordant.config.fields import BARE_WORDS, MAIN_KEY, Field, schema
 from concordant.config.no_effect import useless
-from concordant.config.presets import MACHINES, models
+from concordant.config.presets import MACHINES, method_names, models
 from concordant.config.stages import RunConfig
 
 NARROW, WIDE = 60, 110  # columns; a page is as wide as the terminal within these bounds
 NEEDED = "needed"
 LIST = "a list: A B or '[A,B]'"
-FEW = 8  # names of a choice; more are listed by ``--help all`` alone
+FEW = 6  # names of a choice; more are listed by ``--help all`` alone
 
 
 def help_page(verb: str, config_class: type, summary: str, example: str, *, everything: bool = False) -> str:
@@ -28,8 +28,8 @@ def help_page(verb: str, config_class: type, summary: str, example: str, *, ever
     bare = "".join(f" [{key.upper()}]" for key in BARE_WORDS.get(config_class, ()))
     preset = " [--preset NAME]" if issubclass(config_class, RunConfig) else ""
     lines = [
-        f"usage: concordant {verb}{bare}{preset} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...] "
-        "[--print_config]",
+        f"usage: concordant {verb}{bare}{preset} [--config FILE.yaml] [--KEY VALUE | --SECTION.KEY=VALUE ...]"
+        + (" [--print_config]" if len(bare) < 20 else "\n       [--print_config]"),
         "",
         f"{summary[0].upper()}{summary[1:]}.",
         "",
@@ -50,6 +50,8 @@ def help_page(verb: str, config_class: type, summary: str, example: str, *, ever
         end = f"`concordant {verb} --help all` shows all {len(shown)} keys; --config FILE reads keys from YAML."
     if preset:
         end += f"\n--preset MODEL/MACHINE gives settings: {', '.join(models())} / {', '.join(MACHINES)}."
+        if methods := method_names(verb):
+            end += f"\n--preset METHOD, alone or beside it: {', '.join(methods)}."
     return "\n".join([*lines, "", end, "--print_config prints the resulting value of every key and stops."])
 
 

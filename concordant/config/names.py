@@ -82,34 +82,67 @@ ModelKind = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2"]
 HardwareName = Literal["cpu", "rtx-4090", "a100-40gb", "a100-80gb", "h100-80gb", "h200-141gb"]
 Sharding = Literal["auto", "on", "off"]
 
+# the course
+CourseAction = Literal["list", "start", "check", "hint", "solution", "answer"]
+
 # AI feedback
 JudgeAsk = Literal["auto", "preference", "scores"]
 
 # preference learning
-PreferenceLossName = Literal["sigmoid", "ipo", "robust"]
+PreferenceLossName = Literal[
+    "sigmoid",
+    "sigmoid_norm",
+    "ipo",
+    "robust",
+    "hinge",
+    "apo_zero",
+    "apo_down",
+    "bco_pair",
+    "simpo",
+    "orpo",
+    "cpo",
+    "slic",
+    "kto",
+    "bco",
+    "apo_zero_unpaired",
+]
+PairStrength = Literal["none", "label", "margin"]
+FDivergenceName = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
+
+# Facts about losses that the checks of configs need; tests/test_names.py compares them with the table of losses.
+REFERENCE_FREE: frozenset[PreferenceLossName] = frozenset({"simpo", "orpo", "cpo", "slic"})
+RATES_ANSWERS: frozenset[PreferenceLossName] = frozenset({"kto", "bco", "apo_zero_unpaired"})  # not pairs
+OF_SIDES: frozenset[PreferenceLossName] = frozenset({"apo_zero", "apo_down", "bco_pair", "orpo"})  # not of a difference
+IMITATES: frozenset[PreferenceLossName] = frozenset({"orpo", "cpo"})  # with the chosen answers' cross-entropy
 
 # PPO
 RewardNormalize = Literal["none", "start", "running"]
 RewardOnError = Literal["fail", "skip", "retry"]
 EnsembleName = Literal["none", "mean", "minimum", "mean-std"]
-AdvantageName = Literal["gae", "rloo", "grpo"]
-AggregationName = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
+AdvantageName = Literal["gae", "rloo", "grpo", "dr_grpo", "reinforce++", "reinforce++-baseline", "remax"]
+PolicyLossName = Literal["ppo", "dual-clip", "gspo", "cispo"]
+AggregationName = Literal["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
 CriticHead = Literal["linear", "mlp"]
 BackboneSharing = Literal["none", "auto", "all"]
 KLPlace = Literal["auto", "reward", "loss"]
-KLEstimator = Literal["auto", "k1", "k2", "k3", "exact"]
+KLEstimator = Literal["auto", "k1", "k2", "k3", "k3+", "exact"]
 Whiten = Literal["auto", "step", "none"]
 KLControllerName = Literal["fixed", "adaptive"]
 
 NEEDS_CRITIC: frozenset[AdvantageName] = frozenset({"gae"})
-COMPARES_SAMPLES: frozenset[AdvantageName] = frozenset({"rloo", "grpo"})  # needs two samples a prompt or more
+# Compare the samples of a prompt, and so need two or more.
+COMPARES_SAMPLES: frozenset[AdvantageName] = frozenset({"rloo", "grpo", "dr_grpo", "reinforce++-baseline"})
+NEEDS_GREEDY: frozenset[AdvantageName] = frozenset({"remax"})  # compares samples with the prompt's most likely answer
+DISCOUNTS: frozenset[AdvantageName] = frozenset({"gae", "reinforce++"})  # gamma acts on the reward to come
+WHITENED: frozenset[AdvantageName] = frozenset({"gae", "reinforce++", "reinforce++-baseline"})  # without a scale of own
+DIVIDES_SCORES: frozenset[AdvantageName] = frozenset({"grpo", "reinforce++-baseline"})  # KL in the loss, so not divided
 REWARD_ESTIMATORS: frozenset[KLEstimator] = frozenset({"k1"})  # a penalty on every token
-LOSS_ESTIMATORS: frozenset[KLEstimator] = frozenset({"k2", "k3", "exact"})  # k1's expected gradient is 0
+LOSS_ESTIMATORS: frozenset[KLEstimator] = frozenset({"k2", "k3", "k3+", "exact"})  # k1's expected gradient is 0
 
 
 def place_of_kl(advantage: AdvantageName, place: KLPlace) -> KLPlace:
-    """Where the KL penalty stands. GRPO divides scores by their deviation, which must not divide the penalty too."""
-    return ("loss" if advantage == "grpo" else "reward") if place == "auto" else place
+    """Where the KL penalty stands. A deviation that divides scores must not divide the penalty too."""
+    return ("loss" if advantage in DIVIDES_SCORES else "reward") if place == "auto" else place
 
 
 def estimator_of_kl(place: KLPlace, estimator: KLEstimator) -> KLEstimator:
@@ -118,5 +151,5 @@ def estimator_of_kl(place: KLPlace, estimator: KLEstimator) -> KLEstimator:
 
 
 def whitening_of(advantage: AdvantageName, whiten: Whiten) -> Whiten:
-    """GAE's advantages have no scale of their own; RLOO's and GRPO's have, and dividing RLOO's would divide the KL."""
-    return ("step" if advantage in NEEDS_CRITIC else "none") if whiten == "auto" else whiten
+    """GAE and REINFORCE++ are whitened; the others have a scale of their own, and dividing it would divide the KL."""
+    return ("step" if advantage in WHITENED else "none") if whiten == "auto" else whiten

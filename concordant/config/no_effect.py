@@ -12,7 +12,10 @@ from typing import Any
 from concordant.config import stages as s
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
-from concordant.config.rule_kinds import NoEffect, always
+from concordant.config.pair_rules import DPO_NO_EFFECT
+from concordant.config.policy_rules import POLICY_NO_EFFECT
+from concordant.config.rule_kinds import NoEffect as NoEffect
+from concordant.config.rule_kinds import always
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import (
     is_address,
@@ -86,7 +89,8 @@ _RESPONSES_SAMPLED = (
     ),
 )
 _ONE_ROLE = NoEffect(
-    ("cluster.apart.", "cluster.restarts"), "only ppo has roles that may stand apart from the policy's workers"
+    ("cluster.apart.", "cluster.restarts", "cluster.max_lag"),
+    "only ppo samples answers, and has roles that may stand apart from the policy's workers",
 )
 
 NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
@@ -120,12 +124,12 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     ),
     s.SFTConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
     s.RewardConfig: (_ONE_ROLE,),
-    s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
+    s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING, *DPO_NO_EFFECT),
     s.PPOConfig: (
         *_RETAINS_NOTHING,
         NoEffect(
             ("cluster.apart.critic",),
-            "rloo and grpo have no critic; set advantage gae",
+            "advantages other than gae have no critic; set advantage gae",
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
         NoEffect(
@@ -156,14 +160,10 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
         NoEffect(
             ("critic.", "critic_head", "critic_learning_rate", "critic_warmup", "value_clip", "value_coefficient"),
-            "rloo and grpo have no critic; set advantage gae",
+            "advantages other than gae have no critic; set advantage gae",
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
-        NoEffect(
-            ("gamma", "lam"),
-            "rloo and grpo compare whole responses and do not discount; set advantage gae",
-            lambda v: v["advantage"] not in NEEDS_CRITIC,
-        ),
+        *POLICY_NO_EFFECT,
         NoEffect(
             ("share_backbone",),
             "all weights of the policy are trained, so there is no frozen base to share; set model.lora.rank",
@@ -183,6 +183,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             "our sampler computes with the learner's weights, and in fp32 with its rounding, so every ratio is 1",
             lambda v: (
                 v["sampling.engine"] == "own"
+                and not v["cluster.max_lag"]
                 and v["model.precision"] == "fp32"
                 and all(v[key] == off for key, off in RESHAPING.items())
             ),
@@ -254,6 +255,8 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         _SAMPLED_BY_VLLM,
         NoEffect(("sampling.n", "sampling.slots"), "a question gets one answer"),
     ),
+    s.ServeConfig: (_TRAINS_NOTHING,),
+    s.CourseConfig: (NoEffect(("exercise", "file"), "the list has every exercise", lambda v: v["action"] == "list"),),
     s.PlanConfig: (
         NoEffect(
             ("model.adapter", "model.trust_remote_code", "model.device", "model.kernels"),
@@ -283,6 +286,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             "grpo has no critic, and the reward model has another base or is none; leave reward_model empty",
             lambda v: v["method"] == "grpo" and bool(v["reward_model"]),
         ),
+        NoEffect(("loss",), "only dpo has losses to choose from; set method dpo", lambda v: v["method"] != "dpo"),
         NoEffect(("most_gpus",), "gpus is the number of workers; give only one of the two", lambda v: v["gpus"] > 0),
     ),
     s.AuditConfig: (

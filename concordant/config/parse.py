@@ -16,7 +16,7 @@ from concordant.config.checks import shown, type_problem, validate, validate_val
 from concordant.config.fields import BARE, BARE_WORDS, MAIN_KEY, Schema, build, flatten, nest, schema
 from concordant.config.names import METHODS
 from concordant.config.no_effect import without_idle
-from concordant.config.presets import preset_sections
+from concordant.config.presets import layered
 from concordant.config.stages import RunConfig
 from concordant.config.yaml_io import load_yaml, parse_yaml
 from concordant.core.errors import UserError, nearest
@@ -34,7 +34,7 @@ class Options:
 
     files: list[str] = field(default_factory=list)  # files given by --config, in order
     values: Flat = field(default_factory=dict)
-    preset: str = ""
+    presets: list[str] = field(default_factory=list)  # names given by --preset
     print_config: bool = False
 
 
@@ -51,29 +51,31 @@ def parse_command(verb: str, config_class: type[Config], arguments: Sequence[str
         if of != verb:
             raise UserError(f"{path} is a config of {of} and not of {verb}; use `concordant run {path}`")
         layers.append(flat_keys(config_class, mapping, path))
-    config = over_preset(config_class, verb, options.preset, [*layers, options.values])
+    config = over_preset(config_class, verb, options.presets, [*layers, options.values])
     check = validate_values if options.print_config else validate
     check(config)
     return config, options
 
 
-def over_preset(config_class: type[Config], verb: str, preset: str, layers: Sequence[Flat]) -> Config:
-    """The config made from the defaults, then from the preset of this name, if there is one, then from ``layers``.
+def over_preset(config_class: type[Config], verb: str, presets: Sequence[str], layers: Sequence[Flat]) -> Config:
+    """The config made from the defaults, then from the presets of these names, if there are any, then from ``layers``.
 
-    A key of the preset that has no effect beside the keys of ``layers`` is left out.
+    A key of a preset that has no effect beside the keys of ``layers`` is left out.
     """
-    below = preset_keys(config_class, verb, preset)
+    below = preset_keys(config_class, verb, presets)
     given = {key for layer in layers for key in layer}
-    if preset and given.issuperset(below):
-        raise UserError(f"--preset {preset} would do nothing: files and options set each of its keys; leave it out")
+    if presets and given.issuperset(below):
+        raise UserError(
+            f"--preset {' '.join(presets)} would do nothing: files and options set each of its keys; leave it out"
+        )
     config = typed(config_class, [below, *layers])
-    return build(config_class, without_idle(config_class, flatten(config), given)) if preset else config
+    return build(config_class, without_idle(config_class, flatten(config), given)) if presets else config
 
 
-def preset_keys(config_class: type, verb: str, name: str) -> Flat:
-    """The values that the preset ``name`` sets for ``verb``; none if ``name`` is empty."""
+def preset_keys(config_class: type, verb: str, names: Sequence[str], lenient: bool = False) -> Flat:
+    """The values that the presets ``names`` set for ``verb``; see ``presets.layered`` for their order and errors."""
     below: Flat = {}
-    for where, settings in preset_sections(name, verb) if name else ():
+    for where, settings in layered(names, verb, lenient):
         below |= flat_keys(config_class, settings, where)
     return below
 
@@ -92,7 +94,7 @@ def read_options(config_class: type, arguments: Sequence[str], command: str) -> 
         elif name == "preset":
             if not issubclass(config_class, RunConfig):
                 raise UserError(f"{command}: only verbs that train have presets: {', '.join(METHODS)}")
-            options.preset = one_value(name, values)
+            options.presets += values or [one_value(name, values)]
         else:
             assign(keys, name, values, options.values, f"See `{command} --help`.")
     return options

@@ -54,9 +54,11 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     },
     s.PrepareConfig: {"compare_with": _plain},
     s.DiagnoseConfig: {"target": _plain},
+    s.StudioConfig: {"runs": _plain},
     s.PlanConfig: {"reward_model": _plain},
     s.AverageConfig: {"models": _plain},
     s.PushConfig: {"folder": _plain},
+    s.ServeConfig: {"adapters": _named, "reward": _plain, "keys": _plain},
     s.AuditConfig: {"reward": _weighted, "judge": _weighted, "templates": _plain},
     s.JudgeConfig: {"judge": _plain, "principles": _plain},
     s.VotesConfig: {

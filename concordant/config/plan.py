@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from concordant.config.made import Made
 from concordant.config.model import ModelConfig
-from concordant.config.names import BackboneSharing, HardwareName, ModelKind, PlannedMethod, Sharding
+from concordant.config.names import (
+    BackboneSharing,
+    HardwareName,
+    ModelKind,
+    PlannedMethod,
+    PreferenceLossName,
+    Sharding,
+)
 
 
 @dataclass(kw_only=True)
@@ -27,6 +34,7 @@ class PlanConfig(Made):
     model: ModelConfig = field(default_factory=ModelConfig)  # name: a known model, or a folder with config.json
     shape: ShapeConfig = field(default_factory=ShapeConfig)  # dimensions, instead of model.name
     method: PlannedMethod = "sft"  # the verb that will train; grpo is ppo with advantage grpo
+    loss: PreferenceLossName = "sigmoid"  # of dpo: simpo, orpo, cpo and slic need no reference
     hardware: HardwareName = "h100-80gb"  # of every worker
     gpus: int = 0  # workers, one on each GPU; 0: the smallest number that fits
     most_gpus: int = 1024  # the largest number that is tried

@@ -11,12 +11,12 @@ from concordant.config.cluster import ApartConfig, ClusterConfig
 from concordant.config.data import DataConfig
 from concordant.config.judging import EndpointConfig
 from concordant.config.model import LoraConfig, ModelConfig
-from concordant.config.names import TrackerName
+from concordant.config.names import RATES_ANSWERS, PreferenceLossName, TrackerName
 from concordant.config.plan import PlanConfig, ShapeConfig
 from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.scoring import ConstraintConfig, ScoringConfig
-from concordant.config.specs import named, runs_of
+from concordant.config.specs import named, runs_of, weights_of
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError, nearest
 
@@ -106,7 +106,21 @@ class Names:
         return f'"{twice[0]}" is given twice' if twice else None
 
 
-Rule = Names | Range | Matches | NamedPaths | Arguments | Texts
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A list of NAME=WEIGHT: known names, each once, with weights above 0."""
+
+    known: tuple[str, ...]
+
+    def problem(self, value: Any) -> str | None:
+        try:
+            weights = weights_of(value)
+        except UserError as problem:
+            return str(problem)
+        return Names(self.known).problem(list(weights))
+
+
+Rule = Names | Range | Matches | NamedPaths | Arguments | Texts | Weights
 
 _HUB_ID = Matches(r"([\w-][\w.-]*/[\w-][\w.-]*)?", "OWNER/NAME, an id on the hub")
 POSITIVE, NOT_NEGATIVE, COUNT = Range("(0, ∞)"), Range("[0, ∞)"), Range("[1, ∞)")
@@ -164,6 +178,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "shards": NOT_NEGATIVE,
         "timeout": POSITIVE,
         "restarts": NOT_NEGATIVE,
+        "max_lag": NOT_NEGATIVE,
     },
     RetainConfig: {"mix": NOT_NEGATIVE, "batch_size": COUNT, "ewc": NOT_NEGATIVE, "fisher_windows": COUNT},
     ApartConfig: dict.fromkeys(("generator", "reference", "reward", "critic"), NOT_NEGATIVE),
@@ -178,6 +193,12 @@ VALUES: dict[type, dict[str, Rule]] = {
     s.DPOConfig: {
         "beta": POSITIVE,
         "label_smoothing": Range("[0, 0.5)"),
+        "margin": NOT_NEGATIVE,
+        "plus": Weights(tuple(n for n in get_args(PreferenceLossName) if n not in RATES_ANSWERS)),
+        "lm_coefficient": NOT_NEGATIVE,
+        "f_alpha": Range("[-10, 10]"),
+        "desirable_weight": POSITIVE,
+        "undesirable_weight": POSITIVE,
         "evaluation_slots": COUNT,
     },
     s.KLConfig: {
@@ -197,6 +218,11 @@ VALUES: dict[type, dict[str, Rule]] = {
         "reward_timeout": NOT_NEGATIVE,
         "reward_clip": NOT_NEGATIVE,
         "missing_eos_penalty": NOT_NEGATIVE,
+        "overlong_penalty": NOT_NEGATIVE,
+        "overlong_buffer": NOT_NEGATIVE,
+        "dynamic_sampling": Range("[0, 100]"),
+        "clip_high": NOT_NEGATIVE,
+        "clip_dual": Range("(1, ∞)"),
         "gamma": Range("[0, 1]"),
         "lam": Range("[0, 1]"),
         "clip": Range("(0, 1)"),
@@ -221,6 +247,14 @@ VALUES: dict[type, dict[str, Rule]] = {
         "bootstrap": COUNT,
     },
     s.PrepareConfig: {"max_samples": NOT_NEGATIVE},
+    s.ServeConfig: {
+        "adapters": NamedPaths(),
+        "port": Range("[0, 65535]"),
+        "slots": Range("[1, 4096]"),
+        "context": Range("[2, 100000000]"),
+        "queue": COUNT,
+    },
+    s.CourseConfig: {"exercise": NOT_NEGATIVE},
     s.PushConfig: {"id": _HUB_ID, "base": _HUB_ID},
     EndpointConfig: {
         "key_variable": Matches(r"\w*", "the name of an environment variable, and not the key itself"),
@@ -232,6 +266,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "max_calls": NOT_NEGATIVE,
         "max_tokens": NOT_NEGATIVE,
     },
+    s.StudioConfig: {"port": Range("[0, 65535]"), "requests_per_second": POSITIVE},
     s.JudgeConfig: {"margin": NOT_NEGATIVE, "max_answer_tokens": COUNT},
     s.ConstitutionConfig: {"revisions": COUNT, "max_answer_tokens": COUNT, "max_prompts": NOT_NEGATIVE},
     s.VotesConfig: {

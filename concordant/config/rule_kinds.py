@@ -1,4 +1,6 @@
-"""The two kinds of rules about several settings: settings without effect, and settings that contradict each other."""
+"""The two kinds of rules about settings that do not go together. Most rules are in contradictions.py and no_effect.py;
+those of the losses of pairs and of policies are in pair_rules.py and policy_rules.py.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 Values = Mapping[str, Any]  # by dotted key
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Settings that contradict each other, and what to change."""
+
+    keys: tuple[str, ...]
+    wrong: Callable[[Values], bool]
+    why: str
 
 
 def always(values: Values) -> bool:
@@ -23,12 +34,3 @@ class NoEffect:
 
     def has(self, key: str) -> bool:
         return any(key == known or (known.endswith(".") and key.startswith(known)) for known in self.keys)
-
-
-@dataclass(frozen=True, slots=True)
-class Contradiction:
-    """Settings that contradict each other, and what to change."""
-
-    keys: tuple[str, ...]
-    wrong: Callable[[Values], bool]
-    why: str

@@ -24,6 +24,19 @@ def named(values: Sequence[str]) -> dict[str, str]:
     return result
 
 
+def weights_of(values: Sequence[str]) -> dict[str, float]:
+    """Weights by name from ``["bco_pair=0.2", …]``, in order. UserError for a weight that is not above 0."""
+    result: dict[str, float] = {}
+    for value in values:
+        name, _, weight = value.partition("=")
+        if not (name and _is_number(weight) and 0 < float(weight) < float("inf")):
+            raise UserError(f'"{value}" is not NAME=WEIGHT with a weight above 0, e.g. bco_pair=0.2')
+        if name in result:
+            raise UserError(f'"{name}" is given twice')
+        result[name] = float(weight)
+    return result
+
+
 def best_of(value: str) -> tuple[int, str]:
     """``best_of_n:4:PATH`` as (4, PATH); any other text as (1, text)."""
     if not value.startswith("best_of_n:"):

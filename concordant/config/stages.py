@@ -18,9 +18,12 @@ from concordant.config.names import (
     AggregationName,
     BackboneSharing,
     CriticHead,
+    FDivergenceName,
     KLControllerName,
     KLEstimator,
     KLPlace,
+    PairStrength,
+    PolicyLossName,
     PreferenceLossName,
     Responses,
     Resume,
@@ -33,6 +36,9 @@ from concordant.config.plan import PlanConfig as PlanConfig
 from concordant.config.retain import RetainConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.scoring import ConstraintConfig, ScoringConfig
+from concordant.config.serving import CourseConfig as CourseConfig
+from concordant.config.serving import ServeConfig as ServeConfig
+from concordant.config.studio import StudioConfig as StudioConfig
 from concordant.config.train import TrainConfig
 from concordant.config.votes import VotesConfig as VotesConfig
 
@@ -70,9 +76,17 @@ class RewardConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class DPOConfig(RunConfig):
-    loss: PreferenceLossName = "sigmoid"  # the loss of a pair, see docs/algorithms.md
+    loss: PreferenceLossName = "sigmoid"  # of pairs, or of rated answers (kto, bco); docs/dpo.md says which when
     beta: float = 0.1  # reward per nat of log-ratio
     label_smoothing: float = 0.0  # share of labels assumed to be wrong: sigmoid becomes cDPO, IPO gets a lower target
+    margin: float = 0.0  # reward units by which the chosen answer must lead; SimPO's γ
+    strength: PairStrength = "none"  # what votes, probability and margin of a pair give: none, soft label or lead
+    plus: list[str] = field(default_factory=list)  # NAME=WEIGHT: further losses of pairs, added to loss
+    lm_coefficient: float = 0.0  # weight of the chosen answers' cross-entropy a token, added to the loss; RPO's α
+    f_divergence: FDivergenceName = "reverse_kl"  # what holds the policy near the reference
+    f_alpha: float = 0.5  # α of alpha_divergence; 1: the reverse KL, 0: the forward KL
+    desirable_weight: float = 1.0  # of a good answer, where a loss takes rated answers; KTO's λ_D
+    undesirable_weight: float = 1.0  # of a bad answer; KTO's λ_U
     reference: str = ""  # model folder; empty: the policy before its first step
     retain: RetainConfig = field(default_factory=RetainConfig)
     evaluation_slots: int = 64  # answers to held-out prompts that an evaluation samples at once
@@ -101,12 +115,20 @@ class PPOConfig(RunConfig):
     constraint: ConstraintConfig = field(default_factory=ConstraintConfig)
     stop_disagreement: float = 0.0  # the run ends where an ensemble disagrees so many times as at its start; 0 is off
     missing_eos_penalty: float = 0.0  # subtracted from the reward of a response without end token or stop string
-    advantage: AdvantageName = "gae"  # gae trains a critic; rloo and grpo compare the samples of a prompt
+    missing_eos_replaces: bool = False  # such a response has -missing_eos_penalty in place of its reward
+    overlong_penalty: float = 0.0  # reward units; subtracted at sampling.max_new_tokens, and less before; 0 is off
+    overlong_buffer: int = 0  # last tokens before sampling.max_new_tokens, over which overlong_penalty rises from 0
+    mask_truncated: bool = False  # a response without end token or stop string is not learnt from
+    dynamic_sampling: int = 0  # how often prompts whose answers all have the same reward are replaced; 0 is off
+    advantage: AdvantageName = "gae"  # gae trains a critic; most others compare the samples of a prompt
     gamma: float = 1.0  # discount for each token
     lam: float = 0.95  # GAE's λ
     whiten: Whiten = "auto"  # step: advantages get mean 0 and deviation 1 over the step; auto: step for gae, else none
     kl: KLConfig = field(default_factory=KLConfig)
+    policy_loss: PolicyLossName = "ppo"  # the loss of a token, see docs/algorithms.md
     clip: float = 0.2  # the policy loss limits the probability ratio to 1 - clip … 1 + clip
+    clip_high: float = 0.0  # … 1 + clip_high, where the upper limit is another one (clip-higher); 0: the same
+    clip_dual: float = 3.0  # of dual-clip: the greatest ratio of a token whose advantage is negative
     value_clip: float = 0.2  # reward units; the value loss limits the change of a value; 0 is off
     value_coefficient: float = 0.5  # weight of the value loss
     entropy_coefficient: float = 0.0  # reward units per nat; positive raises entropy

@@ -44,7 +44,13 @@ def exact(logits_NV: Tensor, reference_logits_NV: Tensor) -> Tensor:
     return (logp_NV.exp() * (logp_NV - torch.log_softmax(reference_logits_NV, -1))).sum(-1)
 
 
-ESTIMATORS: dict[KLEstimator, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
+def k3_plus(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
+    """The value of k3 and the gradient of k2, nats, (N,): what is logged and what is learnt both are of KL(π‖π_ref)."""
+    learnt_N = k2(logprob_N, reference_N)
+    return learnt_N + (k3(logprob_N, reference_N) - learnt_N).detach()
+
+
+ESTIMATORS: dict[KLEstimator, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3, "k3+": k3_plus}
 # The estimator "exact" needs whole distributions, so it comes from the forward pass.
 
 

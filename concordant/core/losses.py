@@ -1,18 +1,15 @@
-"""The objectives of preference learning and PPO: pure functions, a number an example or token, never a mean.
+"""The objectives of reward models and PPO: pure functions, a number an example or token, never a mean.
+
+The losses of DPO and its variants are in pair_losses.py.
 
 B pairs, N response tokens. ``log sigma(z)`` is always ``logsigmoid``, finite at any z.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor
-
-from concordant.config.names import PreferenceLossName
 
 
 def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | float = 0.0) -> Tensor:
@@ -23,60 +20,29 @@ def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | float
     return -F.logsigmoid(chosen_B - rejected_B - margin_B)
 
 
-def smoothed_preference(z_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def smoothed_preference(z_B: Tensor, label_smoothing: Tensor | float = 0.0) -> Tensor:
     """-(1-ε) log σ(z) - ε log σ(-z), nats, (B,): a share ε of the labels is believed flipped.  Mitchell 2023 (cDPO)."""
     return -(1 - label_smoothing) * F.logsigmoid(z_B) - label_smoothing * F.logsigmoid(-z_B)
-
-
-def sigmoid_dpo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """-log σ(β·logratio), (B,).  Rafailov et al. 2023, 2305.18290 eq. 7.
-
-    ``logratio_B``: log π(chosen)/π_ref(chosen) - log π(rejected)/π_ref(rejected), summed over response tokens, nats.
-    """
-    return smoothed_preference(beta * logratio_B, label_smoothing)
-
-
-def robust_dpo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """[-(1-ε) log σ(z) + ε log σ(-z)] / (1-2ε), (B,): unbiased under flips with probability ε < ½.
-
-    Chowdhury et al. 2024, 2403.00409 eq. 12.
-    """
-    z_B = beta * logratio_B
-    flipped_B = (1 - label_smoothing) * F.logsigmoid(z_B) - label_smoothing * F.logsigmoid(-z_B)
-    return -flipped_B / (1 - 2 * label_smoothing)
-
-
-def ipo(logratio_B: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """(logratio - 1/(2β))², (B,).  Azar et al. 2023, 2310.12036 eq. 17.
-
-    ``logratio_B`` of per-token means, as the authors advise. Label smoothing: the target 1/(2β) is flipped with
-    probability ε, whose expected square is given; its minimum is at (1-2ε)/(2β).
-    """
-    target = 1 / (2 * beta)
-    return (1 - label_smoothing) * (logratio_B - target) ** 2 + label_smoothing * (logratio_B + target) ** 2
-
-
-@dataclass(frozen=True, slots=True)
-class PreferenceLoss:
-    of: Callable[[Tensor, float, float], Tensor]  # (logratio_B, beta, label_smoothing) -> (B,)
-    length_mean: bool  # True: log-ratios are means over response tokens, not sums
-    needs_reference: bool = True  # False: "log-ratios" are the policy's own log-probs, no reference is asked
-
-
-PREFERENCE_LOSSES: dict[PreferenceLossName, PreferenceLoss] = {
-    "sigmoid": PreferenceLoss(sigmoid_dpo, length_mean=False),
-    "ipo": PreferenceLoss(ipo, length_mean=True),
-    "robust": PreferenceLoss(robust_dpo, length_mean=False),
-}
 
 
 LOG_RATIO = 20.0  # nats; e^20 is far beyond every clip range
 
 
-def ppo_policy(logprob_N: Tensor, old_logprob_N: Tensor, advantage_N: Tensor, clip: float) -> Tensor:
-    """-min(ratio·A, clip(ratio, 1±ε)·A), (N,), with ratio π/π_old a token.  Schulman et al. 2017, 1707.06347 eq. 7."""
-    ratio_N = probability_ratio(logprob_N, old_logprob_N)
-    return torch.maximum(-advantage_N * ratio_N, -advantage_N * ratio_N.clamp(1 - clip, 1 + clip))
+def ppo_policy(
+    logprob_N: Tensor, old_logprob_N: Tensor, advantage_N: Tensor, clip: float, clip_high: float | None = None
+) -> Tensor:
+    """-min(ratio·A, clip(ratio, 1-ε, 1+ε')·A), (N,), with ratio π/π_old a token.  Schulman et al. 2017, 1707.06347.
+
+    ``clip_high`` is ε', and None stands for ε. With ε' above ε rare tokens may become likelier faster: clip-higher of
+    DAPO, Yu et al. 2025, 2503.14476 eq. 8.
+    """
+    return clipped_surrogate(probability_ratio(logprob_N, old_logprob_N), advantage_N, clip, clip_high)
+
+
+def clipped_surrogate(ratio_N: Tensor, advantage_N: Tensor, clip: float, clip_high: float | None = None) -> Tensor:
+    """The loss of ``ppo_policy`` for ratios that are known, (N,)."""
+    kept_N = ratio_N.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
+    return torch.maximum(-advantage_N * ratio_N, -advantage_N * kept_N)
 
 
 def probability_ratio(logprob_N: Tensor, old_logprob_N: Tensor) -> Tensor:
@@ -123,9 +89,15 @@ def value_clip_fraction(value_N: Tensor, old_value_N: Tensor, return_N: Tensor, 
     return ((clipped_N - return_N) ** 2 > (value_N - return_N) ** 2).float()
 
 
-def clip_fraction(logprob_N: Tensor, old_logprob_N: Tensor, advantage_N: Tensor, clip: float) -> Tensor:
+def clip_fraction(
+    logprob_N: Tensor, old_logprob_N: Tensor, advantage_N: Tensor, clip: float, clip_high: float | None = None
+) -> Tensor:
     """1 where the clipped branch is the one that counts (no gradient), else 0, (N,)."""
-    ratio_N = probability_ratio(logprob_N, old_logprob_N)
-    above_N = (ratio_N > 1 + clip) & (advantage_N > 0)
+    return is_clipped(probability_ratio(logprob_N, old_logprob_N), advantage_N, clip, clip_high)
+
+
+def is_clipped(ratio_N: Tensor, advantage_N: Tensor, clip: float, clip_high: float | None = None) -> Tensor:
+    """The same for ratios that are known, (N,)."""
+    above_N = (ratio_N > 1 + (clip if clip_high is None else clip_high)) & (advantage_N > 0)
     below_N = (ratio_N < 1 - clip) & (advantage_N < 0)
     return (above_N | below_N).float()

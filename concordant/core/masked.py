@@ -19,14 +19,17 @@ class Aggregation:
 
     divides_by_length: bool  # True: every token by the tokens of its response first
     counts_tokens: bool  # True: the sum by the batch's tokens; False: by its responses
+    divides_by_limit: bool = False  # True: also by the most tokens that a response may have
 
 
 # token-mean: every token counts alike (DAPO, 2503.14476). seq-mean-token-sum: every response counts its sum, so long
-# ones weigh more. seq-mean-token-mean: every response counts alike (GRPO, 2402.03300).
+# ones weigh more. seq-mean-token-mean: every response counts alike (GRPO, 2402.03300). seq-mean-token-sum-norm: the
+# same constant for every response, so its length changes no token's weight (Dr. GRPO, 2503.20783).
 AGGREGATIONS: dict[AggregationName, Aggregation] = {
     "token-mean": Aggregation(divides_by_length=False, counts_tokens=True),
     "seq-mean-token-sum": Aggregation(divides_by_length=False, counts_tokens=False),
     "seq-mean-token-mean": Aggregation(divides_by_length=True, counts_tokens=False),
+    "seq-mean-token-sum-norm": Aggregation(divides_by_length=False, counts_tokens=False, divides_by_limit=True),
 }
 
 
@@ -80,6 +83,10 @@ def aggregate(x_N: Tensor, branch_N: Tensor, length_B: Tensor, mode: Aggregation
     return x_N.sum()
 
 
-def aggregate_weight(tokens: int, branches: int, mode: AggregationName) -> float:
-    """What ``aggregate`` sums are divided by once, over the whole batch: tokens or responses."""
-    return float(tokens if AGGREGATIONS[mode].counts_tokens else branches)
+def aggregate_weight(tokens: int, branches: int, mode: AggregationName, limit: int = 1) -> float:
+    """What ``aggregate`` sums are divided by once, over the whole batch: tokens, responses, or responses × limit.
+
+    ``limit``: the most tokens that a response may have, a constant of the run.
+    """
+    count = tokens if AGGREGATIONS[mode].counts_tokens else branches
+    return float(count * (limit if AGGREGATIONS[mode].divides_by_limit else 1))

@@ -127,7 +127,7 @@ class ChatEncoder:
         back, so that the text reads as data does. Of an answer in channels the last one is the text. The text ends
         before the first of ``stop_strings``; with ``begun`` also before what may become one.
         """
-        spoken = torch.as_tensor(ids).tolist()
+        spoken = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         if spoken and spoken[-1] in self.end_ids:  # not every end of turn is marked as special
             spoken = spoken[:-1]
         spoken, rest = before_stop(self.tokenizer, spoken, stop_strings, begun)

@@ -107,7 +107,8 @@ def number(row: Row, column: str, low: float = -math.inf, high: float = math.inf
     except (ValueError, OverflowError):
         found = math.nan
     if not (math.isfinite(found) and low <= found <= high):
-        expected = "a finite number" if math.isinf(low) else f"a number in [{low:g}, {high:g}]"
+        end = f"{high:g}]" if math.isfinite(high) else "∞)"
+        expected = "a finite number" if math.isinf(low) else f"a number in [{low:g}, {end}"
         raise wrong_type(row, column, value, expected)
     return found
 

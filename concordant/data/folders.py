@@ -14,7 +14,7 @@ from concordant.config.specs import ADAPTER_CONFIG
 from concordant.core.errors import UserError, unknown_name
 from concordant.data.files import is_data_file
 from concordant.data.rows import printable
-from concordant.runs.names import CONFIG, REPORT_JSON, REPORT_PAGE, STATUS
+from concordant.runs.names import CARD_JSON, CONFIG, REPORT_JSON, REPORT_PAGE, STATUS
 
 SETS = ("rm", "sft", "rl")  # folders that `concordant prepare` writes, the one that says most first
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")  # names of held-out splits, the one used first
@@ -35,7 +35,7 @@ def is_model(folder: Path) -> bool:
 
 def is_output(folder: Path) -> bool:
     """True for a folder that a command of ours wrote: prepared data, a run, a report or a model."""
-    prepared = (folder / "card.json").is_file() and is_prepared(folder)
+    prepared = (folder / CARD_JSON).is_file() and is_prepared(folder)
     written = ((CONFIG, STATUS), (REPORT_JSON, REPORT_PAGE))
     return prepared or is_model(folder) or any(all((folder / name).is_file() for name in names) for names in written)
 
@@ -75,7 +75,7 @@ def data_files(name: str, folder: Path) -> tuple[list[Path], list[str]]:
             if is_output(path):
                 outputs.add(path)
             continue
-        if path.name == "card.json" or not is_data_file(path) or not path.is_file():
+        if path.name == CARD_JSON or not is_data_file(path) or not path.is_file():
             continue
         if outputs & set(path.parents):
             continue

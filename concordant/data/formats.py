@@ -16,6 +16,7 @@ from concordant.data import read_rankings as many
 from concordant.data.carried import VERL_COLUMNS
 from concordant.data.dialogue import is_hh
 from concordant.data.format import Format
+from concordant.data.strength import VOTES
 
 
 def _are(kind: type | tuple[type, ...], *columns: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -40,7 +41,7 @@ def _bot(text: str) -> dict[str, str]:
 
 Q, GOOD, BAD = "A joke?", "Gladly. An owl walks in.", "No."
 ASK, GOOD_TALK, BAD_TALK = [_user(Q)], [_user(Q), _bot(GOOD)], [_user(Q), _bot(BAD)]
-PAIR = ("margin", "probability", *VERL_COLUMNS)
+PAIR = ("margin", "probability", *VOTES, *VERL_COLUMNS)
 MESSAGES = "messages|conversations|conversation"
 LABEL = "label|kto_tag"
 INPUTS = ("input", "context", "history")

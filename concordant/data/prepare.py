@@ -23,12 +23,12 @@ from concordant.data.records import Demonstration, Pair, Record
 from concordant.data.rows import printable
 from concordant.data.splits import Loaded, OnProgress, answers_not_learnt, load_all, load_test
 from concordant.runs.atomic import whole_folder
-from concordant.runs.names import LOCK, STAGE_RECORD
+from concordant.runs.names import CARD_JSON, CARD_PAGE, LOCK, STAGE_RECORD
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OURS = {*SETS, "card.json", "card.md"}  # the names in an output folder
+OURS = {*SETS, CARD_JSON, CARD_PAGE}  # the names in an output folder
 OF_PIPELINES = {
     STAGE_RECORD,
     LOCK,
@@ -70,8 +70,8 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
             columns=held.columns,
             notes=[*held.notes, *answers_not_learnt(held, data)],
         )
-        (folder / "card.json").write_text(card.to_json(), encoding="utf-8")
-        (folder / "card.md").write_text(card.markdown(), encoding="utf-8")
+        (folder / CARD_JSON).write_text(card.to_json(), encoding="utf-8")
+        (folder / CARD_PAGE).write_text(card.markdown(), encoding="utf-8")
     return card
 
 

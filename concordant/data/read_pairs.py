@@ -22,13 +22,17 @@ from concordant.data.read_dialogues import (
 )
 from concordant.data.records import Message, Pair
 from concordant.data.rows import Row
+from concordant.data.strength import VOTES, share_of_votes
 
 REJECTED_COLUMNS = ("rejected_response", "rejected_messages")
 
 
 def pair(row: Row, prompt: Messages, chosen: str, rejected: str, strength: float | None = None) -> Found:
-    """A pair; ``strength`` is the margin where the row has no ``margin`` of its own."""
+    """A pair; ``strength`` is the margin where the row has no ``margin`` of its own, and votes give a probability."""
     margin, probability = fields.number(row, "margin"), fields.number(row, "probability", 0, 1)
+    votes = [fields.number(row, column, 0) for column in VOTES]
+    if probability is None and any(vote is not None for vote in votes):
+        probability = share_of_votes(*(vote or 0.0 for vote in votes))
     return check_pair(
         Pair(prompt, chosen, rejected, margin=strength if margin is None else margin, probability=probability)
     )
@@ -333,7 +337,7 @@ def _named_side(row: Row, first: str, second: str, one: str, two: str) -> float:
     column = column_of(row, WINNER)
     value = row.values.get(column)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    said = f"{value:g}" if is_number else str(value).strip().lower()
+    said = str(value).strip().lower().removesuffix(".0" if is_number else "")
     if said.startswith("tie") or said in ("both", "equal", "neither"):
         return 0.0
     match = re.fullmatch(rf"(?:.*[_ ]|answer|response|model)?({one}|{two})", said)

@@ -25,7 +25,7 @@ class Pair:
     rejected: str
     _: KW_ONLY
     margin: float | None = None  # how much better, in units of the reward, where a rater said so
-    probability: float | None = None  # P(chosen preferred over rejected), where the label's true model is known
+    probability: float | None = None  # P(chosen preferred over rejected): of a known model of the labels, or by votes
     extra: dict[str, Any] = field(default_factory=dict)  # columns that are carried along for reward functions
     tools: Tools = None
     where: str = field(default="", compare=False, repr=False)  # "FILE line 3", for messages about this record

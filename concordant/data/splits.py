@@ -52,6 +52,10 @@ class Loaded(Generic[R]):
     notes: list[str] = field(default_factory=list)
     wanted_names: tuple[str, ...] = ()  # columns that a reward function could name
 
+    @property
+    def sides(self) -> tuple[list[R], list[R]]:
+        return self.train, self.test
+
     def summary(self, what: str = "records") -> str:
         """One line such as '1,804 pairs (train 1,353, test 451); dropped 8: prompts differ 5, …', and the notes."""
         total = len(self.train) + len(self.test)

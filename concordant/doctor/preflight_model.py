@@ -5,7 +5,6 @@ The checks change nothing of the run: no weight, no gradient, no stream of rando
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ import torch
 
 from concordant.algorithms.dpo import DPOObjective
 from concordant.algorithms.experience import Experience
+from concordant.algorithms.kto import KTOObjective
 from concordant.algorithms.ppo import PPO
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.rollouts import Rollouts
@@ -21,7 +21,6 @@ from concordant.config.sampling import RESHAPING
 from concordant.config.stages import PPOConfig
 from concordant.core.counted import counted
 from concordant.core.errors import RunFailed
-from concordant.core.masked import sum_by_branch
 from concordant.core.objective import Objective
 from concordant.core.seeding import derive, torch_stream
 from concordant.core.trees import Branch, Layout, PromptTree
@@ -30,16 +29,15 @@ from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding
 from concordant.doctor.preflight_memory import nearly_out_of_memory, out_of_memory
 from concordant.doctor.preflight_records import percent
+from concordant.doctor.preflight_reference import in_fp32, rounding, start_kl, start_of_dpo
 from concordant.doctor.preflight_start import Asked, check_start, logprobs, untrained_start
-from concordant.doctor.quantities import FREEZE_THE_START, no_dropout, one_temperature
+from concordant.doctor.quantities import no_dropout, one_temperature
 from concordant.engines.memory import is_out_of_memory
-from concordant.engines.protocol import Learner, Scorer
+from concordant.engines.protocol import Learner
 
 LOOKED_AT = 64  # pairs whose accuracy is measured
 PLAIN = (0.7, 1.3)  # temperatures at which a log-prob says what the model knows
 SAMPLED = (4, 16)  # prompts, and tokens of an answer, in the trial of the sampler
-# Difference by rounding, in nats a token: in fp32, and in bf16, whose logits have only three digits.
-ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
 def check_supervised(
@@ -59,10 +57,11 @@ def check_supervised(
         if any(finding.rule == "memory" and finding.severity == "error" for finding in found):
             return found  # the other checks would not fit in memory either
         objective = algorithm.objective(numbers)
-        if isinstance(objective, DPOObjective) and objective.needs_reference and not has_own_reference:
+        learns_preferences = isinstance(objective, DPOObjective | KTOObjective)
+        if isinstance(objective, DPOObjective | KTOObjective) and objective.needs_reference and not has_own_reference:
             found += start_of_dpo(learner, [trees[i] for i in numbers], objective)
         if vocabulary and objective.want.logprob and not isinstance(objective, RewardObjective):
-            is_sft, facts = not isinstance(objective, DPOObjective), learner.describe()
+            is_sft, facts = not learns_preferences, learner.describe()
             found += check_start(
                 Asked(
                     start=learner,
@@ -198,7 +197,7 @@ def gradients(learner: Learner, what: str = "model") -> list[Finding]:
                 f"the first gradient of the {what} is not finite in {counted(len(not_finite), 'tensor')}: "
                 f"{_some(not_finite)}",
                 "overflow in low precision, or a model folder with NaN in it",
-                "Fetch the model again" + _in_fp32(rounding(learner)),
+                "Fetch the model again" + in_fp32(rounding(learner)),
                 numbers={"tensors": len(not_finite)},
                 weight=0.95,
             )
@@ -213,61 +212,6 @@ def _some(names: Sequence[str]) -> str:
 # -- properties before the first step -------------------------------------------------------------
 
 
-def _in_fp32(tolerance: float) -> str:
-    """The end of a cure where rounding may be at fault; '' where ``tolerance`` is already that of fp32."""
-    return "" if tolerance <= ROUNDING[torch.float32] else "; set --model.precision fp32 to rule out rounding"
-
-
-def rounding(learner: Learner) -> float:
-    """The largest difference of two passes over the same tokens that rounding explains, in nats a token."""
-    return ROUNDING[learner.describe().precision]
-
-
-def start_of_dpo(learner: Learner, trees: Sequence[PromptTree], objective: DPOObjective) -> list[Finding]:
-    """Check DPO's start: policy and reference are equal, so every log-ratio is 0 and the sigmoid loss is ln 2."""
-    length_B = torch.tensor([b.response_length for t in trees for b in t.branches])
-    logratio_B = sum_by_branch(logprobs(learner, trees), length_B) - objective.reference_B
-    off = float((logratio_B.abs() / length_B).max())
-    metrics = learner.evaluate(trees, objective).result()
-    loss, accuracy = metrics["loss"], metrics["rewards/accuracies"]
-    slack = 1e-4 + objective.beta * rounding(learner) * float(length_B.max())  # effect of rounding on a margin
-    is_ln2 = objective.loss == "ipo" or abs(loss - math.log(2)) <= slack
-    if off <= rounding(learner) and is_ln2:
-        return []
-    seen = (
-        f"before the first step the {objective.loss} loss is {loss:.4f} (ln 2 = 0.6931 but for ipo), reward accuracy "
-        f"{percent(accuracy)}, and policy and reference differ by up to {off:.2g} nats a token"
-    )
-    if off <= rounding(learner):
-        return [_reference_is_not_the_start(seen, off, f"the {objective.loss} loss itself: equal policies give ln 2")]
-    return [_reference_is_not_the_start(seen, off)]
-
-
-def start_kl(trees: Sequence[PromptTree], actor: Learner, reference: Scorer) -> list[Finding]:
-    """Check PPO's start: the reference is the policy's start, so their KL is 0."""
-    off = float((logprobs(actor, trees) - logprobs(reference, trees)).abs().max())
-    if off <= rounding(actor):
-        return []
-    seen = f"before the first step policy and reference differ by up to {off:.2g} nats a token; expected 0"
-    return [_reference_is_not_the_start(seen, off)]
-
-
-def _reference_is_not_the_start(
-    seen: str,
-    off: float,
-    cause: str = "another model stands as reference, its log-probs were computed for other tokens, or dropout was on",
-) -> Finding:
-    return Finding(
-        "reference_not_start",
-        "error",
-        seen,
-        cause,
-        FREEZE_THE_START,
-        numbers={"nats_per_token": off},
-        weight=0.95,
-    )
-
-
 def dropout_on(metrics: Mapping[str, float], tolerance: float, dropout: float = 0.0) -> Finding | None:
     """Check that PPO's probability ratio is 1 with the weights that made the samples. ``dropout``: the adapter's."""
     mean, most = metrics.get("ratio/mean", 1.0), metrics.get("ratio/max", 1.0)
@@ -279,7 +223,7 @@ def dropout_on(metrics: Mapping[str, float], tolerance: float, dropout: float = 
         f"with the weights that sampled, the probability ratio is {mean:.4f} on average and {most:.4f} at most; "
         "expected 1",
         "dropout, or another random layer, is on while learning",
-        no_dropout(dropout) + _in_fp32(tolerance),
+        no_dropout(dropout) + in_fp32(tolerance),
         numbers={"mean": mean, "max": most},
         weight=0.95,
     )
@@ -354,7 +298,7 @@ def sampler_differs(
             else "the sampler's temperature is not the learner's, or its weights are stale",
             f"Set {' '.join(f'--{key} {off:g}' for key, off in reshaping.items())}"
             if reshaping
-            else one_temperature(temperature) + _in_fp32(rounding(actor)),
+            else one_temperature(temperature) + in_fp32(rounding(actor)),
             numbers={"mean": mean, "max": most},
             weight=0.95,
         )

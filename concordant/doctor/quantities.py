@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from concordant.config.names import DIVIDES_SCORES, REFERENCE_FREE
 from concordant.doctor.history import History
 from concordant.training.defaults import ADAPTER, HIGHEST_RATE, RATES, SCRATCH
 
@@ -35,11 +36,29 @@ def nats_gained(h: History, side: str) -> float | None:
 
     So the lengths of the answers do not matter.
     """
-    if h.setting("loss") == "ipo":  # its rewards are of a token
+    if not rewards_are_logratios(h):
         change = h.change(f"logps/{side}")
         return change.by if change else None
     reward = h.now(f"rewards/{side}")
     return None if reward is None else reward / float(h.setting("beta", 0.1))
+
+
+def compares_with_reference(h: History) -> bool:
+    """Whether the loss of a run on pairs has a reference at all."""
+    plus = h.setting("plus") or ()
+    return {h.setting("loss"), *(str(item).partition("=")[0] for item in plus)}.isdisjoint(REFERENCE_FREE)
+
+
+def rewards_are_logratios(h: History) -> bool:
+    """Whether the logged rewards are β log π/π_ref, summed over an answer; others are of a token, or of π alone."""
+    per_token = h.setting("loss") in ("ipo", "sigmoid_norm")
+    return not per_token and compares_with_reference(h) and h.setting("f_divergence", "reverse_kl") == "reverse_kl"
+
+
+def is_plain_sigmoid(h: History) -> bool:
+    """Whether a run on pairs has DPO's first loss alone, which is ln 2 where nothing is known."""
+    more = h.setting("plus") or h.number("lm_coefficient") or h.number("margin")
+    return h.setting("loss", "sigmoid") == "sigmoid" and not more and h.setting("strength", "none") == "none"
 
 
 # -- cures that several findings have -------------------------------------------------------------
@@ -135,9 +154,22 @@ def one_temperature(temperature: float) -> str:
     return f"G{give}" if temperature == 1 else f"Set sampling.temperature 1, or g{give}"
 
 
+def divides_scores(h: History) -> bool:
+    """Whether the advantage divides scores by their deviation, so that their scale does not matter."""
+    return h.setting("advantage") in DIVIDES_SCORES
+
+
 def reward_spread(h: History) -> float | None:
     """The deviation of the rewards that the policy learns from: 1 after normalisation, as in every group of GRPO."""
     spread = h.start("objective/score_std", 1)
-    if not spread or (h.setting("reward_normalize", "none") == "none" and h.setting("advantage") != "grpo"):
+    if not spread or (h.setting("reward_normalize", "none") == "none" and not divides_scores(h)):
         return spread
     return 1.0
+
+
+def clipped(h: History, rows: int) -> float | None:
+    """The share of tokens whose own ratio is clipped, so that they have no gradient; None with a loss of another kind.
+
+    GSPO clips whole answers by design, and with CISPO a token at its bound keeps its gradient.
+    """
+    return h.now("policy/clip_fraction", rows) if h.setting("policy_loss", "ppo") in ("ppo", "dual-clip") else None

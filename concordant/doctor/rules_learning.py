@@ -6,7 +6,16 @@ import math
 from statistics import median
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import fitting_rate, kl_per_token, let_go, nats_gained, path, stands_still
+from concordant.doctor.quantities import (
+    fitting_rate,
+    is_plain_sigmoid,
+    kl_per_token,
+    let_go,
+    nats_gained,
+    path,
+    rewards_are_logratios,
+    stands_still,
+)
 from concordant.doctor.rule import (
     ALL,
     CHANCE,
@@ -113,7 +122,7 @@ def _out_of_hand(h: History, at: Limits) -> str:
 
 def _is_pair_loss(h: History) -> bool:
     """The loss of what knows nothing is ln 2."""
-    return h.stage == "reward" or (h.stage == "dpo" and h.setting("loss", "sigmoid") == "sigmoid")
+    return h.stage == "reward" or (h.stage == "dpo" and is_plain_sigmoid(h))
 
 
 MAKE_FINITE = "; make the loss finite for it, or leave its rows out"
@@ -177,6 +186,8 @@ def _stuck(h: History, at: Limits) -> str:
             return ""
         small = at["nats"] if h.has("doctor/update/ratio") else at["kl_alone"]
         return f"KL from the reference is {kl:.3f} nats" if abs(kl) < small else ""
+    if h.stage == "dpo" and not rewards_are_logratios(h) and h.setting("loss") != "ipo":
+        return ""
     if h.stage == "dpo":
         beta = float(h.setting("beta", 0.1))
         moved = [h.now(name, 8) for name in ("rewards/margins", "rewards/chosen", "rewards/rejected")]

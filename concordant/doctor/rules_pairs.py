@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import FREEZE_THE_START, lower, nats_gained
+from concordant.doctor.quantities import (
+    FREEZE_THE_START,
+    compares_with_reference,
+    is_plain_sigmoid,
+    lower,
+    nats_gained,
+)
 from concordant.doctor.rule import CHANCE, DPO, EFFECT, HALF, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
@@ -27,6 +33,8 @@ def dpo_reference_is_policy(h: History, at: Limits) -> Sign | None:
 def reference_not_start(h: History, at: Limits) -> Sign | None:
     if h.setting("reference"):
         return None
+    if h.stage == "dpo" and not compares_with_reference(h):
+        return None
     if h.stage == "dpo":
         reward, beta = h.at("rewards/margins", 1), float(h.setting("beta", 0.1))
         chosen = h.at("rewards/chosen", 1)
@@ -35,7 +43,8 @@ def reference_not_start(h: History, at: Limits) -> Sign | None:
         off = max(abs(reward), abs(chosen)) / beta
         seen = f"before the first update policy and reference differ by {off:.1f} nats a response"
         loss = h.at("loss", 1)
-        if loss is not None and h.setting("loss") == "sigmoid" and abs(loss - CHANCE) > at["loss"]:
+        is_sigmoid = h.setting("loss") == "sigmoid" and is_plain_sigmoid(h)
+        if loss is not None and is_sigmoid and abs(loss - CHANCE) > at["loss"]:
             off, seen = max(off, 1.0), f"the first loss is {loss:.3f}, where equal policies give ln 2 = {CHANCE:.3f}"
     else:
         kl, error = h.at("objective/kl", 1), h.at("doctor/objective/kl_error", 1) or 0.0
@@ -60,7 +69,7 @@ def reference_foreign(h: History, at: Limits) -> Sign | None:
         )
         beta = h.number("beta") or 0.1
         nats = max((abs(r) / beta for r in rewards if r is not None), default=0.0)
-        if h.setting("loss") == "ipo":  # its rewards are of a token
+        if h.setting("loss") in ("ipo", "sigmoid_norm"):  # their rewards are of a token
             tokens = 1.0
     else:
         nats, tokens = abs(h.at("objective/kl", 1) or 0.0), h.first("response/length")
@@ -110,6 +119,8 @@ def beta_too_small(h: History, at: Limits) -> Sign | None:
     beta, accuracy = h.setting("beta"), h.now("rewards/accuracies", 8)
     margin, loss = h.now("rewards/margins", 8), h.now("loss", 8)
     if not beta or accuracy is None or margin is None or loss is None or h.setting("loss") != "sigmoid":
+        return None
+    if not is_plain_sigmoid(h):  # other terms keep the loss high
         return None
     nats = margin / beta
     if beta > at["beta"] or nats < at["nats"] or accuracy < at["accuracy"] or loss < at["loss"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concordant.config.sampling import RESHAPING
 from concordant.doctor.history import History
-from concordant.doctor.quantities import TRAIN_FIRST, hold, let_go, lower, no_dropout, one_temperature
+from concordant.doctor.quantities import TRAIN_FIRST, clipped, hold, let_go, lower, no_dropout, one_temperature
 from concordant.doctor.rule import DPO, PPO, SETTING, SYMPTOM, Limits, Rule, Sign
 
 
@@ -61,6 +61,8 @@ def sampler_differs(h: History, at: Limits) -> Sign | None:
 
 
 def stale_rollouts(h: History, at: Limits) -> Sign | None:
+    if h.setting("cluster.max_lag", 0):  # answers are older on purpose, and their tokens are weighted
+        return None
     first, gap = h.start("doctor/rollout/logprob_gap", 1), h.now("doctor/rollout/logprob_gap", 3)
     if first is None or gap is None or first >= _tolerance(h, at) or gap < _tolerance(h, at):
         return None
@@ -85,8 +87,13 @@ def reference_drifts(h: History, at: Limits) -> Sign | None:
 
 def too_many_inner_steps(h: History, at: Limits) -> Sign | None:
     inner = int(h.setting("inner_epochs", 2)) * int(h.setting("minibatches", 2))
-    clip, kl = h.now("policy/clip_fraction", 3), h.now("policy/approx_kl", 3)
-    if clip is None or kl is None or inner < at["updates"] or (clip < at["clipped"] and kl < at["nats"]):
+    clip, kl = clipped(h, 3) or 0.0, h.now("policy/approx_kl", 3)
+    if (
+        not h.has("policy/clip_fraction")
+        or kl is None
+        or inner < at["updates"]
+        or (clip < at["clipped"] and kl < at["nats"])
+    ):
         return None
     return Sign(
         "warning",
@@ -99,7 +106,7 @@ def too_many_inner_steps(h: History, at: Limits) -> Sign | None:
 
 
 def clip_too_narrow(h: History, at: Limits) -> Sign | None:
-    clip, width = h.now("policy/clip_fraction", 4), float(h.setting("clip", 0.2))
+    clip, width = clipped(h, 4), float(h.setting("clip", 0.2))
     if clip is None or width >= at["width"] or clip < at["clipped"]:
         return None
     seen = f"{clip:.0%} of the tokens are clipped at a distance of {width:g} from 1"
@@ -109,7 +116,7 @@ def clip_too_narrow(h: History, at: Limits) -> Sign | None:
 
 
 def clip_fraction_high(h: History, at: Limits) -> Sign | None:
-    clip, update = h.now("policy/clip_fraction", 4), h.now("doctor/update/ratio", 4)
+    clip, update = clipped(h, 4), h.now("doctor/update/ratio", 4)
     if clip is None or update is None or clip < at["clipped"]:
         return None
     seen = f"{clip:.0%} of the tokens are clipped; healthy is below 30 %"
@@ -120,7 +127,7 @@ def clip_fraction_high(h: History, at: Limits) -> Sign | None:
 
 def clip_fraction_zero(h: History, at: Limits) -> Sign | None:
     inner = int(h.setting("inner_epochs", 2)) * int(h.setting("minibatches", 2))
-    clip, kl = h.now("policy/clip_fraction", 10), h.now("policy/approx_kl", 10)
+    clip, kl = clipped(h, 10), h.now("policy/approx_kl", 10)
     if inner < 2 or clip is None or kl is None or clip > 0 or kl > at["nats"]:
         return None
     seen = f"nothing is clipped and a step's updates move the policy by {kl:.1g} nats a token"

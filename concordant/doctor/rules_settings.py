@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concordant.doctor.history import History
-from concordant.doctor.quantities import fitting_rate, kl_per_token, reward_spread
+from concordant.doctor.quantities import divides_scores, fitting_rate, kl_per_token, reward_spread
 from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Limits, Rule, Sign
 
 
@@ -101,7 +101,7 @@ def reward_scale(h: History, at: Limits) -> Sign | None:
             "Set reward_normalize start, or value_clip 0",
             {"mean": mean, "spread": spread, "value_clip": clip},
         )
-    if not large or h.setting("advantage") == "grpo":
+    if not large or divides_scores(h):
         return None
     seen = f"the rewards are {mean:.3g} on average and differ by {spread:.3g}"
     cause = "the reward's scale is far from 1, the scale for which the other settings are made"
@@ -132,6 +132,8 @@ def beta_unusual(h: History, at: Limits) -> Sign | None:
     beta = h.number("beta")
     if beta and h.setting("loss") == "ipo":
         return _ipo(beta, at)
+    if beta and h.setting("loss") in ("simpo", "sigmoid_norm"):
+        return _per_token(beta, at)
     if not beta or at["low"] <= beta <= at["high"]:
         return None
     return Sign(
@@ -139,6 +141,20 @@ def beta_unusual(h: History, at: Limits) -> Sign | None:
         f"beta is {beta:g}; published runs use 0.01 to 1",
         "so small a beta sets no limit to the policy" if beta < at["low"] else "so large a beta lets nothing be learnt",
         "Set beta 0.1",
+        {"beta": beta},
+    )
+
+
+def _per_token(beta: float, at: Limits) -> Sign | None:
+    if at["mean_low"] <= beta <= at["mean_high"]:
+        return None
+    return Sign(
+        "warning",
+        f"beta is {beta:g} and the loss compares means over tokens; published runs use 2 to 10",
+        "means over tokens differ by tenths of a nat, so that so small a beta leaves the loss at its start"
+        if beta < at["mean_low"]
+        else "so large a beta lets nothing be learnt once a pair is ranked",
+        "Set beta 2",
         {"beta": beta},
     )
 

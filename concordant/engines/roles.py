@@ -34,6 +34,7 @@ from concordant.engines.protocol import Generator, Learner, Scorer
 from concordant.engines.ranks import current_ranks
 from concordant.engines.reward_adapter import AdapterRewardModel, adapter_reward_model
 from concordant.engines.reward_model import RewardModel
+from concordant.engines.samples import Batch
 from concordant.engines.tensor.cuts import weights_of as weights_of
 from concordant.engines.tensor.split import split_over, split_value_head
 from concordant.engines.vllm.engine import VllmSettings, device_type
@@ -141,6 +142,19 @@ def _vllm_generator(policy: Policy, ends: Sequence[int], settings: VllmSettings)
         made = VllmGenerator(folder, ends, settings, tokenizer=policy.tokenizer)
     made.load_weights(LocalWeights(policy.model, 0))
     return made
+
+
+def running_batch(
+    policy: Policy, end_ids: Iterable[int], model: ModelConfig, slots: int, columns: int, adapters: Sequence[str] = ()
+) -> Batch:
+    """An empty batch of our own sampler, which responses of many callers join and leave.
+
+    ``columns`` are the most tokens of a prompt with its response. ``adapters`` are the names of the policy's adapters
+    among which each response chooses; without them the policy is used as it stands.
+    """
+    ends = sorted({*end_ids, *_generation_ends(policy)})
+    precision = precision_of(model, policy.model.device)
+    return LocalGenerator(policy.model, ends, precision=precision).running(slots, columns, adapters)
 
 
 def _generation_ends(policy: Policy) -> list[int]:

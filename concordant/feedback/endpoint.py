@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import email.utils
 import http.client
-import ipaddress
 import json
 import os
 import threading
@@ -21,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from concordant.config.judging import EndpointConfig
+from concordant.core.addresses import is_loopback
 from concordant.core.errors import UserError
 from concordant.core.visible import visible
 from concordant.data.dialogue import Messages
@@ -199,16 +199,9 @@ def _key(variable: str, url: str) -> str:
     if not key.isascii() or not key.isprintable():
         raise UserError(f"endpoint.key_variable={variable}: its value is no API key; expected printable ASCII")
     parts = urllib.parse.urlsplit(url)
-    if parts.scheme != "https" and not _is_here(parts.hostname or ""):
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise UserError(f"{url}: a key is sent over https or to this machine alone; leave endpoint.key_variable out")
     return key
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _read(response: Any, until: float) -> bytes:

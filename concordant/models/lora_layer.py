@@ -25,6 +25,7 @@ from concordant.core.seeding import torch_stream
 
 # Settings of the present call. Each thread has its own, also where several threads call one model at once.
 _chosen: ContextVar[Mapping[LoRALinear, str | None]] = ContextVar("adapters of the present call", default={})  # noqa: B039
+_by_row: ContextVar[Mapping[str, Tensor] | None] = ContextVar("adapters of the rows of the present call", default=None)
 _without_dropout: ContextVar[bool] = ContextVar("no dropout in the present call", default=False)
 
 
@@ -50,6 +51,20 @@ def choosing(adapters: Mapping[LoRALinear, str | None]) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+@contextmanager
+def by_row(rows: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside the block, every layer adds the update of each adapter to its own rows of the input alone.
+
+    ``rows`` has the numbers of the rows of each adapter, int64. A row that is not named gets the base. The first
+    dimension of the input counts the rows.
+    """
+    token = _by_row.set(rows)
+    try:
+        yield
+    finally:
+        _by_row.reset(token)
 
 
 class Adapter(nn.Module):
@@ -161,6 +176,11 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.base(x)
+        if (rows := _by_row.get()) is not None:
+            for name, row_M in rows.items():
+                if name in self.adapters:
+                    out = out.index_add(0, row_M, self.adapter(name)(x[row_M]).to(out.dtype))
+            return out
         if self.active is None:
             return out
         return out + self.adapter(self.active)(x).to(out.dtype)

@@ -98,7 +98,7 @@ def read_plan(mapping: Mapping[str, Any], source: str, options: Sequence[Option]
         top = {key.partition(".")[0] for key in keys.fields}
         body = {key: value for key, value in bodies[name].items() if key not in ("verb", "preset")}
         layers = [
-            preset_keys(config_class, verb, presets[name]),
+            preset_keys(config_class, verb, presets[name], lenient="preset" not in bodies[name]),
             flat_keys(config_class, {key: value for key, value in shared.items() if key in top}, source),
             _assigned(keys, [(key, values) for key, values in options if key.partition(".")[0] in top]),
             flat_keys(config_class, body, where),
@@ -150,15 +150,14 @@ def _verb(name: str, body: Mapping[str, Any], source: str) -> str:
 
 def _presets(
     mapping: Mapping[str, Any], bodies: Mapping[str, Mapping[str, Any]], verbs: Mapping[str, str], source: str
-) -> dict[str, str]:
-    """The preset of each stage: its own, or the file's if the stage trains; "" for none."""
+) -> dict[str, list[str]]:
+    """The presets of each stage: its own, or the file's if the stage trains. One name may stand without a list."""
     for name, body in bodies.items():
         if "preset" in body and verbs[name] not in METHODS:
             raise UserError(f"{source}: stage {name}: only verbs that train have presets: {', '.join(METHODS)}")
-    everybodys = mapping.get("preset", "")
-    return {
-        name: str(body.get("preset", everybodys)) if verbs[name] in METHODS else "" for name, body in bodies.items()
-    }
+    given = {name: body.get("preset", mapping.get("preset")) for name, body in bodies.items() if verbs[name] in METHODS}
+    lists = {name: names if isinstance(names, list) else [names] for name, names in given.items() if names}
+    return {name: list(map(str, lists.get(name, ()))) for name in bodies}
 
 
 def _check_shared(keys: Sequence[str], verbs: Mapping[str, str], what: str, dashes: str) -> None:

@@ -49,7 +49,7 @@ def keys_of(plan: Plan, name: str) -> dict[str, Any]:
     else:
         found["data.max_response_tokens"] = work.tree.response
         if work.method == "dpo":
-            found["evaluation_slots"] = work.slots
+            found |= {"loss": work.loss, "evaluation_slots": work.slots}
     if setup.workers > 1:
         found |= {
             "cluster.workers": setup.workers,

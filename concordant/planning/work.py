@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from concordant.config.names import PlannedMethod
+from concordant.config.names import REFERENCE_FREE, PlannedMethod, PreferenceLossName
 from concordant.config.plan import PlanConfig
 from concordant.planning.shapes import Shape
 
@@ -62,6 +62,7 @@ class Work:
     slots: int = 64
     micro_batch_tokens: int = 0  # as given; 0: the plan chooses
     bf16: bool = True  # autocast
+    loss: PreferenceLossName = "sigmoid"  # of dpo
     shares: bool = False  # the critic is an adapter on the policy's frozen base
     reward_shares: bool = False  # so is the reward model
 
@@ -81,7 +82,7 @@ class Work:
 
     @property
     def has_reference(self) -> bool:
-        return self.method in ("dpo", "ppo", "grpo")
+        return self.method in ("ppo", "grpo") or (self.method == "dpo" and self.loss not in REFERENCE_FREE)
 
     @property
     def has_head(self) -> bool:
@@ -120,6 +121,7 @@ def work_of(config: PlanConfig, shape: Shape, reward_shape: Shape | None, is_gpu
         slots=config.slots,
         micro_batch_tokens=config.micro_batch_tokens,
         bf16=bf16,
+        loss=config.loss,
         shares=config.share_backbone != "none" and config.method == "ppo",
         reward_shares=config.share_backbone != "none" and not config.reward_model,
     )

@@ -14,10 +14,10 @@ from concordant.runs.facts import RunFacts
 
 # Settings of a run that a reader looks for first; config.yaml has all.
 MAIN_SETTINGS = (
-    "responses", "loss", "beta", "margin", "lm_coefficient", "label_smoothing", "advantage", "reward", "kl.coefficient",
-    "kl.controller", "clip", "inner_epochs", "minibatches", "train.max_steps", "train.epochs", "train.batch_size",
-    "train.learning_rate", "train.schedule", "model.precision", "model.lora.rank", "sampling.n",
-    "sampling.temperature", "sampling.max_new_tokens",
+    "responses", "loss", "beta", "margin", "lm_coefficient", "label_smoothing", "advantage", "policy_loss", "reward",
+    "kl.coefficient", "kl.controller", "clip", "inner_epochs", "minibatches", "train.max_steps",
+    "train.epochs", "train.batch_size", "train.learning_rate", "train.schedule", "model.precision",
+    "model.lora.rank", "sampling.n", "sampling.temperature", "sampling.max_new_tokens",
 )  # fmt: skip
 HASH_DIGITS = 12  # of a hash that is shown
 

@@ -59,7 +59,7 @@ def read_facts(folder: Path) -> RunFacts:
     files = [folder / name for name in FILES if (folder / name).is_file()]
     return RunFacts(
         folder=folder,
-        settings=dict(_flat(config)),
+        settings=dict(flat(config)),
         result=read_json(folder / RESULT) or {},
         started=str(status.get("started", "")),
         weights=weights_of(folder / MODEL),
@@ -84,11 +84,12 @@ def _numbers_in(path: Path) -> int | None:
         return None  # the file is damaged or is no safetensors file
 
 
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """The values of nested mappings with their dotted keys. The mappings of a damaged file may have any keys."""
     found: list[tuple[str, Any]] = []
     for key, value in mapping.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{key}.")
+            found += flat(value, f"{prefix}{key}.")
         else:
             found.append((f"{prefix}{key}", value))
     return found

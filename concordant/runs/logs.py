@@ -92,6 +92,12 @@ class Follower:
 
     def read(self) -> Log:
         """The new complete lines. A shortened or replaced file is read again from its start (``restarted``)."""
+        whole, restarted = self.read_lines()
+        rows, damaged = self.parse(whole)
+        return Log(rows=rows, damaged=damaged, ends_torn=bool(self.rest), restarted=restarted)
+
+    def read_lines(self) -> tuple[bytes, bool]:
+        """The bytes of the new complete lines, and whether they replace all earlier ones, as ``read`` says."""
         try:
             with self.path.open("rb") as file:
                 restarted = not self._is_known(file)
@@ -102,13 +108,12 @@ class Follower:
         except (FileNotFoundError, NotADirectoryError):
             restarted = self.offset > 0
             self._start_again()
-            return Log(restarted=restarted)
+            return b"", restarted
         whole, newline, self.rest = data.rpartition(b"\n")
         whole += newline
-        rows, damaged = self._parse(whole)
         self.offset += len(whole)
         self._tail = (self._tail + whole)[-_TAIL:]
-        return Log(rows=rows, damaged=damaged, ends_torn=bool(self.rest), restarted=restarted)
+        return whole, restarted
 
     def row_of(self, line: bytes) -> Row | None:
         """The row in a line; None if the line has no row."""
@@ -126,7 +131,8 @@ class Follower:
         file.seek(self.offset - len(self._tail))
         return bool(file.read(len(self._tail)) == self._tail)
 
-    def _parse(self, whole: bytes) -> tuple[list[Row], list[int]]:
+    def parse(self, whole: bytes) -> tuple[list[Row], list[int]]:
+        """The rows in these lines, and the numbers of the damaged lines."""
         rows, damaged = [], []
         for line in whole.split(b"\n")[:-1]:
             self._line += 1

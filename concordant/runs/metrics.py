@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from concordant.config.names import PreferenceLossName
+from concordant.config.names import RATES_ANSWERS, PreferenceLossName
 from concordant.core.digits import share
 
 DOCTOR = "doctor/"  # prefix of evidence: metrics that only the doctor's rules read
@@ -40,6 +40,17 @@ _OF_REPLAY = (  # the policy's metrics that are measured over replayed answers t
     "objective/entropy",
     "objective/entropy_per_token",
 )
+
+_UNITS: dict[PreferenceLossName, str] = {
+    "ipo": "nats squared a pair",
+    "hinge": "reward units a pair",
+    "slic": "reward units a pair",
+    "apo_zero": "0 to 2 a pair",
+    "apo_down": "0 to 2 a pair",
+    "kto": "0 to the weight, an answer",
+    "apo_zero_unpaired": "0 to the weight, an answer",
+    "bco": "nats an answer",
+}
 
 METRICS: dict[str, Metric] = {
     "step": Metric("steps taken, from 1", "steps"),
@@ -81,11 +92,22 @@ METRICS: dict[str, Metric] = {
     "nll": Metric("negative log-prob of response tokens", "nats a token", "sft"),
     "bradley_terry": Metric("-log sigmoid of the score difference", "nats a pair", "reward"),
     "centering": Metric("squared sum of both scores of a pair", "reward units squared", "reward"),
-    "lm": Metric("negative log-prob of chosen answers' tokens", "nats a token", "reward"),
+    "lm": Metric("negative log-prob of chosen answers' tokens", "nats a token", "reward, dpo"),
     **{
-        name: Metric(f"DPO's loss, with --loss {name}", f"nats{' squared' if name == 'ipo' else ''} a pair", "dpo")
+        name: Metric(
+            f"DPO's loss, with --loss {name}" + ("" if name in RATES_ANSWERS else f" or --plus {name}=WEIGHT"),
+            _UNITS.get(name, "nats a pair"),
+            "dpo",
+        )
         for name in get_args(PreferenceLossName)
     },
+    "rewards/anchor": Metric(
+        "what a rated answer's log-ratio is compared with: KTO's estimate of the KL, or BCO's shift over beta",
+        _NATS,
+        "dpo",
+    ),
+    "count/chosen": Metric("answers of the step that are rated good, with --loss kto, bco or the like", "count", "dpo"),
+    "count/rejected": Metric("answers of the step that are rated bad", "count", "dpo"),
     "retain/nll": Metric(
         "negative log-prob of the text of --retain.text; under eval/ of windows that are not learnt",
         "nats a token",
@@ -103,21 +125,25 @@ METRICS: dict[str, Metric] = {
         "share",
         "ppo",
     ),
+    "objective/greedy_score": Metric(
+        "mean raw reward of the most likely answers, with --advantage remax", _REWARD, "ppo"
+    ),
     "objective/rlhf_reward": Metric("shaped reward less the KL penalty", _REWARD, "ppo"),
     "objective/gold": Metric(
         "true quality of the step's answers, where it is known; never trained on", "0 to 1", "ppo"
     ),
-    "policy/loss": Metric("clipped policy loss", _REWARD, "ppo"),
+    "policy/loss": Metric("the policy's loss, by --policy_loss", _REWARD, "ppo"),
     "policy/kl_loss": Metric("KL term of the loss, with --kl.place loss", "nats", "ppo"),
     "policy/entropy_bonus": Metric("entropy term of the loss, with --entropy_coefficient", "nats", "ppo"),
     "policy/approx_kl": Metric("KL from the policy that sampled", "nats a token", "ppo"),
-    "policy/clip_fraction": Metric("tokens whose ratio is clipped", _SHARE, "ppo"),
+    "policy/clip_fraction": Metric("tokens on which a bound of the policy loss acts", _SHARE, "ppo"),
     "policy/stopped_early": Metric("1 where --stop_kl ended the step's passes", "0 or 1", "ppo"),
     "policy_version": Metric("optimizer steps taken by the policy that sampled", "steps", "ppo"),
     "sampling/importance_ratio/mean": Metric(
         "mean weight of a token, the learner's over the sampler's probability, at most --importance_cap", "ratio", "ppo"
     ),
     "sampling/importance_ratio/capped": Metric("tokens whose weight is the cap", _SHARE, "ppo"),
+    "sampling/lag": Metric("optimizer steps since the policy that sampled, with --cluster.max_lag", "steps", "ppo"),
     "ratio/mean": Metric("mean of new over old probability", "ratio", "ppo"),
     "ratio/max": Metric("greatest of these ratios", "ratio", "ppo"),
     "value/loss": Metric("squared error of the critic, clipped", "reward units squared", "ppo"),
@@ -125,6 +151,11 @@ METRICS: dict[str, Metric] = {
     "value/explained_variance": Metric("variance of the returns that the critic explains", _SHARE, "ppo"),
     "value/grad_norm": Metric("norm of the critic's gradient before clipping", "norm", "ppo"),
     "response/length": Metric("mean length of the step's answers, end token included", "tokens", "ppo"),
+    "response/left_out": Metric(
+        "answers that are not learnt from: without an end, with --mask_truncated, or without a score", _SHARE, "ppo"
+    ),
+    "dynamic_sampling/tries": Metric("how often prompts were sampled in place of tied ones", "count", "ppo"),
+    "dynamic_sampling/replaced": Metric("prompts with tied answers that others replaced", "count", "ppo"),
     "response/eos_fraction": Metric("answers that end with an end token or a stop string", _SHARE, "ppo"),
     "kl_coefficient": Metric("weight of the KL penalty", "reward units a nat", "ppo"),
     "micro_batch_tokens": Metric("tokens a micro-batch after train.halve_on_oom had to halve it", "tokens", "all"),

@@ -73,6 +73,16 @@ class TextMessage(TypedDict):
     content: str
 
 
+class TokenNumbers(TypedDict):
+    """The tokens of an answer, and a number for each of them."""
+
+    text: list[str]
+    logprob: list[float]  # nats, under the policy that sampled
+    logratio: list[float]  # nats, less the log-prob under the reference
+    advantage: list[float]  # reward units; whitened if --whiten is on
+    value: NotRequired[list[float]]  # reward units, the critic's estimate before the token
+
+
 class SampleRow(TypedDict):
     """A row of samples.jsonl of ``dpo`` and ``ppo``: one prompt with one answer."""
 
@@ -87,6 +97,7 @@ class SampleRow(TypedDict):
     advantage: NotRequired[float]  # "train": mean over the response's tokens, reward units; whitened if --whiten is on
     length: NotRequired[int]  # "train": tokens, the end token included
     ended: NotRequired[bool]  # "train": whether an end token or a stop string ended the answer
+    tokens: NotRequired[TokenNumbers]  # "train"
     policy_version: NotRequired[int]  # "train": optimizer steps that the policy had taken when it sampled
 
 

@@ -28,13 +28,12 @@ from concordant.models.locate import locate
 from concordant.runs.atomic import write_text
 from concordant.runs.identity import identity
 from concordant.runs.lock import FolderLock
-from concordant.runs.names import LOCK, STAGE_RECORD
+from concordant.runs.names import CARD_JSON, CARD_PAGE, LOCK, STAGE_RECORD
 from concordant.runs.writable import check_folder
 from concordant.stages import common
 from concordant.stages.places import check_output_folder
 
 ASKED = "asked.jsonl"  # the answers of judge and critic, by a hash of the question
-CARD_JSON, CARD_PAGE = "card.json", "card.md"
 
 
 @contextmanager

@@ -32,6 +32,7 @@ _KINDS: Mapping[Method, str] = {
 }
 
 # Shown also where they have their default value.
+_ADVANTAGES = {"dr_grpo": "Dr. GRPO", "remax": "ReMax"}  # others are written in capitals
 _ALWAYS = ("seed", "train.max_steps", "train.epochs", "train.batch_size", "train.learning_rate", "train.schedule")
 _NOT_TRAINING = ("data.", "doctor.", "model.name", "model.adapter", "model.trust_remote_code")
 
@@ -40,7 +41,7 @@ def card_of(config: RunConfig, method: Method, loaded: Loaded[Any]) -> dict[str,
     """The facts that are known before the first step; the loop adds the results."""
     base, data = short(config.model.name), short(config.data.path)
     advantage = config.advantage if isinstance(config, PPOConfig) else "gae"
-    trained_by = "PPO" if advantage in NEEDS_CRITIC else advantage.upper()
+    trained_by = "PPO" if advantage in NEEDS_CRITIC else _ADVANTAGES.get(advantage, advantage.upper())
     return {
         "title": _TITLES[method].format(base=base, data=data, trained_by=trained_by),
         "base_model": origin_of(config.model.name),

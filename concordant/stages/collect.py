@@ -23,6 +23,7 @@ from concordant.data.chat import ChatEncoder
 from concordant.data.convert import pair_id
 from concordant.data.records import Pair, Prompt
 from concordant.data.splits import load_all
+from concordant.data.strength import share_of_votes
 from concordant.runs.atomic import write_text
 from concordant.runs.folder import RunFolder
 from concordant.runs.logs import Row, json_lines
@@ -30,7 +31,7 @@ from concordant.runs.names import CARD_JSON, CARD_PAGE, PAIR_DATA, TO_LABEL
 from concordant.runs.writable import check_file
 from concordant.stages import common
 from concordant.stages.answered import answered_before
-from concordant.stages.choosing import VOTES, Candidate, Verdict, open_judge, wanted_of
+from concordant.stages.choosing import VOTES, Candidate, Verdict, open_judge, read_votes, wanted_of
 from concordant.training.progress import current
 
 PROMPTS_AT_ONCE = 64
@@ -199,15 +200,18 @@ def _write(
 ) -> Path:
     left_out: Counter[str] = Counter()
     new: list[Pair] = []
+    votes = read_votes(Path(config.judge)) if is_votes(config.judge) else {}
     made_by = dict(zip(_MADE_BY, (config.round, config.model.name, config.judge), strict=True))
     for pair, verdict in zip(candidates, verdicts, strict=True):
         if verdict is None:
             left_out["no verdict"] += 1
-        elif verdict == "tie":
+        elif verdict == "tie" and not config.keep_ties:
             left_out["a tie"] += 1
         else:
-            better, worse = (pair.first, pair.second) if verdict == "first" else (pair.second, pair.first)
-            new.append(Pair(better.prompt, better.response, worse.response, extra=made_by, tools=better.tools))
+            better, worse = (pair.second, pair.first) if verdict == "second" else (pair.first, pair.second)
+            texts = better.prompt, better.response, worse.response
+            probability = _probability(votes.get(pair.id), verdict)
+            new.append(Pair(*texts, probability=probability, extra=made_by, tools=better.tools))
     pairs = [*earlier, *new]
     write_text(folder / PAIR_DATA, json_lines(map(_pair_row, pairs)))
     card = make_card(
@@ -231,10 +235,21 @@ def _write(
     return folder
 
 
+def _probability(votes: Counter[str] | None, verdict: Verdict) -> float | None:
+    """P(chosen preferred) by people's votes; 0.5 if the judge found a tie, and None where nothing more is known."""
+    if verdict == "tie":
+        return 0.5
+    if votes is None:
+        return None
+    chosen, rejected = ("a", "b") if verdict == "first" else ("b", "a")
+    return share_of_votes(votes[chosen], votes[rejected], votes["tie"])
+
+
 def _pair_row(pair: Pair) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt": common.as_dict(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected}
     row |= {name: pair.extra[name] for name in _MADE_BY if name in pair.extra}
-    row |= {"margin": pair.margin} if pair.margin is not None else {}
+    for name, value in (("margin", pair.margin), ("probability", pair.probability)):
+        row |= {name: value} if value is not None else {}
     return row | ({"tools": list(pair.tools)} if pair.tools else {})
 
 

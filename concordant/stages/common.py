@@ -29,7 +29,7 @@ from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.convert import all_texts, prompt_of
 from concordant.data.convert import as_dict as as_dict
 from concordant.data.loader import steps_of
-from concordant.data.records import Pair, Prompt, Record
+from concordant.data.records import Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records
 from concordant.data.template import set_arguments
 from concordant.doctor.callback import Doctor
@@ -155,7 +155,7 @@ def gold_of(data: DataConfig) -> Gold | None:
 def probe_of(
     config: RunConfig,
     learner: Learner,
-    reference: Scorer,
+    reference: Scorer | None,
     sampler: Sampler,
     heldout: Sequence[Prompt],
     sampling: SamplingConfig,
@@ -169,8 +169,8 @@ def probe_of(
     return SampleProbe(learner, reference, sampler, prompts, sampling, config.seed, reward, cost, gold)
 
 
-def prompts_of(pairs: Sequence[Pair]) -> list[Prompt]:
-    """The prompts of the pairs, each prompt once, in order."""
+def prompts_of(pairs: Sequence[Pair | Rating]) -> list[Prompt]:
+    """The prompts of the pairs or rated answers, each prompt once, in order."""
     tools = {p.prompt: p.tools for p in reversed(pairs)}
     return [Prompt(messages, tools=tools[messages]) for messages in dict.fromkeys(p.prompt for p in pairs)]
 
@@ -197,8 +197,11 @@ def start_of(method: Method, examples: int, opened: Policy | RewardModel, model:
     )
 
 
-def settled(config: C, folder: RunFolder, start: Start) -> C:
-    """``config`` with the settings that follow method, model and data; the run folder's config.yaml gets them too."""
+def settled(config: C, folder: RunFolder, start: Start, example: str = "") -> C:
+    """``config`` with the settings that follow method, model and data; the run folder's config.yaml gets them too.
+
+    ``example``: what a step counts, if the method alone does not say.
+    """
     train = settle(config.train, start)
     steps, needed = steps_of(start.examples, train.batch_size, train.epochs, train.max_steps), steps_needed(start)
     folder.log_event(
@@ -216,7 +219,7 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
             f"train.warmup_steps={train.warmup_steps}: the run has {counted(steps, 'step')} and would never reach its "
             "learning rate; give fewer, or train longer"
         )
-    _tell(start, train, steps, config.train.batch_size)
+    _tell(start, train, steps, config.train.batch_size, example or EXAMPLES[start.method])
     if train == config.train:
         return config
     config = replace(config, train=train)
@@ -225,9 +228,9 @@ def settled(config: C, folder: RunFolder, start: Start) -> C:
     return config
 
 
-def _tell(start: Start, train: TrainConfig, steps: int, wanted_batch: int) -> None:
+def _tell(start: Start, train: TrainConfig, steps: int, wanted_batch: int, example: str) -> None:
     """Say how long the run is, and what is unusual about that. ``wanted_batch`` is the batch size that was given."""
-    examples = counted(start.examples, EXAMPLES[start.method])
+    examples = counted(start.examples, example)
     passes = counted(round(steps * train.batch_size / start.examples, 1), "pass", "passes")
     message(
         f"{start.method}: {counted(steps, 'step')} of {train.batch_size}, {passes} over {examples}, "

@@ -17,6 +17,7 @@ from concordant.core.seeding import derive
 from concordant.core.visible import say, visible
 from concordant.data.chat import ChatEncoder, Limits
 from concordant.data.convert import prompt_of
+from concordant.data.growing import GrowingText
 from concordant.data.records import Message, Prompt
 from concordant.data.template import prints_today, set_arguments
 from concordant.engines import roles
@@ -119,29 +120,20 @@ def _ask() -> str:
 
 
 class _Stream:
-    """Prints a response while it is sampled.
-
-    A character of several tokens is printed after its last token. Text that may be the beginning of a stop string is
-    printed when it is known not to be one.
-    """
+    """Prints a response while it is sampled."""
 
     def __init__(self, encoder: ChatEncoder, stop_strings: Sequence[str] = ()) -> None:
-        self.encoder, self.stop_strings = encoder, stop_strings
         self.ids: list[int] = []
-        self.printed = ""
+        self.text = GrowingText(lambda ids, begun: encoder.text(ids, stop_strings, begun))
         print("policy: ", end="", flush=True)
 
     def show(self, prompt: int, sample: int, token: int) -> None:
         self.ids.append(token)
-        text = self.encoder.text(self.ids, self.stop_strings, begun=True)
-        if not text.endswith("\ufffd") and text.startswith(self.printed):
-            print(visible(text[len(self.printed) :]), end="", flush=True)
-            self.printed = text
+        print(visible(self.text.more(self.ids)), end="", flush=True)
 
     def finish(self) -> str:
-        text = self.encoder.text(self.ids, self.stop_strings)
-        print(visible(text[len(self.printed) :]) if text.startswith(self.printed) else "", flush=True)
-        return text
+        print(visible(self.text.rest(self.ids)), flush=True)
+        return self.text.given
 
 
 @checked

@@ -4,6 +4,7 @@ N response tokens, B branches (always of 3 tokens), V the 8 tokens, S the 73 pre
 """
 
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.data.records import Message, Prompt
 from concordant.engines.local.networks import Network
+from concordant.engines.protocol import Done
 
 TOKENS, STEPS = 8, 3
 RESPONSES = torch.tensor(list(itertools.product(range(TOKENS), repeat=STEPS)))
@@ -76,6 +78,13 @@ class TableSampler:
     def load_weights(self, weights):
         self.version = weights.version
 
+    def with_greedy(self, rollouts, sampling, seed):
+        prompts = [PROMPT] * len(rollouts.trees)
+        return replace(rollouts, greedy=self(prompts, replace(sampling, n=1, temperature=0.0), seed))
+
+    def start(self, prompts, sampling, seed):
+        return Done(self(prompts, sampling, seed))
+
     @torch.no_grad()
     def __call__(self, prompts, sampling, seed):
         stream = torch.Generator().manual_seed(seed % 2**31)
@@ -84,7 +93,10 @@ class TableSampler:
         logprob_B3 = torch.zeros(count, STEPS)
         for t in range(STEPS):
             logp_BV = self.policy.table_SV[prefixes(ids_B3)[:, t]].log_softmax(-1)
-            ids_B3[:, t] = torch.multinomial(logp_BV.exp(), 1, generator=stream)[:, 0]
+            if sampling.temperature == 0:
+                ids_B3[:, t] = logp_BV.argmax(-1)
+            else:
+                ids_B3[:, t] = torch.multinomial(logp_BV.exp(), 1, generator=stream)[:, 0]
             logprob_B3[:, t] = logp_BV.gather(1, ids_B3[:, t : t + 1])[:, 0]
         answers = [Answer(PROMPT.messages, str(n), True, {}) for n in number_of(ids_B3).tolist()]
         return Rollouts(

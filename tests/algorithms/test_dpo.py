@@ -5,10 +5,8 @@ import torch
 
 from concordant.algorithms.dpo import DPOObjective, branches_of, reference_logprobs
 from concordant.algorithms.pairs import check_pairs, ranked_right
-from concordant.config.stages import DPOConfig
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
-from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
 from tests.algorithms.worlds import given, loss_of, means, tree
@@ -120,19 +118,57 @@ def test_ties_are_half_right():
     assert ranked_right(torch.tensor([1.0, -2.0, 0.0])) == 1.5
 
 
-def test_a_loss_that_needs_no_reference_asks_none(monkeypatch):
-    from importlib import import_module
+def test_a_reference_is_needed_if_any_of_the_losses_needs_one():
+    free = DPOObjective(torch.zeros(2), "simpo", 2.0)
+    assert not free.needs_reference and DPOObjective(torch.zeros(2), "sigmoid", 0.1).needs_reference
+    assert DPOObjective(torch.zeros(2), "simpo", 2.0, plus=(("hinge", 0.5),)).needs_reference
 
-    class Nobody:
-        def forward(self, trees, want):
-            raise AssertionError("asked")
 
-    stage = import_module("concordant.stages.dpo")
-    config = DPOConfig()
-    with pytest.raises(AssertionError, match="asked"):
-        stage._objective(config, Nobody(), pairs())
-    assert DPOObjective(torch.zeros(2), "sigmoid", 0.1).needs_reference
-    free = PreferenceLoss(lambda x_P, beta, e: -beta * x_P, length_mean=True, needs_reference=False)
-    monkeypatch.setitem(PREFERENCE_LOSSES, "sigmoid", free)
-    objective = stage._objective(config, None, pairs())([1])
-    assert not objective.needs_reference and objective.reference_B.tolist() == [0.0, 0.0]
+def test_losses_without_a_reference_compare_log_probs():
+    """PAIR's log-probs are -3 over two tokens and -3 over one: means of -1.5 and -3, β 0.5 and a margin of 0.25."""
+    objective = DPOObjective(torch.tensor([7.0, -7.0]), "simpo", 0.5, margin=0.25)
+    assert loss_of(objective, *given([PAIR], LOGPROBS))["simpo"] == pytest.approx(math.log1p(math.exp(-0.5)), abs=1e-6)
+    objective = DPOObjective(torch.tensor([7.0, -7.0]), "slic", 0.5)
+    assert loss_of(objective, *given([PAIR], LOGPROBS))["slic"] == 1.0
+
+
+def test_a_mix_adds_weighted_losses_and_the_cross_entropy_a_token():
+    """sigmoid 0.38687 as above; bco_pair -log σ(0.5) - log σ(0.25) = 1.05002; cross-entropy 3 nats over 2 tokens."""
+    objective = DPOObjective(REFERENCE, "sigmoid", 0.5, plus=(("bco_pair", 0.2),), lm_coefficient=0.7)
+    out, batch = given([PAIR], LOGPROBS)
+    assert loss_of(objective, out, batch) == pytest.approx(
+        {"sigmoid": 0.38687, "bco_pair": 1.05002, "lm": 1.5}, abs=1e-5
+    )
+    terms = objective(out, batch).terms
+    assert {name: term.coefficient for name, term in terms.items()} == {"sigmoid": 1.0, "bco_pair": 0.2, "lm": 0.7}
+    assert objective.weights(batch) == {"sigmoid": 1, "bco_pair": 1, "lm": 2}
+    assert DPOObjective(REFERENCE, "orpo", 0.5).weights(batch)["lm"] == 2, "ORPO brings its own"
+
+
+@pytest.mark.parametrize("tokens", [1, 10**6])
+def test_labels_and_margins_of_pairs_stay_with_their_pairs_however_a_batch_is_cut(tokens):
+    """Six pairs of other lengths, each with a share of wrong labels and a margin of its own."""
+    stream = torch.Generator().manual_seed(3)
+    trees = [
+        tree(
+            torch.randint(8, 300, (3 + i % 4,), generator=stream), torch.randint(8, 300, (2 + i % 3,), generator=stream)
+        )
+        for i in range(6)
+    ]
+    policy = LocalLearner(PolicyNetwork(tiny_policy()), TrainConfig(micro_batch_tokens=tokens))
+    reference_B = reference_logprobs(policy, trees) + torch.linspace(-2, 2, 12)
+    wrong, margin = torch.linspace(0, 0.5, 6), torch.linspace(0, 2, 6)
+    objective = DPOObjective(reference_B, "sigmoid", 0.5, wrong, margin=margin, plus=(("apo_zero", 1.0),))
+    found = policy.forward_backward(trees, objective).result()
+    x_P2 = -torch.linspace(-2, 2, 12).view(6, 2)
+    z_P = 0.5 * (x_P2[:, 0] - x_P2[:, 1]) - margin
+    by_hand = (1 - wrong) * torch.log1p(torch.exp(-z_P)) + wrong * torch.log1p(torch.exp(z_P))
+    assert found["sigmoid"] == pytest.approx(float(by_hand.mean()), abs=1e-4)
+
+
+def test_a_divergence_changes_what_is_compared_and_the_logged_rewards():
+    """Log-ratios 1 and -0.5: 1 - 1/e and 1 - √e differ by 1.28084."""
+    objective = DPOObjective(REFERENCE, "sigmoid", 0.5, f_divergence="forward_kl")
+    out, batch = given([PAIR], LOGPROBS)
+    assert loss_of(objective, out, batch)["sigmoid"] == pytest.approx(math.log1p(math.exp(-0.5 * 1.28084)), abs=1e-5)
+    assert means(objective(out, batch))["rewards/margins"] == pytest.approx(0.64042, abs=1e-5)

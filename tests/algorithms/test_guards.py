@@ -30,7 +30,7 @@ def test_a_step_learns_from_the_reward_less_the_cost_and_then_moves_the_multipli
     assert metrics["constraint/cost"] == pytest.approx(sum(costs) / len(costs))
     assert metrics["constraint/multiplier"] == 1.0, "the multiplier that the step used"
     assert ppo.constraint.multiplier == pytest.approx(math.exp(0.5 * (metrics["constraint/cost"] - 1.0)))
-    shaped_B = ppo.reward_stats.normalize(ppo.last.score_B)
+    shaped_B = ppo.shape.stats.normalize(ppo.last.score_B)
     assert torch.allclose(ppo.last.shaped_B, penalised(shaped_B, torch.tensor(costs), 1.0, 1.0))
 
 

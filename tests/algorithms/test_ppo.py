@@ -59,7 +59,7 @@ def test_a_minibatch_is_whole_prompts_and_every_prompt_comes_once():
 
 def test_the_ratio_is_one_before_the_first_inner_step_and_leaves_it_after():
     ppo = make_ppo(kl=NO_KL)
-    e = ppo.make_experience(ppo.sample(0))
+    e = ppo.make_experience(ppo.rollouts(0))
     objective = ppo.policy_objective(e, torch.arange(len(e.advantage_N)))
     first = ppo.actor.forward_backward(e.rollouts.trees, objective).result()
     assert first["ratio/max"] == first["ratio/mean"] == 1 and first["policy/approx_kl"] == 0
@@ -83,12 +83,12 @@ def test_a_step_reports_the_greatest_ratio_it_saw(epochs):
 
 def test_stale_rollouts_are_refused():
     ppo = make_ppo()
-    rollouts = ppo.sample(0)
+    rollouts = ppo.rollouts(0)
     assert rollouts.version == 0
     ppo.step(0, 1e-3)
-    with pytest.raises(RuntimeError, match="rollouts of version 0, the policy is at 4"):
+    with pytest.raises(RuntimeError, match="4 optimizer steps old"):
         ppo.make_experience(rollouts)
-    assert ppo.sample(1).version == 4, "a new step samples from the new weights"
+    assert ppo.rollouts(1).version == 4, "a new step samples from the new weights"
 
 
 def test_too_great_a_kl_ends_the_inner_epochs_and_leaves_the_gradient_out():
@@ -139,8 +139,8 @@ def test_while_the_critic_warms_up_the_actor_does_not_move(lora_rank):
 
 def test_with_lora_the_actors_adapter_alone_learns():
     ppo = make_ppo(lora_rank=2)
-    actor, reference = weights_of(ppo.actor), ppo.make_experience(ppo.sample(0)).reference_N
-    start = ppo.sample(0)
+    actor, reference = weights_of(ppo.actor), ppo.make_experience(ppo.rollouts(0)).reference_N
+    start = ppo.rollouts(0)
     for step in range(2):
         ppo.step(step, 1e-2)
     assert all(".adapters.default." in name for name in moved(ppo.actor, actor)) and moved(ppo.actor, actor)
@@ -202,7 +202,7 @@ def test_a_resumed_step_is_the_uninterrupted_one_to_the_bit(tmp_path):
     }
     for a, b in ((whole.actor, resumed.actor), (whole.critic, resumed.critic)):
         assert not moved(a, weights_of(b))
-    assert whole.reward_stats == resumed.reward_stats
+    assert whole.shape.stats == resumed.shape.stats
 
 
 def test_the_same_seed_gives_the_same_steps():
@@ -268,11 +268,11 @@ class Pending:
 
 def test_all_scorers_are_at_work_before_the_first_is_waited_for():
     ppo, log = make_ppo(), []
-    expected = ppo.make_experience(ppo.sample(0))
+    expected = ppo.make_experience(ppo.rollouts(0))
     ppo.actor, ppo.reference = Slow("policy", log, ppo.actor), Slow("reference", log, ppo.reference)
     ppo.critic = Slow("critic", log, ppo.critic)
     ppo.reward = Reward({name: Slow(name, log, axis) for name, axis in ppo.reward.axes.items()}, ppo.reward.aggregate)
-    found = ppo.make_experience(ppo.sample(0))
+    found = ppo.make_experience(ppo.rollouts(0))
     scorers = {"policy", "reference", "critic", "plain"}
     assert {*log[:4]} == {f"start {name}" for name in scorers}
     assert sorted(log[4:]) == sorted(f"wait {name}" for name in scorers)
@@ -298,7 +298,7 @@ def test_equal_rewards_give_a_gradient_from_the_kl_alone_which_follows_its_coeff
         with torch.no_grad():
             for p in ppo.actor.parameters:  # away from the reference, where the KL has a gradient
                 p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-        experience = ppo.make_experience(ppo.sample(0))
+        experience = ppo.make_experience(ppo.rollouts(0))
         trees, tokens = experience.part(range(4))
         ppo.actor.forward_backward(trees, ppo.policy_objective(experience, tokens)).result()
         norms[coefficient] = float(torch.stack([p.grad.norm() for p in ppo.actor.parameters]).norm())
@@ -317,5 +317,5 @@ def test_the_loss_follows_the_coefficient_of_the_controller():
 def test_a_prompt_that_comes_again_is_answered_anew():
     """The same weights and the same four prompts: what differs between two steps is chance alone."""
     ppo = make_ppo()
-    first, second = ({(a.prompt, a.response) for a in ppo.sample(step).answers} for step in (0, 1))
+    first, second = ({(a.prompt, a.response) for a in ppo.rollouts(step).answers} for step in (0, 1))
     assert {prompt for prompt, _ in first} == {prompt for prompt, _ in second} and first != second

@@ -139,7 +139,7 @@ def test_the_held_out_objective_is_in_the_rewards_units_at_the_present_price():
 def test_an_answer_that_a_stop_string_ended_is_ended_and_rewarded_on_its_last_token():
     sampling = {"n": 8, "max_new_tokens": 8, "stop_strings": ["a", "e", "o", " "]}
     ppo = make_ppo(scores(*[5.0] * 32), kl=NO_KL, missing_eos_penalty=2.0, sampling=sampling, **BARE)
-    rollouts = ppo.sample(0)
+    rollouts = ppo.rollouts(0)
     e = ppo.make_experience(rollouts)
     ends = [int(b.ids_T[-1]) in rollouts.end_ids for tree in rollouts.trees for b in tree.branches]
     by_string = [ended and not end for ended, end in zip(rollouts.ended_B.tolist(), ends, strict=True)]
@@ -159,7 +159,7 @@ def test_an_answer_that_a_stop_string_ended_is_ended_and_rewarded_on_its_last_to
 def test_tokens_of_another_distribution_count_by_their_probability_ratio(reshaping):
     """π/μ, at most 2: below 1 where the sampler left tokens out, and on both sides of 1 with a penalty."""
     ppo = make_ppo(sampling={"n": 8, "max_new_tokens": 6} | reshaping, allow_truncated_sampling=True)
-    e = ppo.make_experience(ppo.sample(0))
+    e = ppo.make_experience(ppo.rollouts(0))
     ratio_N = (e.old_logprob_N - e.rollouts.sampler_logprob_N).exp()
     torch.testing.assert_close(e.weight_N, ratio_N.clamp(max=2.0))
     assert float((ratio_N - 1).abs().max()) > 1e-3
@@ -171,7 +171,7 @@ def test_tokens_of_another_distribution_count_by_their_probability_ratio(reshapi
 def test_a_sampler_of_other_arithmetic_is_corrected_up_to_the_cap_that_was_given():
     """The sampler says of some tokens that they were less likely than the learner says, by a factor of 1.5 or of 8."""
     ppo = make_ppo(sampling={"n": 8, "max_new_tokens": 6}, importance_cap=3.0)
-    sampled = ppo.sample(0)
+    sampled = ppo.rollouts(0)
     tokens = len(sampled.sampler_logprob_N)
     factor_N = torch.tensor([1.0, 1.5, 8.0] * tokens)[:tokens]
     e = ppo.make_experience(replace(sampled, sampler_logprob_N=sampled.sampler_logprob_N - factor_N.log()))
@@ -183,7 +183,7 @@ def test_a_sampler_of_other_arithmetic_is_corrected_up_to_the_cap_that_was_given
 
 def test_without_a_cap_no_token_is_weighted():
     ppo = make_ppo(sampling={"n": 2, "max_new_tokens": 6})
-    e = ppo.make_experience(ppo.sample(0))
+    e = ppo.make_experience(ppo.rollouts(0))
     assert e.weight_N is None and not any(name.startswith("sampling/") for name in ppo.describe(e))
 
 
@@ -203,5 +203,5 @@ def test_the_weight_multiplies_the_surrogate_and_nothing_else():
 
 def test_with_the_default_sampling_no_token_is_weighted():
     ppo = make_ppo()
-    e = ppo.make_experience(ppo.sample(0))
+    e = ppo.make_experience(ppo.rollouts(0))
     assert e.weight_N is None and ppo.policy_objective(e, torch.tensor([0])).weight_N is None

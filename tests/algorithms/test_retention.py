@@ -113,7 +113,7 @@ def test_only_the_last_steps_are_kept_and_they_come_back_through_json():
     replay = Replay(2, seed=0)
     for old in ([-1.0, -2.0, -0.1], [-3.0, -4.0, -0.3], [-5.0, -6.0, -0.7]):
         one = remembered(old)
-        replay.keep(one.trees, one)
+        replay.keep(one.trees, one, one.old_logprob_N)
     assert [one.old_logprob_N[0].item() for one in replay.kept] == [-3.0, -5.0]
     other = Replay(2, seed=0)
     other.load(json.loads(json.dumps(replay.state())))
@@ -125,7 +125,7 @@ def test_only_the_last_steps_are_kept_and_they_come_back_through_json():
 
 def test_no_steps_keep_nothing_and_draw_nothing():
     replay = Replay(0, seed=0)
-    replay.keep([tree([5])], remembered([-1.0, -1.0, -1.0]))
+    replay.keep([tree([5])], remembered([-1.0, -1.0, -1.0]), torch.zeros(3))
     assert replay.draw(1, Says([0.0])) is None
 
 

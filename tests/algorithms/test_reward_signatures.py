@@ -189,7 +189,7 @@ EXAMPLES = re.findall(
 
 def test_the_page_shows_each_signature_once():
     shown = [FunctionReward(one(text), "f").signature for text in EXAMPLES]
-    assert [shown.count(signature) for signature in SIGNATURES] == [2, 1, 2, 1], "one also async, one for columns"
+    assert [shown.count(signature) for signature in SIGNATURES] == [3, 1, 2, 1], "also async, steps, columns"
     page = PAGE.read_text(encoding="utf-8")
     assert all(f"`{signature.text}`" in page for signature in SIGNATURES)
 

@@ -10,8 +10,9 @@ import pytest
 from concordant.config.checks import NEEDED, validate
 from concordant.config.contradictions import CONTRADICTIONS
 from concordant.config.fields import build, flatten, schema
-from concordant.config.no_effect import NO_EFFECT, NoEffect
+from concordant.config.no_effect import NO_EFFECT
 from concordant.config.ranges import VALUES, Range
+from concordant.config.rule_kinds import NoEffect
 from concordant.config.stages import (
     AverageConfig,
     BestOfNConfig,
@@ -86,7 +87,7 @@ def test_defaults_are_valid_once_what_is_needed_is_there(verb):
         (RewardConfig, "temperature", 0.0, r"temperature: expected a number in \(0, ∞\)"),
         (DPOConfig, "label_smoothing", -0.1, r"label_smoothing: expected a number in \[0, 0.5\)"),
         (DPOConfig, "label_smoothing", 0.5, r"label_smoothing: expected a number in \[0, 0.5\); given 0.5"),
-        (DPOConfig, "loss", "sigmiod", 'robust; given "sigmiod". Did you mean "sigmoid"'),
+        (DPOConfig, "loss", "sigmiod", 'apo_zero_unpaired; given "sigmiod". Did you mean "sigmoid"'),
         (DPOConfig, "beta", 0.0, "beta"),
         (PPOConfig, "constraint.limit", float("nan"), "constraint.limit: .*given nan"),
         (PPOConfig, "constraint.multiplier", 0.0, r"constraint.multiplier: expected a number in \[0.01, ∞\)"),
@@ -102,7 +103,7 @@ def test_defaults_are_valid_once_what_is_needed_is_there(verb):
         (BestOfNConfig, "sampling.stop_strings", ["a", ""], r"stop_strings: expected texts that are not empty"),
         (BestOfNConfig, "sampling.stop_strings", ["\ud83d"], r"stop_strings: expected texts of whole Unicode"),
         (BestOfNConfig, "sampling.stop_strings", "STOP", "stop_strings: expected a list of texts"),
-        (PPOConfig, "advantage", "gea", 'expected one of gae, rloo, grpo; given "gea". Did you mean "gae"'),
+        (PPOConfig, "advantage", "gea", 'remax; given "gea". Did you mean "gae"'),
         (PPOConfig, "gamma", 1.1, r"gamma: expected a number in \[0, 1\]"),
         (PPOConfig, "kl.horizon", 0, "kl.horizon"),
         (PPOConfig, "aggregation", "mean", "aggregation: expected one of token-mean"),
@@ -165,6 +166,22 @@ def test_out_of_range(config_class, key, value, message):
             "minibatches=64, train.batch_size=32: .*hold no prompt",
         ),
         (PPOConfig, {"critic_warmup": 5, "train.max_steps": 5}, "end before the policy learns"),
+        (
+            PPOConfig,
+            {"advantage": "dr_grpo", "sampling.n": 1},
+            'advantage="dr_grpo", sampling.n=1: it compares the samples of one',
+        ),
+        (PPOConfig, {"advantage": "reinforce++-baseline", "sampling.n": 1}, "it compares the samples of one prompt"),
+        (PPOConfig, {"policy_loss": "cispo"}, "clip_high=0.0: the greatest weight of a token"),
+        (PPOConfig, {"policy_loss": "dual-clip", "clip_dual": 1.1}, "clip_dual=1.1: .*raise clip_dual"),
+        (PPOConfig, {"clip_high": 0.1}, "clip_high=0.1, clip=0.2: .*rare tokens die out"),
+        (
+            PPOConfig,
+            {"dynamic_sampling": 3, "sampling.n": 1},
+            "dynamic_sampling=3, sampling.n=1: the rewards of one answer",
+        ),
+        (PPOConfig, {"overlong_penalty": 1.0}, "overlong_penalty=1.0, overlong_buffer=0: .*between one and all"),
+        (PPOConfig, {"overlong_penalty": 1.0, "overlong_buffer": 129}, "between one and all of them"),
         (SFTConfig, {"train.warmup_steps": 6, "train.max_steps": 5}, "warmup_steps=6, .*max_steps=5: .*never reach"),
         (CollectConfig, {"sampling.n": 1}, "sampling.n=1: with one answer there is nothing to choose"),
         (BestOfNConfig, {"sampling.n": 1}, "sampling.n=1: with one answer there is nothing to choose; use 2 or more"),
@@ -200,6 +217,11 @@ def test_contradictions(config_class, changes, message):
         {"sampling.min_p": 0.1, "sampling.min_new_tokens": 128, "allow_truncated_sampling": True},
         {"sampling.stop_strings": ["\nHuman:"]},
         {"advantage": "rloo", "sampling.n": 2},
+        {"advantage": "remax"},
+        {"advantage": "reinforce++", "gamma": 0.9},
+        {"policy_loss": "gspo", "clip": 3e-4, "clip_high": 4e-4},
+        {"overlong_penalty": 1.0, "overlong_buffer": 128},
+        {"mask_truncated": True, "missing_eos_penalty": 1.0, "advantage": "grpo", "sampling.n": 2},
         {"critic_warmup": 2, "train.max_steps": 0},
         {"minibatches": 8, "train.batch_size": 8},
         {"train.warmup_steps": 5, "train.max_steps": 5},
@@ -294,14 +316,19 @@ CRITIC = {"critic.name": "m"}
         (PPOConfig, {"critic.activation_checkpointing": True}, "would do nothing: without critic.name"),
         (PPOConfig, {"critic.trust_remote_code": True}, "would do nothing: without critic.name"),
         (PPOConfig, CRITIC | {"critic.lora.alpha": 8.0}, "critic.lora.alpha=8.0 would do nothing: critic.lora.rank"),
-        (PPOConfig, {"advantage": "rloo", "critic.name": "m"}, "critic.name=.* rloo and grpo have no critic"),
+        (PPOConfig, {"advantage": "rloo", "critic.name": "m"}, "critic.name=.* other than gae have no critic"),
         (PPOConfig, {"advantage": "rloo", "critic_warmup": 2}, "critic_warmup=2 .*have no critic"),
         (PPOConfig, {"advantage": "grpo", "value_clip": 0.0}, "value_clip=0.0 .*have no critic"),
         (PPOConfig, {"advantage": "rloo", "value_coefficient": 2.0}, "value_coefficient=2.0 .*have no critic"),
         (PPOConfig, {"advantage": "rloo", "critic_head": "mlp"}, "critic_head=.*have no critic"),
         (PPOConfig, {"advantage": "rloo", "critic_learning_rate": 1e-3}, "critic_learning_rate=.*have no critic"),
-        (PPOConfig, {"advantage": "grpo", "lam": 0.9}, "lam=0.9 .*do not discount"),
+        (PPOConfig, {"advantage": "grpo", "lam": 0.9}, "lam=0.9 .*a critic's estimates"),
         (PPOConfig, {"advantage": "rloo", "gamma": 0.9}, "gamma=0.9 .*do not discount"),
+        (PPOConfig, {"advantage": "remax", "gamma": 0.9}, "gamma=0.9 .*do not discount"),
+        (PPOConfig, {"policy_loss": "cispo", "clip_high": 4.0, "clip": 0.3}, "clip=0.3 .*from above alone"),
+        (PPOConfig, {"clip_dual": 4.0}, "clip_dual=4.0 .*set policy_loss dual-clip"),
+        (PPOConfig, {"overlong_buffer": 9}, "overlong_buffer=9 .*overlong_penalty is 0"),
+        (PPOConfig, {"mask_truncated": True, "missing_eos_penalty": 1.0}, "missing_eos_penalty=1.0 .*leaves every"),
         (PPOConfig, {"kl.target": 3.0}, "kl.target=3.0 would do nothing: a fixed coefficient does not aim at a target"),
         (PPOConfig, {"kl.horizon": 100}, "kl.horizon=100 would do nothing"),
         (PPOConfig, {"data.max_response_tokens": 64}, "data.max_response_tokens=64 .*sampling.max_new_tokens"),
@@ -394,7 +421,7 @@ def test_roles_stand_apart_only_where_they_can_act():
     refused(PPOConfig, r"cluster.apart.critic: expected a number in \[0, ∞\)", cluster__apart__critic=-1)
     on_ray = {"cluster__ray": "local"}
     validate(made(PPOConfig, cluster__apart__reward=1, cluster__apart__critic=2, **on_ray))
-    refused(SFTConfig, "only ppo has roles", cluster__apart__generator=1, **on_ray)
+    refused(SFTConfig, "only ppo samples answers", cluster__apart__generator=1, **on_ray)
     refused(PPOConfig, "have no critic", advantage="rloo", cluster__apart__critic=1, **on_ray)
     refused(PPOConfig, "no reward is a model", reward=["rule:length", "m:f=0.5"], cluster__apart__reward=1, **on_ray)
     refused(PPOConfig, "leave cluster.apart.reference out", kl__estimator="exact", kl__place="loss",

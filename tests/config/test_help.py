@@ -88,7 +88,8 @@ def test_the_table_of_common_keys_names_keys_once():
 
 def test_a_default_and_a_choice_are_shown():
     assert entry_of(page("dpo"), "beta") == "--beta reward per nat of log-ratio; default 0.1"
-    assert "sigmoid | ipo | robust" in entry_of(page("dpo"), "loss")
+    assert "linear | cosine | constant" in entry_of(page("dpo", True), "train.schedule")
+    assert "| simpo |" not in entry_of(page("dpo"), "loss") and "| simpo |" in entry_of(page("dpo", True), "loss")
     assert "oasst" not in entry_of(page("sft"), "data.format") and "oasst" in entry_of(page("sft", True), "data.format")
     assert "(0, ∞)" in entry_of(page("dpo", True), "beta")
 

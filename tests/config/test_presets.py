@@ -137,7 +137,7 @@ def test_a_mistake_in_a_preset_is_an_error_that_names_its_place(own, text, messa
         (["--preset", "qwen3-4b/CPU"], 'Did you mean "qwen3-4b/cpu"? Known: ge'),
         (["--preset", "list"], "smollm2-135m/24gb, smollm2-135m/80gb, smollm2-135m/cpu"),
         (["--preset"], "--preset needs a value"),
-        (["--preset", "a/cpu", "b/cpu"], '--preset takes one value; "b/cpu" belongs to no option'),
+        (["--preset", "a/cpu", "b/cpu"], "--preset takes one model at most; given a/cpu and b/cpu"),
     ],
 )
 def test_an_unknown_preset_is_refused_with_the_nearest_and_all_names(capsys, arguments, message):

@@ -111,3 +111,12 @@ def test_k3_stays_finite_and_raises_a_token_that_the_policy_has_lost(log_ratio):
     (slope,) = torch.autograd.grad(loss.sum(), logprob)
     assert loss.isfinite().all() and slope.isfinite().all() and slope[0] < -1e8
     assert slope[1].item() == pytest.approx(1 - math.exp(-0.5)), "an ordinary token beside it keeps its gradient"
+
+
+def test_k3_plus_has_the_value_of_k3_and_the_gradient_of_k2():
+    policy = torch.tensor([-1.0, -2.5, -0.3], requires_grad=True)
+    reference = torch.tensor([-1.2, -0.5, -0.3])
+    value = kl.ESTIMATORS["k3+"](policy, reference)
+    assert torch.allclose(value, kl.k3(policy, reference)) and value[2] == 0
+    (gradient,) = torch.autograd.grad(value.sum(), policy)
+    assert gradient.tolist() == pytest.approx([0.2, -2.0, 0.0]), "log π - log π_ref, as of k2"

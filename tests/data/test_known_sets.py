@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from concordant.core.errors import UserError
 from concordant.data.dialogue import Drop
 from concordant.data.formats import FORMATS
 from concordant.data.recognise import recognise
@@ -299,3 +301,15 @@ def test_a_tree_in_one_row_gives_the_pairs_of_its_ranked_replies() -> None:
         "Gladly. An owl walks in.",
         "No.",
     )
+
+
+EXTREME = [10**400, -(10**400), 1e308, float("nan"), float("-inf"), "", None, [], {}, True, [[]], [{}], {"": 10**400}]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_extreme_value_in_any_column_is_read_or_refused_in_a_sentence(name: str) -> None:
+    form = FORMATS[name]  # type: ignore[index]
+    for column in form.example:
+        for value in EXTREME:
+            with suppress(UserError):
+                read({**form.example, column: value}, *form.more, format=name)

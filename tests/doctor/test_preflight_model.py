@@ -13,7 +13,7 @@ from concordant.algorithms.sft import SFTObjective
 from concordant.algorithms.supervised import Course, Examples, Supervised
 from concordant.config.train import TrainConfig
 from concordant.core.errors import UserError
-from concordant.core.losses import PREFERENCE_LOSSES, PreferenceLoss
+from concordant.core.pair_losses import PREFERENCE_LOSSES, PreferenceLoss
 from concordant.doctor import preflight_model
 from concordant.doctor.preflight_model import check_ppo, check_supervised, gradients, longest
 from concordant.doctor.preflight_start import untrained_start

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
 from concordant.core.alive import heard_by
-from concordant.engines.local import decoding
+from concordant.engines.local import decoding, running
 from concordant.engines.local import generator as local_generator
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.weights import LocalWeights
@@ -102,8 +102,9 @@ def test_options_that_are_off_do_no_work(monkeypatch: pytest.MonkeyPatch) -> Non
     def never(*arguments: object, **settings: object) -> None:
         raise AssertionError("called for nothing")
 
-    for name in ("penalised", "without", "StopStrings", "_filled_up"):
-        monkeypatch.setattr(local_generator, name, never)
+    monkeypatch.setattr(local_generator, "StopStrings", never)
+    for name in ("penalised", "without", "_filled_up", "_noted", "_together", "choosing", "by_row"):
+        monkeypatch.setattr(running, name, never)
     LocalGenerator(build("llama"), END).generate(random_prompts(5), SamplingConfig(max_new_tokens=4), 0).result()
 
 

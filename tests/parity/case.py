@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,12 @@ class DPOSetting:
     loss: str  # our name
     beta: float
     label_smoothing: float = 0.0
+    trl: str = ""  # TRL's name of the loss, where it is not ours
+    margin: float = 0.0
+    f_divergence: str = "reverse_kl"
+    lm: float = 0.0  # weight of the chosen answers' cross-entropy
+    plus: tuple[tuple[str, float], ...] = ()
+    swapped: bool = False  # policy and reference, so that the estimate of KTO's KL is above 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,27 @@ DPO = {
     "dpo/ipo": DPOSetting("ipo", 0.2),
     "dpo/robust": DPOSetting("robust", 0.3, 0.1),
     "dpo/smoothed": DPOSetting("sigmoid", 0.3, 0.1),
+    "dpo/sigmoid_norm": DPOSetting("sigmoid_norm", 2.0),
+    "dpo/hinge": DPOSetting("hinge", 0.3),
+    "dpo/apo_zero": DPOSetting("apo_zero", 0.3),
+    "dpo/apo_down": DPOSetting("apo_down", 0.3),
+    "dpo/bco_pair": DPOSetting("bco_pair", 0.3),
+    "dpo/rpo": DPOSetting("sigmoid", 0.3, lm=0.7),
+    "dpo/mix": DPOSetting("sigmoid", 0.3, lm=0.5, plus=(("bco_pair", 0.2),)),
+    "dpo/forward_kl": DPOSetting("sigmoid", 0.3, f_divergence="forward_kl"),
+    "dpo/js_divergence": DPOSetting("sigmoid", 0.3, f_divergence="js_divergence"),
+    "dpo/alpha_divergence": DPOSetting("sigmoid", 0.3, f_divergence="alpha_divergence"),
+    "cpo/cpo": DPOSetting("cpo", 0.3, 0.1, trl="sigmoid"),
+    "cpo/simpo": DPOSetting("simpo", 2.0, trl="simpo", margin=0.6),
+    "cpo/slic": DPOSetting("slic", 0.3, trl="hinge"),
 }
+ORPO = DPOSetting("orpo", 0.3)
+KTO = {
+    "kto/kto": DPOSetting("kto", 0.3),
+    "kto/swapped": DPOSetting("kto", 0.1, swapped=True),
+    "kto/apo_zero_unpaired": DPOSetting("apo_zero_unpaired", 0.3),
+}
+KTO_WEIGHTS = (1.3, 0.8)  # of good and of bad answers
 REWARDS = {
     "reward/plain": RewardSetting(margin=False),
     "reward/margin": RewardSetting(margin=True),
@@ -80,6 +107,58 @@ class PPOSetting:
 PPO = PPOSetting()
 PPO_LENGTHS = {"full": (5,) * 6, "short": (4, 1, 6, 3, 6, 2)}  # answers that all reach the limit; that end before it
 VALUE_DRIFT = 0.3  # amplitude of what the critic learnt since it was asked for the old values, reward units
+
+
+@dataclass(frozen=True)
+class PolicySetting:
+    """A method in TRL's words and in ours. ``ours`` are fields of ``PolicyObjective``."""
+
+    advantage: str
+    trl: dict[str, Any]
+    ours: dict[str, Any]
+    beta: float = 0.0  # of a KL in the loss, k3
+    scores: tuple[float | None, ...] = SCORES
+
+
+GROUP = 3  # answers to a prompt: the first three belong to the first prompt, the others to the second
+POLICY_LIMIT = 6  # tokens; answers of this length have no end token
+_SEQUENCES = {"aggregation": "seq-mean-token-mean"}
+POLICIES = {
+    "grpo": PolicySetting(
+        "grpo", {"loss_type": "grpo", "use_bias_correction_kl": False}, {"clip": 0.2, **_SEQUENCES}, beta=0.04
+    ),
+    "dr_grpo": PolicySetting(
+        "dr_grpo",
+        {"loss_type": "dr_grpo", "scale_rewards": "none"},
+        {"clip": 0.2, "aggregation": "seq-mean-token-sum-norm", "limit": POLICY_LIMIT},
+    ),
+    "dapo": PolicySetting(
+        "grpo",
+        {"loss_type": "dapo", "epsilon": 0.05, "epsilon_high": 0.08, "mask_truncated_completions": True},
+        {"clip": 0.05, "clip_high": 0.08, "aggregation": "token-mean"},
+    ),
+    "gspo": PolicySetting(
+        "grpo",
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.02, "epsilon_high": 0.03},
+        {"clip": 0.02, "clip_high": 0.03, "loss": "gspo", **_SEQUENCES},
+    ),
+    "cispo": PolicySetting(
+        "grpo",
+        {"loss_type": "cispo", "epsilon_high": 1.05},
+        {"clip": 0.2, "clip_high": 0.05, "loss": "cispo", "aggregation": "token-mean"},
+    ),
+    "dual-clip": PolicySetting(
+        "grpo",
+        {"loss_type": "grpo", "epsilon": 0.05, "delta": 1.1},
+        {"clip": 0.05, "clip_dual": 1.1, "loss": "dual-clip", **_SEQUENCES},
+    ),
+    "a score is missing": PolicySetting(
+        "dr_grpo",
+        {"loss_type": "dr_grpo", "scale_rewards": "none"},
+        {"clip": 0.2, "aggregation": "seq-mean-token-sum-norm", "limit": POLICY_LIMIT},
+        scores=(0.7, None, 0.3, 1.9, -0.4, 0.2),
+    ),
+}
 
 
 def words(start: int, count: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,11 +17,14 @@ import torch
 from tests.parity import case, explained, ours, peer_files
 from tests.parity.figures import Figures, gradient_error, norm, relative, sketch_error, sketch_norm, vector_error
 
+POLICY_TOLERANCE = 1e-5  # of the same numbers of policy losses and group advantages
 TOLERANCE = 1e-4  # of a loss or metric, of a gradient's norm, of a vector's norm
 GOLDENS = Path(__file__).parent / "goldens"
 TRAINERS_GOLDEN, PPO_GOLDEN = GOLDENS / "trl-trainers.json", GOLDENS / "trl-ppo.json"
-METRICS = {"dpo/ipo": ("logps/chosen", "logps/rejected", "rewards/margins")}  # where not all of TRL's
-KNOWN = ("dpo/ipo: rewards/margins",)
+LOGPS, OF_F = ("logps/chosen", "logps/rejected"), ("forward_kl", "js_divergence", "alpha_divergence")
+# Where not all of TRL's metrics are compared: there TRL logs β times the summed log-ratio, whatever the loss compares.
+METRICS = {f"dpo/{name}": (*LOGPS, "rewards/margins") for name in ("ipo", "sigmoid_norm", *OF_F)}
+KNOWN = tuple(f"{name}: rewards/margins" for name in METRICS)
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,11 @@ class Row:
     peer: float
     error: float
     known: bool = False  # True: must differ, for a reason that is documented
+    tolerance: float = TOLERANCE
 
     @property
     def verdict(self) -> str:
-        close = self.error <= TOLERANCE
+        close = self.error <= self.tolerance
         return ("stale" if close else "known") if self.known else ("ok" if close else "OFF")
 
     @property
@@ -46,9 +50,12 @@ def rows(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
     """Every comparison that both sides have, in the order of what we made."""
     table: list[Row] = []
     for name, mine in made.items():
-        if name in peer and not name.startswith(("ppo/", "dpo/sigmoid uneven")):
-            table += whole(name, mine, peer[name])
-    table += smoothing(made, peer) + uneven(made, peer)
+        if name in peer and not name.startswith(("ppo/", "dpo/sigmoid uneven", "orpo/")):
+            found = whole(name, mine, peer[name])
+            is_policy = name.startswith("policy/")
+            table += [replace(row, tolerance=POLICY_TOLERANCE) for row in found] if is_policy else found
+    table += [row for name in case.POLICIES if f"policy/{name}" in peer for row in policy(name, made, peer)]
+    table += smoothing(made, peer) + uneven(made, peer) + orpo(made, peer)
     for name in case.PPO_LENGTHS:
         if f"ppo/policy {name}" in peer:
             table += ppo(name, made, peer)
@@ -73,6 +80,19 @@ def gradient_row(what: str, mine: Figures, theirs: Figures, known: bool = False)
     return Row(what, norm(mine.gradient), norm(theirs.gradient), error, known)
 
 
+def policy(name: str, made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
+    """Old log-probs, and the advantage of every answer. TRL adds 1e-4 to the deviation that it divides by."""
+    mine, theirs = made[f"policy/{name}"].tokens, peer[f"policy/{name}"].tokens
+    rows = [token_row(f"policy/{name}: old log-probs", mine["old_logprob"], theirs["old_logprob"])]
+    setting, what = case.POLICIES[name], f"policy/{name}: advantages"
+    divided = setting.advantage == "grpo"
+    rows.append(token_row(what, mine["advantage"], theirs["advantage"], known=divided))
+    if divided:
+        added = explained.advantages_of_a_greater_deviation(setting.scores, mine["advantage"])
+        rows.append(token_row(f"{what}, 1e-4 added to the deviation", added, theirs["advantage"]))
+    return [replace(row, tolerance=POLICY_TOLERANCE) for row in rows]
+
+
 def smoothing(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
     """TRL takes label_smoothing for its sigmoid loss and leaves it out."""
     mine, theirs = made["dpo/smoothed"], peer["dpo/smoothed, TRL's sigmoid"]
@@ -89,6 +109,18 @@ def uneven(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
     return [
         gradient_row(what, made["dpo/sigmoid uneven"], theirs, known=True),
         gradient_row(f"{what}, mean of means", explained.dpo_mean_of_means((4, 2)), theirs),
+    ]
+
+
+def orpo(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
+    """TRL's ORPO learns the prompt too: its cross-entropy is over all tokens of prompt and answer."""
+    if "orpo/orpo" not in peer:
+        return []
+    mine, theirs = made["orpo/orpo"], peer["orpo/orpo"]
+    return [
+        Row("orpo: loss", mine.loss, theirs.loss, relative(mine.loss, theirs.loss), known=True),
+        gradient_row("orpo: gradient", mine, theirs, known=True),
+        *whole("orpo with the prompt learnt", explained.orpo_with_prompts(), theirs),
     ]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from concordant.algorithms.dpo import DPOObjective, reference_logprobs
 from concordant.algorithms.ppo_objectives import PolicyObjective
+from concordant.algorithms.sft import SFTObjective
 from concordant.core import kl
 from concordant.core.advantages import Returns, gae
 from concordant.core.trees import Branch, PromptTree
@@ -28,6 +29,17 @@ def dpo_mean_of_means(sizes: Sequence[int]) -> Figures:
         parts.append(ours.learn(ours.policy_learner(), some, objective))
         start += size
     return _mean(parts)
+
+
+def orpo_with_prompts() -> Figures:
+    """ORPO whose cross-entropy is over the prompt's tokens too, the first one left out, which nothing predicts."""
+    setting, learner, trees = case.ORPO, ours.policy_learner(), ours.pair_trees()
+    odds = ours.learn(learner, trees, DPOObjective(torch.zeros(12), "orpo", setting.beta, lm_coefficient=-1.0))
+    texts = [
+        PromptTree(t.prompt_T[:1], (Branch.response(torch.cat([t.prompt_T[1:], t.branches[0].ids_T])),)) for t in trees
+    ]
+    text = ours.learn(learner, texts, SFTObjective())  # the gradients add up
+    return Figures(odds.loss + text.loss, odds.metrics, text.gradient)
 
 
 def policy_mean_of_means(name: str, given: Mapping[str, list[float]], rows: Sequence[float], size: int = 2) -> Figures:
@@ -88,3 +100,13 @@ def values_past_the_end(name: str, given: Mapping[str, list[float]]) -> Figures:
 def _mean(parts: Sequence[Figures]) -> Figures:
     gradient = {n: torch.stack([p.gradient[n] for p in parts]).mean(0) for n in parts[0].gradient}
     return Figures(sum(p.loss for p in parts) / len(parts), {}, gradient)
+
+
+def advantages_of_a_greater_deviation(scores: Sequence[float | None], advantage_B: Sequence[float]) -> list[float]:
+    """Advantages that were divided by a group's deviation, as if 1e-4 had been added to it."""
+    made = []
+    for start in range(0, len(scores), case.GROUP):
+        group = torch.tensor([score or 0.0 for score in scores[start : start + case.GROUP]])
+        deviation = float(group.std())
+        made += [a * deviation / (deviation + 1e-4) for a in advantage_B[start : start + case.GROUP]]
+    return made

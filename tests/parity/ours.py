@@ -10,13 +10,15 @@ from torch import Tensor
 from transformers import LlamaForSequenceClassification
 
 from concordant.algorithms.dpo import DPOObjective, reference_logprobs
+from concordant.algorithms.experience import learnt_part
+from concordant.algorithms.kto import KTOObjective, finish, kl_estimate
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.sft import SFTObjective, share_prompts
 from concordant.config.train import TrainConfig
 from concordant.core import kl
-from concordant.core.advantages import Returns, gae
-from concordant.core.masked import whiten
+from concordant.core.advantages import ADVANTAGES, Returns, gae
+from concordant.core.masked import branch_of_token, whiten
 from concordant.core.objective import Objective, Outputs
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.local.learner import LocalLearner
@@ -33,10 +35,14 @@ WHOLE, CUT = 8192, 1  # tokens a micro-batch: all in one, and a tree each
 
 
 def all_figures(peer_ppo: Mapping[str, Figures]) -> dict[str, Figures]:
-    """Every comparison; PPO's objectives are given the old log-probs, advantages, values and returns of the peer."""
+    """Every comparison; objectives of policies are given the peer's old log-probs, advantages, values and returns."""
     made = sft() | {name: dpo(setting) for name, setting in case.DPO.items()}
+    made |= {name: kto(setting) for name, setting in case.KTO.items()} | {"orpo/orpo": dpo(case.ORPO)}
     made |= {"dpo/sigmoid uneven": dpo(case.DPO["dpo/sigmoid"], CUT)}
     made |= {name: reward(setting) for name, setting in case.REWARDS.items()}
+    for name, setting in case.POLICIES.items():
+        if f"policy/{name}" in peer_ppo:
+            made[f"policy/{name}"] = policy(setting, peer_ppo[f"policy/{name}"])
     for name in case.PPO_LENGTHS:
         if f"ppo/policy {name}" in peer_ppo:
             made |= ppo(name, peer_ppo)
@@ -71,8 +77,40 @@ def sft() -> dict[str, Figures]:
 def dpo(setting: case.DPOSetting, micro_batch_tokens: int = WHOLE) -> Figures:
     trees = pair_trees()
     reference_B = reference_logprobs(policy_learner(variant=case.REFERENCE), trees)
-    objective = DPOObjective(reference_B, setting.loss, setting.beta, setting.label_smoothing)
+    objective = DPOObjective(
+        reference_B,
+        setting.loss,
+        setting.beta,
+        setting.label_smoothing,
+        margin=setting.margin,
+        plus=setting.plus,
+        lm_coefficient=setting.lm,
+        f_divergence=setting.f_divergence,
+    )
     return learn(policy_learner(micro_batch_tokens), trees, objective)
+
+
+def kto(setting: case.DPOSetting) -> Figures:
+    """On paired data. As TRL does, the answer to another prompt is that of the row before, in a circle."""
+    variants = (case.REFERENCE, case.POLICY) if setting.swapped else (case.POLICY, case.REFERENCE)
+    trees, (learner, reference) = pair_trees(), (policy_learner(variant=variant) for variant in variants)
+    prompts = [tree.prompt_T for tree in trees for _ in tree.branches]
+    answers = [branch for tree in trees for branch in tree.branches]
+    foreign = [PromptTree(x, (b,)) for x, b in zip(prompts, answers[-1:] + answers[:-1], strict=True)]
+    anchor = kl_estimate(learner, reference_logprobs(reference, foreign), foreign) if setting.loss == "kto" else 0.0
+    good, bad = case.KTO_WEIGHTS
+    objective = KTOObjective(
+        reference_B=reference_logprobs(reference, trees),
+        is_good_B=torch.tensor([True, False] * len(trees)),
+        anchor=anchor,
+        loss=setting.loss,
+        beta=setting.beta,
+        good_weight=good,
+        bad_weight=bad,
+    )
+    figures = learn(learner, trees, objective)
+    figures.metrics = finish(figures.metrics)
+    return figures
 
 
 def reward(setting: case.RewardSetting) -> Figures:
@@ -128,6 +166,44 @@ def ppo(name: str, peer: Mapping[str, Figures]) -> dict[str, Figures]:
     learnt = learn_values(trees, value.tokens)
     learnt.tokens = {"old_value": judged.value_N.tolist()}
     return {f"ppo/policy {name}": made, f"ppo/value {name}": learnt}
+
+
+def policy(setting: case.PolicySetting, peer: Figures) -> Figures:
+    """A policy loss on TRL's advantages, and our advantages of the same rewards, one for each answer."""
+    pairs, answers = case.pairs(), case.answers("short")
+    groups = [answers[i : i + case.GROUP] for i in range(0, len(answers), case.GROUP)]
+    trees = [
+        PromptTree(torch.tensor(pairs[i].prompt), tuple(Branch.response(ids) for ids in group))
+        for i, group in enumerate(groups)
+    ]
+    length_B = torch.tensor([len(ids) for ids in answers])
+    scored_B = torch.tensor([score is not None for score in setting.scores])
+    returns = Returns(
+        score_B=torch.tensor([score or 0.0 for score in setting.scores]),
+        penalty_N=torch.zeros(int(length_B.sum())),
+        value_N=torch.zeros(int(length_B.sum())),
+        length_B=length_B,
+        group_B=torch.arange(len(groups)).repeat_interleave(case.GROUP),
+        scored_B=scored_B,
+    )
+    advantage_N = ADVANTAGES[setting.advantage](returns)[0]
+    token, learnt_B = branch_of_token(length_B), torch.tensor(peer.tokens["is_learnt"]) > 0
+    kept, tokens_N = learnt_part(trees, range(len(trees)), learnt_B)
+    old_N, reference_N = (torch.tensor(peer.tokens[f"{side}_logprob"])[tokens_N] for side in ("old", "reference"))
+    objective = PolicyObjective(
+        old_logprob_N=old_N,
+        advantage_N=torch.tensor(peer.tokens["advantage"])[token][tokens_N],
+        reference_N=reference_N,
+        kl_estimator="k3" if setting.beta else "",
+        kl_coefficient=setting.beta,
+        **setting.ours,
+    )
+    made = learn(policy_learner(), kept, objective)
+    made.tokens = {
+        "old_logprob": _logprobs(trees, case.OLD, 1.0).tolist(),
+        "advantage": advantage_N[length_B.cumsum(0) - 1].tolist(),
+    }
+    return made
 
 
 def learn_values(trees: Sequence[PromptTree], given: Mapping[str, list[float]]) -> Figures:
@@ -202,8 +278,8 @@ def _policy(variant: int) -> Network:
     return PolicyNetwork(Policy(model=model, tokenizer=case.tokenizer(), traits=ModelTraits(layout), name="parity"))
 
 
-def _logprobs(trees: Sequence[PromptTree], variant: int) -> Tensor:
-    learner = policy_learner(variant=variant, temperature=case.PPO.temperature)
+def _logprobs(trees: Sequence[PromptTree], variant: int, temperature: float = case.PPO.temperature) -> Tensor:
+    learner = policy_learner(variant=variant, temperature=temperature)
     out = learner.forward(trees, Outputs(logprob=True)).result()
     assert out.logprob_N is not None
     return out.logprob_N

@@ -14,12 +14,12 @@ VERSIONS, TRAINERS = peer_files.read_golden(compare.TRAINERS_GOLDEN)
 PPO_VERSIONS, PPO = peer_files.read_golden(compare.PPO_GOLDEN)
 GOLDENS = TRAINERS | PPO
 SAME = [*TRAINERS, "ppo/policy full", "ppo/policy short", "ppo/value full"]
-DIFFERENT = ["dpo/smoothed, TRL's sigmoid", "dpo/sigmoid uneven"]  # explained below
+DIFFERENT = ["dpo/smoothed, TRL's sigmoid", "dpo/sigmoid uneven", "orpo/orpo"]  # explained below
 
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Figures]:
-    return ours.all_figures(peer_files.figures_of(PPO))
+    return ours.all_figures(peer_files.figures_of(TRAINERS | PPO))
 
 
 @pytest.mark.parametrize("name", [n for n in SAME if n not in DIFFERENT])
@@ -36,13 +36,27 @@ def test_metrics_are_trl_s(made, name):
         for metric in metrics
         if relative(made[name].metrics[metric], TRAINERS[name]["metrics"][metric]) > compare.TOLERANCE
     }
-    assert {f"{name}: {metric}" for metric in apart} == {known for known in compare.KNOWN if known.startswith(name)}
+    assert {f"{name}: {metric}" for metric in apart} == {
+        known for known in compare.KNOWN if known.startswith(f"{name}:")
+    }
 
 
 @pytest.mark.parametrize("column", ["old_logprob", "reference_logprob", "return"])
 def test_ppo_s_numbers_a_token_are_trl_s(made, column):
     name = "ppo/policy full"
     assert vector_error(made[name].tokens[column], PPO[name]["tokens"][column]) < compare.TOLERANCE
+
+
+@pytest.mark.parametrize("name", case.POLICIES)
+def test_policy_losses_and_group_advantages_are_trl_s_within_1e_5(made, name):
+    mine, theirs = made[f"policy/{name}"], TRAINERS[f"policy/{name}"]
+    assert relative(mine.loss, theirs["loss"]) < compare.POLICY_TOLERANCE
+    assert sketch_error(mine.gradient, theirs["gradient"]) < compare.POLICY_TOLERANCE
+    rows = {row.what.partition(": ")[2]: row for row in compare.policy(name, made, {**peer_files.figures_of(TRAINERS)})}
+    assert all(row.passed for row in rows.values())
+    assert rows["advantages"].known == (case.POLICIES[name].advantage == "grpo")
+    exact = "advantages, 1e-4 added to the deviation" if rows["advantages"].known else "advantages"
+    assert rows[exact].error < compare.POLICY_TOLERANCE and rows["old log-probs"].error < compare.POLICY_TOLERANCE
 
 
 def test_whitening_differs_by_n_minus_1_alone(made):
@@ -63,6 +77,14 @@ def test_trl_weighs_uneven_micro_batches_alike_and_we_weigh_pairs(made):
     assert gradient_error(made["dpo/sigmoid uneven"].gradient, made["dpo/sigmoid"].gradient) < compare.TOLERANCE
     assert sketch_error(made["dpo/sigmoid uneven"].gradient, theirs) > 0.1
     assert sketch_error(explained.dpo_mean_of_means((4, 2)).gradient, theirs) < compare.TOLERANCE
+
+
+def test_trl_s_orpo_learns_the_prompt_too(made):
+    theirs = TRAINERS["orpo/orpo"]
+    assert abs(made["orpo/orpo"].loss - theirs["loss"]) > 0.01
+    with_prompts = explained.orpo_with_prompts()
+    assert relative(with_prompts.loss, theirs["loss"]) < compare.TOLERANCE
+    assert sketch_error(with_prompts.gradient, theirs["gradient"]) < compare.TOLERANCE
 
 
 def test_trl_s_score_lies_one_past_the_end(made):
@@ -123,10 +145,12 @@ def test_a_row_is_off_beyond_the_tolerance_and_a_known_difference_must_be_there(
 @pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (1.001, 1)])
 def test_exit_code_says_whether_all_is_equal(made, tmp_path, monkeypatch, capsys, factor, code):
     """A peer of our own making, then one whose SFT loss is a thousandth off."""
-    sft, ipo = made["sft/chosen"], made["dpo/ipo"]
-    peer = {name: figures for name, figures in made.items() if not name.startswith("ppo/")} | {
+    sft = made["sft/chosen"]
+    known = {name.partition(":")[0] for name in compare.KNOWN}
+    peer = {name: figures for name, figures in made.items() if not name.startswith(("ppo/", "policy/"))} | {
         "sft/chosen": Figures(sft.loss * factor, {}, sft.gradient),
-        "dpo/ipo": Figures(ipo.loss, ipo.metrics | {"rewards/margins": 5.0}, ipo.gradient),
+        **{n: Figures(made[n].loss, made[n].metrics | {"rewards/margins": 99.0}, made[n].gradient) for n in known},
+        "orpo/orpo": explained.orpo_with_prompts(),
         "dpo/smoothed, TRL's sigmoid": made["dpo/sigmoid"],
         "dpo/sigmoid uneven": explained.dpo_mean_of_means((4, 2)),
     }

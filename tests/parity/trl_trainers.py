@@ -16,11 +16,23 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl import (
+    DPOConfig,
+    DPOTrainer,
+    KTOConfig,
+    KTOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from tests.parity import case
 from tests.parity.figures import Figures
 from tests.parity.peer_files import write
+from tests.parity.trl_policies import policies
 
 COMMON: dict[str, Any] = {
     "report_to": "none",
@@ -37,7 +49,8 @@ AOT = "aot"  # TRL's name of the loss that is cDPO when a batch is one pair
 
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        figures = sft(scratch) | dpo(scratch) | reward(scratch)
+        figures = sft(scratch) | dpo(scratch) | without_reference(scratch) | kto(scratch) | reward(scratch)
+        figures |= policies(scratch, COMMON)
     write(folder, figures, ("trl", "transformers", "torch"))
 
 
@@ -72,7 +85,7 @@ def dpo(scratch: str) -> dict[str, Figures]:
     names = {f"{kind}/{side}": f"{kind}/{side}" for kind in ("rewards", "logps") for side in ("chosen", "rejected")}
     names |= {"rewards/margins": "rewards/margins", "rewards/accuracies": "rewards/accuracies"}
     figures = {}
-    for name in ("dpo/sigmoid", "dpo/ipo", "dpo/robust"):
+    for name in (n for n in case.DPO if n.startswith("dpo/") and n != "dpo/smoothed"):
         trainer = _dpo_trainer(case.DPO[name], scratch)
         figures[name] = _whole_batch(trainer, names)
         rows = [(r["prompt_ids"], r["chosen_ids"], r["rejected_ids"]) for r in trainer.train_dataset]
@@ -90,14 +103,80 @@ def _dpo_trainer(setting: case.DPOSetting, scratch: str, loss: str = "") -> DPOT
         {"prompt": case.text(p.prompt), "chosen": case.text(p.chosen), "rejected": case.text(p.rejected)}
         for p in case.pairs()
     ]
+    mixed = [(loss or setting.loss, 1.0), *setting.plus] + ([("sft", setting.lm)] if setting.lm else [])
     args = DPOConfig(
         output_dir=scratch,
-        loss_type=[loss or setting.loss],
+        loss_type=[name for name, _ in mixed],
+        loss_weights=[weight for _, weight in mixed],
+        f_divergence_type=setting.f_divergence,
         beta=setting.beta,
         label_smoothing=setting.label_smoothing,
         **COMMON,
     )
     return _trainer(DPOTrainer, args, rows, case.language_model(), ref_model=case.language_model(case.REFERENCE).eval())
+
+
+def without_reference(scratch: str) -> dict[str, Figures]:
+    """CPO, SimPO, SLiC and ORPO. Their trainers log ``rewards/*`` as ours, and some ``logps/*`` as means."""
+    rows = [
+        {"prompt": case.text(p.prompt), "chosen": case.text(p.chosen), "rejected": case.text(p.rejected)}
+        for p in case.pairs()
+    ]
+    common = {name: value for name, value in COMMON.items() if name != "gradient_checkpointing"}
+    figures = {}
+    for name, setting in case.DPO.items():
+        if name.startswith("cpo/"):
+            args: Any = CPOConfig(
+                output_dir=scratch,
+                loss_type=setting.trl,
+                beta=setting.beta,
+                label_smoothing=setting.label_smoothing,
+                simpo_gamma=setting.margin,
+                cpo_alpha=float(setting.loss == "cpo"),
+                **common,
+            )
+            figures[name] = _metrics_returned(_trainer(CPOTrainer, args, rows, case.language_model()))
+    args = ORPOConfig(output_dir=scratch, beta=case.ORPO.beta, **common)
+    figures["orpo/orpo"] = _metrics_returned(_trainer(ORPOTrainer, args, rows, case.language_model()))
+    return figures
+
+
+def _metrics_returned(trainer: Any) -> Figures:
+    """As ``_whole_batch``, of trainers that return their metrics."""
+    batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(6)]))
+    trainer.model.train()
+    loss, metrics = trainer.get_batch_loss_metrics(trainer.model, batch)
+    loss.backward()
+    seen = {name: float(value) for name, value in metrics.items() if name.startswith("rewards/")}
+    return Figures(loss.item(), seen, _gradient(trainer))
+
+
+def kto(scratch: str) -> dict[str, Figures]:
+    """KTO on paired data: every answer by itself, with that of the row before as the answer to another prompt."""
+    rows = [
+        {"prompt": case.text(p.prompt), "completion": case.text(answer), "label": good}
+        for p in case.pairs()
+        for answer, good in ((p.chosen, True), (p.rejected, False))
+    ]
+    names = {f"{kind}/{side}": f"{kind}/{side}" for kind in ("rewards", "logps") for side in ("chosen", "rejected")}
+    names |= {"rewards/margins": "rewards/margins", "kl": "rewards/anchor"}
+    good, bad = case.KTO_WEIGHTS
+    figures = {}
+    for name, setting in case.KTO.items():
+        args = KTOConfig(
+            output_dir=scratch,
+            loss_type=setting.loss,
+            beta=setting.beta,
+            desirable_weight=good,
+            undesirable_weight=bad,
+            train_sampling_strategy="sequential",
+            **COMMON,
+        )
+        variants = (case.REFERENCE, case.POLICY) if setting.swapped else (case.POLICY, case.REFERENCE)
+        policy, reference = map(case.language_model, variants)
+        trainer = _trainer(KTOTrainer, args, rows, policy, ref_model=reference.eval())
+        figures[name] = _whole_batch(trainer, names)
+    return figures
 
 
 def reward(scratch: str) -> dict[str, Figures]:

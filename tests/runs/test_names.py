@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from concordant.core import losses
+from concordant.core.pair_losses import PREFERENCE_LOSSES
 from concordant.doctor.finding import Finding
 from concordant.evaluation.reward_summary import summarise_reward_model
 from concordant.runs import metrics, names
@@ -46,7 +46,7 @@ def test_metrics_of_conventions_keep_their_names_and_only_the_doctors_have_its_p
 
 
 def test_every_preference_loss_is_a_metric():
-    assert losses.PREFERENCE_LOSSES.keys() <= metrics.METRICS.keys()
+    assert PREFERENCE_LOSSES.keys() <= metrics.METRICS.keys()
 
 
 def test_what_is_written_has_the_keys_of_its_schema():

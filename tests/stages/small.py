@@ -1,6 +1,8 @@
 """Settings of a run that takes a second, and what tests read from one."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -48,6 +50,12 @@ def short_toytalk():
         patch.setattr(toytalk, "heldout_pairs", lambda preset, seed: pairs[:100])
         patch.setattr(common, "PROBE_PROMPTS", 6)
         yield
+
+
+def in_a_process(function, *arguments):
+    """The result of ``function`` in a process of its own: one that has worked with others cannot use PEFT any more."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def metrics_of(folder):

@@ -17,7 +17,7 @@ from concordant.engines.reward_model import RewardModel
 from concordant.models.load import save_policy
 from concordant.runs.metrics import metric
 from tests.engines.tiny import tiny_policy
-from tests.stages.small import metrics_of, train
+from tests.stages.small import in_a_process, metrics_of, train
 
 FIGURES = {"score_mean": 0.1, "score_std": 0.5, "length_slope": 0.02, "length_mean": 3.0}
 
@@ -83,7 +83,7 @@ def test_two_workers_score_with_an_ensemble_as_one_does(settings):
     def run(workers):
         cluster = ClusterConfig(workers=workers, shards=2)
         config = PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, advantage="rloo", **settings)
-        return steps(concordant.ppo(config))
+        return steps(in_a_process(concordant.ppo, config))
 
     assert run(2) == run(1)
 

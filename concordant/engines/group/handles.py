@@ -183,10 +183,60 @@ class GroupWeights:
         return self.team.call(self.published.learner, "tensors", self.adapters).result()
 
 
+@dataclass(slots=True)
+class Loading:
+    """Weights of ``version`` on their way to a generator, or with it."""
+
+    order: Future[None]
+    version: int
+    has_arrived: bool = False
+
+    def wait(self) -> None:
+        """Wait until the weights are with the generator. The order's result is taken once."""
+        if not self.has_arrived:
+            self.order.result()
+            self.has_arrived = True
+
+    def check(self, groups: Sequence[Sequence[Completion]]) -> None:
+        if other := {c.version for group in groups for c in group} - {self.version}:
+            raise RunFailed(f"the generator has weights of version {min(other)}, not {self.version}")
+
+
+@dataclass(slots=True)
+class Sampling:
+    """Completions that are being sampled, after the weights before them have arrived.
+
+    ``before`` is what the same generator was asked for earlier. Its results are taken first: workers that are started
+    again do the orders again whose results nobody has yet, and they must do them in their order.
+    """
+
+    loading: Loading | None
+    completions: Future[list[list[Completion]]]
+    before: Sampling | None
+    found: list[list[Completion]] | None = None
+
+    def result(self) -> list[list[Completion]]:
+        """Wait for weights and completions. RunFailed if a completion was sampled with other weights."""
+        if self.before is not None:
+            self.before.result()
+            self.before = None
+        if self.found is None:
+            if self.loading is not None:
+                self.loading.wait()
+            self.found = self.completions.result()
+            if self.loading is not None:
+                self.loading.check(self.found)
+        return self.found
+
+
 class GroupGenerator:
     def __init__(self, team: Team, ref: Ref) -> None:
         self.team, self.ref = team, ref
-        self._has: tuple[Ref, int] | None = None  # whose weights it has from another team, and after which change
+        # Of weights that another team sent: whose they are and after which change, and the order to load them.
+        self._has: tuple[Ref, int] | None = None
+        self._loading: Loading | None = None
+        self._last: Sampling | None = None  # what was asked for last
+        self._takes: Adapters | None = None  # the form of weights that the engine loads
 
     @property
     def version(self) -> int:
@@ -206,21 +256,22 @@ class GroupGenerator:
                 return self.team.look(self.ref, "generate", prompts, sampling, seed, on_token)
             finally:
                 self.team.leave()
-        return self.team.call(self.ref, "generate", prompts, sampling, seed)
+        completions = self.team.call(self.ref, "generate", prompts, sampling, seed)
+        self._last = Sampling(self._loading, completions, self._last)
+        return self._last
 
     def load_weights(self, weights: Weights) -> None:
         """Weights of this team's learner are on every rank already; any others are sent to every rank.
 
-        From a learner of another team they are sent once after each change, and the version is read back: RunFailed if
-        it is another one.
+        A learner of another team sends them once after each change. They may arrive while the engine still samples
+        with the weights before, so nobody waits for them here: see ``Sampling``.
         """
         if not isinstance(weights, GroupWeights):
+            self._has = self._loading = None
             self.team.call(self.ref, "load_weights", weights).result()
         elif weights.team is self.team:
             self.team.call(self.ref, "load_weights", weights.published).result()
         elif self._has != (has := (weights.published.learner, weights.changes)):
-            held = weights.handed_over(self.team.look(self.ref, "takes"))
-            self.team.call(self.ref, "load_weights", held).result()
-            if self.version != weights.version:
-                raise RunFailed(f"the generator has weights of version {self.version}, not {weights.version}")
-            self._has = has
+            self._takes = self._takes or self.team.look(self.ref, "takes")
+            order = self.team.call(self.ref, "load_weights", weights.handed_over(self._takes))
+            self._has, self._loading = has, Loading(order, weights.version)

@@ -5,17 +5,13 @@ sample ends, the next one from the queue takes its slot. The tokens depend on th
 
 On a GPU the processor reads the sampled tokens only after every ``STEPS_A_READ`` steps, so that it does not wait for
 each token. A response that has ended in between goes on until the read, and what it adds is dropped.
-
-Here R counts the live rows, S the steps of one read and J the tokens of a prompt and its response.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from itertools import groupby
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -26,15 +22,16 @@ from concordant.config.sampling import SamplingConfig
 from concordant.core.alive import sign_of_life
 from concordant.core.errors import UserError
 from concordant.core.shards import share
-from concordant.core.transfer import to_device
 from concordant.data.stop_strings import StopStrings
-from concordant.engines.local.decoding import Decoder, EqualLengthDecoder, SlotDecoder, slots_are_exact
-from concordant.engines.local.sampling import check_sampling, penalised, prompt_key, sample_tokens, uniforms, without
+from concordant.engines.local.decoding import EqualLengthDecoder, SlotDecoder, slots_are_exact
+from concordant.engines.local.running import RunningBatch
+from concordant.engines.local.sampling import check_sampling, prompt_key
 from concordant.engines.local.sharding import whole
 from concordant.engines.local.weights import LocalWeights, load_tensors
 from concordant.engines.memory import enough_memory
-from concordant.engines.protocol import Adapters, Completion, Done, FinishReason, Weights
+from concordant.engines.protocol import Adapters, Completion, Done, Weights
 from concordant.engines.ranks import current_ranks, gathered, own_shards
+from concordant.engines.samples import Sample
 from concordant.models.backbone import positions
 from concordant.models.lora import lora_layers
 from concordant.models.lora_layer import still
@@ -44,21 +41,6 @@ REFILL = 8
 # Steps between two reads on a GPU. A response ends between two reads, so half as many steps of its slot are lost: with
 # 8 and responses of 100 tokens about 4 %. With ``on_token`` each step is read at once, because somebody waits for it.
 STEPS_A_READ = 8
-
-
-@dataclass(slots=True, kw_only=True)
-class _Sample:
-    """One response that is being sampled."""
-
-    prompt: int  # index in the caller's list
-    number: int  # index among the n samples of this prompt
-    occurrence: int  # how many equal prompts come before this prompt
-    last: int  # the token that the model reads next
-    room: int  # the most tokens that this response may have
-    uniform_T: list[float] = field(default_factory=list)  # drawn when the sample gets its slot, to save memory
-    past_J: Tensor | None = None  # ids of prompt and response, if a repetition is penalised; made with the slot too
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
 
 
 class LocalGenerator:
@@ -133,18 +115,32 @@ class LocalGenerator:
         on_token: Callable[[int, int, int], None] | None = None,
     ) -> list[list[Completion]]:
         limit = positions(self.model)
-        waiting = _line_up(prompts, sampling.n, [min(sampling.max_new_tokens, limit - len(p)) for p in prompts])
+        waiting = _line_up(prompts, sampling, seed, [min(sampling.max_new_tokens, limit - len(p)) for p in prompts])
         finished: dict[tuple[int, int], Completion] = {}
         if waiting:
-            kind = self.model.device.type
-            autocast = torch.autocast(kind, self.precision) if self.precision else nullcontext()
+            if sampling.stop_strings:
+                stops = StopStrings(self.tokenizer, sampling.stop_strings)
+                for s in waiting:
+                    s.stops = stops
             cure = f"lower sampling.slots (now {sampling.slots}) or sampling.max_new_tokens"
             cure += "; of dpo evaluation_slots or data.max_response_tokens"
             with still(), enough_memory("sampling", cure):
-                decoder = self._decoder(prompts, sampling, len(waiting))
-                with autocast:
-                    self._decode(decoder, prompts, waiting, sampling, seed, finished, on_token)
+                columns = max(len(s.prompt_T) + s.room for s in waiting)
+                batch = self.running(min(sampling.slots, len(waiting)), columns)
+                with batch.computing():
+                    self._sample(batch, waiting, finished, on_token)
         return [[finished[i, k] for k in range(sampling.n)] for i in range(len(prompts))]
+
+    def running(self, slots: int, columns: int, adapters: Sequence[str] = ()) -> RunningBatch:
+        """An empty batch of at most ``slots`` responses; each has at most ``columns`` tokens, prompt included.
+
+        ``adapters`` are the names of the model's adapters among which each sample chooses; without them the model is
+        used as it stands.
+        """
+        # The last token of a response is never read, so the cache has no column for it.
+        decoder = SlotDecoder(self.model, slots, columns - 1) if self.uses_slots else EqualLengthDecoder(self.model)
+        ends, tensor = sorted(self.end_ids), self.ranks.tensor
+        return RunningBatch(self.model, decoder, ends, slots, columns, tensor, self.precision, adapters)
 
     @property
     def takes(self) -> Adapters:
@@ -168,117 +164,40 @@ class LocalGenerator:
                     "positions; shorten the prompt"
                 )
 
-    def _decoder(self, prompts: Sequence[Tensor], sampling: SamplingConfig, samples: int) -> Decoder:
-        if not self.uses_slots:
-            return EqualLengthDecoder(self.model)
-        columns = max(len(p) - 1 + min(sampling.max_new_tokens, positions(self.model) - len(p)) for p in prompts)
-        return SlotDecoder(self.model, min(sampling.slots, samples), columns)
-
-    def _decode(
+    def _sample(
         self,
-        decoder: Decoder,
-        prompts: Sequence[Tensor],
-        waiting: deque[_Sample],
-        sampling: SamplingConfig,
-        seed: int,
+        batch: RunningBatch,
+        waiting: deque[Sample],
         finished: dict[tuple[int, int], Completion],
         on_token: Callable[[int, int, int], None] | None,
     ) -> None:
-        live: list[_Sample] = []
-        stops = StopStrings(self.tokenizer, sampling.stop_strings) if sampling.stop_strings else None
-        columns = max(len(prompts[s.prompt]) + s.room for s in waiting)
-        left = rooms = sum(s.room for s in waiting)  # tokens that may still be sampled
-        while waiting or live:
+        rooms = sum(s.room for s in waiting)  # tokens that may be sampled
+        unborn = rooms  # those of the samples that wait
+        at_once = on_token is not None or self.model.device.type == "cpu"
+        while waiting or batch.live:
+            left = unborn + sum(s.room - len(s.ids) for s in batch.live)
             sign_of_life("tokens at most", rooms - left, rooms)
-            joining = _next_in_line(decoder, prompts, waiting, len(live), sampling.slots)
+            joining = _next_in_line(batch, waiting)
             if joining:
-                for s in joining:
-                    key = prompt_key(prompts[s.prompt])
-                    s.uniform_T = uniforms(seed, key, s.occurrence, s.number, s.room)
-                    if sampling.repetition_penalty != 1:
-                        s.past_J = _filled_up(prompts[s.prompt], columns)
-                groups = [list(g) for _, g in groupby(joining, key=lambda s: s.prompt)]
-                decoder.admit([prompts[g[0].prompt] for g in groups], [len(g) for g in groups])
-                live += joining
-            at_once = on_token is not None or self.model.device.type == "cpu"
-            steps = 1 if at_once else min(STEPS_A_READ, max(s.room - len(s.ids) for s in live))
-            done: dict[int, None] = {}  # rows whose response has ended, in the order of their ends
-            for drawn in self._drawn(decoder, prompts, live, sampling, steps):
-                for row, (s, (token, logprob)) in enumerate(zip(live, drawn, strict=True)):
-                    if row in done:
-                        continue
-                    s.last = token
-                    s.ids.append(token)
-                    s.logprobs.append(logprob)
-                    left -= 1
-                    if s.past_J is not None:
-                        s.past_J[len(prompts[s.prompt]) + len(s.ids) - 1] = token
-                    if on_token is not None:
-                        on_token(s.prompt, s.number, token)
-                    if reason := self._finish_reason(s, stops):
-                        finished[s.prompt, s.number] = self._completion(s, reason)
-                        left -= s.room - len(s.ids)
-                        done[row] = None
-            if done:
-                live = [live[row] for row in decoder.drop(list(done))]
+                unborn -= sum(s.room for s in joining)
+                batch.admit(joining)
+            steps = 1 if at_once else min(STEPS_A_READ, max(s.room - len(s.ids) for s in batch.live))
+            rows = batch.live
+            ended = batch.advance(steps)
+            if on_token is not None:
+                for s in rows:
+                    on_token(s.owner, s.number, s.last)
+            for s in ended:
+                finished[s.owner, s.number] = self._completion(s)
 
-    def _drawn(
-        self, decoder: Decoder, prompts: Sequence[Tensor], live: Sequence[_Sample], sampling: SamplingConfig, steps: int
-    ) -> list[list[tuple[int, float]]]:
-        """The next ``steps`` tokens of the live rows: for each step the id and the log-prob of each row's token."""
-        device = self.model.device
-        numbers = [[s.uniform_T[min(len(s.ids) + i, s.room - 1)] for s in live] for i in range(steps)]
-        uniform_SR = to_device(torch.tensor(numbers, dtype=torch.float64), device)
-        id_R = to_device(torch.tensor([s.last for s in live]), device)
-        past_RJ = next_R1 = None
-        if sampling.repetition_penalty != 1:
-            past_RJ = to_device(torch.stack([s.past_J for s in live if s.past_J is not None]), device)
-            next_R1 = to_device(torch.tensor([[len(prompts[s.prompt]) + len(s.ids)] for s in live]), device)
-        ids, logprobs = [], []
-        for i in range(steps):
-            early = [row for row, s in enumerate(live) if len(s.ids) + i < sampling.min_new_tokens]
-            logits_RV = self._shaped(decoder.step(id_R), past_RJ, early, sampling)
-            id_R, logprob_R = sample_tokens(logits_RV, uniform_SR[i], sampling)
-            id_R = self.ranks.tensor.first(id_R)  # rounding may differ between kinds of processors
-            ids.append(id_R)
-            logprobs.append(logprob_R)
-            if past_RJ is not None and next_R1 is not None and i + 1 < steps:
-                place_R1 = (next_R1 + i).clamp(max=past_RJ.shape[1] - 1)  # a row that has ended may have no place left
-                past_RJ = past_RJ.scatter(1, place_R1, id_R[:, None])
-        # One transfer. Double precision keeps every bit of an id and of a log-prob in fp32.
-        both = torch.stack([torch.stack(ids).double(), torch.stack(logprobs).double()]).tolist()
-        return [[(int(k), p) for k, p in zip(*rows, strict=True)] for rows in zip(*both, strict=True)]
-
-    def _shaped(
-        self, logits_RV: Tensor, past_RJ: Tensor | None, early: Sequence[int], sampling: SamplingConfig
-    ) -> Tensor:
-        """The logits after the repetition penalty, and without an end token in the rows ``early``."""
-        if past_RJ is not None:
-            logits_RV = penalised(logits_RV, past_RJ, sampling.repetition_penalty)
-        return without(logits_RV, early, sorted(self.end_ids)) if early else logits_RV
-
-    def _finish_reason(self, s: _Sample, stops: StopStrings | None) -> FinishReason | None:
-        """None if the response goes on."""
-        if s.last in self.end_ids:
-            return "stop"
-        if stops is not None and stops.complete(s.ids):
-            return "stop_string"
-        return "length" if len(s.ids) == s.room else None
-
-    def _completion(self, s: _Sample, reason: FinishReason) -> Completion:
+    def _completion(self, s: Sample) -> Completion:
+        assert s.reason is not None
         return Completion(
             ids_T=torch.tensor(s.ids),
             logprob_T=torch.tensor(s.logprobs, dtype=torch.float32),
-            finish_reason=reason,
+            finish_reason=s.reason,
             version=self.version,
         )
-
-
-def _filled_up(prompt: Tensor, columns: int) -> Tensor:
-    """The prompt's ids, and its first id again in the columns that the response has yet to fill."""
-    past_J = torch.full((columns,), int(prompt[0]))
-    past_J[: len(prompt)] = prompt
-    return past_J
 
 
 def _shared_out(prompts: Sequence[Tensor], sampling: SamplingConfig, shards: int) -> list[list[int]]:
@@ -294,7 +213,7 @@ def _shared_out(prompts: Sequence[Tensor], sampling: SamplingConfig, shards: int
     return [sorted(i for g in numbers for i in groups[g]) for numbers in share(sizes, shards)]
 
 
-def _line_up(prompts: Sequence[Tensor], n: int, rooms: Sequence[int]) -> deque[_Sample]:
+def _line_up(prompts: Sequence[Tensor], sampling: SamplingConfig, seed: int, rooms: Sequence[int]) -> deque[Sample]:
     """The queue of samples, longest prompts first.
 
     So memory runs out at the beginning or not at all, and neighbouring rows have similar lengths.
@@ -304,22 +223,21 @@ def _line_up(prompts: Sequence[Tensor], n: int, rooms: Sequence[int]) -> deque[_
     for i, prompt in enumerate(prompts):
         key = prompt_key(prompt)
         samples += [
-            _Sample(prompt=i, number=k, occurrence=seen[key], last=int(prompt[-1]), room=rooms[i]) for k in range(n)
+            Sample(
+                owner=i, prompt_T=prompt, sampling=sampling, seed=seed, room=rooms[i], number=k, occurrence=seen[key]
+            )
+            for k in range(sampling.n)
         ]
         seen[key] += 1
-    return deque(sorted(samples, key=lambda s: -len(prompts[s.prompt])))
+    return deque(sorted(samples, key=lambda s: -len(s.prompt_T)))
 
 
-def _next_in_line(
-    decoder: Decoder, prompts: Sequence[Tensor], waiting: deque[_Sample], live: int, slots: int
-) -> list[_Sample]:
+def _next_in_line(batch: RunningBatch, waiting: deque[Sample]) -> list[Sample]:
     """Take the samples that get a slot now out of ``waiting``."""
-    free = slots - live
-    if not waiting or (live and (not decoder.mixed_lengths or free < min(len(waiting), max(1, slots // REFILL)))):
+    free = batch.slots - len(batch.live)
+    if batch.live and free < min(len(waiting), max(1, batch.slots // REFILL)):
         return []
-    joining = [waiting.popleft()]
-    while waiting and len(joining) < free:
-        if not decoder.mixed_lengths and len(prompts[waiting[0].prompt]) != len(prompts[joining[0].prompt]):
-            break
+    joining: list[Sample] = []
+    while waiting and batch.may_join(waiting[0], joining):
         joining.append(waiting.popleft())
     return joining

@@ -12,6 +12,7 @@ from concordant.core.objective import Outputs, Term
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
+from tests.engines.conformance.factory import ENGINES
 from tests.engines.tiny import tiny_policy
 
 
@@ -33,10 +34,10 @@ def random_tokens(trees, seed):
     return torch.randn(tokens_of(trees), generator=torch.Generator().manual_seed(seed))
 
 
-def ppo(aggregation, estimator=""):
+def ppo(aggregation, estimator="", **loss):
     def of(trees):
         old, advantage, reference = (random_tokens(trees, s) for s in range(3))
-        return PolicyObjective(old - 6, advantage, reference - 6, 0.2, aggregation, 0.01, estimator, 0.1)
+        return PolicyObjective(old - 6, advantage, reference - 6, 0.2, aggregation, 0.01, estimator, 0.1, **loss)
 
     return of
 
@@ -53,6 +54,9 @@ OBJECTIVES = {
     "ppo seq-mean-token-sum": ("policy", ppo("seq-mean-token-sum", "k2")),
     "ppo seq-mean-token-mean": ("policy", ppo("seq-mean-token-mean", "k3")),
     "ppo exact kl": ("policy", ppo("token-mean", "exact")),
+    # A ratio of a whole answer and a constant length are sums too, and are divided once.
+    "gspo, constant length": ("policy", ppo("seq-mean-token-sum-norm", "k3+", loss="gspo", clip_high=0.3, limit=9)),
+    "cispo": ("policy", ppo("token-mean", loss="cispo", clip_high=4.0)),
     "value": (
         "critic",
         lambda trees: ValueObjective(random_tokens(trees, 1), random_tokens(trees, 2), 0.2, 0.5),
@@ -72,12 +76,18 @@ def gradient_and_metrics(engine, name, trees, max_tokens, layout):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_gradient_and_metrics_are_equal_for_every_split_and_layout(engine, name):
-    """Micro-batch size, packing and layout cannot change a gradient."""
-    trees = pairs()
-    whole, metrics = gradient_and_metrics(engine, name, trees, 10**6, Layout.TREE)
+def test_gradient_and_metrics_are_equal_for_every_engine_split_and_layout(engine, name):
+    """Shards, processes, micro-batch size, packing and layout cannot change a gradient."""
+    trees, whole_tree = pairs(), (10**6, Layout.TREE)
+    whole, metrics = gradient_and_metrics(ENGINES["local"], name, trees, *whole_tree)
     assert whole.abs().max() > 0
-    for max_tokens, layout in ((1, Layout.TREE), (40, Layout.TREE), (10**6, Layout.FLAT), (50, Layout.FLAT)):
+    for max_tokens, layout in (
+        whole_tree,
+        (1, Layout.TREE),
+        (40, Layout.TREE),
+        (10**6, Layout.FLAT),
+        (50, Layout.FLAT),
+    ):
         cut, same = gradient_and_metrics(engine, name, trees, max_tokens, layout)
         assert (cut - whole).norm() < 2e-5 * whole.norm(), (max_tokens, layout)
         assert same == pytest.approx(metrics, rel=2e-4, abs=1e-5)

@@ -17,6 +17,7 @@ from concordant.engines.group.handles import GroupGenerator
 
 APART = {"generator": 2, "reference": 1, "reward": 1, "critic": 1}  # beside one worker for the policy
 SHARDS = {"shards": 2}
+AHEAD = {"max_lag": 1}
 ON_RAY = SHARDS | {"ray": "local", "timeout": 300.0}
 
 
@@ -49,8 +50,10 @@ def hashes(folder: str) -> dict[str, Any]:
     for verb in ("gae", "gae_lora"):
         found[f"{verb} in this process"] = made(verb, verb, SHARDS, **scores)
         found[f"{verb} apart"] = made(f"{verb}-apart", verb, ON_RAY | {"apart": APART}, **scores)
+    found["gae ahead in this process"] = made("gae-ahead", "gae", SHARDS | AHEAD, **scores)
     with a_sampler_killed() as killed:
-        found["gae with a sampler killed"] = made("gae-killed", "gae", ON_RAY | {"apart": APART}, **scores)
+        cluster = ON_RAY | AHEAD | {"apart": APART}
+        found["gae ahead, apart, with a sampler killed"] = made("gae-killed", "gae", cluster, **scores)
     return found | {"killed": killed}
 
 

@@ -28,7 +28,11 @@ def test_ppo_with_every_role_on_workers_of_its_own_gives_the_hash_of_one_process
     assert found[f"{verb} apart"] == found[f"{verb} in this process"]
 
 
-def test_a_sampler_that_is_killed_starts_again_and_the_run_has_the_same_hash(found):
+def test_answers_of_an_older_policy_give_other_weights(found):
+    assert found["gae ahead in this process"] != found["gae in this process"]
+
+
+def test_a_sampler_that_is_killed_while_it_samples_ahead_starts_again_and_the_run_has_the_same_hash(found):
     assert found["killed"] == ["worker 1"]
-    assert found["gae with a sampler killed"] == found["gae in this process"]
+    assert found["gae ahead, apart, with a sampler killed"] == found["gae ahead in this process"]
     assert found["stderr"].count("worker 1 of the generator ended") == 1

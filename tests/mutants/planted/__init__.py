@@ -7,6 +7,7 @@ from tests.mutants.planted import (
     algorithms,
     config,
     core,
+    course,
     data,
     doctor,
     engines,
@@ -18,12 +19,14 @@ from tests.mutants.planted import (
     planning,
     report,
     runs,
+    serve,
     stages,
+    studio,
     training,
 )
 
 _FOLDERS = (
     core, config, runs, planning, data, models, kernels, engines, training, algorithms, evaluation, feedback, report,
-    doctor, stages, pipeline,
+    doctor, stages, pipeline, serve, course, studio,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for folder in _FOLDERS for mutant in folder.MUTANTS)

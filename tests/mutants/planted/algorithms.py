@@ -7,18 +7,49 @@ from tests.mutants.mutant import Mutant
 MUTANTS = (
     Mutant(
         name="missing-eos-penalty-before-the-clip",
-        file="algorithms/ppo.py",
+        file="algorithms/shaping.py",
         old="""        if config.reward_clip:
             shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
-        return shaped_B - config.missing_eos_penalty * (~rollouts.ended_B).float()
 """,
         new="""        shaped_B = shaped_B - config.missing_eos_penalty * (~rollouts.ended_B).float()
         if config.reward_clip:
-            shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
+            return shaped_B.clamp(-config.reward_clip, config.reward_clip)
         return shaped_B
 """,
         story="With a clip and a penalty, an answer that never ends can get the same reward as one that does.",
         tests=("algorithms/test_ppo_rewards.py",),
+    ),
+    Mutant(
+        name="overlong-from-the-first-token",
+        file="algorithms/shaping.py",
+        old="return ((length_B - free) / buffer).clamp(0, 1)",
+        new="return (length_B / self.config.sampling.max_new_tokens).clamp(0, 1)",
+        story="The overlong penalty takes something from every answer, so short answers are favoured everywhere.",
+        tests=("algorithms/test_policies.py",),
+    ),
+    Mutant(
+        name="unscored-answers-are-learnt-from",
+        file="algorithms/ppo.py",
+        old="learnt_B = scored_B & rollouts.ended_B if config.mask_truncated else scored_B",
+        new="learnt_B = rollouts.ended_B if config.mask_truncated else torch.ones_like(scored_B)",
+        story="The tokens of an answer without a score are counted, so the others' gradient shrinks.",
+        tests=("algorithms/test_policies.py",),
+    ),
+    Mutant(
+        name="tied-prompts-in-the-place-of-tied-ones",
+        file="algorithms/dynamic_sampling.py",
+        old="useful = [group for group in _groups(calls[-1]) if not _is_tied(*group)]",
+        new="useful = _groups(calls[-1])",
+        story="Dynamic sampling replaces prompts by others that teach nothing either, and counts them as replaced.",
+        tests=("algorithms/test_policies.py",),
+    ),
+    Mutant(
+        name="steps-in-raw-units",
+        file="algorithms/process_rewards.py",
+        old="rewards.append(weights[name] * step.reward / scale)",
+        new="rewards.append(weights[name] * step.reward)",
+        story="With normalised rewards a step counts in another unit than the answer that it is a part of.",
+        tests=("algorithms/test_policies.py",),
     ),
     Mutant(
         name="replayed-answers-count-fully",
@@ -63,7 +94,7 @@ MUTANTS = (
     Mutant(
         name="held-out-objective-in-mixed-units",
         file="algorithms/ppo.py",
-        old="deviation = self.reward_stats.std if self.reward_stats.count else 1.0",
+        old="deviation = self.shape.stats.std if self.shape.stats.count else 1.0",
         new="deviation = 1.0",
         story="eval/objective subtracts a penalty for normalised rewards from raw rewards and picks other weights.",
         tests=("algorithms/test_ppo_rewards.py",),
@@ -87,16 +118,16 @@ MUTANTS = (
     Mutant(
         name="every-step-with-the-same-luck",
         file="algorithms/ppo.py",
-        old='seed = derive(self.config.seed, "ppo/sample", step)',
-        new='seed = derive(self.config.seed, "ppo/sample")',
+        old='derive(self.config.seed, "ppo/sample", step)',
+        new='derive(self.config.seed, "ppo/sample")',
         story="A prompt that comes again in the next epoch is answered with the same random numbers.",
         tests=("algorithms/test_ppo.py",),
     ),
     Mutant(
         name="rlhf-reward-of-raw-scores",
-        file="algorithms/ppo.py",
-        old='"objective/rlhf_reward": float((e.shaped_B - self.controller.kl_coef * kl_B).mean()),',
-        new='"objective/rlhf_reward": float((e.score_B - self.controller.kl_coef * kl_B).mean()),',
+        file="algorithms/ppo_metrics.py",
+        old='"objective/rlhf_reward": float((e.shaped_B - kl_coefficient * kl_B).mean()),',
+        new='"objective/rlhf_reward": float((e.score_B - kl_coefficient * kl_B).mean()),',
         story="The curve of what PPO maximises ignores normalisation, clip and missing-EOS penalty.",
         tests=("algorithms/test_ppo_rewards.py",),
     ),
@@ -163,5 +194,77 @@ MUTANTS = (
         new="rows = zip(*(columns[axis] for axis in sorted(self.weights)), strict=True)",
         story="Of two rewards with weights, each gets the other's weight if their names sort the other way.",
         tests=("algorithms/test_rewards.py",),
+    ),
+    Mutant(
+        name="sampled-ahead-without-a-limit",
+        file="algorithms/ahead.py",
+        old="min(step + self.lag + 1, self.steps)",
+        new="self.steps",
+        story="All answers of a run are sampled with the weights from which the run starts.",
+        tests=("algorithms/test_ahead.py",),
+    ),
+    Mutant(
+        name="answers-ahead-are-lost-on-resume",
+        file="algorithms/ppo.py",
+        old='self.ahead.load(numbers.get("ahead", {}))',
+        new="self.ahead.load({})",
+        story="A resumed run samples again what was sampled ahead, with newer weights.",
+        tests=("algorithms/test_ahead.py",),
+    ),
+    Mutant(
+        name="older-answers-count-fully",
+        file="algorithms/ppo.py",
+        old="unlike = reshapes(config.sampling) or config.cluster.max_lag > 0",
+        new="unlike = reshapes(config.sampling)",
+        story="Tokens of an older policy have no weight min(π/μ, cap).",
+        tests=("algorithms/test_ahead.py",),
+    ),
+    Mutant(
+        name="margins-of-the-first-pairs",
+        file="algorithms/dpo.py",
+        old="return numbers[pair_P] if isinstance(numbers, Tensor) else numbers",
+        new="return numbers[: len(pair_P)] if isinstance(numbers, Tensor) else numbers",
+        story="A micro-batch takes the soft labels and margins of the step's first pairs instead of its own.",
+        tests=("algorithms/test_dpo.py",),
+    ),
+    Mutant(
+        name="kto-kl-below-zero",
+        file="algorithms/kto.py",
+        old="return max(0.0, float((reference_logprobs(policy, trees) - reference_B).mean()))",
+        new="return float((reference_logprobs(policy, trees) - reference_B).mean())",
+        story="KTO's estimate of a KL is negative in most steps, so that every good answer looks better than it is.",
+        tests=("algorithms/test_exact_pairs.py",),
+    ),
+    Mutant(
+        name="kto-pairs-an-answer-with-its-own-prompt",
+        file="algorithms/kto.py",
+        old="while names[j] == own:",
+        new="while False:",
+        story="The KL of KTO is measured on answers to the same prompt where several rows share one.",
+        tests=("algorithms/test_kto.py",),
+    ),
+    Mutant(
+        name="an-early-exit-passes-the-tests",
+        file="algorithms/run_code.py",
+        old="return (Path(folder) / passed).exists()",
+        new="return child.returncode == 0",
+        story="A policy learns that sys.exit(0) solves every task.",
+        tests=("algorithms/test_verifiers.py",),
+    ),
+    Mutant(
+        name="only-the-first-process-of-the-code-is-killed",
+        file="algorithms/run_code.py",
+        old="os.killpg(child.pid, signal.SIGKILL)",
+        new="child.kill()",
+        story="Processes that an answer's code has started stay on the machine after the call.",
+        tests=("algorithms/test_verifiers.py",),
+    ),
+    Mutant(
+        name="a-pattern-matches-a-part-of-the-answer",
+        file="algorithms/verifiers.py",
+        old="compiled.fullmatch(response.strip())",
+        new="compiled.search(response.strip())",
+        story="An answer that has the right text anywhere gets the reward of the right form.",
+        tests=("algorithms/test_verifiers.py",),
     ),
 )

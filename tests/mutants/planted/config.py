@@ -8,7 +8,7 @@ MUTANTS = (
     Mutant(
         name="rloo-is-whitened",
         file="config/names.py",
-        old='return ("step" if advantage in NEEDS_CRITIC else "none") if whiten == "auto" else whiten',
+        old='return ("step" if advantage in WHITENED else "none") if whiten == "auto" else whiten',
         new='return ("none" if advantage == "grpo" else "step") if whiten == "auto" else whiten',
         story="RLOO's KL penalty is divided by the deviation of a step, so that its coefficient hardly matters.",
         tests=("algorithms/test_ppo.py",),

@@ -24,7 +24,7 @@ MUTANTS = (
     Mutant(
         name="ipo-judged-by-ln-2",
         file="doctor/rules_learning.py",
-        old='return h.stage == "reward" or (h.stage == "dpo" and h.setting("loss", "sigmoid") == "sigmoid")',
+        old='return h.stage == "reward" or (h.stage == "dpo" and is_plain_sigmoid(h))',
         new='return h.stage in ("reward", "dpo")',
         story="A healthy run with --loss ipo is told that it is worse than a coin.",
         tests=("doctor/test_rules.py",),

@@ -71,7 +71,7 @@ MUTANTS = (
     ),
     Mutant(
         name="an-end-at-the-limit-is-called-cut",
-        file="engines/local/generator.py",
+        file="engines/local/running.py",
         old="if s.last in self.end_ids:",
         new="if s.last in self.end_ids and len(s.ids) < s.room:",
         story="An answer whose last allowed token is the end token pays the missing-EOS penalty.",
@@ -164,5 +164,13 @@ MUTANTS = (
         new="pass",
         story="The driver only says that a worker ended, and not why.",
         tests=("engines/group/test_processes.py",),
+    ),
+    Mutant(
+        name="a-neighbours-temperature",
+        file="engines/local/running.py",
+        old="rows.setdefault(_distribution(s.sampling), []).append(row)",
+        new="rows.setdefault((), []).append(row)",
+        story="Every client of a server gets the temperature of the first one.",
+        tests=("serve/test_openai.py::test_settings_of_neighbours_stay_their_own",),
     ),
 )

@@ -35,6 +35,6 @@ MUTANTS = (
         old="margin=lead, probability=None)",
         new="margin=lead)",
         story="A soft label of the data stands beside the judge's choice, and the trainer believes the soft label.",
-        tests=("stages/test_judge_verb.py",),
+        tests=("feedback/test_labels.py",),
     ),
 )

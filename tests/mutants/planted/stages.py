@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         name="held-out-pairs-with-the-references-of-training",
         file="stages/dpo.py",
-        old="Examples(heldout, _objective(config, reference if needs_reference else None, heldout)),",
-        new="Examples(heldout, _objective(config, reference if needs_reference else None, train)),",
+        old="Examples(heldout.trees, objective(heldout)),",
+        new="Examples(heldout.trees, objective(train)),",
         story="DPO's held-out loss and accuracy are noise, and they pick the best weights.",
         tests=("stages/test_pairs.py",),
     ),
@@ -150,8 +150,8 @@ MUTANTS = (
     Mutant(
         name="the-worse-answer-is-chosen",
         file="stages/collect.py",
-        old='if verdict == "first" else (pair.second, pair.first)',
-        new='if verdict == "second" else (pair.second, pair.first)',
+        old='if verdict == "second" else (pair.first, pair.second)',
+        new='if verdict == "first" else (pair.first, pair.second)',
         story="The reward model of an online round learns the opposite of what the judge said.",
         tests=("stages/test_collect.py",),
     ),

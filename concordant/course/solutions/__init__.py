@@ -1,0 +1,1 @@
+"""Files that solve the exercises, shown when somebody asks for them."""

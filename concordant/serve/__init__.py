@@ -1,0 +1,1 @@
+"""``concordant serve``: policies, their adapters and a reward model behind OpenAI's interface."""

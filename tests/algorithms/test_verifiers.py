@@ -1,0 +1,76 @@
+"""Verifiable rewards: what each rule accepts, what it refuses, and what faults of the data or the code do."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from concordant.algorithms import run_code
+from concordant.algorithms.reward_sources import make_reward
+from concordant.core.errors import UserError
+from tests.algorithms.answers import answer, no_model
+
+SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
+
+
+def score(rule, text, **columns):
+    return make_reward([f"rule:{rule}"], no_model)([answer(text, **columns)]).result().total[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "right", "wrong", "columns"),
+    [
+        ("number", "3 + 4 is 1,007.0", "1007 or 8", {"ground_truth": "1007"}),
+        ("regex", "abc", "abcd", {"pattern": "a.c"}),
+        ("json_schema", '{"a": 1}', '{"a": "1"}', {"schema": SCHEMA}),
+        ("format", "<think>x</think><answer>4</answer>", "<answer>4</answer>", {}),
+        ("length", "four", "fives", {"max_characters": 4}),
+        ("code", "```python\ndef f(x): return x + 1\n```", "def f(x): return x", {"tests": "assert f(1) == 2"}),
+    ],
+)
+def test_a_rule_tells_right_from_wrong(rule, right, wrong, columns):
+    assert (score(rule, right, **columns), score(rule, wrong, **columns)) == (1.0, 0.0)
+
+
+def test_mathematics_compares_values_and_not_texts():
+    pytest.importorskip("math_verify")
+    assert (score("math", "$\\frac{2}{4}$", ground_truth="0.5"), score("math", "$3$", ground_truth="0.5")) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "columns", "message"),
+    [
+        ("regex", {"pattern": "(a"}, "expected a regular expression as pattern"),
+        ("json_schema", {"schema": {"type": "strange"}}, "expected a JSON schema"),
+        ("number", {"ground_truth": "many"}, "expected a number as ground_truth"),
+    ],
+)
+def test_a_fault_of_the_row_is_told(rule, columns, message):
+    with pytest.raises(UserError, match=message):
+        score(rule, "1", **columns)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: pass",
+        "import time; time.sleep(99)",
+        "x = bytearray(2**40)",
+        "open('big', 'wb').write(bytes(2**24))",
+        "import sys; sys.exit(0)",
+        "def (",
+    ],
+)
+def test_code_that_fails_or_hangs_does_not_pass(code, monkeypatch):
+    monkeypatch.setattr(run_code, "SECONDS", 1)
+    assert not run_code.passes(code, "")
+
+
+def test_a_forked_process_ends_with_the_call(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_code, "PROCESSES", 4096)  # the fork itself is allowed
+    mark = tmp_path / "pid"
+    fork = f"import os, time\npid = os.fork()\nif not pid: time.sleep(60)\nopen({str(mark)!r}, 'w').write(str(pid))"
+    assert run_code.passes(fork, "")
+    time.sleep(0.2)
+    stat = Path(f"/proc/{mark.read_text()}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"

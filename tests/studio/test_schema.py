@@ -1,0 +1,40 @@
+"""Requests made from the OpenAPI schema: no answer is an error of the server."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.studio.visitor import TOKEN, studio, write_run
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+from hypothesis import HealthCheck, given, settings  # noqa: E402
+
+EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "8"))
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    said = [{"step": 1, "split": "eval", "prompt": [{"role": "user", "content": "q"}], "response": "r", "reward": 1.0}]
+    write_run(runs / "a", [{"step": 1, "loss": 1.0}], samples=said)
+    app = studio(runs)
+    app.state.launcher.start = lambda name, arguments: 1  # nothing is started here
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/api/stream"]
+    return schemathesis.openapi.from_asgi("/api/openapi.json", app, headers={"host": "127.0.0.1:8700"})
+
+
+def test_no_request_is_an_error_of_the_server(api):
+    headers = {"host": "127.0.0.1:8700", "authorization": f"Bearer {TOKEN}"}
+    operations = [found.ok() for found in api.get_all_operations()]
+    assert len(operations) > 12
+    for operation in operations:
+
+        @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def check(case):
+            answer = case.call(headers=headers)
+            assert answer.status_code < 500, answer.text
+
+        check()

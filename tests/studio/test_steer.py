@@ -1,0 +1,96 @@
+"""Runs started, stopped and resumed from the studio."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from concordant.config.names import METHODS
+from concordant.studio.form import form_of
+from tests.studio.visitor import TOKEN, csrf, studio, visitor, write_run
+
+NEW = {"verb": "sft", "name": "first", "values": {"model.name": "builtin:tiny", "data.path": "builtin:toytalk"}}
+
+
+def test_only_the_owner_starts_stops_and_resumes(tmp_path):
+    write_run(tmp_path / "a")
+    app = studio(tmp_path)
+    reader = visitor(app)
+    head = csrf(reader)
+    assert reader.post("/api/runs/start", json=NEW, headers=head).status_code == 401
+    assert reader.post("/api/runs/stop", json={"run": "a"}, headers=head).status_code == 401
+    assert reader.post("/api/runs/resume", json={"run": "a"}, headers=head).status_code == 401
+    assert not app.state.launcher._started
+    assert "builtin:tiny" in reader.post("/api/command", json=NEW, headers=head).json()["command"]
+
+
+@pytest.mark.parametrize("verb", METHODS)
+def test_the_form_asks_for_every_key_with_its_help(verb):
+    questions = {q["key"]: q for q in form_of(verb)["questions"]}
+    assert all(q["help"] for q in questions.values()) and "output" not in questions
+    rate = questions["train.learning_rate"]
+    assert (rate["kind"], rate["range"]) == ("number", "[0, ∞)")
+    assert questions["data.path"]["needed"] and questions["data.format"]["kind"] == "choice"
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/tmp/x", "a/../../x", ".x", "", "a//b", "x" * 300, "a/b/c/d", "out/x", "a\n", "taken"]
+)
+def test_a_run_is_written_below_the_folder_of_runs_alone(tmp_path, name):
+    runs = tmp_path / "runs"
+    write_run(runs / "taken")
+    (runs / "out").symlink_to(tmp_path)
+    owner = visitor(studio(runs), token=TOKEN)
+    answer = owner.post("/api/runs/start", json=NEW | {"name": name})
+    assert answer.status_code == 422 and answer.json()["detail"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"values": {"model.nam": "x"}}, "model.name"),
+        ({"values": {"output": "/tmp/x"}}, "set by the studio"),
+        ({"values": NEW["values"] | {"train.max_steps": "-1"}}, "train.max_steps: expected a number in [0, ∞)"),
+        ({"values": {}}, "data.path is needed"),
+        ({"verb": "push"}, 'unknown verb "push"'),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(tmp_path, change, said):
+    owner = visitor(studio(tmp_path), token=TOKEN)
+    assert said in owner.post("/api/command", json=NEW | change).json()["problem"]
+    answer = owner.post("/api/runs/start", json=NEW | change)
+    assert answer.status_code == 422 and said in answer.json()["detail"] and not list(tmp_path.iterdir())
+
+
+def test_a_run_is_started_once_stopped_and_resumed(tmp_path):
+    app = studio(tmp_path)
+    owner = visitor(app, token=TOKEN)
+    values = NEW["values"] | {"train.max_steps": "2000", "train.batch_size": "4", "train.tensorboard": "false"}
+    values |= {"data.max_samples": "200", "train.evaluate_every": "-1"}
+    new = NEW | {"values": values}
+    assert owner.post("/api/runs/start", json=new).status_code == 200
+    assert owner.post("/api/runs/start", json=new).status_code == 422  # a double click
+    run = wait_for(owner, lambda run: run["life"] == "running" and run["state"] == "training" and run["step"] > 0)
+    assert run["total"] == 2000
+    assert owner.post("/api/runs/stop", json={"run": "first"}).status_code == 200
+    run = wait_for(owner, lambda run: run["life"] == "stopped")
+    assert run["can_resume"] and 0 < run["step"] < 2000
+    wait_for(owner, lambda _: app.state.launcher._started["first"].poll() is not None)
+    assert owner.post("/api/runs/resume", json={"run": "first"}).status_code == 200
+    again = wait_for(owner, lambda now: now["life"] == "running" and now["step"] > run["step"])
+    assert again["rows"] >= run["rows"]
+    owner.post("/api/runs/stop", json={"run": "first"})
+    wait_for(owner, lambda run: run["life"] == "stopped")
+    app.state.launcher._started["first"].wait(60)
+
+
+def wait_for(client, fits, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for run in client.get("/api/runs").json():
+            if run["run"] == "first" and fits(run):
+                return run
+        time.sleep(0.2)
+    pytest.fail(f"{client.get('/api/runs').json()} {client.get('/api/printed', params={'run': 'first'}).json()}")
