@@ -144,7 +144,7 @@ VERBS: dict[str, Verb] = {
         "VotesConfig",
         "votes",
         "let people vote on pairs of answers: pairs in, raters, state, votes out",
-        "export --database votes.db --output pairs.jsonl",
+        "export --output pairs.jsonl",
     ),
     "merge": Verb(
         "MergeConfig",

@@ -159,7 +159,7 @@ COMMON: dict[type, tuple[str, ...]] = {
         "rater",
         "output",
         "form",
-        "soft",
+        "keep_ties",
         "margin",
     ),
     s.MergeConfig: (),

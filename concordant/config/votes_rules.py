@@ -34,9 +34,10 @@ VOTES_NO_EFFECT = (
     ),
     NoEffect(("rater",), "only rater and retire name a rater", _other_than("rater", "retire")),
     NoEffect(("arena",), "a rater votes in every arena of the database", _is("rater", "retire")),
-    NoEffect(("output", "form", "soft", "margin"), "only export writes a file", _other_than("export")),
+    NoEffect(("form", "keep_ties", "margin"), "only export writes votes", _other_than("export")),
+    NoEffect(("output",), "only import and export write a file", _other_than("import", "export")),
     NoEffect(("json",), "only status prints numbers", _other_than("status")),
-    NoEffect(("soft", "margin"), "single votes are written as they are", lambda v: v["form"] == "votes"),
+    NoEffect(("keep_ties", "margin"), "single votes are written as they are", lambda v: v["form"] == "votes"),
     NoEffect(
         ("scores", "rewards"),
         "only the orders close and disputed compare scores; set order",

@@ -45,15 +45,22 @@ def votes(config: VotesConfig) -> Path | None:
 
 def _check_exists(config: VotesConfig) -> None:
     """A wrong name of the database shall not make a new one, except where pairs or raters come in."""
-    is_file = "://" not in config.database
-    if is_file and config.action not in ("import", "rater") and not Path(config.database).expanduser().is_file():
+    if "://" in config.database:
+        return
+    file = Path(config.database).expanduser()
+    if config.action in ("import", "rater"):
+        check_file(file)
+    elif not file.is_file():
         raise UserError(f"database: no file {config.database}; `concordant votes import` makes one")
 
 
-def _import(config: VotesConfig, store: Store) -> None:
+def _import(config: VotesConfig, store: Store) -> Path | None:
+    from concordant.votes.export import rows_to_label
     from concordant.votes.incoming import in_order, pairs_of_answers, read_pairs
     from concordant.votes.rows import Arena
 
+    if config.output:
+        check_file(config.output)
     instructions = _text(config.instructions) if config.instructions else ""
     pairs = read_pairs(config.data, config.gold, config.policies) if config.data.path else []
     pairs += pairs_of_answers(named(config.answers)) if config.answers else []
@@ -72,6 +79,10 @@ def _import(config: VotesConfig, store: Store) -> None:
     )
     added = store.add_pairs(arena, pairs)
     _say(f"{counted(added, 'pair')} added to {config.arena}, {len(pairs) - added:,} were there already")
+    if not config.output:
+        return None
+    write_text(Path(config.output), json_lines(rows_to_label(pairs)))
+    return Path(config.output)
 
 
 def _rater(config: VotesConfig, store: Store) -> None:
@@ -114,7 +125,7 @@ def _export(config: VotesConfig, store: Store) -> Path:
     if config.form == "votes":
         rows = list(vote_rows(pairs, found))
     else:
-        rows = list(pair_rows(pairs, found, left_out, config.soft, config.margin))
+        rows = list(pair_rows(pairs, found, left_out, config.keep_ties, config.margin))
     if left_out:
         _say(f"left out {left_out.total():,}: {reasons(left_out)}")
     if not rows:

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from concordant.votes.rows import Pair, Vote
+from concordant.data.convert import as_dict
+from concordant.data.strength import VOTES
+from concordant.votes.rows import NewPair, Pair, Vote
 from concordant.votes.schema import STRENGTHS
 
 _LETTER = {"first": "a", "second": "b", "tie": "tie", "bad": "tie", "skip": "skip"}
@@ -14,14 +16,15 @@ _UNSAID = 2  # the strength of a choice whose rater gave none: the middle one
 
 
 def pair_rows(
-    pairs: Sequence[Pair], votes: Sequence[Vote], left_out: Counter[str], soft: bool = False, margin: float = 0.0
+    pairs: Sequence[Pair], votes: Sequence[Vote], left_out: Counter[str], keep_ties: bool = False, margin: float = 0.0
 ) -> Iterator[dict[str, Any]]:
     """``prompt``, ``chosen``, ``rejected`` of every pair that got a verdict; ``left_out`` counts the others by reason.
 
-    The answer with more votes is the chosen one. ``probability``, with ``soft``, is the share of the votes for it; a
-    tie counts half for each answer, and a pair that ties as a whole is written with 0.5. ``margin``, above 0, is
-    written for a pair that all raters call much better (strength 3): the mean over its votes of strength / 3, in favour
-    of the chosen answer and negative against it, times ``margin``. Gold pairs are never exported.
+    The answer with more votes is the chosen one. ``votes_chosen``, ``votes_rejected`` and ``votes_tie`` count the
+    verdicts; `data/strength.py` makes a soft label of them. A pair that ties as a whole is left out, or is written with
+    ``keep_ties``. ``margin``, above 0, is written for a pair that all raters call much better (strength 3): it is
+    multiplied by the mean over the votes of strength / 3, which counts against the chosen answer where a vote does, and
+    is 0 at the least. Gold pairs are never exported.
     """
     by_pair: dict[int, list[Vote]] = {}
     for vote in votes:
@@ -37,25 +40,24 @@ def pair_rows(
             left_out["skipped by all raters" if own else "no vote"] += 1
         elif counts["bad"] * 2 > len(verdicts):
             left_out["both answers are bad"] += 1
-        elif not lead and not soft:
+        elif not lead and not keep_ties:
             left_out["a tie"] += 1
         else:
-            yield _row(pair, verdicts, lead >= 0, soft, margin)
+            yield _row(pair, verdicts, lead >= 0, margin)
 
 
-def _row(pair: Pair, verdicts: Sequence[Vote], is_first: bool, soft: bool, margin: float) -> dict[str, Any]:
+def _row(pair: Pair, verdicts: Sequence[Vote], is_first: bool, margin: float) -> dict[str, Any]:
     answers, policies = [pair.first, pair.second], [pair.first_policy, pair.second_policy]
     if not is_first:
         answers, policies = answers[::-1], policies[::-1]
     row: dict[str, Any] = {"prompt": pair.prompt, "chosen": answers[0], "rejected": answers[1]}
     signs = [_sign(vote) * (1 if is_first else -1) for vote in verdicts]
-    if soft:
-        row["probability"] = round(0.5 + sum(signs) / (2 * len(signs)), 6)
+    row |= dict(zip(VOTES, (signs.count(1), signs.count(-1), signs.count(0)), strict=True))
     if margin > 0:
         strengths = [(vote.strength or _UNSAID) / max(STRENGTHS) for vote in verdicts]
         mean = sum(sign * strength for sign, strength in zip(signs, strengths, strict=True)) / len(signs)
-        row["margin"] = round(margin * mean, 6)
-    row |= {"id": pair.key, "raters": len(verdicts)}
+        row["margin"] = max(0.0, round(margin * mean, 6))
+    row["id"] = pair.key
     if any(policies):
         row |= {"chosen_policy": policies[0], "rejected_policy": policies[1]}
     return row | ({"tools": pair.tools} if pair.tools else {})
@@ -78,3 +80,12 @@ def vote_rows(pairs: Sequence[Pair], votes: Sequence[Vote]) -> Iterator[dict[str
             row |= {"strength": vote.strength} if vote.strength else {}
             row |= {"reason": vote.reason} if vote.reason else {}
             yield row | {"side": vote.side}
+
+
+def rows_to_label(pairs: Sequence[NewPair]) -> Iterator[dict[str, Any]]:
+    """The pairs as ``to_label.jsonl`` has them, with their policies; of a gold pair the better answer too."""
+    for pair in pairs:
+        row: dict[str, Any] = {"id": pair.key, "prompt": as_dict(pair.prompt), "a": pair.first, "b": pair.second}
+        if pair.first_policy or pair.second_policy:
+            row |= {"policy_a": pair.first_policy, "policy_b": pair.second_policy}
+        yield row | ({"gold": _LETTER[pair.gold]} if pair.gold else {})

@@ -56,35 +56,35 @@ def pairs_of_answers(files: Mapping[str, str]) -> list[NewPair]:
     """A pair of every two policies for each prompt that both answered, where the answers differ.
 
     ``files``: what ``concordant generate`` wrote, by the policy's name. Of several answers to a prompt the first is
-    taken.
+    taken. If there is one policy, the first two unlike answers to each prompt make a pair.
     """
-    if len(files) < 2:
-        raise UserError("answers: expected the answers of two or more policies, NAME=FILE NAME=FILE")
-    answered: dict[str, dict[tuple[Message, ...], str]] = {name: {} for name in files}
-    for name, path in files.items():
-        for row, where in _rows(path):
-            prompt, response = _prompt(row, where), row.get("response")
-            if not isinstance(response, str):
-                raise UserError(f"{where}: expected prompt and response, as `concordant generate` writes them")
-            answered[name].setdefault(prompt, response)
-    prompts = dict.fromkeys(prompt for answers in answered.values() for prompt in answers)
-    found = [
-        NewPair(
-            key=pair_id(prompt, answered[one][prompt], answered[two][prompt]),
-            prompt=prompt,
-            first=answered[one][prompt],
-            second=answered[two][prompt],
-            first_policy=one,
-            second_policy=two,
-        )
-        for prompt in prompts
-        for one, two in combinations(files, 2)
-        if prompt in answered[one] and prompt in answered[two]
-        and answered[one][prompt].strip() != answered[two][prompt].strip()
-    ]  # fmt: skip
+    answered = {name: _answers(path) for name, path in files.items()}
+    found: list[NewPair] = []
+    for prompt in dict.fromkeys(prompt for answers in answered.values() for prompt in answers):
+        given = [(name, answers[prompt]) for name, answers in answered.items() if prompt in answers]
+        if len(files) == 1:
+            sides = [(name, response) for name, responses in given for response in responses[:2]]
+        else:
+            sides = [(name, responses[0]) for name, responses in given]
+        for (one, first), (two, second) in combinations(sides, 2):
+            if first.strip() != second.strip():
+                key = pair_id(prompt, first, second)
+                policies = {"first_policy": one, "second_policy": two}
+                found.append(NewPair(key=key, prompt=prompt, first=first, second=second, **policies))
     if not found:
-        raise UserError("answers: no prompt with unlike answers of two policies")
+        raise UserError("answers: no prompt has two unlike answers")
     return found
+
+
+def _answers(path: str) -> dict[tuple[Message, ...], list[str]]:
+    """The answers of a file of ``concordant generate`` to each prompt, without those that are equal but for spaces."""
+    found: dict[tuple[Message, ...], dict[str, str]] = {}
+    for row, where in _rows(path):
+        response = row.get("response")
+        if not isinstance(response, str):
+            raise UserError(f"{where}: expected prompt and response, as `concordant generate` writes them")
+        found.setdefault(_prompt(row, where), {}).setdefault(response.strip(), response)
+    return {prompt: list(responses.values()) for prompt, responses in found.items()}
 
 
 def in_order(pairs: Sequence[NewPair], order: PairOrder, scores: Scores, seed: int) -> list[NewPair]:
