@@ -23,10 +23,10 @@ def order_of(arena: Arena, pair: str, rater: int) -> bool:
     return bool(derive(arena.seed, "votes/order", arena.name, pair, rater) & 1)
 
 
-def ask(connection: sa.Connection, arena: Arena, rater: int, now: float, is_sqlite: bool, after: str) -> Asked | None:
+def ask(connection: sa.Connection, arena: Arena, rater: int, now: float, is_sqlite: bool) -> Asked | None:
     """The next pair of this rater, whose seat is now theirs."""
-    done = _voted(connection, arena, rater)
-    pair = _held(connection, arena, rater, now, after)
+    done = voted(connection, arena, rater)
+    pair = _held(connection, arena, rater, now)
     if pair is None:
         pair = _gold(connection, arena, rater, now, done) or _free(connection, arena, rater, now, is_sqlite)
     if pair is None:
@@ -64,22 +64,31 @@ def seat_of(connection: sa.Connection, arena: Arena, pair: int, rater: int, now:
         connection.execute(seats.insert().values(**new, **values))
 
 
-def _voted(connection: sa.Connection, arena: Arena, rater: int) -> int:
+def voted(connection: sa.Connection, arena: Arena, rater: int) -> int:
+    """Pairs of the arena on which this rater has a vote that counts, skipped ones too."""
     mine = sa.select(sa.func.count()).select_from(votes).join(pairs, pairs.c.id == votes.c.pair_id)
     return connection.scalar(mine.where(*_is_mine(rater), pairs.c.arena_id == arena.id)) or 0
+
+
+def seats_left(connection: sa.Connection, arena: Arena, rater: int, now: float) -> int:
+    """Pairs that this rater has and has not voted on, and pairs with a seat that this rater can get."""
+    own = sa.select(seats.c.pair_id).where(seats.c.rater_id == rater, ~seats.c.done, seats.c.arena_id == arena.id)
+    free = sa.select(seats.c.pair_id).where(*_open_to(arena, rater, now))
+    return connection.scalar(sa.select(sa.func.count()).select_from(own.union(free).subquery())) or 0
 
 
 def _is_mine(rater: int) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return votes.c.rater_id == rater, votes.c.undone.is_(None)
 
 
-def _held(connection: sa.Connection, arena: Arena, rater: int, now: float, after: str) -> int | None:
-    """The pair that this rater has already. Its lease begins again."""
+def _held(connection: sa.Connection, arena: Arena, rater: int, now: float) -> int | None:
+    """The pair that this rater has already: of several the one that came back by undoing its vote. Its lease begins
+    again.
+    """
     mine = (
         sa.select(seats.c.id, seats.c.pair_id)
-        .join(pairs, pairs.c.id == seats.c.pair_id)
-        .where(seats.c.rater_id == rater, ~seats.c.done, seats.c.arena_id == arena.id, pairs.c.key != after)
-        .order_by(seats.c.rank, seats.c.id)
+        .where(seats.c.rater_id == rater, ~seats.c.done, seats.c.arena_id == arena.id)
+        .order_by(seats.c.until.desc(), seats.c.rank, seats.c.id)
         .limit(1)
     )
     row = connection.execute(mine).first()

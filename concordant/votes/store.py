@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from concordant.core.errors import UserError, unknown_name
-from concordant.votes.asking import ask, give_back, order_of, seat_of
+from concordant.votes.asking import ask, give_back, order_of, seat_of, seats_left, voted
 from concordant.votes.database import Database
 from concordant.votes.rows import Arena, Asked, Cast, NewPair, Pair, Stored, Vote, choice_of, hash_of, new_token
 from concordant.votes.schema import arenas, pairs, raters, seats, votes
@@ -115,6 +115,18 @@ class Store:
 
         return self.database.change(work)
 
+    def rater_named(self, name: str) -> tuple[int, str]:
+        """Number and name of this rater. A new one gets a token that nobody knows."""
+
+        def work(connection: sa.Connection) -> tuple[int, str]:
+            number = connection.scalar(sa.select(raters.c.id).where(raters.c.name == name))
+            if number is None:
+                values = {"name": name, "token_hash": hash_of(new_token()), "active": True}
+                number = connection.execute(raters.insert().values(**values).returning(raters.c.id)).scalar_one()
+            return number, name
+
+        return self.database.change(work)
+
     def retire(self, name: str) -> None:
         """Refuse the token of a rater from now on. Their votes stay."""
 
@@ -137,12 +149,12 @@ class Store:
 
     # ---- one rater's work
 
-    def next(self, arena: Arena, rater: int, after: str = "") -> Asked | None:
-        """The pair that this rater is asked about now; None if there is none. ``after``: not this pair, if possible.
+    def next(self, arena: Arena, rater: int) -> Asked | None:
+        """The pair that this rater is asked about now; None if there is none.
 
         The same pair comes again until the rater votes on it or its lease ends, in the same order of its answers.
         """
-        return self.database.change(lambda c: ask(c, arena, rater, self.clock(), self.database.is_sqlite, after))
+        return self.database.change(lambda c: ask(c, arena, rater, self.clock(), self.database.is_sqlite))
 
     def cast(self, arena: Arena, rater: int, vote: Cast) -> Stored:
         """Store a vote. A repeated request stores nothing more and gets the same answer.
@@ -207,6 +219,21 @@ class Store:
             return Stored(key=key, pair=row.key, counts=False)
 
         return self.database.change(work)
+
+    def last_vote(self, arena: Arena, rater: int) -> str:
+        """The key of this rater's latest vote that counts, which undoing takes back; "" if there is none."""
+        own = sa.select(votes.c.key).join(pairs, pairs.c.id == votes.c.pair_id)
+        own = own.where(votes.c.rater_id == rater, votes.c.undone.is_(None), pairs.c.arena_id == arena.id)
+        with self.database.read() as connection:
+            return connection.scalar(own.order_by(votes.c.id.desc()).limit(1)) or ""
+
+    def progress(self, arena: Arena, rater: int) -> dict[str, int]:
+        """``done``: pairs with a vote of this rater; ``left``: pairs that this rater can still get."""
+        with self.database.read() as connection:
+            return {
+                "done": voted(connection, arena, rater),
+                "left": seats_left(connection, arena, rater, self.clock()),
+            }
 
     # ---- reading
 
