@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from concordant.stages.reward import reward, score
     from concordant.stages.sft import sft
     from concordant.stages.talk import chat, generate, merge
-    from concordant.stages.votes import votes
+    from concordant.stages.votes import keep_votes
     from concordant.studio.command import open_studio
 
 __all__ = [
@@ -139,6 +139,7 @@ __all__ = [
     "get_lora_parameters",
     "gold_score",
     "judge",
+    "keep_votes",
     "load_adapter",
     "load_policy",
     "losses",
@@ -157,7 +158,6 @@ __all__ = [
     "score",
     "sft",
     "take_course",
-    "votes",
 ]
 
 # The module of every name that is imported at its first use. A test compares this table with the imports above.
@@ -206,7 +206,7 @@ _NAMES_IN = {
     "stages.reward": ("reward", "score"),
     "stages.sft": ("sft",),
     "stages.talk": ("chat", "generate", "merge"),
-    "stages.votes": ("votes",),
+    "stages.votes": ("keep_votes",),
     "studio.command": ("open_studio",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}

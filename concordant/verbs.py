@@ -142,7 +142,7 @@ VERBS: dict[str, Verb] = {
     ),
     "votes": Verb(
         "VotesConfig",
-        "votes",
+        "keep_votes",  # concordant.votes is the package
         "let people vote on pairs of answers: pairs in, raters, state, votes out",
         "export --output pairs.jsonl",
     ),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @checked
-def votes(config: VotesConfig) -> Path | None:
+def keep_votes(config: VotesConfig) -> Path | None:
     """Do what ``config.action`` names. Returns the file that was written, or None."""
     try:
         from concordant.votes.database import Away
