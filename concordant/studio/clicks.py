@@ -18,6 +18,7 @@ Policy = tuple[str, Path]  # name, model folder
 Method = Literal["dpo", "ppo"]
 ANSWERS = "answers.jsonl"  # what the verb generate writes in a pipeline
 REPORT = "report"  # the stage whose report shows where the new policy cheats
+_VOTES = {"path": "${votes}", "test_fraction": 0.1}  # of few votes, few are held out
 _SHOWN = ("reward_mean", "gold_mean", "judge_mean", "length_mean", "repetition", "kl", "win_rate")
 
 
@@ -51,7 +52,7 @@ def arena_plan(
 
     ``arena``: the keys of ``concordant votes import`` that an arena is made with.
     """
-    stages = _answers(policies, source, 2 if len(policies) == 1 else 1)
+    stages = _answers(policies, source, 2 if len(policies) == 1 else 1, seed)
     files = [f"{name}=${{{stage}.run}}/{ANSWERS}" for (name, _), stage in zip(policies, stages, strict=True)]
     stages["pairs"] = {"verb": "votes", "action": "import", "database": database, **arena, "answers": files}
     return source.plan(seed, stages)
@@ -78,18 +79,18 @@ def policy_plan(
         "votes": {"action": "export", "database": database, "arena": arena},
         "reward": {
             "model": model,
-            "data": {"path": "${votes}"},
+            "data": _VOTES,
             "train": train | {"max_steps": steps["reward"]},
         },
     }
     if method == "dpo":
-        learnt: dict[str, Any] = {"data": {"path": "${votes}"}, "strength": "label"}
+        learnt: dict[str, Any] = {"data": _VOTES, "strength": "label"}
     else:
         sampling = {"n": 4, "max_new_tokens": source.answer_tokens}
         learnt = {"data": source.keys(), "reward": ["${reward}"], "advantage": "rloo", "sampling": sampling}
     stages[method] = {"model": model, **learnt, "train": train | {"max_steps": steps["policy"]}}
     both = [(start[0], start[1]), (new, Path(f"${{{method}}}"))]
-    answers = _answers(both, source, 1)
+    answers = _answers(both, source, 1, seed)
     stages |= answers
     files = [f"{name}=${{{stage}.run}}/{ANSWERS}" for (name, _), stage in zip(both, answers, strict=True)]
     stages[REPORT] = {
@@ -125,13 +126,14 @@ def outcome(folder: Path) -> dict[str, Any] | None:
     return {"policies": policies, "over_optimisation": over.get("new"), "prompts": found.get("prompts")}
 
 
-def _answers(policies: Sequence[Policy], source: Source, n: int) -> dict[str, Any]:
+def _answers(policies: Sequence[Policy], source: Source, n: int, seed: int) -> dict[str, Any]:
     stages = {}
     for number, (name, model) in enumerate(policies):
         if "=" in name:
             raise UserError(f'policy "{name}": a name with "=" cannot stand in an arena; rename the run')
         stages[f"answers{number}"] = {
             "verb": "generate",
+            "seed": seed + number,  # so that two policies that are nearly equal still give unlike answers
             "model": source.model(str(model)),
             "data": source.keys(source.prompts),
             "sampling": {"n": n, "max_new_tokens": source.answer_tokens},
