@@ -30,6 +30,7 @@ class VoteDesk:
         self._store: Store | None = None
         self._opening, self._summing = threading.Lock(), threading.Lock()
         self._raters: OrderedDict[str, tuple[float, Rater | None]] = OrderedDict()
+        self._arenas: dict[str, Arena] = {}
         self._summaries: dict[str, tuple[dict[str, int], dict[str, Any]]] = {}
 
     @property
@@ -73,7 +74,9 @@ class VoteDesk:
         """The database with its arena ``name``. Raises UserError if there is none."""
         if not self.exists:
             raise HTTPException(404, "There is no arena yet. The owner makes one on the page Votes.")
-        return self.store(), self.store().arena(name)
+        if name not in self._arenas:  # an arena never changes
+            self._arenas[name] = self.store().arena(name)
+        return self.store(), self._arenas[name]
 
     def summary(self, name: str) -> dict[str, Any]:
         """All numbers of an arena, computed again after a vote."""
