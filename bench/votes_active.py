@@ -1,8 +1,9 @@
 """Do chosen pairs need fewer labels than random ones? ``python -m bench.votes_active``
 
 A simulated rater votes on pairs of toytalk; the vote follows the gold judge, and goes wrong in a share of the cases.
-After every ``--step`` votes an ensemble learns from all votes so far, and the pairs that are left get a new order, as by
-`concordant votes rank`: random, close or disputed. Measured is how often the ensemble ranks held-out pairs as gold does.
+After every ``--step`` votes an ensemble learns from all votes so far, and the pairs that are left get a new order, as
+`concordant votes rank` gives one: random, close or disputed. Measured is how often the ensemble ranks held-out pairs as
+gold does.
 
 The reward model here is no language model. It is Bradley and Terry's model, linear in the words of an answer and in
 pairs of a word of the question and a word of the answer, because hundreds of such models are trained in a minute. A

@@ -15,6 +15,7 @@ from concordant.config.yaml_io import dump_yaml
 from concordant.core.errors import UserError
 from concordant.runs.atomic import write_text
 from concordant.runs.facts import flat
+from concordant.runs.names import TO_LABEL
 from concordant.studio.access import owner_only
 from concordant.studio.clicks import Policy, Source, arena_plan, outcome, policy_plan
 from concordant.studio.folders import UnknownRun, folder_of
@@ -132,14 +133,15 @@ def retire(given: NewRater, desk: Votes) -> dict[str, str]:
 @router.post("/api/votes/arenas", dependencies=OWNER)
 def new_arena(new: NewArena, request: Request, desk: Votes, models: Models) -> dict[str, Any]:
     """Bring pairs into an arena: at once from a run of collect, or by a run in which policies answer."""
-    given = {"question": new.question, "raters_per_pair": new.raters_per_pair}
     if bool(new.collected) == bool(new.policies):
         raise UserError("give the policies that answer, or a run of collect; and not both")
     if new.collected:
-        pairs = read_pairs(DataConfig(str(folder(request, new.collected) / "to_label.jsonl")), gold=False)
+        pairs = read_pairs(DataConfig(str(folder(request, new.collected) / TO_LABEL)), gold=False)
         store = desk.store()
-        arena = store.add_arena(Arena(name=new.arena, instructions=new.instructions, **given))
+        made = Arena(name=new.arena, question=new.question, instructions=new.instructions)
+        arena = store.add_arena(replace(made, raters_per_pair=new.raters_per_pair))
         return {"run": "", "added": store.add_pairs(arena, [replace(p, rank=float(i)) for i, p in enumerate(pairs)])}
+    given: dict[str, Any] = {"question": new.question, "raters_per_pair": new.raters_per_pair}
     policies = [(name, models.place(name, "policy")) for name in dict.fromkeys(new.policies)]
     if new.instructions:
         given["instructions"] = str(_written(request, f"{new.arena}.instructions.txt", new.instructions))

@@ -69,8 +69,8 @@ def pairs_of_answers(files: Mapping[str, str]) -> list[NewPair]:
         for (one, first), (two, second) in combinations(sides, 2):
             if first.strip() != second.strip():
                 key = pair_id(prompt, first, second)
-                policies = {"first_policy": one, "second_policy": two}
-                found.append(NewPair(key=key, prompt=prompt, first=first, second=second, **policies))
+                pair = NewPair(key=key, prompt=prompt, first=first, second=second)
+                found.append(replace(pair, first_policy=one, second_policy=two))
     if not found:
         raise UserError("answers: no prompt has two unlike answers")
     return found
