@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from concordant.votes.database import Away
 from concordant.votes.store import Store
 from tests.studio.test_browser import axe_source, chromium, served, tab_to, until
-from tests.studio.visitor import TOKEN
+from tests.studio.visitor import TOKEN, write_run
 from tests.votes.simulated import arena_with
 
 __all__ = ["chromium"]  # a fixture
+BEFORE = {"reward_mean": 0.5, "gold_mean": 0.4, "length_mean": 9.0}
+GAIN = {"mean": 2.0, "low": 1.0, "high": 3.0}
+REPORT = {
+    "policies": {"start": BEFORE, "new": {"reward_mean": 2.5, "gold_mean": 0.2, "length_mean": 12.0}},
+    "over_optimisation": {"new": {"gold": {"proxy_gain": GAIN, "gain": {"mean": -0.2, "low": -0.3, "high": -0.1}}}},
+    "prompts": 60,
+}
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +27,10 @@ def asking(tmp_path_factory):
     """A studio with an arena, the addresses of two raters, and its application."""
     runs = tmp_path_factory.mktemp("runs")
     store, _, _ = arena_with(str(runs / "votes.sqlite"), pairs=8, raters=0, raters_per_pair=2, policies=("x", "y"))
+    status = {"verb": "run", "state": "finished", "step": 7, "total": 7, "message": "", "pid": 1, "host": "x"}
+    (write_run(runs / "votes-1", status=status) / "pipeline.yaml").write_text("stages: {}\n")
+    (runs / "votes-1" / "report").mkdir()
+    (runs / "votes-1" / "report" / "report.json").write_text(json.dumps(REPORT))
     tokens = [store.add_rater(name) for name in ("ann", "bob")]
     with served(runs) as (address, app):
         yield address, tokens, app, store
@@ -55,6 +68,7 @@ def press(page, key):
 
 def accessible(page, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert "[object" not in page.locator("main").inner_text()
     if axe := axe_source():
         page.evaluate(axe)
         found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
@@ -146,8 +160,9 @@ def test_the_owner_reads_the_results_live_and_makes_a_link_by_keyboard(chromium,
     page.wait_for_selector("#link pre")
     token = page.locator("#link pre").inner_text().partition("token=")[2]
     assert Store(app.state.settings.vote_database).rater_with(token)[1] == "eve"
-    page.goto(f"{address}/votes/policy")
-    page.wait_for_selector("#arena option", state="attached")
+    page.goto(f"{address}/votes/policy?run=votes-1&arena=main")
+    page.wait_for_selector("#ratings table")
+    assert "only pleases its reward model. Answers became 3 tokens longer." in page.locator("#cheats").inner_text()
     accessible(page, 1100)
     assert not said
     page.context.close()

@@ -43,7 +43,7 @@ async function follow(run, arena) {
       if (printed.exit_code) fill(byId("cheats"), h("pre", {}, printed.text));
       const { standings } = await api(query("/api/votes/summary", { arena }));
       const vote = h("p", {}, "The new policy is in the arena: ", h("a", { href: query("/ask", { arena }) }, "vote on its answers"), ", or see all ", h("a", { href: query("/votes", { arena }) }, "votes"), ".");
-      fill(byId("ratings"), printed.exit_code ? null : [h("h2", {}, "The arena"), vote, ratings(standings)]);
+      fill(byId("ratings"), printed.exit_code ? null : [h("h2", {}, "The arena"), vote, ...ratings(standings)]);
       return;
     }
     await new Promise((done) => setTimeout(done, 1000));
