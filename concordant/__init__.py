@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         CollectConfig,
         CourseConfig,
         DiagnoseConfig,
+        DistillConfig,
         DPOConfig,
         EvaluateConfig,
         GenerateConfig,
@@ -46,9 +47,10 @@ if TYPE_CHECKING:
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
     from concordant.core.kl import AdaptiveKLController
+    from concordant.core.losses import compute_preference_loss
     from concordant.course.command import take_course
     from concordant.data.toytalk.judge import gold_score
-    from concordant.engines.reward_model import RewardModel, compute_preference_loss
+    from concordant.engines.reward_model import RewardModel
     from concordant.evaluation.metrics import best_of_n_kl_bound
     from concordant.models.load import Policy, save_policy
     from concordant.models.lora import (
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
         merge_lora_weights,
         print_trainable_parameters,
     )
+    from concordant.models.lora_combine import add_weighted_adapter
     from concordant.models.peft_files import load_adapter, save_adapter
     from concordant.serve.command import open_server
     from concordant.stages.audit import audit
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from concordant.stages.best_of_n import best_of_n
     from concordant.stages.collect import collect
     from concordant.stages.constitution import constitution
+    from concordant.stages.distill import distill
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
     from concordant.stages.evaluate import evaluate
@@ -93,6 +97,7 @@ __all__ = [
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
+    "DistillConfig",
     "DoctorConfig",
     "EndpointConfig",
     "EvaluateConfig",
@@ -122,6 +127,7 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "VotesConfig",
+    "add_weighted_adapter",
     "apply_lora_to_model",
     "audit",
     "average",
@@ -132,6 +138,7 @@ __all__ = [
     "compute_preference_loss",
     "constitution",
     "diagnose",
+    "distill",
     "dpo",
     "evaluate",
     "find_target_modules",
@@ -172,13 +179,14 @@ _NAMES_IN = {
     "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
         *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "CourseConfig", "DPOConfig"),
-        *("DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
+        *("DiagnoseConfig", "DistillConfig", "EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
         *("ScoreConfig", "ServeConfig", "StudioConfig", "VotesConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
     "core.kl": ("AdaptiveKLController",),
+    "core.losses": ("compute_preference_loss",),
     "data.toytalk.judge": ("gold_score",),
     "evaluation.metrics": ("best_of_n_kl_bound",),
     "models.load": ("Policy", "save_policy"),
@@ -186,8 +194,9 @@ _NAMES_IN = {
         *("LoRALinear", "apply_lora_to_model", "find_target_modules", "get_lora_parameters"),
         *("merge_lora_weights", "print_trainable_parameters"),
     ),
+    "models.lora_combine": ("add_weighted_adapter",),
     "models.peft_files": ("load_adapter", "save_adapter"),
-    "engines.reward_model": ("RewardModel", "compute_preference_loss"),
+    "engines.reward_model": ("RewardModel",),
     "course.command": ("take_course",),
     "serve.command": ("open_server",),
     "stages.audit": ("audit",),
@@ -195,6 +204,7 @@ _NAMES_IN = {
     "stages.best_of_n": ("best_of_n",),
     "stages.collect": ("collect",),
     "stages.constitution": ("constitution",),
+    "stages.distill": ("distill",),
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),
     "stages.evaluate": ("evaluate",),

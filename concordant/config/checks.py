@@ -31,6 +31,7 @@ _EXAMPLES = {
     "model.name": "--model.name builtin:tiny, a folder or a hub id",
     "model.adapter": "--model.adapter FOLDER, the adapter to merge",
     "reward": "--reward FOLDER, module:function or rule:NAME",
+    "teacher": "--teacher FOLDER, the policy to learn from",
     "models": "--models FOLDER FOLDER …, reward models of one start",
     "policies": "--policies NAME=FOLDER …",
     "principles": "--principles FILE.yaml or builtin",
@@ -43,6 +44,7 @@ _EXAMPLES = {
 NEEDED: dict[type, tuple[str, ...]] = {
     s.RunConfig: ("output", "data.path", "model.name"),
     s.PPOConfig: ("reward",),
+    s.DistillConfig: ("teacher",),
     s.BestOfNConfig: ("output", "data.path", "model.name", "reward"),
     s.CollectConfig: ("output", "data.path", "model.name", "judge"),
     s.EvaluateConfig: ("output", "data.path", "policies"),

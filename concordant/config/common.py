@@ -28,6 +28,13 @@ COMMON: dict[type, tuple[str, ...]] = {
     s.SFTConfig: ("responses",),
     s.RewardConfig: ("margin", "label_smoothing"),
     s.DPOConfig: ("loss", "beta", "margin", "label_smoothing", "lm_coefficient", "reference"),
+    s.DistillConfig: (
+        "on_policy",
+        "answers",
+        "divergence",
+        "sampling.temperature",
+        "sampling.max_new_tokens",
+    ),
     s.PPOConfig: (
         "advantage",
         "kl.coefficient",

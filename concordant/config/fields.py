@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from concordant.config.data import DataConfig
+from concordant.config.environment import EnvironmentConfig
 from concordant.config.model import ModelConfig
 from concordant.config.stages import AuditConfig, CourseConfig, DiagnoseConfig, PushConfig, VotesConfig
 
-MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name"}  # `--data FILE`, `data: FILE` mean data.path
+# `--data FILE` and `data: FILE` mean data.path
+MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name", EnvironmentConfig: "name"}
 # The keys that the first words of a command line mean, where they have none: `concordant push FOLDER ID`.
 # A key that is a list takes all of them.
 BARE_WORDS: dict[type, tuple[str, ...]] = {
