@@ -172,7 +172,7 @@ class PendingScores:
         parts = parts_of(self.aggregate, columns)
         return Scores(given=given, columns=columns, total=total, abstained=abstained, errors=self.errors, parts=parts)
 
-    def _spread(self, column: Sequence[float | None]) -> list[float | None]:
+    def _spread(self, column: Sequence[float | None]) -> Sequence[float | None]:
         """The numbers of all answers, None for those that were not asked for."""
         numbers = iter(column)
         return [next(numbers) if asked else None for asked in self.asked]

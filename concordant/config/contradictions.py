@@ -12,6 +12,7 @@ from concordant.config.rule_kinds import Contradiction, Values
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
 from concordant.config.train_rules import QUANTIZED, QUANTIZED_CRITIC, QUANTIZED_NEW, TRAIN_CONTRADICTIONS
+from concordant.config.votes_rules import VOTES_CONTRADICTIONS
 
 _COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
 
@@ -373,6 +374,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.ChatConfig: _SAMPLING,
+    s.VotesConfig: VOTES_CONTRADICTIONS,
     s.GenerateConfig: (
         *_SAMPLING,
         Contradiction(

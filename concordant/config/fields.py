@@ -17,7 +17,7 @@ from typing import Any
 from concordant.config.data import DataConfig
 from concordant.config.environment import EnvironmentConfig
 from concordant.config.model import ModelConfig
-from concordant.config.stages import AuditConfig, CourseConfig, DiagnoseConfig, PushConfig
+from concordant.config.stages import AuditConfig, CourseConfig, DiagnoseConfig, PushConfig, VotesConfig
 
 # `--data FILE` and `data: FILE` mean data.path
 MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name", EnvironmentConfig: "name"}
@@ -28,6 +28,7 @@ BARE_WORDS: dict[type, tuple[str, ...]] = {
     CourseConfig: ("action", "exercise", "file"),
     DiagnoseConfig: ("target",),
     PushConfig: ("folder", "id"),
+    VotesConfig: ("action",),
 }
 # What an option means that is given without a value. A switch means true; any other option needs a value.
 BARE: dict[tuple[type, str], str] = {(DiagnoseConfig, "explain"): "all"}

@@ -54,6 +54,12 @@ Responses = Literal["both", "chosen"]
 Split = Literal["train", "test"]
 Unlabelled = Literal["wait", "skip"]
 
+# votes
+VotesAction = Literal["", "import", "rater", "retire", "rank", "status", "export"]
+VotesForm = Literal["pairs", "votes"]
+PairOrder = Literal["given", "random", "close", "disputed"]
+NEEDS_SCORES = {"close", "disputed"}  # orders of pairs that compare scores
+
 # model
 Precision = Literal["auto", "fp32", "bf16"]
 Quantize = Literal["none", "nf4"]

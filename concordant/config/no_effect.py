@@ -28,6 +28,7 @@ from concordant.config.specs import (
     place_of,
 )
 from concordant.config.train_rules import RETAINS_NOTHING, TRAIN_NO_EFFECT
+from concordant.config.votes_rules import VOTES_NO_EFFECT
 
 
 def _sources(v: Mapping[str, Any]) -> list[str]:
@@ -358,6 +359,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: is_reward_function(v["critic"]) and not is_address(v["critic"]),
         ),
     ),
+    s.VotesConfig: VOTES_NO_EFFECT,
     s.MergeConfig: (
         NoEffect(("model.kernels", "model.lora.", "model.quantize", "model.activation_checkpointing"), _MERGED),
         NoEffect(("model.precision",), _MERGED, lambda v: v["model.precision"] != "fp32"),

@@ -274,6 +274,15 @@ VALUES: dict[type, dict[str, Rule]] = {
     s.StudioConfig: {"port": Range("[0, 65535]"), "requests_per_second": POSITIVE},
     s.JudgeConfig: {"margin": NOT_NEGATIVE, "max_answer_tokens": COUNT},
     s.ConstitutionConfig: {"revisions": COUNT, "max_answer_tokens": COUNT, "max_prompts": NOT_NEGATIVE},
+    s.VotesConfig: {
+        "arena": Matches(r"[\w.-]{1,80}", "a name of up to 80 letters, digits, dots, hyphens and underscores"),
+        "raters_per_pair": Range("[1, 100]"),
+        "gold_share": Range("[0, 1]"),
+        "lease": POSITIVE,
+        "answers": NamedPaths(),
+        "rater": Matches(r"[^\x00-\x1f\x7f]{0,80}", "a name of up to 80 printable characters"),
+        "margin": NOT_NEGATIVE,
+    },
     s.AuditConfig: {"reward_timeout": NOT_NEGATIVE, "max_pairs": COUNT, "bootstrap": COUNT},
     ShapeConfig: {
         name: DIMENSION for name in ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_size", "mlp")

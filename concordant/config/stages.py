@@ -43,6 +43,7 @@ from concordant.config.serving import CourseConfig as CourseConfig
 from concordant.config.serving import ServeConfig as ServeConfig
 from concordant.config.studio import StudioConfig as StudioConfig
 from concordant.config.train import TrainConfig
+from concordant.config.votes import VotesConfig as VotesConfig
 
 
 @dataclass(kw_only=True)

@@ -30,8 +30,9 @@ from concordant.core.trees import PromptTree
 from concordant.data.carried import NOTHING, Wanted
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.convert import all_texts, prompt_of
+from concordant.data.convert import as_dict as as_dict
 from concordant.data.loader import steps_of
-from concordant.data.records import Message, Pair, Prompt, Rating, Record
+from concordant.data.records import Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records
 from concordant.data.template import set_arguments
 from concordant.doctor.callback import Doctor
@@ -306,9 +307,3 @@ def read(
     folder.inputs.add_data(loaded.train, loaded.test)
     message(loaded.summary(what))
     return loaded
-
-
-def as_dict(messages: Sequence[Message]) -> list[dict[str, str]]:
-    thought = "reasoning_content"
-    rows = [{"role": m.role, "content": m.content, thought: m.reasoning_content} for m in messages]
-    return [row if row[thought] else {k: v for k, v in row.items() if k != thought} for row in rows]

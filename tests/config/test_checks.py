@@ -34,6 +34,8 @@ from concordant.core.errors import UserError
 from concordant.verbs import VERBS
 
 GOOD = {
+    "action": "status",
+    "database": "votes.db",
     "output": "runs/x",
     "data.path": "d.jsonl",
     "model.name": "builtin:tiny",
