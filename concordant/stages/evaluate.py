@@ -14,8 +14,8 @@ from torch import Tensor
 from concordant.algorithms.best_of_n import Choice, choose
 from concordant.algorithms.environments import Environments
 from concordant.algorithms.reward_sources import wanted_columns
-from concordant.algorithms.rewards import Dialogue, Reward, Scores, totals_together
-from concordant.algorithms.rollouts import Rollouts, Sampler
+from concordant.algorithms.rewards import Answer, Dialogue, Reward, Scores, totals_together
+from concordant.algorithms.rollouts import Sampler
 from concordant.config.checks import checked
 from concordant.config.names import Responses
 from concordant.config.specs import best_of, named, runs_of
@@ -212,9 +212,11 @@ def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench
     policy = _open(named.spec, bench)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
     sampler = common.sampler_of(policy, encoder, config.model, config.sampling, bench.environments)
-    rollouts, choices = _sample(sampler, n, bench)
-    trees = rollouts.trees
-    answers = [rollouts.answers[i * n + c.best_number] for i, c in enumerate(choices)]
+    trees, choices = _sample(sampler, n, bench)
+    answers = [
+        Answer(c.prompt, c.best, c.ended[c.best_number], p.extra, p.tools, c.episode)
+        for c, p in zip(choices, bench.prompts, strict=True)
+    ]
     gold = common.gold_of(config.data)
     chosen = [c.best_reward for c in choices] if n > 1 else None  # chosen by their rewards, so each was scored already
     scores = bench.reward(answers).result() if bench.reward is not None and (n == 1 or bench.reward.has_parts) else None
@@ -256,12 +258,12 @@ def _why_no_kl(spec: str, origin: str, policy: Policy, reference: Policy | None,
     return ""
 
 
-def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[Rollouts, list[Choice]]:
+def _sample(sampler: Sampler, n: int, bench: _Bench) -> tuple[list[PromptTree], list[Choice]]:
     # Every policy uses the same random numbers, so that only the policies make the answers differ.
     sampling = replace(bench.config.sampling, n=n)
     rollouts = sampler(bench.prompts, sampling, derive(bench.config.seed, "evaluate"))
     nothing = Reward.of("nothing", lambda answers: Done([0.0] * len(answers)))
-    return rollouts, choose(rollouts, bench.reward if n > 1 and bench.reward else nothing)
+    return rollouts.trees, choose(rollouts, bench.reward if n > 1 and bench.reward else nothing)
 
 
 def _kl(policy: Policy, reference: Policy, trees: Sequence[PromptTree], config: EvaluateConfig) -> list[float]:

@@ -12,7 +12,7 @@ from concordant.config.data import DataConfig
 from concordant.config.environment import EnvironmentConfig
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
-from concordant.config.stages import PPOConfig
+from concordant.config.stages import EvaluateConfig, PPOConfig
 from concordant.core.errors import UserError
 from concordant.models.load import save_policy
 from concordant.runs.metrics import metric
@@ -83,6 +83,18 @@ def test_two_workers_learn_as_one_does_with_an_environment(settings):
         )
 
     assert run(2) == run(1)
+
+
+def test_evaluate_compares_policies_that_speak_with_an_environment(settings):
+    config = EvaluateConfig(
+        policies=["sft=policy", "same=policy"], output="report", data=settings["data"], bootstrap=10,
+        environment=EnvironmentConfig(name="tests.stages.test_environments_run:Talkative"),
+        reward=["rule:environment"], model=ModelConfig(device="cpu", precision="fp32"),
+        sampling=SamplingConfig(max_new_tokens=16),
+    )  # fmt: skip
+    found = json.loads((concordant.evaluate(config) / "report.json").read_text())["policies"]
+    assert found["sft"]["reward"] == found["same"]["reward"] and -1 <= found["sft"]["reward"] < 2
+    assert found["same"]["kl"] == 0
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ MUTANTS = (
     Mutant(
         name="the-first-of-n-tells-whether-the-best-ended",
         file="stages/evaluate.py",
-        old="rollouts.answers[i * n + c.best_number]",
-        new="replace(rollouts.answers[i * n + c.best_number], ended=c.ended[0])",
+        old="Answer(c.prompt, c.best, c.ended[c.best_number], p.extra, p.tools, c.episode)",
+        new="Answer(c.prompt, c.best, c.ended[0], p.extra, p.tools, c.episode)",
         story="The column ends of best-of-n is that of its first answers, and so is a reward that reads it.",
         tests=("stages/test_evaluate_numbers.py",),
     ),
