@@ -127,7 +127,7 @@ def test_the_history_has_what_new_workers_need_and_only_the_newest_weights():
     history, generator = History(), Ref(2)
     make = Order(verb="m:make", result=2)
     for order in (
-        Order(verb="use_mesh", arguments=[2, 1, False]),
+        Order(verb="use_mesh", arguments=[2, 1, False, 1]),
         make,
         Order(verb="use_arithmetic", arguments=[1, False]),
         Order(verb="use_arithmetic", arguments=[1, True]),
