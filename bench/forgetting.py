@@ -1,6 +1,6 @@
 """What RLOO on the toy world forgets of plain text: with nothing, a pretraining mix, held weights, or replay.
 
-    python -m bench.forgetting --text FILE [--seeds 0 1 2] [--steps 40]
+    python -m bench.forgetting --text FILE [--seeds 0 1 2] [--steps 40] [--add]
 
 A small model first learns the toy world's answers and the text together. Then RLOO learns from the toy world's gold
 judge in each of the ways of ``WAYS``. The text's negative log-prob is compared where all ways have the same reward: at
@@ -101,6 +101,12 @@ def text_at(reward: float, evaluations: list[dict[str, float]]) -> float:
     raise ValueError(f"the run never had a reward of {reward}")
 
 
+def rise_of(run: dict[str, Any]) -> dict[str, float]:
+    """By way, how much the text's negative log-prob rose from the start to the common reward, in nats a token."""
+    reward, text_before = run["compared at reward"], run["text before"]
+    return {way: text_at(reward, evaluations) - text_before for way, evaluations in run["evaluations"].items()}
+
+
 def with_interval(values: list[float]) -> dict[str, float]:
     half = STUDENT_T[len(values)] * stdev(values) / len(values) ** 0.5 if len(values) in STUDENT_T else float("nan")
     return {"mean": mean(values), "half of the 95 % interval": half}
@@ -111,20 +117,23 @@ def main() -> None:
     parser.add_argument("--text", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--add", action="store_true", help="keep the other seeds that the output has already")
     given = parser.parse_args()
-    rose: dict[str, list[float]] = {way: [] for way in WAYS}
-    runs: dict[str, Any] = {}
+    runs: dict[str, Any] = json.loads(given.output.read_text(encoding="utf-8"))["runs"] if given.add else {}
     for seed in given.seeds:
         with TemporaryDirectory() as folder:
             model, text_before = start(Path(folder), given.text, seed)
             found = {way: learn(Path(folder), model, given.text, seed, given.steps, way) for way in WAYS}
         reward = min(max(e["reward"] for e in evaluations) for evaluations in found.values())
-        for way, evaluations in found.items():
-            rose[way].append(text_at(reward, evaluations) - text_before)
         runs[str(seed)] = {"text before": text_before, "compared at reward": reward, "evaluations": found}
-        print(seed, f"reward {reward:.3f}", {way: round(values[-1], 4) for way, values in rose.items()}, flush=True)
-        table = {way: with_interval(values) for way, values in rose.items()}
-        RESULTS.write_text(json.dumps({"rise, nats a token": table, "runs": runs}, indent=1) + "\n", encoding="utf-8")
+        print(
+            seed, f"reward {reward:.3f}", {way: round(x, 4) for way, x in rise_of(runs[str(seed)]).items()}, flush=True
+        )
+        rises = [rise_of(run) for run in runs.values()]
+        table = {way: with_interval([rise[way] for rise in rises]) for way in WAYS}
+        made = {"rise, nats a token": table, "runs": runs}
+        given.output.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

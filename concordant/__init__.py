@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         CollectConfig,
         CourseConfig,
         DiagnoseConfig,
+        DistillConfig,
         DPOConfig,
         EvaluateConfig,
         GenerateConfig,
@@ -41,13 +42,15 @@ if TYPE_CHECKING:
         ServeConfig,
         SFTConfig,
         StudioConfig,
+        VotesConfig,
     )
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
     from concordant.core.kl import AdaptiveKLController
+    from concordant.core.losses import compute_preference_loss
     from concordant.course.command import take_course
     from concordant.data.toytalk.judge import gold_score
-    from concordant.engines.reward_model import RewardModel, compute_preference_loss
+    from concordant.engines.reward_model import RewardModel
     from concordant.evaluation.metrics import best_of_n_kl_bound
     from concordant.models.load import Policy, save_policy
     from concordant.models.lora import (
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
         merge_lora_weights,
         print_trainable_parameters,
     )
+    from concordant.models.lora_combine import add_weighted_adapter
     from concordant.models.peft_files import load_adapter, save_adapter
     from concordant.serve.command import open_server
     from concordant.stages.audit import audit
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from concordant.stages.best_of_n import best_of_n
     from concordant.stages.collect import collect
     from concordant.stages.constitution import constitution
+    from concordant.stages.distill import distill
     from concordant.stages.doctor import diagnose
     from concordant.stages.dpo import dpo
     from concordant.stages.evaluate import evaluate
@@ -76,6 +81,7 @@ if TYPE_CHECKING:
     from concordant.stages.reward import reward, score
     from concordant.stages.sft import sft
     from concordant.stages.talk import chat, generate, merge
+    from concordant.stages.votes import keep_votes
     from concordant.studio.command import open_studio
 
 __all__ = [
@@ -91,6 +97,7 @@ __all__ = [
     "DPOConfig",
     "DataConfig",
     "DiagnoseConfig",
+    "DistillConfig",
     "DoctorConfig",
     "EndpointConfig",
     "EvaluateConfig",
@@ -119,6 +126,8 @@ __all__ = [
     "StudioConfig",
     "TrainConfig",
     "UserError",
+    "VotesConfig",
+    "add_weighted_adapter",
     "apply_lora_to_model",
     "audit",
     "average",
@@ -129,6 +138,7 @@ __all__ = [
     "compute_preference_loss",
     "constitution",
     "diagnose",
+    "distill",
     "dpo",
     "evaluate",
     "find_target_modules",
@@ -136,6 +146,7 @@ __all__ = [
     "get_lora_parameters",
     "gold_score",
     "judge",
+    "keep_votes",
     "load_adapter",
     "load_policy",
     "losses",
@@ -168,13 +179,14 @@ _NAMES_IN = {
     "config.scoring": ("ConstraintConfig", "ScoringConfig"),
     "config.stages": (
         *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "CourseConfig", "DPOConfig"),
-        *("DiagnoseConfig", "EvaluateConfig", "GenerateConfig"),
+        *("DiagnoseConfig", "DistillConfig", "EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
-        *("ScoreConfig", "ServeConfig", "StudioConfig"),
+        *("ScoreConfig", "ServeConfig", "StudioConfig", "VotesConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
     "core.kl": ("AdaptiveKLController",),
+    "core.losses": ("compute_preference_loss",),
     "data.toytalk.judge": ("gold_score",),
     "evaluation.metrics": ("best_of_n_kl_bound",),
     "models.load": ("Policy", "save_policy"),
@@ -182,8 +194,9 @@ _NAMES_IN = {
         *("LoRALinear", "apply_lora_to_model", "find_target_modules", "get_lora_parameters"),
         *("merge_lora_weights", "print_trainable_parameters"),
     ),
+    "models.lora_combine": ("add_weighted_adapter",),
     "models.peft_files": ("load_adapter", "save_adapter"),
-    "engines.reward_model": ("RewardModel", "compute_preference_loss"),
+    "engines.reward_model": ("RewardModel",),
     "course.command": ("take_course",),
     "serve.command": ("open_server",),
     "stages.audit": ("audit",),
@@ -191,6 +204,7 @@ _NAMES_IN = {
     "stages.best_of_n": ("best_of_n",),
     "stages.collect": ("collect",),
     "stages.constitution": ("constitution",),
+    "stages.distill": ("distill",),
     "stages.doctor": ("diagnose",),
     "stages.dpo": ("dpo",),
     "stages.evaluate": ("evaluate",),
@@ -202,6 +216,7 @@ _NAMES_IN = {
     "stages.reward": ("reward", "score"),
     "stages.sft": ("sft",),
     "stages.talk": ("chat", "generate", "merge"),
+    "stages.votes": ("keep_votes",),
     "studio.command": ("open_studio",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}

@@ -62,6 +62,12 @@ VERBS: dict[str, Verb] = {
         "train a policy on the rewards of its own answers",
         "--model.name runs/sft/model --data data/mine --reward runs/reward/model --output runs/ppo",
     ),
+    "distill": Verb(
+        "DistillConfig",
+        "distill",
+        "let a student learn the answers of a teacher with the same tokenizer",
+        "--model.name runs/sft-small/model --teacher runs/ppo/model --data data/mine --output runs/small",
+    ),
     "best-of-n": Verb(
         "BestOfNConfig",
         "best_of_n",
@@ -139,6 +145,12 @@ VERBS: dict[str, Verb] = {
         "audit",
         "look for the flaws of a reward; writes a page",
         "runs/reward/model --data data/mine --output runs/audit",
+    ),
+    "votes": Verb(
+        "VotesConfig",
+        "keep_votes",  # concordant.votes is the package
+        "let people vote on pairs of answers: pairs in, raters, state, votes out",
+        "export --output pairs.jsonl",
     ),
     "merge": Verb(
         "MergeConfig",

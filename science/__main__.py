@@ -8,44 +8,34 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 import yaml
 from matplotlib.figure import Figure
 
+from science import world
 from science.decide import Decision
+from science.measured import measure
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIMS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "claims.yaml").read_text(encoding="utf-8"))
+NO_FIGURE = ("one_hash",)
 HEAD = """# The laws of RLHF, tested
 
-A small world with a known truth can test what papers say about reward models, best-of-n and DPO. `make science` runs
-the tests of this page on two processor cores. What each law says, and the threshold that decides, were written down in
-`science/claims.yaml` before the first run. The world is [toytalk](../toytalk.md): a policy of 1.5 million parameters,
-reward models of 0.05 to 0.4 million, and a gold judge that knows the true quality of every answer. *Gold* is the mean
-of this quality, from 0 to 1. Intervals are 95 % over seeds (Student's t). For a test of every value, the worst value is
-shown with the range of all values. "Undecided" means that the interval holds the threshold.
+A small world with a known truth can test what papers say about reward models, best-of-n, DPO and reinforcement
+learning. `make science` runs the tests of this page with one process on each of two processor cores. What each law
+says, and the threshold that decides, were written down in `science/claims.yaml` before the first run. The world is
+[toytalk](../toytalk.md): a policy of 1.5 million parameters, reward models of 0.05 to 0.4 million, and a gold judge
+that knows the true quality of every answer. *Gold* is the mean of this quality, from 0 to 1. Intervals are 95 % over
+seeds (Student's t). For a test of every value, the worst value is shown with the range of all values. "Undecided" means
+that the interval holds the threshold.
 """
-
-
-def measured(name: str, law: ModuleType, seeds: int, folder: Path) -> list[dict[str, Any]]:
-    """The results of all seeds; those that are there already are read."""
-    found = []
-    for seed in range(seeds):
-        file = folder / f"{name}-{seed}.json"
-        if not file.is_file():
-            began = time.process_time(), time.monotonic()
-            result = law.measure(seed, folder)
-            spent = {"processor": time.process_time() - began[0], "clock": time.monotonic() - began[1]}
-            file.write_text(json.dumps({"result": result, "seconds": spent}), encoding="utf-8")
-            print(f"{name} seed {seed}: {spent['clock']:.0f} s", flush=True)
-        found.append(json.loads(file.read_text(encoding="utf-8"))["result"])
-    return found
 
 
 def drawn(law: ModuleType, results: list[dict[str, Any]], file: Path) -> None:
@@ -61,13 +51,15 @@ def drawn(law: ModuleType, results: list[dict[str, Any]], file: Path) -> None:
 
 def page(decisions: dict[str, dict[str, Any]]) -> str:
     """The whole page, from the decisions of all laws that have been run."""
-    parts = [HEAD]
+    parts, spent = [HEAD], sum(law["processor_minutes"] for law in decisions.values())
+    parts.append(f"The laws below took {spent:.0f} minutes of processor time together, of one core each.\n")
     for name, claim in CLAIMS.items():
         if name not in decisions:
             continue
         law = decisions[name]
-        parts.append(f"\n## {claim['title']}\n\n{claim['papers']}. {law['seeds']} seeds. `science/{name}.py`\n")
-        if name != "one_hash":
+        cost = f"{law['seeds']} seeds, {law['processor_minutes']:.1f} minutes of processor time"
+        parts.append(f"\n## {claim['title']}\n\n{claim['papers']}. {cost}. `science/{name}.py`\n")
+        if name not in NO_FIGURE:
             parts.append(f"\n![{claim['title']}]({name}.png)\n")
         parts.append("\n| claim and test | measured | verdict |\n|---|---|---|\n")
         for test, words in claim["tests"].items():
@@ -89,24 +81,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(CLAIMS), default=list(CLAIMS))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread; each runs the laws of one seed")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "science", help="of models and finished seeds")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "science")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    given.folder.mkdir(parents=True, exist_ok=True)
     given.output.mkdir(parents=True, exist_ok=True)
+    world.prepared(given.folder)  # before the processes of the seeds, which share this data
+    with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
+        list(pool.map(partial(measure, given.only, folder=given.folder), range(given.seeds)))
     numbers = given.output / "decisions.json"
     decisions = json.loads(numbers.read_text(encoding="utf-8")) if numbers.is_file() else {}
     for name in given.only:
         law = importlib.import_module(f"science.{name}")
-        results = measured(name, law, given.seeds, given.folder)
+        files = [given.folder / f"{name}-{seed}.json" for seed in range(given.seeds)]
+        found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        results, seconds = [one["result"] for one in found], sum(one["processor_seconds"] for one in found)
         tests = {test: asdict(decision) for test, decision in law.decisions(results).items()}
-        decisions[name] = {"seeds": given.seeds, "tests": tests}
-        drawn(law, results, given.output / f"{name}.png")
+        decisions[name] = {"seeds": given.seeds, "processor_minutes": round(seconds / 60, 1), "tests": tests}
+        if name not in NO_FIGURE:
+            drawn(law, results, given.output / f"{name}.png")
         for test, decision in tests.items():
             print(f"{name}: {test}: {decision['value']:.4g}: {decision['verdict']}")
-        numbers.write_text(json.dumps(decisions, indent=1) + "\n", encoding="utf-8")
-        (given.output / "index.md").write_text(page(decisions), encoding="utf-8")
+    numbers.write_text(json.dumps(decisions, indent=1) + "\n", encoding="utf-8")
+    (given.output / "index.md").write_text(page(decisions), encoding="utf-8")
 
 
 if __name__ == "__main__":

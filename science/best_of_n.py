@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import concordant
-from science import decide, world
+from science import decide, proxies, world
 from science.order import best_of
 
 SPREADS = (0.1, 0.5, 1.0, 3.0)  # deviation of the logits of a policy over 512 answers
@@ -19,7 +19,7 @@ NS = [2**k for k in range(11)]
 def measure(seed: int, folder: Path) -> dict[str, Any]:
     stream = np.random.default_rng(seed)
     rows = [row for spread in SPREADS for row in _exact(stream, spread)]
-    proxy_PN = world.scores(folder, seed, world.reward_model(folder, seed, "middle", 500))
+    proxy_PN = proxies.scores(folder, seed, proxies.reward_model(folder, seed, "middle", 500))
     _, gold_PN = world.answers(folder, seed)
     curve = [{"n": n, "gold": best_of(n, proxy_PN, gold_PN), "proxy": best_of(n, proxy_PN, proxy_PN)} for n in world.NS]
     return {"exact": rows, "curve": curve}

@@ -43,6 +43,14 @@ def mean_is(values: Sequence[float], least: float | None = None, most: float | N
     )
 
 
+def inside(values: Sequence[float], margin: float) -> Decision:
+    """Reproduced if the whole interval is within ``margin`` of 0; not reproduced if all of it is outside."""
+    found = above(values)
+    inner, outer = max(abs(found.low), abs(found.high)) <= margin, found.low > margin or found.high < -margin
+    verdict = REPRODUCED if inner else NOT_REPRODUCED if outer else UNDECIDED
+    return Decision(found.value, found.low, found.high, f"within {margin:g} of 0", verdict)
+
+
 def every(values: Sequence[float], least: float | None = None, most: float | None = None) -> Decision:
     """Every value is at least ``least``, or at most ``most``: shown is the worst one, with the range of all values."""
     worst, bound = (min(values), least) if least is not None else (max(values), most)

@@ -23,7 +23,7 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
             train.evaluate_every = 20
             concordant.dpo(
                 concordant.DPOConfig(
-                    output=str(output), seed=seed, model=start, beta=beta, train=train,
+                    output=str(output), seed=seed, resume="auto", model=start, beta=beta, train=train,
                     data=concordant.DataConfig(path="builtin:toytalk", max_samples=4_000),
                 )
             )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from science import decide, world
+from science import decide, proxies, world
 from science.order import best_of
 
 MEMBERS, NOISES, PAIRS = 5, (0.0, 0.25), 2_000
@@ -23,9 +23,8 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
     _, gold_PN = world.answers(folder, seed)
     found: dict[str, dict[str, list[float]]] = {}
     for noise in NOISES:
-        members = [world.reward_model(folder, seed, "middle", PAIRS, noise, member) for member in range(MEMBERS)]
-        proxies_MPN = np.stack([world.scores(folder, seed, member) for member in members])
-        proxies_MPN = (proxies_MPN - proxies_MPN.mean((1, 2), keepdims=True)) / proxies_MPN.std((1, 2), keepdims=True)
+        members = [proxies.reward_model(folder, seed, "middle", PAIRS, noise, member) for member in range(MEMBERS)]
+        proxies_MPN = proxies.standardised([proxies.scores(folder, seed, member) for member in members])
         alone = [[best_of(n, proxy_PN, gold_PN) for n in world.NS] for proxy_PN in proxies_MPN]
         found[f"{noise:g}"] = {"one": np.mean(alone, 0).tolist()} | {
             way: [best_of(n, combined(proxies_MPN), gold_PN) for n in world.NS] for way, combined in WAYS.items()

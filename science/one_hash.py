@@ -9,13 +9,13 @@ from pathlib import Path
 from subprocess import run
 from typing import Any
 
-from science import decide, world
+from science import decide, proxies, world
 
 SHARDS, PAIRS, STEPS = 4, 500, 20
 
 
 def measure(seed: int, folder: Path) -> dict[str, Any]:
-    start, data = world.start(folder, seed, "small"), world.pairs(folder, PAIRS, 0.0, seed)
+    start, data = proxies.start(folder, seed, "small", 0), world.pairs(folder, PAIRS, 0.0, seed)
     found = {}
     for workers in (1, 2):
         output = folder / f"hash-{seed}-{workers}"
@@ -33,10 +33,3 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
 
 def decisions(results: Sequence[dict[str, Any]]) -> dict[str, decide.Decision]:
     return {"hash": decide.every([float(r["1"] == r["2"]) for r in results], least=1.0)}
-
-
-def draw(results: Sequence[dict[str, Any]], axes: Any) -> None:
-    axes[1].axis("off")
-    axes[0].axis("off")
-    lines = [f"{workers} worker{'s' * (workers > 1)}: {r[str(workers)][:16]}" for r in results for workers in (1, 2)]
-    axes[0].text(0, 1, "\n".join(lines), va="top", family="monospace")

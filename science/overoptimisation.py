@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import concordant
-from science import decide, world
+from science import decide, proxies, world
 from science.order import best_of
 
 PAIRS = (500, 2_000, 8_000)
@@ -18,9 +18,9 @@ PAIRS = (500, 2_000, 8_000)
 def measure(seed: int, folder: Path) -> dict[str, Any]:
     _, gold_PN = world.answers(folder, seed)
     cells = {}
-    for size in world.SIZES:
+    for size in proxies.SIZES:
         for count in PAIRS:
-            proxy_PN = world.scores(folder, seed, world.reward_model(folder, seed, size, count))
+            proxy_PN = proxies.scores(folder, seed, proxies.reward_model(folder, seed, size, count))
             cells[f"{size} {count}"] = {
                 "gold": [best_of(n, proxy_PN, gold_PN) for n in world.NS],
                 "proxy": [best_of(n, proxy_PN, proxy_PN) for n in world.NS],
@@ -64,7 +64,7 @@ def draw(results: Sequence[dict[str, Any]], axes: Any) -> None:
     left, right = axes
     for axis, cells, title in (
         (left, [f"large {count}" for count in PAIRS], "Gold, largest reward model"),
-        (right, [f"{size} 8000" for size in world.SIZES], "Gold, 8,000 pairs"),
+        (right, [f"{size} 8000" for size in proxies.SIZES], "Gold, 8,000 pairs"),
     ):
         for cell in cells:
             curves = np.array([r["cells"][cell]["gold"] for r in results])

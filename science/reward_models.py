@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from science import decide, world
+from science import decide, proxies
 
 CELLS = ((500, 0.0), (2_000, 0.0), (8_000, 0.0), (2_000, 0.25))  # pairs, share of exchanged labels
 SIZE = "middle"
@@ -18,7 +18,7 @@ SIZE = "middle"
 def measure(seed: int, folder: Path) -> dict[str, Any]:
     found = {}
     for count, noise in CELLS:
-        run = world.reward_model(folder, seed, SIZE, count, noise)
+        run = proxies.reward_model(folder, seed, SIZE, count, noise)
         summary = json.loads((run / "reward_model.json").read_text(encoding="utf-8"))
         found[f"{count} {noise:g}"] = {key: summary[key] for key in ("accuracy", "bayes_accuracy", "calibration_error")}
     return found

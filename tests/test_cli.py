@@ -80,6 +80,7 @@ def test_the_spellings_that_scripts_rely_on(stages):
         "reward --model.name builtin:small --data d --output o --resume auto",
         "dpo --model.name package:a/b --data d --output o",
         "ppo --model.name m --data d --output o --reward runs/rm/model --reward my.module:length=0.5",
+        "distill --model.name m --teacher t --data d --output o",
         "best-of-n --model.name m --data d --output o --reward r",
         "collect --model.name m --data d --output o --judge votes.jsonl",
         "score --model.name rm --data d",
@@ -95,8 +96,8 @@ def test_the_spellings_that_scripts_rely_on(stages):
     ):
         assert main(line.split()) == 0, line
     assert [name for name, _ in stages] == [VERBS[verb].function for verb in (
-        "prepare", "sft", "reward", "dpo", "ppo", "best-of-n", "collect", "score", "evaluate", "generate", "chat",
-        "merge", "judge", "constitution", "audit", "push", "doctor",
+        "prepare", "sft", "reward", "dpo", "ppo", "distill", "best-of-n", "collect", "score", "evaluate", "generate",
+        "chat", "merge", "judge", "constitution", "audit", "push", "doctor",
     )]  # fmt: skip
     assert stages[4][1].reward == ["runs/rm/model", "my.module:length=0.5"]
     assert (stages[-2][1].folder, stages[-2][1].id, stages[-2][1].private) == ("runs/ppo", "owner/name", True)

@@ -8,6 +8,7 @@ import pytest
 
 from concordant.config import names
 from concordant.core.advantages import ADVANTAGES
+from concordant.core.divergence import DIVERGENCES
 from concordant.core.ensembles import ENSEMBLES
 from concordant.core.kl import ESTIMATORS
 from concordant.core.masked import AGGREGATIONS
@@ -16,6 +17,7 @@ from concordant.core.policy_losses import POLICY_LOSSES
 from concordant.data.formats import FORMATS
 from concordant.doctor.finding import SEVERITIES
 from concordant.models.scalar_head import VALUE_HEADS
+from concordant.training.defaults import OPTIMIZERS
 from concordant.training.schedule import SCHEDULES
 from concordant.training.trackers import KINDS
 
@@ -28,8 +30,10 @@ from concordant.training.trackers import KINDS
         (names.AdvantageName, ADVANTAGES),
         (names.KLEstimator, ["auto", *ESTIMATORS, "exact"]),  # the exact KL comes from the forward pass
         (names.AggregationName, AGGREGATIONS),
+        (names.DivergenceName, DIVERGENCES),
         (names.PolicyLossName, POLICY_LOSSES),
         (names.EnsembleName, ["none", *ENSEMBLES]),  # without an ensemble sources are summed
+        (names.OptimizerName, OPTIMIZERS),
         (names.Schedule, SCHEDULES),
         (names.TrackerName, KINDS),
         (names.CriticHead, VALUE_HEADS),

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from concordant.algorithms.rewards import Reward
+from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.config.sampling import SamplingConfig
 from concordant.core import kl
 from concordant.core.objective import Outputs
 from concordant.core.seeding import derive
+from concordant.core.trees import PromptTree
 from concordant.data.records import Message, Prompt
 from concordant.engines.protocol import Learner, Scorer
 from concordant.evaluation.metrics import repetition
@@ -39,11 +40,13 @@ class SampleProbe:
     gold: Gold | None = None
     shown: int = 8  # answers kept for samples.jsonl
     rows: list[dict[str, Any]] = field(default_factory=list)
+    trees: list[PromptTree] = field(default_factory=list)  # the answers of the last call
 
     def __call__(self, step: int) -> dict[str, float]:
         self.sampler.generator.load_weights(self.learner.publish())
         # The seed is the same at every step, so that only the policy differs between two evaluations.
         rollouts = self.sampler(self.prompts, replace(self.sampling, n=1), derive(self.seed, "probe"))
+        self.trees = rollouts.trees
         columns: dict[str, list[float]] = {}
         if self.reference is not None:
             columns["kl"] = _kl_of(rollouts, self.learner, self.reference)
@@ -58,6 +61,7 @@ class SampleProbe:
         self.rows = [
             {"step": step, "split": "eval", "prompt": plain(a.prompt), "response": a.response}
             | {name: column[i] for name, column in columns.items()}
+            | turns_of(a)
             for i, a in enumerate(rollouts.answers[: self.shown])
         ]
         return {name: sum(column) / len(column) for name, column in columns.items()} | {
@@ -71,6 +75,11 @@ class SampleProbe:
 def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
     """A dialogue in the form that samples.jsonl uses."""
     return [{"role": m.role, "content": m.content} for m in messages]
+
+
+def turns_of(answer: Answer) -> dict[str, list[dict[str, str]]]:
+    """The turns of an answer that has several, in the form that samples.jsonl uses; empty without an environment."""
+    return {} if answer.episode is None else {"turns": plain(answer.episode.turns)}
 
 
 def _kl_of(rollouts: Rollouts, learner: Scorer, reference: Scorer) -> list[float]:

@@ -34,8 +34,15 @@ class Corrected:
     axis: Axis
     correction: Correction
 
-    def __call__(self, answers: Sequence[Answer]) -> Future[list[float | None]]:
-        return _ToCome(self.axis(answers), [words_of(a.response) for a in answers], self.correction)
+    def __call__(self, answers: Sequence[Answer]) -> Future[Sequence[float | None]]:
+        return corrected(self.axis(answers), answers, self.correction)
+
+
+def corrected(
+    scores: Future[Sequence[float | None]], answers: Sequence[Answer], correction: Correction
+) -> Future[Sequence[float | None]]:
+    """The scores of ``answers`` after the correction."""
+    return _ToCome(scores, [words_of(a.response) for a in answers], correction)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, shown_error
-from concordant.algorithms.rewards import Axis, Dialogue, NamedAxes, Reward, WeightedSum
+from concordant.algorithms.rewards import Axis, Dialogue, Episode, Members, NamedAxes, Reward, WeightedSum, columns_of
 from concordant.algorithms.verifiers import VERIFIERS
 from concordant.config.scoring import ScoringConfig
 from concordant.config.specs import is_reward_function, place_of, source_of
@@ -34,19 +34,25 @@ def ends(prompt: Dialogue, response: str, ended: bool) -> float:
     return float(ended)
 
 
+def environment(prompt: Dialogue, response: str, episode: Episode | None = None) -> float | None:
+    """The score that the environment gave the answer; None where it gave none."""
+    return None if episode is None else episode.score
+
+
 UNNAMED = "reward"  # the axis of the members that have no name
 DEFAULT_SCORING = ScoringConfig()
 RULES: dict[str, Callable[..., float | None]] = {
     "exact_match": exact_match,
     "contains": contains,
     "ends": ends,
+    "environment": environment,
     **VERIFIERS,
 }
 
 
 def make_reward(
     sources: Sequence[str],
-    load_model: Callable[[str], Axis],
+    load_model: Callable[[str], Axis | Members],
     handling: Handling = DEFAULT_HANDLING,
     scoring: ScoringConfig = DEFAULT_SCORING,
 ) -> Reward:
@@ -54,20 +60,23 @@ def make_reward(
 
     A source is ``rule:NAME``, ``module:function``, or a reward model's folder, hub id or ``package:NAME/FOLDER``.
     Sources of one name are the members of an ensemble, and so are all sources without a name if ``scoring`` asks for
-    an ensemble. Raises UserError for an unknown source, a weight that is no number, or an ensemble that cannot be.
+    an ensemble. A source may itself be several members: the heads of a reward model. Raises UserError for an unknown
+    source, a weight that is no number, or an ensemble that cannot be.
     """
     if not sources:
         raise UserError("no reward given: expected --reward with a reward model's folder, module:function or rule:NAME")
-    axes: dict[str, Axis] = {}
+    axes: dict[str, Axis | Members] = {}
     weights: dict[str, float] = {}
     members: dict[str, list[str]] = {}
     for number, text in enumerate(sources, start=1):
         source, weight = source_of(text), _weight(text)
         column = f"{source.axis}={source.place}" if source.axis else source.place
         column = column if column not in axes else f"{column} #{number}"  # the same source twice counts twice
-        axes[column], weights[column] = _one(source.place, load_model, handling), weight
+        axes[column] = _one(source.place, load_model, handling)
+        columns = columns_of(column, axes[column])
+        weights |= dict.fromkeys(columns, weight)
         name = source.axis or (UNNAMED if scoring.ensemble != "none" else "")
-        members.setdefault(name or column, []).append(column)
+        members.setdefault(name or column, []).extend(columns)
     if scoring.ensemble == "none" and not any(source_of(text).axis for text in sources):
         return Reward(axes, WeightedSum(weights))
     return Reward(axes, _named(members, weights, scoring))
@@ -82,8 +91,8 @@ def _named(members: Mapping[str, Sequence[str]], weights: Mapping[str, float], s
         )
     if not several and scoring.ensemble != "none":
         raise UserError(
-            f"scoring.ensemble={scoring.ensemble}: an ensemble needs two members or more; give --reward A B C, or "
-            "several of one name: --reward NAME=A NAME=B"
+            f"scoring.ensemble={scoring.ensemble}: an ensemble needs two members or more; give --reward A B C, "
+            "several of one name: --reward NAME=A NAME=B, or a reward model that was trained with --heads"
         )
     for name, columns in several.items():
         given = {weights[column] for column in columns}
@@ -118,7 +127,7 @@ def _weight(text: str) -> float:
     return number
 
 
-def _one(name: str, load_model: Callable[[str], Axis], handling: Handling) -> Axis:
+def _one(name: str, load_model: Callable[[str], Axis | Members], handling: Handling) -> Axis | Members:
     is_function = name.startswith("rule:") or is_reward_function(name)
     return _function(name, handling) if is_function else load_model(name)
 

@@ -31,16 +31,20 @@ _EXAMPLES = {
     "model.name": "--model.name builtin:tiny, a folder or a hub id",
     "model.adapter": "--model.adapter FOLDER, the adapter to merge",
     "reward": "--reward FOLDER, module:function or rule:NAME",
+    "teacher": "--teacher FOLDER, the policy to learn from",
     "models": "--models FOLDER FOLDER …, reward models of one start",
     "policies": "--policies NAME=FOLDER …",
     "principles": "--principles FILE.yaml or builtin",
     "folder": "FOLDER, a run folder, a model or an adapter",
     "id": "OWNER/NAME on the hub",
+    "action": "what to do: import, rater, retire, rank, status or export",
+    "database": "--database FILE, or the URL of a server",
     "judge": "--judge WHO, such as a model's folder or module:function; --help lists every form",
 }
 NEEDED: dict[type, tuple[str, ...]] = {
     s.RunConfig: ("output", "data.path", "model.name"),
     s.PPOConfig: ("reward",),
+    s.DistillConfig: ("teacher",),
     s.BestOfNConfig: ("output", "data.path", "model.name", "reward"),
     s.CollectConfig: ("output", "data.path", "model.name", "judge"),
     s.EvaluateConfig: ("output", "data.path", "policies"),
@@ -55,6 +59,7 @@ NEEDED: dict[type, tuple[str, ...]] = {
     s.JudgeConfig: ("output", "data.path", "judge"),
     s.ConstitutionConfig: ("output", "data.path", "model.name", "principles"),
     s.AuditConfig: ("output", "data.path", "reward"),
+    s.VotesConfig: ("action", "database"),
 }
 
 

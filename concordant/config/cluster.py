@@ -10,6 +10,7 @@ from concordant.config.made import Made
 @dataclass(kw_only=True)
 class ApartConfig(Made):
     generator: int = 0  # Ray workers that sample the answers of ppo and do nothing else; 0: the policy's workers do it
+    generator_python: str = ""  # Python of another environment for these workers, such as vLLM's; empty: the driver's
     reference: int = 0  # Ray workers that hold the reference of ppo; 0: the policy's workers hold it
     reward: int = 0  # Ray workers that hold the reward models of ppo; 0: the policy's workers hold them
     critic: int = 0  # Ray workers that train the critic of ppo; 0: the policy's workers train it

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from concordant.config import stages as s
 from concordant.config.cluster_rules import APART, PARTS, ROLES_APART, TOGETHER, holds_parts
+from concordant.config.distill_rules import DISTILL_CONTRADICTIONS
+from concordant.config.environment_rules import ENVIRONMENT_CONTRADICTIONS
 from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS
 from concordant.config.pair_rules import DPO_CONTRADICTIONS
 from concordant.config.policy_rules import POLICY_CONTRADICTIONS
 from concordant.config.rule_kinds import Contradiction, kl_of
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
+from concordant.config.train_rules import QUANTIZED, QUANTIZED_CRITIC, QUANTIZED_NEW, TRAIN_CONTRADICTIONS
+from concordant.config.votes_rules import VOTES_CONTRADICTIONS
 
 _COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
 
@@ -101,8 +105,10 @@ _RETAINS = (
 CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.SFTConfig: _RETAINS,
     s.DPOConfig: (*_RETAINS, *DPO_CONTRADICTIONS),
-    s.RunConfig: (*_TRAINING, *TOGETHER),
+    s.DistillConfig: (*_RETAINS, *_SAMPLING, *DISTILL_CONTRADICTIONS),
+    s.RunConfig: (*_TRAINING, *TOGETHER, *TRAIN_CONTRADICTIONS, *QUANTIZED),
     s.RewardConfig: (
+        QUANTIZED_NEW,
         Contradiction(
             ("train.early_stopping", "validation_fraction"),
             lambda v: v["train.early_stopping"] > 0 and v["validation_fraction"] == 0,
@@ -118,7 +124,9 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         *_RETAINS,
         *_SAMPLING,
         *APART,
+        QUANTIZED_CRITIC,
         *POLICY_CONTRADICTIONS,
+        *ENVIRONMENT_CONTRADICTIONS,
         Contradiction(
             ("kl.place", "kl.estimator"),
             lambda v: kl_of(v)[0] == "loss" and kl_of(v)[1] not in LOSS_ESTIMATORS,
@@ -191,6 +199,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.CollectConfig: _CHOOSES,
     s.EvaluateConfig: (
         *_SAMPLING,
+        *ENVIRONMENT_CONTRADICTIONS,
         Contradiction(
             ("policies", "reward"),
             lambda v: not v["reward"] and any(best_of(path)[0] > 1 for path in named(v["policies"]).values()),
@@ -212,6 +221,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.PlanConfig: (
+        QUANTIZED_NEW,
         Contradiction(
             ("model.name",),
             lambda v: not v["model.name"] and not all(v[f"shape.{name}"] for name in _DIMENSIONS),
@@ -294,6 +304,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.ChatConfig: _SAMPLING,
+    s.VotesConfig: VOTES_CONTRADICTIONS,
     s.GenerateConfig: (
         *_SAMPLING,
         Contradiction(

@@ -54,16 +54,25 @@ Responses = Literal["both", "chosen"]
 Split = Literal["train", "test"]
 Unlabelled = Literal["wait", "skip"]
 
+# votes
+VotesAction = Literal["", "import", "rater", "retire", "rank", "status", "export"]
+VotesForm = Literal["pairs", "votes"]
+PairOrder = Literal["given", "random", "close", "disputed"]
+NEEDS_SCORES = {"close", "disputed"}  # orders of pairs that compare scores
+
 # model
 Precision = Literal["auto", "fp32", "bf16"]
+Quantize = Literal["none", "nf4"]
+LoraStart = Literal["kaiming", "pissa"]
 Kernels = Literal["fast", "plain", "flex"]
 
 # sampling
 SamplingEngine = Literal["own", "vllm"]
 
 # training
-Method = Literal["sft", "reward", "dpo", "ppo"]  # the verbs that train
+Method = Literal["sft", "reward", "dpo", "ppo", "distill"]  # the verbs that train
 METHODS: tuple[Method, ...] = get_args(Method)
+OptimizerName = Literal["adamw", "muon", "adafactor"]
 Schedule = Literal["linear", "cosine", "constant"]
 Export = Literal["auto", "merged", "adapter", "both"]
 TrackerName = Literal["wandb", "trackio", "mlflow"]
@@ -71,7 +80,7 @@ Resume = Literal["", "auto", "force"]
 StopOn = Literal["", "warning", "error"]
 
 # planning
-PlannedMethod = Literal["sft", "reward", "dpo", "ppo", "grpo"]
+PlannedMethod = Literal["sft", "reward", "dpo", "ppo", "grpo", "distill"]
 ModelKind = Literal["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2"]
 HardwareName = Literal["cpu", "rtx-4090", "a100-40gb", "a100-80gb", "h100-80gb", "h200-141gb"]
 Sharding = Literal["auto", "on", "off"]
@@ -81,6 +90,10 @@ CourseAction = Literal["list", "start", "check", "hint", "solution", "answer"]
 
 # AI feedback
 JudgeAsk = Literal["auto", "preference", "scores"]
+
+# distillation
+DivergenceName = Literal["forward_kl", "reverse_kl", "jsd"]
+GivenAnswers = Literal["teacher", "data"]
 
 # preference learning
 PreferenceLossName = Literal[
@@ -112,6 +125,7 @@ IMITATES: frozenset[PreferenceLossName] = frozenset({"orpo", "cpo"})  # with the
 # PPO
 RewardNormalize = Literal["none", "start", "running"]
 RewardOnError = Literal["fail", "skip", "retry"]
+EnvironmentOnError = Literal["fail", "skip"]
 EnsembleName = Literal["none", "mean", "minimum", "mean-std"]
 AdvantageName = Literal["gae", "rloo", "grpo", "dr_grpo", "reinforce++", "reinforce++-baseline", "remax"]
 PolicyLossName = Literal["ppo", "dual-clip", "gspo", "cispo"]

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from concordant.config import stages as s
+from concordant.config.distill_rules import DISTILL_NO_EFFECT, PLANNED_SAMPLES, PLANNED_TEACHER
+from concordant.config.environment_rules import ENVIRONMENT_NO_EFFECT
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.pair_rules import DPO_NO_EFFECT
@@ -25,6 +27,8 @@ from concordant.config.specs import (
     may_train_adapter,
     place_of,
 )
+from concordant.config.train_rules import RETAINS_NOTHING, TRAIN_NO_EFFECT
+from concordant.config.votes_rules import VOTES_NO_EFFECT
 
 
 def _sources(v: Mapping[str, Any]) -> list[str]:
@@ -32,8 +36,11 @@ def _sources(v: Mapping[str, Any]) -> list[str]:
     return [*v["reward"], *v.get("judge", ()), *filter(None, [v.get("constraint.cost")])]
 
 
+_OF_LORA = ("alpha", "dropout", "target_modules", "rslora", "dora", "start", "on_top")  # settings of a new adapter
+
+
 def _without_rank(section: str) -> NoEffect:
-    keys = tuple(f"{section}.lora.{name}" for name in ("alpha", "dropout", "target_modules", "on_top"))
+    keys = tuple(f"{section}.lora.{name}" for name in _OF_LORA)
     why = f"{section}.lora.rank is 0, so there is no adapter; set it above 0"
     return NoEffect(keys, why, lambda v: v[f"{section}.lora.rank"] == 0)
 
@@ -48,7 +55,8 @@ def _beside_adapter(section: str) -> NoEffect:
 
 
 _TRAINS_NOTHING = NoEffect(
-    ("model.lora.", "model.activation_checkpointing"), "no model is trained; an adapter is given by --model.adapter"
+    ("model.lora.", "model.quantize", "model.activation_checkpointing"),
+    "no model is trained; an adapter is given by --model.adapter",
 )
 _GREEDY = NoEffect(
     ("sampling.top_p", "sampling.top_k", "sampling.min_p"),
@@ -70,13 +78,6 @@ _SAMPLED_BY_VLLM = NoEffect(
     "vLLM samples with kernels of its own; set sampling.engine own",
     lambda v: v["sampling.engine"] == "vllm",
 )
-_RETAINS_NOTHING = (
-    NoEffect(
-        ("retain.mix", "retain.ewc"), "there is no text to retain; give retain.text", lambda v: not v["retain.text"]
-    ),
-    NoEffect(("retain.batch_size",), "retain.mix is 0, so no text is learnt", lambda v: not v["retain.mix"]),
-    NoEffect(("retain.fisher_windows",), "retain.ewc is 0, so no weight is held", lambda v: not v["retain.ewc"]),
-)
 _MERGED = "weights are merged in fp32 on the CPU, and the model does not run"
 _NEVER_SPLIT = NoEffect(("data.test_fraction",), "all records are read, including the held-out ones")
 _RESPONSES_SAMPLED = (
@@ -89,12 +90,13 @@ _RESPONSES_SAMPLED = (
 )
 _ONE_ROLE = NoEffect(
     ("cluster.apart.", "cluster.restarts", "cluster.max_lag"),
-    "only ppo samples answers, and has roles that may stand apart from the policy's workers",
+    "only ppo has roles that may stand apart from the policy's workers, and samples answers ahead",
 )
 
 NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.RunConfig: (
         _without_rank("model"),
+        *TRAIN_NO_EFFECT,
         NoEffect(
             ("data.test_fraction",),
             "data.test_path is the held-out data, so no data is split off",
@@ -121,11 +123,12 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["train.schedule"] == "constant",
         ),
     ),
-    s.SFTConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
+    s.SFTConfig: (_beside_adapter("model"), _ONE_ROLE, *RETAINS_NOTHING),
     s.RewardConfig: (_ONE_ROLE,),
-    s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING, *DPO_NO_EFFECT),
+    s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *RETAINS_NOTHING, *DPO_NO_EFFECT),
+    s.DistillConfig: (_beside_adapter("model"), _ONE_ROLE, *RETAINS_NOTHING, *DISTILL_NO_EFFECT),
     s.PPOConfig: (
-        *_RETAINS_NOTHING,
+        *RETAINS_NOTHING,
         NoEffect(
             ("cluster.apart.critic",),
             "advantages other than gae have no critic; set advantage gae",
@@ -135,6 +138,11 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             ("cluster.apart.reward",),
             "no reward is a model, so no worker would have anything to do",
             lambda v: not any(is_reward_model(place_of(source)) for source in v["reward"]),
+        ),
+        NoEffect(
+            ("cluster.apart.generator_python",),
+            "the workers of the policy sample too; set cluster.apart.generator, to 1 for example",
+            lambda v: v["cluster.apart.generator"] == 0,
         ),
         NoEffect(
             ("cluster.restarts",),
@@ -163,6 +171,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
         *POLICY_NO_EFFECT,
+        *ENVIRONMENT_NO_EFFECT,
         NoEffect(
             ("share_backbone",),
             "all weights of the policy are trained, so there is no frozen base to share; set model.lora.rank",
@@ -205,6 +214,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
     ),
     s.EvaluateConfig: (
+        *ENVIRONMENT_NO_EFFECT,
         _NO_FUNCTION,
         NoEffect(("scoring.",), "there is no proxy to score with; give --reward", lambda v: not v["reward"]),
         _ONE_MEASURE,
@@ -225,7 +235,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.PrepareConfig: (
         NoEffect(
             ("model.adapter", "model.precision", "model.device", "model.kernels", "model.lora.")
-            + ("model.activation_checkpointing",),
+            + ("model.quantize", "model.activation_checkpointing"),
             "only the tokenizer of the model is used",
         ),
         NoEffect(
@@ -237,7 +247,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.DiagnoseConfig: (
         NoEffect(
             ("model.adapter", "model.precision", "model.device", "model.kernels", "model.lora.")
-            + ("model.activation_checkpointing",),
+            + ("model.quantize", "model.activation_checkpointing"),
             "of the model only the tokenizer is used",
         ),
         NoEffect(("target", "json", "model."), "--explain prints a page and looks at nothing", lambda v: v["explain"]),
@@ -262,15 +272,17 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             "only the shape of the model is read; hardware says where it will run",
         ),
         NoEffect(
-            ("model.lora.alpha", "model.lora.dropout", "model.lora.target_modules", "model.lora.on_top"),
+            tuple(f"model.lora.{name}" for name in _OF_LORA),
             "an adapter on every linear layer but the head is planned, of model.lora.rank",
         ),
         NoEffect(("shape.",), "model.name has a shape; give only one of the two", lambda v: bool(v["model.name"])),
         NoEffect(
-            ("samples", "inner_epochs", "minibatches", "reward_model"),
-            "only ppo and grpo learn from responses that they sample; set method",
+            ("inner_epochs", "minibatches", "reward_model"),
+            "only ppo and grpo learn from the reward of responses; set method",
             lambda v: v["method"] not in ("ppo", "grpo"),
         ),
+        PLANNED_SAMPLES,
+        PLANNED_TEACHER,
         NoEffect(
             ("slots",), "sft and reward sample no responses; set method", lambda v: v["method"] in ("sft", "reward")
         ),
@@ -347,8 +359,9 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: is_reward_function(v["critic"]) and not is_address(v["critic"]),
         ),
     ),
+    s.VotesConfig: VOTES_NO_EFFECT,
     s.MergeConfig: (
-        NoEffect(("model.kernels", "model.lora.", "model.activation_checkpointing"), _MERGED),
+        NoEffect(("model.kernels", "model.lora.", "model.quantize", "model.activation_checkpointing"), _MERGED),
         NoEffect(("model.precision",), _MERGED, lambda v: v["model.precision"] != "fp32"),
         NoEffect(("model.device",), _MERGED, lambda v: v["model.device"] != "cpu"),
     ),

@@ -41,6 +41,7 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     ModelConfig: {"name": _plain, "adapter": _plain},
     RetainConfig: {"text": _plain},
     s.DPOConfig: {"reference": _plain},
+    s.DistillConfig: {"teacher": _plain},
     s.PPOConfig: {"reference": _plain, "reward": _weighted},
     ConstraintConfig: {"cost": _weighted},
     s.BestOfNConfig: {"reward": _weighted},
@@ -55,12 +56,19 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     s.PrepareConfig: {"compare_with": _plain},
     s.DiagnoseConfig: {"target": _plain},
     s.StudioConfig: {"runs": _plain},
-    s.PlanConfig: {"reward_model": _plain},
+    s.PlanConfig: {"reward_model": _plain, "teacher": _plain},
     s.AverageConfig: {"models": _plain},
     s.PushConfig: {"folder": _plain},
     s.ServeConfig: {"adapters": _named, "reward": _plain, "keys": _plain},
     s.AuditConfig: {"reward": _weighted, "judge": _weighted, "templates": _plain},
     s.JudgeConfig: {"judge": _plain, "principles": _plain},
+    s.VotesConfig: {
+        "database": _plain,
+        "instructions": _plain,
+        "answers": _named,
+        "scores": _plain,
+        "rewards": _plain,
+    },
     s.ConstitutionConfig: {"critic": _plain, "principles": _plain},
 }
 

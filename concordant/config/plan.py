@@ -10,6 +10,7 @@ from concordant.config.names import (
     BackboneSharing,
     HardwareName,
     ModelKind,
+    OptimizerName,
     PlannedMethod,
     PreferenceLossName,
     Sharding,
@@ -41,16 +42,18 @@ class PlanConfig(Made):
     tensor: int = 0  # ranks that divide each matrix; 0: chosen
     pipeline: int = 0  # stages that divide the layers; 0: chosen
     sharding: Sharding = "auto"  # whether data-parallel ranks divide weights and optimizer state (FSDP); auto: chosen
+    optimizer: OptimizerName = "adamw"  # as train.optimizer: its state takes memory
     prompt_tokens: int = 512  # tokens of every prompt
     response_tokens: int = 512  # tokens of every response
     batch_size: int = 32  # prompts in each step
     micro_batch_tokens: int = 0  # tokens of a pass with gradient; 0: chosen
     keep_best: bool = True  # as train.keep_best: the weights of the best evaluation are kept beside the present ones
-    samples: int = 4  # of ppo and grpo: responses to each prompt
+    samples: int = 4  # of ppo, grpo and distill: responses to each prompt
     inner_epochs: int = 1  # of ppo and grpo: passes over a step's responses
     minibatches: int = 2  # of ppo and grpo: optimizer steps in each pass
     slots: int = 64  # responses that a rank samples at once; dpo samples only to evaluate
     reward_model: str = ""  # of ppo and grpo: a known model or a folder; empty: the policy's shape; none: a function
+    teacher: str = ""  # of distill: a known model or a folder; empty: a teacher of the student's shape
     share_backbone: BackboneSharing = "none"  # as of ppo; a reward model with the policy's shape shares the base too
     steps: int = 1000  # steps of the run whose time and cost are shown
     assume: list[str] = field(default_factory=list)  # NAME=NUMBER, in place of a number in the table of assumptions

@@ -9,6 +9,7 @@ from concordant.config.cluster import ClusterConfig
 from concordant.config.collect import CollectConfig as CollectConfig
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
+from concordant.config.environment import EnvironmentConfig
 from concordant.config.judging import ConstitutionConfig as ConstitutionConfig
 from concordant.config.judging import JudgeConfig as JudgeConfig
 from concordant.config.made import Made
@@ -18,7 +19,9 @@ from concordant.config.names import (
     AggregationName,
     BackboneSharing,
     CriticHead,
+    DivergenceName,
     FDivergenceName,
+    GivenAnswers,
     KLControllerName,
     KLEstimator,
     KLPlace,
@@ -40,6 +43,7 @@ from concordant.config.serving import CourseConfig as CourseConfig
 from concordant.config.serving import ServeConfig as ServeConfig
 from concordant.config.studio import StudioConfig as StudioConfig
 from concordant.config.train import TrainConfig
+from concordant.config.votes import VotesConfig as VotesConfig
 
 
 @dataclass(kw_only=True)
@@ -65,6 +69,7 @@ class SFTConfig(RunConfig):
 
 @dataclass(kw_only=True)
 class RewardConfig(RunConfig):
+    heads: int = 1  # an ensemble on one backbone: each head has a start and bootstrap weights of the pairs of its own
     margin: float = 0.0  # reward units by which the chosen answer must lead; a pair's own margin is added
     temperature: float = 1.0  # scores are divided by this number inside the loss
     label_smoothing: float = 0.0  # share of labels that are assumed to be wrong
@@ -92,6 +97,18 @@ class DPOConfig(RunConfig):
 
 
 @dataclass(kw_only=True)
+class DistillConfig(RunConfig):
+    teacher: str = ""  # policy folder or hub id with the student's tokenizer; a built-in student takes the teacher's
+    on_policy: float = 0.5  # share of the answers that the student samples, GKD's lambda; the others are given
+    answers: GivenAnswers = "teacher"  # who gives the others: the teacher, sampled anew in each step, or the data
+    divergence: DivergenceName = "jsd"  # between the two distributions of the next token, see docs/distill.md
+    beta: float = 0.5  # of jsd: the teacher's share of the mixture; near 0 it acts as forward_kl, near 1 as reverse_kl
+    temperature: float = 1.0  # at which the distributions are compared; answers have sampling.temperature
+    retain: RetainConfig = field(default_factory=RetainConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass(kw_only=True)
 class KLConfig(Made):
     place: KLPlace = "auto"  # reward: a penalty on every token; loss: a term of the loss; auto: loss for grpo only
     estimator: KLEstimator = "auto"  # auto: k1 in the reward, k2 in the loss; k1 in the loss is refused
@@ -106,6 +123,7 @@ class PPOConfig(RunConfig):
     reward: list[str] = field(
         default_factory=list
     )  # PATH | module:function | rule:NAME, or NAME=SOURCE=WEIGHT; function(prompt, response, …) gives a number
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
@@ -177,6 +195,7 @@ class EvaluateConfig(Made):
     data: DataConfig = field(default_factory=DataConfig)
     reward: list[str] = field(default_factory=list)  # the proxy, such as the reward that ppo learnt from; as in ppo
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from concordant.config.made import Made
-from concordant.config.names import Export, Schedule
+from concordant.config.names import Export, OptimizerName, Schedule
 
 
 @dataclass(kw_only=True)
@@ -23,9 +23,11 @@ class TrainConfig(Made):
     min_rate_fraction: float = 0.0  # share of the learning rate at which the schedule's fall ends
     warmup_fraction: float = 0.05  # share of the steps in which the learning rate rises
     warmup_steps: int = 0  # steps in which the learning rate rises; 0: warmup_fraction gives their number
-    weight_decay: float = 0.0  # weight decay of AdamW
+    optimizer: OptimizerName = "adamw"  # muon orthogonalises the matrices of layers; adafactor takes little memory
+    weight_decay: float = 0.0  # share of a matrix that is taken away in each step, times the learning rate
     beta1: float = 0.9  # AdamW: how much of the mean gradient is kept at each step
     beta2: float = 0.95  # AdamW: how much of the mean squared gradient is kept at each step
+    lora_plus: float = 1.0  # LoRA+: learning rate of an adapter's B over that of its A; the paper takes 16; 1 is off
     max_grad_norm: float = 1.0  # larger gradients are clipped to this norm; 0 is off
     log_every: int = 1  # steps between rows of metrics.jsonl
     evaluate_every: int = -1  # steps between evaluations; -1: about eight a run; 0: only at the end

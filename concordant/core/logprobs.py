@@ -1,4 +1,4 @@
-"""Log-probability, entropy and exact KL of response tokens from hidden states, in chunks.
+"""Log-probability, entropy, exact KL and divergence of response tokens from hidden states, in chunks.
 
 The logits of one chunk are computed and reduced before those of the next. If a gradient is wanted and all logits
 together take no more than 256 MiB in fp32, they are kept for the backward pass. If they take more, the backward pass
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from concordant.core import kl
+from concordant.core.axis import Axis
 from concordant.core.objective import BranchOutputs, Outputs
 from concordant.core.recompute import same_context
 
@@ -51,12 +52,13 @@ def of_tokens(
     reference: tuple[Tensor, Head] | None = None,
     distribution: Distribution = distribution,
     exact_kl: ExactKL = kl.exact,
+    axis: Axis | None = None,
 ) -> BranchOutputs:
     """The numbers in ``want`` of the next-token distributions softmax(head(hidden) / temperature).
 
-    ``reference``: hidden states (N, H') and head of the reference, needed if ``want.kl`` is True.
+    ``reference``: hidden states (N, H') and head of the reference, needed if ``want.compares``.
     ``distribution``: the function above, or a faster one that gives the same numbers. If ``head`` gives only a part of
-    the logits, ``distribution`` and ``exact_kl`` are functions that know the other parts.
+    the logits, ``distribution`` and ``exact_kl`` are functions that know the other parts, and ``axis`` has them.
     """
     size = max(1, CHUNK_ELEMENTS // vocabulary)
     recompute = torch.is_grad_enabled() and hidden_NH.requires_grad and len(hidden_NH) * vocabulary > KEPT_ELEMENTS
@@ -64,14 +66,14 @@ def of_tokens(
     for at in range(0, max(len(hidden_NH), 1), size):
         chunk = slice(at, at + size)
         other = None if reference is None else (reference[0][chunk], reference[1])
-        arguments = (hidden_NH[chunk], target_N[chunk], head, want, temperature, other, distribution, exact_kl)
+        arguments = (hidden_NH[chunk], target_N[chunk], head, want, temperature, other, distribution, exact_kl, axis)
         parts.append(
             checkpoint(_of_chunk, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=same_context)
             if recompute
             else _of_chunk(*arguments)
         )
-    logprob, top, entropy, divergence = (_join(column) for column in zip(*parts, strict=True))
-    return BranchOutputs(logprob_N=logprob, top_N=top, entropy_N=entropy, kl_N=divergence)
+    logprob, top, entropy, kl_N, divergence = (_join(column) for column in zip(*parts, strict=True))
+    return BranchOutputs(logprob_N=logprob, top_N=top, entropy_N=entropy, kl_N=kl_N, divergence_N=divergence)
 
 
 def _of_chunk(
@@ -83,21 +85,27 @@ def _of_chunk(
     reference: tuple[Tensor, Head] | None,
     distribution: Distribution,
     exact_kl: ExactKL,
+    axis: Axis | None,
 ) -> tuple[Tensor | None, ...]:
     logits_CV = head(hidden_CH)
-    logprob_C, entropy_C, top_C = distribution(logits_CV, target_C, temperature, want.entropy)
-    kl_C = None
-    if want.kl:
+    logprob_C = entropy_C = top_C = kl_C = divergence_C = None
+    if want.logprob or want.top or want.entropy:
+        logprob_C, entropy_C, top_C = distribution(logits_CV, target_C, temperature, want.entropy)
+    if want.compares:
         if reference is None:
-            raise ValueError("want.kl needs a reference")
+            raise ValueError("want.kl and want.divergence need a reference")
         with torch.no_grad():
-            reference_CV = reference[1](reference[0]).float() / temperature
-        kl_C = exact_kl(logits_CV.float() / temperature, reference_CV)
+            reference_CV = reference[1](reference[0])
+        if want.kl:
+            kl_C = exact_kl(logits_CV.float() / temperature, reference_CV.float() / temperature)
+        if want.divergence is not None:
+            divergence_C = want.divergence.between(logits_CV, reference_CV, temperature, axis)
     return (
         logprob_C if want.logprob else None,
         top_C if want.top else None,
         entropy_C if want.entropy else None,
         kl_C,
+        divergence_C,
     )
 
 

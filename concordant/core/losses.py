@@ -1,5 +1,7 @@
 """The objectives of reward models and PPO: pure functions, a number an example or token, never a mean.
 
+``compute_preference_loss`` alone gives a mean, for people who write their own loop.
+
 The losses of DPO and its variants are in pair_losses.py.
 
 B pairs, N response tokens. ``log sigma(z)`` is always ``logsigmoid``, finite at any z.
@@ -18,6 +20,25 @@ def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | float
     Invariant to a shift of both scores, not to their scale.
     """
     return -F.logsigmoid(chosen_B - rejected_B - margin_B)
+
+
+def compute_preference_loss(
+    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, temperature: float = 1.0
+) -> tuple[Tensor, dict[str, float]]:
+    """The mean over pairs of -log σ((chosen - rejected - margin) / temperature), in nats, and metrics to log.
+
+    ``chosen`` and ``rejected`` are scores, (P,). Scores and margin are in reward units. A pair with equal scores counts
+    half for the accuracy.
+    """
+    loss = bradley_terry(chosen / temperature, rejected / temperature, margin / temperature).mean()
+    difference = (chosen - rejected).detach()
+    metrics = {
+        "accuracy": float(((difference > 0).float() + 0.5 * (difference == 0).float()).mean()),
+        "margin": float(difference.mean()),
+        "reward/chosen": float(chosen.detach().mean()),
+        "reward/rejected": float(rejected.detach().mean()),
+    }
+    return loss, metrics
 
 
 def smoothed_preference(z_B: Tensor, label_smoothing: Tensor | float = 0.0) -> Tensor:

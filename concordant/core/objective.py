@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from concordant.core.divergence import Divergence
 from concordant.core.transfer import to_device
 from concordant.core.trees import TreeBatch
 
@@ -25,7 +26,14 @@ class Outputs:
     entropy: bool = False  # of the whole next-token distribution at every response token
     kl: bool = False  # exact KL of the next-token distribution from the learner's reference
     value: bool = False  # the critic's estimate before every response token
-    score: bool = False  # the reward head's number at every branch's last token
+    score: bool = False  # the reward model's number at every branch's last token: the mean over its heads
+    heads: bool = False  # the number of each head of a reward model there
+    divergence: Divergence | None = None  # exact, of that distribution from the one of the learner's reference
+
+    @property
+    def compares(self) -> bool:
+        """Whether the pass reads the learner's reference too."""
+        return self.kl or self.divergence is not None
 
 
 @dataclass(slots=True)
@@ -36,8 +44,10 @@ class BranchOutputs:
     top_N: Tensor | None = None  # 1.0 or 0.0
     entropy_N: Tensor | None = None  # nats
     kl_N: Tensor | None = None  # nats
+    divergence_N: Tensor | None = None  # nats
     value_N: Tensor | None = None  # reward units
     score_B: Tensor | None = None  # reward units, raw
+    head_BK: Tensor | None = None  # the same for each of the K heads
 
 
 @dataclass(frozen=True, slots=True)

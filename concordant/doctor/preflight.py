@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from concordant.algorithms.distill import Distill
 from concordant.algorithms.ppo import PPO
 from concordant.algorithms.supervised import Supervised
 from concordant.config.stages import DPOConfig, PPOConfig, RewardConfig, RunConfig
@@ -18,6 +19,7 @@ from concordant.data.records import Pair
 from concordant.data.splits import Loaded
 from concordant.doctor.finding import Finding, Severity, at_least
 from concordant.doctor.looked_at import spread
+from concordant.doctor.preflight_distill import check_distill
 from concordant.doctor.preflight_memory import disk_space
 from concordant.doctor.preflight_model import check_ppo, check_supervised
 from concordant.doctor.preflight_records import check_records
@@ -90,6 +92,8 @@ class Preflight:
             found += check_supervised(algorithm, has_own_reference, 0 if is_new else vocabulary, ends)
         elif isinstance(algorithm, PPO):
             found += self._about_ppo(algorithm, vocabulary, has_own_reference)
+        elif isinstance(algorithm, Distill):
+            found += check_distill(algorithm, vocabulary)
         kept = config.train.keep_best
         checkpoint = sum(learner.checkpoint_bytes(kept and learner is learners[0]) for learner in learners)
         disk = disk_space(folder.path, checkpoint, learners[0].export_bytes(), config.train)
@@ -109,7 +113,7 @@ class Preflight:
 
 def _learners(algorithm: Algorithm) -> list[Learner]:
     """The learners that the algorithm trains. The first is the one that it exports."""
-    if isinstance(algorithm, Supervised):
+    if isinstance(algorithm, Supervised | Distill):
         return [algorithm.learner]
     if isinstance(algorithm, PPO):
         return [algorithm.actor, *([algorithm.critic] if algorithm.critic else [])]

@@ -6,7 +6,7 @@ import math
 
 from concordant.config.names import DIVIDES_SCORES, REFERENCE_FREE
 from concordant.doctor.history import History
-from concordant.training.defaults import ADAPTER, HIGHEST_RATE, RATES, SCRATCH
+from concordant.training.defaults import ADAPTER, HIGHEST_RATE, OPTIMIZERS, RATES, SCRATCH
 
 SAME = 1e-3  # share of a held-out loss that rounding explains
 
@@ -84,9 +84,10 @@ def fitting_rate(h: History) -> float | None:
     usual, weights = h.usual("usual_rate"), h.beside.start().get("weights") or SMALLEST
     if usual is None or str(h.setting("model.name", "")).startswith("builtin:"):
         return usual
+    factor = OPTIMIZERS[h.setting("train.optimizer", "adamw")]  # type: ignore[index]
     if weights < SMALLEST:
-        usual = min(usual, RATES[h.stage][0] * (ADAPTER if h.number("model.lora.rank") else 1.0))  # type: ignore[index]
-    return min(SCRATCH * usual, HIGHEST_RATE) / 10 if h.stage == "sft" else usual
+        usual = min(usual, factor * RATES[h.stage][0] * (ADAPTER if h.number("model.lora.rank") else 1.0))  # type: ignore[index]
+    return min(SCRATCH * usual, factor * HIGHEST_RATE) / 10 if h.stage == "sft" else usual
 
 
 def hold(h: History, least: float = 0.1) -> str:

@@ -10,7 +10,7 @@ from concordant.doctor.catalogue import limits
 from concordant.doctor.finding import Finding, Severity
 from concordant.doctor.history import History
 
-ALL = ("sft", "reward", "dpo", "ppo")
+ALL = ("sft", "reward", "dpo", "ppo", "distill")
 GIVEN = ("sft", "reward", "dpo")  # stages that learn from given answers
 PAIRS = ("reward", "dpo")
 DPO = ("dpo",)

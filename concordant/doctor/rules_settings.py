@@ -184,6 +184,8 @@ def centering_too_strong(h: History, at: Limits) -> Sign | None:
 
 def lora_scale(h: History, at: Limits) -> Sign | None:
     rank, alpha = h.number("model.lora.rank"), h.number("model.lora.alpha")
+    if h.setting("model.lora.rslora", False):
+        rank = rank**0.5  # of rsLoRA, by which alpha is divided
     if not rank or alpha < at["times"] * rank:
         return None
     return Sign(

@@ -23,17 +23,21 @@ class AdapterRewardModel(RewardModel):
     """A causal reward model that only reads. ``model`` is the policy's own model, with its language-model head."""
 
     adapter: str  # its name on the policy's model
-    head: nn.Linear  # H → 1, without bias
+    head: nn.Linear  # H → K, without bias
 
     def hidden_at(self, batch: TreeBatch, at_N: Tensor) -> Tensor:
         """The final hidden states at ``at_N`` of the flattened rows, (N, H), with the reward model's adapter."""
         with active_adapter(self.model, self.adapter):
             return super().hidden_at(batch, at_N)
 
-    def scores_of(self, last_BH: Tensor) -> Tensor:
-        """Scores, (B,), from the hidden states at the branches' last tokens; fp32 also under autocast."""
+    @property
+    def heads(self) -> int:
+        return self.head.out_features
+
+    def heads_of(self, last_BH: Tensor) -> Tensor:
+        """As in a reward model of its own."""
         with torch.autocast(last_BH.device.type, enabled=False):
-            return self.head(last_BH.float()).squeeze(-1)
+            return self.head(last_BH.float())
 
 
 def adapter_reward_model(policy: Policy, name: str, trust_remote_code: bool = False) -> AdapterRewardModel:
@@ -45,10 +49,10 @@ def adapter_reward_model(policy: Policy, name: str, trust_remote_code: bool = Fa
     Raises:
         UserError: the reward model is not an adapter over the policy's base.
     """
-    adapter, weight_1H, folder = add_reward_adapter(policy, name)
+    adapter, weight_KH, folder = add_reward_adapter(policy, name)
     put_on_adapters(policy.model)
-    head = nn.Linear(weight_1H.shape[1], 1, bias=False).requires_grad_(False)
-    head.weight.copy_(weight_1H)
+    head = nn.Linear(weight_KH.shape[1], len(weight_KH), bias=False).requires_grad_(False)
+    head.weight.copy_(weight_KH)
     return AdapterRewardModel(
         model=policy.model,
         tokenizer=_tokenizer(policy, folder, trust_remote_code),

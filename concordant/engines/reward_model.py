@@ -2,7 +2,7 @@
 
 A decoder has a linear head without bias, which reads the last response token. An encoder, such as BERT, has the head of
 its architecture, which reads [CLS] prompt response [SEP]. ``AutoModelForSequenceClassification`` loads a saved reward
-model and gives the same scores.
+model and gives the same scores. A model with k heads has the mean of their scores (``models/reward_heads.py``).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import Kernels
+from concordant.core.counted import counted
 from concordant.core.errors import UserError
-from concordant.core.losses import bradley_terry
 from concordant.core.objective import BranchOutputs
 from concordant.core.trees import Branch, Layout, PromptTree, TreeBatch
 from concordant.data.chat import ChatEncoder
@@ -50,6 +50,7 @@ from concordant.models.lora import merge_lora_weights
 from concordant.models.lora_layer import still
 from concordant.models.peft_config import PeftConfig
 from concordant.models.peft_files import head_of, is_head, load_adapter
+from concordant.models.reward_heads import add_heads, heads_in, heads_of, load_heads
 from concordant.models.traits import ModelTraits
 from concordant.models.tree_attention import Reader, forward_tokens
 from concordant.models.tree_pass import forward_trees
@@ -111,7 +112,8 @@ class RewardModel:
         if causal:
             if "score" not in dict(model.named_children()):
                 raise UserError(f"{type(model).__name__} has no head named score to read at the last token")
-            _check_pad(model, tokenizer, name)
+            reward_build.check_pad(model, tokenizer, name)
+        load_heads(model, found)
         return cls(model=model, tokenizer=tokenizer, traits=_traits(model, causal), is_encoder=not causal, name=name)
 
     @classmethod
@@ -121,14 +123,17 @@ class RewardModel:
         texts: Sequence[str] | None = None,
         seed: int = 0,
         keep_lm_head: bool = False,
+        heads: int = 1,
     ) -> RewardModel:
-        """A new reward model on a causal LM, an encoder or a policy, best the one from SFT. ``seed`` draws its head.
+        """A new reward model on a causal LM, an encoder or a policy, best the one from SFT. ``seed`` draws its heads.
 
         If a ``ModelConfig`` names an adapter, the adapter is first merged into the backbone; ``lora`` then adds a new
-        one. The head is always trained. If the folder already holds a reward model, its training continues.
+        one. The heads are always trained. If the folder already holds a reward model, its training continues.
+        UserError if this reward model has another number of heads.
         """
         if isinstance(start, Policy):
             model, tokenizer = reward_build.from_policy(start, seed, keep_lm_head)
+            add_heads(model, heads, seed)
             made = cls(
                 model=model,
                 tokenizer=tokenizer,
@@ -139,7 +144,7 @@ class RewardModel:
             if kernels_of(start.model):
                 put_on(model, kernels_of(start.model) & ON_REQUEST.keys())
             return made
-        made = cls._from_config(start, texts, seed, keep_lm_head)
+        made = cls._from_config(start, texts, seed, keep_lm_head, heads)
         if start.lora.rank:
             place_of_base, merged = base_and_adapter(start)
             own = replace(start.lora, on_top=False) if merged else start.lora  # the new adapter is over a merged one
@@ -155,15 +160,15 @@ class RewardModel:
 
     @classmethod
     def _from_config(
-        cls, config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool
+        cls, config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool, heads: int
     ) -> RewardModel:
         plain = replace(config, lora=LoraConfig(), activation_checkpointing=False)
         if config.name.startswith("builtin:"):
-            return cls.from_backbone(load_policy(plain, texts, seed), seed=seed, keep_lm_head=keep_lm_head)
+            return cls.from_backbone(load_policy(plain, texts, seed), None, seed, keep_lm_head, heads)
         base, adapter = base_and_adapter(config)
         trust = config.trust_remote_code
         if adapter and PeftConfig.read(Path(adapter) / ADAPTER_CONFIG).task_type == "SEQ_CLS":
-            return cls._continued(Path(adapter), base, trust)
+            return cls._continued(Path(adapter), base, trust)._with_heads(heads)
         settings = load_config(base, trust)
         is_reward_model = any("ForSequenceClassification" in a for a in settings.architectures or ())
         if adapter and (is_reward_model or reward_build.is_encoder_config(settings)):
@@ -173,13 +178,28 @@ class RewardModel:
                 "or give the language model that the adapter was trained on as --model.name"
             )
         if is_reward_model:
-            return cls._load(config.name, trust)
+            return cls._load(config.name, trust)._with_heads(heads)
         if reward_build.is_encoder_config(settings):
             model, tokenizer = reward_build.from_encoder(base, settings, trust, seed)
+            add_heads(model, heads, seed)
             return cls(
                 model=model, tokenizer=tokenizer, traits=_traits(model, False), is_encoder=True, name=config.name
             )
-        return cls.from_backbone(load_policy(plain, texts, seed), seed=seed, keep_lm_head=keep_lm_head)
+        return cls.from_backbone(load_policy(plain, texts, seed), None, seed, keep_lm_head, heads)
+
+    @property
+    def heads(self) -> int:
+        """The number of heads: 1, or those of an ensemble on one backbone."""
+        return heads_in(self.model)
+
+    def _with_heads(self, heads: int) -> RewardModel:
+        """Itself, if it was trained with so many heads."""
+        if self.heads != heads:
+            raise UserError(
+                f'heads={heads}: "{self.name}" is a reward model with {counted(self.heads, "head")}, and goes on with '
+                f"as many: give --heads {self.heads}, or start from a language model or an encoder"
+            )
+        return self
 
     @classmethod
     def _continued(cls, folder: Path, base: Path | str, trust: bool) -> RewardModel:
@@ -191,24 +211,28 @@ class RewardModel:
 
     @classmethod
     def _from_adapter(cls, folder: Path, base: Path | str, trust: bool) -> RewardModel:
-        made = cls._from_config(ModelConfig(name=str(base), trust_remote_code=trust), None, 0, False)
+        made = cls._from_config(ModelConfig(name=str(base), trust_remote_code=trust), None, 0, False, 1)
         head = load_adapter(made.model, folder)
         if head is None:
             raise UserError(f'"{folder}" has no reward head: expected a SEQ_CLS adapter with its head')
         made.model.load_state_dict(head, strict=False)
+        load_heads(made.model, folder)
         take_template(made.tokenizer, folder)
         made.name = str(folder)
         return made
 
     def save(self, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
         """Write a folder for ``AutoModelForSequenceClassification.from_pretrained``, with adapters merged."""
-        write_model(Path(folder), self.model, self.tokenizer, card, ("lm_head",), self._kind)
+        write_model(
+            Path(folder), self.model, self.tokenizer, card, ("lm_head",), self._kind, heads=heads_of(self.model)
+        )
 
     def save_adapter(self, folder: Path | str, card: Mapping[str, Any] | None = None) -> None:
         """Write the adapter and the head for PEFT, as a SEQ_CLS adapter of ``adapter_base``."""
         write_adapter(
-            Path(folder), self.model, self.tokenizer, self.adapter_base, card, head_of(self.model), self._kind
-        )
+            Path(folder), self.model, self.tokenizer, self.adapter_base, card, head_of(self.model), self._kind,
+            heads=heads_of(self.model),
+        )  # fmt: skip
 
     # -- on trees, with gradient ----------------------------------------------------------------
 
@@ -216,17 +240,22 @@ class RewardModel:
         """A decoder's final hidden states at ``at_N`` of the flattened rows, (N, H)."""
         return self.reader.hidden_at(batch, at_N)
 
-    def scores_of(self, last_BH: Tensor) -> Tensor:
-        """A decoder's scores, (B,), from the hidden states at the branches' last tokens; fp32 also under autocast."""
+    def heads_of(self, last_BH: Tensor) -> Tensor:
+        """The scores of a decoder's heads, (B, K), from the hidden states at the branches' last tokens; fp32 also
+        under autocast."""
         with torch.autocast(last_BH.device.type, enabled=False):
-            return self.model.get_submodule("score")(last_BH.float()).squeeze(-1)
+            return self.model.get_submodule("score")(last_BH.float())
+
+    def head_scores(self, batch: TreeBatch) -> Tensor:
+        """The raw score of every branch by every head, in the order of the batch, (B, K)."""
+        if not self.is_encoder:
+            return self.heads_of(self.hidden_at(batch, batch.last_B))
+        logits_RK = self.model(input_ids=batch.ids_RL, attention_mask=batch.is_token_RL.long()).logits
+        return logits_RK[batch.last_B // batch.ids_RL.shape[1]].float()
 
     def scores(self, batch: TreeBatch) -> Tensor:
         """The raw score of every branch, in the order of the batch, (B,)."""
-        if not self.is_encoder:
-            return self.scores_of(self.hidden_at(batch, batch.last_B))
-        logits_R1 = self.model(input_ids=batch.ids_RL, attention_mask=batch.is_token_RL.long()).logits
-        return logits_R1[batch.last_B // batch.ids_RL.shape[1], 0].float()
+        return self.head_scores(batch).mean(1)
 
     def lm_logits(self, hidden_NH: Tensor) -> Tensor:
         """Next-token logits of a model built with ``keep_lm_head``, (N, V)."""
@@ -236,15 +265,19 @@ class RewardModel:
 
     def score_trees(self, trees: Sequence[PromptTree]) -> Tensor:
         """Scores of all branches in the order of ``trees``, (B,), on the CPU."""
+        return self.score_heads(trees).mean(1)
+
+    def score_heads(self, trees: Sequence[PromptTree]) -> Tensor:
+        """The scores of all branches by every head, (B, K)."""
 
         def run(batch: TreeBatch) -> BranchOutputs:
-            return BranchOutputs(score_B=self.scores(batch))
+            return BranchOutputs(head_BK=self.head_scores(batch))
 
         device = self.model.device
         with still():
             batches = self.reader.batches(trees, forward_tokens(device))
-            score_B = forward_trees(run, trees, batches, device).score_B
-        return torch.zeros(0) if score_B is None else score_B  # None if there was no tree
+            head_BK = forward_trees(run, trees, batches, device).head_BK
+        return torch.zeros(0, self.heads) if head_BK is None else head_BK  # None if there was no tree
 
     @overload
     def score(self, texts: str) -> float: ...  # type: ignore[overload-overlap]  # a str is a sequence of str
@@ -261,6 +294,10 @@ class RewardModel:
         """
         if isinstance(texts, str):
             return self.score([texts])[0]
+        return self.by_head(texts).mean(1).tolist()
+
+    def by_head(self, texts: Sequence[str | Dialogue]) -> Tensor:
+        """The raw scores of texts or dialogues, as ``score`` reads them, by every head, (B, K)."""
         if isinstance(texts, Message | Mapping):
             raise UserError(f"score: {ONE_MESSAGE}")
         plain = [i for i, text in enumerate(texts) if isinstance(text, str)]
@@ -269,9 +306,8 @@ class RewardModel:
         dialogues = [messages_of(texts[i], i) for i in spoken]
         if dialogues:
             trees += self.trees([d[:-1] for d in dialogues], [[d[-1].content] for d in dialogues])
-        scores = self.score_trees([one for tree in trees for one in self._fitted(tree)]).tolist()
-        by_index = dict(zip(plain + spoken, scores, strict=True))
-        return [by_index[i] for i in range(len(texts))]
+        head_BK = self.score_heads([one for tree in trees for one in self._fitted(tree)])
+        return head_BK[torch.tensor(plain + spoken, dtype=torch.int64).argsort()]
 
     def score_responses(
         self, prompts: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]
@@ -353,35 +389,5 @@ class RewardModel:
         return min(self.tokenizer.model_max_length, positions(self.model))
 
 
-def compute_preference_loss(
-    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, temperature: float = 1.0
-) -> tuple[Tensor, dict[str, float]]:
-    """The mean over pairs of -log σ((chosen - rejected - margin) / temperature), in nats, and metrics to log.
-
-    ``chosen`` and ``rejected`` are scores, (P,). Scores and margin are in reward units. A pair with equal scores counts
-    half for the accuracy.
-    """
-    loss = bradley_terry(chosen / temperature, rejected / temperature, margin / temperature).mean()
-    difference = (chosen - rejected).detach()
-    metrics = {
-        "accuracy": float(((difference > 0).float() + 0.5 * (difference == 0).float()).mean()),
-        "margin": float(difference.mean()),
-        "reward/chosen": float(chosen.detach().mean()),
-        "reward/rejected": float(rejected.detach().mean()),
-    }
-    return loss, metrics
-
-
 def _traits(model: PreTrainedModel, causal: bool) -> ModelTraits:
     return ModelTraits(check_layout(model) if causal else Layout.FLAT, Head())
-
-
-def _check_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Warn if transformers would read the score at another token than we do, because of the pad token."""
-    pad = model.config.get_text_config().pad_token_id
-    if pad is None or pad == tokenizer.eos_token_id:
-        reward_build.log.warning(
-            '"%s": pad is %s, so transformers alone would score the token before the end; here the end is scored',
-            name,
-            "not set" if pad is None else "the same as EOS",
-        )

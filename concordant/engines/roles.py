@@ -51,13 +51,23 @@ from concordant.models.scalar_head import Started, build_critic, critic_on_same_
 
 def open_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
     """The policy on its device. ``texts`` are the training texts of a built-in model's tokenizer."""
-    return _open_policy(config, None if texts is None else list(texts), seed)
+    return _open_policy(config, None if texts is None else list(texts), seed, None)
+
+
+def open_student(config: ModelConfig, teacher: Policy, seed: int = 0) -> Policy:
+    """The policy that learns from ``teacher``. A built-in one is made for the teacher's tokenizer.
+
+    UserError if the two read other tokens.
+    """
+    policy = _open_policy(config, None, seed, teacher)
+    refuse_other_tokens(policy, teacher, f"teacher {teacher.name}", "student's", "the distributions are compared")
+    return policy
 
 
 @everywhere
-def _open_policy(config: ModelConfig, texts: list[str] | None, seed: int) -> Policy:
+def _open_policy(config: ModelConfig, texts: list[str] | None, seed: int, like: Policy | None) -> Policy:
     with enough_memory(f"loading {config.name}", "take a smaller model"):
-        policy = load_policy(config, texts, seed)
+        policy = load_policy(config, texts, seed, like.tokenizer if like else None)
         place(policy.model, config)
         _part(policy.model)
     return policy
@@ -86,16 +96,36 @@ def reference(
     if not folder:
         return _frozen_scorer(policy, model, train, temperature) if apart else learner.reference()
     other = open_policy(replace(model, name=folder, adapter="", lora=LoraConfig()), [])
-    theirs, ours = other.tokenizer.get_vocab(), policy.tokenizer.get_vocab()
-    if theirs != ours:
-        raise UserError(
-            f"reference {folder}: its tokenizer ({len(theirs)} tokens) differs from the policy's ({len(ours)} tokens); "
-            "KL is measured token by token, so both models must read the same ids"
-        )
+    refuse_other_tokens(policy, other, f"reference {folder}", "policy's", "KL is measured")
     scorer = _frozen_scorer(other, model, train, temperature)
     if not apart:
         learner.set_reference(scorer)
     return scorer
+
+
+def refuse_other_tokens(policy: Policy, other: Policy, name: str, whose: str, what: str) -> None:
+    """UserError if the tokenizers of ``policy`` and of ``other`` differ. ``name``: of the other in the message."""
+    theirs, ours = other.tokenizer.get_vocab(), policy.tokenizer.get_vocab()
+    if theirs != ours:
+        raise UserError(
+            f"{name}: its tokenizer ({len(theirs)} tokens) differs from the {whose} ({len(ours)} tokens); "
+            f"{what} token by token, so both models must read the same ids"
+        )
+
+
+def open_teacher(name: str, model: ModelConfig) -> Policy:
+    """The frozen policy ``name``, on the device and in the precision of ``model``."""
+    settings = replace(model, name=name, adapter="", lora=LoraConfig(), quantize="none", activation_checkpointing=False)
+    teacher = open_policy(settings, [])
+    teacher.model.requires_grad_(False)
+    return teacher
+
+
+def learn_from(learner: Learner, teacher: Policy, model: ModelConfig, train: TrainConfig, temperature: float) -> Scorer:
+    """Measure ``Outputs.divergence`` of ``learner`` from ``teacher``, of which no copy is made. Returns its scorer."""
+    known = policy_scorer(teacher, model, train, temperature)
+    learner.set_reference(known)
+    return known
 
 
 @everywhere_as("reference")
@@ -129,7 +159,10 @@ def _generator(
         return LocalGenerator(policy.model, ends, precision=precision, tokenizer=policy.tokenizer)
     ranks = current_ranks()
     if ranks.shards * ranks.tensor.size * ranks.stages.size > 1:
-        raise UserError("sampling.engine vllm samples in one process; leave cluster.workers and cluster.shards out")
+        raise UserError(
+            "sampling.engine vllm samples in one process and splits no batch; leave cluster.shards out, and leave "
+            "cluster.workers out or give vLLM a worker of its own by cluster.apart.generator 1"
+        )
     settings = VllmSettings(longest=longest, slots=sampling.slots, precision=precision, sleeps=True)
     return _vllm_generator(policy, ends, settings)
 
@@ -176,9 +209,11 @@ def _part(model: PreTrainedModel) -> None:
 
 
 @everywhere
-def new_reward_model(config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool) -> RewardModel:
+def new_reward_model(
+    config: ModelConfig, texts: Sequence[str] | None, seed: int, keep_lm_head: bool, heads: int = 1
+) -> RewardModel:
     """A reward model on its device, ready to be trained."""
-    made = RewardModel.from_backbone(config, texts, seed, keep_lm_head=keep_lm_head)
+    made = RewardModel.from_backbone(config, texts, seed, keep_lm_head, heads)
     _part(made.model)
     return made
 

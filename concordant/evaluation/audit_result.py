@@ -58,19 +58,21 @@ class RewardAudit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
     rewards: Sequence[RewardAudit]
-    ensemble: Ensemble | None  # None for one reward
+    ensemble: Ensemble | None  # None for one reward with one head
+    members: Sequence[str] = ()  # names of the members of the ensemble
     facts: Sequence[tuple[str, str]] = field(default_factory=tuple)  # of the audit, by name
 
     def as_json(self) -> dict[str, Any]:
         return {
             "rewards": {audit.name: audit.as_json() for audit in self.rewards},
-            "ensemble": _ensemble(self.ensemble) if self.ensemble else None,
+            "ensemble": _ensemble(self.ensemble, self.members) if self.ensemble else None,
             "facts": dict(self.facts),
         }
 
 
-def _ensemble(ensemble: Ensemble) -> dict[str, Any]:
+def _ensemble(ensemble: Ensemble, members: Sequence[str]) -> dict[str, Any]:
     return {
+        "members": list(members),
         "member_accuracies": [mean.as_json() for mean in ensemble.members],
         "mean_accuracy": ensemble.mean.as_json(),
         "disagreement_predicts_errors": _json(ensemble.predicts),

@@ -38,6 +38,21 @@ class LengthGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeadSummary:
+    """One head of several, from the same pairs."""
+
+    accuracy: Mean
+    score_mean: float  # as in RewardModelSummary
+    score_std: float
+    length_slope: float | None
+    length_mean: float | None
+
+    def as_json(self) -> dict[str, object]:
+        row = {"accuracy": self.accuracy.value, **_ends("accuracy", self.accuracy)}
+        return {**row, "score_mean": self.score_mean, "score_std": self.score_std, **_length(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RewardModelSummary:
     pairs: int
     accuracy: Mean  # share of pairs where the chosen answer scores higher, ties half
@@ -51,6 +66,7 @@ class RewardModelSummary:
     by_length: tuple[LengthGroup, ...]  # groups without pairs are left out
     length_slope: float | None = None  # reward units a word, between answers to one prompt; None: words not known
     length_mean: float | None = None  # words an answer
+    heads: tuple[HeadSummary, ...] = ()  # of a model with several, whose score is the mean of theirs
 
     def as_json(self) -> dict[str, object]:
         """Plain numbers for report.json; None is "not known"."""
@@ -63,8 +79,8 @@ class RewardModelSummary:
             "longer_accuracy": self.longer_accuracy.value,
             "log_loss": self.log_loss.value,
             "calibration_error": self.calibration_error,
-            **({} if self.length_slope is None else {"length_slope": self.length_slope}),
-            **({} if self.length_mean is None else {"length_mean": self.length_mean}),
+            **_length(self),
+            **({"heads": [head.as_json() for head in self.heads]} if self.heads else {}),
             "pairs": self.pairs,
             "calibration": [
                 {
@@ -89,6 +105,11 @@ def _ends(name: str, mean: Mean) -> dict[str, float | None]:
     return {f"{name}_low": low, f"{name}_high": high}
 
 
+def _length(found: HeadSummary | RewardModelSummary) -> dict[str, float]:
+    row = {"length_slope": found.length_slope, "length_mean": found.length_mean}
+    return {name: value for name, value in row.items() if value is not None}
+
+
 def summarise_reward_model(
     chosen_scores: Sequence[float],
     rejected_scores: Sequence[float],
@@ -97,6 +118,7 @@ def summarise_reward_model(
     probability: Sequence[float] | None = None,
     *,
     words: tuple[Sequence[int], Sequence[int]] | None = None,
+    heads: Sequence[Sequence[float]] = (),
     bins: int = 10,
     bootstrap: int = 2_000,
     seed: int = 0,
@@ -104,7 +126,8 @@ def summarise_reward_model(
     """The figures of held-out pairs, from their scores (reward units), lengths and P(chosen preferred).
 
     Lengths are in tokens or words; ``words`` are those of the chosen and of the rejected answers, from which the slope
-    of the score over the length is fitted. The confidence is the probability of the answer that the model prefers,
+    of the score over the length is fitted. ``heads`` are the scores of every head, each as chosen, rejected, chosen, …
+    of the pairs. The confidence is the probability of the answer that the model prefers,
     σ(|Δ|) in [0.5, 1], in ``bins`` of equal width. σ(Δ) would not do, because the chosen answer always comes first.
     Raises UserError if there is no pair, and ValueError if columns have different lengths or a score is not finite.
     """
@@ -133,6 +156,20 @@ def summarise_reward_model(
         calibration_error=sum(b.pairs * abs(b.observed.value - b.predicted) for b in calibration) / len(delta_P),
         bins=calibration,
         by_length=_by_length(longer_P, right_P, mean),
+        length_slope=slope,
+        length_mean=mean_words,
+        heads=tuple(_of_head(np.asarray(scores, np.float64).reshape(-1, 2), words, mean) for scores in heads),
+    )
+
+
+def _of_head(
+    score_P2: NDArray[np.float64], words: tuple[Sequence[int], Sequence[int]] | None, mean: _MeanOf
+) -> HeadSummary:
+    slope, mean_words = (None, None) if words is None else _of_length(score_P2[:, 0], score_P2[:, 1], *words)
+    return HeadSummary(
+        accuracy=mean(win_points(score_P2[:, 0], score_P2[:, 1]), is_share=True),
+        score_mean=float(score_P2.mean()),
+        score_std=float(score_P2.std()),
         length_slope=slope,
         length_mean=mean_words,
     )

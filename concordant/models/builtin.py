@@ -1,4 +1,4 @@
-"""Two small Llamas with new random weights. They can learn the toy language and can be trained on a laptop."""
+"""Small Llamas with new random weights. They can learn the toy language and can be trained on a laptop."""
 
 from __future__ import annotations
 
@@ -24,27 +24,31 @@ class Size:
 
 
 SIZES = {
+    "nano": Size(vocabulary=1_024, hidden=128, layers=3, heads=4, mlp=352),  # 0.7 M, half of tiny
     "tiny": Size(vocabulary=1_024, hidden=192, layers=3, heads=4, mlp=512),  # 1.5 M parameters at a vocabulary of 800
     "small": Size(vocabulary=4_096, hidden=320, layers=8, heads=5, mlp=768),  # 10.5 M
 }
 
 
-def build(size: str, texts: Iterable[str] | None, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model with random weights and a BPE tokenizer trained on ``texts``.
+def build(
+    size: str, texts: Iterable[str] | None, seed: int, tokenizer: PreTrainedTokenizerBase | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model with random weights, and ``tokenizer``, or else a BPE tokenizer trained on ``texts``.
 
     The same texts and the same seed give the same model and the same tokenizer.
     """
     if size not in SIZES:
         raise unknown_name("model", f"builtin:{size}", [f"builtin:{name}" for name in SIZES])
-    if texts is None:
+    shape = SIZES[size]
+    if tokenizer is None and texts is None:
         raise UserError(
             f"builtin:{size} is made from training data, and this command has no training data. "
             "Give the folder that training wrote, e.g. --model.name runs/sft/model"
         )
-    from concordant.data.tokenizer import train_tokenizer
+    if tokenizer is None:
+        from concordant.data.tokenizer import train_tokenizer
 
-    shape = SIZES[size]
-    tokenizer = train_tokenizer(texts, shape.vocabulary)
+        tokenizer = train_tokenizer(texts or (), shape.vocabulary)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,

@@ -35,6 +35,7 @@ from concordant.data.chat import ChatEncoder
 from concordant.models import builtin
 from concordant.models.export import quiet, write_adapter, write_model
 from concordant.models.finite import refuse_not_finite
+from concordant.models.four_bits import keep_base_in_four_bits
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate, read_settings
 from concordant.models.lora import adapter_names, apply_lora_to_model, merge_lora_weights
 from concordant.models.peft_files import load_adapter
@@ -60,10 +61,16 @@ class Policy:
     adapter_base: str = ""  # what a file of its adapter names as the base; "": no adapter, or a base that is on no disk
 
 
-def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: int = 0) -> Policy:
+def load_policy(
+    config: ModelConfig,
+    texts: Iterable[str] | None = None,
+    seed: int = 0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Policy:
     """Load the model that ``config.name`` names, or make a built-in one, on the CPU. Adds its adapter or a new one.
 
-    ``texts`` are the training texts of a built-in model's tokenizer. ``seed`` is the seed of new weights.
+    ``texts`` are the training texts of a built-in model's tokenizer, unless ``tokenizer`` is given for it. ``seed`` is
+    the seed of new weights.
 
     Raises:
         UserError: the model is not a causal language model, or it cannot be read. The message says what was found.
@@ -71,7 +78,7 @@ def load_policy(config: ModelConfig, texts: Iterable[str] | None = None, seed: i
     name = config.name or config.adapter
     place, adapter = base_and_adapter(config)
     if isinstance(place, str) and place.startswith("builtin:"):
-        model, tokenizer = builtin.build(place.removeprefix("builtin:"), texts, seed)
+        model, tokenizer = builtin.build(place.removeprefix("builtin:"), texts, seed, tokenizer)
     else:
         model, tokenizer = _load_causal_lm(place, config.trust_remote_code)
     make_deterministic(model)
@@ -140,7 +147,12 @@ def adapt(model: PreTrainedModel, config: ModelConfig, adapter: str = "", seed: 
             merge_lora_weights(model)
     if lora.rank:
         targets = lora.target_modules or None
-        apply_lora_to_model(model, targets, r=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=seed)
+        apply_lora_to_model(
+            model, targets, r=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=seed,
+            rank_stabilised=lora.rslora, dora=lora.dora, start=lora.start,
+        )  # fmt: skip
+    if config.quantize == "nf4" and adapter_names(model):
+        keep_base_in_four_bits(model, fresh=bool(lora.rank))
 
 
 def base_of_adapter(folder: Path) -> Path | str:

@@ -16,16 +16,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from concordant.config.names import LoraStart
 from concordant.core.errors import UserError, nearest, unknown_name
 from concordant.core.seeding import torch_stream
-from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name, check_settings, choosing
+from concordant.models.lora_layer import Adapter, LoRALinear, Names, check_adapter_name, check_settings, choosing
+from concordant.models.quantized import NF4Linear, whole_weights
 
 __all__ = [
     "Adapter",
     "LoRALinear",
     "LoraReport",
     "active_adapter",
-    "active_name",
+    "active_names",
     "adapter_names",
     "apply_lora_to_model",
     "copy_adapter",
@@ -68,11 +70,11 @@ def adaptable_layers(model: nn.Module) -> dict[str, nn.Module]:
         path: module
         for path, module in model.named_modules()
         if path in wrappers
-        or (isinstance(module, nn.Linear | Conv1D) and path and path.rpartition(".")[0] not in wrappers)
+        or (isinstance(module, nn.Linear | Conv1D | NF4Linear) and path and path.rpartition(".")[0] not in wrappers)
     }
 
 
-def _backbone(model: nn.Module) -> set[nn.Module]:
+def backbone_modules(model: nn.Module) -> set[nn.Module]:
     """The modules whose layers get adapters when no target is named: all except the LM, score and value heads."""
     roots: list[tuple[str, PreTrainedModel]] = []
     for path, module in model.named_modules():
@@ -116,7 +118,7 @@ def find_target_modules(model: nn.Module, target_names: Sequence[str] | None = N
     """
     layers, names = adaptable_layers(model), _names_of(target_names)
     if not names:
-        backbone = _backbone(model)
+        backbone = backbone_modules(model)
         paths = [path for path, layer in layers.items() if layer in backbone]
         if not paths:
             raise UserError("the model has no nn.Linear or Conv1D to adapt")
@@ -155,13 +157,13 @@ def refuse_tied(model: nn.Module, paths: Sequence[str]) -> None:
     for path in paths:
         layer = model.get_submodule(path)
         weight = layer.base.weight if isinstance(layer, LoRALinear) else layer.weight
-        shared = [owner for owner in owners[id(weight)] if not owner.startswith(f"{path}.")]
+        shared = [owner for owner in owners.get(id(weight), ()) if not owner.startswith(f"{path}.")]
         if shared:
             raise UserError(f"LoRA cannot adapt {path}: its weight is tied to {shared[0]}, which would change with it")
 
 
 def _not_adapted(model: nn.Module, names: Sequence[str]) -> list[str]:
-    backbone, adapted = _backbone(model), set(adaptable_layers(model).values())
+    backbone, adapted = backbone_modules(model), set(adaptable_layers(model).values())
     ignored = (nn.Embedding, Adapter)  # an embedding looks up rows of a table and is not a linear layer
     inside = {child for layer in adapted if isinstance(layer, LoRALinear) for child in layer.modules()}
     found: list[str] = []
@@ -182,13 +184,15 @@ def add_adapter_at(
     dropout: float = 0.0,
     generator: torch.Generator | None = None,
     rank_stabilised: bool = False,
+    dora: bool = False,
+    start: LoraStart = "kaiming",
 ) -> Adapter:
     """Add an adapter to the linear layer at ``path``. The first adapter wraps the layer in a ``LoRALinear``."""
     layer = model.get_submodule(path)
     if isinstance(layer, LoRALinear):
-        layer.add_adapter(name, r, alpha, dropout, generator, rank_stabilised)
+        layer.add_adapter(name, r, alpha, dropout, generator, rank_stabilised, dora, start)
     else:
-        layer = LoRALinear(layer, r, alpha, dropout, name, generator, rank_stabilised)
+        layer = LoRALinear(layer, r, alpha, dropout, name, generator, rank_stabilised, dora, start)
         model.set_submodule(path, layer)
     return layer.adapter(name)
 
@@ -207,14 +211,19 @@ def apply_lora_to_model(
     dropout: float = 0.0,
     name: str = "default",
     seed: int = 0,
+    rank_stabilised: bool = False,
+    dora: bool = False,
+    start: LoraStart = "kaiming",
 ) -> LoraReport:
     """Give the layers of ``find_target_modules`` a new adapter and make it active; the model changes in place.
 
     The first adapter freezes all other weights; unfreeze a new head afterwards. The random start of each layer depends
-    on ``seed``, ``name`` and the layer's path, and not on the order of calls.
+    on ``seed``, ``name`` and the layer's path, and not on the order of calls. ``rank_stabilised``: the update is
+    multiplied by alpha / sqrt(r) (rsLoRA). ``dora``, ``start``: see lora_kinds.py.
 
     Raises:
-        UserError: a target is unknown or tied; the name is taken; the rank, alpha or dropout is out of range.
+        UserError: a target is unknown or tied; the name is taken; the rank, alpha or dropout is out of range; PiSSA's
+            rank is greater than a layer, or the layer has an adapter already.
     """
     check_adapter_name(name)
     check_settings(r, alpha, dropout)
@@ -224,7 +233,8 @@ def apply_lora_to_model(
     missed = _not_adapted(model, _names_of(target_modules))
     freeze_before_first_adapter(model)
     for path in paths:
-        add_adapter_at(model, path, name, r, alpha, dropout, torch_stream(seed, "lora", name, path))
+        stream = torch_stream(seed, "lora", name, path)
+        add_adapter_at(model, path, name, r, alpha, dropout, stream, rank_stabilised, dora, start)
     set_active_adapter(model, name)
     if missed:
         _log.warning("LoRA adapts linear layers only: %d other weights stay frozen, first %s", len(missed), missed[0])
@@ -235,12 +245,12 @@ def adapter_names(model: nn.Module) -> list[str]:
     return sorted({name for layer in lora_layers(model).values() for name in layer.adapters})
 
 
-def active_name(model: nn.Module) -> str | None:
-    """The adapter that is active, or None. Where several adapters share a model, not every layer has each of them."""
-    return next((layer.active for layer in lora_layers(model).values() if layer.active is not None), None)
+def active_names(model: nn.Module) -> Names:
+    """The adapters that are active. Where several adapters share a model, not every layer has each of them."""
+    return tuple(dict.fromkeys(name for layer in lora_layers(model).values() for name in layer.actives))
 
 
-def _layers_with(model: nn.Module, name: str) -> dict[str, LoRALinear]:
+def layers_with(model: nn.Module, name: str) -> dict[str, LoRALinear]:
     """The layers that have adapter ``name``: at least one, otherwise ``UserError``."""
     found = {path: layer for path, layer in lora_layers(model).items() if name in layer.adapters}
     if not found:
@@ -251,31 +261,38 @@ def _layers_with(model: nn.Module, name: str) -> dict[str, LoRALinear]:
 def get_lora_parameters(model: nn.Module, name: str | None = None) -> list[nn.Parameter]:
     """The parameters A and B of every layer: those of adapter ``name``, or without a name those of all adapters."""
     names = [name] if name is not None else adapter_names(model)
-    return [p for n in names for layer in _layers_with(model, n).values() for p in layer.adapters[n].parameters()]
+    return [p for n in names for layer in layers_with(model, n).values() for p in layer.adapters[n].parameters()]
 
 
-def set_active_adapter(model: nn.Module, name: str | None) -> None:
-    """Make adapter ``name`` active, or none (the reference). This does not change which parameters are trainable."""
-    if not lora_layers(model):
+def set_active_adapter(model: nn.Module, name: str | Sequence[str] | None) -> None:
+    """Make an adapter active, or several, whose updates are added, or none (the reference).
+
+    This does not change which parameters are trainable.
+    """
+    for layer, names in _uses(model, name).items():
+        layer.active = names
+
+
+def _uses(model: nn.Module, name: str | Sequence[str] | None) -> dict[LoRALinear, Names]:
+    """The adapters that each layer has of those that are named. UserError where one is unknown or does not add up."""
+    layers = lora_layers(model)
+    if not layers:
         raise UserError("the model has no adapters; apply_lora_to_model or load_adapter first")
-    if name is not None:
-        _layers_with(model, name)
-    for layer in lora_layers(model).values():
-        layer.active = name if name is not None and name in layer.adapters else None
+    names = tuple(dict.fromkeys([] if name is None else [name] if isinstance(name, str) else name))
+    for one in names:
+        with_it = layers_with(model, one).values()
+        if len(names) > 1 and any(layer.adapter(one).lora_magnitude is not None for layer in with_it):
+            raise UserError(f'"{one}" is a DoRA adapter, which scales the whole weight: it can only be active alone')
+    return {layer: tuple(one for one in names if one in layer.adapters) for layer in layers.values()}
 
 
-def active_adapter(model: nn.Module, name: str | None) -> AbstractContextManager[None]:
-    """Inside the block, calls of this thread use adapter ``name``, or none.
+def active_adapter(model: nn.Module, name: str | Sequence[str] | None) -> AbstractContextManager[None]:
+    """Inside the block, calls of this thread use the adapter ``name``, or several, or none.
 
     The model is not changed, so other threads are not disturbed. With activation checkpointing, the backward pass uses
     the same adapter when it computes activations again.
     """
-    if name is not None:
-        _layers_with(model, name)
-    layers = lora_layers(model).values()
-    if not layers:
-        raise UserError("the model has no adapters; apply_lora_to_model or load_adapter first")
-    return choosing({layer: name if name is not None and name in layer.adapters else None for layer in layers})
+    return choosing(_uses(model, name))
 
 
 def copy_adapter(model: nn.Module, source: str, target: str, trainable: bool = False) -> None:
@@ -285,7 +302,7 @@ def copy_adapter(model: nn.Module, source: str, target: str, trainable: bool = F
     copy keeps the dropout: it is the start of a critic.
     """
     check_adapter_name(target)
-    layers = _layers_with(model, source)
+    layers = layers_with(model, source)
     if target in adapter_names(model):
         raise UserError(f'the model already has an adapter "{target}"; choose another name or remove_adapter it')
     for layer in layers.values():
@@ -295,37 +312,43 @@ def copy_adapter(model: nn.Module, source: str, target: str, trainable: bool = F
         layer.adapters[target] = twin
 
 
+def changed_base(model: nn.Module) -> bool:
+    """Whether an adapter took a part out of the base (PiSSA), so that the base is not the one of its folder."""
+    return any(layer.adapter(n).start_A is not None for layer in lora_layers(model).values() for n in layer.adapters)
+
+
 def remove_adapter(model: nn.Module, name: str) -> None:
     """Remove an adapter from every layer. If the adapter was active, no adapter is active afterwards."""
-    for layer in _layers_with(model, name).values():
+    for layer in layers_with(model, name).values():
         del layer.adapters[name]
-        layer.active = None if layer.active == name else layer.active
+        layer.active = tuple(one for one in layer.actives if one != name)
 
 
 @torch.no_grad()
 def merge_lora_weights(model: nn.Module, name: str = "default") -> None:
     """Add adapter ``name`` to the base weights and remove all adapters.
 
-    The model is a plain model again. Its weights stay frozen.
+    The model is a plain model again. Its weights stay frozen. A base of four bits becomes fp32 where an adapter was.
     """
-    _layers_with(model, name)
+    layers_with(model, name)
     for path, layer in lora_layers(model).items():
-        if name in layer.adapters:
-            layer.base.weight.copy_(layer.merged_weight(name))
-        layer.base.train(layer.training)
-        model.set_submodule(path, layer.base)
+        merged = layer.merged_weight(name) if name in layer.adapters else None
+        base = layer.base.plain() if isinstance(layer.base, NF4Linear) else layer.base
+        if merged is not None:
+            base.get_parameter("weight").copy_(merged)
+        base.train(layer.training)
+        model.set_submodule(path, base)
 
 
 @torch.no_grad()
-def merged_state_dict(model: nn.Module, name: str | None) -> dict[str, Tensor]:
-    """The state dict of the plain model with adapter ``name`` merged; with None, of the base alone.
+def merged_state_dict(model: nn.Module, name: str | Names | None) -> dict[str, Tensor]:
+    """The state dict of the plain model with adapter ``name`` merged, or several; with None, of the base alone.
 
     The model keeps its adapters, so that a run can export a plain model and then continue.
     """
     layers = lora_layers(model)
-    merged = (
-        {p: layer.merged_weight(name) for p, layer in _layers_with(model, name).items()} if name is not None else {}
-    )
+    used = _uses(model, name) if name else {}
+    merged = {p: layer.merged_weight(used[layer]) for p, layer in layers.items() if used.get(layer)}
     plain: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         path = next((p for p in layers if key.startswith(f"{p}.")), None)
@@ -335,7 +358,7 @@ def merged_state_dict(model: nn.Module, name: str | None) -> dict[str, Tensor]:
             plain[f"{path}.weight"] = merged.get(path, value)
         elif key.startswith(f"{path}.base."):
             plain[key.replace(f"{path}.base.", f"{path}.")] = value
-    return plain
+    return plain | whole_weights(model, layers, merged)
 
 
 def print_trainable_parameters(model: nn.Module) -> tuple[int, int]:

@@ -67,11 +67,14 @@ class BaseWeights:
         self._new.append((layer, value))
 
 
+def is_replaced(layer: nn.Module) -> bool:
+    """Whether an adapter's file brought the weight of ``layer``."""
+    return hasattr(layer, _REPLACED)
+
+
 def replaced_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights that an adapter's file brought, by name: an adapter that is saved takes them along."""
-    return {
-        f"{path}.weight": _weight(layer) for path, layer in _whole_layers(model).items() if hasattr(layer, _REPLACED)
-    }
+    return {f"{path}.weight": _weight(layer) for path, layer in _whole_layers(model).items() if is_replaced(layer)}
 
 
 def _whole_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from concordant.config.names import LoraStart
 from concordant.core.errors import UserError
 from concordant.models.settings_files import read_object
 
@@ -20,6 +21,7 @@ _HONOURED = {
     "lora_alpha",
     "lora_dropout",
     "use_rslora",
+    "use_dora",
     "target_modules",
     "exclude_modules",
     "layers_to_transform",
@@ -44,8 +46,10 @@ _WITHOUT_EFFECT = {
     "qalora_group_size",
     "ensure_weight_tying",
 }
-# The other values (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) are refused, because they also change the base's weights.
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
+# PiSSA changes the base's weights, by a formula that is repeated when the adapter is loaded. The other values (OLoRA,
+# CorDA, LoftQ, LoRA-GA, PiSSA by a random iteration) are refused, because they change the base's weights in other ways.
+_PISSA = "pissa"
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva", _PISSA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,8 @@ class PeftConfig:
     alpha: float
     dropout: float
     rank_stabilised: bool
+    dora: bool
+    start: LoraStart
     target_modules: tuple[str, ...] | str | None  # a string is a regular expression for the whole path
     exclude_modules: tuple[str, ...] | str
     layer_indices: tuple[int, ...]  # empty: every layer
@@ -91,6 +97,8 @@ class PeftConfig:
             alpha=_alpha("lora_alpha", raw.get("lora_alpha", 8)),
             dropout=_dropout("lora_dropout", raw.get("lora_dropout", 0.0)),
             rank_stabilised=bool(raw.get("use_rslora")),
+            dora=bool(raw.get("use_dora")),
+            start="pissa" if raw.get("init_lora_weights") == _PISSA else "kaiming",
             target_modules=_names("target_modules", raw["target_modules"]) if raw.get("target_modules") else None,
             exclude_modules=_names("exclude_modules", raw.get("exclude_modules") or []),
             layer_indices=tuple(_integer("layers_to_transform", i) for i in _list(raw.get("layers_to_transform"))),

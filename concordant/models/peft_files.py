@@ -29,6 +29,7 @@ from concordant.models.lora import (
     refuse_tied,
     set_active_adapter,
 )
+from concordant.models.lora_kinds import Factors, without_start
 from concordant.models.lora_layer import Adapter, LoRALinear, check_adapter_name
 from concordant.models.peft_base import BaseWeights, replaced_weights
 from concordant.models.peft_config import PeftConfig
@@ -37,6 +38,7 @@ from concordant.runs.atomic import write_together
 WEIGHTS_FILE = "adapter_model.safetensors"
 TASK_TYPES = ("CAUSAL_LM", "SEQ_CLS")
 _ROOT = "base_model.model."
+_LENGTHS = "lora_magnitude_vector"  # DoRA's; PEFT writes no ".weight" behind it
 
 
 def save_adapter(
@@ -66,7 +68,7 @@ def save_adapter(
     adapters = {path: adapter for path, adapter in adapters.items() if f"{path}.weight" not in (head or {})}
     if not adapters:
         raise unknown_name("adapter", name, adapter_names(model))
-    tensors = {f"{_ROOT}{path}.{key}.weight": value for path, a in adapters.items() for key, value in _pair(a).items()}
+    tensors = {f"{_ROOT}{path}.{key}": value for path, a in adapters.items() for key, value in _stored(a).items()}
     replaced = {prefix + key: value for key, value in replaced_weights(model).items()}
     whole = {_module_to_save(model, key) for key in head or {}} | {key.split(".")[-2] for key in replaced}
     tensors |= {f"{_ROOT}{key}": value for key, value in (replaced | (head or {})).items()}
@@ -101,9 +103,10 @@ def load_adapter(
     prefix = _backbone_prefix(model)
     base = BaseWeights(model, prefix, config, folder)
     tensors = base.take(tensors, _ROOT)
-    pairs, head = _split(tensors, config, folder)
+    pairs, lengths, head = _split(tensors, config, folder)
     layers = {prefix + path: layer for path, layer in adaptable_layers(model).items()}
     _check_base(pairs, layers, config, folder)
+    _check_lengths(pairs, lengths, config, folder)
     _check_head(model, head, config, folder)
     refuse_tied(model, [path.removeprefix(prefix) for path in pairs])
     freeze_before_first_adapter(model)
@@ -117,17 +120,37 @@ def load_adapter(
             config.alpha_of(path),
             config.dropout,
             rank_stabilised=config.rank_stabilised,
+            dora=config.dora,
+            start=config.start,
         )
         with torch.no_grad():
             adapter.lora_A.copy_(a_rI)
             adapter.lora_B.copy_(b_Or)
+            if adapter.lora_magnitude is not None:
+                adapter.lora_magnitude.copy_(lengths[path])
         adapter.requires_grad_(trainable)
     set_active_adapter(model, name)
     return head or None
 
 
-def _pair(adapter: Adapter) -> dict[str, Tensor]:
-    return {"lora_A": adapter.lora_A, "lora_B": adapter.lora_B}
+def _plain(adapter: Adapter) -> Factors:
+    """The adapter over the base of its folder: PiSSA's has twice the rank there."""
+    if adapter.start_A is None or adapter.start_B is None:
+        return adapter.factors
+    return without_start(adapter.factors, (adapter.start_A, adapter.start_B))
+
+
+def _stored(adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors of an adapter by the ends of their names."""
+    plain = _plain(adapter)
+    found = {"lora_A.weight": plain.a_rI, "lora_B.weight": plain.b_Or}
+    return found if adapter.lora_magnitude is None else {**found, _LENGTHS: adapter.lora_magnitude}
+
+
+def _alpha(adapter: Adapter) -> float:
+    """The alpha that gives the stored adapter the scaling of this one."""
+    times = len(_plain(adapter).a_rI) / adapter.r
+    return adapter.alpha * (times**0.5 if adapter.rank_stabilised else times)
 
 
 def _backbone_prefix(model: nn.Module) -> str:
@@ -184,8 +207,9 @@ def _is_pooler(name: str) -> bool:
 def _config_of(
     adapters: dict[str, Adapter], targets: list[str], base_name: str, task_type: str, whole: list[str]
 ) -> dict[str, Any]:
-    rank = Counter(a.r for a in adapters.values()).most_common(1)[0][0]
-    alpha = Counter(a.alpha for a in adapters.values()).most_common(1)[0][0]
+    ranks = {path: len(_plain(a).a_rI) for path, a in adapters.items()}
+    alphas = {path: _alpha(a) for path, a in adapters.items()}
+    rank, alpha = (Counter(numbers.values()).most_common(1)[0][0] for numbers in (ranks, alphas))
     first = next(iter(adapters.values()))
     return {
         "peft_type": "LORA",
@@ -197,11 +221,11 @@ def _config_of(
         "lora_dropout": first.dropout.p,
         "use_rslora": first.rank_stabilised,
         "target_modules": targets,
-        "rank_pattern": {path: a.r for path, a in adapters.items() if a.r != rank},
-        "alpha_pattern": {path: _number(a.alpha) for path, a in adapters.items() if a.alpha != alpha},
+        "rank_pattern": {path: r for path, r in ranks.items() if r != rank},
+        "alpha_pattern": {path: _number(a) for path, a in alphas.items() if a != alpha},
         "modules_to_save": whole or None,
         "bias": "none",
-        "use_dora": False,
+        "use_dora": first.lora_magnitude is not None,
         "init_lora_weights": True,
     }
 
@@ -231,15 +255,18 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _split(
     tensors: dict[str, Tensor], config: PeftConfig, folder: Path
-) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """The pairs (A, B) by path, and the tensors of ``modules_to_save`` by their key in the plain model."""
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor], dict[str, Tensor]]:
+    """The pairs (A, B) by path, DoRA's lengths by path, and ``modules_to_save`` by their key in the plain model."""
     halves: dict[str, dict[str, Tensor]] = {}
+    lengths: dict[str, Tensor] = {}
     head: dict[str, Tensor] = {}
     for key, value in tensors.items():
         local = key.removeprefix(_ROOT)
         path, _, kind = local.removesuffix(".weight").rpartition(".")
         if key.startswith(_ROOT) and kind in ("lora_A", "lora_B") and local.endswith(".weight"):
             halves.setdefault(path, {})[kind] = value
+        elif key.startswith(_ROOT) and kind == _LENGTHS and config.dora:
+            lengths[path] = value
         elif key.startswith(_ROOT) and "lora_" not in local and config.saves(local):
             head[local] = value
         else:
@@ -247,7 +274,16 @@ def _split(
     for path, half in halves.items():
         if len(half) != 2:
             raise UserError(f"{folder / WEIGHTS_FILE}: {path} has only {min(half)}, expected lora_A and lora_B")
-    return {path: (half["lora_A"], half["lora_B"]) for path, half in halves.items()}, head
+    return {path: (half["lora_A"], half["lora_B"]) for path, half in halves.items()}, lengths, head
+
+
+def _check_lengths(
+    pairs: dict[str, tuple[Tensor, Tensor]], lengths: dict[str, Tensor], config: PeftConfig, folder: Path
+) -> None:
+    """Refuse a DoRA adapter whose layers have not one length for each of their outputs."""
+    wrong = [path for path, (_, b_Or) in pairs.items() if lengths.get(path, b_Or.new_empty(0)).shape != b_Or.shape[:1]]
+    if config.dora and (wrong or lengths.keys() - pairs.keys()):
+        raise UserError(f"{folder / WEIGHTS_FILE}: expected a {_LENGTHS} for every row of {(wrong or [*lengths])[0]}")
 
 
 def _check_base(

@@ -132,6 +132,17 @@ def set_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
+def check_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Warn if transformers would read the score at another token than we do, because of the pad token."""
+    pad = model.config.get_text_config().pad_token_id
+    if pad is None or pad == tokenizer.eos_token_id:
+        log.warning(
+            '"%s": pad is %s, so transformers alone would score the token before the end; here the end is scored',
+            name,
+            "not set" if pad is None else "the same as EOS",
+        )
+
+
 def _one_label(config: PretrainedConfig) -> None:
     config.num_labels = 1
     config.problem_type = "regression"  # makes text-classification pipelines return the raw score without a sigmoid

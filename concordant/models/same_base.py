@@ -10,10 +10,11 @@ from torch import Tensor
 from concordant.core.errors import UserError
 from concordant.models.load import Policy, base_name, base_of_adapter
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate
-from concordant.models.lora import adapter_names, set_active_adapter
+from concordant.models.lora import adapter_names, changed_base, set_active_adapter
 from concordant.models.peft_base import replaced_weights
 from concordant.models.peft_config import PeftConfig
 from concordant.models.peft_files import load_adapter
+from concordant.models.reward_heads import check_mean, read_heads
 from concordant.models.settings_files import read_object
 
 HEAD = "score"  # the head of a decoder's reward model
@@ -22,7 +23,7 @@ HEAD = "score"  # the head of a decoder's reward model
 def add_reward_adapter(policy: Policy, source: str) -> tuple[str, Tensor, Path]:
     """Add the adapter of the reward model ``source`` to the policy's model, frozen; the policy's own stays active.
 
-    Returns the adapter's name there, the weight of its head (1, H), and its folder.
+    Returns the adapter's name there, the weight of its heads (K, H), and its folder.
 
     Raises:
         UserError: ``source`` is not the adapter of a reward model, or its base is not the policy's. The model is
@@ -30,11 +31,16 @@ def add_reward_adapter(policy: Policy, source: str) -> tuple[str, Tensor, Path]:
     """
     folder = _adapter_of(source)
     _check_same_base(policy, folder)
+    heads = read_heads(folder)
     name = f"reward-{1 + sum(n.startswith('reward-') for n in adapter_names(policy.model))}"
     head = load_adapter(policy.model, folder, name, trainable=False)
     set_active_adapter(policy.model, "default")  # the one with which the policy samples
     assert head is not None, "a SEQ_CLS adapter is never loaded without its head"
-    return name, head[f"{HEAD}.weight"], folder
+    weight_KH = head[f"{HEAD}.weight"]
+    if heads is not None:
+        check_mean(heads, weight_KH, folder)
+        weight_KH = heads["weight"]
+    return name, weight_KH, folder
 
 
 def _adapter_of(source: str) -> Path:
@@ -57,6 +63,8 @@ def _check_same_base(policy: Policy, folder: Path) -> None:
             "the policy's base is in no folder: it is a built-in model, or an adapter was merged into it "
             "(model.lora.on_top)"
         )
+    if changed_base(policy.model):
+        raise UserError("the policy's adapter began as PiSSA, which took a part out of the base")
     if replaced_weights(policy.model):
         raise UserError("the policy's adapter brought an embedding or an output layer, which changed the base")
     if own != its and not _same_model(Path(own), Path(its)):

@@ -34,6 +34,6 @@ def forward_trees(
             if part is not None:
                 of_token = name.endswith("_N")
                 if name not in columns:
-                    columns[name] = torch.zeros(tokens if of_token else branches, device=device)
+                    columns[name] = torch.zeros(tokens if of_token else branches, *part.shape[1:], device=device)
                 columns[name][placed.token_N if of_token else placed.caller_B] = part.float()
     return BranchOutputs(**{name: column.cpu() for name, column in columns.items()})

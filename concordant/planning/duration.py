@@ -7,7 +7,7 @@ the sum over its passes, of the optimizer, of the sampling of responses, and of 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from concordant.planning.hardware import Machine
 from concordant.planning.memory import (
@@ -60,7 +60,7 @@ def duration_of(work: Work, setup: Setup, machine: Machine) -> Duration:
             parts[name] += value
     parts["optimizer"] = _optimizer(work, setup, machine)
     if work.samples:
-        parts["sampling"] = sampling_seconds(work, setup, machine)
+        parts["sampling"] = _all_sampling(work, setup, machine)
     parts["transfers"] = _transfers(work, setup, machine)
     learning = parts["products"] + parts["attention"] + parts["moving"] + parts["starting"]
     many = setup.micro_batches(work, not machine.is_gpu)
@@ -72,6 +72,8 @@ def _passes(work: Work) -> list[_Pass]:
     backward = 1.0 if work.rank else 2.0  # frozen weights need no gradient
     if not work.samples:
         return [_Pass(work.shape, work.has_head, backward, 1)]
+    if work.teacher:
+        return [_Pass(work.shape, True, backward, 1), _Pass(work.teacher, True, 0.0, 1)]
     epochs = work.inner_epochs
     found = [
         _Pass(work.shape, True, 0.0, 2),  # log-probs of the policy and of the reference
@@ -141,6 +143,14 @@ def _optimizer(work: Work, setup: Setup, machine: Machine) -> float:
     trained = trained_of(work, setup) + (critic_trained(work, setup) if work.has_critic else 0.0)
     steps = work.inner_epochs * work.minibatches
     return steps * OPTIMIZER_BYTES * trained / (machine["bandwidth"] * machine["bandwidth_reached"])
+
+
+def _all_sampling(work: Work, setup: Setup, machine: Machine) -> float:
+    """The sampling of a step. Of distill, student and teacher answer half of the prompts each, one after the other."""
+    if not work.teacher:
+        return sampling_seconds(work, setup, machine)
+    half = replace(work, trees=math.ceil(work.trees / 2))
+    return sum(sampling_seconds(replace(half, shape=shape), setup, machine) for shape in (work.shape, work.teacher))
 
 
 def sampling_seconds(work: Work, setup: Setup, machine: Machine) -> float:

@@ -10,7 +10,7 @@ the count with what autograd really keeps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from concordant.planning.hardware import Machine
 from concordant.planning.shapes import Shape
@@ -23,7 +23,7 @@ from concordant.planning.work import (
     Work,
 )
 
-FP32, BF16 = 4, 2  # bytes
+FP32, BF16, NF4 = 4, 2, 0.5 + 4 / 64  # bytes
 MOMENTS = 2  # numbers that AdamW keeps for each trained weight
 # The engine's own numbers (core/logprobs.py); a test compares them.
 CHUNK_ELEMENTS, KEPT_ELEMENTS = 2**24, 2**26
@@ -92,19 +92,58 @@ def critic_trained(work: Work, setup: Setup) -> float:
     return critic_of(work, setup) if work.whole_critic or not work.rank else trained_of(work, setup)
 
 
+def base_bytes(work: Work, setup: Setup) -> float:
+    """Bytes of the policy's or reward model's weights without an adapter.
+
+    In NF4 a weight of a layer's matrix has four bits and a share of a scale of 64 weights; the tables have bf16.
+    """
+    whole = weights_of(work.shape, setup, work.has_head)
+    if not work.quantized:
+        return FP32 * whole
+    inside = work.shape.layers * work.shape.layer_matrices
+    tables = work.shape.embedding * (1 if work.shape.tied or not work.has_head else 2)
+    return NF4 * inside + BF16 * tables + FP32 * (whole - inside - tables)
+
+
+def optimizer_numbers(work: Work, setup: Setup, trained: float) -> float:
+    """Numbers that the optimizer keeps for ``trained`` weights on a rank.
+
+    Muon keeps one for a weight of a matrix inside a layer. Adafactor keeps one for each row and each column of a
+    matrix. A critic has the share of such numbers that the policy has.
+    """
+    if work.optimizer == "adamw":
+        return MOMENTS * trained
+    shape, rank = work.shape, work.rank
+    sizes = [(m.inputs, m.outputs) for m in shape.matrices]
+    if rank:
+        sizes = [size for inputs, outputs in sizes for size in ((inputs, rank), (rank, outputs))]
+    inside = shape.layers * sum(rows * columns for rows, columns in sizes)
+    whole = float(inside if rank else shape.weights(head=work.has_head))
+    if work.optimizer == "muon":
+        numbers = MOMENTS * whole - inside
+    else:
+        edges = shape.layers * sum(rows + columns for rows, columns in sizes)
+        tables = 0 if rank else 1 if shape.tied or not work.has_head else 2
+        table = shape.vocabulary + shape.hidden
+        numbers = whole - inside - tables * shape.embedding + edges + tables * table
+    return trained * numbers / whole
+
+
 def _resident(work: Work, setup: Setup) -> dict[str, float]:
     trained = trained_of(work, setup)
     added = trained if work.rank else 0.0
     parts = {
-        "weights": FP32 * (weights_of(work.shape, setup, work.has_head) + added),
-        "optimizer": MOMENTS * FP32 * trained,
+        "weights": base_bytes(work, setup) + FP32 * added,
+        "optimizer": FP32 * optimizer_numbers(work, setup, trained),
         "best weights": FP32 * trained * work.keep_best,
         "reference": FP32 * trained * work.has_reference,
     }
     if work.has_critic:
         of_critic = critic_trained(work, setup)
-        parts["critic"] = FP32 * (critic_of(work, setup) + MOMENTS * of_critic)
+        parts["critic"] = FP32 * (critic_of(work, setup) + optimizer_numbers(work, setup, of_critic))
         parts["critic"] += FP32 * of_critic if work.rank and not work.whole_critic else 0.0
+    if work.teacher:
+        parts["teacher"] = FP32 * weights_of(work.teacher, replace(setup, sharded=False))
     if work.reward_shape:
         whole = weights_of(work.reward_shape, setup, head=False)
         parts["reward model"] = FP32 * (trained if work.reward_shares else whole)
@@ -211,6 +250,10 @@ def _learning(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
     parts = {"activations": activations}
     if work.has_head:
         parts["logits"] = _logits(work, read, setup.tensor, machine.is_gpu)
+    if work.teacher:
+        # The teacher reads the same trees, and the gradient of the divergence is computed with its value.
+        parts["teacher's pass"] = _forward_bytes(work.teacher, work.bf16, setup.tensor) * tokens
+        parts["teacher's logits"] = parts["logits"]
     parts["weight copies"] = _copies(work, setup, machine)
     return {name: size for name, size in parts.items() if size}
 
@@ -233,6 +276,8 @@ def _logits(work: Work, read: int, tensor: int, is_gpu: bool) -> float:
 def _copies(work: Work, setup: Setup, machine: Machine) -> float:
     """Weights in autocast's dtype, gathered weights, and the buffers of their gradients."""
     shape = work.shape
+    if work.quantized:  # the weight of one product is made whole at a time
+        return FP32 * max(m.size for m in shape.matrices)
     largest = max(shape.embedding if work.has_head else 0, *(m.size for m in shape.matrices)) / setup.tensor
     if not machine.is_gpu:
         # A product of the backward pass is computed apart and then added to the gradient.

@@ -13,7 +13,13 @@ from concordant.config.names import Method, PlannedMethod
 from concordant.config.yaml_io import dump_yaml
 from concordant.planning.search import Plan
 
-CONFIGS: dict[Method, type] = {"sft": s.SFTConfig, "reward": s.RewardConfig, "dpo": s.DPOConfig, "ppo": s.PPOConfig}
+CONFIGS: dict[Method, type] = {
+    "sft": s.SFTConfig,
+    "reward": s.RewardConfig,
+    "dpo": s.DPOConfig,
+    "ppo": s.PPOConfig,
+    "distill": s.DistillConfig,
+}
 
 
 def verb_of(method: PlannedMethod) -> Method:
@@ -32,14 +38,20 @@ def keys_of(plan: Plan, name: str) -> dict[str, Any]:
         "train.batch_size": work.trees,
         "train.micro_batch_tokens": setup.micro_batch_tokens,
         "train.keep_best": work.keep_best,
+        **({} if work.optimizer == "adamw" else {"train.optimizer": work.optimizer}),
     }
     if work.rank:
         found["model.lora.rank"] = work.rank
+    if work.quantized:
+        found["model.quantize"] = "nf4"
     if work.samples:
+        if not work.teacher:
+            found |= {
+                "advantage": "gae" if work.has_critic else "grpo",
+                "inner_epochs": work.inner_epochs,
+                "minibatches": work.minibatches,
+            }
         found |= {
-            "advantage": "gae" if work.has_critic else "grpo",
-            "inner_epochs": work.inner_epochs,
-            "minibatches": work.minibatches,
             "sampling.n": work.tree.branches,
             "sampling.max_new_tokens": work.tree.response,
             "sampling.slots": work.slots,

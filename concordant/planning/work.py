@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from concordant.config.names import REFERENCE_FREE, PlannedMethod, PreferenceLossName
+from concordant.config.names import REFERENCE_FREE, OptimizerName, PlannedMethod, PreferenceLossName
 from concordant.config.plan import PlanConfig
 from concordant.planning.shapes import Shape
 
@@ -18,7 +18,8 @@ GPU_MICRO_BATCH, CPU_MICRO_BATCH = 8192, 1536  # tokens of a pass with gradient 
 GPU_FORWARD, CPU_FORWARD = 32768, 2048  # tokens of a pass without gradient
 FORWARD_FACTOR = 4  # a pass without gradient has so many times the tokens of one with gradient, at most
 PREFILL_TOKENS = 8192  # tokens of prompts that the sampler reads at once
-SAMPLED: tuple[PlannedMethod, ...] = ("ppo", "grpo")  # methods that sample their own responses
+SAMPLED: tuple[PlannedMethod, ...] = ("ppo", "grpo", "distill")  # methods that sample their responses in the step
+REWARDED: tuple[PlannedMethod, ...] = ("ppo", "grpo")  # methods that score them, and pass over them several times
 NO_MODEL = "none"  # as reward_model: a Python function
 
 
@@ -56,7 +57,10 @@ class Work:
     trees: int
     rank: int  # of the LoRA adapter; 0 trains all weights
     keep_best: bool
+    optimizer: OptimizerName = "adamw"
+    quantized: bool = False  # the frozen base has four bits a weight
     reward_shape: Shape | None  # of a reward model that scores; None without one
+    teacher: Shape | None = None  # of distill
     inner_epochs: int = 1
     minibatches: int = 1
     slots: int = 64
@@ -104,9 +108,11 @@ def branches_of(method: PlannedMethod, samples: int) -> int:
     return {"sft": 1, "reward": 2, "dpo": 2}.get(method, samples)
 
 
-def work_of(config: PlanConfig, shape: Shape, reward_shape: Shape | None, is_gpu: bool) -> Work:
+def work_of(
+    config: PlanConfig, shape: Shape, reward_shape: Shape | None, is_gpu: bool, teacher: Shape | None = None
+) -> Work:
     """The work that ``config`` describes. ``reward_shape``: None if a function gives the rewards."""
-    sampled = config.method in SAMPLED
+    rewarded = config.method in REWARDED
     bf16 = config.model.precision == "bf16" or (config.model.precision == "auto" and is_gpu)
     return Work(
         method=config.method,
@@ -115,9 +121,12 @@ def work_of(config: PlanConfig, shape: Shape, reward_shape: Shape | None, is_gpu
         trees=config.batch_size,
         rank=config.model.lora.rank,
         keep_best=config.keep_best,
-        reward_shape=reward_shape if sampled else None,
-        inner_epochs=config.inner_epochs if sampled else 1,
-        minibatches=config.minibatches if sampled else 1,
+        optimizer=config.optimizer,
+        quantized=config.model.quantize != "none",
+        reward_shape=reward_shape if rewarded else None,
+        teacher=(teacher or shape) if config.method == "distill" else None,
+        inner_epochs=config.inner_epochs if rewarded else 1,
+        minibatches=config.minibatches if rewarded else 1,
         slots=config.slots,
         micro_batch_tokens=config.micro_batch_tokens,
         bf16=bf16,

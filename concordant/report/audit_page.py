@@ -32,7 +32,7 @@ def write_audit(audit: Audit, folder: Path, command: str = "") -> Path:
     for number, reward in enumerate(audit.rewards, start=1):
         blocks += _reward(reward, _pictures(reward, folder, "" if number == 1 else f"_{number}"))
     if audit.ensemble is not None:
-        blocks += _ensemble(audit.ensemble, [reward.name for reward in audit.rewards], folder)
+        blocks += _ensemble(audit.ensemble, audit.members, folder)
     blocks += [Heading("How to read the numbers"), Definitions(_MEANINGS)]
     blocks += [Heading("To repeat it"), Code(command)] if command else []
     title = f"Audit of {' and '.join(reward.name for reward in audit.rewards)}"
@@ -50,7 +50,8 @@ def _lead(audit: Audit) -> str:
         for reward in audit.rewards
     ]
     if audit.ensemble is not None:
-        parts.append(f"Their mean ranks {with_sentence(audit.ensemble.mean)} so.")
+        whose = "Their mean" if len(audit.rewards) > 1 else "The mean of its heads, each scaled,"
+        parts.append(f"{whose} ranks {with_sentence(audit.ensemble.mean)} so.")
     return " ".join(parts)
 
 

@@ -54,6 +54,13 @@ PANELS = (
     Panel(stage="dpo", key="", title="DPO: proxy reward", unit="the proxy's units", held_out="eval/reward"),
     Panel(stage="dpo", key="", title="DPO: KL from the reference", unit="nats a response", held_out="eval/kl"),
     Panel(
+        stage="distill",
+        key="divergence",
+        title="Distillation: divergence",
+        unit="nats a token",
+        held_out="eval/divergence",
+    ),
+    Panel(
         stage="ppo", key="objective/score", title="PPO: proxy reward", unit="the proxy's units", held_out="eval/reward"
     ),
     Panel(

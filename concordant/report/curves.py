@@ -17,6 +17,7 @@ Curve = list[Row]
 STAGE_KEYS = {
     "ppo": ("objective/score", "objective/kl", "policy/loss"),
     "dpo": ("rewards/accuracies", "rewards/margins"),
+    "distill": ("divergence",),
     "reward": ("reward/chosen", "accuracy"),
     "sft": ("token_accuracy", "perplexity"),
 }
@@ -45,6 +46,6 @@ def series(curve: Sequence[Row], key: str, over: str = "step") -> tuple[list[flo
 
 
 def stage_of(curve: Sequence[Row]) -> str:
-    """ "ppo", "dpo", "reward" or "sft", found by the logged metrics; "" if none fits."""
+    """ "ppo", "dpo", "distill", "reward" or "sft", found by the logged metrics; "" if none fits."""
     logged = {key for row in curve for key in row}
     return next((stage for stage, keys in STAGE_KEYS.items() if logged.intersection(keys)), "")

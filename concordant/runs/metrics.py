@@ -24,10 +24,11 @@ COST = "constraint/cost"
 class Metric:
     meaning: str
     unit: str
-    stages: str = "all"  # the stages that log the metric; "all" means sft, reward, dpo and ppo
+    stages: str = "all"  # the stages that log the metric; "all" means sft, reward, dpo, ppo and distill
 
 
 _OF_PAIRS = (f"{EVAL}accuracy", f"{EVAL}rewards/accuracies")  # shares of ``eval/samples``
+_POLICIES, _ANSWERING = "sft, dpo, ppo, distill", "dpo, ppo, distill"
 _SHARE, _NATS, _REWARD = "share", "nats", "reward units"
 _OF_REPLAY = (  # the policy's metrics that are measured over replayed answers too
     "policy/loss",
@@ -66,9 +67,9 @@ METRICS: dict[str, Metric] = {
     "tokens_per_second": Metric("tokens of this step over its time", "tokens a second"),
     "seconds/step": Metric("time of the step, without evaluation and saving", "seconds"),
     "seconds/evaluate": Metric("time of the evaluation after the step", "seconds"),
-    "seconds/rollout": Metric("time to sample answers", "seconds", "ppo"),
+    "seconds/rollout": Metric("time to sample answers", "seconds", "ppo, distill"),
     "seconds/experience": Metric("time for rewards, log-probs and values", "seconds", "ppo"),
-    "seconds/learn": Metric("time for forward and backward passes", "seconds", "ppo"),
+    "seconds/learn": Metric("time for forward and backward passes", "seconds", "ppo, distill"),
     "token_accuracy": Metric("response tokens that are the model's most likely token", _SHARE, "sft"),
     "perplexity": Metric("exp of the loss", "per token", "sft"),
     "accuracy": Metric("pairs whose chosen answer scores higher", _SHARE, "reward"),
@@ -78,7 +79,9 @@ METRICS: dict[str, Metric] = {
     "reward/abstained": Metric("scores that the reward functions did not give", "count", "ppo"),
     "reward/errors": Metric("errors of reward functions", "count", "ppo"),
     "reward/disagreement": Metric(
-        "standard deviation of an answer's score over the members of an ensemble, mean over answers", _REWARD, "ppo"
+        "standard deviation of an answer's score over the members of an ensemble, mean over answers",
+        _REWARD,
+        "reward, ppo",
     ),
     "axis/NAME": Metric("mean score of the axis that `--reward NAME=SOURCE` names", _REWARD, "ppo"),
     "constraint/cost": Metric("mean cost of the answers, with --constraint.cost", "cost units", "ppo"),
@@ -111,10 +114,18 @@ METRICS: dict[str, Metric] = {
     "retain/nll": Metric(
         "negative log-prob of the text of --retain.text; under eval/ of windows that are not learnt",
         "nats a token",
-        "sft, dpo, ppo",
+        _POLICIES,
     ),
-    "retain/token_accuracy": Metric("tokens of this text that were the most likely ones", _SHARE, "sft, dpo, ppo"),
-    "retain/penalty": Metric("penalty on changed weights, with --retain.ewc", "nats a token", "sft, dpo, ppo"),
+    "retain/token_accuracy": Metric("tokens of this text that were the most likely ones", _SHARE, _POLICIES),
+    "retain/penalty": Metric("penalty on changed weights, with --retain.ewc", "nats a token", _POLICIES),
+    "divergence": Metric(
+        "divergence of the student's distribution of the next token from the teacher's, with --divergence",
+        "nats a token",
+        "distill",
+    ),
+    "divergence/own": Metric("the same over answers that the student sampled", "nats a token", "distill"),
+    "divergence/given": Metric("the same over answers of the teacher or of the data", "nats a token", "distill"),
+    "own_answers": Metric("answers of the step that the student sampled", _SHARE, "distill"),
     "objective/kl": Metric("sampled KL of the policy from the reference", "nats a response", "ppo"),
     "objective/entropy": Metric("entropy of the policy's choices", "nats a response", "ppo"),
     "objective/entropy_per_token": Metric("entropy of the policy's choices", "nats a token", "ppo"),
@@ -150,22 +161,29 @@ METRICS: dict[str, Metric] = {
     "value/clip_fraction": Metric("value estimates that are clipped", _SHARE, "ppo"),
     "value/explained_variance": Metric("variance of the returns that the critic explains", _SHARE, "ppo"),
     "value/grad_norm": Metric("norm of the critic's gradient before clipping", "norm", "ppo"),
-    "response/length": Metric("mean length of the step's answers, end token included", "tokens", "ppo"),
+    "response/length": Metric("mean length of the step's answers, end token included", "tokens", "ppo, distill"),
     "response/left_out": Metric(
         "answers that are not learnt from: without an end, with --mask_truncated, or without a score", _SHARE, "ppo"
     ),
     "dynamic_sampling/tries": Metric("how often prompts were sampled in place of tied ones", "count", "ppo"),
     "dynamic_sampling/replaced": Metric("prompts with tied answers that others replaced", "count", "ppo"),
-    "response/eos_fraction": Metric("answers that end with an end token or a stop string", _SHARE, "ppo"),
+    "environment/turns": Metric("mean turns of the policy in an answer", "turns", "ppo"),
+    "environment/out_of_turns": Metric("answers that --environment.turns ended", _SHARE, "ppo"),
+    "environment/out_of_context": Metric("answers that ended because no further reply fits the model", _SHARE, "ppo"),
+    "environment/cut": Metric("replies that were cut to --environment.reply_tokens", "count", "ppo"),
+    "environment/errors": Metric("answers that are left out because the environment failed", "count", "ppo"),
+    "response/eos_fraction": Metric("answers that end with an end token or a stop string", _SHARE, "ppo, distill"),
     "kl_coefficient": Metric("weight of the KL penalty", "reward units a nat", "ppo"),
     "micro_batch_tokens": Metric("tokens a micro-batch after train.halve_on_oom had to halve it", "tokens", "all"),
-    "eval/kl": Metric("sampled KL of held-out answers from the reference", "nats a response", "dpo, ppo"),
+    "eval/kl": Metric(
+        "sampled KL of held-out answers from the reference; of distill from the teacher", "nats a response", _ANSWERING
+    ),
     "eval/reward": Metric("raw reward of held-out answers", _REWARD, "dpo, ppo"),
-    "eval/gold": Metric("true quality of held-out answers, where it is known", "0 to 1", "dpo, ppo"),
-    "eval/length": Metric("mean length of held-out answers, end token included", "tokens", "dpo, ppo"),
-    "eval/eos_fraction": Metric("held-out answers that end with an end token or a stop string", _SHARE, "dpo, ppo"),
-    "eval/repetition": Metric("sequences of four words that a held-out answer repeats", _SHARE, "dpo, ppo"),
-    "eval/distinct": Metric("different answers among the held-out answers", _SHARE, "dpo, ppo"),
+    "eval/gold": Metric("true quality of held-out answers, where it is known", "0 to 1", _ANSWERING),
+    "eval/length": Metric("mean length of held-out answers, end token included", "tokens", _ANSWERING),
+    "eval/eos_fraction": Metric("held-out answers that end with an end token or a stop string", _SHARE, _ANSWERING),
+    "eval/repetition": Metric("sequences of four words that a held-out answer repeats", _SHARE, _ANSWERING),
+    "eval/distinct": Metric("different answers among the held-out answers", _SHARE, _ANSWERING),
     "eval/past_limit": Metric("1 where --stop_disagreement was passed, which ends the run", "0 or 1", "ppo"),
     "eval/objective": Metric("held-out reward less the KL penalty; chooses PPO's best weights", _REWARD, "ppo"),
     "doctor/update/ratio": Metric(

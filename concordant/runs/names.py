@@ -32,7 +32,7 @@ STAGE_RECORD = "stage.json"
 CONTENTS: Mapping[str, str] = {
     CONFIG: "every key, and the verb: `concordant run DIR/config.yaml --output OTHER` repeats the run",
     METRICS: "one JSON object for each step; NaN and infinity are `null`; [metrics.md](metrics.md) lists the names",
-    SAMPLES: "of `dpo` and `ppo`: prompts and answers at evaluation steps, and a few that `ppo` learnt from",
+    SAMPLES: "of `dpo`, `ppo` and `distill`: prompts and answers at evaluation steps, and a few that `ppo` learnt from",
     EVENTS: "findings of the [doctor](doctor.md), what the run starts from, and changes when it was resumed",
     STATUS: "what the run is doing: state, step and total, start time, process, and how it ended",
     LOCK: "the process that writes the folder, as long as it does",
@@ -84,20 +84,21 @@ class TokenNumbers(TypedDict):
 
 
 class SampleRow(TypedDict):
-    """A row of samples.jsonl of ``dpo`` and ``ppo``: one prompt with one answer."""
+    """A row of samples.jsonl of ``dpo``, ``ppo`` and ``distill``: one prompt with one answer."""
 
     step: int  # steps taken when the answer was sampled
     split: Split  # "eval": a held-out prompt; "train": an answer that the step learnt from
     prompt: list[TextMessage]
     response: str
     reward: NotRequired[float]  # raw score of the proxy
-    kl: NotRequired[float]  # from the reference, nats a response
+    kl: NotRequired[float]  # from the reference, of ``distill`` from the teacher, nats a response
     gold: NotRequired[float]  # the true quality, where it is known, 0 to 1
     # "eval": axis/NAME, reward/disagreement and constraint/cost too, where the run has them
     advantage: NotRequired[float]  # "train": mean over the response's tokens, reward units; whitened if --whiten is on
     length: NotRequired[int]  # "train": tokens, the end token included
     ended: NotRequired[bool]  # "train": whether an end token or a stop string ended the answer
     tokens: NotRequired[TokenNumbers]  # "train"
+    turns: NotRequired[list[TextMessage]]  # what policy and environment said, where there is one
     policy_version: NotRequired[int]  # "train": optimizer steps that the policy had taken when it sampled
 
 
@@ -197,4 +198,5 @@ class RewardSummary(TypedDict):
     calibration: list[dict[str, Any]]  # one row for each bin: low, high, pairs, predicted, observed
     length_slope: NotRequired[float]  # reward units a word, between two answers to one prompt
     length_mean: NotRequired[float]  # words an answer
+    heads: NotRequired[list[dict[str, float]]]  # of a model with several: accuracy, score_mean, score_std, length_*
     accuracy_by_length: dict[str, dict[str, Any]]  # pairs and accuracy where the chosen answer is longer, same, shorter

@@ -106,7 +106,7 @@ class Scorers:
     def score(self, texts: Sequence[str | Dialogue]) -> list[Score]:
         """The score of each text or dialogue. Raises UserError if one of them cannot be scored."""
         with self._scoring:
-            score_KB = torch.tensor([model.score(texts) for model in self.models], dtype=torch.float64)
+            score_KB = torch.cat([model.by_head(texts).T for model in self.models]).double()
         means, spread = mean(score_KB, 0.0).tolist(), disagreement(score_KB).tolist()
         columns = score_KB.T.tolist()
         return [Score(*row) for row in zip(means, columns, spread, strict=True)]

@@ -21,7 +21,7 @@ from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.data.card import make_card
 from concordant.data.chat import ChatEncoder, Limits
 from concordant.data.records import Record
-from concordant.feedback.endpoint import DOWN, Endpoint
+from concordant.feedback.endpoint import Endpoint
 from concordant.feedback.local import LocalWriter
 from concordant.feedback.writers import Asking, Cache, Writer
 from concordant.models.locate import locate
@@ -109,11 +109,9 @@ def finish(
         common.message(f"{counted(asking.asked, 'question')} answered now, {asking.remembered:,} before")
     common.report_dropped(left_out, "records")
     stopped = asking.writer.stopped if asking is not None else ""
-    if stopped == DOWN:
+    if stopped:  # the server is down, or the budget of one command is used up
         raise RunStopped(f"{stopped}; {folder} has what there is, and the same command asks for the rest")
-    if stopped:
-        common.message(f"{stopped}: {folder} has what there is, and the same command asks for more")
-    elif not made:
+    if not made:
         skipped = list(asking.skipped.items()) if asking is not None else []
         told = [f"{why} ({detail})" if detail else why for why, detail in skipped[:1]] or list(map(str, left_out))
         raise RunFailed(f"nothing was made of the data: {', '.join(told)}")

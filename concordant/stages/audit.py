@@ -11,7 +11,7 @@ import numpy as np
 
 from concordant.algorithms.reward_functions import Handling
 from concordant.algorithms.reward_sources import wanted_columns
-from concordant.algorithms.rewards import Answer
+from concordant.algorithms.rewards import Answer, head_names
 from concordant.config.audit import AuditConfig
 from concordant.config.checks import checked
 from concordant.core.counted import counted
@@ -30,7 +30,7 @@ from concordant.report.audit_page import write_audit
 from concordant.runs.writable import check_folder
 from concordant.stages import common
 from concordant.stages.places import check_output_folder
-from concordant.stages.rewarding import Rewards
+from concordant.stages.rewarding import ModelReward, Rewards
 from concordant.training.progress import current
 
 Numbers = numbers.Numbers
@@ -54,15 +54,16 @@ def audit(config: AuditConfig) -> Path:
     gold = common.gold_of(config.data) if not config.judge else None
     judged = {"gold": _by_gold(gold, pairs)} if gold else {}
     audits: list[RewardAudit] = []
-    scores: list[Numbers] = []
+    scores: dict[str, Numbers] = {}  # by the name of the member
     with current().task("audit", len(sources)) as bar:
         for source in config.judge:
             judged[source] = _scored(_Scored(source, config, pairs, loaded.wanted_names), pairs)
             bar.update(len(judged), {})
         for source in config.reward:
             scored = _Scored(source, config, pairs, loaded.wanted_names)
-            scores.append(_scored(scored, pairs))
-            audits.append(_audit(scored, scores[-1], pairs, judged, gold, templates))
+            score_P2 = _scored(scored, pairs)
+            scores |= scored.by_head(pairs) or {source: score_P2}
+            audits.append(_audit(scored, score_P2, pairs, judged, gold, templates))
             bar.update(len(config.judge) + len(audits), {})
     facts = [
         (
@@ -72,7 +73,7 @@ def audit(config: AuditConfig) -> Path:
         ("compared with", ", ".join(judged) or "nothing: neither gold nor a judge is known"),
         ("seed", str(config.seed)),
     ]
-    result = Audit(rewards=audits, ensemble=_ensemble(scores), facts=facts)
+    result = Audit(rewards=audits, ensemble=_ensemble([*scores.values()]), members=[*scores], facts=facts)
     page = write_audit(result, Path(config.output), shlex.join(["concordant", *sys.argv[1:]]))
     common.message(f"audit: {page}")
     return Path(config.output)
@@ -95,8 +96,21 @@ class _Scored:
 
     def pairs(self, pairs: Sequence[Pair]) -> Numbers:
         """The scores of both answers of each pair, (P, 2)."""
-        answers = [Answer(p.prompt, text, True, p.extra, p.tools) for p in pairs for text in (p.chosen, p.rejected)]
-        return self.answers(answers).reshape(-1, 2)
+        return self.answers(_answers(pairs)).reshape(-1, 2)
+
+    def by_head(self, pairs: Sequence[Pair]) -> dict[str, Numbers]:
+        """The scores by every head of a reward model with several, each (P, 2); empty for any other reward."""
+        (axis,) = self.rewards.reward.axes.values()
+        if not isinstance(axis, ModelReward) or axis.model.heads == 1:
+            return {}
+        with common.watched(f"audit {self.source}"):
+            columns = [column.result() for column in axis.by_head(_answers(pairs))]
+        names = head_names(self.source, axis.model.heads)
+        return {n: np.array(column, np.float64).reshape(-1, 2) for n, column in zip(names, columns, strict=True)}
+
+
+def _answers(pairs: Sequence[Pair]) -> list[Answer]:
+    return [Answer(p.prompt, text, True, p.extra, p.tools) for p in pairs for text in (p.chosen, p.rejected)]
 
 
 def _scored(scored: _Scored, pairs: Sequence[Pair]) -> Numbers:
@@ -221,7 +235,7 @@ def _words(scored: _Scored, templates: texts.Templates, deviation: float) -> tup
 
 
 def _ensemble(scores: Sequence[Numbers]) -> numbers.Ensemble | None:
-    """All rewards together, on the pairs that all of them gave scores; None for one reward."""
+    """All rewards together, each head as one, on the pairs that all of them gave scores; None for one alone."""
     if len(scores) < 2:
         return None
     score_KP2 = np.stack(scores)

@@ -9,7 +9,7 @@ from typing import Any
 from concordant.config.fields import flatten
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.specs import place_of
-from concordant.config.stages import PPOConfig, RunConfig
+from concordant.config.stages import DistillConfig, PPOConfig, RunConfig
 from concordant.data.splits import Loaded
 from concordant.models.card import CARD, is_hub_id, origin_of, section, short
 from concordant.runs.atomic import write_text
@@ -23,12 +23,14 @@ _TITLES: Mapping[Method, str] = {
     "reward": "Reward model from {base}, trained on {data}",
     "dpo": "{base}, trained by DPO on {data}",
     "ppo": "{base}, trained by {trained_by} on {data}",
+    "distill": "{base}, distilled from {teacher} on {data}",
 }
 _KINDS: Mapping[Method, str] = {
     "sft": "A causal language model that imitates the answers of its data.",
     "reward": "A reward model: it gives each answer a number, higher is better. Only differences mean something.",
     "dpo": "A causal language model that learnt from pairs of answers which answer people prefer.",
     "ppo": "A causal language model that learnt from the reward of its own answers.",
+    "distill": "A causal language model that learnt to answer as a larger one does.",
 }
 
 # Shown also where they have their default value.
@@ -42,8 +44,9 @@ def card_of(config: RunConfig, method: Method, loaded: Loaded[Any]) -> dict[str,
     base, data = short(config.model.name), short(config.data.path)
     advantage = config.advantage if isinstance(config, PPOConfig) else "gae"
     trained_by = "PPO" if advantage in NEEDS_CRITIC else _ADVANTAGES.get(advantage, advantage.upper())
+    teacher = short(config.teacher) if isinstance(config, DistillConfig) else ""
     return {
-        "title": _TITLES[method].format(base=base, data=data, trained_by=trained_by),
+        "title": _TITLES[method].format(base=base, data=data, trained_by=trained_by, teacher=teacher),
         "base_model": origin_of(config.model.name),
         "datasets": [config.data.path] if is_hub_id(config.data.path) else [],
         "tags": [method],

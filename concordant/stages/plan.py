@@ -14,7 +14,7 @@ from concordant.planning.read_shape import from_dimensions, shape_of
 from concordant.planning.search import Plan, best_plan, nearest_plan, with_adapter
 from concordant.planning.shapes import Shape
 from concordant.planning.shown import as_json, page
-from concordant.planning.work import NO_MODEL, SAMPLED, Work, work_of
+from concordant.planning.work import NO_MODEL, REWARDED, Work, work_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,11 @@ def planned_for(config: PlanConfig) -> Planned:
 
 def work_for(config: PlanConfig) -> Work:
     shape = shape_of(config.model.name) if config.model.name else from_dimensions(config.shape)
-    return work_of(config, shape, _reward_shape(config, shape), config.hardware != "cpu")
+    teacher = shape_of(config.teacher) if config.teacher else None
+    return work_of(config, shape, _reward_shape(config, shape), config.hardware != "cpu", teacher)
 
 
 def _reward_shape(config: PlanConfig, policy: Shape) -> Shape | None:
-    if config.method not in SAMPLED or config.reward_model == NO_MODEL:
+    if config.method not in REWARDED or config.reward_model == NO_MODEL:
         return None
     return shape_of(config.reward_model) if config.reward_model else policy

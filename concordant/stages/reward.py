@@ -15,9 +15,10 @@ from concordant.algorithms.supervised import Course, Examples, ObjectiveOf, Supe
 from concordant.config.checks import checked
 from concordant.config.stages import RewardConfig, ScoreConfig
 from concordant.core.counted import counted
+from concordant.core.ensembles import bootstrap_weights
 from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
-from concordant.core.seeding import python_stream
+from concordant.core.seeding import python_stream, torch_stream
 from concordant.core.trees import PromptTree
 from concordant.core.visible import say
 from concordant.data.chat import ChatEncoder, Encoded
@@ -48,7 +49,7 @@ def reward(config: RewardConfig) -> Path:
     with common.opened(config, "reward") as folder:
         loaded = common.read(config, folder, Pair, "pairs")
         texts = all_texts(loaded.train) if config.model.name.startswith("builtin:") else None
-        model = roles.new_reward_model(config.model, texts, config.seed, keep_lm_head=config.lm_coefficient > 0)
+        model = roles.new_reward_model(config.model, texts, config.seed, config.lm_coefficient > 0, config.heads)
         set_arguments(model.tokenizer, config.data.template_args)
         if model.is_encoder and config.lm_coefficient:
             raise UserError("lm_coefficient needs a causal language model; an encoder does not predict the next token")
@@ -69,7 +70,7 @@ def reward(config: RewardConfig) -> Path:
         learner = roles.reward_learner(model, config.model, config.train)
         supervised = Supervised(
             learner,
-            Examples(train.trees, _objective(config, train, train_pairs)),
+            Examples(train.trees, _objective(config, train, train_pairs, drawn=True)),
             Examples(validation.trees, _objective(config, validation, validation_pairs)),
             Course(
                 config=config.train,
@@ -85,7 +86,7 @@ def reward(config: RewardConfig) -> Path:
         heldout = encoder.pairs(loaded.test)
         common.report_encoded(heldout, "held-out pairs", loaded.test)
         if heldout.trees:
-            summary = measure_on_heldout(learner, heldout.trees, [loaded.test[i] for i in heldout.record])
+            summary = measure_on_heldout(learner, heldout.trees, [loaded.test[i] for i in heldout.record], config.heads)
             write_text(folder.path / REWARD_SUMMARY, json.dumps(summary.as_json(), indent=2) + "\n")
             accuracy = with_sentence(summary.accuracy)
             add_results(folder.path, "Held-out pairs", {"accuracy": accuracy, "pairs": f"{summary.pairs:,}"})
@@ -102,10 +103,13 @@ def slice_off(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[P
     return [p for p in pairs if p.prompt not in taken], [p for p in pairs if p.prompt in taken]
 
 
-def measure_on_heldout(scorer: Scorer, trees: Sequence[PromptTree], pairs: Sequence[Pair]) -> RewardModelSummary:
-    """Accuracy, calibration and accuracy by length difference of a reward model on held-out pairs."""
+def measure_on_heldout(
+    scorer: Scorer, trees: Sequence[PromptTree], pairs: Sequence[Pair], heads: int = 1
+) -> RewardModelSummary:
+    """Accuracy, calibration and accuracy by length difference of a reward model on held-out pairs, and its heads."""
     with common.watched("held-out pairs"):
-        score_B = scorer.forward(trees, Outputs(score=True)).result().score_B
+        out = scorer.forward(trees, Outputs(score=True, heads=heads > 1)).result()
+    score_B = out.score_B
     assert score_B is not None
     score_P2 = score_B.view(-1, 2)
     probability = [p.probability for p in pairs if p.probability is not None]
@@ -116,11 +120,18 @@ def measure_on_heldout(scorer: Scorer, trees: Sequence[PromptTree], pairs: Seque
         [len(t.branches[1].ids_T) for t in trees],
         probability if len(probability) == len(pairs) else None,
         words=([words_of(p.chosen) for p in pairs], [words_of(p.rejected) for p in pairs]),
+        heads=() if out.head_BK is None else [column.tolist() for column in out.head_BK.T],
     )
 
 
-def _objective(config: RewardConfig, encoded: Encoded, pairs: Sequence[Pair]) -> ObjectiveOf:
+def _objective(config: RewardConfig, encoded: Encoded, pairs: Sequence[Pair], drawn: bool = False) -> ObjectiveOf:
+    """``drawn``: each head of several sees its own bootstrap of the pairs; otherwise every pair counts once."""
     margin_P = torch.tensor([config.margin + (pairs[i].margin or 0.0) for i in encoded.record])
+    weight_PK = None
+    if config.heads > 1:
+        stream = torch_stream(config.seed, "reward/bootstrap")
+        shape = len(encoded.trees), config.heads
+        weight_PK = bootstrap_weights(*shape, stream) if drawn else torch.ones(shape)
 
     def of(numbers: Sequence[int]) -> RewardObjective:
         return RewardObjective(
@@ -129,6 +140,7 @@ def _objective(config: RewardConfig, encoded: Encoded, pairs: Sequence[Pair]) ->
             config.label_smoothing,
             config.centering,
             config.lm_coefficient,
+            None if weight_PK is None else weight_PK[list(numbers)],
         )
 
     return of

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from concordant.algorithms.reward_corrections import Corrected, Correction
+from concordant.algorithms.reward_corrections import Corrected, Correction, corrected
 from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, as_number
 from concordant.algorithms.reward_sources import DEFAULT_SCORING, make_reward
-from concordant.algorithms.rewards import Answer, Axis, WeightedSum
+from concordant.algorithms.rewards import Answer, Axis, Members, WeightedSum, columns_of
 from concordant.config.model import ModelConfig
 from concordant.config.scoring import ScoringConfig
 from concordant.config.stages import BestOfNConfig, EvaluateConfig, PPOConfig
@@ -36,26 +36,58 @@ class ModelReward:
     scorer: Scorer  # reads them
 
     def __call__(self, answers: Sequence[Answer]) -> Future[list[float | None]]:
+        return _ScoresToCome(self.read(answers, Outputs(score=True)))
+
+    def read(self, answers: Sequence[Answer], want: Outputs) -> Future[BranchOutputs]:
+        """What the model says of the answers."""
         # Answers to one prompt stand together: the prompt is computed once.
         groups: list[list[Answer]] = []
         for answer in answers:
-            if groups and groups[-1][0].prompt == answer.prompt:
+            if groups and groups[-1][0].before == answer.before:
                 groups[-1].append(answer)
             else:
                 groups.append([answer])
         trees = self.model.trees(
-            [g[0].prompt for g in groups], [[a.response for a in g] for g in groups], [g[0].tools for g in groups]
+            [g[0].before for g in groups], [[a.response for a in g] for g in groups], [g[0].tools for g in groups]
         )
-        return _ScoresToCome(self.scorer.forward(trees, Outputs(score=True)))
+        return self.scorer.forward(trees, want)
+
+    def by_head(self, answers: Sequence[Answer]) -> list[Future[Sequence[float | None]]]:
+        """The scores of every head, from one pass."""
+        numbers = self.read(answers, Outputs(heads=True))
+        return [_ScoresToCome(numbers, head) for head in range(self.model.heads)]
+
+
+@dataclass(frozen=True)
+class HeadRewards:
+    """The heads of a reward model as members of an ensemble, each with its own correction."""
+
+    reward: ModelReward
+    corrections: Sequence[Correction]
+
+    @property
+    def model(self) -> RewardModel:
+        return self.reward.model
+
+    @property
+    def members(self) -> int:
+        return self.model.heads
+
+    def columns(self, answers: Sequence[Answer]) -> list[Future[Sequence[float | None]]]:
+        scores = self.reward.by_head(answers)
+        return [corrected(column, answers, c) for column, c in zip(scores, self.corrections, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class _ScoresToCome:
     numbers: Future[BranchOutputs]
+    head: int | None = None  # None: the mean of the heads
 
     def result(self) -> list[float | None]:
-        score_B = self.numbers.result().score_B
-        return [] if score_B is None else score_B.tolist()  # None where there was no answer
+        out = self.numbers.result()
+        if self.head is None:
+            return [] if out.score_B is None else out.score_B.tolist()  # None where there was no answer
+        return [] if out.head_BK is None else out.head_BK[:, self.head].tolist()
 
 
 class Rewards:
@@ -112,30 +144,39 @@ class Rewards:
             return None
         return None if self._scoring.debias_length else _range_of(_figures(self.models[0].name))
 
-    def _load(self, name: str) -> Axis:
+    def _load(self, name: str) -> Axis | Members:
         made = self._open(name, self._model)
         self.models.append(made)
         axis = ModelReward(made, roles.reward_scorer(made, self._model, self._train))
+        if made.heads > 1 and self._scoring.ensemble != "none":
+            of_heads = [correction_for(name, self._scoring, head) or Correction() for head in range(made.heads)]
+            several = HeadRewards(axis, of_heads)
+            for column, of_head in zip(columns_of(name, several), of_heads, strict=True):
+                self._note(column, of_head)
+            return several
         correction = correction_for(name, self._scoring)
         if correction is None:
             return axis
+        self._note(name, correction)
+        return Corrected(axis, correction)
+
+    def _note(self, name: str, correction: Correction) -> None:
         if self._scoring.debias_length:
             current().message(
                 f"reward {name}: {correction.slope:.4g} reward units a word are taken from its scores, which held-out "
                 "answers show to come from length"
             )
         self.corrections[name] = correction
-        return Corrected(axis, correction)
 
 
-def correction_for(name: str, scoring: ScoringConfig) -> Correction | None:
-    """What is done to the scores of the reward model ``name``; None if nothing is.
+def correction_for(name: str, scoring: ScoringConfig, head: int | None = None) -> Correction | None:
+    """What is done to the scores of the reward model ``name``, or of one of its heads; None if nothing is.
 
     The members of an ensemble are compared with each other, and each model has an origin and a unit of its own. So each
     score is given as its distance from the mean of held-out answers, in their standard deviations. Raises UserError if
     the figures that a correction needs are not beside the model.
     """
-    correction, figures = Correction(), _figures(name)
+    correction, figures = Correction(), _figures(name, head)
     if scoring.debias_length:
         slope, words = as_number(figures.get("length_slope")), as_number(figures.get("length_mean"))
         if slope is None or words is None:
@@ -156,9 +197,14 @@ def _without_figures(key: str, name: str, figures: str) -> UserError:
     )
 
 
-def _figures(name: str) -> dict[str, Any]:
-    """The figures that ``concordant reward`` measured on held-out pairs; empty if there are none."""
-    return read_json(Path(name).parent / REWARD_SUMMARY) or {}
+def _figures(name: str, head: int | None = None) -> dict[str, Any]:
+    """The figures that ``concordant reward`` measured on held-out pairs, also of one head; empty if there are none."""
+    figures = read_json(Path(name).parent / REWARD_SUMMARY) or {}
+    if head is None:
+        return figures
+    of_heads = figures.get("heads")
+    found = of_heads[head] if isinstance(of_heads, list) and head < len(of_heads) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _range_of(figures: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from concordant.config.names import Method
+from concordant.config.names import Method, OptimizerName
 from concordant.config.train import TrainConfig
 
 # The rate of a model of a million weights, and how fast the rate falls: rate · (weights / 1e6) ^ -power.
@@ -21,13 +21,19 @@ RATES: dict[Method, tuple[float, float]] = {
     "reward": (1e-3, 0.5),
     "dpo": (2e-4, 0.65),
     "ppo": (3e-4, 0.65),
+    "distill": (1e-3, 0.5),
 }
 ADAPTER, SCRATCH, ENCODER = 10.0, 3.0, 0.3  # factors of the rate: LoRA, random weights, an encoder under a reward head
 HIGHEST_RATE = 5e-3
+# Factors of the rate. Adafactor's is relative to the size of the weights, which is about a tenth or less.
+OPTIMIZERS: dict[OptimizerName, float] = {"adamw": 1.0, "muon": 1.0, "adafactor": 10.0}
 
-STEPS: dict[Method, int] = {"sft": 200, "reward": 150, "dpo": 100, "ppo": 100}  # that are usually enough
+# Steps that are usually enough.
+STEPS: dict[Method, int] = {"sft": 200, "reward": 150, "dpo": 100, "ppo": 100, "distill": 200}
 SCRATCH_STEPS = 600  # of a model that has to learn its language first
-PASSES: dict[Method, int] = {"sft": 5, "reward": 5, "dpo": 3, "ppo": 100}  # at most: more passes learn by heart
+# At most: more passes over given answers learn by heart.
+PASSES: dict[Method, int] = {"sft": 5, "reward": 5, "dpo": 3, "ppo": 100, "distill": 100}
+SAMPLES: frozenset[Method] = frozenset({"ppo", "distill"})  # prompts are answered anew in every step
 SCRATCH_PASSES = 30
 
 BATCH, LEAST_BATCH = 32, 4
@@ -40,11 +46,12 @@ class Start:
     """What a run starts from."""
 
     method: Method
-    examples: int  # of one pass: trees, for PPO prompts
+    examples: int  # of one pass: trees, or prompts that are answered
     weights: int  # numbers in the model
     has_adapters: bool = False  # LoRA: only the adapters are trained
     is_random: bool = False  # a model made from scratch
     is_encoder: bool = False
+    optimizer: OptimizerName = "adamw"
 
 
 def settle(train: TrainConfig, start: Start) -> TrainConfig:
@@ -68,10 +75,10 @@ def settle(train: TrainConfig, start: Start) -> TrainConfig:
 def at_most_all(given: int, start: Start) -> int:
     """The batch size that the user gave, but no more than the examples.
 
-    A step that holds an example 29 times costs 29 times as much and learns nothing more. PPO's prompts may come again
-    within a step, because each time they are answered anew.
+    A step that holds an example 29 times costs 29 times as much and learns nothing more. The prompts of a method that
+    samples may come again within a step, because each time they are answered anew.
     """
-    return given if start.method == "ppo" else min(given, start.examples)
+    return given if start.method in SAMPLES else min(given, start.examples)
 
 
 def rate_of(start: Start) -> float:
@@ -84,12 +91,12 @@ def rate_of(start: Start) -> float:
         (start.is_encoder, ENCODER),
     ):
         rate *= factor if applies else 1.0
-    return float(f"{min(rate, HIGHEST_RATE):.1e}")
+    return float(f"{min(rate, HIGHEST_RATE) * OPTIMIZERS[start.optimizer]:.1e}")
 
 
 def batch_of(start: Start) -> int:
-    """A power of two, so that a small set's pass has about ``BATCHES_A_PASS`` steps; of PPO, whose steps sample, 32."""
-    if start.method == "ppo":
+    """A power of two, so that a small set's pass has about ``BATCHES_A_PASS`` steps; where steps sample, 32."""
+    if start.method in SAMPLES:
         return min(BATCH, start.examples)
     fitting = 2 ** int(math.log2(max(1, start.examples / BATCHES_A_PASS)))
     return min(start.examples, max(LEAST_BATCH, min(BATCH, fitting)))

@@ -46,6 +46,24 @@ def test_a_member_that_abstains_gets_the_mean_of_its_own_scores():
     assert made.total == [2.5, 3.0] and made.abstained == 1
 
 
+class Heads:
+    """A source of two members."""
+
+    members = 2
+
+    def columns(self, answers):
+        return [Done(GIVEN["low"]), Done(GIVEN["high"])]
+
+
+def test_a_source_of_two_members_is_an_ensemble_and_stands_beside_others():
+    made = make_reward(["heads=3"], lambda name: Heads(), scoring=ScoringConfig(ensemble="minimum"))(ANSWERS).result()
+    assert made.total == [3.0, 12.0] and made.parts["reward/disagreement"] == [1.0, 0.0]
+    assert list(made.columns) == ["heads head 1", "heads head 2"]
+    load_both = {"heads": Heads(), "low": load("low")}
+    both = make_reward(["a=heads", "a=low"], load_both.get, scoring=ScoringConfig(ensemble="mean"))(ANSWERS).result()
+    assert both.total == pytest.approx([5 / 3, 4.0]), "three members of one weight"
+
+
 @pytest.mark.parametrize(
     ("sources", "ensemble", "message"),
     [

@@ -81,6 +81,54 @@ def test_metrics_by_hand():
     )
 
 
+# -- heads ----------------------------------------------------------------------------------------
+
+HEAD_BK = torch.tensor([[2.0, 1.0], [0.4, 1.0], [0.5, 0.0], [-0.5, 1.0]])  # chosen, rejected, chosen, rejected
+TWO = [PAIR, tree([11], [12, 13, 14, 15])]
+
+
+def of_heads(batch, weight_PK, **settings):
+    head_BK = HEAD_BK[batch.caller_B].requires_grad_()
+    out = BranchOutputs(score_B=head_BK.mean(1), head_BK=head_BK)
+    return out, objective(2, weight_PK=torch.tensor(weight_PK), **settings)
+
+
+def test_two_heads_by_hand():
+    """Leads: the first head 1.6 and 1, the second 0 and -1; their losses 0.18390, 0.31326, 0.69315, 1.31326."""
+    batch = lay_out(TWO)
+    out, made = of_heads(batch, [[1.0, 1.0], [1.0, 1.0]])
+    assert loss_of(made, out, batch)["bradley_terry"] == pytest.approx(0.62589, abs=1e-5)
+    metrics = means(made(out, batch))
+    assert metrics["accuracy"] == 0.75, "of the mean, whose leads are 0.8 and 0"
+    assert metrics["reward/disagreement"] == pytest.approx((0.5 + 0.3 + 0.25 + 0.75) / 4)
+    out, made = of_heads(batch, [[2.0, 0.0], [0.0, 1.0]], centering=0.1)
+    assert loss_of(made, out, batch)["bradley_terry"] == pytest.approx((2 * 0.18390 + 1.31326) / 4, abs=1e-5)
+    assert float(made(out, batch).terms["centering"].sum) == pytest.approx((2 * 2.4**2 + 1.0) / 2)
+
+
+def test_a_pair_that_a_head_did_not_draw_moves_only_the_other_heads():
+    batch = lay_out(TWO)
+    out, made = of_heads(batch, [[0.0, 1.0], [1.0, 1.0]])
+    made(out, batch).terms["bradley_terry"].sum.backward()
+    gradient_BK = torch.zeros(4, 2).index_put((batch.caller_B,), out.head_BK.grad)
+    assert gradient_BK[:2, 0].tolist() == [0.0, 0.0]
+    assert (gradient_BK[[0, 2], 1] < 0).all() and (gradient_BK[[1, 3], 1] > 0).all(), "a chosen answer rises"
+    out, made = of_heads(batch, [[0.0, 0.0], [0.0, 0.0]])
+    assert loss_of(made, out, batch) == {"bradley_terry": 0.0}, "a batch that no head drew has no loss"
+
+
+def test_the_split_of_a_batch_does_not_change_the_loss_of_heads():
+    weights = [[2.0, 0.0], [1.0, 3.0]]
+    whole = lay_out(TWO)
+    out, made = of_heads(whole, weights)
+    together = float(made(out, whole).terms["bradley_terry"].sum.detach())
+    apart = 0.0
+    for part in micro_batches(TWO, Layout.TREE, max_tokens=1):
+        out, made = of_heads(part, weights)
+        apart += float(made(out, part).terms["bradley_terry"].sum.detach())
+    assert apart == pytest.approx(together, abs=1e-6)
+
+
 # -- learning -------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from concordant.config.stages import (
     BestOfNConfig,
     ChatConfig,
     CollectConfig,
+    DistillConfig,
     DPOConfig,
     EvaluateConfig,
     GenerateConfig,
@@ -33,11 +34,14 @@ from concordant.core.errors import UserError
 from concordant.verbs import VERBS
 
 GOOD = {
+    "action": "status",
+    "database": "votes.db",
     "output": "runs/x",
     "data.path": "d.jsonl",
     "model.name": "builtin:tiny",
     "model.adapter": "a",
     "reward": ["r"],
+    "teacher": "t",
     "policies": ["a=b"],
     "judge": "m:f",
     "principles": "builtin",
@@ -199,6 +203,14 @@ def test_out_of_range(config_class, key, value, message):
         (PrepareConfig, {"max_samples": 5, "data.max_samples": 6}, "both limit the number of rows"),
         (GenerateConfig, {"data.path": ""}, "give either --prompt TEXT or --data FILE"),
         (GenerateConfig, {"prompt": "hello", "data.path": "d.jsonl"}, "give either --prompt TEXT or --data FILE"),
+        (SFTConfig, {"train.optimizer": "muon", "cluster.tensor": 2}, "look at whole matrices"),
+        (SFTConfig, {"train.optimizer": "adafactor", "model.lora.rank": 4}, "an adapter's B begins at 0"),
+        (SFTConfig, {"model.quantize": "nf4"}, "weights of four bits cannot be trained; set model.lora.rank"),
+        (RewardConfig, {"model.quantize": "nf4", "model.adapter": "a"}, "weights of four bits cannot be trained"),
+        (SFTConfig, {"model.quantize": "nf4", "model.lora.rank": 4, "cluster.tensor": 2}, "are not split over workers"),
+        (DistillConfig, {"teacher": "builtin:tiny"}, "a built-in model begins with random weights"),
+        (DistillConfig, {"teacher": "t", "model.name": "t"}, "a student that is its own teacher"),
+        (DistillConfig, {"sampling.engine": "vllm"}, "vLLM holds one model in a process"),
     ],
 )
 def test_contradictions(config_class, changes, message):
@@ -304,6 +316,12 @@ CRITIC = {"critic.name": "m"}
         ),
         (SFTConfig, {"data.test_path": "t", "data.test_fraction": 0.5}, "data.test_fraction=0.5 would do nothing"),
         (SFTConfig, {"train.save_minutes": 0.0, "train.keep_last": 5}, "train.keep_last=5 would do nothing"),
+        (
+            SFTConfig,
+            {"train.optimizer": "adafactor", "train.beta1": 0.8},
+            "train.beta1=0.8 would do nothing: adafactor",
+        ),
+        (SFTConfig, {"train.lora_plus": 16.0}, "train.lora_plus=16.0 would do nothing: no adapter is trained"),
         (SFTConfig, {"train.export": "adapter"}, 'train.export="adapter" would do nothing: no adapter is trained'),
         (SFTConfig, {"train.warmup_steps": 5, "train.warmup_fraction": 0.1}, "give only one of the two"),
         (SFTConfig, {"train.schedule": "constant", "train.min_rate_fraction": 0.1}, "constant never falls"),
@@ -419,7 +437,7 @@ def test_roles_stand_apart_only_where_they_can_act():
     refused(PPOConfig, r"cluster.apart.critic: expected a number in \[0, ∞\)", cluster__apart__critic=-1)
     on_ray = {"cluster__ray": "local"}
     validate(made(PPOConfig, cluster__apart__reward=1, cluster__apart__critic=2, **on_ray))
-    refused(SFTConfig, "only ppo samples answers", cluster__apart__generator=1, **on_ray)
+    refused(SFTConfig, "only ppo has roles that may stand apart", cluster__apart__generator=1, **on_ray)
     refused(PPOConfig, "have no critic", advantage="rloo", cluster__apart__critic=1, **on_ray)
     refused(PPOConfig, "no reward is a model", reward=["rule:length", "m:f=0.5"], cluster__apart__reward=1, **on_ray)
     refused(PPOConfig, "leave cluster.apart.reference out", kl__estimator="exact", kl__place="loss",

@@ -14,10 +14,12 @@ from tests.config.test_checks import made, refused
         ("cluster.sharded", {"cluster__sharded": True}),
         ("train.halve_on_oom", {"train__halve_on_oom": True}),
         ("retain.ewc", {"retain__ewc": 1.0, "retain__text": "x.txt"}),
+        ("train.optimizer", {"train__optimizer": "muon"}),
+        ("model.quantize", {"model__quantize": "nf4", "model__lora__rank": 4}),
     ],
 )
 def test_a_pipeline_is_refused_beside_what_was_not_built_for_it(key, more):
-    refused(SFTConfig, f"(?=.*cluster.pipeline).*{key}", cluster__pipeline=2, **more)
+    refused(SFTConfig, f"(?s)(?=.*cluster.pipeline).*{key}", cluster__pipeline=2, **more)
 
 
 def test_roles_of_a_pipeline_share_its_workers_and_no_base():

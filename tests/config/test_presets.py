@@ -24,7 +24,7 @@ EACH = [(name, method) for name in preset_names() for method in METHODS]
 
 
 def parsed(method, name, *arguments):
-    more = ["--reward", "rule:ends"] if method == "ppo" else []
+    more = {"ppo": ["--reward", "rule:ends"], "distill": ["--teacher", "m"]}.get(method, [])
     return parse_command(method, VERBS[method].config_class(), [*NEEDED, *more, "--preset", name, *arguments])[0]
 
 

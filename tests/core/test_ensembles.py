@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from concordant.core.ensembles import ENSEMBLES, disagreement
+from concordant.core.ensembles import ENSEMBLES, bootstrap_weights, disagreement
+from concordant.core.seeding import torch_stream
 
 SCORES_KB = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
 
@@ -34,3 +35,12 @@ def test_a_better_score_by_all_members_is_better_and_no_member_alone_raises_the_
 def test_more_deviations_are_more_careful():
     less, more = (ENSEMBLES["mean-std"](SCORES_KB, k) for k in (0.0, 1.0))
     assert torch.equal(less, ENSEMBLES["mean"](SCORES_KB, 0.0)) and more[0] < less[0] and more[1] == less[1]
+
+
+def test_bootstrap_weights_are_poisson_and_a_stream_repeats_them():
+    weight_PK = bootstrap_weights(4000, 3, torch_stream(0, "test"))
+    assert torch.equal(weight_PK, bootstrap_weights(4000, 3, torch_stream(0, "test")))
+    assert not torch.equal(weight_PK, bootstrap_weights(4000, 3, torch_stream(1, "test")))
+    assert torch.allclose(weight_PK.mean(0), torch.ones(3), atol=0.05)
+    assert torch.allclose((weight_PK == 0).float().mean(0), torch.full((3,), 0.3679), atol=0.03), "e⁻¹ are never drawn"
+    assert torch.corrcoef(weight_PK.T)[0, 1].abs() < 0.05, "members see different pairs"

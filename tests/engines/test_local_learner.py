@@ -6,11 +6,13 @@ import torch
 from concordant.algorithms.sft import SFTObjective
 from concordant.config.train import TrainConfig
 from concordant.core.alive import heard_by
+from concordant.core.errors import UserError
 from concordant.core.objective import Outputs
 from concordant.core.trees import Layout, lay_out
 from concordant.engines.local.learner import LocalLearner
-from concordant.engines.local.networks import PolicyNetwork
+from concordant.engines.local.networks import PolicyNetwork, RewardNetwork
 from concordant.engines.local.scorer import LocalScorer
+from concordant.engines.reward_model import RewardModel
 from tests.engines.conformance.test_learner import pairs
 from tests.engines.tiny import tiny_policy
 
@@ -75,3 +77,12 @@ def test_every_micro_batch_gives_a_sign_of_life():
         signs.clear()
         learner.forward(pairs(), Outputs(logprob=True)).result()
     assert signs and {counted for counted, _, _ in signs} == {"forward passes"}
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_the_name_of_a_weight(tmp_path):
+    two, three = (
+        LocalLearner(RewardNetwork(RewardModel.from_backbone(tiny_policy(), heads=k)), TrainConfig()) for k in (2, 3)
+    )
+    two.save(tmp_path)
+    with pytest.raises(UserError, match=r"score.weight has the shape \(2, 32\) there, and the shape \(3, 32\) here"):
+        three.load(tmp_path)

@@ -11,10 +11,11 @@ import torch
 
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.core.errors import UserError
+from concordant.core.losses import compute_preference_loss
 from concordant.core.trees import Layout, lay_out
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Message
-from concordant.engines.reward_model import RewardModel, compute_preference_loss
+from concordant.engines.reward_model import RewardModel
 from concordant.models.load import save_policy
 from concordant.models.lora import lora_layers
 from tests.engines.scored import DIALOGUES, MINILM, check_saved, rows_of, say

@@ -54,10 +54,10 @@ def test_an_adapter_for_another_base_is_refused(changes: dict[str, int], message
     ("changes", "message"),
     [
         ({"peft_type": "LOHA"}, "PEFT type LOHA is not supported"),
-        ({"use_dora": True}, "use_dora = true is not supported"),
+        ({"use_qalora": True}, "use_qalora = true is not supported"),
         ({"bias": "lora_only"}, 'bias "lora_only" is not supported'),
         ({"lora_bias": True}, "lora_bias"),
-        ({"init_lora_weights": "pissa"}, "it changes the base"),
+        ({"init_lora_weights": "pissa_niter_4"}, "it changes the base"),
         ({"target_parameters": ["experts.gate_up_proj"]}, "target_parameters"),
         ({"trainable_token_indices": [3]}, "trainable_token_indices"),
         ({"an_option_from_the_future": 1}, "an_option_from_the_future"),

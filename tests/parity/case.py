@@ -95,6 +95,20 @@ REWARDS = {
 
 
 @dataclass(frozen=True)
+class DistillSetting:
+    divergence: str  # our name
+    trl_beta: float  # 0 and 1 are TRL's forward and reverse KL
+    temperature: float = 1.0
+
+
+DISTILL = {
+    "distill/forward_kl": DistillSetting("forward_kl", 0.0, 1.3),
+    "distill/reverse_kl": DistillSetting("reverse_kl", 1.0),
+    "distill/jsd": DistillSetting("jsd", 0.3, 0.7),
+}
+
+
+@dataclass(frozen=True)
 class PPOSetting:
     temperature: float = 0.7
     gamma: float = 0.99

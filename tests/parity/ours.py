@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForSequenceClassification
 
+from concordant.algorithms.distill import DistillObjective
 from concordant.algorithms.dpo import DPOObjective, reference_logprobs
 from concordant.algorithms.experience import learnt_part
 from concordant.algorithms.kto import KTOObjective, finish, kl_estimate
@@ -18,6 +19,7 @@ from concordant.algorithms.sft import SFTObjective, share_prompts
 from concordant.config.train import TrainConfig
 from concordant.core import kl
 from concordant.core.advantages import ADVANTAGES, Returns, gae
+from concordant.core.divergence import Divergence
 from concordant.core.masked import branch_of_token, whiten
 from concordant.core.objective import Objective, Outputs
 from concordant.core.trees import Branch, Layout, PromptTree
@@ -40,6 +42,7 @@ def all_figures(peer_ppo: Mapping[str, Figures]) -> dict[str, Figures]:
     made |= {name: kto(setting) for name, setting in case.KTO.items()} | {"orpo/orpo": dpo(case.ORPO)}
     made |= {"dpo/sigmoid uneven": dpo(case.DPO["dpo/sigmoid"], CUT)}
     made |= {name: reward(setting) for name, setting in case.REWARDS.items()}
+    made |= {name: distill(setting) for name, setting in case.DISTILL.items()}
     for name, setting in case.POLICIES.items():
         if f"policy/{name}" in peer_ppo:
             made[f"policy/{name}"] = policy(setting, peer_ppo[f"policy/{name}"])
@@ -127,6 +130,13 @@ def reward(setting: case.RewardSetting) -> Figures:
     figures = learn(learner, pair_trees(), RewardObjective(margin_P, centering=setting.centering))
     figures.gradient = case.gradient_of(model.named_parameters())
     return figures
+
+
+def distill(setting: case.DistillSetting) -> Figures:
+    """The student learns from both answers of the pairs, beside a teacher with the reference's weights."""
+    learner = policy_learner(CUT, temperature=setting.temperature)
+    learner.set_reference(policy_learner(variant=case.REFERENCE, temperature=setting.temperature))
+    return learn(learner, pair_trees(), DistillObjective(Divergence(setting.divergence, setting.trl_beta)))
 
 
 def pair_trees() -> list[PromptTree]:

@@ -47,6 +47,12 @@ def test_ppo_s_numbers_a_token_are_trl_s(made, column):
     assert vector_error(made[name].tokens[column], PPO[name]["tokens"][column]) < compare.TOLERANCE
 
 
+@pytest.mark.parametrize("name", case.DISTILL)
+def test_distillation_is_trl_s_within_1e_5(made, name):
+    assert relative(made[name].loss, GOLDENS[name]["loss"]) < 1e-5
+    assert sketch_error(made[name].gradient, GOLDENS[name]["gradient"]) < 1e-5
+
+
 @pytest.mark.parametrize("name", case.POLICIES)
 def test_policy_losses_and_group_advantages_are_trl_s_within_1e_5(made, name):
     mine, theirs = made[f"policy/{name}"], TRAINERS[f"policy/{name}"]

@@ -11,14 +11,19 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from concordant.config.names import HardwareName
+from concordant.config.train import TrainConfig
 from concordant.core import logprobs
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.local import decoding, optimizer, scorer
+from concordant.engines.local.learner import LocalLearner
+from concordant.engines.local.networks import PolicyNetwork
 from concordant.kernels.put_on import put_on
 from concordant.kernels.reader import reader_of
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models import tree_attention
+from concordant.models.four_bits import keep_base_in_four_bits
 from concordant.models.lora import apply_lora_to_model
+from concordant.models.quantized import bytes_of_base
 from concordant.planning import memory, work
 from concordant.planning.hardware import machine
 from concordant.planning.known import KNOWN
@@ -26,6 +31,7 @@ from concordant.planning.memory import kept, memory_of
 from concordant.planning.read_shape import from_settings
 from concordant.planning.shapes import KINDS, Shape
 from concordant.planning.work import Setup, Tree, Work
+from tests.engines.tiny import tiny_policy
 from tests.stages.preset_memory import counting
 
 TWO_LAYERS = Shape(kind="llama", vocabulary=10, hidden=4, layers=2, heads=2, kv_heads=1, head_size=2, mlp=6, tied=False)
@@ -65,6 +71,38 @@ def test_every_byte_of_a_model_of_two_layers():
     assert found.learning["logits"] == 2 * 4 * 8 * 10  # the logits, and their gradient
     assert found.learning["weight copies"] == 4 * 10 * 4  # the product that is added to the head's gradient
     assert found.total == sum(found.resident.values()) + sum(found.learning.values())
+
+
+@pytest.mark.parametrize(("name", "rank"), [("muon", 0), ("muon", 3), ("adafactor", 0)])
+def test_the_state_of_an_optimizer_is_what_the_engine_keeps(name, rank):
+    """For a Llama of the same dimensions, with its norms and its head; adapters are on every matrix of the layers."""
+    policy = tiny_policy(lora_rank=rank)
+    learner = LocalLearner(PolicyNetwork(policy), TrainConfig(optimizer=name))
+    shapes = {key: (p.numel(), p.shape) for key, p in learner.trained.items()}
+    kept = optimizer.numbers_kept(shapes, learner.config, learner.hidden) - (len(shapes) if name == "adafactor" else 0)
+    made = of(from_settings(policy.model.config.to_dict(), "tiny"), rank=rank, optimizer=name)
+    assert memory.optimizer_numbers(made, Setup(), memory.trained_of(made, Setup())) == pytest.approx(kept)
+
+
+def test_the_bytes_of_a_base_in_four_bits_are_the_engines():
+    """For a Llama whose matrices are whole blocks, beside what is kept for real."""
+    pytest.importorskip("bitsandbytes")
+    policy = tiny_policy(lora_rank=4, hidden_size=64)
+    keep_base_in_four_bits(policy.model, fresh=True)
+    shape = from_settings(policy.model.config.to_dict(), "tiny")
+    found = memory.base_bytes(of(shape, rank=4, quantized=True), Setup())
+    codes = 4 * 16 * 7 * shape.layers  # the table of sixteen values, of every layer
+    rotary = sum(b.numel() * 4 for name, b in policy.model.named_buffers() if "inv_freq" in name)
+    assert bytes_of_base(policy.model) - codes - rotary == pytest.approx(found)
+
+
+def test_a_teacher_is_frozen_weights_and_a_pass_beside_the_students():
+    made = of(method="distill", teacher=TWO_LAYERS)
+    found, plain = (memory_of(work, Setup(), machine("cpu", EXACT)) for work in (made, of()))
+    assert found.resident == plain.resident | {"teacher": 4 * WEIGHTS}
+    of_token = max(3 * 6, 4 * 4 + 2 * 2) * 4 + 3 * 4 * 4  # the MLP or attention, and hidden states, of 20 tokens
+    more = {"teacher's pass": of_token * 20, "teacher's logits": plain.learning["logits"]}
+    assert found.learning == plain.learning | more
 
 
 def test_on_a_shared_backbone_critic_and_reward_model_are_adapters():
@@ -183,7 +221,7 @@ HARDWARE: list[HardwareName] = ["cpu", "h100-80gb"]
 works = st.builds(
     of,
     shape=st.sampled_from([KNOWN["Qwen/Qwen3-8B"], KNOWN["meta-llama/Llama-3.1-70B"], KNOWN["google/gemma-3-1b"]]),
-    method=st.sampled_from(["sft", "reward", "dpo", "ppo", "grpo"]),
+    method=st.sampled_from(["sft", "reward", "dpo", "ppo", "grpo", "distill"]),
     tree=st.builds(Tree, st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 4)),
     trees=st.integers(1, 64),
     rank=st.sampled_from([0, 16]),

@@ -102,7 +102,7 @@ def test_micro_batches_of_equal_trees():
 # -- what is printed ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["sft", "reward", "dpo", "ppo", "grpo"])
+@pytest.mark.parametrize("method", ["sft", "reward", "dpo", "ppo", "grpo", "distill"])
 @pytest.mark.parametrize("rank", [0, 16])
 def test_the_yaml_is_a_config_of_the_verb(method, rank):
     plan = planned_for(config(method=method, rank=rank)).plan

@@ -120,8 +120,10 @@ def test_an_answer_without_a_verdict_is_counted_and_not_asked_again(data, tmp_pa
 
 
 def test_a_budget_ends_the_command_with_what_it_has_and_the_next_one_goes_on(data, judge, tmp_path):
-    made = run(data, judge.url, tmp_path / "out", {"max_calls": 5, "parallel": 1})
-    assert judge.asked.total() == 5 and numbers(made)["made"] == 2
+    made = tmp_path / "out"
+    with pytest.raises(RunStopped, match="the budget is used up; .*out has what there is, and the same command asks"):
+        run(data, judge.url, made, {"max_calls": 5, "parallel": 1})
+    assert judge.asked.total() == 5 and numbers(made)["made"] == len(rows(made / "pairs.jsonl")) == 2
     assert numbers(made)["left_out"] == {"the budget is used up": 4}
     run(data, judge.url, tmp_path / "out", {"max_calls": 7, "parallel": 1})
     assert judge.asked.total() == 12 and numbers(made)["made"] == 6

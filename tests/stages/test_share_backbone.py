@@ -103,6 +103,15 @@ def test_a_run_that_was_stopped_continues_to_the_same_weights(runs, base, reward
         assert torch.equal(value, weights(copied / ADAPTER)[name])
 
 
+def test_a_critic_of_another_form_cannot_go_on_from_the_checkpoint_and_says_so(runs, base, reward, shared):
+    copied = runs / "other-critic"
+    shutil.copytree(shared, copied)
+    shutil.rmtree(copied / "checkpoints" / f"step-{STEPS:06d}")
+    whole = config(copied, base, reward / MODEL, share="none", resume="force")  # its critic has all weights
+    with pytest.raises(UserError, match=r"critic holds another model than this run trains: .* no such weight"):
+        concordant.ppo(whole)
+
+
 def test_an_equal_base_in_another_folder_is_the_same_base(runs, base, reward):
     copied = runs / "copy-of-base"
     shutil.copytree(base, copied)

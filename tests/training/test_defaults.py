@@ -29,9 +29,9 @@ def test_what_was_given_stays() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_step_learns_from_a_given_example_twice(method: str) -> None:
-    """PPO answers a prompt anew each time, so there a prompt may come again within a step."""
+    """PPO and distillation answer a prompt anew each time, so there a prompt may come again within a step."""
     made = settle(TrainConfig(batch_size=29, epochs=2.0), start(method=method, examples=3))
-    assert made.batch_size == (29 if method == "ppo" else 3)
+    assert made.batch_size == (29 if method in ("ppo", "distill") else 3)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -57,6 +57,8 @@ def test_adapters_and_random_weights_take_more_an_encoder_less() -> None:
     assert rate_of(start(has_adapters=True)) > base < rate_of(start(is_random=True))
     assert rate_of(start(is_encoder=True)) < base
     assert rate_of(start(weights=1_000, is_random=True)) <= 5e-3, "there is a highest rate"
+    assert rate_of(start(optimizer="adafactor")) == pytest.approx(10 * base)
+    assert rate_of(start(optimizer="muon")) == base
 
 
 def test_a_small_set_gets_several_passes_and_a_large_one_a_single_pass() -> None:

@@ -103,7 +103,7 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
         finally:
             torch.set_num_threads(before)
         return
-    key = (tuple(sizes.items()), cluster.timeout, cluster.ray, cluster.restarts)
+    key = (tuple(sizes.items()), cluster.timeout, cluster.ray, cluster.restarts, cluster.apart.generator_python)
     teams = _kept.pop(key, None) or _assembled(*key)
     token = _teams.set(teams)
     try:
@@ -130,11 +130,14 @@ def _misfit(cluster: ClusterConfig, workers: int) -> str:
     )
 
 
-def _assembled(sizes: tuple[tuple[Role, int], ...], timeout: float, ray_address: str, restarts: int) -> Teams:
+def _assembled(
+    sizes: tuple[tuple[Role, int], ...], timeout: float, ray_address: str, restarts: int, generator_python: str
+) -> Teams:
     _close_kept()  # a process belongs to one team at a time
     limit = timedelta(seconds=timeout)
     if ray_address:
-        return ray_team.assembled(dict(sizes), limit, ray_address, restarts)
+        pythons: dict[Role, str] = {"generator": generator_python} if generator_python else {}
+        return ray_team.assembled(dict(sizes), limit, ray_address, restarts, pythons)
     workers = sizes[0][1]
     return Teams(torch_team.join(limit) if started.world()[1] > 1 else torch_team.start_here(workers, limit))
 

@@ -18,6 +18,7 @@ from typing import Any
 from concordant.core.alive import heard_by
 from concordant.engines.group.orders import Order, Ref, Worker
 from concordant.engines.group.sent_weights import SentWeights
+from concordant.runs.identity import code_version
 
 # A rank ends itself after so many times cluster.timeout without a sign of life. The ranks that wait for it in a
 # collective give up after cluster.timeout already, so that the rank that hangs is the last one.
@@ -51,6 +52,10 @@ class Rank:
         with socket.socket() as free:
             free.bind(("", 0))
             return ray.util.get_node_ip_address(), free.getsockname()[1]
+
+    def version(self) -> str:
+        """Of Concordant in this process, which may have another environment than the driver."""
+        return code_version()
 
     def join(self, rank: int, size: int, host: str, port: int, seconds: float) -> None:
         """Become one of ``size`` ranks that work together."""

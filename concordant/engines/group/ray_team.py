@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +21,13 @@ from concordant.core.errors import RunFailed, UserError
 from concordant.engines.group import started
 from concordant.engines.group.orders import Order, Ref
 from concordant.engines.group.ray_rank import PATIENCE, STARTED_WITHIN, HeldWeights, Rank
-from concordant.engines.group.ray_start import connected
+from concordant.engines.group.ray_start import LOCAL, connected
 from concordant.engines.group.team import Team
 from concordant.engines.group.teams import Role, Teams
+from concordant.runs.identity import code_version
 
 PLACED_WITHIN = 120  # seconds for Ray to find room for all actors
+_SHOWN = 14  # characters of a version: the number, and the beginning of the source's hash
 log = logging.getLogger(__name__)
 
 
@@ -80,6 +83,7 @@ class RayTeam(Team):
 
     ``restarts`` is how often in a stage they are started again after one of them ended. Only workers without the state
     of an optimizer are: they get their models and the newest weights again. ``recipes`` belongs to all teams of a run.
+    ``python`` is the command of another environment's Python; "" is the driver's environment.
     """
 
     def __init__(
@@ -90,8 +94,10 @@ class RayTeam(Team):
         timeout: timedelta,
         restarts: int,
         recipes: dict[int, Recipe],
+        python: str = "",
     ) -> None:
         super().__init__()
+        self._options = {"runtime_env": {"py_executable": python}} if python else {}
         self.ray, self.workers, self.role, self.life = ray, workers, role, 0
         self._timeout, self._recipes = timeout.total_seconds(), recipes
         self._restarts, self._left = restarts, restarts
@@ -110,7 +116,9 @@ class RayTeam(Team):
         actor = self.ray.remote(Rank)
         self.actors = [
             actor.options(
-                num_cpus=1, scheduling_strategy=strategy(self._group, placement_group_bundle_index=i)
+                num_cpus=1,
+                scheduling_strategy=strategy(self._group, placement_group_bundle_index=i),
+                **self._options,
             ).remote()
             for i in range(self.workers)
         ]
@@ -125,6 +133,11 @@ class RayTeam(Team):
             ) from problem
         except self.ray.exceptions.RayError as problem:
             raise WorkerEnded(f"{self._name(0)} did not start: {_first_line(problem)}") from problem
+        if (version := self.ray.get(self.actors[0].version.remote())) != code_version():
+            raise UserError(
+                f"{self._name(0)} runs Concordant {version[:_SHOWN]}, and this process runs {code_version()[:_SHOWN]}; "
+                "install the same version in both environments"
+            )
         self.wait([a.join.remote(rank, self.workers, host, port, self._timeout) for rank, a in enumerate(self.actors)])
 
     def begin(self, shards: int, threads: int, tensor: int = 1, sharded: bool = False, pipeline: int = 1) -> None:
@@ -260,14 +273,22 @@ def _first_line(problem: Exception) -> str:
     return str(problem).splitlines()[0]
 
 
-def assembled(sizes: Mapping[Role, int], timeout: timedelta, address: str, restarts: int) -> Teams:
-    """A team for each role of ``sizes``, on the cluster at ``address``; "local" starts Ray here, on loopback alone."""
+def assembled(
+    sizes: Mapping[Role, int], timeout: timedelta, address: str, restarts: int, pythons: Mapping[Role, str]
+) -> Teams:
+    """A team for each role of ``sizes``, on the cluster at ``address``; "local" starts Ray here, on loopback alone.
+
+    ``pythons`` are the commands of other environments' Python, in which the workers of a role run.
+    """
+    for python in pythons.values():
+        if address == LOCAL and shutil.which(python) is None:
+            raise UserError(f"cluster.apart.generator_python {python}: no such program on this machine")
     ray = connected(address, sum(sizes.values()))
     recipes: dict[int, Recipe] = {}
     teams: dict[Role, RayTeam] = {}
     try:
         for role, workers in sizes.items():
-            teams[role] = RayTeam(ray, role, workers, timeout, restarts, recipes)
+            teams[role] = RayTeam(ray, role, workers, timeout, restarts, recipes, pythons.get(role, ""))
         for team in teams.values():  # after all actors were started, because each one imports PyTorch first
             team.meet()
     except BaseException:

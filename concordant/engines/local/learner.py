@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from concordant.config.train import TrainConfig
+from concordant.core.errors import UserError
 from concordant.core.objective import Objective
 from concordant.core.seeding import fresh_seed
 from concordant.core.trees import ROW_TOKENS, PromptTree
 from concordant.engines.local import sharding
 from concordant.engines.local.elastic import Elastic
 from concordant.engines.local.networks import Network
-from concordant.engines.local.optimizer import ADAM_MOMENTS, adamw
+from concordant.engines.local.optimizer import hidden_matrices, numbers_kept, optimizer_of, set_rate
 from concordant.engines.local.reached import of_parts, reach
 from concordant.engines.local.scorer import LocalScorer
 from concordant.engines.local.weight_motion import WeightMotion
@@ -36,6 +37,7 @@ from concordant.engines.ranks import Alone, among, writes
 from concordant.engines.tensor.cuts import elements, whole_copy
 from concordant.engines.tensor.norm import clip
 from concordant.engines.tensor.state import Parts
+from concordant.models.quantized import hidden_weights
 
 CHECKPOINT_ADAPTER = "adapter"  # the folder inside a role's folder of a checkpoint, in PEFT's layout
 
@@ -60,7 +62,8 @@ class LocalLearner(LocalScorer):
         self.parameters = list(self.trained.values())
         if not self.parameters:
             raise ValueError("no weight of this network is trainable: use LocalScorer")
-        self.optimizer = adamw(self.parameters, config)
+        self.hidden = hidden_matrices(network) if config.optimizer == "muon" else set()
+        self.optimizer = optimizer_of(self.trained, config, self.hidden)
         self.motion = self._motion(held)
         self._elastic: Elastic | None = None  # holds the weights near those of ``hold``
         self._is_finite = True  # whether every loss since the last step was finite
@@ -134,8 +137,7 @@ class LocalLearner(LocalScorer):
         finite, motion = math.isfinite(norm) and self._is_finite, {}
         if finite:
             before = self.motion.before()
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
+            set_rate(self.optimizer, learning_rate)
             with enough_memory("updating the weights", "train an adapter (model.lora.rank) or a smaller model"):
                 self.optimizer.step()
             self.version += 1
@@ -196,9 +198,23 @@ class LocalLearner(LocalScorer):
     def load(self, folder: Path) -> None:
         state = sharding.read_parts(folder, self.ranks)
         state = self._parts().own(state) if self.pieces else state
+        self._refuse_others(folder, state["weights"])
         self.version, self.halvings, self._kept = state["version"], state["halvings"], state["kept"]
         self._copy_in(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def _refuse_others(self, folder: Path, saved: Mapping[str, Tensor]) -> None:
+        """Raise UserError if the weights of the checkpoint are not those that this learner trains."""
+        theirs, ours = ({name: tuple(w.shape) for name, w in weights.items()} for weights in (saved, self.trained))
+        if theirs == ours:
+            return
+        name = next(name for name in [*theirs, *ours] if theirs.get(name) != ours.get(name))
+        has, wants = ("no such weight" if s is None else f"the shape {s}" for s in (theirs.get(name), ours.get(name)))
+        raise UserError(
+            f"{folder} holds another model than this run trains: {name} has {has} there, and {wants} here. A changed "
+            "model, adapter, number of heads or share_backbone cannot go on from a checkpoint, with --resume force "
+            "neither: give the old settings, or start a new run with another --output"
+        )
 
     def keep(self) -> None:
         self._kept = {name: p.detach().clone() for name, p in self.trained.items()}
@@ -217,15 +233,17 @@ class LocalLearner(LocalScorer):
             self.trained[name].copy_(value)
 
     def _parts(self) -> Parts:
-        return Parts(self.trained, self.optimizer, self.pieces)
+        return Parts(self.trained, self.optimizer.param_groups, self.pieces)
 
     def checkpoint_bytes(self, with_kept: bool) -> int:
-        trained = (p for p in self.network.parameters() if p.requires_grad)
-        weights = sum(elements(p, self.pieces) * p.element_size() for p in trained)
-        return weights * (1 + ADAM_MOMENTS + with_kept + bool(self.adapter_base))
+        named = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+        sizes = {name: (elements(p, self.pieces), p.shape) for name, p in named}
+        weights = sum(size for size, _ in sizes.values()) * (1 + with_kept + bool(self.adapter_base))
+        return (weights + numbers_kept(sizes, self.config, self.hidden)) * named[0][1].element_size()
 
     def export_bytes(self) -> int:
-        return sum(elements(p, self.pieces) * p.element_size() for p in self.network.parameters())
+        whole = sum(elements(p, self.pieces) * p.element_size() for p in self.network.parameters())
+        return whole + 4 * hidden_weights(self.network)  # which are written in fp32
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         self._write(lambda network: network.save(folder, dict(card or {})))

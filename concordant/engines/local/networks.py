@@ -25,6 +25,7 @@ from concordant.models import peft_files
 from concordant.models.head import lm_logits
 from concordant.models.load import Policy, save_policy, save_policy_adapter
 from concordant.models.lora import active_adapter, adapter_names, copy_adapter
+from concordant.models.reward_heads import heads_of
 from concordant.models.scalar_head import Critic
 from concordant.models.tree_attention import Reader
 
@@ -122,9 +123,10 @@ class PolicyNetwork(Network):
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
     ) -> BranchOutputs:
         other, parts = None, PartOfDistribution.of(self.model, self.policy.traits.head)
-        if want.kl:
+        if want.compares:
             assert isinstance(reference, PolicyNetwork)
-            if PartOfDistribution.of(reference.model, reference.policy.traits.head) is None:
+            theirs = PartOfDistribution.of(reference.model, reference.policy.traits.head)
+            if theirs is None or reference.vocabulary != self.vocabulary:
                 parts = None
             with torch.no_grad():
                 other = (reference.predicting(batch), partial(reference.logits, in_parts=parts is not None))
@@ -138,10 +140,11 @@ class PolicyNetwork(Network):
             other,
             parts.distribution if parts else self.reader.distribution,
             parts.exact_kl if parts else kl.exact,
+            parts.cut.axis if parts else None,
         )
 
     def carry(self, batch: TreeBatch, want: Outputs, reference: Network | None = None) -> Tensor:
-        if want.kl:
+        if want.compares:
             assert isinstance(reference, PolicyNetwork)
             with torch.no_grad():
                 reference.predicting(batch)
@@ -232,7 +235,7 @@ class RewardNetwork(Network):
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
     ) -> BranchOutputs:
         if not want.logprob:
-            return BranchOutputs(score_B=self.reward_model.scores(batch))
+            return _scored(BranchOutputs(), self.reward_model.head_scores(batch), want)
         at = torch.cat([batch.source_N, batch.last_B])
         predicting_NH, last_BH = self.reward_model.hidden_at(batch, at).split([len(batch.source_N), batch.branches])
         parts = PartOfDistribution.of(self.model, self.reward_model.traits.head)
@@ -246,8 +249,7 @@ class RewardNetwork(Network):
         out = logprobs.of_tokens(
             predicting_NH, batch.target_N, head, vocabulary, want, temperature, distribution=distribution
         )
-        out.score_B = self.reward_model.scores_of(last_BH)
-        return out
+        return _scored(out, self.reward_model.heads_of(last_BH), want)
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
         self.reward_model.save(folder, card)
@@ -258,7 +260,18 @@ class RewardNetwork(Network):
 
     def save_adapter(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         if card is None:
-            head = peft_files.head_of(self.model)
+            head, heads = peft_files.head_of(self.model), heads_of(self.model)
+            if heads is not None:
+                head |= heads.mean
+                folder.mkdir(parents=True, exist_ok=True)
+                heads.write(folder)
             peft_files.save_adapter(self.model, folder, self.adapter_base, "SEQ_CLS", head=head)
         else:
             self.reward_model.save_adapter(folder, card)
+
+
+def _scored(out: BranchOutputs, head_BK: Tensor, want: Outputs) -> BranchOutputs:
+    """``out`` with the score of every branch, and with the score of every head if it is wanted."""
+    out.score_B = head_BK.mean(1)
+    out.head_BK = head_BK if want.heads else None
+    return out

@@ -186,23 +186,23 @@ class LocalScorer:
 
     def _networks(self, want: Outputs) -> list[Network]:
         """The networks that a pass reads."""
-        return [self.network, self._reference_network()] if want.kl else [self.network]
+        return [self.network, self._reference_network()] if want.compares else [self.network]
 
     def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
         if not self._has_head:
             self._carried(batch, want)
             return BranchOutputs()
-        reference = self._reference_network() if want.kl else None
+        reference = self._reference_network() if want.compares else None
         with self._autocast():
             return self.network(batch, want, self.temperature, reference)
 
     def _carried(self, batch: TreeBatch, want: Outputs) -> Tensor:
-        reference = self._reference_network() if want.kl else None
+        reference = self._reference_network() if want.compares else None
         with self._autocast():
             return self.network.carry(batch, want, reference)
 
     def _reference_network(self) -> Network:
-        raise ValueError("a scorer has no reference, so it cannot measure a KL: ask a learner")
+        raise ValueError("a scorer has no reference, so it cannot measure a KL or a divergence: ask a learner")
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:

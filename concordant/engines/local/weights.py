@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from concordant.engines.local.sharding import whole_model
 from concordant.engines.protocol import Adapters
 from concordant.engines.tensor.cuts import mapped, pieces_of, whole_copy
-from concordant.models.lora import active_name, lora_layers, merged_state_dict
+from concordant.models.lora import active_names, lora_layers, merged_state_dict
 
 PEFT_ROOT = "base_model.model."  # the prefix that PEFT puts before the path of an adapted layer
 
@@ -36,7 +36,7 @@ class LocalWeights:
             return {name: tensor.detach() for name, tensor in adapter_tensors(model).items()}
         if not lora_layers(model):
             return model.state_dict()
-        return merged_state_dict(model, active_name(model))
+        return merged_state_dict(model, active_names(model))
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -47,6 +47,8 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
             adapter = layer.adapter(layer.active)
             found[f"{PEFT_ROOT}{path}.lora_A.weight"] = adapter.lora_A
             found[f"{PEFT_ROOT}{path}.lora_B.weight"] = adapter.lora_B
+            if adapter.lora_magnitude is not None:
+                found[f"{PEFT_ROOT}{path}.lora_magnitude_vector"] = adapter.lora_magnitude
     if not found:
         raise ValueError('the model has no active adapter, so no adapter can be published: use adapters="merged"')
     return found

@@ -24,6 +24,7 @@ from concordant.engines.ranks import Ranks
 from concordant.engines.tensor.cuts import even, pieces_of
 from concordant.kernels.replaced import Maker
 from concordant.models.backbone import REFUSALS, backbone, run_backbone, undisturbed
+from concordant.models.quantized import hidden_weights
 from concordant.models.trial import TOLERANCE, two_rows
 
 FITTING = "cluster.pipeline splits decoders with one list of layers between the embeddings and the final norm"
@@ -76,6 +77,8 @@ def _check(model: PreTrainedModel, chain: Chain) -> None:
     lists = _lists(model)
     if len(lists) != 1:
         raise UserError(f"cluster.pipeline found no list of decoder layers in {type(model).__name__}; {FITTING}")
+    if hidden_weights(model):
+        raise UserError("cluster.pipeline cannot divide weights of four bits; leave quantize out")
     if len(lists[0]) < chain.size:
         raise UserError(
             f"cluster.pipeline is {chain.size}, but {type(model).__name__} has {len(lists[0])} layers, and every "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from concordant.core.axis import Axis
 from concordant.kernels.replaced import WHOLE
+from concordant.models.quantized import hidden_weights
 
 CUTS = "concordant_cuts"  # attribute of a layer that holds parts: the ``Part`` of each of its weights
 M = TypeVar("M", bound=nn.Module)
@@ -162,7 +163,7 @@ def elements(parameter: Tensor, pieces: Mapping[int, Part]) -> int:
 def weights_of(module: nn.Module) -> int:
     """The number of weights of the whole ``module``."""
     pieces = pieces_of(module)
-    return sum(elements(p, pieces) for p in module.parameters())
+    return sum(elements(p, pieces) for p in module.parameters()) + hidden_weights(module)
 
 
 @torch.no_grad()

@@ -211,6 +211,8 @@ class _Split:
         self._wrap(norm, exact.norm_of_heads if self.in_order else layers.norm_of_heads, Share(self.axis, inputs=heads))
 
     def _adapters(self, layer: LoRALinear, share: Share) -> None:
+        if not all(layer.adapter(name).is_plain for name in layer.adapters):
+            raise UserError("cluster.tensor cannot split the adapters of DoRA and PiSSA, which look at whole weights")
         if self.in_order:
             vars(layer)[SHARE] = share
             put_beneath(layer, exact.adapted, exact.adapted)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from concordant.engines.tensor.cuts import Part, mapped
 
 
 class Parts:
-    """Which tensors of a learner's state are parts. ``named`` are the trained weights by name."""
+    """Which tensors of a learner's state are parts. ``named`` are the trained weights by name, ``groups``
+    those of the optimizer in its order."""
 
-    def __init__(self, named: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, pieces: Mapping[int, Part]):
-        ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    def __init__(self, named: Mapping[str, Tensor], groups: Sequence[Mapping[str, Any]], pieces: Mapping[int, Part]):
+        ordered = [p for group in groups for p in group["params"]]
         self._by_name = {name: pieces[id(p)] for name, p in named.items() if id(p) in pieces}
         self._by_number = {i: pieces[id(p)] for i, p in enumerate(ordered) if id(p) in pieces}
 

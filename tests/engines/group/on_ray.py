@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -37,6 +38,14 @@ def a_sampler_killed() -> Iterator[list[str]]:
         yield killed
 
 
+def other_python(folder: str) -> Path:
+    """A command that starts this Python, as another environment's Python is one, and leaves a file that says so."""
+    command = Path(folder) / "python"
+    command.write_text(f'#!/bin/sh\necho started >> "{folder}/started"\nexec "{sys.executable}" "$@"\n')
+    command.chmod(0o755)
+    return command
+
+
 def hashes(folder: str) -> dict[str, Any]:
     def made(name: str, verb: str, cluster: dict[str, Any], **more: str) -> str:
         return run(verb, f"{folder}/{name}", 2, cluster, **more)
@@ -45,16 +54,17 @@ def hashes(folder: str) -> dict[str, Any]:
         "sft in this process": made("sft", "sft", SHARDS),
         "sft on Ray": made("sft-ray", "sft", ON_RAY | {"workers": 2}),
     }
+    apart = APART | {"generator_python": str(other_python(folder))}
     made("reward", "reward", {})
     scores = {"reward": f"{folder}/reward/model"}
     for verb in ("gae", "gae_lora"):
         found[f"{verb} in this process"] = made(verb, verb, SHARDS, **scores)
-        found[f"{verb} apart"] = made(f"{verb}-apart", verb, ON_RAY | {"apart": APART}, **scores)
+        found[f"{verb} apart"] = made(f"{verb}-apart", verb, ON_RAY | {"apart": apart}, **scores)
     found["gae ahead in this process"] = made("gae-ahead", "gae", SHARDS | AHEAD, **scores)
     with a_sampler_killed() as killed:
-        cluster = ON_RAY | AHEAD | {"apart": APART}
+        cluster = ON_RAY | AHEAD | {"apart": apart}
         found["gae ahead, apart, with a sampler killed"] = made("gae-killed", "gae", cluster, **scores)
-    return found | {"killed": killed}
+    return found | {"killed": killed, "started": (Path(folder) / "started").read_text().split()}
 
 
 if __name__ == "__main__":

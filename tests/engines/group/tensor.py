@@ -24,6 +24,7 @@ from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
 from concordant.core import kl, logprobs
+from concordant.core.divergence import Divergence
 from concordant.core.seeding import derive
 from concordant.core.trees import PromptTree
 from concordant.engines.group.orders import Order
@@ -240,6 +241,12 @@ def vocabulary(_: str) -> dict[str, Any]:
     kl_own = cut.own(logits).requires_grad_()
     kl_parts = parts.exact_kl(kl_own, cut.own(reference))
     (kl_parts * weight_3C[2]).sum().backward()
+    divergence = Divergence("jsd", 0.3)
+    far_own, far_logits = cut.own(logits).requires_grad_(), logits.clone().requires_grad_()
+    far_parts = divergence.between(far_own, cut.own(reference), temperature, axis)
+    (far_parts * weight_3C[2]).sum().backward()
+    far_plain = divergence.between(far_logits, reference, temperature)
+    (far_plain * weight_3C[2]).sum().backward()
     whole_logits, kl_logits = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     *plain, plain_top = logprobs.distribution(whole_logits, target, temperature)
     (torch.stack(plain) * weight_3C[:2]).sum().backward()
@@ -247,9 +254,13 @@ def vocabulary(_: str) -> dict[str, Any]:
     (kl_plain * weight_3C[2]).sum().backward()
     assert own.grad is not None and kl_own.grad is not None
     assert whole_logits.grad is not None and kl_logits.grad is not None
+    assert far_own.grad is not None and far_logits.grad is not None
     return {
-        "values": apart([*of_parts, kl_parts], [*plain, kl_plain]),
-        "gradient": apart([own.grad, kl_own.grad], [cut.own(whole_logits.grad), cut.own(kl_logits.grad)]),
+        "values": apart([*of_parts, kl_parts, far_parts], [*plain, kl_plain, far_plain]),
+        "gradient": apart(
+            [own.grad, kl_own.grad, far_own.grad],
+            [cut.own(whole_logits.grad), cut.own(kl_logits.grad), cut.own(far_logits.grad)],
+        ),
         "top": torch.equal(top, plain_top) and bool(top.any()) and not bool(top.all()),
         "bytes a token": sum(sent.values()) / tokens,
         "gathered": after["gather"],

@@ -28,6 +28,10 @@ def test_ppo_with_every_role_on_workers_of_its_own_gives_the_hash_of_one_process
     assert found[f"{verb} apart"] == found[f"{verb} in this process"]
 
 
+def test_the_generators_workers_alone_are_started_by_the_python_that_is_given(found):
+    assert len(found["started"]) == 4, "two workers, and two that took their places after one was killed"
+
+
 def test_answers_of_an_older_policy_give_other_weights(found):
     assert found["gae ahead in this process"] != found["gae in this process"]
 

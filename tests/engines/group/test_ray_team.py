@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from concordant.core.errors import RunFailed, UserError
 from concordant.engines.group.orders import Order, Ref
 from concordant.engines.group.ray_rank import HeldWeights, _interface_of
-from concordant.engines.group.ray_team import History, RayResult, RayTeam, WorkerEnded
+from concordant.engines.group.ray_team import History, RayResult, RayTeam, WorkerEnded, assembled
 
 
 class RayError(Exception):
@@ -137,7 +138,7 @@ def test_the_history_has_what_new_workers_need_and_only_the_newest_weights():
     ):
         history.add(order)
     shards, arithmetic, made, weights = history.orders()
-    assert (shards.arguments, arithmetic.arguments, made) == ([2, 1, False], [1, True], make)
+    assert (shards.arguments, arithmetic.arguments, made) == ([2, 1, False, 1], [1, True], make)
     assert weights.arguments[0].version == 2
     history.add(Order(verb="forget"))
     assert history.orders() == []
@@ -161,6 +162,11 @@ def test_a_rank_ends_itself_and_shows_its_stack_once_it_gives_no_sign_of_life():
     done = subprocess.run([sys.executable, "-c", ALARM], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (1, "postponed\n")
     assert "in hang" in done.stderr
+
+
+def test_a_python_that_is_not_on_this_machine_is_named_before_ray_starts():
+    with pytest.raises(UserError, match="generator_python /nowhere/python: no such program"):
+        assembled({"policy": 1, "generator": 1}, timedelta(1), "local", 0, {"generator": "/nowhere/python"})
 
 
 def test_the_interface_of_an_address():

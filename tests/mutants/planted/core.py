@@ -38,6 +38,14 @@ MUTANTS = (
         tests=("core/test_losses.py",),
     ),
     Mutant(
+        name="preference-margin-outside-the-temperature",
+        file="core/losses.py",
+        old="bradley_terry(chosen / temperature, rejected / temperature, margin / temperature).mean()",
+        new="bradley_terry(chosen / temperature, rejected / temperature, margin).mean()",
+        story="compute_preference_loss with a margin and a temperature asks for another lead than its docs say.",
+        tests=("engines/test_reward_model.py",),
+    ),
+    Mutant(
         name="dual-clip-bounds-good-answers",
         file="core/policy_losses.py",
         old="is_bad_N = t.advantage_N < 0",
@@ -120,8 +128,8 @@ MUTANTS = (
     Mutant(
         name="exact-kl-of-a-reference-at-temperature-1",
         file="core/logprobs.py",
-        old="reference_CV = reference[1](reference[0]).float() / temperature",
-        new="reference_CV = reference[1](reference[0]).float()",
+        old="reference_CV.float() / temperature)",
+        new="reference_CV.float())",
         story="With kl.estimator exact and a temperature, the KL of a policy from itself is above 0.",
         tests=("core/test_logprobs.py", "engines/conformance/test_scorer.py"),
     ),
@@ -223,5 +231,21 @@ MUTANTS = (
         new="columns[name] = torch.cat([column for _, column in found])",
         story="With shards the old log-probs of a step belong to other tokens.",
         tests=("core/test_shards.py",),
+    ),
+    Mutant(
+        name="the-students-share-of-the-mixture",
+        file="core/divergence.py",
+        old="torch.logaddexp(logp_CV + math.log1p(-beta), logq_CV + math.log(beta))",
+        new="torch.logaddexp(logp_CV + math.log(beta), logq_CV + math.log1p(-beta))",
+        story="With a beta other than 1/2 the Jensen-Shannon divergence is measured from another mixture.",
+        tests=("core/test_divergence.py",),
+    ),
+    Mutant(
+        name="a-divergence-whose-gradient-forgets-the-temperature",
+        file="core/divergence.py",
+        old="(given_C / ctx.temperature)[:, None]",
+        new="given_C[:, None]",
+        story="At a temperature of 2 the student takes steps that are twice as long.",
+        tests=("core/test_divergence.py",),
     ),
 )

@@ -144,7 +144,7 @@ MUTANTS = (
     Mutant(
         name="a-batch-larger-than-the-data",
         file="training/defaults.py",
-        old='return given if start.method == "ppo" else min(given, start.examples)',
+        old="return given if start.method in SAMPLES else min(given, start.examples)",
         new="return given",
         story="A step on 9 pairs with a batch of 256 computes each of them 28 times.",
         tests=("training/test_defaults.py",),
