@@ -40,8 +40,9 @@ class GradientSum:
         """The block computes the gradient of this rank's next shard."""
         cuda = [p.device for p in self.parameters[:1] if p.device.type == "cuda"]
         with torch.random.fork_rng(cuda):
-            stage = [] if self.ranks.stages.rank == 0 else ["stage", self.ranks.stages.rank]
-            torch.manual_seed(derive(self.seed, "shard", next(self._shards), *stage))
+            stage = self.ranks.stages.rank
+            of_stage: tuple[str | int, ...] = ("stage", stage) if stage else ()
+            torch.manual_seed(derive(self.seed, "shard", next(self._shards), *of_stage))
             yield
         self._came |= torch.tensor([p.grad is not None for p in self.parameters])
         parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in self.parameters]

@@ -139,7 +139,7 @@ class LocalScorer:
         """The metrics of ``batches``. ``fillers`` are computed too, with weight zero.
 
         A stage of a pipeline begins so many batches before it takes the gradient of the first one as there are stages
-        after it, and then does one forward and one backward pass by turns (1F1B, Narayanan et al. 2019, 1806.03377).
+        after it, and then does one forward and one backward pass by turns (1F1B; Narayanan et al. 2020, 2006.09503).
         So no stage keeps the activations of more batches than there are stages.
         """
         means, begun, ahead = Means(), deque[Tensor](), self.stages.size - 1 - self.stages.rank

@@ -101,7 +101,8 @@ class _Stages:
 
     def put_on(self) -> None:
         owners = self._owners()
-        pieces, made = pieces_of(self.model), {}
+        pieces = pieces_of(self.model)
+        made: dict[int, nn.Parameter] = {}
         alive = list(self.model.parameters())  # so that no two weights have the same id
         for layer, name, weight in list(_weights(self.model)):
             of, within = tuple(sorted(owners[id(weight)])), pieces.get(id(weight))
@@ -134,8 +135,6 @@ class _Stages:
         for i, layer in enumerate(self.layers):
             if not start <= i < stop:
                 self._put(layer, receives if i == start - 1 else sends if i == stop else passes)
-                if hasattr(layer, "gradient_checkpointing"):
-                    layer.gradient_checkpointing = False  # or the hidden state would be received twice
         is_before = True
         for child in self.body.children():
             if child is self.layers:
@@ -147,6 +146,8 @@ class _Stages:
 
     def _put(self, module: Any, maker: Maker) -> None:
         vars(module)[STAGE] = self.stage
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = False  # or the hidden state would be received twice
         module.__class__ = maker(type(module))
 
 
