@@ -177,6 +177,7 @@ VALUES: dict[type, dict[str, Rule]] = {
     ClusterConfig: {
         "workers": NOT_NEGATIVE,
         "tensor": COUNT,
+        "pipeline": COUNT,
         "shards": NOT_NEGATIVE,
         "timeout": POSITIVE,
         "restarts": NOT_NEGATIVE,
