@@ -45,6 +45,9 @@ MESHES: dict[str, ClusterConfig] = {
     "data 4": ClusterConfig(workers=4),
     "sharded 2": ClusterConfig(workers=2, sharded=True),
     "sharded 4": ClusterConfig(workers=4, sharded=True),
+    "pipeline 2": ClusterConfig(pipeline=2),
+    "pipeline 2 × data 2": ClusterConfig(workers=4, pipeline=2),
+    "pipeline 2 × tensor 2": ClusterConfig(pipeline=2, tensor=2),
 }
 BATCHES = (7, 1, 6, 3, 5)  # trees
 LEARNING_RATE = 1e-3
@@ -123,20 +126,23 @@ METHODS: dict[str, tuple[Callable[[], Learner], Callable[[Sequence[PromptTree]],
 # -- one side, in a process of its own ------------------------------------------------------------
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Tensor, part: Any = None) -> Tensor:
     """A copy of all elements of a tensor, also if every rank has a part of it."""
+    if part is not None:
+        return part.whole(tensor.detach()).clone()
     full = getattr(tensor, "full_tensor", None)
     return tensor.detach().clone() if full is None else full().detach()
 
 
 def gradients(learner: Any) -> dict[str, Tensor]:
     """The gradient that was added so far, by the name of the weight."""
-    named = learner.network.named_parameters()
-    return {name: whole(p.grad) for name, p in named if p.requires_grad and p.grad is not None}
+    named, parts = learner.network.named_parameters(), learner.pieces
+    return {name: whole(p.grad, parts.get(id(p))) for name, p in named if p.requires_grad and p.grad is not None}
 
 
 def weights(learner: Any) -> dict[str, Tensor]:
-    return {name: whole(p) for name, p in learner.network.named_parameters() if p.requires_grad}
+    named, parts = learner.network.named_parameters(), learner.pieces
+    return {name: whole(p, parts.get(id(p))) for name, p in named if p.requires_grad}
 
 
 def elements(learner: Any) -> dict[str, int]:
@@ -232,7 +238,7 @@ def main() -> None:
             found = side(mesh, given.only, f"{folder}/side")
             for method in given.only:
                 known.setdefault(method, {})[mesh] = row = compared(found[method], alone[method])
-                print(f"{method:14} {mesh:10} " + "  ".join(f"{n} {x:.1e}" for n, x in row.items()), flush=True)
+                print(f"{method:14} {mesh:21} " + "  ".join(f"{n} {x:.1e}" for n, x in row.items()), flush=True)
             write(known)
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ServeConfig,
         SFTConfig,
         StudioConfig,
+        VotesConfig,
     )
     from concordant.config.train import TrainConfig
     from concordant.core.errors import RunFailed, RunStopped, UserError
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from concordant.stages.reward import reward, score
     from concordant.stages.sft import sft
     from concordant.stages.talk import chat, generate, merge
+    from concordant.stages.votes import keep_votes
     from concordant.studio.command import open_studio
 
 __all__ = [
@@ -124,6 +126,7 @@ __all__ = [
     "StudioConfig",
     "TrainConfig",
     "UserError",
+    "VotesConfig",
     "add_weighted_adapter",
     "apply_lora_to_model",
     "audit",
@@ -143,6 +146,7 @@ __all__ = [
     "get_lora_parameters",
     "gold_score",
     "judge",
+    "keep_votes",
     "load_adapter",
     "load_policy",
     "losses",
@@ -177,7 +181,7 @@ _NAMES_IN = {
         *("AverageConfig", "BestOfNConfig", "ChatConfig", "CollectConfig", "CourseConfig", "DPOConfig"),
         *("DiagnoseConfig", "DistillConfig", "EvaluateConfig", "GenerateConfig"),
         *("KLConfig", "MergeConfig", "PPOConfig", "PrepareConfig", "PushConfig", "RewardConfig", "SFTConfig"),
-        *("ScoreConfig", "ServeConfig", "StudioConfig"),
+        *("ScoreConfig", "ServeConfig", "StudioConfig", "VotesConfig"),
     ),
     "config.train": ("TrainConfig",),
     "core.errors": ("RunFailed", "RunStopped", "UserError"),
@@ -212,6 +216,7 @@ _NAMES_IN = {
     "stages.reward": ("reward", "score"),
     "stages.sft": ("sft",),
     "stages.talk": ("chat", "generate", "merge"),
+    "stages.votes": ("keep_votes",),
     "studio.command": ("open_studio",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}

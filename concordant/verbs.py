@@ -146,6 +146,12 @@ VERBS: dict[str, Verb] = {
         "look for the flaws of a reward; writes a page",
         "runs/reward/model --data data/mine --output runs/audit",
     ),
+    "votes": Verb(
+        "VotesConfig",
+        "keep_votes",  # concordant.votes is the package
+        "let people vote on pairs of answers: pairs in, raters, state, votes out",
+        "export --output pairs.jsonl",
+    ),
     "merge": Verb(
         "MergeConfig",
         "merge",

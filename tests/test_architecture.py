@@ -23,6 +23,7 @@ LAYER = {
     "algorithms": 4,
     "evaluation": 4,
     "feedback": 4,
+    "votes": 4,
     "report": 4,
     "doctor": 5,
     "stages": 5,

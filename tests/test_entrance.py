@@ -39,6 +39,7 @@ NEEDED = {
     "serve": {"model.name": "m"},
     "course": {},
     "studio": {},
+    "votes": {"action": "status"},
     "plan": {"model.name": "qwen3-0.6b"},
 }
 
@@ -70,6 +71,7 @@ BAD: list[tuple[str, str, Any]] = [
     ("best-of-n", "sampling.temperature", 0.0),
     ("collect", "pairs", 0),
     ("collect", "unlabelled", "skip"),
+    ("votes", "output", "x"),
     ("score", "model.device", "gpu"),
     ("score", "model.adapter", "a"),
     ("evaluate", "policies", ["a"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from concordant.algorithms.rewards import Dialogue, Reward
+from concordant.algorithms.rewards import Dialogue, Episode, Reward
 from concordant.algorithms.rollouts import Rollouts
 from concordant.runs.metrics import DISAGREEMENT
 
@@ -23,6 +23,7 @@ class Choice:
     lengths: list[int]  # tokens, end token included
     ended: list[bool]
     disagreement: list[float] | None = None  # of the members of an ensemble about each answer; None without one
+    episodes: list[Episode] | None = None  # of each answer, if answers have several turns
 
     @property
     def best_number(self) -> int:
@@ -32,6 +33,11 @@ class Choice:
     @property
     def best(self) -> str:
         return self.responses[self.best_number]
+
+    @property
+    def episode(self) -> Episode | None:
+        """What was said in the best answer, if it has several turns."""
+        return None if self.episodes is None else self.episodes[self.best_number]
 
     @property
     def best_reward(self) -> float:
@@ -52,7 +58,9 @@ def choose(rollouts: Rollouts, reward: Reward) -> list[Choice]:
         span = slice(at, at + len(tree.branches))
         answers = rollouts.answers[span]
         responses = [a.response for a in answers]
-        apart = None if spread is None else spread[span]
-        choices.append(Choice(answers[0].prompt, responses, rewards[span], lengths[span], ended[span], apart))
+        apart, episodes = None if spread is None else spread[span], [a.episode for a in answers if a.episode]
+        choices.append(
+            Choice(answers[0].prompt, responses, rewards[span], lengths[span], ended[span], apart, episodes or None)
+        )
         at = span.stop
     return choices

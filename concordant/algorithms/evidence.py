@@ -140,12 +140,23 @@ def copied(answer: Sequence[str], prompt: Sequence[str]) -> float:
 
 
 def _after_end(rollouts: Rollouts) -> float:
-    """Share of the response tokens that come after an end token. It is 0 unless padding counts as response."""
+    """Share of the response tokens that come after an end token in their turn. It is 0 unless padding counts as
+    response.
+    """
     ends = torch.tensor(rollouts.end_ids, dtype=torch.int64)
-    branches = [b.ids_T for tree in rollouts.trees for b in tree.branches]
-    first = [torch.isin(ids_T, ends).nonzero() for ids_T in branches]
-    behind = [len(ids_T) - 1 - int(at[0]) for ids_T, at in zip(branches, first, strict=True) if len(at)]
-    return sum(behind) / sum(len(ids_T) for ids_T in branches)
+    turns = [ids_T for tree in rollouts.trees for b in tree.branches for ids_T in turns_of(b)]
+    first = [torch.isin(ids_T, ends).nonzero() for ids_T in turns]
+    behind = [len(ids_T) - 1 - int(at[0]) for ids_T, at in zip(turns, first, strict=True) if len(at)]
+    return sum(behind) / sum(len(ids_T) for ids_T in turns)
+
+
+def turns_of(branch: Branch) -> list[Tensor]:
+    """The ids of each turn of the policy: response tokens without another token between them."""
+    if branch.is_response_T.all():
+        return [branch.ids_T]
+    places_T = branch.is_response_T.nonzero()[:, 0]
+    starts_T = (places_T.diff() > 1).nonzero()[:, 0] + 1
+    return [branch.ids_T[part_T] for part_T in places_T.tensor_split(starts_T)]
 
 
 def agreement(columns_P: Sequence[Sequence[float]]) -> float:

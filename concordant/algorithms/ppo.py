@@ -139,7 +139,7 @@ class PPO:
 
     def sampled(self, step: int, groups: Groups) -> Started:
         """What ``sample`` started for the prompts of ``step``, once the completions are there."""
-        return self.sampler.restart(self.prompts_of(step), self.config.sampling, groups)
+        return self.sampler.restart(self.prompts_of(step), self.config.sampling, self.sampling_seed(step), groups)
 
     def prompt_numbers(self, step: int) -> list[int]:
         return batch_of(step, len(self.prompts), self.config.train.batch_size, self.config.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from concordant.algorithms import evidence
 from concordant.algorithms.experience import Experience
-from concordant.algorithms.probe import Gold, plain
+from concordant.algorithms.probe import Gold, plain, turns_of
+from concordant.algorithms.rewards import Answer
 from concordant.algorithms.work import mean
 from concordant.config.names import COMPARES_SAMPLES, NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
@@ -74,6 +76,7 @@ def of_experience(e: Experience, config: PPOConfig, kl_coefficient: float) -> di
     }
     metrics |= evidence.of_rollouts(rollouts, e.score_B, e.old_logprob_N)
     metrics |= e.reward_counts | rollouts.counts
+    metrics |= of_episodes(rollouts.answers)
     if config.mask_truncated or e.learnt_B is not None:
         metrics["response/left_out"] = 0.0 if e.learnt_B is None else float((~e.learnt_B).float().mean())
     if e.weight_N is not None:
@@ -85,6 +88,21 @@ def of_experience(e: Experience, config: PPOConfig, kl_coefficient: float) -> di
     if e.greedy is not None:
         metrics["objective/greedy_score"] = e.greedy
     return metrics
+
+
+def of_episodes(answers: Sequence[Answer]) -> dict[str, float]:
+    """How the answers of several turns went and how they ended; empty without an environment."""
+    episodes = [a.episode for a in answers if a.episode is not None]
+    if not episodes:
+        return {}
+    ends = Counter(e.stopped for e in episodes)
+    return {
+        "environment/turns": sum(m.role == "assistant" for e in episodes for m in e.turns) / len(episodes),
+        "environment/out_of_turns": ends["turns"] / len(episodes),
+        "environment/out_of_context": ends["context"] / len(episodes),
+        "environment/cut": float(sum(e.cut for e in episodes)),
+        "environment/errors": float(ends["error"]),
+    }
 
 
 def of_rewards(e: Experience, heldout: tuple[float, float] | None, gold: Gold | None) -> dict[str, float]:
@@ -121,5 +139,6 @@ def rows_of(e: Experience, count: int) -> list[dict[str, Any]]:
             "ended": a.ended,
             "policy_version": rollouts.version,
         }
+        | turns_of(a)
         for i, a in enumerate(rollouts.answers[:count])
     ]

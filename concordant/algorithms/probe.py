@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from concordant.algorithms.rewards import Reward
+from concordant.algorithms.rewards import Answer, Reward
 from concordant.algorithms.rollouts import Rollouts, Sampler
 from concordant.config.sampling import SamplingConfig
 from concordant.core import kl
@@ -61,6 +61,7 @@ class SampleProbe:
         self.rows = [
             {"step": step, "split": "eval", "prompt": plain(a.prompt), "response": a.response}
             | {name: column[i] for name, column in columns.items()}
+            | turns_of(a)
             for i, a in enumerate(rollouts.answers[: self.shown])
         ]
         return {name: sum(column) / len(column) for name, column in columns.items()} | {
@@ -74,6 +75,11 @@ class SampleProbe:
 def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
     """A dialogue in the form that samples.jsonl uses."""
     return [{"role": m.role, "content": m.content} for m in messages]
+
+
+def turns_of(answer: Answer) -> dict[str, list[dict[str, str]]]:
+    """The turns of an answer that has several, in the form that samples.jsonl uses; empty without an environment."""
+    return {} if answer.episode is None else {"turns": plain(answer.episode.turns)}
 
 
 def _kl_of(rollouts: Rollouts, learner: Scorer, reference: Scorer) -> list[float]:

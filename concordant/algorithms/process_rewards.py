@@ -119,6 +119,11 @@ def _token(end: int, unit: str, branch: Branch, text_of: TextOf, name: str) -> i
                 f"reward {name}: a step ends at token {end} of an answer of {branch.response_length} tokens"
             )
         return end - 1
+    if not branch.is_response_T.all():
+        raise UserError(
+            f"reward {name}: in an answer of several turns a step ends at a token; give unit tokens, and ends that "
+            "count the policy's tokens"
+        )
     ids_T = branch.ids_T
     place = bisect.bisect_left(range(1, len(ids_T)), end, key=lambda count: len(text_of(ids_T[:count])))
     return max(0, int(branch.is_response_T[: place + 1].sum()) - 1)

@@ -90,11 +90,12 @@ class Replay:
     # -- state ----------------------------------------------------------------------------------
 
     def state(self) -> list[dict[str, Any]]:
-        """Plain values that JSON can hold. A sampled branch is all response, so its ids are enough."""
+        """Plain values that JSON can hold. Of a branch with the tokens of an environment its mask is kept too."""
         return [
             {
                 "trees": [[t.prompt_T.tolist(), *(b.ids_T.tolist() for b in t.branches)] for t in one.trees],
                 **{name: getattr(one, name).tolist() for name in _NUMBERS},
+                **({"masks": masks} if (masks := _masks(one.trees)) else {}),
                 **({} if one.learnt_B is None else {"learnt_B": one.learnt_B.tolist()}),
             }
             for one in self.kept
@@ -103,12 +104,31 @@ class Replay:
     def load(self, state: Sequence[Mapping[str, Any]]) -> None:
         self.kept = [
             Remembered(
-                trees=[PromptTree(torch.tensor(p), tuple(map(Branch.response, ids))) for p, *ids in one["trees"]],
+                trees=_trees(one["trees"], one.get("masks")),
                 **{name: torch.tensor(one[name]) for name in _NUMBERS},
                 learnt_B=torch.tensor(one["learnt_B"]) if "learnt_B" in one else None,
             )
             for one in state
         ]
+
+
+def _masks(trees: Sequence[PromptTree]) -> list[list[list[bool]]] | None:
+    """The masks of all branches; None where every branch is all response, as without an environment."""
+    masks = [[b.is_response_T.tolist() for b in tree.branches] for tree in trees]
+    return None if all(map(all, (mask for of_tree in masks for mask in of_tree))) else masks
+
+
+def _trees(ids: Sequence[Sequence[list[int]]], masks: list[list[list[bool]]] | None) -> list[PromptTree]:
+    trees = [PromptTree(torch.tensor(p), tuple(map(Branch.response, own))) for p, *own in ids]
+    if masks is None:
+        return trees
+    return [
+        PromptTree(
+            tree.prompt_T,
+            tuple(replace(b, is_response_T=torch.tensor(m)) for b, m in zip(tree.branches, own, strict=True)),
+        )
+        for tree, own in zip(trees, masks, strict=True)
+    ]
 
 
 _NUMBERS = ("old_logprob_N", "reference_N", "advantage_N")

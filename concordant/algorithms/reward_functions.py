@@ -32,6 +32,7 @@ from concordant.data.records import Prompt
 from concordant.engines.protocol import Done
 
 TRIES = 3  # calls of a function under "retry"
+OF_ANSWER = frozenset({"ended", "episode"})  # parameters that the answer gives, and no column of the data
 LONGEST_SHOWN = 80  # characters of an answer, a number or an error in a message
 
 
@@ -108,7 +109,7 @@ class FunctionReward:
     @property
     def wanted(self) -> Wanted:
         """The columns of the data that the function is called with."""
-        names = frozenset(self._named()) - {"ended"}
+        names = frozenset(self._named()) - OF_ANSWER
         return Wanted(names, self._takes_all)
 
     def check(self, prompts: Sequence[Prompt], found: Collection[str] = ()) -> list[str]:
@@ -119,7 +120,7 @@ class FunctionReward:
         """
         notes = []
         for name, parameter in self._named().items():
-            lacking = [p for p in prompts if name != "ended" and not has(p.extra, name)]
+            lacking = [p for p in prompts if name not in OF_ANSWER and not has(p.extra, name)]
             if prompts and len(lacking) == len(prompts):
                 if parameter.default is parameter.empty:
                     raise self._no_column(name, found or names_in(p.extra for p in prompts))
@@ -163,7 +164,7 @@ class FunctionReward:
         return {n: p for n, p in self.parameters.items() if n not in self.signature.own and p.kind not in kinds}
 
     def _no_column(self, name: str, found: Iterable[str]) -> UserError:
-        known = sorted(set(found) - {"ended"})
+        known = sorted(set(found) - OF_ANSWER)
         also = " (also read from reward_model.ground_truth and answer)" if name == "ground_truth" else ""
         return UserError(
             f"reward {self.name} needs the column {name}{also}, which no prompt has."
@@ -207,7 +208,7 @@ class FunctionReward:
             return {"solution_str": part[0].response}
         prompts = [[{"role": m.role, "content": m.content} for m in a.prompt] for a in part]
         as_text = str(self.parameters["completions"].annotation).lower() in ("list[str]", "typing.list[str]")
-        completions = [a.response if as_text else [{"role": "assistant", "content": a.response}] for a in part]
+        completions = [a.response if as_text else _messages(a) for a in part]
         return {"prompts": prompts, "completions": completions}
 
     # -- calls --------------------------------------------------------------------------------------------------------
@@ -362,8 +363,16 @@ def _as_list(result: Any) -> list[Any] | None:
 
 
 def columns_of(answer: Answer) -> dict[str, Any]:
-    """The columns of an answer: those of its prompt, and ``ended``."""
-    return {**answer.extra, "ended": answer.ended}
+    """The columns of an answer: those of its prompt, ``ended``, and ``episode`` if an environment took part."""
+    episode = {} if answer.episode is None else {"episode": answer.episode}
+    return {**answer.extra, "ended": answer.ended, **episode}
+
+
+def _messages(answer: Answer) -> list[dict[str, str]]:
+    said = [("assistant", answer.response)]
+    if answer.episode is not None:
+        said = [(m.role, m.content) for m in answer.episode.turns]
+    return [{"role": role, "content": content} for role, content in said]
 
 
 def _shown(value: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, shown_error
-from concordant.algorithms.rewards import Axis, Dialogue, Members, NamedAxes, Reward, WeightedSum, columns_of
+from concordant.algorithms.rewards import Axis, Dialogue, Episode, Members, NamedAxes, Reward, WeightedSum, columns_of
 from concordant.algorithms.verifiers import VERIFIERS
 from concordant.config.scoring import ScoringConfig
 from concordant.config.specs import is_reward_function, place_of, source_of
@@ -34,12 +34,18 @@ def ends(prompt: Dialogue, response: str, ended: bool) -> float:
     return float(ended)
 
 
+def environment(prompt: Dialogue, response: str, episode: Episode | None = None) -> float | None:
+    """The score that the environment gave the answer; None where it gave none."""
+    return None if episode is None else episode.score
+
+
 UNNAMED = "reward"  # the axis of the members that have no name
 DEFAULT_SCORING = ScoringConfig()
 RULES: dict[str, Callable[..., float | None]] = {
     "exact_match": exact_match,
     "contains": contains,
     "ends": ends,
+    "environment": environment,
     **VERIFIERS,
 }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -17,6 +17,19 @@ from concordant.engines.protocol import Future
 from concordant.runs.metrics import AXIS, DISAGREEMENT
 
 Dialogue = tuple[Message, ...]
+# Why an answer of several turns ended: the environment had nothing to reply; a turn of the policy had no end; the
+# policy had its last turn; the model could not read a further reply; the environment failed.
+Stopped = Literal["finished", "length", "turns", "context", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """What was said in an answer of several turns, by the policy and by its environment."""
+
+    turns: tuple[Message, ...]  # the last one is the policy's
+    stopped: Stopped
+    score: float | None = None  # the environment's own
+    cut: int = 0  # replies that were cut because they were too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +37,21 @@ class Answer:
     """What a reward may look at."""
 
     prompt: Dialogue
-    response: str  # text without the end token or stop string
-    ended: bool  # an end token was sampled, or a stop string completed
+    response: str  # text without the end token or stop string; of several turns the policy's last one
+    ended: bool  # an end token was sampled, or a stop string completed; of several turns, the environment was done
     extra: dict[str, Any]  # the prompt's own columns: ground_truth, data_source, …
     tools: Tools = None  # the prompt's, for a reward model's chat template
+    episode: Episode | None = None  # None without an environment
+
+    @property
+    def before(self) -> Dialogue:
+        """What stands before the response: the prompt, and the earlier turns of an answer that has several."""
+        return self.prompt if self.episode is None else (*self.prompt, *self.episode.turns[:-1])
+
+    @property
+    def failed(self) -> bool:
+        """Whether the environment failed, so that no reward is asked and nothing is learnt."""
+        return self.episode is not None and self.episode.stopped == "error"
 
 
 class Axis(Protocol):
@@ -138,14 +162,20 @@ class PendingScores:
     aggregate: Aggregator
     prompts: Sequence[Dialogue]  # one an answer
     errors: int
+    asked: Sequence[bool]  # one an answer; False where no axis was asked
 
     def result(self) -> Scores:
-        given = {axis: column.result() for axis, column in self.columns.items()}
+        given = {axis: self._spread(column.result()) for axis, column in self.columns.items()}
         columns = {axis: filled(column, self.prompts) for axis, column in given.items()}
         abstained = sum(column.count(None) for column in given.values())
         total = self.aggregate(columns)
         parts = parts_of(self.aggregate, columns)
         return Scores(given=given, columns=columns, total=total, abstained=abstained, errors=self.errors, parts=parts)
+
+    def _spread(self, column: Sequence[float | None]) -> Sequence[float | None]:
+        """The numbers of all answers, None for those that were not asked for."""
+        numbers = iter(column)
+        return [next(numbers) if asked else None for asked in self.asked]
 
 
 def parts_of(aggregate: Aggregator, columns: Columns) -> dict[str, list[float]]:
@@ -210,11 +240,13 @@ class Reward:
 
     def __call__(self, answers: Sequence[Answer]) -> Future[Scores]:
         before = self._errors()
+        asked = [not a.failed for a in answers]
+        kept = [a for a in answers if not a.failed]
         columns: dict[str, Future[Sequence[float | None]]] = {}
         for name, axis in self.axes.items():
-            given = axis.columns(answers) if isinstance(axis, Members) else [axis(answers)]
+            given = axis.columns(kept) if isinstance(axis, Members) else [axis(kept)]
             columns |= zip(columns_of(name, axis), given, strict=True)
-        return PendingScores(columns, self.aggregate, [a.prompt for a in answers], self._errors() - before)
+        return PendingScores(columns, self.aggregate, [a.prompt for a in answers], self._errors() - before, asked)
 
     def _errors(self) -> int:
         """The errors so far of all axes that count errors, as functions do."""

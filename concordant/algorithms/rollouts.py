@@ -60,18 +60,30 @@ Groups = list[list[Completion]]  # of each prompt
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken:
+    """One answer to a prompt, and the numbers of its tokens."""
+
+    branch: Branch
+    logprob_T: Tensor  # nats, of the branch's response tokens, as the sampler computed them
+    answer: Answer
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """Rollouts that are being sampled, perhaps on other machines."""
 
     sampler: Sampler
     prompts: Sequence[Prompt]
     sampling: SamplingConfig
+    seed: int
     groups: Future[Groups]
     prompt_ids: Sequence[Tensor]
 
     def result(self) -> Rollouts:
         """Wait for the completions."""
-        return self.sampler.rollouts(self.prompts, self.prompt_ids, self.groups.result(), self.sampling)
+        spoken = self.sampler.spoken(self.prompts, self.prompt_ids, self.groups.result(), self.sampling, self.seed)
+        return rollouts_of(self.prompt_ids, spoken, self.sampler.encoder.end_ids)
 
 
 class Sampler:
@@ -90,40 +102,28 @@ class Sampler:
     def start(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int) -> Started:
         """Start to sample, with the generator's present weights."""
         prompt_ids = self.prompt_ids(prompts, sampling.max_new_tokens)
-        return Started(self, prompts, sampling, self.generator.generate(prompt_ids, sampling, seed), prompt_ids)
+        return Started(self, prompts, sampling, seed, self.generator.generate(prompt_ids, sampling, seed), prompt_ids)
 
-    def rollouts(
+    def spoken(
         self,
         prompts: Sequence[Prompt],
         prompt_ids: Sequence[Tensor],
         groups: Sequence[Sequence[Completion]],
         sampling: SamplingConfig,
-    ) -> Rollouts:
-        """The rollouts of ``groups``, the sampled completions of each prompt."""
-        flat = [completion for group in groups for completion in group]
-        trees = [
-            PromptTree(ids, tuple(Branch.response(c.ids_T) for c in group))
-            for ids, group in zip(prompt_ids, groups, strict=True)
-        ]
-        answers = [
-            Answer(prompt.messages, self.text(c.ids_T, sampling), c.ended, prompt.extra, prompt.tools)
+        seed: int,
+    ) -> list[list[Spoken]]:
+        """The answers of ``groups``, the completions of each prompt, which were sampled with ``seed``."""
+        return [
+            [Spoken(Branch.response(c.ids_T), c.logprob_T, self._answer(prompt, c, sampling), c.version) for c in group]
             for prompt, group in zip(prompts, groups, strict=True)
-            for c in group
         ]
-        return Rollouts(
-            trees,
-            answers,
-            torch.cat([c.logprob_T for c in flat]),
-            torch.tensor([c.ended for c in flat]),
-            torch.tensor([len(c.ids_T) for c in flat]),
-            torch.tensor([g for g, group in enumerate(groups) for _ in group]),
-            flat[0].version,
-            self.encoder.end_ids,
-        )
 
-    def restart(self, prompts: Sequence[Prompt], sampling: SamplingConfig, groups: Groups) -> Started:
+    def _answer(self, prompt: Prompt, c: Completion, sampling: SamplingConfig) -> Answer:
+        return Answer(prompt.messages, self.text(c.ids_T, sampling), c.ended, prompt.extra, prompt.tools)
+
+    def restart(self, prompts: Sequence[Prompt], sampling: SamplingConfig, seed: int, groups: Groups) -> Started:
         """What ``start`` returned for these prompts, once ``groups`` have been sampled."""
-        return Started(self, prompts, sampling, Done(groups), self.prompt_ids(prompts, sampling.max_new_tokens))
+        return Started(self, prompts, sampling, seed, Done(groups), self.prompt_ids(prompts, sampling.max_new_tokens))
 
     def with_greedy(self, rollouts: Rollouts, sampling: SamplingConfig, seed: int) -> Rollouts:
         """``rollouts`` with the most likely answer to each of their prompts."""
@@ -150,3 +150,19 @@ class Sampler:
                 f"than the {new_tokens:,} tokens that were asked for"
             )
         return prompt_ids
+
+
+def rollouts_of(prompt_ids: Sequence[Tensor], groups: Sequence[Sequence[Spoken]], end_ids: tuple[int, ...]) -> Rollouts:
+    """The rollouts of the answers to each prompt."""
+    flat = [spoken for group in groups for spoken in group]
+    trees = [PromptTree(ids, tuple(s.branch for s in group)) for ids, group in zip(prompt_ids, groups, strict=True)]
+    return Rollouts(
+        trees,
+        [s.answer for s in flat],
+        torch.cat([s.logprob_T for s in flat]),
+        torch.tensor([s.answer.ended for s in flat]),
+        torch.tensor([s.branch.response_length for s in flat]),
+        torch.tensor([g for g, group in enumerate(groups) for _ in group]),
+        flat[0].version,
+        end_ids,
+    )

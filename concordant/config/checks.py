@@ -37,6 +37,8 @@ _EXAMPLES = {
     "principles": "--principles FILE.yaml or builtin",
     "folder": "FOLDER, a run folder, a model or an adapter",
     "id": "OWNER/NAME on the hub",
+    "action": "what to do: import, rater, retire, rank, status or export",
+    "database": "--database FILE, or the URL of a server",
     "judge": "--judge WHO, such as a model's folder or module:function; --help lists every form",
 }
 NEEDED: dict[type, tuple[str, ...]] = {
@@ -57,6 +59,7 @@ NEEDED: dict[type, tuple[str, ...]] = {
     s.JudgeConfig: ("output", "data.path", "judge"),
     s.ConstitutionConfig: ("output", "data.path", "model.name", "principles"),
     s.AuditConfig: ("output", "data.path", "reward"),
+    s.VotesConfig: ("action", "database"),
 }
 
 

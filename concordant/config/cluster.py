@@ -18,8 +18,9 @@ class ApartConfig(Made):
 
 @dataclass(kw_only=True)
 class ClusterConfig(Made):
-    workers: int = 0  # processes that compute every step together; 0: as many as torchrun or srun started, or as tensor
+    workers: int = 0  # processes that compute every step together; 0: as torchrun or srun started, or tensor × pipeline
     tensor: int = 1  # workers that hold a part each of every layer; other groups of so many compute other shards
+    pipeline: int = 1  # workers that hold some layers each, one after another; other groups compute other shards
     shards: int = 0  # parts of every batch, summed in a fixed order: same bits for any workers; 0: one for each worker
     sharded: bool = False  # split weights, gradients and optimizer state over the workers, instead of a copy on each
     exact: bool = False  # refuse every setting with which the bits could depend on the number of workers

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from concordant.config import stages as s
+from concordant.config.cluster_rules import APART, PARTS, ROLES_APART, TOGETHER, holds_parts
 from concordant.config.distill_rules import DISTILL_CONTRADICTIONS
-from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS, estimator_of_kl, place_of_kl
+from concordant.config.environment_rules import ENVIRONMENT_CONTRADICTIONS
+from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS
 from concordant.config.pair_rules import DPO_CONTRADICTIONS
 from concordant.config.policy_rules import POLICY_CONTRADICTIONS
-from concordant.config.rule_kinds import Contradiction, Values
+from concordant.config.rule_kinds import Contradiction, kl_of
 from concordant.config.sampling import RESHAPING
 from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
 from concordant.config.train_rules import QUANTIZED, QUANTIZED_CRITIC, QUANTIZED_NEW, TRAIN_CONTRADICTIONS
+from concordant.config.votes_rules import VOTES_CONTRADICTIONS
 
 _COLD, _HOT = 0.01, 2.0  # vLLM's limits of a temperature that is not 0
-
-
-def kl_of(v: Values) -> tuple[str, str]:
-    """Place and estimator of the KL penalty, after "auto" is resolved."""
-    place = place_of_kl(v["advantage"], v["kl.place"])
-    return place, estimator_of_kl(place, v["kl.estimator"])
-
 
 _TRAINING = (
     Contradiction(
@@ -53,67 +49,6 @@ VLLM_SAMPLING = (
         lambda v: v["sampling.engine"] == "vllm" and v["sampling.min_p"] > 0 and v["sampling.top_p"] < 1,
         "vLLM applies min_p before top_p, and transformers and our sampler apply top_p first, which gives another "
         "distribution; set one of the two off, or use sampling.engine own",
-    ),
-)
-_TOGETHER = (
-    Contradiction(
-        ("cluster.exact", "cluster.shards"),
-        lambda v: v["cluster.exact"] and v["cluster.shards"] == 0,
-        "without shards the order of sums depends on the number of workers; set cluster.shards, to 4 for example",
-    ),
-    Contradiction(
-        ("cluster.exact", "model.device"),
-        lambda v: v["cluster.exact"] and v["model.device"] != "cpu",
-        "equal bits are measured on a CPU alone; set model.device cpu, or leave cluster.exact out",
-    ),
-    Contradiction(
-        ("cluster.exact", "model.precision"),
-        lambda v: v["cluster.exact"] and v["model.precision"] != "fp32",
-        "equal bits are measured in fp32 alone; set model.precision fp32, or leave cluster.exact out",
-    ),
-    Contradiction(
-        ("cluster.exact", "train.threads"),
-        lambda v: v["cluster.exact"] and v["train.threads"] > 1,
-        "a product's bits depend on the number of threads; leave train.threads out: shards use one thread a worker",
-    ),
-    Contradiction(
-        ("cluster.sharded", "cluster.shards"),
-        lambda v: v["cluster.sharded"] and v["cluster.shards"] > 0,
-        "split weights are summed in the backend's order, and shards in a fixed one; leave one of the two out",
-    ),
-    Contradiction(
-        ("cluster.tensor", "cluster.sharded"),
-        lambda v: v["cluster.tensor"] > 1 and v["cluster.sharded"],
-        "a weight is split in one way, by layers' columns or by rows; leave one of the two out",
-    ),
-    Contradiction(
-        ("cluster.sharded", "cluster.workers"),
-        lambda v: v["cluster.sharded"] and v["cluster.workers"] == 1,
-        "one worker has nobody to split the weights with; raise cluster.workers, or leave cluster.sharded out",
-    ),
-    Contradiction(
-        ("cluster.workers", "train.halve_on_oom"),
-        lambda v: v["cluster.workers"] > 1 and v["train.halve_on_oom"],
-        "a worker that runs out of memory cannot repeat its part alone; lower train.micro_batch_tokens instead",
-    ),
-)
-_ROLES_APART = tuple(f"cluster.apart.{role}" for role in ("generator", "reference", "reward", "critic"))
-_APART = (
-    Contradiction(
-        ("cluster.tensor", "cluster.sharded", *_ROLES_APART),
-        lambda v: (v["cluster.tensor"] > 1 or v["cluster.sharded"]) and any(v[key] for key in _ROLES_APART),
-        "roles on workers of their own were tried with whole models alone; leave one of the two out",
-    ),
-    Contradiction(
-        ("cluster.ray", *_ROLES_APART),
-        lambda v: not v["cluster.ray"] and any(v[key] for key in _ROLES_APART),
-        "roles stand apart on workers that Ray places; set cluster.ray, to local for example",
-    ),
-    Contradiction(
-        ("cluster.apart.reference", "kl.estimator"),
-        lambda v: v["cluster.apart.reference"] > 0 and kl_of(v)[1] == "exact",
-        "the exact KL needs the reference's whole distribution beside the policy; leave cluster.apart.reference out, "
-        "or use kl.estimator k3",
     ),
 )
 _SAMPLING = (
@@ -159,10 +94,10 @@ def _reshaped(key: str, off: float) -> Contradiction:
 
 _RETAINS = (
     Contradiction(
-        ("retain.ewc", "cluster.sharded"),
-        lambda v: v["retain.ewc"] > 0 and v["cluster.sharded"],
+        ("retain.ewc", "cluster.sharded", "cluster.pipeline"),
+        lambda v: v["retain.ewc"] > 0 and (v["cluster.sharded"] or v["cluster.pipeline"] > 1),
         "how much a weight matters is measured on whole gradients, which no worker has; use retain.mix, or leave "
-        "cluster.sharded out",
+        "cluster.sharded and cluster.pipeline out",
     ),
 )
 
@@ -171,7 +106,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.SFTConfig: _RETAINS,
     s.DPOConfig: (*_RETAINS, *DPO_CONTRADICTIONS),
     s.DistillConfig: (*_RETAINS, *_SAMPLING, *DISTILL_CONTRADICTIONS),
-    s.RunConfig: (*_TRAINING, *_TOGETHER, *TRAIN_CONTRADICTIONS, *QUANTIZED),
+    s.RunConfig: (*_TRAINING, *TOGETHER, *TRAIN_CONTRADICTIONS, *QUANTIZED),
     s.RewardConfig: (
         QUANTIZED_NEW,
         Contradiction(
@@ -182,18 +117,16 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     ),
     s.PPOConfig: (
         Contradiction(
-            ("share_backbone", "cluster.tensor", "cluster.sharded", *_ROLES_APART),
-            lambda v: (
-                v["share_backbone"] != "none"
-                and (v["cluster.tensor"] > 1 or v["cluster.sharded"] or any(v[key] for key in _ROLES_APART))
-            ),
+            ("share_backbone", *PARTS, *ROLES_APART),
+            lambda v: v["share_backbone"] != "none" and (holds_parts(v) or any(v[key] for key in ROLES_APART)),
             "roles that share one base were tried with whole models on the same workers; leave one of the two out",
         ),
         *_RETAINS,
         *_SAMPLING,
-        *_APART,
+        *APART,
         QUANTIZED_CRITIC,
         *POLICY_CONTRADICTIONS,
+        *ENVIRONMENT_CONTRADICTIONS,
         Contradiction(
             ("kl.place", "kl.estimator"),
             lambda v: kl_of(v)[0] == "loss" and kl_of(v)[1] not in LOSS_ESTIMATORS,
@@ -266,6 +199,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.CollectConfig: _CHOOSES,
     s.EvaluateConfig: (
         *_SAMPLING,
+        *ENVIRONMENT_CONTRADICTIONS,
         Contradiction(
             ("policies", "reward"),
             lambda v: not v["reward"] and any(best_of(path)[0] > 1 for path in named(v["policies"]).values()),
@@ -370,6 +304,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.ChatConfig: _SAMPLING,
+    s.VotesConfig: VOTES_CONTRADICTIONS,
     s.GenerateConfig: (
         *_SAMPLING,
         Contradiction(

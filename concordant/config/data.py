@@ -10,7 +10,7 @@ from concordant.config.names import DataFormat, RankedPairs, TooLong
 
 @dataclass
 class DataConfig(Made):
-    path: str = ""  # file, folder, folder made by `concordant prepare`, hub id, builtin:toytalk[/human|/biased|/demo]
+    path: str = ""  # file, folder, folder of `prepare`, hub id, builtin:toytalk[/PRESET], builtin:sums[/PRESET]
     _: KW_ONLY
     format: DataFormat = "auto"  # the meaning of the columns, see docs/data.md; auto looks at the first rows
     columns: list[str] = field(default_factory=list)  # NAME=COLUMN,…: what a column means; ignore=COLUMN: nothing

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from concordant.config.data import DataConfig
+from concordant.config.environment import EnvironmentConfig
 from concordant.config.model import ModelConfig
-from concordant.config.stages import AuditConfig, CourseConfig, DiagnoseConfig, PushConfig
+from concordant.config.stages import AuditConfig, CourseConfig, DiagnoseConfig, PushConfig, VotesConfig
 
-MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name"}  # `--data FILE`, `data: FILE` mean data.path
+# `--data FILE` and `data: FILE` mean data.path
+MAIN_KEY: dict[type, str] = {DataConfig: "path", ModelConfig: "name", EnvironmentConfig: "name"}
 # The keys that the first words of a command line mean, where they have none: `concordant push FOLDER ID`.
 # A key that is a list takes all of them.
 BARE_WORDS: dict[type, tuple[str, ...]] = {
@@ -26,6 +28,7 @@ BARE_WORDS: dict[type, tuple[str, ...]] = {
     CourseConfig: ("action", "exercise", "file"),
     DiagnoseConfig: ("target",),
     PushConfig: ("folder", "id"),
+    VotesConfig: ("action",),
 }
 # What an option means that is given without a value. A switch means true; any other option needs a value.
 BARE: dict[tuple[type, str], str] = {(DiagnoseConfig, "explain"): "all"}

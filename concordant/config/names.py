@@ -54,6 +54,12 @@ Responses = Literal["both", "chosen"]
 Split = Literal["train", "test"]
 Unlabelled = Literal["wait", "skip"]
 
+# votes
+VotesAction = Literal["", "import", "rater", "retire", "rank", "status", "export"]
+VotesForm = Literal["pairs", "votes"]
+PairOrder = Literal["given", "random", "close", "disputed"]
+NEEDS_SCORES = {"close", "disputed"}  # orders of pairs that compare scores
+
 # model
 Precision = Literal["auto", "fp32", "bf16"]
 Quantize = Literal["none", "nf4"]
@@ -119,6 +125,7 @@ IMITATES: frozenset[PreferenceLossName] = frozenset({"orpo", "cpo"})  # with the
 # PPO
 RewardNormalize = Literal["none", "start", "running"]
 RewardOnError = Literal["fail", "skip", "retry"]
+EnvironmentOnError = Literal["fail", "skip"]
 EnsembleName = Literal["none", "mean", "minimum", "mean-std"]
 AdvantageName = Literal["gae", "rloo", "grpo", "dr_grpo", "reinforce++", "reinforce++-baseline", "remax"]
 PolicyLossName = Literal["ppo", "dual-clip", "gspo", "cispo"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from concordant.config import stages as s
 from concordant.config.distill_rules import DISTILL_NO_EFFECT, PLANNED_SAMPLES, PLANNED_TEACHER
+from concordant.config.environment_rules import ENVIRONMENT_NO_EFFECT
 from concordant.config.fields import schema
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.pair_rules import DPO_NO_EFFECT
@@ -26,7 +27,8 @@ from concordant.config.specs import (
     may_train_adapter,
     place_of,
 )
-from concordant.config.train_rules import TRAIN_NO_EFFECT
+from concordant.config.train_rules import RETAINS_NOTHING, TRAIN_NO_EFFECT
+from concordant.config.votes_rules import VOTES_NO_EFFECT
 
 
 def _sources(v: Mapping[str, Any]) -> list[str]:
@@ -76,13 +78,6 @@ _SAMPLED_BY_VLLM = NoEffect(
     "vLLM samples with kernels of its own; set sampling.engine own",
     lambda v: v["sampling.engine"] == "vllm",
 )
-_RETAINS_NOTHING = (
-    NoEffect(
-        ("retain.mix", "retain.ewc"), "there is no text to retain; give retain.text", lambda v: not v["retain.text"]
-    ),
-    NoEffect(("retain.batch_size",), "retain.mix is 0, so no text is learnt", lambda v: not v["retain.mix"]),
-    NoEffect(("retain.fisher_windows",), "retain.ewc is 0, so no weight is held", lambda v: not v["retain.ewc"]),
-)
 _MERGED = "weights are merged in fp32 on the CPU, and the model does not run"
 _NEVER_SPLIT = NoEffect(("data.test_fraction",), "all records are read, including the held-out ones")
 _RESPONSES_SAMPLED = (
@@ -95,7 +90,7 @@ _RESPONSES_SAMPLED = (
 )
 _ONE_ROLE = NoEffect(
     ("cluster.apart.", "cluster.restarts", "cluster.max_lag"),
-    "only ppo samples answers, and has roles that may stand apart from the policy's workers",
+    "only ppo has roles that may stand apart from the policy's workers, and samples answers ahead",
 )
 
 NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
@@ -128,12 +123,12 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["train.schedule"] == "constant",
         ),
     ),
-    s.SFTConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING),
+    s.SFTConfig: (_beside_adapter("model"), _ONE_ROLE, *RETAINS_NOTHING),
     s.RewardConfig: (_ONE_ROLE,),
-    s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING, *DPO_NO_EFFECT),
-    s.DistillConfig: (_beside_adapter("model"), _ONE_ROLE, *_RETAINS_NOTHING, *DISTILL_NO_EFFECT),
+    s.DPOConfig: (_beside_adapter("model"), _ONE_ROLE, *RETAINS_NOTHING, *DPO_NO_EFFECT),
+    s.DistillConfig: (_beside_adapter("model"), _ONE_ROLE, *RETAINS_NOTHING, *DISTILL_NO_EFFECT),
     s.PPOConfig: (
-        *_RETAINS_NOTHING,
+        *RETAINS_NOTHING,
         NoEffect(
             ("cluster.apart.critic",),
             "advantages other than gae have no critic; set advantage gae",
@@ -176,6 +171,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["advantage"] not in NEEDS_CRITIC,
         ),
         *POLICY_NO_EFFECT,
+        *ENVIRONMENT_NO_EFFECT,
         NoEffect(
             ("share_backbone",),
             "all weights of the policy are trained, so there is no frozen base to share; set model.lora.rank",
@@ -218,6 +214,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
     ),
     s.EvaluateConfig: (
+        *ENVIRONMENT_NO_EFFECT,
         _NO_FUNCTION,
         NoEffect(("scoring.",), "there is no proxy to score with; give --reward", lambda v: not v["reward"]),
         _ONE_MEASURE,
@@ -362,6 +359,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: is_reward_function(v["critic"]) and not is_address(v["critic"]),
         ),
     ),
+    s.VotesConfig: VOTES_NO_EFFECT,
     s.MergeConfig: (
         NoEffect(("model.kernels", "model.lora.", "model.quantize", "model.activation_checkpointing"), _MERGED),
         NoEffect(("model.precision",), _MERGED, lambda v: v["model.precision"] != "fp32"),

@@ -62,6 +62,13 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     s.ServeConfig: {"adapters": _named, "reward": _plain, "keys": _plain},
     s.AuditConfig: {"reward": _weighted, "judge": _weighted, "templates": _plain},
     s.JudgeConfig: {"judge": _plain, "principles": _plain},
+    s.VotesConfig: {
+        "database": _plain,
+        "instructions": _plain,
+        "answers": _named,
+        "scores": _plain,
+        "rewards": _plain,
+    },
     s.ConstitutionConfig: {"critic": _plain, "principles": _plain},
 }
 

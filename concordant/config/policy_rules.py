@@ -43,6 +43,12 @@ POLICY_CONTRADICTIONS = (
         "the most likely answers would come from newer weights than the samples; leave cluster.max_lag out",
     ),
     Contradiction(
+        ("cluster.max_lag", "environment.name"),
+        lambda v: v["cluster.max_lag"] > 0 and bool(v["environment.name"]),
+        "an environment replies between turns, and answers that are sampled ahead are left alone; leave one of the "
+        "two out",
+    ),
+    Contradiction(
         ("overlong_penalty", "overlong_buffer"),
         lambda v: v["overlong_penalty"] > 0 and not 0 < v["overlong_buffer"] <= v["sampling.max_new_tokens"],
         "the penalty rises over the last overlong_buffer tokens before sampling.max_new_tokens; give between one and "

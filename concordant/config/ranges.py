@@ -9,6 +9,7 @@ from typing import Any, get_args
 from concordant.config import stages as s
 from concordant.config.cluster import ApartConfig, ClusterConfig
 from concordant.config.data import DataConfig
+from concordant.config.environment import EnvironmentConfig
 from concordant.config.judging import EndpointConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import RATES_ANSWERS, PreferenceLossName, TrackerName
@@ -176,6 +177,7 @@ VALUES: dict[type, dict[str, Rule]] = {
     ClusterConfig: {
         "workers": NOT_NEGATIVE,
         "tensor": COUNT,
+        "pipeline": COUNT,
         "shards": NOT_NEGATIVE,
         "timeout": POSITIVE,
         "restarts": NOT_NEGATIVE,
@@ -216,6 +218,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "rate": NOT_NEGATIVE,
         "most": Range("[0.01, ∞)"),
     },
+    EnvironmentConfig: {"turns": Range("[1, 1000]"), "reply_tokens": COUNT, "timeout": NOT_NEGATIVE},
     s.PPOConfig: {
         "stop_disagreement": NOT_NEGATIVE,
         "reward_timeout": NOT_NEGATIVE,
@@ -272,6 +275,15 @@ VALUES: dict[type, dict[str, Rule]] = {
     s.StudioConfig: {"port": Range("[0, 65535]"), "requests_per_second": POSITIVE},
     s.JudgeConfig: {"margin": NOT_NEGATIVE, "max_answer_tokens": COUNT},
     s.ConstitutionConfig: {"revisions": COUNT, "max_answer_tokens": COUNT, "max_prompts": NOT_NEGATIVE},
+    s.VotesConfig: {
+        "arena": Matches(r"[\w.-]{1,80}", "a name of up to 80 letters, digits, dots, hyphens and underscores"),
+        "raters_per_pair": Range("[1, 100]"),
+        "gold_share": Range("[0, 1]"),
+        "lease": POSITIVE,
+        "answers": NamedPaths(),
+        "rater": Matches(r"[^\x00-\x1f\x7f]{0,80}", "a name of up to 80 printable characters"),
+        "margin": NOT_NEGATIVE,
+    },
     s.AuditConfig: {"reward_timeout": NOT_NEGATIVE, "max_pairs": COUNT, "bootstrap": COUNT},
     ShapeConfig: {
         name: DIMENSION for name in ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_size", "mlp")

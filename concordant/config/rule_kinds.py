@@ -1,5 +1,6 @@
 """The two kinds of rules about settings that do not go together. Most rules are in contradictions.py and no_effect.py;
-those of the losses of pairs and of policies are in pair_rules.py and policy_rules.py.
+those of the losses of pairs, of policies and of several processes are in pair_rules.py, policy_rules.py and
+cluster_rules.py.
 """
 
 from __future__ import annotations
@@ -8,7 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from concordant.config.names import estimator_of_kl, place_of_kl
+
 Values = Mapping[str, Any]  # by dotted key
+
+
+def kl_of(v: Values) -> tuple[str, str]:
+    """Place and estimator of the KL penalty, after "auto" is resolved."""
+    place = place_of_kl(v["advantage"], v["kl.place"])
+    return place, estimator_of_kl(place, v["kl.estimator"])
 
 
 @dataclass(frozen=True, slots=True)

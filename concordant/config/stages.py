@@ -9,6 +9,7 @@ from concordant.config.cluster import ClusterConfig
 from concordant.config.collect import CollectConfig as CollectConfig
 from concordant.config.data import DataConfig
 from concordant.config.doctor import DoctorConfig
+from concordant.config.environment import EnvironmentConfig
 from concordant.config.judging import ConstitutionConfig as ConstitutionConfig
 from concordant.config.judging import JudgeConfig as JudgeConfig
 from concordant.config.made import Made
@@ -42,6 +43,7 @@ from concordant.config.serving import CourseConfig as CourseConfig
 from concordant.config.serving import ServeConfig as ServeConfig
 from concordant.config.studio import StudioConfig as StudioConfig
 from concordant.config.train import TrainConfig
+from concordant.config.votes import VotesConfig as VotesConfig
 
 
 @dataclass(kw_only=True)
@@ -121,6 +123,7 @@ class PPOConfig(RunConfig):
     reward: list[str] = field(
         default_factory=list
     )  # PATH | module:function | rule:NAME, or NAME=SOURCE=WEIGHT; function(prompt, response, …) gives a number
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
@@ -192,6 +195,7 @@ class EvaluateConfig(Made):
     data: DataConfig = field(default_factory=DataConfig)
     reward: list[str] = field(default_factory=list)  # the proxy, such as the reward that ppo learnt from; as in ppo
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     judge: list[str] = field(default_factory=list)  # a reward that was never trained on; empty: gold, if there is one
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit

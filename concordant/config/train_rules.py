@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from concordant.config.cluster_rules import PARTS, holds_parts
 from concordant.config.rule_kinds import Contradiction, NoEffect
 from concordant.config.specs import may_train_adapter
 
 TRAIN_CONTRADICTIONS = (
     Contradiction(
-        ("train.optimizer", "cluster.sharded", "cluster.tensor"),
-        lambda v: v["train.optimizer"] != "adamw" and (v["cluster.sharded"] or v["cluster.tensor"] > 1),
-        "muon and adafactor look at whole matrices, and here each worker holds a part of every matrix; set "
-        "train.optimizer adamw, or leave cluster.sharded and cluster.tensor out",
+        ("train.optimizer", *PARTS),
+        lambda v: v["train.optimizer"] != "adamw" and holds_parts(v),
+        "muon and adafactor look at whole matrices, and here each worker holds parts of the model; set train.optimizer "
+        "adamw, or leave cluster.sharded, cluster.tensor and cluster.pipeline out",
     ),
     Contradiction(
         ("train.optimizer", "model.lora.rank", "model.adapter"),
@@ -30,8 +31,8 @@ QUANTIZED = (
         "weights of four bits cannot be trained; set model.lora.rank for an adapter beside them",
     ),
     Contradiction(
-        ("model.quantize", "cluster.tensor", "cluster.sharded"),
-        lambda v: v["model.quantize"] != "none" and (v["cluster.tensor"] > 1 or v["cluster.sharded"]),
+        ("model.quantize", *PARTS),
+        lambda v: v["model.quantize"] != "none" and holds_parts(v),
         "weights of four bits are not split over workers; leave one of the two out",
     ),
 )
@@ -59,4 +60,12 @@ TRAIN_NO_EFFECT = (
         "no adapter is trained, so there is no B; set model.lora.rank or model.adapter",
         lambda v: not may_train_adapter(v["model.lora.rank"], v["model.adapter"], v["model.name"]),
     ),
+)
+
+RETAINS_NOTHING = (
+    NoEffect(
+        ("retain.mix", "retain.ewc"), "there is no text to retain; give retain.text", lambda v: not v["retain.text"]
+    ),
+    NoEffect(("retain.batch_size",), "retain.mix is 0, so no text is learnt", lambda v: not v["retain.mix"]),
+    NoEffect(("retain.fisher_windows",), "retain.ewc is 0, so no weight is held", lambda v: not v["retain.ewc"]),
 )

@@ -1,4 +1,4 @@
-"""An axis of the mesh: the processes that each hold a part of the same layers, and how they exchange tensors."""
+"""An axis of the mesh: the processes that each hold a part of one model, and how they exchange tensors."""
 
 from __future__ import annotations
 
@@ -34,6 +34,26 @@ class Axis(Protocol):
         ...
 
 
+class Chain(Axis, Protocol):
+    """An axis whose processes hold the layers of a model one after another."""
+
+    def of(self, x: Tensor, place: int) -> Tensor:
+        """The ``x`` of the process at ``place``, which gets it back without a copy. All have one shape."""
+        ...
+
+    def pass_on(self, x: Tensor, backwards: bool) -> None:
+        """Give ``x`` to the next process, or to the previous one, without waiting until that process takes it."""
+        ...
+
+    def take(self, like: Tensor, backwards: bool) -> Tensor:
+        """Wait for what the previous process passes on, or the next one backwards. It has the shape of ``like``."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until everything that this process passed on has been taken."""
+        ...
+
+
 class NoAxis:
     """An axis of one process: every layer is whole."""
 
@@ -53,3 +73,19 @@ class NoAxis:
 
     def values(self, value: Any) -> list[Any]:
         return [value]
+
+
+class NoChain(NoAxis):
+    """A chain of one process, which passes nothing on."""
+
+    def of(self, x: Tensor, place: int) -> Tensor:
+        return x
+
+    def pass_on(self, x: Tensor, backwards: bool) -> None:
+        raise ValueError("one process has no neighbour")
+
+    def take(self, like: Tensor, backwards: bool) -> Tensor:
+        raise ValueError("one process has no neighbour")
+
+    def settle(self) -> None:
+        pass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from concordant.config.names import Responses
@@ -24,6 +26,19 @@ def split_key(record: Record) -> Messages:
     """The key of the split: the prompt, or the whole text if there is no prompt. Equal keys stay on one side."""
     prompt = prompt_of(record)
     return prompt if prompt or not isinstance(record, Demonstration) else record.messages
+
+
+def as_dict(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages as the rows of files have them; a thought is a key of its own, where there is one."""
+    thought = "reasoning_content"
+    rows = [{"role": m.role, "content": m.content, thought: m.reasoning_content} for m in messages]
+    return [row if row[thought] else {k: v for k, v in row.items() if k != thought} for row in rows]
+
+
+def pair_id(prompt: Messages, first: str, second: str) -> str:
+    """16 digits that name a pair: a hash of the prompt and both answers, so that a vote never counts for another."""
+    said = json.dumps([as_dict(prompt), first, second])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def answers_of(record: Record) -> tuple[str, ...]:

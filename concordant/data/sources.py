@@ -1,5 +1,5 @@
-"""The sources that ``--data`` can name: a file, a folder of files, a folder made by ``prepare``, a hub id or
-builtin:toytalk.
+"""The sources that ``--data`` can name: a file, a folder of files, a folder made by ``prepare``, a hub id,
+builtin:toytalk or builtin:sums.
 
 Opening a source decides which rows are for training, and which are held out if the source has its own split. It does
 not read the rows yet.
@@ -20,10 +20,13 @@ from concordant.core.near_path import nearest_path
 from concordant.data.files import check_kind, is_data_file, read_file
 from concordant.data.folders import SETS, choose_splits, data_files, inside_only, is_prepared, split_of
 from concordant.data.parquet import report_unreadable, unreadable_values
-from concordant.data.records import Pair
+from concordant.data.records import Demonstration, Pair
 from concordant.data.rows import BadRows, Row, printable
 
-TOYTALK_PRESETS = ("demo", "human", "biased")
+PRESETS = {
+    "toytalk": ("demo", "human", "biased"),
+    "sums": ("direct", "calculator"),
+}  # of builtin data; the first is usual
 HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<folder>[\w./-]+))?(?::(?P<config>[\w.-]+))?")
 
 OnBytes = Callable[[int], None]
@@ -38,31 +41,32 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """Pairs that are generated and not read from files."""
+class Made:
+    """Records that are generated and not read from files."""
 
-    make: Callable[[], list[Pair]]
+    make: Callable[[], Sequence[Pair | Demonstration]]
+    kind: str  # what the records are, in the words of a summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     name: str  # as the user gave it
-    train: Rows | Pairs
-    test: Rows | Pairs | None = None  # None if the source has no split of its own
+    train: Rows | Made
+    test: Rows | Made | None = None  # None if the source has no split of its own
     notes: list[str] = field(default_factory=list)  # sentences for the summary
 
 
 def open_source(name: str, seed: int, sets: Sequence[str] = SETS, *, split: str = "", test: str = "") -> Source:
     """The source that ``name`` stands for.
 
-    ``sets`` are the sets of a prepared folder that can be used, the best one first. ``seed`` is the seed of toytalk's
-    pairs. ``split`` and ``test`` name the training split and the held-out split of a folder or a hub id. Raises
+    ``sets`` are the sets of a prepared folder that can be used, the best one first. ``seed`` is the seed of generated
+    records. ``split`` and ``test`` name the training split and the held-out split of a folder or a hub id. Raises
     UserError with the nearest name if nothing is found.
     """
     if not name:
         raise UserError("no data given. Expected --data FILE, FOLDER, HUB_ID or builtin:toytalk")
     if name.startswith("builtin:"):
-        return _toytalk(name, seed)
+        return _builtin(name, seed)
     path = Path(os.path.expanduser(name))
     is_file, is_folder = _look_at(path)
     if (split or test) and (is_file or (is_folder and is_prepared(path))):
@@ -114,17 +118,27 @@ def _files(paths: Sequence[Path], names: Sequence[str]) -> Rows:
     return Rows(read, sum(sizes))
 
 
-def _toytalk(name: str, seed: int) -> Source:
+def _builtin(name: str, seed: int) -> Source:
     kind, _, preset = name.removeprefix("builtin:").partition("/")
-    if kind != "toytalk":
-        raise unknown_name("builtin data", kind, ["toytalk"])
-    preset = preset or "demo"
-    if preset not in TOYTALK_PRESETS:
-        raise unknown_name("toytalk preset", preset, TOYTALK_PRESETS)
+    if kind not in PRESETS:
+        raise unknown_name("builtin data", kind, PRESETS)
+    preset = preset or PRESETS[kind][0]
+    if preset not in PRESETS[kind]:
+        raise unknown_name(f"{kind} preset", preset, PRESETS[kind])
+    if kind == "sums":
+        from concordant.data.sums import heldout_sums, training_sums
+
+        return Source(
+            name=name,
+            train=Made(lambda: training_sums(preset, seed), "demonstrations"),
+            test=Made(lambda: heldout_sums(preset, seed), "demonstrations"),
+        )
     from concordant.data.toytalk import heldout_pairs, training_pairs
 
     return Source(
-        name=name, train=Pairs(lambda: training_pairs(preset, seed)), test=Pairs(lambda: heldout_pairs(preset, seed))
+        name=name,
+        train=Made(lambda: training_pairs(preset, seed), "pairs"),
+        test=Made(lambda: heldout_pairs(preset, seed), "pairs"),
     )
 
 

@@ -27,7 +27,7 @@ from concordant.data.folders import SETS
 from concordant.data.recognise import Reading, read_records
 from concordant.data.records import Demonstration, Pair, Prompt, Rating, Record
 from concordant.data.rows import BadRows, Row
-from concordant.data.sources import Pairs, Rows, open_source
+from concordant.data.sources import Made, Rows, open_source
 
 R = TypeVar("R", bound=Record)
 OnProgress = Callable[[int, int], None]  # bytes read, bytes in all
@@ -279,16 +279,16 @@ class _Reader:
             for name, count in sorted(self.reading.unfit.items())
         ]
 
-    def read(self, parts: Sequence[Rows | Pairs]) -> list[list[Record]]:
+    def read(self, parts: Sequence[Rows | Made]) -> list[list[Record]]:
         total = sum(part.bytes for part in parts if isinstance(part, Rows))
         sides: list[list[Record]] = []
         before = 0
         for part in parts:
-            if isinstance(part, Pairs):
-                wanted = self.reading.wanted
-                sides.append([replace(pair, extra=wanted.of(pair.extra)) for pair in part.make()])
-                self.reading.wanted_names |= names_in(pair.extra for pair in sides[-1])
-                self.reading.formats.add("pairs")
+            if isinstance(part, Made):
+                wanted, made = self.reading.wanted, part.make()
+                sides.append([replace(record, extra=wanted.of(record.extra)) for record in made])
+                self.reading.wanted_names |= names_in(record.extra for record in sides[-1])
+                self.reading.formats.add(part.kind)
                 self.reading.rows_used += len(sides[-1])
             else:
                 sides.append(self._read_rows(part, before, total))

@@ -84,7 +84,7 @@ def fitting_rate(h: History) -> float | None:
     usual, weights = h.usual("usual_rate"), h.beside.start().get("weights") or SMALLEST
     if usual is None or str(h.setting("model.name", "")).startswith("builtin:"):
         return usual
-    factor = OPTIMIZERS[h.setting("train.optimizer", "adamw")]  # type: ignore[index]
+    factor = OPTIMIZERS[h.setting("train.optimizer", "adamw")]
     if weights < SMALLEST:
         usual = min(usual, factor * RATES[h.stage][0] * (ADAPTER if h.number("model.lora.rank") else 1.0))  # type: ignore[index]
     return min(SCRATCH * usual, factor * HIGHEST_RATE) / 10 if h.stage == "sft" else usual

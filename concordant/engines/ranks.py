@@ -3,9 +3,10 @@
 A learner, scorer or generator of ``engines/local`` asks its ranks which shards of a batch are its own. In a run of one
 process there is one rank, which computes all shards.
 
-Where a model is split over processes (``engines/tensor``), the processes form a mesh, data × tensor. A *rank* here is a
-place on the data axis. All processes of one tensor group have the same rank: they compute the same shards and hold the
-same results, which are therefore counted once.
+Where a model is split over processes, the processes form a mesh, pipeline × data × tensor. ``engines/tensor`` splits
+every layer, and ``engines/pipeline`` gives each process some of the layers. A *rank* here is a place on the data axis.
+All processes that hold a part of one model together have the same rank: they compute the same shards and hold the same
+results, which are therefore counted once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
-from concordant.core.axis import Axis, NoAxis
+from concordant.core.axis import Axis, Chain, NoAxis, NoChain
 from concordant.core.shards import shards_of_rank
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class Ranks(Protocol):
     shards: int  # parts of every batch; 1 in one process that splits no batch
     in_order: bool  # every sum has a fixed order, so that its bits do not depend on the number of processes
     tensor: Axis  # the processes that hold the parts of this rank's layers
+    stages: Chain  # the processes that hold this rank's layers one after another
     sharded: bool  # every learner splits its weights, gradients and optimizer state over the ranks
 
     def sum(self, x: Tensor) -> Tensor:
@@ -54,6 +56,7 @@ class Alone:
 
     rank, size, in_order, sharded = 0, 1, True, False
     tensor: Axis = NoAxis()
+    stages: Chain = NoChain()
 
     def __init__(self, shards: int = 1) -> None:
         self.shards = shards
@@ -70,7 +73,7 @@ class Alone:
 
 def writes(ranks: Ranks) -> bool:
     """Whether this process writes the files of all of them."""
-    return ranks.rank == 0 and ranks.tensor.rank == 0
+    return ranks.rank == 0 and ranks.tensor.rank == 0 and ranks.stages.rank == 0
 
 
 def own_shards(ranks: Ranks) -> range:

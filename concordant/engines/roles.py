@@ -13,6 +13,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
+from transformers import PreTrainedModel
+
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.stages import PPOConfig
@@ -30,6 +32,7 @@ from concordant.engines.local.scorer import LocalScorer
 from concordant.engines.local.sharding import whole_model
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.memory import enough_memory
+from concordant.engines.pipeline.stages import hold_on_last_stage, split_into_stages
 from concordant.engines.protocol import Generator, Learner, Scorer
 from concordant.engines.ranks import current_ranks
 from concordant.engines.reward_adapter import AdapterRewardModel, adapter_reward_model
@@ -66,7 +69,7 @@ def _open_policy(config: ModelConfig, texts: list[str] | None, seed: int, like: 
     with enough_memory(f"loading {config.name}", "take a smaller model"):
         policy = load_policy(config, texts, seed, like.tokenizer if like else None)
         place(policy.model, config)
-        split_over(policy.model, current_ranks())
+        _part(policy.model)
     return policy
 
 
@@ -154,7 +157,8 @@ def _generator(
     precision = precision_of(model, policy.model.device)
     if sampling is None or sampling.engine == "own":
         return LocalGenerator(policy.model, ends, precision=precision, tokenizer=policy.tokenizer)
-    if current_ranks().shards > 1 or current_ranks().tensor.size > 1:
+    ranks = current_ranks()
+    if ranks.shards * ranks.tensor.size * ranks.stages.size > 1:
         raise UserError(
             "sampling.engine vllm samples in one process and splits no batch; leave cluster.shards out, and leave "
             "cluster.workers out or give vLLM a worker of its own by cluster.apart.generator 1"
@@ -195,6 +199,12 @@ def _generation_ends(policy: Policy) -> list[int]:
     return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
+def _part(model: PreTrainedModel) -> None:
+    """Keep this process's part of a model that several processes hold together."""
+    split_over(model, current_ranks())
+    split_into_stages(model, current_ranks())
+
+
 # -- reward models --------------------------------------------------------------------------------
 
 
@@ -204,7 +214,7 @@ def new_reward_model(
 ) -> RewardModel:
     """A reward model on its device, ready to be trained."""
     made = RewardModel.from_backbone(config, texts, seed, keep_lm_head, heads)
-    split_over(made.model, current_ranks())
+    _part(made.model)
     return made
 
 
@@ -213,7 +223,7 @@ def open_reward_model(name: str, config: ModelConfig) -> RewardModel:
     """The saved reward model ``name``, frozen, on the device that ``config`` asks for."""
     model = RewardModel.from_pretrained(name, config.trust_remote_code, config.device, config.kernels)
     model.model.requires_grad_(False)
-    split_over(model.model, current_ranks())
+    _part(model.model)
     return model
 
 
@@ -278,6 +288,7 @@ def _critic_learner(start: Started, config: PPOConfig, runs_as: ModelConfig) -> 
         source = start.adapter if isinstance(start, AdapterRewardModel) else "default"
         critic = critic_on_same_base(start, source, config.critic_head, config.seed)
     split_value_head(critic.head, current_ranks())
+    hold_on_last_stage(critic.head, current_ranks())
     return LocalLearner(CriticNetwork(critic), config.train, precision_of(runs_as, critic.backbone.device))
 
 

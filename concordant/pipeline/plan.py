@@ -30,10 +30,10 @@ _NAME = re.compile(r"(round[1-9][0-9]*/)?[A-Za-z0-9_][A-Za-z0-9_-]*")  # those o
 _OWN_KEYS = ("output", "resume")  # keys of the pipeline, which no stage may set
 
 # Verbs whose main result, which "${STAGE}" stands for, is a file of the stage's folder.
-_MAIN_FILE = {"collect": PAIR_DATA}
+_MAIN_FILE = {"collect": PAIR_DATA, "votes": PAIR_DATA}
 
 # Verbs whose output is a file, with the file's name in the stage's folder.
-_OUTPUT_FILE = {"score": "scores.jsonl", "generate": "answers.jsonl"}
+_OUTPUT_FILE = {"score": "scores.jsonl", "generate": "answers.jsonl", "votes": PAIR_DATA}
 
 Option = tuple[str, list[str]]
 

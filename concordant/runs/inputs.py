@@ -25,7 +25,7 @@ HARMLESS = {
 RESULTS = {"train.export"}
 # Keys that say which processes compute. With shards they change nothing: the order of sums is that of the shards.
 PLACES = {
-    "cluster.workers", "cluster.tensor",
+    "cluster.workers", "cluster.tensor", "cluster.pipeline",
     "cluster.apart.generator", "cluster.apart.reference", "cluster.apart.reward", "cluster.apart.critic",
 }  # fmt: skip
 # Keys that only change how sums are rounded: the mathematics is the same, but the last bits may differ.

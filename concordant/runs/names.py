@@ -98,6 +98,7 @@ class SampleRow(TypedDict):
     length: NotRequired[int]  # "train": tokens, the end token included
     ended: NotRequired[bool]  # "train": whether an end token or a stop string ended the answer
     tokens: NotRequired[TokenNumbers]  # "train"
+    turns: NotRequired[list[TextMessage]]  # what policy and environment said, where there is one
     policy_version: NotRequired[int]  # "train": optimizer steps that the policy had taken when it sampled
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from concordant.core.seeding import derive, generators_put_back, python_stream, 
 from concordant.data.card import Labels, make_card
 from concordant.data.carried import Wanted
 from concordant.data.chat import ChatEncoder
+from concordant.data.convert import pair_id
 from concordant.data.records import Pair, Prompt
 from concordant.data.splits import load_all
 from concordant.data.strength import share_of_votes
@@ -150,9 +149,8 @@ class _Found:
 
 def candidate(prompt: Prompt, first: tuple[str, bool], second: tuple[str, bool]) -> Candidate:
     """The pair of two answers, each with whether it ended by itself."""
-    said = json.dumps([common.as_dict(prompt.messages), first[0], second[0]])
     answers = (Answer(prompt.messages, *answer, prompt.extra, prompt.tools) for answer in (first, second))
-    return Candidate(hashlib.sha256(said.encode()).hexdigest()[:16], *answers)
+    return Candidate(pair_id(prompt.messages, first[0], second[0]), *answers)
 
 
 def _sampled(rollouts: Rollouts, n: int) -> list[_Answered]:

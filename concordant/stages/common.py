@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from concordant.algorithms.conversations import Conversing
+from concordant.algorithms.environments import Environments
 from concordant.algorithms.probe import Gold, SampleProbe
 from concordant.algorithms.rewards import Reward
 from concordant.algorithms.rollouts import Sampler
 from concordant.config.data import DataConfig
+from concordant.config.environment import EnvironmentConfig
 from concordant.config.fields import flatten
 from concordant.config.model import ModelConfig
 from concordant.config.names import Method, Responses
@@ -27,8 +30,9 @@ from concordant.core.trees import PromptTree
 from concordant.data.carried import NOTHING, Wanted
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.convert import all_texts, prompt_of
+from concordant.data.convert import as_dict as as_dict
 from concordant.data.loader import steps_of
-from concordant.data.records import Message, Pair, Prompt, Rating, Record
+from concordant.data.records import Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records
 from concordant.data.template import set_arguments
 from concordant.doctor.callback import Doctor
@@ -135,12 +139,26 @@ def heldout(encoded: Encoded, records: Sequence[Record]) -> list[PromptTree]:
 
 
 def sampler_of(
-    policy: Policy, encoder: ChatEncoder, model: ModelConfig, sampling: SamplingConfig | None = None
+    policy: Policy,
+    encoder: ChatEncoder,
+    model: ModelConfig,
+    sampling: SamplingConfig | None = None,
+    environments: Environments | None = None,
 ) -> Sampler:
-    """A sampler of the policy's answers, with the engine that ``sampling`` names; without ``sampling``, our own."""
+    """A sampler of the policy's answers, with the engine that ``sampling`` names; without ``sampling``, our own.
+
+    With ``environments`` an answer may have several turns.
+    """
     limits = encoder.limits
     longest = min(limits.total, limits.prompt + (sampling.max_new_tokens if sampling else 0))
-    return Sampler(roles.generator(policy, encoder.end_ids, model, sampling, longest), encoder)
+    if environments is None:
+        return Sampler(roles.generator(policy, encoder.end_ids, model, sampling, longest), encoder)
+    return Conversing(roles.generator(policy, encoder.end_ids, model, sampling, limits.total), encoder, environments)
+
+
+def environments_of(config: EnvironmentConfig) -> Environments | None:
+    """What makes the environments of a run; None without an environment."""
+    return Environments(config) if config.name else None
 
 
 def gold_of(data: DataConfig) -> Gold | None:
@@ -289,9 +307,3 @@ def read(
     folder.inputs.add_data(loaded.train, loaded.test)
     message(loaded.summary(what))
     return loaded
-
-
-def as_dict(messages: Sequence[Message]) -> list[dict[str, str]]:
-    thought = "reasoning_content"
-    rows = [{"role": m.role, "content": m.content, thought: m.reasoning_content} for m in messages]
-    return [row if row[thought] else {k: v for k, v in row.items() if k != thought} for row in rows]

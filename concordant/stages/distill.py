@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from concordant.algorithms.distill import Distill, Pupil, Questions
 from concordant.config.checks import checked
@@ -65,13 +66,15 @@ def _questions(
 ) -> tuple[Questions, Questions]:
     """Training and held-out prompts, with the data's answers if it gives them."""
     if giver == "data":
-        encoded = encoder.demonstrations(loaded.train)
-        common.kept(encoded, "training data", loaded.train)
-        others = encoder.demonstrations(loaded.test)
-        common.report_encoded(others, "held-out data", loaded.test)
-        return _answered(encoded, loaded.train), _answered(others, loaded.test)
-    train = common.accepted(loaded.train, encoder, "prompts")
-    heldout = common.accepted(loaded.test, encoder, "held-out prompts", needed=False)
+        spoken = cast(Loaded[Demonstration], loaded)
+        encoded = encoder.demonstrations(spoken.train)
+        common.kept(encoded, "training data", spoken.train)
+        others = encoder.demonstrations(spoken.test)
+        common.report_encoded(others, "held-out data", spoken.test)
+        return _answered(encoded, spoken.train), _answered(others, spoken.test)
+    asked = cast(Loaded[Prompt], loaded)
+    train = common.accepted(asked.train, encoder, "prompts")
+    heldout = common.accepted(asked.test, encoder, "held-out prompts", needed=False)
     return Questions(prompts=train), Questions(prompts=heldout)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from concordant.algorithms.best_of_n import Choice, choose
+from concordant.algorithms.environments import Environments
 from concordant.algorithms.reward_sources import wanted_columns
 from concordant.algorithms.rewards import Answer, Dialogue, Reward, Scores, totals_together
 from concordant.algorithms.rollouts import Sampler
@@ -25,6 +26,7 @@ from concordant.core.masked import sum_by_branch
 from concordant.core.objective import Outputs
 from concordant.core.seeding import derive
 from concordant.core.trees import PromptTree
+from concordant.data.carried import NOTHING
 from concordant.data.chat import ChatEncoder
 from concordant.data.convert import as_demonstrations
 from concordant.data.dialogue import Drop
@@ -67,6 +69,7 @@ class _Bench:
     heldout: Sequence[Demonstration]  # good answers, for perplexity
     reward: Reward | None
     judge: Reward | None
+    environments: Environments | None  # what the policies speak with, if they have several turns
 
 
 @checked
@@ -82,7 +85,9 @@ def evaluate(config: EvaluateConfig) -> Path:
     for path in dict.fromkeys(best_of(run)[1] for runs in policies.values() for run in runs):
         if not path.startswith("builtin:"):
             locate(path)  # a mistyped folder is found now, and not after minutes of sampling
-    loaded = load_records(config.data, Prompt, config.seed, wanted=wanted_columns([*config.reward, *config.judge]))
+    environments = common.environments_of(config.environment)
+    wanted = wanted_columns([*config.reward, *config.judge]) | (environments.wanted if environments else NOTHING)
+    loaded = load_records(config.data, Prompt, config.seed, wanted=wanted)
     rewards = _proxy(config) if config.reward else None
     judges = Rewards(config.judge, config.model, handling=handling_of(config)) if config.judge else None
     scoring = [r for r in (rewards, judges) if r is not None]
@@ -94,12 +99,15 @@ def evaluate(config: EvaluateConfig) -> Path:
         heldout=_demonstrations(records.test, "chosen")[: common.HELD_OUT_TREES],
         reward=rewards.reward if rewards else None,
         judge=judges.reward if judges else None,
+        environments=environments,
     )
     opened = {spec: _open(spec, bench) for spec in references}
     encoder = ChatEncoder(opened[references[0]].tokenizer)
     bench = replace(bench, prompts=common.accepted(bench.prompts, encoder, "prompts"))
     for scores in scoring:
         scores.check(bench.prompts, loaded.wanted_names)
+    if environments:
+        environments.check(bench.prompts, loaded.wanted_names)
     answers: list[_Scored] = []
     with current().task("evaluate", sum(map(len, policies.values()))) as bar:
         for name, runs in policies.items():
@@ -205,10 +213,10 @@ def _answers(named: _Named, origin: str, reference: Policy | None, bench: _Bench
     config, (n, _) = bench.config, best_of(named.spec)
     policy = _open(named.spec, bench)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
-    sampler = common.sampler_of(policy, encoder, config.model, config.sampling)
+    sampler = common.sampler_of(policy, encoder, config.model, config.sampling, bench.environments)
     trees, choices = _sample(sampler, n, bench)
     answers = [
-        Answer(c.prompt, c.best, c.ended[c.best_number], p.extra, p.tools)
+        Answer(c.prompt, c.best, c.ended[c.best_number], p.extra, p.tools, c.episode)
         for c, p in zip(choices, bench.prompts, strict=True)
     ]
     gold = common.gold_of(config.data)

@@ -14,6 +14,7 @@ from concordant.config.model import ModelConfig
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.stages import PPOConfig
 from concordant.core.errors import UserError
+from concordant.data.carried import NOTHING
 from concordant.data.chat import ChatEncoder
 from concordant.data.records import Prompt
 from concordant.doctor.preflight import Subject
@@ -32,7 +33,9 @@ def ppo(config: PPOConfig) -> Path:
     """Train a policy with PPO, RLOO or GRPO, and return the run folder."""
     config = resolved(config)
     with common.opened(config, "ppo") as folder:
-        loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_columns(_sources(config)))
+        environments = common.environments_of(config.environment)
+        wanted = wanted_columns(_sources(config)) | (environments.wanted if environments else NOTHING)
+        loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted)
         policy = common.open_policy(config.model, config.data, loaded.train, config.seed)
         encoder = ChatEncoder(
             policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start")
@@ -59,12 +62,14 @@ def ppo(config: PPOConfig) -> Path:
             costs = Rewards([config.constraint.cost], config.model, config.train, handling_of(config))
         for scores in filter(None, (rewards, costs)):
             scores.check([*loaded.train, *loaded.test], loaded.wanted_names)
+        if environments:
+            environments.check([*loaded.train, *loaded.test], loaded.wanted_names)
         if config.stop_disagreement and not loaded.test:
             raise UserError("stop_disagreement: the disagreement is measured on held-out prompts, and there are none")
         temperature = config.sampling.temperature
         actor = roles.policy_learner(policy, config.model, config.train, temperature)
         reference = roles.reference(actor, policy, config.reference, config.model, config.train, temperature)
-        sampler = common.sampler_of(policy, encoder, config.model, config.sampling)
+        sampler = common.sampler_of(policy, encoder, config.model, config.sampling, environments)
         players = Players(
             policy=actor,
             critic=_critic(config, policy, rewards) if config.advantage in NEEDS_CRITIC else None,

@@ -43,12 +43,12 @@ class ModelReward:
         # Answers to one prompt stand together: the prompt is computed once.
         groups: list[list[Answer]] = []
         for answer in answers:
-            if groups and groups[-1][0].prompt == answer.prompt:
+            if groups and groups[-1][0].before == answer.before:
                 groups[-1].append(answer)
             else:
                 groups.append([answer])
         trees = self.model.trees(
-            [g[0].prompt for g in groups], [[a.response for a in g] for g in groups], [g[0].tools for g in groups]
+            [g[0].before for g in groups], [[a.response for a in g] for g in groups], [g[0].tools for g in groups]
         )
         return self.scorer.forward(trees, want)
 

@@ -17,6 +17,7 @@ class Page:
 PAGES = (
     Page("Runs", "/", "concordant.studio.watch"),
     Page("Ask", "/ask", "concordant.studio.ask"),
+    Page("Votes", "/votes", "concordant.studio.results"),
     Page("Chat", "/chat", "concordant.studio.talk"),
     Page("Learn", "/learn", "concordant.studio.learn"),
 )

@@ -18,7 +18,7 @@ class Settings:
     host: str = "127.0.0.1"  # address that the server listens at
     port: int = 8700
     names: tuple[str, ...] = ()  # other host names under which browsers reach the studio
-    votes: str = ""  # URL of SQLAlchemy
+    votes: str = ""  # file or URL of the vote database; empty: VOTES_FILE in the folder of runs
     requests_per_second: float = 50.0  # of one visitor
     largest_body: int = LARGEST_BODY  # bytes of a request
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))  # of the owner, who may start runs
@@ -30,8 +30,8 @@ class Settings:
         return is_loopback(self.host)
 
     @property
-    def votes_url(self) -> str:
-        return self.votes or f"sqlite:///{self.runs / VOTES_FILE}"
+    def vote_database(self) -> str:
+        return self.votes or str(self.runs / VOTES_FILE)
 
     @property
     def address(self) -> str:

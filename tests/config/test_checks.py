@@ -34,6 +34,8 @@ from concordant.core.errors import UserError
 from concordant.verbs import VERBS
 
 GOOD = {
+    "action": "status",
+    "database": "votes.db",
     "output": "runs/x",
     "data.path": "d.jsonl",
     "model.name": "builtin:tiny",
@@ -435,7 +437,7 @@ def test_roles_stand_apart_only_where_they_can_act():
     refused(PPOConfig, r"cluster.apart.critic: expected a number in \[0, ∞\)", cluster__apart__critic=-1)
     on_ray = {"cluster__ray": "local"}
     validate(made(PPOConfig, cluster__apart__reward=1, cluster__apart__critic=2, **on_ray))
-    refused(SFTConfig, "only ppo samples answers", cluster__apart__generator=1, **on_ray)
+    refused(SFTConfig, "only ppo has roles that may stand apart", cluster__apart__generator=1, **on_ray)
     refused(PPOConfig, "have no critic", advantage="rloo", cluster__apart__critic=1, **on_ray)
     refused(PPOConfig, "no reward is a model", reward=["rule:length", "m:f=0.5"], cluster__apart__reward=1, **on_ray)
     refused(PPOConfig, "leave cluster.apart.reference out", kl__estimator="exact", kl__place="loss",

@@ -14,7 +14,7 @@ import pytest
 from concordant.core.errors import UserError
 from concordant.data.records import Message
 from concordant.data.rows import BadRows
-from concordant.data.sources import Pairs, Rows, open_source
+from concordant.data.sources import Made, Rows, open_source
 
 
 def put(path: Path, *names: str) -> Path:
@@ -23,7 +23,7 @@ def put(path: Path, *names: str) -> Path:
     return path
 
 
-def prompts(part: Rows | Pairs | None) -> list[str]:
+def prompts(part: Rows | Made | None) -> list[str]:
     assert isinstance(part, Rows)
     return [row.values["prompt"] for row in part.read(BadRows(False), lambda done: None)]
 
@@ -101,8 +101,8 @@ def test_messages_name_what_was_given_and_the_nearest(tmp_path: Path) -> None:
 
 def test_toytalk_brings_its_own_split(small_toytalk: None) -> None:
     source = open_source("builtin:toytalk/human", 3)
-    assert isinstance(source.train, Pairs)
-    assert isinstance(source.test, Pairs)
+    assert isinstance(source.train, Made)
+    assert isinstance(source.test, Made)
     train, test = source.train.make(), source.test.make()
     assert (len(train), len(test)) == (90, 30)
     assert train[0].prompt == (Message("user", "human 3 0"),)

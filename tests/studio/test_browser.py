@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import uvicorn
 
 from concordant.studio.lessons import LESSONS
 from tests.studio.visitor import TOKEN, studio, write_run
+from tests.votes.simulated import arena_with
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 if not CHROMIUM:
@@ -21,7 +23,17 @@ if not CHROMIUM:
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 BAD = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
-PAGES = ["/", "/run?run=good", "/run?run=good&run=other", "/start", "/learn", "/api", *[f"/learn/{x}" for x in LESSONS]]
+PAGES = [
+    "/",
+    "/run?run=good",
+    "/run?run=good&run=other",
+    "/start",
+    "/votes",
+    "/ask",
+    "/learn",
+    "/api",
+    *[f"/learn/{x}" for x in LESSONS],
+]
 
 
 def axe_source() -> str:
@@ -50,12 +62,21 @@ def address(tmp_path_factory):
     write_run(runs / "good", rows, status, [said], [finding], config="verb: ppo\nbeta: 0.1\n")
     write_run(runs / "other", rows, status | {"state": "finished"}, config="verb: ppo\nbeta: 0.2\n")
     write_run(runs / "<b onclick=x>", rows, status)
+    arena_with(str(runs / "votes.sqlite"), pairs=2, raters=0)
+    with served(runs) as (address, _):
+        yield address
+
+
+@contextmanager
+def served(runs):
+    """The studio over ``runs`` behind a real port: its address and its application."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(studio(runs, port=port), log_level="warning", timeout_graceful_shutdown=1))
+    app = studio(runs, port=port)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{port}", app
     server.should_exit = True
     thread.join(10)
 
@@ -93,7 +114,7 @@ def test_every_page_is_accessible_fits_and_breaks_no_policy(chromium, address, t
         chromium, address, said, color_scheme=theme, viewport={"width": width, "height": 800}, bypass_csp=False
     )
     axe = axe_source()
-    for path in PAGES if theme == "light" else [*PAGES[:4], PAGES[-1]]:
+    for path in PAGES if theme == "light" else [*PAGES[:6], PAGES[-1]]:
         settled(page, address + path)
         assert page.evaluate("document.documentElement.dataset.theme") == theme
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path

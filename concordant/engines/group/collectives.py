@@ -1,7 +1,11 @@
-"""``Ranks`` over torch.distributed: gloo between CPUs, NCCL between GPUs. The processes form a mesh, data × tensor."""
+"""``Ranks`` over torch.distributed: gloo between CPUs, NCCL between GPUs.
+
+The processes form a mesh, pipeline × data × tensor.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import timedelta
 from typing import Any
 
@@ -10,8 +14,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from concordant.core.axis import Axis, NoAxis
+from concordant.core.axis import Axis, Chain, NoAxis, NoChain
 from concordant.core.shards import shards_of_rank, tree_sum
+
+IN_FLIGHT = 4  # times the processes of a chain: so many tensors may be on their way before a process waits
 
 
 class _Line:
@@ -61,6 +67,43 @@ class TorchAxis(_Line):
         return x
 
 
+class TorchChain(TorchAxis):
+    """``Chain`` over a line of the mesh.
+
+    Each direction has a group of its own: NCCL does the calls of a group one after another, so that two neighbours that
+    both send first would wait for each other.
+    """
+
+    def __init__(self, lines: list[list[int]], timeout: timedelta) -> None:
+        super().__init__(lines, timeout)
+        for processes in lines:
+            groups = [dist.new_group(processes, timeout=timeout) for _ in range(2)]
+            if dist.get_rank() in processes:
+                self._groups = groups
+        self._sent: deque[tuple[Any, Tensor]] = deque()  # a tensor must live until it was taken
+
+    def of(self, x: Tensor, place: int) -> Tensor:
+        x = x.contiguous() if place == self.rank else torch.empty_like(x, memory_format=torch.contiguous_format)
+        dist.broadcast(x, self.processes[place], group=self.sums)
+        return x
+
+    def pass_on(self, x: Tensor, backwards: bool) -> None:
+        x = x.detach().contiguous()
+        to = self.processes[self.rank + (-1 if backwards else 1)]
+        self._sent.append((dist.isend(x, to, group=self._groups[backwards]), x))
+        while len(self._sent) > IN_FLIGHT * self.size:
+            self._sent.popleft()[0].wait()
+
+    def take(self, like: Tensor, backwards: bool) -> Tensor:
+        x = torch.empty_like(like, memory_format=torch.contiguous_format)
+        dist.recv(x, self.processes[self.rank + (1 if backwards else -1)], group=self._groups[backwards])
+        return x
+
+    def settle(self) -> None:
+        while self._sent:
+            self._sent.popleft()[0].wait()
+
+
 class TorchRanks:
     """The processes of torch.distributed's default process group, which must be initialised, as a mesh.
 
@@ -70,20 +113,22 @@ class TorchRanks:
 
     def __init__(self, shards: int, timeout: timedelta) -> None:
         self._timeout = timeout
-        self._lines: dict[int, tuple[_Line, Axis]] = {}  # data and tensor axis, by the size of the tensor axis
-        self._meshes: dict[tuple[str, int], DeviceMesh] = {}  # the data axis, by device and size of the tensor axis
+        self._lines: dict[tuple[int, int], tuple[_Line, Axis, Chain]] = {}  # by the sizes of tensor and pipeline
+        self._meshes: dict[tuple[str, int, int], DeviceMesh] = {}  # the data axis, by device and the same sizes
         self.use_mesh(shards, 1)
 
-    def use_mesh(self, shards: int, tensor: int, sharded: bool = False) -> None:
-        """Cut batches into ``shards`` parts and layers into ``tensor`` parts.
+    def use_mesh(self, shards: int, tensor: int, sharded: bool = False, pipeline: int = 1) -> None:
+        """Cut batches into ``shards`` parts, layers into ``tensor`` parts, and the list of layers into ``pipeline``.
 
         0 shards give every rank one part and leave the order of sums open. The processes of one tensor group have
-        neighbouring numbers, so that they share a machine where several machines take part. ``sharded``: learners that
-        are made from now on split their weights over the ranks of the data axis.
+        neighbouring numbers, so that they share a machine where several machines take part; those of a pipeline, which
+        send least, are furthest apart. ``sharded``: learners that are made from now on split their weights over the
+        ranks of the data axis.
         """
-        if tensor not in self._lines:
-            self._lines[tensor] = _mesh(tensor, self._timeout)
-        self._data, self.tensor = self._lines[tensor]
+        key = tensor, pipeline
+        if key not in self._lines:
+            self._lines[key] = _mesh(tensor, pipeline, self._timeout)
+        self._data, self.tensor, self.stages = self._lines[key]
         self.rank, self.size = self._data.rank, self._data.size
         self.shards, self.in_order, self.sharded = shards or self.size, shards > 0, sharded
         shards_of_rank(self.shards, self.size, self.rank)  # refuses numbers that do not fit
@@ -115,16 +160,19 @@ class TorchRanks:
 
     def mesh(self, device: str) -> DeviceMesh:
         """The data axis as PyTorch's own mesh, for FSDP2."""
-        key = device, self.tensor.size
+        key = device, self.tensor.size, self.stages.size
         if key not in self._meshes:
             self._meshes[key] = DeviceMesh.from_group(self._data.sums, device)
         return self._meshes[key]
 
 
-def _mesh(tensor: int, timeout: timedelta) -> tuple[_Line, Axis]:
-    """This process's line of the data axis, and its line of the tensor axis."""
-    count = dist.get_world_size()
-    data = _Line([list(range(place, count, tensor)) for place in range(tensor)], timeout)
-    if tensor == 1:
-        return data, NoAxis()
-    return data, TorchAxis([list(range(at, at + tensor)) for at in range(0, count, tensor)], timeout)
+def _mesh(tensor: int, pipeline: int, timeout: timedelta) -> tuple[_Line, Axis, Chain]:
+    """This process's lines of the data, the tensor and the pipeline axis."""
+    number = torch.arange(dist.get_world_size()).view(pipeline, -1, tensor)  # the processes at their places
+
+    def lines(axis: int) -> list[list[int]]:
+        return number.movedim(axis, -1).flatten(0, 1).tolist()
+
+    data = _Line(lines(1), timeout)
+    split: Axis = NoAxis() if tensor == 1 else TorchAxis(lines(2), timeout)
+    return data, split, NoChain() if pipeline == 1 else TorchChain(lines(0), timeout)

@@ -82,18 +82,14 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     Raises UserError if the number of workers does not fit the shards, the mesh, or the ranks that torchrun started.
     """
     world = started.world()[1]
-    workers = cluster.workers or (world if world > 1 else cluster.tensor)
+    group = cluster.tensor * cluster.pipeline  # workers that hold one model together
+    workers = cluster.workers or (world if world > 1 else group)
     if world not in (1, workers):
         raise UserError(f"cluster.workers is {workers}, but {world} ranks were started; leave cluster.workers out")
-    data, rest = divmod(workers, cluster.tensor)
-    if rest:
-        fitting = [n for n in range(1, workers + 1) if workers % n == 0]
-        raise UserError(
-            f"{counted(workers, 'worker')} cannot form groups of cluster.tensor {cluster.tensor}; with so many workers "
-            f"cluster.tensor can be {', '.join(map(str, fitting))}"
-        )
+    if workers % group:
+        raise UserError(_misfit(cluster, workers))
     sizes = {"policy": workers} | {role: n for role in get_args(Role)[1:] if (n := getattr(cluster.apart, role))}
-    for size in (data, *list(sizes.values())[1:]):
+    for size in (workers // group, *list(sizes.values())[1:]):
         shards_of_rank(cluster.shards or size, size, 0)
     before = torch.get_num_threads()
     if cluster.sharded and workers == 1:
@@ -111,7 +107,7 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     teams = _kept.pop(key, None) or _assembled(*key)
     token = _teams.set(teams)
     try:
-        teams.begin(cluster.shards, each, cluster.tensor, cluster.sharded)
+        teams.begin(cluster.shards, each, cluster.tensor, cluster.sharded, cluster.pipeline)
         torch.set_num_threads(each)  # also a driver that is no rank: ``arithmetic`` gives its number to every rank
         yield
         _kept[key] = teams
@@ -121,6 +117,17 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     finally:
         _teams.reset(token)
         torch.set_num_threads(before)
+
+
+def _misfit(cluster: ClusterConfig, workers: int) -> str:
+    keys = [key for key in ("tensor", "pipeline") if getattr(cluster, key) > 1]
+    names = " × ".join(f"cluster.{key}" for key in keys)
+    given = " × ".join(str(getattr(cluster, key)) for key in keys)
+    fitting = [n for n in range(1, workers + 1) if workers % n == 0]
+    return (
+        f"{counted(workers, 'worker')} cannot form groups of {names} {given}; with so many workers "
+        f"{names} can be {', '.join(map(str, fitting))}"
+    )
 
 
 def _assembled(

@@ -29,6 +29,7 @@ from concordant.engines.local.sampling import check_sampling, prompt_key
 from concordant.engines.local.sharding import whole
 from concordant.engines.local.weights import LocalWeights, load_tensors
 from concordant.engines.memory import enough_memory
+from concordant.engines.pipeline.stages import stage_of_model
 from concordant.engines.protocol import Adapters, Completion, Done, Weights
 from concordant.engines.ranks import current_ranks, gathered, own_shards
 from concordant.engines.samples import Sample
@@ -71,8 +72,12 @@ class LocalGenerator:
             self.uses_slots = slots_are_exact(model)
 
     def whole(self) -> AbstractContextManager[None]:
-        """Inside the block this rank can sample alone, also if its learner splits the weights over the ranks."""
-        return whole(self.model)
+        """Inside the block this rank can sample alone, also if its learner splits the weights over the ranks.
+
+        All layers of a pipeline are then on every stage, because a token would wait for each stage in turn.
+        """
+        stage = stage_of_model(self.model)
+        return whole(self.model) if stage is None else stage.whole(self.model)
 
     def generate(
         self,
@@ -96,13 +101,16 @@ class LocalGenerator:
         if on_token is not None and self.ranks.tensor.size > 1:
             raise ValueError("a model whose layers are split over processes samples on all of them, without on_token")
         self._check_prompts(prompts)
-        if on_token is not None or self.ranks.shards == 1:
+        stages = self.ranks.stages
+        if on_token is not None or self.ranks.shards * stages.size == 1:
             return Done(self._generate(prompts, sampling, seed, on_token))
-        shards = _shared_out(prompts, sampling, self.ranks.shards)
+        shards = _shared_out(prompts, sampling, self.ranks.shards * stages.size)  # the stages share a rank's shard out
+        mine = [s * stages.size + stages.rank for s in own_shards(self.ranks)]
         with self.whole():
-            own = [self._generate([prompts[i] for i in shards[s]], sampling, seed) for s in own_shards(self.ranks)]
+            own = [self._generate([prompts[i] for i in shards[s]], sampling, seed) for s in mine]
+        of_stages = [found for of_shard in zip(*stages.values(own), strict=True) for found in of_shard]
         answers: list[list[Completion]] = [[] for _ in prompts]
-        for numbers, found in zip(shards, gathered(self.ranks, own), strict=True):
+        for numbers, found in zip(shards, gathered(self.ranks, of_stages), strict=True):
             for i, completions in zip(numbers, found, strict=True):
                 answers[i] = completions
         return Done(answers)

@@ -31,6 +31,7 @@ from concordant.engines.local.weight_motion import WeightMotion
 from concordant.engines.local.weights import LocalWeights
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.memory import enough_memory, peak_of_process, total_memory
+from concordant.engines.pipeline.held import counted
 from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, Scorer, StepMetrics
 from concordant.engines.ranks import Alone, among, writes
 from concordant.engines.tensor.cuts import elements, whole_copy
@@ -63,7 +64,7 @@ class LocalLearner(LocalScorer):
             raise ValueError("no weight of this network is trainable: use LocalScorer")
         self.hidden = hidden_matrices(network) if config.optimizer == "muon" else set()
         self.optimizer = optimizer_of(self.trained, config, self.hidden)
-        self.motion = WeightMotion(held, sharding.places(network), self.ranks.sum if self.ranks.sharded else None)
+        self.motion = self._motion(held)
         self._elastic: Elastic | None = None  # holds the weights near those of ``hold``
         self._is_finite = True  # whether every loss since the last step was finite
         self._reference: LocalScorer | None = None
@@ -91,14 +92,19 @@ class LocalLearner(LocalScorer):
         if self.ranks.shards == 1 and not self.pieces:
             return self._run(trees, objective, self.micro_batch_tokens)
         drawn = fresh_seed() if seed is None else seed
-        gradient = sharding.gradient_sum(self.network, self.parameters, self.ranks, drawn)
+        gradient = sharding.gradient_sum(self.network, self.parameters, self.ranks, drawn, self.pieces)
         metrics = self._run(trees, objective, self.micro_batch_tokens, gradient)
         gradient.finish()
         return metrics
 
+    def _motion(self, held: Mapping[str, Tensor]) -> WeightMotion:
+        if self.stages.size > 1:  # a weight is sampled on the stage that counts it
+            return WeightMotion(*counted(held, self.pieces), self.stages.sum)
+        return WeightMotion(held, sharding.places(self.network), self.ranks.sum if self.ranks.sharded else None)
+
     @within_memory("measuring how much each weight matters")
     def hold(self, texts: Sequence[PromptTree], objective: Objective, strength: float) -> None:
-        if self.ranks.sharded:
+        if self.ranks.sharded or self.stages.size > 1:
             raise ValueError("split weights cannot be held: no worker has the whole gradient of a text")
         ranks, moving = self.ranks, [module for module in self.network.modules() if module.training]
         self.ranks = Alone()  # every rank reads all texts, so that all ranks have the same penalty
@@ -273,7 +279,9 @@ class LocalLearner(LocalScorer):
             reach(name, self.trained.get(name, p).grad, name in self.trained)
             for name, p in self.network.named_parameters()
         ]
-        return of_parts(self.ranks.gather(rows) if self.ranks.sharded else self.ranks.tensor.values(rows))
+        if self.ranks.sharded:
+            return of_parts(self.ranks.gather(rows))
+        return of_parts(self.stages.values(of_parts(self.ranks.tensor.values(rows))))
 
     def memory(self) -> MemoryUse:
         device = self.network.device

@@ -83,6 +83,13 @@ class Network(nn.Module, ABC):
         self, batch: TreeBatch, want: Outputs, temperature: float = 1.0, reference: Network | None = None
     ) -> BranchOutputs: ...
 
+    def carry(self, batch: TreeBatch, want: Outputs, reference: Network | None = None) -> Tensor:
+        """The passes of ``forward`` on a stage of a pipeline that has no head.
+
+        The result has no meaning, but its backward pass is the stage's.
+        """
+        return self.reader.hidden_at(batch, batch.source_N)
+
     def frozen(self) -> Network:
         """A copy of the network as it is now, which never changes."""
         return copy.deepcopy(self).requires_grad_(False)
@@ -135,6 +142,13 @@ class PolicyNetwork(Network):
             parts.exact_kl if parts else kl.exact,
             parts.cut.axis if parts else None,
         )
+
+    def carry(self, batch: TreeBatch, want: Outputs, reference: Network | None = None) -> Tensor:
+        if want.compares:
+            assert isinstance(reference, PolicyNetwork)
+            with torch.no_grad():
+                reference.predicting(batch)
+        return self.predicting(batch)
 
     def predicting(self, batch: TreeBatch) -> Tensor:
         """Hidden states that predict the response tokens, (N, H)."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from concordant.config.train import TrainConfig
 from concordant.core.alive import sign_of_life
@@ -25,6 +27,8 @@ from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models.lora_layer import still
 from concordant.models.tree_attention import forward_tokens
 from concordant.models.tree_pass import forward_trees
+
+T = TypeVar("T")
 
 MICRO_BATCH_TOKENS = 8192  # tokens of a pass with gradient, if the config gives no number
 CPU_GRADIENT_TOKENS = 1536  # the same on a CPU, where larger passes need more memory and are hardly faster
@@ -52,6 +56,7 @@ class LocalScorer:
         self.temperature = temperature
         self.row_tokens = row_tokens
         self.ranks = current_ranks()  # the processes that compute every batch of this network together
+        self.stages = self.ranks.stages
         self.pieces = pieces_of(network)  # the weights of which this process holds a part
         self.halvings = 0  # how often micro_batch_tokens was halved because memory ran out
 
@@ -71,7 +76,8 @@ class LocalScorer:
 
         shards = split(trees, self.ranks.shards)
         with sharding.reading(self._networks(want)):
-            outputs = gathered(self.ranks, [of_shard(shards[i]) for i in own_shards(self.ranks)])
+            own = [of_shard(shards[i]) for i in own_shards(self.ranks)]
+            outputs = gathered(self.ranks, self._of_last_stage(own))
         return Done(joined(shards, outputs))
 
     @within_memory("evaluating")
@@ -116,7 +122,12 @@ class LocalScorer:
                 fillers = self._fillers(trees, len(batches))
                 with gradient.of_shard() if gradient else nullcontext():
                     sums.append(self._run_shard(batches, objective, weights, fillers))
-        return over_shards(gathered(self.ranks, sums))
+        return over_shards(gathered(self.ranks, self._of_last_stage(sums)))
+
+    def _of_last_stage(self, value: T) -> T:
+        """The results of the stage that has the head."""
+        self.stages.settle()
+        return self.stages.values(value)[-1]
 
     def _run_shard(
         self,
@@ -125,23 +136,42 @@ class LocalScorer:
         weights: Mapping[str, float],
         fillers: Sequence[TreeBatch] = (),
     ) -> dict[str, Sum]:
-        """The metrics of ``batches``. ``fillers`` are computed too, with weight zero."""
-        means = Means()
+        """The metrics of ``batches``. ``fillers`` are computed too, with weight zero.
+
+        A stage of a pipeline begins so many batches before it takes the gradient of the first one as there are stages
+        after it, and then does one forward and one backward pass by turns (1F1B; Narayanan et al. 2020, 2006.09503).
+        So no stage keeps the activations of more batches than there are stages.
+        """
+        means, begun, ahead = Means(), deque[Tensor](), self.stages.size - 1 - self.stages.rank
         for number, laid in enumerate([*batches, *fillers]):
             sign_of_life("micro-batches", number, len(batches) + len(fillers))
             batch, is_filler = laid.to(self.network.device), number >= len(batches)
             with gradients_in_place():
-                evaluated = objective(self._outputs(batch, objective.want), batch)
-                parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}
-                loss = torch.stack([evaluated.terms[n].coefficient * part for n, part in parts.items()]).sum()
+                loss = self._loss(batch, objective, weights, Means() if is_filler else means)
                 if loss.requires_grad:
-                    (0.0 * loss if is_filler else loss).backward()
-            if is_filler:
-                continue
-            means.add({"loss": Metric(loss.detach(), 1.0, "sum")})
-            means.add({n: Metric(part.detach(), 1.0, "sum") for n, part in parts.items()})
-            means.add(evaluated.metrics)
+                    begun.append(0.0 * loss if is_filler else loss)
+                if len(begun) > ahead:
+                    begun.popleft().backward()
+        with gradients_in_place():
+            while begun:
+                begun.popleft().backward()
         return means.sums()
+
+    def _loss(self, batch: TreeBatch, objective: Objective, weights: Mapping[str, float], means: Means) -> Tensor:
+        """The loss of a batch, whose metrics are added to ``means``. A stage without head gives what it carried."""
+        if not self._has_head:
+            return self._carried(batch, objective.want).sum()
+        evaluated = objective(self._outputs(batch, objective.want), batch)
+        parts = {name: term.sum / weights[name] for name, term in evaluated.terms.items()}
+        loss = torch.stack([evaluated.terms[n].coefficient * part for n, part in parts.items()]).sum()
+        means.add({"loss": Metric(loss.detach(), 1.0, "sum")})
+        means.add({n: Metric(part.detach(), 1.0, "sum") for n, part in parts.items()})
+        means.add(evaluated.metrics)
+        return loss
+
+    @property
+    def _has_head(self) -> bool:
+        return self.stages.rank == self.stages.size - 1
 
     def _micro_batches(self, shard: Shard, max_tokens: int) -> list[TreeBatch]:
         return [shard.numbered(laid) for laid in self.network.batches(shard.trees, max_tokens, self.row_tokens)]
@@ -159,9 +189,17 @@ class LocalScorer:
         return [self.network, self._reference_network()] if want.compares else [self.network]
 
     def _outputs(self, batch: TreeBatch, want: Outputs) -> BranchOutputs:
+        if not self._has_head:
+            self._carried(batch, want)
+            return BranchOutputs()
         reference = self._reference_network() if want.compares else None
         with self._autocast():
             return self.network(batch, want, self.temperature, reference)
+
+    def _carried(self, batch: TreeBatch, want: Outputs) -> Tensor:
+        reference = self._reference_network() if want.compares else None
+        with self._autocast():
+            return self.network.carry(batch, want, reference)
 
     def _reference_network(self) -> Network:
         raise ValueError("a scorer has no reference, so it cannot measure a KL or a divergence: ask a learner")

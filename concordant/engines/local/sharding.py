@@ -30,6 +30,7 @@ from concordant.engines.local.gradient_sum import GradientSum
 from concordant.engines.local.networks import Network, PolicyNetwork
 from concordant.engines.ranks import Ranks, writes
 from concordant.engines.state_files import read_state, write_state
+from concordant.engines.tensor.cuts import Part
 
 _ATTRIBUTE = "concordant_sharding"  # of the model inside a network that is split
 
@@ -171,10 +172,12 @@ def rows_of(rows: int, ranks: Ranks) -> slice:
     return slice(min(ranks.rank * each, rows), min((ranks.rank + 1) * each, rows))
 
 
-def gradient_sum(network: Network, parameters: Sequence[Tensor], ranks: Ranks, seed: int) -> Gradient:
+def gradient_sum(
+    network: Network, parameters: Sequence[Tensor], ranks: Ranks, seed: int, pieces: Mapping[int, Part]
+) -> Gradient:
     """What adds up the gradients of the shards."""
     sharding = _of(network)
-    return GradientSum(parameters, ranks, seed) if sharding is None else _Gradient(sharding, seed)
+    return GradientSum(parameters, ranks, seed, pieces) if sharding is None else _Gradient(sharding, seed)
 
 
 def clip(parameters: Sequence[Tensor], limit: float, ranks: Ranks) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from concordant.core.axis import Axis
 from concordant.kernels.replaced import WHOLE
 from concordant.models.quantized import hidden_weights
 
-CUTS = "concordant_cuts"  # attribute of a layer that holds parts: the ``Piece`` of each of its weights
+CUTS = "concordant_cuts"  # attribute of a layer that holds parts: the ``Part`` of each of its weights
 M = TypeVar("M", bound=nn.Module)
 
 Span = tuple[int, int]  # first index, and one past the last
@@ -77,12 +77,42 @@ def even(axis: Axis, size: int, unit: int = 1) -> Cut:
     return Cut(axis, tuple(((start, stop),) for start, stop in zip(ends, ends[1:], strict=False)))
 
 
+class Part(Protocol):
+    """How this process holds a weight of which other processes hold parts."""
+
+    @property
+    def is_split(self) -> bool:
+        """Whether each process of the tensor group has other elements of the weight."""
+        ...
+
+    @property
+    def counts(self) -> bool:
+        """Whether this process's stage of a pipeline is the one that counts the weight in sums over the stages."""
+        ...
+
+    def own(self, whole: Tensor) -> Tensor: ...
+
+    def whole(self, own: Tensor) -> Tensor:
+        """All processes that hold parts of one model call this."""
+        ...
+
+    def joined(self, gradient: Tensor) -> Tensor:
+        """The sum of the gradients of all stages that hold the weight, each of which has a part of its uses."""
+        ...
+
+    def elements(self, own: Tensor) -> int:
+        """How many elements the whole weight has."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A weight of which every process holds a part."""
+    """A weight of which every process of a tensor group holds a part."""
 
     cut: Cut
     dim: int
+    is_split: ClassVar[bool] = True
+    counts: ClassVar[bool] = True
 
     def own(self, whole: Tensor) -> Tensor:
         return self.cut.own(whole, self.dim)
@@ -90,8 +120,10 @@ class Piece:
     def whole(self, own: Tensor) -> Tensor:
         return self.cut.whole(own, self.dim)
 
+    def joined(self, gradient: Tensor) -> Tensor:
+        return gradient
+
     def elements(self, own: Tensor) -> int:
-        """How many elements the whole weight has."""
         return own.numel() // max(1, own.shape[self.dim]) * self.cut.total
 
 
@@ -109,7 +141,7 @@ def hold_part(layer: nn.Module, name: str, piece: Piece, made: dict[int, nn.Para
     vars(layer).setdefault(WHOLE, {})[name] = whole.numel()
 
 
-def _cut_weights(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter, Piece]]:
+def _cut_weights(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter, Part]]:
     for layer in module.modules():
         for name, piece in vars(layer).get(CUTS, {}).items():
             weight = layer._parameters[name]
@@ -117,13 +149,13 @@ def _cut_weights(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Paramet
             yield layer, name, weight, piece
 
 
-def pieces_of(module: nn.Module) -> dict[int, Piece]:
+def pieces_of(module: nn.Module) -> dict[int, Part]:
     """The weights of ``module`` that are parts, by the id of the parameter."""
     return {id(weight): piece for _, _, weight, piece in _cut_weights(module)}
 
 
-def elements(parameter: Tensor, pieces: Mapping[int, Piece]) -> int:
-    """How many elements the weight has on all processes of the group together."""
+def elements(parameter: Tensor, pieces: Mapping[int, Part]) -> int:
+    """How many elements the weight has on all processes together."""
     piece = pieces.get(id(parameter))
     return parameter.numel() if piece is None else piece.elements(parameter)
 
@@ -136,7 +168,7 @@ def weights_of(module: nn.Module) -> int:
 
 @torch.no_grad()
 def whole_copy(module: M, keep: bool = True) -> M | None:
-    """A copy of ``module`` with whole weights, for the processes that ``keep`` it. All of the group call this."""
+    """A copy of ``module`` with whole weights, for the processes that ``keep`` it. All that hold parts call this."""
     twin = copy.deepcopy(module) if keep else module
     made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # part and whole weight, by the id of the part
     for layer, name, part, piece in list(_cut_weights(twin)):
@@ -152,14 +184,14 @@ def whole_copy(module: M, keep: bool = True) -> M | None:
     return twin if keep else None
 
 
-def mapped(state: Mapping[Any, Any], piece_of: Mapping[Any, Piece], make: str) -> dict[Any, Any]:
-    """``state``, a dict of tensors or of dicts of tensors, with ``Piece.own`` or ``Piece.whole`` done to each tensor.
+def mapped(state: Mapping[Any, Any], piece_of: Mapping[Any, Part], make: str) -> dict[Any, Any]:
+    """``state``, a dict of tensors or of dicts of tensors, with ``Part.own`` or ``Part.whole`` done to each tensor.
 
-    ``piece_of`` has the pieces by the keys of ``state``. Tensors without a dimension, such as an optimizer's number of
+    ``piece_of`` has the parts by the keys of ``state``. Tensors without a dimension, such as an optimizer's number of
     steps, stay as they are.
     """
 
-    def of(piece: Piece, value: Any) -> Any:
+    def of(piece: Part, value: Any) -> Any:
         if isinstance(value, Mapping):
             return {name: of(piece, item) for name, item in value.items()}
         return getattr(piece, make)(value) if isinstance(value, Tensor) and value.ndim else value

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from concordant.engines.ranks import Ranks
-from concordant.engines.tensor.cuts import Piece
+from concordant.engines.tensor.cuts import Part
 
 
 @torch.no_grad()
-def clip(parameters: Sequence[Tensor], pieces: Mapping[int, Piece], ranks: Ranks, limit: float) -> float:
+def clip(parameters: Sequence[Tensor], pieces: Mapping[int, Part], ranks: Ranks, limit: float) -> float:
     """Shorten the gradient of ``parameters`` to the norm ``limit``. Returns the norm before that.
 
     ``pieces`` has the weights of which this process holds a part, by id. With a fixed order of sums, parts are made
@@ -26,10 +26,13 @@ def clip(parameters: Sequence[Tensor], pieces: Mapping[int, Piece], ranks: Ranks
         wholes = (pieces[id(p)].whole(g) if id(p) in pieces else g for p, g in zip(having, gradients, strict=True))
         norms_W = torch.stack([torch.linalg.vector_norm(g) for g in wholes])
     else:
-        is_part_W = torch.tensor([id(p) in pieces for p in having], device=gradients[0].device)
+        held = [pieces.get(id(p)) for p in having]
+        is_part_W = torch.tensor([part is not None and part.is_split for part in held], device=gradients[0].device)
+        counts_W = torch.tensor([part is None or part.counts for part in held], device=gradients[0].device)
         squares_W = torch.stack([torch.linalg.vector_norm(g) for g in gradients]).double().square()
         summed_W = ranks.tensor.sum(squares_W.masked_fill(~is_part_W, 0.0))
-        norms_W = torch.where(is_part_W, summed_W, squares_W).sqrt()
+        squares_W = torch.where(is_part_W, summed_W, squares_W)
+        norms_W = ranks.stages.sum(squares_W.masked_fill(~counts_W, 0.0)).sqrt()
     norm = torch.linalg.vector_norm(norms_W).float()
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm, foreach=True)
     return float(norm)

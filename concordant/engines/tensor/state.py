@@ -7,20 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
-from concordant.engines.tensor.cuts import Piece, mapped
+from concordant.engines.tensor.cuts import Part, mapped
 
 
 class Parts:
     """Which tensors of a learner's state are parts. ``named`` are the trained weights by name, ``groups``
     those of the optimizer in its order."""
 
-    def __init__(self, named: Mapping[str, Tensor], groups: Sequence[Mapping[str, Any]], pieces: Mapping[int, Piece]):
+    def __init__(self, named: Mapping[str, Tensor], groups: Sequence[Mapping[str, Any]], pieces: Mapping[int, Part]):
         ordered = [p for group in groups for p in group["params"]]
         self._by_name = {name: pieces[id(p)] for name, p in named.items() if id(p) in pieces}
         self._by_number = {i: pieces[id(p)] for i, p in enumerate(ordered) if id(p) in pieces}
 
     def whole(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """``state`` of whole tensors. All processes of the tensor group call this."""
+        """``state`` of whole tensors. All processes that hold parts call this."""
         return self._mapped(state, "whole")
 
     def own(self, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ export function say(text) {
 const meta = (name) => document.querySelector(`meta[name=${name}]`)?.content ?? "";
 export const role = meta("role");
 
-/** The answer of the interface as an object. An error is thrown with the sentence of the server. */
+/** The answer of the interface as an object. An error is thrown with the sentence and the status of the server. */
 export async function api(path, { method = "GET", body, signal } = {}) {
   const headers = { accept: "application/json" };
   if (method !== "GET") headers["x-csrf-token"] = meta("csrf");
@@ -40,7 +40,7 @@ export async function api(path, { method = "GET", body, signal } = {}) {
     throw new Error("The studio does not answer. Is `concordant studio` still open?");
   }
   const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(found.detail ?? `The server answered ${answer.status}.`);
+  if (!answer.ok) throw Object.assign(new Error(found.detail ?? `The server answered ${answer.status}.`), { status: answer.status });
   return found;
 }
 

@@ -1,4 +1,4 @@
-"""A split model beside the whole one: ``python -m tests.engines.group.tensor WORKERS TENSOR SHARDS CASE …``.
+"""A split model beside the whole one: ``python -m tests.engines.group.tensor WORKERS TENSOR SHARDS PIPELINE CASE …``.
 
 Each case trains the same model twice on every process, split and whole, on the same trees. It prints, as JSON, how far
 the two are apart, by norm and relative: the loss, the gradient, its norm, and the weights after five steps. With shards
@@ -33,9 +33,10 @@ from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import CriticNetwork, Network, PolicyNetwork, RewardNetwork
 from concordant.engines.local.precision import place
+from concordant.engines.pipeline.stages import hold_on_last_stage, split_into_stages
 from concordant.engines.ranks import Alone, among, current_ranks, writes
 from concordant.engines.reward_model import RewardModel
-from concordant.engines.tensor.cuts import Piece, even
+from concordant.engines.tensor.cuts import Part, even
 from concordant.engines.tensor.split import split_over, split_value_head
 from concordant.engines.tensor.vocabulary import PartOfDistribution
 from concordant.models.load import Policy, checkpoint_activations, make_deterministic
@@ -56,7 +57,8 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "SFT, Qwen3": ("Qwen3", {}, "sft", {}),
     "SFT, GPT-2 with recomputed activations": ("GPT-2", {}, "sft", {"recompute": True}),
     "SFT, Llama without kernels": ("Llama", {}, "sft", {"kernels": "plain"}),
-    "SFT, LoRA with dropout": ("Llama", {}, "sft", {"lora": 4}),
+    "SFT, LoRA with dropout": ("Llama", {}, "sft", {"lora": 4, "dropout": 0.2}),
+    "SFT, LoRA with recomputed activations": ("Llama", {}, "sft", {"lora": 4, "recompute": True}),
     "DPO, GPT-2": ("GPT-2", {}, "dpo", {}),
     "DPO, GPT-2 with LoRA": ("GPT-2", {}, "dpo", {"lora": 4}),
     "reward, Llama with tied embeddings": ("Llama", {"tie_word_embeddings": True}, "reward", {}),
@@ -65,14 +67,16 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
 }
 
 
-def policy(architecture: str, changes: Mapping[str, Any], recompute: bool, lora: int, kernels: Any) -> Policy:
+def policy(
+    architecture: str, changes: Mapping[str, Any], recompute: bool, lora: int, dropout: float, kernels: Any
+) -> Policy:
     made = zoo.policy(architecture)
     if changes:
         made.model = zoo.make(architecture, vocab_size=len(made.tokenizer), **changes)
         made.traits = prepare_model(made.model)
     make_deterministic(made.model)
     if lora:
-        apply_lora_to_model(made.model, r=lora, dropout=0.2)
+        apply_lora_to_model(made.model, r=lora, dropout=dropout)
     if recompute:
         checkpoint_activations(made.model)
     place(made.model, ModelConfig(device="cpu", kernels=kernels))
@@ -82,7 +86,7 @@ def policy(architecture: str, changes: Mapping[str, Any], recompute: bool, lora:
 def learner(case: str) -> LocalLearner:
     """A learner among the current ranks."""
     architecture, changes, objective, more = CASES[case]
-    more = {"recompute": False, "lora": 0, "kernels": "fast", "head": "linear"} | more
+    more = {"recompute": False, "lora": 0, "dropout": 0.0, "kernels": "fast", "head": "linear"} | more
     head = more.pop("head")
     start, ranks = policy(architecture, changes, **more), current_ranks()
     kind = OBJECTIVES[objective][0]
@@ -90,21 +94,25 @@ def learner(case: str) -> LocalLearner:
     if kind == "reward":
         model = RewardModel.from_backbone(start, keep_lm_head=True)
         split_over(model.model, ranks)
+        split_into_stages(model.model, ranks)
         network = RewardNetwork(model)
     elif kind == "critic":
         split_over(start.model, ranks)
+        split_into_stages(start.model, ranks)
         critic = build_critic(start, head)
         torch.manual_seed(1)
         torch.nn.init.normal_(critic.head.get_submodule("output").weight)
         split_value_head(critic.head, ranks)
+        hold_on_last_stage(critic.head, ranks)
         network = CriticNetwork(critic)
     else:
         split_over(start.model, ranks)
+        split_into_stages(start.model, ranks)
         network = PolicyNetwork(start)
     return LocalLearner(network, TrainConfig(max_grad_norm=0.5, micro_batch_tokens=40))
 
 
-def whole(pieces: Mapping[int, Piece], p: Tensor, x: Tensor) -> Tensor:
+def whole(pieces: Mapping[int, Part], p: Tensor, x: Tensor) -> Tensor:
     return (pieces[id(p)].whole(x) if id(p) in pieces else x).detach().clone()
 
 
@@ -184,7 +192,7 @@ def files(folder: str) -> dict[str, Any]:
         "export bytes": split.export_bytes() == alone.export_bytes(),
         "reached": all(row.came and row.is_finite and not row.is_zero for row in reached),
         "described": split.describe() == alone.describe(),
-        "writes": ranks.gather(ranks.tensor.values(writes(ranks))),
+        "writes": ranks.gather(ranks.stages.values(ranks.tensor.values(writes(ranks)))),
     }
     prompts = [torch.arange(3, 3 + n) for n in (1, 4, 9)]
     sampling = SamplingConfig(n=2, max_new_tokens=12)
@@ -265,9 +273,9 @@ def _moments(made: LocalLearner) -> list[Tensor]:
     return [whole(made.pieces, p, state[p]["exp_avg"]) for p in made.parameters]
 
 
-def main(workers: int, tensor: int, shards: int, cases: Sequence[str]) -> None:
+def main(workers: int, tensor: int, shards: int, pipeline: int, cases: Sequence[str]) -> None:
     team = start_here(workers, timedelta(seconds=300))
-    team.begin(shards, 1, tensor)
+    team.begin(shards, 1, tensor, pipeline=pipeline)
 
     def ordered(function: str, argument: str) -> Any:
         return team.order(Order(verb=f"{__spec__.name}:{function}", arguments=[argument])).result()
@@ -275,11 +283,12 @@ def main(workers: int, tensor: int, shards: int, cases: Sequence[str]) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = {case: ordered("compared", case) for case in cases} | {"files": ordered("files", folder)}
-            found["vocabulary"] = ordered("vocabulary", "")
+            if tensor > 1:
+                found["vocabulary"] = ordered("vocabulary", "")
     finally:
         team.close()
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), cases=sys.argv[4:])
+    main(*map(int, sys.argv[1:5]), cases=sys.argv[5:])

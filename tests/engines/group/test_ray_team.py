@@ -128,7 +128,7 @@ def test_the_history_has_what_new_workers_need_and_only_the_newest_weights():
     history, generator = History(), Ref(2)
     make = Order(verb="m:make", result=2)
     for order in (
-        Order(verb="use_mesh", arguments=[2, 1, False]),
+        Order(verb="use_mesh", arguments=[2, 1, False, 1]),
         make,
         Order(verb="use_arithmetic", arguments=[1, False]),
         Order(verb="use_arithmetic", arguments=[1, True]),
@@ -138,7 +138,7 @@ def test_the_history_has_what_new_workers_need_and_only_the_newest_weights():
     ):
         history.add(order)
     shards, arithmetic, made, weights = history.orders()
-    assert (shards.arguments, arithmetic.arguments, made) == ([2, 1, False], [1, True], make)
+    assert (shards.arguments, arithmetic.arguments, made) == ([2, 1, False, 1], [1, True], make)
     assert weights.arguments[0].version == 2
     history.add(Order(verb="forget"))
     assert history.orders() == []

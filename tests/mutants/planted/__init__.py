@@ -23,10 +23,11 @@ from tests.mutants.planted import (
     stages,
     studio,
     training,
+    votes,
 )
 
 _FOLDERS = (
     core, config, runs, planning, data, models, kernels, engines, training, algorithms, evaluation, feedback, report,
-    doctor, stages, pipeline, serve, course, studio,
+    doctor, stages, pipeline, serve, course, studio, votes,
 )  # fmt: skip
 MUTANTS: tuple[Mutant, ...] = tuple(mutant for folder in _FOLDERS for mutant in folder.MUTANTS)

@@ -16,8 +16,8 @@ MUTANTS = (
     Mutant(
         name="the-first-of-n-tells-whether-the-best-ended",
         file="stages/evaluate.py",
-        old="Answer(c.prompt, c.best, c.ended[c.best_number], p.extra, p.tools)",
-        new="Answer(c.prompt, c.best, c.ended[0], p.extra, p.tools)",
+        old="Answer(c.prompt, c.best, c.ended[c.best_number], p.extra, p.tools, c.episode)",
+        new="Answer(c.prompt, c.best, c.ended[0], p.extra, p.tools, c.episode)",
         story="The column ends of best-of-n is that of its first answers, and so is a reward that reads it.",
         tests=("stages/test_evaluate_numbers.py",),
     ),
@@ -99,7 +99,7 @@ MUTANTS = (
     Mutant(
         name="dialogues-that-end-alike-are-one",
         file="stages/rewarding.py",
-        old="if groups and groups[-1][0].prompt == answer.prompt:",
+        old="if groups and groups[-1][0].before == answer.before:",
         new="if groups and groups[-1][0].prompt[-1:] == answer.prompt[-1:]:",
         story="Answers to two dialogues that end with the same question are scored as answers to the first.",
         tests=("engines/test_roles.py",),

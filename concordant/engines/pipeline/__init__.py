@@ -1,0 +1,1 @@
+"""Pipeline parallelism: each of several processes holds some of the layers of one model."""

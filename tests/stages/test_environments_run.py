@@ -1,0 +1,120 @@
+"""A policy with an environment in the verb: the numbers of a resumed run, of two workers, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+
+import concordant
+from concordant.config.checks import validate
+from concordant.config.cluster import ClusterConfig
+from concordant.config.data import DataConfig
+from concordant.config.environment import EnvironmentConfig
+from concordant.config.model import ModelConfig
+from concordant.config.sampling import SamplingConfig
+from concordant.config.stages import EvaluateConfig, PPOConfig
+from concordant.core.errors import UserError
+from concordant.models.load import save_policy
+from concordant.runs.metrics import metric
+from tests.engines.tiny import tiny_policy
+from tests.stages.small import in_a_process, metrics_of, train
+
+
+class Talkative:
+    """Replies to two turns. What it says depends on its seed and on a column."""
+
+    role = "user"
+
+    def __init__(self, seed, animal):
+        self.words, self.left = f"{animal} {seed % 7}", 2
+
+    def reply(self, said):
+        self.left -= 1
+        return self.words if self.left >= 0 else None
+
+    def score(self):
+        return float(self.left)
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policy = tiny_policy()
+    policy.model.lm_head.weight.data[policy.tokenizer.eos_token_id] *= 6  # so that some turns end by chance
+    save_policy(policy, tmp_path / "policy")
+    rows = [{"prompt": f"where does owl {i} live", "animal": ("owl", "fox")[i % 2]} for i in range(10)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "data": DataConfig(path="prompts.jsonl"), "model": ModelConfig(name="policy", device="cpu", precision="fp32"),
+        "sampling": SamplingConfig(n=3, max_new_tokens=16), "advantage": "grpo",
+        "environment": EnvironmentConfig(name="tests.stages.test_environments_run:Talkative"),
+        "reward": ["rule:environment", "tests.stages.small:letters"],
+    }  # fmt: skip
+
+
+def steps(folder):
+    return [{k: v for k, v in row.items() if "second" not in k} for row in metrics_of(folder)]
+
+
+def test_a_run_with_an_environment_resumes_to_the_same_numbers(settings, tmp_path):
+    def run(output, **more):
+        often = train(max_steps=3, batch_size=2, learning_rate=1e-3, evaluate_every=3, save_every=1, keep_last=9)
+        return concordant.ppo(PPOConfig(output=output, train=often, replay=1, dynamic_sampling=1, **settings, **more))
+
+    whole = run("whole")
+    rows = steps(whole)
+    assert all(metric(name) for row in rows for name in row), "every metric has a meaning"
+    assert max(row["environment/turns"] for row in rows) > 1
+    samples = [json.loads(line) for line in (whole / "samples.jsonl").read_text().splitlines()]
+    assert all(row["turns"][0]["role"] == row["turns"][-1]["role"] == "assistant" for row in samples)
+    assert any(turn["content"].startswith(("owl ", "fox ")) for row in samples for turn in row["turns"])
+    shutil.copytree(whole, "cut")
+    for checkpoint in ("step-000002", "step-000003"):
+        shutil.rmtree(tmp_path / "cut" / "checkpoints" / checkpoint)
+    assert steps(run("cut", resume="auto")) == rows
+
+
+def test_two_workers_learn_as_one_does_with_an_environment(settings):
+    def run(workers):
+        once = train(max_steps=1, batch_size=4, learning_rate=1e-3, evaluate_every=0)
+        cluster = ClusterConfig(workers=workers, shards=2)
+        return steps(
+            in_a_process(concordant.ppo, PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, **settings))
+        )
+
+    assert run(2) == run(1)
+
+
+def test_evaluate_compares_policies_that_speak_with_an_environment(settings):
+    config = EvaluateConfig(
+        policies=["sft=policy", "same=policy"], output="report", data=settings["data"], bootstrap=10,
+        environment=EnvironmentConfig(name="tests.stages.test_environments_run:Talkative"),
+        reward=["rule:environment"], model=ModelConfig(device="cpu", precision="fp32"),
+        sampling=SamplingConfig(max_new_tokens=16),
+    )  # fmt: skip
+    found = json.loads((concordant.evaluate(config) / "report.json").read_text())["policies"]
+    assert found["sft"]["reward"] == found["same"]["reward"] and -1 <= found["sft"]["reward"] < 2
+    assert found["same"]["kl"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"cluster": ClusterConfig(ray="local", max_lag=1)}, "answers that are sampled ahead are left alone"),
+        ({"sampling": SamplingConfig(n=2, stop_strings=["x"])}, "a turn ends with an end token"),
+        ({"sampling": SamplingConfig(n=2, min_new_tokens=2)}, "it would hold for every turn"),
+        ({"environment": EnvironmentConfig()}, "the score of an environment needs one; give --environment"),
+        ({"environment": EnvironmentConfig(turns=3), "reward": ["rule:ends"]}, "there is no environment"),
+    ],
+)
+def test_settings_that_cannot_act_are_refused(settings, changes, why):
+    with pytest.raises(UserError, match=why):
+        validate(PPOConfig(output="run", **{**settings, **changes}))
+
+
+def test_a_missing_column_is_named_before_the_first_step(settings):
+    rows = [{"prompt": f"where does owl {i} live", "anymal": "owl"} for i in range(10)]
+    with open("prompts.jsonl", "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    with pytest.raises(UserError, match=r"needs the column animal, which no prompt has.*anymal"):
+        concordant.ppo(PPOConfig(output="run", train=train(), **settings))
