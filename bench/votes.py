@@ -230,10 +230,11 @@ def main() -> None:
             rows.append(("postgresql", stack.enter_context(postgres()), 2))
         if given.only != "postgresql":
             rows.append(("sqlite", str(folder / "votes.sqlite"), 1))
-        found = [measure(*row, given.raters, given.votes, given.think) for row in rows]
+        found = []
+        for row in rows:
+            found.append(measure(*row, given.raters, given.votes, given.think))
+            print(json.dumps(found[-1]), flush=True)
     given.output.write_text(json.dumps(found, indent=1) + "\n")
-    for row in found:
-        print(json.dumps(row))
 
 
 if __name__ == "__main__":

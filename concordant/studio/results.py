@@ -117,7 +117,7 @@ def add_rater(given: NewRater, request: Request, desk: Votes) -> dict[str, str]:
     """Add a rater, or give a known one a new link. The link is shown once; the database keeps a hash of its token."""
     token = desk.store().add_rater(given.name)
     desk.forget_tokens()
-    return {"rater": given.name, "link": f"{request.app.state.settings.address}/enter?token={token}"}
+    return {"rater": given.name, "link": f"{request.base_url}enter?token={token}"}
 
 
 @router.post("/api/votes/raters/retire", dependencies=OWNER)
@@ -182,11 +182,12 @@ def _source(request: Request, policy: Policy, data: str, prompts: int) -> Source
     if not data:
         raise UserError(f"the run of {policy[0]} does not say its data; give data with prompts")
     usual = DataConfig()
+    limits = known.get("data.max_prompt_tokens"), known.get("data.max_response_tokens")
     return Source(
         data=data,
         prompts=prompts,
-        prompt_tokens=int(known.get("data.max_prompt_tokens", usual.max_prompt_tokens)),
-        answer_tokens=min(int(known.get("data.max_response_tokens", usual.max_response_tokens)), _LONGEST_ANSWER),
+        prompt_tokens=limits[0] if isinstance(limits[0], int) else usual.max_prompt_tokens,
+        answer_tokens=min(limits[1] if isinstance(limits[1], int) else usual.max_response_tokens, _LONGEST_ANSWER),
         precision=str(known.get("model.precision", "auto")),
     )
 

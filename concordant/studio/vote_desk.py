@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 
+from concordant.core.errors import UserError
 from concordant.studio.access import Refusal
 from concordant.votes.database import Away
 from concordant.votes.rows import Arena
@@ -60,7 +61,7 @@ class VoteDesk:
         """Whether a rater has this token. Raises Refusal if the database does not answer."""
         try:
             return self.rater_with(token) is not None
-        except Away:
+        except (Away, UserError):  # the second: it was away when the studio opened it
             raise Refusal(503, AWAY) from None
 
     def owner(self) -> Rater:

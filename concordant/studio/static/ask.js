@@ -54,9 +54,12 @@ async function sent(path, body) {
 async function vote(body) {
   localStorage.setItem(store(body.arena), JSON.stringify(body));
   try {
-    return await sent("/api/ask/vote", body);
-  } finally {
+    const stored = await sent("/api/ask/vote", body);
     localStorage.removeItem(store(body.arena));
+    return stored;
+  } catch (problem) {
+    if ([404, 409, 422].includes(problem.status)) localStorage.removeItem(store(body.arena)); // it will never be stored
+    throw problem;
   }
 }
 

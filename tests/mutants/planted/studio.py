@@ -15,9 +15,9 @@ MUTANTS = (
     ),
     Mutant(
         name="a-body-of-any-size",
-        file="studio/guard.py",
-        old="                    if sum(map(len, parts)) > most:\n",
-        new="                    if sum(map(len, parts)) > 100 * most:\n",
+        file="serve/bodies.py",  # the studio's guard reads bodies by it
+        old="                if size > most:\n",
+        new="                if size > 100 * most:\n",
         story="A request without a length fills the memory of the studio.",
         tests=("studio/test_guard.py",),
     ),
@@ -28,6 +28,14 @@ MUTANTS = (
         new="Path=/; HttpOnly; SameSite=None",
         story="A page of another site sends requests in the name of the studio's owner.",
         tests=("studio/test_guard.py",),
+    ),
+    Mutant(
+        name="a-rater-reads-the-results",
+        file="studio/ask.py",
+        old='Guests(("/ask", "/api/ask/"), desk.accepts)',
+        new='Guests(("/ask", "/api/"), desk.accepts)',
+        story="A rater reads which policy gave which answer, and who leads, before the vote.",
+        tests=("studio/test_ask.py",),
     ),
     Mutant(
         name="a-curve-without-its-peaks",
