@@ -1,9 +1,9 @@
 """LoRA on a base of four bits beside LoRA on fp32, at GPT-2's shape: ``python -m bench.four_bits``.
 
-No trained GPT-2 is needed: a model of its shape (124 M) begins with random weights and first learns to count up, with
-all its weights. Then both sides take it as their base, and with the same adapter and the same batches they learn to
-count in twos for 20 steps. With ``--model FOLDER`` the base is a policy that was trained, and both learn toytalk's
-dialogues. The results have the bytes of the base, and the loss of every step.
+The base of GPT-2's shape (124 M) has random weights; with ``--before N`` all its weights first learn for N steps to
+count up. Both sides have the same base, the same adapter and the same batches, and learn to count in twos for 20 steps.
+With ``--model FOLDER`` the base is a policy that was trained, and both learn toytalk's dialogues. The results have the
+bytes of the base, and the loss of every step.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def trained(folder: str, quantize: str) -> tuple[LocalLearner, list[list[PromptT
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="", help="folder of a trained policy, instead of GPT-2's shape")
-    parser.add_argument("--before", type=int, default=40, help="steps in which GPT-2's shape learns to count")
+    parser.add_argument("--before", type=int, default=0, help="steps in which GPT-2's shape learns to count")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the adapters; QLoRA's is 2e-4")
     parser.add_argument("--output", type=Path, default=RESULTS / "four_bits.json")
     given = parser.parse_args()
