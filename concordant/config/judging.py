@@ -20,9 +20,7 @@ class EndpointConfig(Made):
     retries: int = 5  # further tries of a request that failed for a passing reason
     wait: float = 1.0  # seconds before the first retry; each further retry waits twice as long
     longest_wait: float = 60.0  # seconds; no wait is longer, also where the server asks for a longer one (Retry-After)
-    max_calls: int = (
-        0  # requests, retries included, after which the verb stops with what it has (exit code 3); 0: no limit
-    )
+    max_calls: int = 0  # requests, retries included, after which the verb ends with exit code 3; 0: no limit
     max_tokens: int = 0  # tokens of questions and answers, as the server counts them, after which it ends; 0: no limit
 
 

@@ -305,9 +305,13 @@ def test_a_reward_model_scores_the_ids_it_was_trained_on(monkeypatch):
 
     model = RewardModel.from_backbone(tiny_policy())
     seen = []
-    monkeypatch.setattr(
-        model, "score_trees", lambda trees: seen.extend(trees) or torch.zeros(sum(len(t.branches) for t in trees))
-    )
+
+    def of_heads(trees):
+        seen.extend(trees)
+        return torch.zeros(sum(len(tree.branches) for tree in trees), 1)
+
+    monkeypatch.setattr(model, "score_heads", of_heads)
+    monkeypatch.setattr(model, "score_trees", lambda trees: of_heads(trees)[:, 0])
     model.score_responses([PAIR.prompt], [(PAIR.chosen, PAIR.rejected)])
     model.score([(*PAIR.prompt, Message("assistant", PAIR.chosen))])
     (trained,) = ChatEncoder(model.tokenizer).pairs([PAIR]).trees

@@ -82,6 +82,8 @@ def test_two_steps_with_a_preset(name, method, data, tiny, tmp_path, monkeypatch
     arguments += ["--model.name", str(tiny[model])]
     if method == "ppo":
         arguments += ["--reward", "tests.stages.small:letters", "--sampling.max_new_tokens=6"]
+    elif method == "distill":
+        arguments += ["--teacher", str(tiny[model]), "--sampling.max_new_tokens=6"]
     else:
         arguments += ["--data.max_response_tokens=16"]
     config, _ = parse_command(method, VERBS[method].config_class(), arguments)
