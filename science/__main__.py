@@ -25,6 +25,8 @@ from science.measured import measure
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIMS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "claims.yaml").read_text(encoding="utf-8"))
+COUNTED = """Where a run was stopped and continued, only its last part
+is counted. Models that two laws share count for the law that ran first."""
 NO_FIGURE = ("one_hash",)
 HEAD = """# The laws of RLHF, tested
 
@@ -52,7 +54,7 @@ def drawn(law: ModuleType, results: list[dict[str, Any]], file: Path) -> None:
 def page(decisions: dict[str, dict[str, Any]]) -> str:
     """The whole page, from the decisions of all laws that have been run."""
     parts, spent = [HEAD], sum(law["processor_minutes"] for law in decisions.values())
-    parts.append(f"The laws below took {spent:.0f} minutes of processor time together, of one core each.\n")
+    parts.append(f"\nThe laws below took {spent:.0f} minutes of processor time together. {COUNTED}\n")
     for name, claim in CLAIMS.items():
         if name not in decisions:
             continue
