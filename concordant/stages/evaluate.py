@@ -104,8 +104,10 @@ def evaluate(config: EvaluateConfig) -> Path:
     opened = {spec: _open(spec, bench) for spec in references}
     encoder = ChatEncoder(opened[references[0]].tokenizer)
     bench = replace(bench, prompts=common.accepted(bench.prompts, encoder, "prompts"))
-    for needs in [*scoring, *filter(None, [environments])]:
-        needs.check(bench.prompts, loaded.wanted_names)
+    for scores in scoring:
+        scores.check(bench.prompts, loaded.wanted_names)
+    if environments:
+        environments.check(bench.prompts, loaded.wanted_names)
     answers: list[_Scored] = []
     with current().task("evaluate", sum(map(len, policies.values()))) as bar:
         for name, runs in policies.items():

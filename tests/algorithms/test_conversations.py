@@ -145,7 +145,7 @@ def test_replay_remembers_which_tokens_are_the_policys(twice):
     numbers = torch.zeros(int(twice.length_B.sum()))
     kept = Remembered(trees=twice.trees, old_logprob_N=numbers, reference_N=numbers, advantage_N=numbers)
     replay, loaded = Replay(1, 0), Replay(1, 0)
-    replay.keep(twice.trees, kept)
+    replay.keep(twice.trees, kept, numbers)
     loaded.load(replay.state())
     for tree, again in zip(twice.trees, loaded.kept[0].trees, strict=True):
         for a, b in zip(tree.branches, again.branches, strict=True):
