@@ -82,7 +82,7 @@ class Launcher:
                 size = log.seek(0, os.SEEK_END)
                 log.seek(max(0, size - _SHOWN))
                 return log.read().decode("utf-8", "replace"), code
-        except OSError:
+        except (OSError, ValueError):  # nothing was printed; a name that no file can have
             return "", code
 
     def log_of(self, name: str) -> Path:

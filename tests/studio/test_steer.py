@@ -94,3 +94,18 @@ def wait_for(client, fits, seconds=120):
                 return run
         time.sleep(0.2)
     pytest.fail(f"{client.get('/api/runs').json()} {client.get('/api/printed', params={'run': 'first'}).json()}")
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b", "é" * 150, "a" * 200])
+def test_a_name_that_no_file_can_have_is_no_error_of_the_server(tmp_path, name):
+    app = studio(tmp_path)
+    owner, paths = visitor(app, token=TOKEN), app.openapi()["paths"]
+    asking = {
+        path: [p["name"] for p in routes["get"].get("parameters", ()) if p["in"] == "query"]
+        for path, routes in paths.items()
+        if "get" in routes
+    }
+    assert asking["/api/printed"] == ["run"]
+    for path, parameters in asking.items():
+        if "run" in parameters:
+            assert owner.get(path, params={"run": name}).status_code < 500, path
