@@ -141,8 +141,8 @@ def test_a_thing_touches_few_files(example: Example) -> None:
 
 
 def test_every_kind_of_thing_has_an_example() -> None:
-    kinds = "preference loss, advantage, policy loss, reward source, environment, data format, doctor's rule, architecture, "
-    kinds += "engine, kernel, metric"
+    kinds = "preference loss, advantage, policy loss, reward source, environment, data format, doctor's rule, "
+    kinds += "architecture, engine, kernel, metric"
     titles = [example.title for example in EXAMPLES]
     assert titles == [f"{'An' if kind[0] in 'ae' else 'A'} {kind}" for kind in [*kinds.split(", "), "config key"]]
     assert all(example.use for example in EXAMPLES)
