@@ -55,11 +55,15 @@ class Ahead:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on with the answers in ``state``. Those to other prompts than a step has now are sampled again."""
+        """Go on with the answers in ``state``. If a step has other prompts or another number of answers now, the
+        step's answers are sampled again.
+        """
         self.started = {}
         for step, groups in state.items():
             started = self.restart(int(step), [_completions(group["completions"]) for group in groups])
-            if self.lag and [ids_T.tolist() for ids_T in started.prompt_ids] == [group["prompt"] for group in groups]:
+            same_prompts = [ids_T.tolist() for ids_T in started.prompt_ids] == [group["prompt"] for group in groups]
+            same_number = all(len(group["completions"]) == started.sampling.n for group in groups)
+            if self.lag and same_prompts and same_number:
                 self.started[int(step)] = started
             else:
                 current().message(f"step {step}: other settings or prompts; the answers are sampled again")

@@ -7,7 +7,7 @@ so that one matrix (C, V) is kept for the backward pass. Here p is the student's
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,11 @@ from torch.autograd.function import once_differentiable
 
 from concordant.config.names import DivergenceName
 from concordant.core.axis import Axis, NoAxis
+from concordant.core.row_blocks import row_blocks
 
 # (log p, log q, β) -> the summands of the divergence, and its derivative by log p, each (C, V). Multiples of p may be
 # left out of the derivative: the logits are free up to a constant, so they do not change the gradient.
 Formula = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
-
-BLOCK_ELEMENTS = 2**18  # logits that a CPU handles at once: 1 MiB in fp32
 
 
 def forward_kl(logp_CV: Tensor, logq_CV: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -79,7 +78,7 @@ class _Between(Function):
         normaliser_2C1 = [_normaliser(x_CV, temperature, axis) for x_CV in both]
         sums_2C = torch.zeros(2, len(logits_CV), device=logits_CV.device)
         grad_CV = torch.zeros_like(logits_CV) if ctx.needs_input_grad[0] else None
-        for rows in _row_blocks(both[0]):
+        for rows in row_blocks(both[0]):
             logp, logq = (x[rows].float() / temperature - z[rows] for x, z in zip(both, normaliser_2C1, strict=True))
             summand, slope = formula(logp, logq, divergence.beta)
             sums_2C[:, rows] = torch.stack([summand.sum(-1), slope.sum(-1)])
@@ -87,7 +86,7 @@ class _Between(Function):
                 grad_CV[rows, :width] = slope.to(grad_CV.dtype)
         value_C, slope_C = axis.sum(sums_2C)
         if grad_CV is not None:
-            for rows in _row_blocks(both[0]):  # ∂/∂x = slope - p Σ slope
+            for rows in row_blocks(both[0]):  # ∂/∂x = slope - p Σ slope
                 p = (both[0][rows].float() / temperature - normaliser_2C1[0][rows]).exp_()
                 grad_CV[rows, :width] -= p.mul_(slope_C[rows, None]).to(grad_CV.dtype)
             ctx.save_for_backward(grad_CV)
@@ -105,13 +104,6 @@ def _normaliser(logits_CV: Tensor, temperature: float, axis: Axis) -> Tensor:
     """log Σ exp(logit / temperature) over the whole vocabulary, (C, 1), in fp32."""
     highest_C = axis.highest(logits_CV.amax(-1).float() / temperature)
     total_C = torch.empty_like(highest_C)
-    for rows in _row_blocks(logits_CV):
+    for rows in row_blocks(logits_CV):
         total_C[rows] = (logits_CV[rows].float() / temperature - highest_C[rows, None]).exp_().sum(-1)
     return (axis.sum(total_C).log() + highest_C)[:, None]
-
-
-def _row_blocks(logits_CV: Tensor) -> Iterator[slice]:
-    """Blocks of rows that fit in a core's cache; on a GPU one block with all rows."""
-    rows, vocabulary = logits_CV.shape
-    size = max(1, BLOCK_ELEMENTS // max(vocabulary, 1)) if logits_CV.device.type == "cpu" else max(rows, 1)
-    return (slice(at, at + size) for at in range(0, rows, size))

@@ -6,14 +6,13 @@ would make or keep four such tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_ELEMENTS = 2**18  # logits that a CPU handles at once: 1 MiB in fp32
+from concordant.core.row_blocks import row_blocks
 
 
 def distribution(
@@ -65,10 +64,3 @@ class _Distribution(torch.autograd.Function):
                 grad = log_p.exp_().mul_(factor)
             grad_CV[rows] = grad.scatter_add_(1, target_C[rows, None], given_C[rows, None])
         return grad_CV, None, None, None
-
-
-def row_blocks(logits_CV: Tensor) -> Iterator[slice]:
-    """Blocks of rows that fit in a core's cache; on a GPU one block with all rows."""
-    rows, vocabulary = logits_CV.shape
-    size = max(1, BLOCK_ELEMENTS // vocabulary) if logits_CV.device.type == "cpu" else max(rows, 1)
-    return (slice(at, at + size) for at in range(0, rows, size))

@@ -13,6 +13,7 @@ from concordant.config.stages import BestOfNConfig
 from concordant.core.counted import counted
 from concordant.core.seeding import derive, generators_put_back, reseed
 from concordant.data.chat import ChatEncoder
+from concordant.data.convert import as_dict
 from concordant.data.records import Message, Prompt
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
@@ -67,7 +68,7 @@ def _row(c: Choice) -> dict[str, Any]:
     answers = [{"response": r, "reward": s, "tokens": n, "ended": e} for r, s, n, e in columns]
     if c.disagreement is not None:
         answers = [answer | {_APART: x} for answer, x in zip(answers, c.disagreement, strict=True)]
-    return {"prompt": common.as_dict(c.prompt), "answers": answers}
+    return {"prompt": as_dict(c.prompt), "answers": answers}
 
 
 def _choice(row: dict[str, Any]) -> Choice:
@@ -80,7 +81,7 @@ def _choice(row: dict[str, Any]) -> Choice:
 def _write(folder: Path, choices: Sequence[Choice]) -> Path:
     best, pairs = [], []
     for c in choices:
-        prompt = common.as_dict(c.prompt)
+        prompt = as_dict(c.prompt)
         best.append({"prompt": prompt, "response": c.best})
         if c.best != c.worst:  # n equal answers make no pair
             pairs.append({"prompt": prompt, "chosen": c.best, "rejected": c.worst})

@@ -20,7 +20,7 @@ from concordant.core.seeding import derive, generators_put_back, python_stream, 
 from concordant.data.card import Labels, make_card
 from concordant.data.carried import Wanted
 from concordant.data.chat import ChatEncoder
-from concordant.data.convert import pair_id
+from concordant.data.convert import as_dict, pair_id
 from concordant.data.records import Pair, Prompt
 from concordant.data.splits import load_all
 from concordant.data.strength import share_of_votes
@@ -53,7 +53,7 @@ def collect(config: CollectConfig) -> Path:
         loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_of(config.judge))
         choose = open_judge(config, loaded.train, loaded.wanted_names)
         candidates = _candidates(config, folder, loaded.train)
-        rows = ({"id": c.id, "prompt": common.as_dict(c.first.prompt)} | _texts(c) for c in candidates)
+        rows = ({"id": c.id, "prompt": as_dict(c.first.prompt)} | _texts(c) for c in candidates)
         write_text(folder.path / TO_LABEL, json_lines(rows))
         reseed(config.seed, "collect/judge", config.round)
         verdicts = choose(candidates)
@@ -163,7 +163,7 @@ def _sampled(rollouts: Rollouts, n: int) -> list[_Answered]:
 def _row(prompt: Prompt, answered: _Answered) -> dict[str, Any]:
     columns = zip(answered.responses, answered.lengths, answered.ended, strict=True)
     answers = [{"response": text, "tokens": tokens, "ended": ended} for text, tokens, ended in columns]
-    return {"prompt": common.as_dict(prompt.messages), "answers": answers}
+    return {"prompt": as_dict(prompt.messages), "answers": answers}
 
 
 def _answered(row: Row) -> _Answered:
@@ -246,7 +246,7 @@ def _probability(votes: Counter[str] | None, verdict: Verdict) -> float | None:
 
 
 def _pair_row(pair: Pair) -> dict[str, Any]:
-    row: dict[str, Any] = {"prompt": common.as_dict(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected}
+    row: dict[str, Any] = {"prompt": as_dict(pair.prompt), "chosen": pair.chosen, "rejected": pair.rejected}
     row |= {name: pair.extra[name] for name in _MADE_BY if name in pair.extra}
     for name, value in (("margin", pair.margin), ("probability", pair.probability)):
         row |= {name: value} if value is not None else {}

@@ -30,7 +30,6 @@ from concordant.core.trees import PromptTree
 from concordant.data.carried import NOTHING, Wanted
 from concordant.data.chat import ChatEncoder, Encoded, Limits
 from concordant.data.convert import all_texts, prompt_of
-from concordant.data.convert import as_dict as as_dict
 from concordant.data.loader import steps_of
 from concordant.data.records import Pair, Prompt, Rating, Record
 from concordant.data.splits import Loaded, load_all, load_records

@@ -17,6 +17,7 @@ from concordant.config.specs import is_address, is_reward_function
 from concordant.core.errors import UserError
 from concordant.core.process import process_put_back
 from concordant.core.seeding import derive
+from concordant.data.convert import as_dict
 from concordant.data.dialogue import Messages
 from concordant.data.records import Demonstration, Message, Prompt
 from concordant.data.splits import load_records
@@ -125,10 +126,10 @@ def _function(source: str) -> ReviseText:
 
 
 def _row(draft: Draft) -> dict[str, Any]:
-    return {"prompt": common.as_dict(draft.prompt), "response": draft.last}
+    return {"prompt": as_dict(draft.prompt), "response": draft.last}
 
 
 def _draft(draft: Draft) -> dict[str, Any]:
-    row = {"prompt": common.as_dict(draft.prompt), "answers": draft.answers, "critiques": draft.critiques}
+    row = {"prompt": as_dict(draft.prompt), "answers": draft.answers, "critiques": draft.critiques}
     row |= {"principles": [principle.name for principle in draft.principles]}
     return row | ({"dropped": draft.dropped} if draft.dropped else {})

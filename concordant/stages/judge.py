@@ -14,7 +14,7 @@ from concordant.config.checks import checked
 from concordant.config.judging import JudgeConfig
 from concordant.config.specs import is_address, is_reward_function
 from concordant.core.errors import UserError
-from concordant.data.convert import answers_of, prompt_of
+from concordant.data.convert import answers_of, as_dict, prompt_of
 from concordant.data.dialogue import Messages
 from concordant.data.records import Pair, Prompt, Record
 from concordant.data.splits import load_all
@@ -109,7 +109,7 @@ class _Work:
             if mark is None:
                 self.left_out[_reason([answered])] += 1
         rows = [
-            {"prompt": common.as_dict(prompt_of(r)), "response": a, "helpful": m.helpful, "safe": m.safe}
+            {"prompt": as_dict(prompt_of(r)), "response": a, "helpful": m.helpful, "safe": m.safe}
             for (r, a), m in zip(texts, found, strict=True)
             if m is not None
         ]

@@ -22,7 +22,7 @@ from concordant.core.seeding import python_stream, torch_stream
 from concordant.core.trees import PromptTree
 from concordant.core.visible import say
 from concordant.data.chat import ChatEncoder, Encoded
-from concordant.data.convert import all_texts, answers_of, prompt_of
+from concordant.data.convert import all_texts, answers_of, as_dict, prompt_of
 from concordant.data.records import Pair
 from concordant.data.template import set_arguments
 from concordant.doctor.callback import look_again
@@ -172,7 +172,7 @@ def score(config: ScoreConfig) -> Path | None:
     assert score_B is not None
     left = iter(score_B.tolist())
     rows = [
-        {"prompt": common.as_dict(prompt_of(record))}
+        {"prompt": as_dict(prompt_of(record))}
         | {name: next(left) for name in (("chosen", "rejected") if isinstance(record, Pair) else ("score",))}
         for record in answered
     ]

@@ -16,7 +16,7 @@ from concordant.core.errors import UserError, nearest
 from concordant.core.seeding import derive
 from concordant.core.visible import say, visible
 from concordant.data.chat import ChatEncoder, Limits
-from concordant.data.convert import prompt_of
+from concordant.data.convert import as_dict, prompt_of
 from concordant.data.growing import GrowingText
 from concordant.data.records import Message, Prompt
 from concordant.data.template import prints_today, set_arguments
@@ -47,7 +47,7 @@ def generate(config: GenerateConfig) -> Path | None:
     prompts = common.accepted(prompts, encoder, "prompts")
     with common.watched("generate"):
         rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
-    rows = [{"prompt": common.as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers]
+    rows = [{"prompt": as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers]
     if config.output:
         write_text(Path(config.output), json_lines(rows))
         return Path(config.output)

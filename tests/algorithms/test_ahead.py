@@ -76,7 +76,7 @@ def test_a_run_that_samples_ahead_resumes_to_the_same_bits(tmp_path):
     assert not moved(whole.actor, weights_of(resumed.actor))
 
 
-@pytest.mark.parametrize("other", [{"train": {"batch_size": 4}}, {"prompts": PROMPTS[::-1]}])
+@pytest.mark.parametrize("other", [{"train": {"batch_size": 4}}, {"prompts": PROMPTS[::-1]}, {"sampling": {"n": 3}}])
 def test_answers_to_other_prompts_than_a_step_has_now_are_sampled_again(other):
     """The user goes on with other settings or data: no answer stands beside a prompt that it did not answer."""
     pairs = {"batch_size": 2}

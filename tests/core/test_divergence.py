@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from concordant.core import divergence as module
-from concordant.core import logprobs
+from concordant.core import logprobs, row_blocks
 from concordant.core.divergence import DIVERGENCES, Divergence
 from concordant.core.objective import Outputs
 
@@ -42,7 +41,7 @@ def test_beta_is_the_teachers_share():
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_the_gradient_is_autograds_in_blocks_of_rows_and_beside_columns_without_a_token(name, temperature, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 2 * 13)
+    monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 2 * 13)
     stream = torch.Generator().manual_seed(1)
     student, teacher = (3 * torch.randn(9, 13, generator=stream) for _ in range(2))
     weight = torch.randn(9, generator=stream)

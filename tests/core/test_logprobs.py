@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from concordant.core import logprobs
+from concordant.core import logprobs, row_blocks
 from concordant.core.logprobs import Distribution
 from concordant.core.objective import Outputs
 from concordant.kernels import softmax
@@ -41,7 +41,7 @@ def test_numbers_and_gradients(
     """Whatever is cut and wherever, with blocks of two rows, at a temperature."""
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", chunk)
     monkeypatch.setattr(logprobs, "KEPT_ELEMENTS", kept)
-    monkeypatch.setattr(softmax, "BLOCK_ELEMENTS", 2 * V)
+    monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 2 * V)
     mine, theirs = case(), case()
     out = logprobs.of_tokens(mine[0], mine[2], lambda h: h @ mine[1].T, V, WANT, temperature=0.7, distribution=way)
     assert out.logprob_N is not None and out.entropy_N is not None and out.top_N is not None
@@ -59,7 +59,7 @@ def test_numbers_and_gradients(
 @both_ways
 def test_top_is_the_most_likely_token(monkeypatch: pytest.MonkeyPatch, way: Distribution) -> None:
     """With blocks of two rows, so that every block must look at its own targets."""
-    monkeypatch.setattr(softmax, "BLOCK_ELEMENTS", 2 * V)
+    monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 2 * V)
     hidden_NH, weight_VH, _ = case()
     best_N = (hidden_NH @ weight_VH.T).argmax(-1)
     is_best_N = torch.arange(N) % 3 == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -133,11 +134,12 @@ class RayTeam(Team):
             ) from problem
         except self.ray.exceptions.RayError as problem:
             raise WorkerEnded(f"{self._name(0)} did not start: {_first_line(problem)}") from problem
-        if (version := self.ray.get(self.actors[0].version.remote())) != code_version():
-            raise UserError(
-                f"{self._name(0)} runs Concordant {version[:_SHOWN]}, and this process runs {code_version()[:_SHOWN]}; "
-                "install the same version in both environments"
-            )
+        for rank, version in enumerate(self.ray.get([actor.version.remote() for actor in self.actors])):
+            if version != code_version():
+                raise UserError(
+                    f"{self._name(rank)} runs Concordant {version[:_SHOWN]}, and this process runs "
+                    f"{code_version()[:_SHOWN]}; install the same version in both environments"
+                )
         self.wait([a.join.remote(rank, self.workers, host, port, self._timeout) for rank, a in enumerate(self.actors)])
 
     def begin(self, shards: int, threads: int, tensor: int = 1, sharded: bool = False, pipeline: int = 1) -> None:
@@ -273,6 +275,13 @@ def _first_line(problem: Exception) -> str:
     return str(problem).splitlines()[0]
 
 
+def _here(python: str) -> str:
+    """The path of a program of this machine, whatever the working directory of a worker is."""
+    if (found := shutil.which(python)) is None:
+        raise UserError(f"cluster.apart.generator_python {python}: no such program on this machine")
+    return os.path.abspath(found)  # and not the file behind links, because an environment's Python is a link
+
+
 def assembled(
     sizes: Mapping[Role, int], timeout: timedelta, address: str, restarts: int, pythons: Mapping[Role, str]
 ) -> Teams:
@@ -280,9 +289,8 @@ def assembled(
 
     ``pythons`` are the commands of other environments' Python, in which the workers of a role run.
     """
-    for python in pythons.values():
-        if address == LOCAL and shutil.which(python) is None:
-            raise UserError(f"cluster.apart.generator_python {python}: no such program on this machine")
+    if address == LOCAL:
+        pythons = {role: _here(python) for role, python in pythons.items()}
     ray = connected(address, sum(sizes.values()))
     recipes: dict[int, Recipe] = {}
     teams: dict[Role, RayTeam] = {}

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from concordant.config.sampling import SamplingConfig
 from concordant.core.errors import UserError
+from concordant.core.row_blocks import row_blocks
 from concordant.core.seeding import torch_stream
 from concordant.core.transfer import to_device
-from concordant.kernels.softmax import row_blocks
 
 SECTION = 128  # tokens of a section; about √V for usual vocabularies
 NUCLEUS_PREFIX = 256  # candidates that are looked at first for top-p; most nuclei are smaller

@@ -18,10 +18,10 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from concordant.core.axis import Axis
+from concordant.core.row_blocks import row_blocks
 from concordant.engines.tensor.cuts import Cut
 from concordant.engines.tensor.exchange import spread, summed
 from concordant.engines.tensor.split import vocabulary_cut
-from concordant.kernels.softmax import row_blocks
 from concordant.models.head import Head
 
 
