@@ -47,7 +47,7 @@ MUTANTS = (
         old='"critic_warmup", "value_clip", "value_coefficient"),',
         new='"critic_warmup", "value_clip"),',
         story="--advantage rloo --value_coefficient 2 is taken, and the key does nothing.",
-        tests=("config/test_checks.py",),
+        tests=("config/test_no_effect.py",),
     ),
     Mutant(
         name="top-p-beside-greedy-chat",
@@ -60,7 +60,7 @@ MUTANTS = (
         _TRAINS_NOTHING,
 """,
         story="chat --sampling.temperature 0 --sampling.top_p 0.5 is taken, and top_p does nothing.",
-        tests=("config/test_checks.py",),
+        tests=("config/test_no_effect.py",),
     ),
     Mutant(
         name="a-weighted-reward-is-no-path",
