@@ -80,7 +80,7 @@ _SIZES: dict[str, list[dict[str, Any]]] = {
     ],
 }
 ROWS = [Row(model=model, rank=rank, **sizes) for model, all_ in _SIZES.items() for sizes in all_ for rank in (0, RANK)]
-NOT_MEASURED = "Two and four workers are not measured: this version trains in one process"
+NOT_MEASURED = "Several workers are measured by bench/plan_workers.py, in memory alone"
 
 
 # -- one row, in its own process -----------------------------------------------------------------------
@@ -98,7 +98,7 @@ def measure(row: Row, threads: int, steps: int) -> dict[str, Any]:
     warm_libraries()
     rate = _rate_of(a, b, threads)
     rate()
-    base = _resident_mib()
+    base = resident_mib()
     step = step_of(row, SHAPES[row.model], SLOTS)
     seconds, wall, rates, phases = [], [], [], []
     with freed_memory_kept():  # as in every run
@@ -127,7 +127,7 @@ def _rate_of(a: Any, b: Any, threads: int) -> Callable[[], float]:
     return rate
 
 
-def _resident_mib() -> float:
+def resident_mib() -> float:
     (line,) = (x for x in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if x.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
 

@@ -48,7 +48,7 @@ def warm_libraries() -> None:
     """Do a little of everything, so that what the libraries load and compile belongs to the base."""
     policy = _policy(ShapeConfig(vocabulary=64, hidden=64, layers=1, heads=2, mlp=64, tied=True), 0)
     learner = LocalLearner(PolicyNetwork(policy), TRAIN)
-    learner.forward_backward(_trees(2, 8, 8, 1, 64, 0), SFTObjective()).result()
+    learner.forward_backward(trees_of(2, 8, 8, 1, 64, 0), SFTObjective()).result()
     learner.step(RATE).result()
 
 
@@ -58,7 +58,7 @@ def step_of(row: Any, shape: ShapeConfig, slots: int) -> Step:
     branches = 1 if row.method == "sft" else 2
 
     def trees(number: int) -> list[PromptTree]:
-        return _trees(row.batch, row.prompt, row.response, branches, shape.vocabulary, number)
+        return trees_of(row.batch, row.prompt, row.response, branches, shape.vocabulary, number)
 
     if row.method == "reward":
         reward_model = _reward_model(shape, row.rank)
@@ -138,7 +138,7 @@ class _Sampler:
 # -- material -----------------------------------------------------------------------------------------
 
 
-def _config(shape: ShapeConfig) -> LlamaConfig:
+def llama_config(shape: ShapeConfig) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.mlp,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
@@ -148,7 +148,7 @@ def _config(shape: ShapeConfig) -> LlamaConfig:
 
 def _policy(shape: ShapeConfig, rank: int) -> Policy:
     torch.manual_seed(0)
-    model = LlamaForCausalLM(_config(shape)).train()
+    model = LlamaForCausalLM(llama_config(shape)).train()
     make_deterministic(model)
     traits = prepare_model(model)
     if rank:
@@ -159,7 +159,7 @@ def _policy(shape: ShapeConfig, rank: int) -> Policy:
 
 def _reward_model(shape: ShapeConfig, rank: int) -> RewardModel:
     torch.manual_seed(0)
-    model = LlamaForSequenceClassification(_config(shape)).train()
+    model = LlamaForSequenceClassification(llama_config(shape)).train()
     make_deterministic(model)
     layout = check_layout(model)
     if rank:
@@ -173,7 +173,7 @@ def _random(count: int, vocabulary: int, stream: torch.Generator) -> Tensor:
     return torch.randint(1, vocabulary, (count,), generator=stream)
 
 
-def _trees(count: int, prompt: int, response: int, branches: int, vocabulary: int, seed: int) -> list[PromptTree]:
+def trees_of(count: int, prompt: int, response: int, branches: int, vocabulary: int, seed: int) -> list[PromptTree]:
     stream = torch_stream(seed, "bench/plan")
     return [
         PromptTree(

@@ -1,6 +1,7 @@
 """Runs the laws and writes docs/science: ``python -m science [--only NAME …] [--seeds 5] [--folder runs/science]``.
 
-Every finished seed of a law is kept in --folder, so that the command can be stopped and repeated; its models too.
+Every finished seed of a law is kept in --folder, so that the command can be stopped and repeated; its models too. The
+numbers of all seeds, from which the page and its pictures are made, stand in docs/science/seeds.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "science", help="of models and finished seeds")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "science")
     given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
+    seeds = given.output / "seeds"
+    seeds.mkdir(parents=True, exist_ok=True)
     world.prepared(given.folder)  # before the processes of the seeds, which share this data
     with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
         list(pool.map(partial(measure, given.only, folder=given.folder), range(given.seeds)))
@@ -97,6 +99,7 @@ def main() -> None:
         law = importlib.import_module(f"science.{name}")
         files = [given.folder / f"{name}-{seed}.json" for seed in range(given.seeds)]
         found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        (seeds / f"{name}.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
         results, seconds = [one["result"] for one in found], sum(one["processor_seconds"] for one in found)
         tests = {test: asdict(decision) for test, decision in law.decisions(results).items()}
         decisions[name] = {"seeds": given.seeds, "processor_minutes": round(seconds / 60, 1), "tests": tests}
