@@ -102,6 +102,19 @@ def test_apo_down_lets_the_chosen_fall_once_it_leads():
     assert rejected.grad.item() == pytest.approx(0.01766, abs=1e-5)
 
 
+def test_apo_downs_best_chosen_answer_has_fallen_half_as_far_and_nothing_ends_the_fall():
+    """Beside a rejected z' the best z is z'/2, of the loss 1 + σ(z'/2) - σ(-z'/2), which falls with z'."""
+    lower = 2.0
+    for rejected in (-1.0, -4.0, -10.0):
+        chosen = numbers(rejected / 2 - 0.2, rejected / 2, rejected / 2 + 0.2)
+        found = pair_losses.apo_down(chosen, torch.tensor([rejected]), 1.0)
+        found.sum().backward()
+        assert chosen.grad[0].item() < 0 < chosen.grad[2].item() and chosen.grad[1].item() == pytest.approx(0, abs=1e-6)
+        assert found[1].item() == pytest.approx(1 - math.tanh(-rejected / 4), abs=1e-6)
+        assert 0 < found[1].item() < lower
+        lower = found[1].item()
+
+
 @pytest.mark.parametrize("loss", RATED)
 def test_the_gradient_raises_a_lead_and_huge_leads_are_finite(loss):
     lead = numbers(0.3, 1e4, -1e4, 0.0)
