@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -195,7 +196,8 @@ def unknown_verb(name: str, known: Iterable[str]) -> UserError:
     return unknown_name("verb", name, known, f" This method is: {' or '.join(found)}." if found else "")
 
 
-def commands_of_methods() -> dict[str, str]:
+@cache
+def commands_of_methods() -> Mapping[str, str]:
     """The beginning of the command that does each method: of presets, of keys and of other names of verbs."""
     from concordant.config.fields import schema
     from concordant.config.names import METHODS
