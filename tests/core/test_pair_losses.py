@@ -123,10 +123,15 @@ def test_the_gradient_raises_a_lead_and_huge_leads_are_finite(loss):
     assert lead.grad[0].item() < 0 and torch.isfinite(found).all() and torch.isfinite(lead.grad).all()
 
 
-@pytest.mark.parametrize("loss", [name for name in OF_PAIRS if name != "robust"])
-def test_every_pair_counts_by_itself_and_labels_half_wrong_cannot_tell_the_sides(loss):
+@pytest.mark.parametrize("loss", OF_PAIRS)
+def test_every_pair_counts_by_itself(loss):
     chosen, rejected, of = torch.tensor([-0.1, -2.0, -0.7]), torch.tensor([-0.3, -0.2, -0.7]), OF_PAIRS[loss]
-    assert torch.equal(of(chosen.flip(0), rejected.flip(0), 0.5), of(chosen, rejected, 0.5).flip(0))
+    assert torch.equal(of(chosen.flip(0), rejected.flip(0), 0.5, 0.1), of(chosen, rejected, 0.5, 0.1).flip(0))
+
+
+@pytest.mark.parametrize("loss", [name for name in OF_PAIRS if name != "robust"])
+def test_labels_half_wrong_cannot_tell_the_sides(loss):
+    chosen, rejected, of = torch.tensor([-0.1, -2.0, -0.7]), torch.tensor([-0.3, -0.2, -0.7]), OF_PAIRS[loss]
     assert torch.allclose(of(chosen, rejected, 0.5, 0.5), of(rejected, chosen, 0.5, 0.5), atol=1e-6)
 
 
@@ -179,6 +184,14 @@ def test_derivatives_of_divergences_at_a_ratio_of_2(name, alpha, value):
     found = F_DIVERGENCES[name](logratio, alpha)
     found.sum().backward()
     assert found.item() == pytest.approx(value, abs=1e-6) and logratio.grad.item() > 0
+
+
+@pytest.mark.parametrize("name", F_DIVERGENCES)
+def test_a_divergence_compares_every_answer_by_itself_and_keeps_their_order(name):
+    logratio = torch.tensor([-3.0, -0.5, 0.0, 0.4, 2.0])
+    found = F_DIVERGENCES[name](logratio, 0.5)
+    assert (found.diff() > 0).all()
+    assert torch.allclose(found.flip(0), F_DIVERGENCES[name](logratio.flip(0), 0.5))
 
 
 @pytest.mark.parametrize("name", F_DIVERGENCES)
