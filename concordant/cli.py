@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from concordant.core.errors import DONE, FAILED, STOPPED, WRONG_USAGE, RunFailed, RunStopped, UserError, unknown_name
+from concordant.core.errors import DONE, FAILED, STOPPED, WRONG_USAGE, RunFailed, RunStopped, UserError
 from concordant.core.visible import all_messages_visible, say, visible
 from concordant.engines.group import started
 from concordant.training.interrupt import interruptible
-from concordant.verbs import VERBS, call, verb_named
+from concordant.verbs import VERBS, call, unknown_verb, verb_named
 
 _OTHER = {
     "run": "run a pipeline of stages from a YAML file, or repeat a run from its config.yaml",
@@ -108,7 +108,7 @@ def dispatch(arguments: list[str]) -> int:
 
         return demo_command(rest)
     if verb not in VERBS:
-        raise unknown_name("verb", verb, [*VERBS, *_OTHER])
+        raise unknown_verb(verb, [*VERBS, *_OTHER])
     return run_verb(verb, rest)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from concordant.core.errors import unknown_name
+from concordant.core.errors import UserError, unknown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Verb:
     function: str  # its name in the library, concordant.FUNCTION
     summary: str
     options: str  # of the example that its help page shows
+    also: str = ""  # what others call it
 
     def config_class(self) -> type:
         stages = importlib.import_module("concordant.config.stages")
@@ -43,6 +45,7 @@ VERBS: dict[str, Verb] = {
         "reward",
         "train a reward model on preference pairs",
         "--model.name runs/sft/model --data data/mine --output runs/reward",
+        also="rm",
     ),
     "score": Verb(
         "ScoreConfig",
@@ -61,12 +64,14 @@ VERBS: dict[str, Verb] = {
         "ppo",
         "train a policy on the rewards of its own answers",
         "--model.name runs/sft/model --data data/mine --reward runs/reward/model --output runs/ppo",
+        also="rl",
     ),
     "distill": Verb(
         "DistillConfig",
         "distill",
         "let a student learn the answers of a teacher with the same tokenizer",
         "--model.name runs/sft-small/model --teacher runs/ppo/model --data data/mine --output runs/small",
+        also="gkd",
     ),
     "best-of-n": Verb(
         "BestOfNConfig",
@@ -173,10 +178,41 @@ VERBS: dict[str, Verb] = {
 }
 
 
+# Keys whose values are methods of a verb. Somebody who knows the method may take it for a verb.
+_METHOD_KEYS = (("dpo", "loss"), ("ppo", "advantage"), ("ppo", "policy_loss"), ("distill", "divergence"))
+
+
 def verb_named(name: str) -> Verb:
     if name not in VERBS:
-        raise unknown_name("verb", name, VERBS)
+        raise unknown_verb(name, VERBS)
     return VERBS[name]
+
+
+def unknown_verb(name: str, known: Iterable[str]) -> UserError:
+    """The error for a verb that does not exist. For a method it says which commands do it, else the closest verb."""
+    wanted, commands = _plain(name), commands_of_methods()
+    found = [command for method, command in commands.items() if _plain(method) == wanted]
+    found = found or [command for method, command in commands.items() if _plain(method).startswith(f"{wanted}_")]
+    return unknown_name("verb", name, known, f" This method is: {' or '.join(found)}." if found else "")
+
+
+@cache
+def commands_of_methods() -> Mapping[str, str]:
+    """The beginning of the command that does each method: of presets, of keys and of other names of verbs."""
+    from concordant.config.fields import schema
+    from concordant.config.names import METHODS
+    from concordant.config.presets import method_names
+
+    found = {verb.also: f"concordant {name}" for name, verb in VERBS.items() if verb.also}
+    found |= {method: f"concordant {verb} --preset {method}" for verb in METHODS for method in method_names(verb)}
+    for verb, key in _METHOD_KEYS:
+        for method in get_args(schema(VERBS[verb].config_class()).fields[key].kind):
+            found.setdefault(method, f"concordant {verb} --{key} {method}")
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 def call(name: str, config: Any) -> Path | None:

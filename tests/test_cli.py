@@ -11,8 +11,13 @@ import pytest
 import concordant
 from concordant import cli
 from concordant.cli import main
+from concordant.config.presets import method_names
+from concordant.core.advantages import ADVANTAGES
+from concordant.core.divergence import DIVERGENCES
 from concordant.core.errors import RunFailed, RunStopped, UserError
-from concordant.verbs import VERBS
+from concordant.core.pair_losses import PREFERENCE_LOSSES
+from concordant.core.policy_losses import POLICY_LOSSES
+from concordant.verbs import VERBS, commands_of_methods
 
 SFT = ["sft", "--data", "d.jsonl", "--model.name", "builtin:tiny", "--output", "runs/x"]
 
@@ -195,6 +200,11 @@ def test_an_endless_recursion_shows_its_end_alone(stages, monkeypatch, capsys):
     [
         (["sfft"], 'unknown verb "sfft". Did you mean "sft"? Known: audit, average, best-of-n'),
         (["best_of_n"], 'Did you mean "best-of-n"?'),
+        (["kto"], 'unknown verb "kto". This method is: concordant dpo --loss kto. Known: audit'),
+        (["GRPO"], "This method is: concordant ppo --preset grpo."),
+        (["rm"], "This method is: concordant reward."),
+        (["bco"], "This method is: concordant dpo --loss bco."),
+        (["apo"], "This method is: concordant dpo --loss apo_zero or concordant dpo --loss apo_down or"),
         (["sft", "--train.max_step=1"], 'unknown option "--train.max_step". Did you mean "--train.max_steps"?'),
         (["sft", "--train.learning_rate=-1"], "train.learning_rate: expected a number in [0, ∞); given -1.0"),
         (["sft"], "data.path is needed"),
@@ -206,6 +216,17 @@ def test_wrong_usage_exits_2_with_the_way_out(capsys, arguments, message):
     assert main(arguments) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and message in shown and "Traceback" not in shown
+
+
+def test_every_method_has_a_command_that_is_one(capsys):
+    """Of all losses, advantages, presets and divergences: none is forgotten. One command of each kind is tried."""
+    commands = commands_of_methods()
+    losses = [*PREFERENCE_LOSSES, *ADVANTAGES, *POLICY_LOSSES, *DIVERGENCES]
+    assert {*losses, *method_names(), "rm"} <= commands.keys()
+    for command in {command.rpartition(method)[0]: command for method, command in commands.items()}.values():
+        assert main([*command.split()[1:], "--print_config"]) == 0, command
+    for method, command in commands.items():
+        assert method in VERBS or (main([method]) == 2 and f" {command}." in capsys.readouterr().err)
 
 
 def test_no_arguments_show_the_verbs_and_exit_2(capsys):

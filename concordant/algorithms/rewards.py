@@ -12,6 +12,7 @@ import torch
 
 from concordant.config.names import EnsembleName
 from concordant.core.ensembles import ENSEMBLES, disagreement
+from concordant.data.convert import as_dict
 from concordant.data.records import Message, Tools
 from concordant.engines.protocol import Future
 from concordant.runs.metrics import AXIS, DISAGREEMENT
@@ -30,6 +31,15 @@ class Episode:
     stopped: Stopped
     score: float | None = None  # the environment's own
     cut: int = 0  # replies that were cut because they were too long
+
+    def as_row(self) -> dict[str, Any]:
+        """Its part of a row of a file, without ``cut``."""
+        return {"turns": as_dict(self.turns), "stopped": self.stopped, "score": self.score}
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Episode:
+        """What ``as_row`` gave. Raises KeyError or TypeError for another row."""
+        return cls(turns=tuple(Message(**m) for m in row["turns"]), stopped=row["stopped"], score=row["score"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concordant.config import stages as s
 from concordant.config.cluster_rules import APART, PARTS, ROLES_APART, TOGETHER, holds_parts
 from concordant.config.distill_rules import DISTILL_CONTRADICTIONS
-from concordant.config.environment_rules import ENVIRONMENT_CONTRADICTIONS
+from concordant.config.environment_rules import ENVIRONMENT_CONTRADICTIONS, TURNS_CONTRADICTIONS
 from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS
 from concordant.config.pair_rules import DPO_CONTRADICTIONS
 from concordant.config.policy_rules import POLICY_CONTRADICTIONS
@@ -195,7 +195,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "the run would end before the policy learns; make train.max_steps greater than critic_warmup",
         ),
     ),
-    s.BestOfNConfig: _CHOOSES,
+    s.BestOfNConfig: (*_CHOOSES, *ENVIRONMENT_CONTRADICTIONS),
     s.CollectConfig: _CHOOSES,
     s.EvaluateConfig: (
         *_SAMPLING,
@@ -307,6 +307,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
     s.VotesConfig: VOTES_CONTRADICTIONS,
     s.GenerateConfig: (
         *_SAMPLING,
+        *TURNS_CONTRADICTIONS,
         Contradiction(
             ("prompt", "data.path"),
             lambda v: bool(v["prompt"]) == bool(v["data.path"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concordant.config.rule_kinds import Contradiction, NoEffect
 from concordant.config.specs import place_of
 
-ENVIRONMENT_CONTRADICTIONS = (
+TURNS_CONTRADICTIONS = (
     Contradiction(
         ("sampling.stop_strings", "environment.name"),
         lambda v: bool(v["sampling.stop_strings"] and v["environment.name"]),
@@ -16,6 +16,10 @@ ENVIRONMENT_CONTRADICTIONS = (
         lambda v: v["sampling.min_new_tokens"] > 0 and bool(v["environment.name"]),
         "it would hold for every turn, and the number of turns is not known; leave it out",
     ),
+)
+# Of verbs that have a reward too.
+ENVIRONMENT_CONTRADICTIONS = (
+    *TURNS_CONTRADICTIONS,
     Contradiction(
         ("reward", "environment.name"),
         lambda v: not v["environment.name"] and "rule:environment" in map(place_of, v["reward"]),

@@ -88,6 +88,7 @@ _RESPONSES_SAMPLED = (
         lambda v: v["data.too_long"] == "cut_response_end",
     ),
 )
+_ONLY_ANSWERS = (_TRAINS_NOTHING, *_RESPONSES_SAMPLED)  # verbs that sample and do not train
 _ONE_ROLE = NoEffect(
     ("cluster.apart.", "cluster.restarts", "cluster.max_lag"),
     "only ppo has roles that may stand apart from the policy's workers, and samples answers ahead",
@@ -203,10 +204,9 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: v["advantage"] in NEEDS_CRITIC and not v["critic.name"],
         ),
     ),
-    s.BestOfNConfig: (_NO_FUNCTION, _ONE_MEASURE, _TRAINS_NOTHING, *_RESPONSES_SAMPLED),
+    s.BestOfNConfig: (*ENVIRONMENT_NO_EFFECT, _NO_FUNCTION, _ONE_MEASURE, *_ONLY_ANSWERS),
     s.CollectConfig: (
-        _TRAINS_NOTHING,
-        *_RESPONSES_SAMPLED,
+        *_ONLY_ANSWERS,
         NoEffect(
             ("unlabelled",),
             "only votes can be waited for; give a FILE.jsonl of votes as judge",
@@ -257,7 +257,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: not v["target"],
         ),
     ),
-    s.GenerateConfig: (_TRAINS_NOTHING, _GREEDY, _NEVER_SPLIT, _SAMPLED_BY_VLLM, *_RESPONSES_SAMPLED),
+    s.GenerateConfig: (*ENVIRONMENT_NO_EFFECT, *_ONLY_ANSWERS, _GREEDY, _NEVER_SPLIT, _SAMPLED_BY_VLLM),
     s.ChatConfig: (
         _TRAINS_NOTHING,
         _GREEDY,

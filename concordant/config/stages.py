@@ -179,6 +179,7 @@ class BestOfNConfig(Made):
         default_factory=list
     )  # PATH | module:function | rule:NAME, or NAME=SOURCE=WEIGHT; function(prompt, response, …) gives a number
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     reward_on_error: RewardOnError = "fail"  # of a reward function: fail | skip (no score) | retry (3 tries, then fail)
     reward_timeout: float = 3600.0  # seconds a call of a reward function may take; 0: no limit
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(n=4))
@@ -234,6 +235,7 @@ class GenerateConfig(Made):
     prompt: str = ""  # one prompt on the command line, instead of data
     output: str = ""  # JSONL file; empty: the terminal
     seed: int = 0  # seed of the sampled answers
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 

@@ -26,7 +26,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f' Did you mean "{match[0]}"?' if match else ""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a table: it says the given name, the closest one and all known ones."""
+def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
+    """The error for a name that is not in a table: it says the given name, the closest one and all known ones.
+
+    ``hint``, with a space before it, takes the place of the closest one.
+    """
     known = sorted(known)
-    return UserError(f'unknown {kind} "{name}".{nearest(name, known)} Known: {", ".join(known)}')
+    return UserError(f'unknown {kind} "{name}".{hint or nearest(name, known)} Known: {", ".join(known)}')

@@ -108,6 +108,9 @@ class RankedAnswer(TypedDict):
     tokens: int  # the end token included
     ended: bool  # whether an end token or a stop string ended the answer
     disagreement: NotRequired[float]  # standard deviation of the score over the members of an ensemble
+    turns: NotRequired[list[TextMessage]]  # what policy and environment said, where there is one
+    stopped: NotRequired[str]  # why such an answer ended
+    score: NotRequired[float | None]  # the environment's own
 
 
 class BestOfNRow(TypedDict):

@@ -80,9 +80,9 @@ def open_policy(config: ModelConfig, data: DataConfig, records: Iterable[Record]
     return policy
 
 
-def in_file_order(data: DataConfig) -> list[Record]:
+def in_file_order(data: DataConfig, wanted: Wanted = NOTHING) -> list[Record]:
     """Every record in the order of the data, including held-out ones, for verbs that do not train."""
-    loaded = load_all(data.whole(), seed=0)
+    loaded = load_all(data.whole(), seed=0, wanted=wanted)
     return [*loaded.train, *loaded.test]
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 
 from concordant.algorithms.rewards import Answer
 from concordant.config.checks import checked
@@ -15,6 +16,7 @@ from concordant.config.stages import ChatConfig, GenerateConfig, MergeConfig
 from concordant.core.errors import UserError, nearest
 from concordant.core.seeding import derive
 from concordant.core.visible import say, visible
+from concordant.data.carried import NOTHING, Wanted
 from concordant.data.chat import ChatEncoder, Limits
 from concordant.data.convert import as_dict, prompt_of
 from concordant.data.growing import GrowingText
@@ -40,14 +42,22 @@ def generate(config: GenerateConfig) -> Path | None:
     if config.output:
         check_output_file(config.output, config.data.path)
         check_file(config.output)
-    prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config)
+    environments = common.environments_of(config.environment)
+    wanted = environments.wanted if environments else NOTHING
+    prompts = [Prompt((Message("user", config.prompt),))] if config.prompt else _prompts(config, wanted)
     policy = common.open_policy(config.model, config.data, [], config.seed)
     encoder = ChatEncoder(policy.tokenizer, replace(common.limits_of(config.data, policy), too_long="cut_prompt_start"))
-    sampler = common.sampler_of(policy, encoder, config.model, config.sampling)
+    sampler = common.sampler_of(policy, encoder, config.model, config.sampling, environments)
     prompts = common.accepted(prompts, encoder, "prompts")
+    if environments:
+        environments.check(prompts)
     with common.watched("generate"):
         rollouts = sampler(prompts, config.sampling, derive(config.seed, "generate"))
-    rows = [{"prompt": as_dict(a.prompt), "response": a.response, "ended": a.ended} for a in rollouts.answers]
+    rows = [
+        {"prompt": as_dict(a.prompt), "response": a.response, "ended": a.ended}
+        | (a.episode.as_row() if a.episode else {})
+        for a in rollouts.answers
+    ]
     if config.output:
         write_text(Path(config.output), json_lines(rows))
         return Path(config.output)
@@ -63,14 +73,23 @@ def _shown(answers: Sequence[Answer], n: int, with_prompts: bool) -> Iterator[st
             yield f"> {answer.prompt[-1].content}"
         if n > 1:
             yield f"[{i % n + 1} of {n}]"
-        yield answer.response
+        yield from _said(answer)
         if with_prompts or n > 1:
             yield ""
 
 
-def _prompts(config: GenerateConfig) -> list[Prompt]:
-    records = common.in_file_order(config.data)
-    prompts = [Prompt(prompt_of(r), tools=r.tools, where=r.where) for r in records if prompt_of(r)]
+def _said(answer: Answer) -> Iterator[str]:
+    """The policy's turns as they are, and between them the environment's replies, each line marked with their role."""
+    if answer.episode is None:
+        yield answer.response
+        return
+    for turn in answer.episode.turns:
+        yield turn.content if turn.role == "assistant" else indent(turn.content, f"[{turn.role}] ", lambda line: True)
+
+
+def _prompts(config: GenerateConfig, wanted: Wanted) -> list[Prompt]:
+    records = common.in_file_order(config.data, wanted)
+    prompts = [Prompt(prompt_of(r), r.extra, tools=r.tools, where=r.where) for r in records if prompt_of(r)]
     common.report_dropped({"text without a question": len(records) - len(prompts)}, "prompts")
     return prompts
 

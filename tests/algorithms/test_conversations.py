@@ -115,6 +115,26 @@ def test_the_same_seed_gives_the_same_bits_whoever_else_is_in_the_call(twice):
     assert [b.ids_T.tolist() for b in branches(other)] != ids
 
 
+def test_answers_to_one_prompt_meet_one_environment_and_other_prompts_others(monkeypatch):
+    from tests.algorithms import talks
+
+    met = []
+
+    class Seeded(talks.Twice):
+        def __init__(self, prompt, seed):
+            super().__init__()
+            met.append((prompt[-1].content, seed))
+
+    monkeypatch.setattr(talks, "Seeded", Seeded, raising=False)
+    sampler = conversing("Seeded")
+    for seed in (3, 4):
+        sampler(PROMPTS, SAMPLING, seed=seed)
+    seeds = [sorted({number for prompt, number in half if prompt == said}) for half in (met[:16], met[16:])
+             for said in dict.fromkeys(p.messages[-1].content for p in PROMPTS)]  # fmt: skip
+    assert len(met) == 32 and all(len(found) == 1 for found in seeds)
+    assert len({number for found in seeds for number in found}) == len(seeds), "no prompt and no call meets another's"
+
+
 def test_the_policy_speaks_last_and_never_more_than_it_may(twice):
     ends = set(ENDS)
     for branch, answer in zip(branches(twice), twice.answers, strict=True):
@@ -122,8 +142,24 @@ def test_the_policy_speaks_last_and_never_more_than_it_may(twice):
         turns = [ids.tolist() for ids in turns_of(branch)]
         assert all(ids[-1] in ends for ids in turns[:-1]) and not any(ends & set(ids[:-1]) for ids in turns)
         assert len(turns) == sum(m.role == "assistant" for m in answer.episode.turns) <= 3
-        assert answer.ended == (answer.episode.stopped == "finished")
+        assert answer.ended == (answer.episode.stopped == "finished") and (not answer.ended or turns[-1][-1] in ends)
     assert any(a.ended and len(a.episode.turns) == 5 for a in twice.answers)
+
+
+def test_max_new_tokens_is_the_limit_of_all_turns_together():
+    rollouts = conversing("Endless", turns=20)(PROMPTS, replace(SAMPLING, max_new_tokens=8), seed=0)
+    lengths = [b.response_length for b in branches(rollouts)]
+    assert max(lengths) == 8 and lengths.count(8) > 8
+    assert sum(len(turns_of(b)) for b in branches(rollouts)) > 24, "more than one turn in an answer"
+
+
+def test_a_turn_that_is_cut_has_not_ended():
+    """All turns of a call may be as long as the longest may. One with less room is cut, and so is its end token."""
+    encoder = ChatEncoder(tiny_policy().tokenizer)
+    for room, stopped in ((2, "length"), (40, "finished")):
+        sampler = conversing("calculator", generator=Scripted(encoder, "in a tree by the lake"))
+        (answer,) = sampler([PROMPTS[0]], SamplingConfig(max_new_tokens=room), seed=0).answers
+        assert answer.episode.stopped == stopped and answer.ended == (stopped == "finished")
 
 
 def test_rewards_see_the_last_turn_and_those_who_ask_all_turns(twice):

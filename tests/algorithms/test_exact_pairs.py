@@ -1,4 +1,4 @@
-"""SimPO, ORPO, APO-zero and KTO in the world of test_exact: 8 tokens, 3 steps, 512 responses, known rewards r.
+"""SimPO, ORPO, APO and KTO in the world of test_exact: 8 tokens, 3 steps, 512 responses, known rewards r.
 
 docs/dpo.md derives each optimum. Those without a closed form are computed here in double precision, by another way than
 training: by bisection on the condition of Lagrange, or by Newton's method over the 512 log-probs.
@@ -104,6 +104,22 @@ def test_apo_zero_reaches_its_optimum():
     lead = 1 - 2 * share_of_people(MATCHED)  # how many more people chose the first than rejected it
     gain = torch.zeros(COUNT).double().index_add(0, MATCHED.flatten(), torch.stack([lead, -lead], 1).flatten().double())
     assert apart(on_the_concave_side(gain, reference, beta), policy) < 0.01
+
+
+def test_apo_down_nears_its_lower_bound_while_both_answers_vanish():
+    """It has no optimum: the loss of a pair falls to 0 as both answers lose all probability, the rejected one first."""
+    policy, reference = start()
+    pair_P2 = MATCHED[:32]
+    trees = [tree_of(RESPONSES[pair]) for pair in pair_P2]
+    objective = DPOObjective(reference[pair_P2.flatten()], "apo_down", beta=1.0)
+    for _ in range(12):
+        loss = policy.forward_backward(trees, objective).result()["loss"]
+        policy.step(0.5)
+    logprob = reference_logprobs(policy, ALL)
+    chosen, rejected = (logprob - reference)[pair_P2].unbind(1)
+    assert 0 < loss < 0.01
+    assert (rejected < chosen - 2).all() and (chosen < -2).all()
+    assert reference[pair_P2.flatten()].exp().sum() > 0.05 > 1e-3 > logprob[pair_P2.flatten()].exp().sum()
 
 
 def test_kto_reaches_its_optimum():

@@ -53,7 +53,7 @@ def test_the_gradient_raises_good_answers_and_lowers_bad_ones():
     assert (by_token[[0, 1, 3]] < 0).all() and by_token[2] > 0
 
 
-@pytest.mark.parametrize("loss", ["kto", "bco"])
+@pytest.mark.parametrize("loss", ["kto", "bco", "apo_zero_unpaired"])
 def test_gradients_do_not_depend_on_micro_batches_or_on_who_shares_a_prompt(loss):
     stream = torch.Generator().manual_seed(1)
 

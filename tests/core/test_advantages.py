@@ -141,6 +141,21 @@ def test_dr_grpo_by_hand():
     assert dr_grpo(scored([1.0, 3.0, 8.0], [0] * 3, [-1.0, 0.0, -2.0]))[0].tolist() == pytest.approx([-3.0, 0.0, 3.0])
 
 
+def test_reinforce_plus_plus_with_a_baseline_by_hand():
+    """As Dr. GRPO, before the step is whitened: rewards 1, 3 and 8 less their mean, on each token of an answer."""
+    given = returns([0.0] * 4, [9.0] * 4, [1, 1, 2], [0] * 3, score=[1.0, 3.0, 8.0])
+    assert ADVANTAGES["reinforce++-baseline"](given)[0].tolist() == pytest.approx([-3.0, -1.0, 4.0, 4.0])
+
+
+@pytest.mark.parametrize("name", sorted(ADVANTAGES))
+def test_the_better_of_two_answers_has_the_higher_advantage_and_a_penalty_lowers_one(name):
+    given = replace(scored([2.0, -1.0], [0, 0]), greedy_B=torch.tensor([0.5, 0.5]))
+    better, worse = ADVANTAGES[name](given)[0].tolist()
+    assert better > 0 > worse
+    less, _ = ADVANTAGES[name](replace(given, penalty_N=torch.tensor([-0.3, 0.0])))[0].tolist()
+    assert less < better
+
+
 def test_dr_grpo_is_rloo_times_n_minus_1_over_n():
     given = scored([0.3, -1.0, 2.0, 0.7, 0.1], [0, 0, 0, 1, 1], [-0.1, 0.0, -0.3, 0.2, 0.0])
     factor = torch.tensor([2 / 3] * 3 + [1 / 2] * 2)

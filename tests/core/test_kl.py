@@ -45,6 +45,16 @@ def test_gradients_k1_zero_k2_reverse_k3_forward(two_policies):
     assert not torch.allclose(reverse, forward)
 
 
+def test_worked_numbers_where_the_policy_says_a_token_twice_as_often():
+    """log 2; ½ log² 2; ½ - 1 + log 2. Of (1/2, 1/2) from (1/4, 3/4) the exact one is ½ log 2 + ½ log(2/3)."""
+    log_pi, log_ref = torch.tensor([0.5]).log(), torch.tensor([0.25]).log()
+    expected = {kl.k1: math.log(2), kl.k2: 0.240227, kl.k3: 0.193147, kl.k3_plus: 0.193147}
+    for estimator, value in expected.items():
+        assert estimator(log_pi, log_ref).item() == pytest.approx(value, abs=1e-6)
+    logits, other = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+    assert kl.exact(logits, other).item() == pytest.approx(0.143841, abs=1e-6)
+
+
 def test_k1_is_no_loss():
     assert "k1" not in LOSS_ESTIMATORS
 

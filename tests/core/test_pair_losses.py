@@ -102,6 +102,19 @@ def test_apo_down_lets_the_chosen_fall_once_it_leads():
     assert rejected.grad.item() == pytest.approx(0.01766, abs=1e-5)
 
 
+def test_apo_downs_best_chosen_answer_has_fallen_half_as_far_and_nothing_ends_the_fall():
+    """Beside a rejected z' the best z is z'/2, of the loss 1 + σ(z'/2) - σ(-z'/2), which falls with z'."""
+    lower = 2.0
+    for rejected in (-1.0, -4.0, -10.0):
+        chosen = numbers(rejected / 2 - 0.2, rejected / 2, rejected / 2 + 0.2)
+        found = pair_losses.apo_down(chosen, torch.tensor([rejected]), 1.0)
+        found.sum().backward()
+        assert chosen.grad[0].item() < 0 < chosen.grad[2].item() and chosen.grad[1].item() == pytest.approx(0, abs=1e-6)
+        assert found[1].item() == pytest.approx(1 - math.tanh(-rejected / 4), abs=1e-6)
+        assert 0 < found[1].item() < lower
+        lower = found[1].item()
+
+
 @pytest.mark.parametrize("loss", RATED)
 def test_the_gradient_raises_a_lead_and_huge_leads_are_finite(loss):
     lead = numbers(0.3, 1e4, -1e4, 0.0)
@@ -110,10 +123,15 @@ def test_the_gradient_raises_a_lead_and_huge_leads_are_finite(loss):
     assert lead.grad[0].item() < 0 and torch.isfinite(found).all() and torch.isfinite(lead.grad).all()
 
 
-@pytest.mark.parametrize("loss", [name for name in OF_PAIRS if name != "robust"])
-def test_every_pair_counts_by_itself_and_labels_half_wrong_cannot_tell_the_sides(loss):
+@pytest.mark.parametrize("loss", OF_PAIRS)
+def test_every_pair_counts_by_itself(loss):
     chosen, rejected, of = torch.tensor([-0.1, -2.0, -0.7]), torch.tensor([-0.3, -0.2, -0.7]), OF_PAIRS[loss]
-    assert torch.equal(of(chosen.flip(0), rejected.flip(0), 0.5), of(chosen, rejected, 0.5).flip(0))
+    assert torch.equal(of(chosen.flip(0), rejected.flip(0), 0.5, 0.1), of(chosen, rejected, 0.5, 0.1).flip(0))
+
+
+@pytest.mark.parametrize("loss", [name for name in OF_PAIRS if name != "robust"])
+def test_labels_half_wrong_cannot_tell_the_sides(loss):
+    chosen, rejected, of = torch.tensor([-0.1, -2.0, -0.7]), torch.tensor([-0.3, -0.2, -0.7]), OF_PAIRS[loss]
     assert torch.allclose(of(chosen, rejected, 0.5, 0.5), of(rejected, chosen, 0.5, 0.5), atol=1e-6)
 
 
@@ -166,6 +184,14 @@ def test_derivatives_of_divergences_at_a_ratio_of_2(name, alpha, value):
     found = F_DIVERGENCES[name](logratio, alpha)
     found.sum().backward()
     assert found.item() == pytest.approx(value, abs=1e-6) and logratio.grad.item() > 0
+
+
+@pytest.mark.parametrize("name", F_DIVERGENCES)
+def test_a_divergence_compares_every_answer_by_itself_and_keeps_their_order(name):
+    logratio = torch.tensor([-3.0, -0.5, 0.0, 0.4, 2.0])
+    found = F_DIVERGENCES[name](logratio, 0.5)
+    assert (found.diff() > 0).all()
+    assert torch.allclose(found.flip(0), F_DIVERGENCES[name](logratio.flip(0), 0.5))
 
 
 @pytest.mark.parametrize("name", F_DIVERGENCES)

@@ -54,6 +54,12 @@ def test_muon_takes_the_matrices_of_the_layers_and_leaves_the_rest_to_adamw():
     assert isinstance(optimizer, Together) and [type(p).__name__ for p in optimizer.parts] == ["Muon", "AdamW"]
 
 
+def test_an_embedding_inside_a_layer_is_no_matrix_for_muon():
+    """Such as one of relative positions: a step reads a few of its rows, and Muon would turn all of them."""
+    layer = nn.ModuleDict({"positions": nn.Embedding(4, 3), "product": nn.Linear(3, 3)})
+    assert hidden_matrices(nn.ModuleDict({"layers": nn.ModuleList([layer])})) == {"layers.0.product.weight"}
+
+
 def test_muons_first_step_is_orthogonal_and_as_large_as_adamws():
     """A gradient of two unlike directions moves the weight in both alike: 0.2 · √8 times the rate a direction."""
     weight = nn.Parameter(torch.zeros(8, 2))

@@ -27,7 +27,7 @@ from concordant.models.lora import (
     set_active_adapter,
 )
 from concordant.models.lora_combine import add_weighted_adapter
-from concordant.models.lora_layer import LoRALinear
+from concordant.models.lora_layer import LoRALinear, by_row
 from concordant.models.peft_files import load_adapter, save_adapter
 from tests.engines.conformance.test_learner import pairs
 from tests.engines.tiny import tiny_policy
@@ -245,6 +245,24 @@ def test_cat_is_the_exact_weighted_sum_at_every_scaling() -> None:
         wanted = 0.5 * layer.adapter("one").update_OI() + 2.0 * layer.adapter("two").update_OI()
         torch.testing.assert_close(layer.adapter("mix").update_OI(), wanted, atol=1e-5, rtol=1e-5)
         assert not any(p.requires_grad for p in layer.adapter("mix").parameters())
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_rows_with_adapters_of_their_own_get_what_each_adapter_gives_alone(dora: bool) -> None:
+    """As a server computes requests of several clients in one call. A row without an adapter gets the base."""
+    layer = LoRALinear(nn.Linear(6, 5), r=2, alpha=2.0, name="one", dora=dora)
+    layer.add_adapter("two", 3, 3.0, dora=dora)
+    with torch.no_grad():
+        for p in layer.adapters.parameters():
+            p.normal_(0, 1, generator=torch.Generator().manual_seed(p.numel()))
+    x, alone = torch.randn(4, 6), {}
+    for name in ("one", "two", None):
+        layer.active = name
+        alone[name] = layer(x)
+    with by_row({"two": torch.tensor([1]), "one": torch.tensor([3, 2])}):
+        found = layer(x)
+    wanted = torch.stack([alone[None][0], alone["two"][1], alone["one"][2], alone["one"][3]])
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,13 @@ from concordant.engines.local.precision import place
 from concordant.engines.tensor.cuts import weights_of
 from concordant.models.four_bits import keep_base_in_four_bits
 from concordant.models.load import load_policy, save_policy
-from concordant.models.lora import apply_lora_to_model, get_lora_parameters, merge_lora_weights, merged_state_dict
+from concordant.models.lora import (
+    apply_lora_to_model,
+    get_lora_parameters,
+    lora_layers,
+    merge_lora_weights,
+    merged_state_dict,
+)
 from concordant.models.peft_files import load_adapter, save_adapter
 from concordant.models.quantized import NF4Linear, TableHead, bytes_of_base
 from tests.engines.conformance.test_learner import pairs
@@ -181,6 +187,24 @@ def test_dora_and_pissa_begin_before_the_weights_are_rounded(settings):
         torch.testing.assert_close(found, other, atol=1e-5, rtol=1e-4)
     else:
         assert (found - wanted).norm() < (other - wanted).norm()
+
+
+def test_a_trained_dora_keeps_its_lengths_when_its_base_is_rounded():
+    """Those of a new one are the lengths of the rounded rows."""
+    model = llama()
+    apply_lora_to_model(model, r=4, dora=True)
+    adapter = next(iter(lora_layers(model).values())).adapter("default")
+    with torch.no_grad():
+        adapter.lora_magnitude.fill_(7.0)
+    keep_base_in_four_bits(model, fresh=False)
+    assert (adapter.lora_magnitude == 7.0).all()
+
+
+def test_products_have_the_precision_of_autocast():
+    layer, x = NF4Linear(nn.Linear(64, 8)), torch.randn(3, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert layer(x).dtype == torch.float32
 
 
 def test_it_is_refused_without_an_adapter_and_without_bitsandbytes(monkeypatch):

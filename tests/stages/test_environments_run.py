@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -12,8 +13,10 @@ from concordant.config.data import DataConfig
 from concordant.config.environment import EnvironmentConfig
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
-from concordant.config.stages import EvaluateConfig, PPOConfig
+from concordant.config.stages import BestOfNConfig, EvaluateConfig, GenerateConfig, PPOConfig
 from concordant.core.errors import UserError
+from concordant.data.records import Demonstration
+from concordant.data.splits import load_records
 from concordant.models.load import save_policy
 from concordant.runs.metrics import metric
 from tests.engines.tiny import tiny_policy
@@ -95,6 +98,62 @@ def test_evaluate_compares_policies_that_speak_with_an_environment(settings):
     found = json.loads((concordant.evaluate(config) / "report.json").read_text())["policies"]
     assert found["sft"]["reward_mean"] == found["same"]["reward_mean"]
     assert -1 <= found["sft"]["reward_mean"] <= 2
+
+
+ANIMALS = EnvironmentConfig(name="tests.stages.test_environments_run:Talkative")
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_generate_saves_all_turns_and_shows_the_environments_as_such(settings, tmp_path, capsys):
+    config = GenerateConfig(
+        data=settings["data"], model=settings["model"], environment=ANIMALS, output="answers.jsonl",
+        sampling=SamplingConfig(max_new_tokens=16, n=2),
+    )  # fmt: skip
+    rows = rows_of(concordant.generate(config))
+    assert len(rows) == 20 and all(row["response"] == row["turns"][-1]["content"] for row in rows)
+    heard = [[turn["content"].split()[0] for turn in row["turns"] if turn["role"] == "user"] for row in rows]
+    assert sum(map(len, heard)) > 5
+    assert all(set(words) <= {("owl", "fox")[i // 2 % 2]} for i, words in enumerate(heard)), "the column of the prompt"
+    assert all(row["score"] == 2 - len(words) - row["ended"] for row, words in zip(rows, heard, strict=True))
+    assert concordant.generate(replace(config, output="")) is None
+    shown = capsys.readouterr().out
+    assert shown.count("[user] owl ") + shown.count("[user] fox ") == sum(map(len, heard))
+    with pytest.raises(UserError, match="needs the column animal, which no prompt has"):
+        concordant.generate(replace(config, data=DataConfig(), prompt="where"))
+
+
+def test_best_of_n_keeps_the_best_conversation_as_a_dialogue_to_imitate(settings, tmp_path):
+    """The rows of samples.jsonl bring an interrupted command back to the same files."""
+    config = BestOfNConfig(
+        data=settings["data"], model=settings["model"], environment=ANIMALS, output="best",
+        reward=["tests.stages.small:letters"], sampling=SamplingConfig(max_new_tokens=16, n=3),
+    )  # fmt: skip
+    folder = concordant.best_of_n(config)
+    samples, best = rows_of(folder / "samples.jsonl"), rows_of(folder / "sft.jsonl")
+    assert not (folder / "pairs.jsonl").exists()
+    assert any(len(answer["turns"]) > 1 for row in samples for answer in row["answers"])
+    for row, kept in zip(samples, best, strict=True):
+        answer = max(row["answers"], key=lambda answer: answer["reward"])
+        assert kept == {"messages": row["prompt"] + answer["turns"], "first_response": 1}
+        assert answer["response"] == answer["turns"][-1]["content"]
+    loaded = load_records(DataConfig(path=str(folder / "sft.jsonl")), Demonstration, 0)
+    found = {demonstration.messages for demonstration in [*loaded.train, *loaded.test]}
+    assert {len(messages) for messages in found} == {len(row["messages"]) for row in best}
+    before = (folder / "sft.jsonl").read_bytes()
+    (folder / "sft.jsonl").unlink()
+    assert concordant.best_of_n(replace(config, resume="auto")) == folder
+    assert (folder / "sft.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("make", [BestOfNConfig, GenerateConfig])
+def test_verbs_that_answer_refuse_what_a_conversation_cannot_have(make):
+    answers = {"model": ModelConfig("policy"), "sampling": SamplingConfig(n=2, stop_strings=["x"])}
+    more = {"output": "best", "reward": ["rule:ends"]} if make is BestOfNConfig else {}
+    with pytest.raises(UserError, match="a turn ends with an end token"):
+        validate(make(data=DataConfig("prompts.jsonl"), environment=ANIMALS, **answers, **more))
 
 
 @pytest.mark.parametrize(

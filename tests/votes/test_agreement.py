@@ -33,6 +33,13 @@ def test_cohens_kappa_of_the_textbooks_table():
     assert found.value == pytest.approx(0.4) and (found.units, found.coverage) == (50, 1.0)
 
 
+def test_chance_is_that_of_both_raters():
+    """One says yes 8 times of 10, the other 5: p_e = 0.8 · 0.5 + 0.2 · 0.5 = 0.5. They agree 7 times: kappa = 0.4."""
+    first, second = ["yes"] * 8 + ["no"] * 2, ["yes"] * 5 + ["no"] * 5
+    assert cohens_kappa(first, second).value == pytest.approx(0.4)
+    assert cohens_kappa(second, first).value == pytest.approx(0.4)
+
+
 def test_fleiss_kappa_of_the_textbooks_table():
     labels = [
         {str(i): c for i, c in enumerate("".join(c * n for c, n in zip("12345", row, strict=True)))} for row in COUNTS

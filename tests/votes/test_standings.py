@@ -32,6 +32,14 @@ def test_ratings_of_two_policies_by_hand():
     assert standings(pairs, [dataclasses.replace(v, choice="skip") for v in votes]) is None
 
 
+def test_a_rating_lies_in_its_interval_and_the_anchor_is_0_without_doubt():
+    pairs, votes = arena(0, {"x": 0.0, "y": 3.0}, prompts=40, ties=0.0)
+    found = standings(pairs, votes, bootstrap=200).ratings.ratings
+    low, high = found["y"].interval.low, found["y"].interval.high
+    assert 0 < low < found["y"].value < high
+    assert (found["x"].value, found["x"].interval.low, found["x"].interval.high) == (0, 0, 0)
+
+
 def test_a_tie_is_half_a_win_and_gold_pairs_rate_raters_not_policies():
     pairs, votes = arena(0, {"x": 0.0, "y": 0.0}, prompts=8, ties=1.0)
     assert standings(pairs, votes, bootstrap=0).ratings.ratings["y"].value == pytest.approx(0, abs=1e-6)

@@ -40,6 +40,7 @@ def test_a_repeated_request_stores_one_vote_and_undo_keeps_the_old_row(tmp_path)
     assert store.next(arena, ann).pair == asked.pair
     assert store.cast(arena, ann, Cast(key="k3", pair=asked.pair, side="tie")).counts
     assert store.counts(arena) == {"pairs": 6, "votes": 1, "undone": 1, "open": 5}
+    assert [cast.choice for cast in store.read(arena)[1]] == ["tie"]
 
 
 def test_many_raters_at_once_vote_once_on_each_pair_and_no_pair_gets_more_than_its_raters(tmp_path):

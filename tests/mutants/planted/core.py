@@ -248,4 +248,20 @@ MUTANTS = (
         story="At a temperature of 2 the student takes steps that are twice as long.",
         tests=("core/test_divergence.py",),
     ),
+    Mutant(
+        name="a-block-takes-the-slopes-of-the-first",
+        file="core/divergence.py",
+        old="slope_C[rows, None]",
+        new="slope_C[: len(p), None]",
+        story="With a vocabulary so large that tokens come in blocks, the student's gradient is that of other tokens.",
+        tests=("core/test_divergence.py",),
+    ),
+    Mutant(
+        name="the-divergences-change-their-names",
+        file="core/divergence.py",
+        old='{"forward_kl": forward_kl, "reverse_kl": reverse_kl,',
+        new='{"forward_kl": reverse_kl, "reverse_kl": forward_kl,',
+        story="A student that should keep to what its teacher says covers everything, and the other way round.",
+        tests=("core/test_divergence.py",),
+    ),
 )
