@@ -8,6 +8,9 @@ and one model with three heads. Every axis then gets the accuracy of each member
 mean of their scaled margins, with 95 % intervals; and the last number less the one before it, resampled over pairs.
 ``--audit NAME`` lets ``concordant audit`` look at the three models on held-out pairs of the axis. ``--only`` trains one
 model and ends, so that the models can be trained side by side. Results: bench/results/hh_axes.json and hh_axes.md.
+
+``--bootstrap`` is a second try at members that make different errors: each member learns from a draw of its own with
+replacement from the training pairs, in two passes, by adapters in all six layers. Results: hh_axes_bootstrap.json, .md.
 """
 
 from __future__ import annotations
@@ -44,12 +47,10 @@ HEADS = "three heads"
 MOST_HELD, SHARE_HELD = 600, 0.35  # of the prompts of an axis
 AUDITED = 100  # pairs; an audit scores every pair several times
 LIMITS: dict[str, Any] = {"max_prompt_tokens": 48, "max_response_tokens": 160, "too_long": "cut_prompt_start"}
+PLACES = ("attention.self.query", "attention.self.value", "intermediate.dense", "output.dense")
 # Adapters in the last two of six layers alone, so that a step costs half of what it costs to train all weights.
-LAYERS = [
-    f"layer.{layer}.{name}"
-    for layer in (4, 5)
-    for name in ("attention.self.query", "attention.self.value", "intermediate.dense", "output.dense")
-]
+LAST_LAYERS = [f"layer.{layer}.{place}" for layer in (4, 5) for place in PLACES]
+ALL_LAYERS = [f"layer.{layer}.{place}" for layer in range(6) for place in PLACES]
 
 
 def row_of(pair: Pair) -> dict[str, Any]:
@@ -73,20 +74,29 @@ def prepare(axes: Mapping[str, str], folder: Path) -> None:
     (folder / "train.jsonl").write_text(json_lines(train))
 
 
-def train(folder: Path, name: str, heads: int = 1) -> Path:
+def drawn(folder: Path, seed: int) -> Path:
+    """A file of as many training pairs as there are, drawn with replacement."""
+    rows = (folder / "train.jsonl").read_text().splitlines(keepends=True)
+    file = folder / f"train-{seed}.jsonl"
+    file.write_text("".join(python_stream(seed, "bench/hh_axes", "bootstrap").choices(rows, k=len(rows))))
+    return file
+
+
+def train(folder: Path, name: str, heads: int = 1, bootstrap: bool = False) -> Path:
     """The reward model ``name``; one that is there already is not trained again."""
     output = folder / name.replace(" ", "-")
     if not (output / "reward_model.json").is_file():
+        seed = MEMBERS.get(name, 0)
+        data = drawn(folder, seed) if bootstrap else folder / "train.jsonl"
+        lora = LoraConfig(rank=8, target_modules=ALL_LAYERS if bootstrap else LAST_LAYERS)
         concordant.reward(
             RewardConfig(
-                output=str(output), seed=MEMBERS.get(name, 0), heads=heads, resume="auto", validation_fraction=0.06,
-                model=ModelConfig(
-                    MINILM, device="cpu", precision="fp32", lora=LoraConfig(rank=8, target_modules=LAYERS)
-                ),
-                data=DataConfig(str(folder / "train.jsonl"), test_fraction=0.06, **LIMITS),
+                output=str(output), seed=seed, heads=heads, resume="auto", validation_fraction=0.06,
+                model=ModelConfig(MINILM, device="cpu", precision="fp32", lora=lora),
+                data=DataConfig(str(data), test_fraction=0.06, **LIMITS),
                 train=TrainConfig(
-                    epochs=1, batch_size=16, learning_rate=1e-3, evaluate_every=30, warmup_fraction=0.1,
-                    tensorboard=False,
+                    epochs=2 if bootstrap else 1, batch_size=16, learning_rate=1e-3, evaluate_every=30,
+                    warmup_fraction=0.1, tensorboard=False,
                 ),
             )
         )  # fmt: skip
@@ -118,14 +128,14 @@ def compared(score_KP2: np.ndarray) -> dict[str, Mean]:
     return made | ({"disagreement predicts errors": found.predicts} if found.predicts else {})
 
 
-def measure(folder: Path, axes: Sequence[str]) -> dict[str, Any]:
-    models = [train(folder, name) for name in MEMBERS]
-    heads = train(folder, HEADS, heads=3)
+def measure(folder: Path, axes: Sequence[str], bootstrap: bool) -> dict[str, Any]:
+    models = [train(folder, name, bootstrap=bootstrap) for name in MEMBERS]
     made: dict[str, Any] = {}
     for axis in axes:
         apart = np.concatenate([scores(model, axis, folder) for model in models])
-        together = scores(heads, axis, folder)
-        made[axis] = {"pairs": apart.shape[1], "models": compared(apart), "heads": compared(together)}
+        made[axis] = {"pairs": apart.shape[1], "models": compared(apart)}
+        if not bootstrap:  # one model with three heads draws its pairs for each head anyway
+            made[axis]["heads"] = compared(scores(train(folder, HEADS, heads=3), axis, folder))
     return made
 
 
@@ -144,6 +154,8 @@ def table(made: Mapping[str, Any]) -> str:
     lines = ["| axis | pairs | ensemble of | members | on average | ensemble | gain |", "|---|---|---|---|---|---|---|"]
     for axis, row in made.items():
         for kind, name in (("models", "three models"), ("heads", "three heads")):
+            if kind not in row:
+                continue
             found = row[kind]
             members = ", ".join(f"{100 * m.value:.1f}" for n, m in found.items() if n.startswith("member "))
             gain = found["gain"]
@@ -159,20 +171,22 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--audit", help="the name of an axis: audit the models on it, and end")
     parser.add_argument("--only", choices=[*MEMBERS, HEADS], help="train this model and end")
+    parser.add_argument("--bootstrap", action="store_true", help="each member learns from pairs of its own")
     given = parser.parse_args()
     axes = dict(text.split("=", 1) for text in given.axis)
     if not (given.folder / "train.jsonl").is_file():
         prepare(axes, given.folder)
     if given.only:
-        train(given.folder, given.only, heads=3 if given.only == HEADS else 1)
+        train(given.folder, given.only, 3 if given.only == HEADS else 1, given.bootstrap)
         return
     if given.audit:
         audit(given.folder, given.audit)
         return
-    made = measure(given.folder, list(axes))
+    made = measure(given.folder, list(axes), given.bootstrap)
     plain = json.dumps(made, indent=1, default=lambda mean: mean.as_json())
-    (RESULTS / "hh_axes.json").write_text(plain + "\n")
-    (RESULTS / "hh_axes.md").write_text(table(made))
+    name = "hh_axes_bootstrap" if given.bootstrap else "hh_axes"
+    (RESULTS / f"{name}.json").write_text(plain + "\n")
+    (RESULTS / f"{name}.md").write_text(table(made))
     print(table(made))
 
 
