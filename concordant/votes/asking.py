@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 
 import sqlalchemy as sa
+from sqlalchemy.sql.selectable import NamedFromClause
 
 from concordant.core.seeding import derive, python_stream
 from concordant.votes.rows import Arena, Asked, Turn
@@ -23,7 +24,7 @@ _NOW: sa.BindParameter[float] = sa.bindparam("now")
 _ENDS: sa.BindParameter[float] = sa.bindparam("ends")
 
 
-def _is_open(seat: sa.NamedFromClause) -> tuple[sa.ColumnElement[bool] | sa.TextClause, ...]:
+def _is_open(seat: NamedFromClause) -> tuple[sa.ColumnElement[bool] | sa.TextClause, ...]:
     """Seats that nobody holds, of pairs that this rater has no seat of and has not voted on or skipped.
 
     "NOT done" stands as text, because SQLAlchemy writes "done = 0" for SQLite, and SQLite takes the index
