@@ -48,6 +48,7 @@ class Load:
     longest_vote: float = 0.0
     retries: int = 0
     half: asyncio.Event = field(default_factory=asyncio.Event)
+    killed_cpu: float = 0.0  # processor seconds of the process that was killed
 
 
 class Client:
@@ -126,13 +127,13 @@ def fill(place: str, raters: int, votes: int) -> list[str]:
 
 def serve(port: int, place: str) -> None:
     """One process of the studio."""
-    import uvicorn
-
-    from concordant.studio.app import create_app
+    from concordant.core.addresses import listen
+    from concordant.studio.command import server_of
     from concordant.studio.settings import Settings
 
     settings = Settings(runs=Path(tempfile.mkdtemp()), port=port, votes=place, requests_per_second=1e6)
-    uvicorn.run(create_app(settings), port=port, log_level="warning", access_log=False)
+    with listen("127.0.0.1", port) as listener:
+        server_of(settings).run(sockets=[listener])
 
 
 async def ready(ports: list[int]) -> None:
@@ -152,6 +153,7 @@ async def drive(ports: list[int], tokens: list[str], load: Load, think: float, v
     async def kill() -> None:
         await load.half.wait()
         if victim is not None:
+            load.killed_cpu = sum(_cpu(victim))
             os.kill(victim, signal.SIGKILL)
 
     started = time.perf_counter()
@@ -167,9 +169,9 @@ def measure(name: str, place: str, servers: int, raters: int, votes: int, think:
     load = Load(total=votes)
     try:
         asyncio.run(ready(ports))
-        before = sum(_cpu(processes[-1].pid))
+        before = sum(sum(_cpu(process.pid)) for process in processes)
         seconds = asyncio.run(drive(ports, tokens, load, think, processes[0].pid if servers > 1 else None))
-        cpu = sum(_cpu(processes[-1].pid)) - before
+        cpu = load.killed_cpu + sum(_cpu(processes[-1].pid)) - before
     finally:
         for process in processes:
             process.kill()
@@ -177,13 +179,14 @@ def measure(name: str, place: str, servers: int, raters: int, votes: int, think:
     store = Store(place)
     _, found = store.read(store.arena("main"))
     keys = _keys(store)
+    requests = sum(map(len, load.seconds.values()))
     row: dict[str, Any] = {
         "database": name, "servers": servers, "killed": int(servers > 1), "raters": raters, "think_seconds": think,
         "votes": len(found), "acknowledged": len(load.acknowledged),
         "lost": len(load.acknowledged - keys) + max(0, votes - len(found)),
         "doubled": sum(n - 1 for n in Counter((vote.pair, vote.rater) for vote in found).values()),
         "retries": load.retries, "longest_vote": round(load.longest_vote, 3), "seconds": round(seconds, 1),
-        "requests": sum(map(len, load.seconds.values())), "cpu_seconds_of_the_last_server": round(cpu, 1),
+        "requests": requests, "server_cpu_ms_per_request": round(1000 * cpu / requests, 2),
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
     for what, times in load.seconds.items():

@@ -109,10 +109,10 @@ class Follower:
             restarted = self.offset > 0
             self._start_again()
             return b"", restarted
-        whole, newline, self.rest = data.rpartition(b"\n")
-        whole += newline
-        self.offset += len(whole)
-        self._tail = (self._tail + whole)[-_TAIL:]
+        end = data.rfind(b"\n") + 1
+        whole, self.rest = data[:end], data[end:]  # a whole slice of bytes is no copy, and files may be large
+        self.offset += end
+        self._tail = (self._tail + whole[-_TAIL:])[-_TAIL:]
         return whole, restarted
 
     def row_of(self, line: bytes) -> Row | None:

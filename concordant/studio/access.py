@@ -15,7 +15,7 @@ import secrets
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +45,8 @@ class Guests:
     """Visitors with a token that a page of the studio has given out."""
 
     paths: tuple[str, ...]  # beginnings of the paths that they may use; the first one is their home
-    accepts: Callable[[str], bool]  # whether a token is theirs
+    accepts: Callable[[str], bool]  # whether a token is theirs, as far as is known
+    learn: Callable[[str], Awaitable[None]]  # finds out whether a token is theirs; raises Refusal if it cannot
 
 
 class Access:
@@ -57,14 +58,14 @@ class Access:
         self._requests = Buckets(settings.requests_per_second)
         self._wrong_tokens = Buckets(_WRONG_TOKENS, burst=10)
 
-    def admit(self, request: Request) -> tuple[Role, str]:
+    async def admit(self, request: Request) -> tuple[Role, str]:
         """The visitor's role and token ("" for a reader).
 
         Raises:
             Refusal: the request is not allowed.
         """
         self._check_host(request)
-        role, token = self._visitor(request)
+        role, token = await self._visitor(request)
         visitor = token or request.cookies.get(self.session_cookie, "")[:64] or _address(request)
         if not self._requests.take(visitor if role else _address(request)):
             raise Refusal(429, "Too many requests; wait a second.")
@@ -80,19 +81,21 @@ class Access:
                 raise Refusal(403, "The CSRF token is missing or old; load the page again.")
         return role or "reader", token
 
-    def role_of(self, token: str) -> Role | None:
+    async def role_of(self, token: str) -> Role | None:
         if not token:
             return None
         if hmac.compare_digest(token.encode(), self.settings.token.encode()):
             return "owner"
+        for guests in self.guests:
+            await guests.learn(token)
         return "guest" if self._paths_of(token) else None
 
     def home_of(self, token: str) -> str:
         return (self._paths_of(token) or ("/",))[0]
 
-    def enter(self, request: Request, token: str) -> Role:
+    async def enter(self, request: Request, token: str) -> Role:
         """The role of a token that somebody tries. Raises Refusal for a wrong one, and for too many wrong ones."""
-        role = self.role_of(token)
+        role = await self.role_of(token)
         if role is None:
             if not self._wrong_tokens.take(_address(request)):
                 raise Refusal(429, "Too many wrong tokens; wait a minute.")
@@ -107,12 +110,12 @@ class Access:
     def csrf_of(self, session: str) -> str:
         return hmac.new(self.settings.secret, session.encode(), hashlib.sha256).hexdigest()
 
-    def _visitor(self, request: Request) -> tuple[Role | None, str]:
+    async def _visitor(self, request: Request) -> tuple[Role | None, str]:
         given = _bearer(request)
         if given:
-            return self.enter(request, given), given
+            return await self.enter(request, given), given
         token = request.cookies.get(self.token_cookie, "")
-        role = self.role_of(token)  # the cookie of an earlier start is no attack
+        role = await self.role_of(token)  # the cookie of an earlier start is no attack
         return role, token if role else ""
 
     def _paths_of(self, token: str) -> tuple[str, ...]:

@@ -45,12 +45,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_own_routes(app: FastAPI) -> None:
     @app.get("/enter", include_in_schema=False)
-    def enter(request: Request, token: str = "") -> Response:
+    async def enter(request: Request, token: str = "") -> Response:
         """The printed link. The answer is a page and no redirect: a browser that comes from another site does not
         send a strict cookie after a redirect."""
         access: Access = app.state.access
         try:
-            access.enter(request, token)
+            await access.enter(request, token)
         except Refusal as no:
             return refused(request, no.status, no.sentence)
         answer = page(request, "enter.html", "Welcome", home=access.home_of(token))

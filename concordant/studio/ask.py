@@ -9,17 +9,24 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from concordant.studio.access import Guests
+from concordant.studio.raters import Rater
 from concordant.studio.render import page, refused
-from concordant.studio.vote_desk import AWAY, Rater, VoteDesk, rater_of, vote_desk
+from concordant.studio.vote_desk import AWAY, VoteDesk, rater_of, vote_desk
 from concordant.votes.database import Away
-from concordant.votes.rows import LONGEST_KEY, LONGEST_REASON, Cast
+from concordant.votes.rows import LONGEST_KEY, LONGEST_REASON, Cast, Stored, Turn
 from concordant.votes.store import Conflict
 
 router = APIRouter(tags=["ask"])
+NO_NUL = r"^[^\x00]*$"  # a server's text columns hold none, and refuse to look for one
 ArenaName = Annotated[str, Field(max_length=80, description="name of an arena, as /api/ask/arenas lists it")]
 Key = Annotated[
     str,
-    Field(min_length=1, max_length=LONGEST_KEY, description="made by the page for this vote; the same in a repetition"),
+    Field(
+        min_length=1,
+        max_length=LONGEST_KEY,
+        pattern=NO_NUL,
+        description="made by the page for this vote; the same in a repetition",
+    ),
 ]
 Desk = Annotated[VoteDesk, Depends(vote_desk)]
 Voter = Annotated[Rater, Depends(rater_of)]
@@ -36,7 +43,7 @@ class Vote(BaseModel):
     model_config = ConfigDict(extra="forbid")
     arena: ArenaName
     key: Key
-    pair: str = Field(max_length=64, description="the pair that /api/ask/next gave")
+    pair: str = Field(max_length=64, pattern=NO_NUL, description="the pair that /api/ask/next gave")
     side: Literal["left", "right", "tie", "bad", "skip"] = Field(description="bad: both are bad; skip: no verdict")
     strength: Literal[1, 2, 3] | None = Field(None, description="slightly, clearly or much better")
     reason: str = Field("", max_length=LONGEST_REASON)
@@ -50,7 +57,7 @@ class Undo(BaseModel):
 
 def plug(app: FastAPI) -> None:
     desk = app.state.votes = VoteDesk(app.state.settings.vote_database)
-    app.state.access.guests.append(Guests(("/ask", "/api/ask/"), desk.accepts))
+    app.state.access.guests.append(Guests(("/ask", "/api/ask/"), desk.accepts, desk.learn))
     app.include_router(router)
 
     @app.exception_handler(Away)
@@ -79,29 +86,37 @@ def arenas(desk: Desk, rater: Voter) -> dict[str, Any]:
 
 
 @router.post("/api/ask/next")
-def next_pair(wanted: Wanted, desk: Desk, rater: Voter) -> dict[str, Any]:
+async def next_pair(wanted: Wanted, desk: Desk, rater: Voter) -> dict[str, Any]:
     """The pair that the rater is asked about now, or null; and the key of the rater's last vote.
 
     The same pair comes again until the rater votes, in the same order of its answers.
     """
-    store, arena = desk.of(wanted.arena)
-    asked = store.next(arena, rater[0])
-    return {
-        "asked": None if asked is None else asdict(asked),
-        "last": store.last_vote(arena, rater[0]),
-    }
+
+    def work() -> Turn:
+        store, arena = desk.of(wanted.arena)
+        return store.turn(arena, rater[0])
+
+    return asdict(await desk.work(work))
 
 
 @router.post("/api/ask/vote")
-def vote(given: Vote, desk: Desk, rater: Voter) -> dict[str, Any]:
+async def vote(given: Vote, desk: Desk, rater: Voter) -> dict[str, Any]:
     """Store a vote. A repeated request stores nothing more. "other" is the key of a vote that stood already."""
-    store, arena = desk.of(given.arena)
     cast = Cast(key=given.key, pair=given.pair, side=given.side, strength=given.strength, reason=given.reason)
-    return asdict(store.cast(arena, rater[0], cast))
+
+    def work() -> Stored:
+        store, arena = desk.of(given.arena)
+        return store.cast(arena, rater[0], cast)
+
+    return asdict(await desk.work(work))
 
 
 @router.post("/api/ask/undo")
-def undo(given: Undo, desk: Desk, rater: Voter) -> dict[str, Any]:
+async def undo(given: Undo, desk: Desk, rater: Voter) -> dict[str, Any]:
     """Take back a vote of this rater. Its pair is asked about again, and the old vote stays in the database, marked."""
-    store, arena = desk.of(given.arena)
-    return asdict(store.undo(arena, rater[0], given.key))
+
+    def work() -> Stored:
+        store, arena = desk.of(given.arena)
+        return store.undo(arena, rater[0], given.key)
+
+    return asdict(await desk.work(work))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import threading
 from array import array
@@ -52,7 +51,7 @@ class Columns:
         if len(whole) < _LARGE or not self._take_fast(whole):
             for row in self._follower.parse(whole)[0]:
                 self._add(row)
-        last = self._follower.row_of(whole.rstrip(b"\n").rpartition(b"\n")[2])
+        last = self._follower.row_of(whole[whole.rfind(b"\n", 0, len(whole) - 1) + 1 :])
         self.last = last or self.last
 
     def _add(self, row: Row) -> None:
@@ -70,7 +69,7 @@ class Columns:
         import pyarrow.json as pj
 
         try:
-            table = pj.read_json(io.BytesIO(whole), pj.ReadOptions(block_size=max(2**20, len(whole) // 8)))
+            table = pj.read_json(pa.BufferReader(whole), pj.ReadOptions(block_size=max(2**20, len(whole) // 8)))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return False
         if _STEP not in table.column_names or table.num_rows != whole.count(b"\n"):
@@ -106,6 +105,11 @@ class Cache:
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return columns.read()
+
+
+def load_reader() -> None:
+    """Load the fast reader. Its first use takes longer than reading a long file."""
+    import pyarrow.json  # noqa: F401
 
 
 def _number(value: Any) -> float:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from concordant.config.checks import checked
 from concordant.config.stages import StudioConfig
 from concordant.core.addresses import is_loopback, listen
 from concordant.core.errors import UserError
+from concordant.studio.columns import load_reader
 from concordant.studio.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 @checked
 def open_studio(config: StudioConfig) -> None:
     """Serve the studio until Ctrl-C. Prints one link, which holds the owner's token."""
     try:
-        import uvicorn
-
-        from concordant.studio.app import create_app
+        import concordant.studio.app  # noqa: F401  # imports all that the studio needs
     except ModuleNotFoundError as missing:
         raise UserError(f"the studio needs {missing.name}; install it by pip install 'concordant[studio]'") from None
     runs = _folder_of_runs(config.runs)
@@ -42,21 +46,31 @@ def open_studio(config: StudioConfig) -> None:
             import webbrowser
 
             webbrowser.open(link)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(settings),
-                log_level="warning",
-                access_log=False,  # the link with the token would stand in it
-                server_header=False,
-                proxy_headers=False,  # a visitor could name another address by them
-                timeout_graceful_shutdown=2,
-                h11_max_incomplete_event_size=2**16,
-            )
-        )
+        threading.Thread(target=load_reader, daemon=True).start()  # before somebody opens a long run
         try:
-            server.run(sockets=[listener])
+            server_of(settings).run(sockets=[listener])
         except KeyboardInterrupt:  # the way to end a server
             print("the studio is closed", file=sys.stderr)
+
+
+def server_of(settings: Settings) -> uvicorn.Server:
+    """The server of the studio, which runs on sockets that are open already."""
+    import uvicorn
+
+    from concordant.studio.app import create_app
+
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            http="h11",  # whose limits are given here
+            log_level="warning",
+            access_log=False,  # the link with the token would stand in it
+            server_header=False,
+            proxy_headers=False,  # a visitor could name another address by them
+            timeout_graceful_shutdown=2,
+            h11_max_incomplete_event_size=2**16,
+        )
+    )
 
 
 def _folder_of_runs(given: str) -> Path:

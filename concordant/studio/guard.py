@@ -60,7 +60,7 @@ class Guard:
             await send(message)
 
         try:
-            state["role"], state["token"] = self.access.admit(request)
+            state["role"], state["token"] = await self.access.admit(request)
             body = await self._body(request)
         except (Refusal, UnfitBody) as no:
             await refused(request, no.status, no.sentence)(scope, receive, send_safely)

@@ -12,19 +12,23 @@ from pathlib import Path
 from concordant.core.errors import UserError
 from concordant.runs.names import CONFIG, PIPELINE
 from concordant.runs.status import read
+from concordant.studio.folders import stamp
 from concordant.studio.form import process_command
 
 LOGS = ".studio"  # in the folder of runs: what started runs print
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,60}){0,2}")
 _MOST_AT_ONCE = 4
 _SHOWN = 4_000  # bytes of what a run printed last
+_MOST_LOGS = 200  # files; the oldest go
+_LARGEST, _KEPT = 2**23, 2**20  # bytes of a file; a larger one keeps its end
 
 
 class Launcher:
     def __init__(self, runs: Path) -> None:
         self.runs = runs
         self._started: dict[str, subprocess.Popen[bytes]] = {}
-        self._lock = threading.Lock()
+        self._lock, self._sweeping = threading.Lock(), threading.Lock()
+        self.sweep()
 
     def place_for(self, name: str) -> Path:
         """The folder of a new run.
@@ -51,7 +55,9 @@ class Launcher:
                 raise UserError(f"{_MOST_AT_ONCE} runs that the studio started are still running; stop one first")
             log = self.log_of(name)
             log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("wb") as printed:
+            log.unlink(missing_ok=True)
+            self.sweep()
+            with log.open("ab") as printed:  # appended, so that the file can be made shorter while the run prints
                 process = subprocess.Popen(
                     process_command(arguments),
                     stdin=subprocess.DEVNULL,
@@ -72,11 +78,24 @@ class Launcher:
         except (ProcessLookupError, PermissionError) as problem:
             raise UserError(f"{name} cannot be stopped: {problem.strerror}") from None
 
+    def sweep(self) -> None:
+        """Remove the oldest of what runs printed, and shorten what is too long."""
+        with self._sweeping:
+            logs = sorted((stamp(log)[2], log) for log in (self.runs / LOGS).glob("*.log"))
+            running = {self.log_of(run) for run, process in list(self._started.items()) if process.poll() is None}
+            for _, log in logs[:-_MOST_LOGS]:
+                if log not in running:
+                    log.unlink(missing_ok=True)
+            for _, log in logs:
+                if stamp(log)[1] > _LARGEST:
+                    _shorten(log)
+
     def printed(self, name: str) -> tuple[str, int | None]:
         """The end of what a started run printed, and its exit code; None while it runs or if it is not known."""
         with self._lock:
             process = self._started.get(name)
         code = process.poll() if process else None
+        self.sweep()
         try:
             with self.log_of(name).open("rb") as log:
                 size = log.seek(0, os.SEEK_END)
@@ -87,6 +106,16 @@ class Launcher:
 
     def log_of(self, name: str) -> Path:
         return self.runs / LOGS / f"{name.replace('/', '+')}.log"
+
+
+def _shorten(log: Path) -> None:
+    """Keep the end of a file. What its run prints in this very moment may be lost."""
+    with log.open("r+b") as file:
+        file.seek(-_KEPT, os.SEEK_END)
+        end = file.read()
+        file.seek(0)
+        file.write(end)
+        file.truncate()
 
 
 def resume_arguments(folder: Path, verb: str) -> list[str]:

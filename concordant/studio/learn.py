@@ -8,11 +8,15 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 
-from concordant.studio.lesson_maths import answer
+from concordant.studio.folders import UnknownRun, folder_of, run_names
+from concordant.studio.lesson_maths import Lesson, answer
+from concordant.studio.lesson_run import Read
 from concordant.studio.lessons import LESSONS
-from concordant.studio.render import page
+from concordant.studio.places import folder
+from concordant.studio.render import HERE, page
 
 router = APIRouter(tags=["learn"])
+RECORDED = "a recorded run: RLOO without a KL penalty"
 
 
 def plug(app: FastAPI) -> None:
@@ -32,8 +36,12 @@ def lesson_page(request: Request, name: str) -> Response:
 
 @router.get("/api/learn/{name}")
 def lesson(request: Request, name: str) -> dict[str, Any]:
-    """What a lesson shows: facts, curves and a table. Inputs are given as ``?NAME=VALUE``; the others keep defaults."""
-    shown = answer(_lesson(name), request.query_params)
+    """What a lesson shows: facts, curves and a table. Inputs are given as ``?NAME=VALUE``; the others keep defaults.
+
+    A lesson about a run takes ``?run=NAME``. Without it, the lesson shows a run that comes with the studio.
+    """
+    one = _lesson(name)
+    shown = answer(one, request.query_params, _run(request) if one.reads_run else None)
     return {
         "facts": {key: _finite(value) for key, value in shown.facts.items()},
         "x": shown.x,
@@ -53,12 +61,33 @@ def lessons() -> dict[str, Any]:
             "about": one.about,
             "formula": one.formula,
             "inputs": [asdict(i) for i in one.inputs],
+            "reads_run": one.reads_run,
         }
         for name, one in LESSONS.items()
     }
 
 
-def _lesson(name: str) -> Any:
+@router.get("/api/learn-runs")
+def lesson_runs(request: Request) -> dict[str, Any]:
+    """The runs that a lesson about a run can show, and the name of the recorded one."""
+    root, summaries = request.app.state.settings.runs, request.app.state.summaries
+    found = []
+    for name in run_names(root):
+        try:
+            if summaries.config(folder_of(root, name)).get("verb") == "ppo":
+                found.append(name)
+        except UnknownRun:  # removed in the meantime, or a link out of the folder
+            continue
+    return {"recorded": RECORDED, "runs": found}
+
+
+def _run(request: Request) -> Read:
+    name = request.query_params.get("run", "")
+    place = folder(request, name) if name else HERE / "recorded"
+    return Read(name or RECORDED, request.app.state.cache.of(place), request.app.state.samples.of(place))
+
+
+def _lesson(name: str) -> Lesson:
     if name not in LESSONS:
         raise HTTPException(404, f'there is no lesson "{name[:80]}"')
     return LESSONS[name]

@@ -44,11 +44,12 @@ class Lesson:
     formula: str
     inputs: tuple[Input, ...]
     show: Callable[[Mapping[str, Any]], Shown]
+    reads_run: bool = False  # whether "run" is among what it is shown at: what the lesson reads of a run
 
 
-def answer(lesson: Lesson, given: Mapping[str, str]) -> Shown:
+def answer(lesson: Lesson, given: Mapping[str, str], run: object = None) -> Shown:
     """What the lesson shows for these texts. A number out of its range is refused."""
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"run": run} if lesson.reads_run else {}
     for known in lesson.inputs:
         text = given.get(known.name, known.default)
         values[known.name] = str(text) if isinstance(known.default, str) else _number(known, text)

@@ -14,6 +14,7 @@ from concordant.studio.lesson_maths import (
     implicit,
     preferences,
 )
+from concordant.studio.lesson_run import over_optimisation
 
 LESSONS: dict[str, Lesson] = {
     "bradley-terry": Lesson(
@@ -116,5 +117,14 @@ LESSONS: dict[str, Lesson] = {
             Input("correlation", "correlation of proxy and true quality", 0.7, 0, 1, 0.01),
         ),
         best_of_n,
+    ),
+    "over-optimisation": Lesson(
+        "Over-optimisation: a run of toytalk",
+        "The policy learns to please the reward model. At first its answers become better. Later only the proxy rises, "
+        "and the true quality falls: read the answers beside the numbers. Any run of PPO on toytalk can be shown.",
+        "proxy: the mean score of the reward model; gold: the true quality, which toytalk knows",
+        (Input("prompt", "held-out prompt, by its number", 1, 1, 8, 1),),
+        over_optimisation,
+        reads_run=True,
     ),
 }

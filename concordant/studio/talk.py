@@ -19,9 +19,11 @@ from concordant.config.specs import ADAPTER_CONFIG
 from concordant.core.errors import UserError, unknown_name
 from concordant.runs.logs import json_line
 from concordant.runs.names import ADAPTER, MODEL
+from concordant.studio import talk_votes
 from concordant.studio.access import owner_only
 from concordant.studio.folders import folder_of, run_names
 from concordant.studio.render import page
+from concordant.studio.turns import Turn
 
 MOST_OPEN = 2  # policies in memory; the one that was used longest ago is closed
 MOST_TOKENS = 512  # of an answer
@@ -30,12 +32,6 @@ MOST_REWARDS = 5
 
 router = APIRouter(tags=["chat"])
 Kind = Literal["policy", "reward"]
-
-
-class Turn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    role: Literal["system", "user", "assistant"]
-    content: str = Field(max_length=20_000)
 
 
 class Question(BaseModel):
@@ -60,6 +56,7 @@ class Answered(BaseModel):
 def plug(app: FastAPI) -> None:
     app.state.desk = Desk(app.state.settings.runs)
     app.include_router(router)
+    app.include_router(talk_votes.router)
 
 
 def models_of(runs: Path) -> dict[str, tuple[Kind, Path]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 
 from concordant.core.errors import UserError
 from concordant.studio.access import Refusal
+from concordant.studio.raters import Rater, Raters, in_time
 from concordant.votes.database import Away
 from concordant.votes.rows import Arena
 from concordant.votes.store import Store
@@ -19,10 +20,12 @@ from concordant.votes.summary import summary
 
 AWAY = "The database of votes does not answer just now. Nothing is lost; send the same vote again in a moment."
 OWNER = "owner"  # the rater as whom the studio's owner votes
-_REMEMBERED = 5.0  # seconds for which a rater's token is known without asking; a retired one works so much longer
-_MOST_TOKENS = 10_000
+# Threads that work for raters. A file has one writer at a time, and writers that wait in a queue are served in turn,
+# while those that wait for SQLite's lock try again after a sleep. More threads at a server would only wait for Python.
+_WORKERS, _WORKERS_OF_FILE = 4, 1
+_PATIENCE = 30.0  # seconds for which a rater's request waits for the database
 
-Rater = tuple[int, str]  # number in the database, name
+Result = TypeVar("Result")
 
 
 class VoteDesk:
@@ -30,7 +33,9 @@ class VoteDesk:
         self.place = place
         self._store: Store | None = None
         self._opening, self._summing = threading.Lock(), threading.Lock()
-        self._raters: OrderedDict[str, tuple[float, Rater | None]] = OrderedDict()
+        self.raters = Raters(lambda: self.store().tokens() if self.exists else {})
+        self._workers = ThreadPoolExecutor(_WORKERS if "://" in place else _WORKERS_OF_FILE, "votes")
+        self._owner: Rater | None = None
         self._arenas: dict[str, Arena] = {}
         self._summaries: dict[str, tuple[dict[str, int], dict[str, Any]]] = {}
 
@@ -46,30 +51,26 @@ class VoteDesk:
                 self._store = Store(self.place)
             return self._store
 
-    def rater_with(self, token: str) -> Rater | None:
-        """Who has this token; None if nobody has it. Raises ``Away``."""
-        now = time.monotonic()
-        known = self._raters.get(token)
-        if known is None or now - known[0] > _REMEMBERED:
-            known = (now, self.store().rater_with(token) if self.exists else None)
-            self._raters[token] = known
-            while len(self._raters) > _MOST_TOKENS:
-                self._raters.popitem(last=False)
-        return known[1]
+    async def work(self, do: Callable[[], Result]) -> Result:
+        """The result of what ``do`` reads or changes in the database, in a thread of the desk. Raises ``Away``."""
+        return await in_time(self._workers.submit(do), _PATIENCE)
 
-    def accepts(self, token: str) -> bool:
-        """Whether a rater has this token. Raises Refusal if the database does not answer."""
+    async def learn(self, token: str) -> None:
+        """Find out whose this token is. Raises Refusal if the database does not answer."""
         try:
-            return self.rater_with(token) is not None
+            await self.raters.learn(token)
         except (Away, UserError):  # the second: it was away when the studio opened it
             raise Refusal(503, AWAY) from None
 
-    def owner(self) -> Rater:
-        """The rater as whom the owner votes, with the owner's own token."""
-        return self.store().rater_named(OWNER) if self.exists else (0, OWNER)
+    def accepts(self, token: str) -> bool:
+        """Whether a rater has this token."""
+        return self.raters.rater_with(token) is not None
 
-    def forget_tokens(self) -> None:
-        self._raters.clear()
+    async def owner(self) -> Rater:
+        """The rater as whom the owner votes, with the owner's own token."""
+        if self._owner is None and self.exists:
+            self._owner = await self.work(lambda: self.store().rater_named(OWNER))
+        return self._owner or (0, OWNER)
 
     def of(self, name: str) -> tuple[Store, Arena]:
         """The database with its arena ``name``. Raises UserError if there is none."""
@@ -90,15 +91,15 @@ class VoteDesk:
             return known[1]
 
 
-def vote_desk(request: Request) -> VoteDesk:
+async def vote_desk(request: Request) -> VoteDesk:
     return request.app.state.votes
 
 
-def rater_of(request: Request) -> Rater:
+async def rater_of(request: Request) -> Rater:
     """The rater who sends this request: by a token, or the owner. Raises the error 401 for everybody else."""
-    desk = vote_desk(request)
-    if request.state.role == "guest" and (found := desk.rater_with(request.state.token)):
+    desk = await vote_desk(request)
+    if request.state.role == "guest" and (found := desk.raters.rater_with(request.state.token)):
         return found
     if request.state.role == "owner":
-        return desk.owner()
+        return await desk.owner()
     raise HTTPException(401, "Raters vote with their own link. The owner of the studio makes one on the page Votes.")

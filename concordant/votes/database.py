@@ -7,6 +7,7 @@ because one that reads first and then writes can be refused at any time.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ Result = TypeVar("Result")
 TRIES = 5  # of a transaction that lost a race against another one
 WAIT = 30.0  # seconds for which SQLite waits for the lock
 POOL = 16  # connections of a process to a server
+FRESH = 1.0  # seconds for which a connection is not asked whether it is alive
+_SINCE = "since"  # in the pool's record of a connection: when it was put back
 
 
 class Away(Exception):
@@ -42,11 +45,14 @@ class Database:
         try:
             options: dict[str, Any] = {"connect_args": {"timeout": WAIT, "check_same_thread": False}}
             if not self.is_sqlite:
-                options = {"pool_pre_ping": True, "pool_size": POOL, "max_overflow": 0, "pool_timeout": WAIT}
+                options = {"pool_size": POOL, "max_overflow": 0, "pool_timeout": WAIT}
             self.engine = sa.create_engine(url, **options)
             if self.is_sqlite:
                 sa.event.listen(self.engine, "connect", _set_up)
                 sa.event.listen(self.engine, "begin", _begin)
+            else:
+                sa.event.listen(self.engine, "checkin", _put_back)
+                sa.event.listen(self.engine, "checkout", self._look_at)
             self._make_tables()
         except (ArgumentError, NoSuchModuleError):
             raise UserError(
@@ -88,6 +94,16 @@ class Database:
         except (sa.exc.TimeoutError, DBAPIError) as problem:
             raise Away(str(problem).partition("\n")[0]) from None
 
+    def _look_at(self, connection: Any, record: Any, proxy: object) -> None:
+        """Make another connection in place of one that is dead. One that was in use a moment ago is not asked."""
+        if time.monotonic() - record.info.get(_SINCE, math.inf) < FRESH:
+            return
+        try:
+            connection.execute("SELECT 1")
+            connection.rollback()
+        except self.engine.dialect.loaded_dbapi.Error:
+            raise sa.exc.DisconnectionError from None
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -125,6 +141,10 @@ def _set_up(connection: Any, record: object) -> None:
 def _begin(connection: sa.Connection) -> None:
     reads = connection.get_execution_options().get("reads", False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _put_back(connection: Any, record: Any) -> None:
+    record.info[_SINCE] = time.monotonic()
 
 
 def _is_race(problem: DBAPIError) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from concordant.core.errors import UserError
@@ -74,6 +74,14 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What a rater gets who asks for work."""
+
+    asked: Asked | None  # None: there is no pair left for this rater
+    last: str  # key of the rater's latest vote that counts, which undoing takes back; "" if there is none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cast:
     """A vote as the page sends it. ``side`` is what the rater saw; the database knows which answer stood there."""
 
@@ -82,6 +90,7 @@ class Cast:
     side: Side
     strength: int | None = None
     reason: str = ""
+    swapped: bool | None = None  # whether the second answer stood on the left; None: the order that ``turn`` gave
 
     def checked(self) -> Cast:
         """The vote with a reason that every database holds. Raises UserError for a vote that has no meaning."""
@@ -91,8 +100,7 @@ class Cast:
             raise UserError(f'side: expected left, right, tie, bad or skip; given "{self.side}"')
         if self.strength is not None and (self.strength not in STRENGTHS or self.side not in ("left", "right")):
             raise UserError("strength: expected 1, 2 or 3 beside left or right, and none beside tie, bad or skip")
-        reason = visible(self.reason[:LONGEST_REASON])
-        return Cast(key=self.key, pair=self.pair, side=self.side, strength=self.strength, reason=reason)
+        return replace(self, reason=visible(self.reason[:LONGEST_REASON]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,28 @@ from typing import Any
 import sqlalchemy as sa
 
 from concordant.core.errors import UserError, unknown_name
-from concordant.votes.asking import ask, give_back, order_of, seat_of, seats_left, voted
+from concordant.votes.asking import ask, give_back, order_of, seat_of, seats_left, so_far
 from concordant.votes.database import Database
-from concordant.votes.rows import Arena, Asked, Cast, NewPair, Pair, Stored, Vote, choice_of, hash_of, new_token
+from concordant.votes.rows import Arena, Cast, NewPair, Pair, Stored, Turn, Vote, choice_of, hash_of, new_token
 from concordant.votes.schema import arenas, pairs, raters, seats, votes
 
 AT_ONCE = 500  # rows that one statement inserts
+
+
+def _before() -> sa.Select[Any]:
+    """The pair of a vote, the vote that has its key already, and the key of this rater's vote that counts."""
+    same, counting = votes.alias("same"), votes.alias("counting")
+    is_same = same.c.key == sa.bindparam("key_of_vote")
+    is_own = sa.and_(
+        counting.c.pair_id == pairs.c.id, counting.c.rater_id == sa.bindparam("rater"), counting.c.undone.is_(None)
+    )
+    told = (same.c[name] for name in ("key", "pair_id", "rater_id", "choice", "strength", "reason"))
+    found = sa.select(pairs.c.id.label("pair"), pairs.c.gold, counting.c.key.label("counting"), *told)
+    found = found.select_from(pairs).outerjoin(same, is_same).outerjoin(counting, is_own)
+    return found.where(pairs.c.arena_id == sa.bindparam("arena"), pairs.c.key == sa.bindparam("pair"))
+
+
+_BEFORE = _before()  # made once, as the statements of asking.py
 
 
 class Conflict(Exception):
@@ -140,21 +156,20 @@ class Store:
         with self.database.read() as connection:
             return list(connection.scalars(sa.select(raters.c.name).order_by(raters.c.name)))
 
-    def rater_with(self, token: str) -> tuple[int, str] | None:
-        """Number and name of the rater who has this token; None if nobody has it."""
+    def tokens(self) -> dict[str, tuple[int, str]]:
+        """The hash of each token that is accepted, with the number and the name of its rater."""
         with self.database.read() as connection:
-            wanted = sa.select(raters.c.id, raters.c.name).where(raters.c.token_hash == hash_of(token), raters.c.active)
-            row = connection.execute(wanted).first()
-            return None if row is None else (row.id, row.name)
+            wanted = sa.select(raters.c.token_hash, raters.c.id, raters.c.name).where(raters.c.active)
+            return {row.token_hash: (row.id, row.name) for row in connection.execute(wanted)}
 
     # ---- one rater's work
 
-    def next(self, arena: Arena, rater: int) -> Asked | None:
-        """The pair that this rater is asked about now; None if there is none.
+    def turn(self, arena: Arena, rater: int) -> Turn:
+        """The pair that this rater is asked about now.
 
         The same pair comes again until the rater votes on it or its lease ends, in the same order of its answers.
         """
-        return self.database.change(lambda c: ask(c, arena, rater, self.clock(), self.database.is_sqlite))
+        return self.database.change(lambda connection: ask(connection, arena, rater, self.clock()))
 
     def cast(self, arena: Arena, rater: int, vote: Cast) -> Stored:
         """Store a vote. A repeated request stores nothing more and gets the same answer.
@@ -165,37 +180,40 @@ class Store:
         vote = vote.checked()
         return self.database.change(lambda connection: self._cast(connection, arena, rater, vote))
 
+    def cast_about(self, arena: Arena, rater: int, pair: NewPair, vote: Cast) -> Stored:
+        """Store a vote on a pair that may be new to the arena. The rater gets a seat on it, which nobody else had."""
+        vote = vote.checked()
+
+        def work(connection: sa.Connection) -> Stored:
+            wanted = sa.select(pairs.c.id).where(pairs.c.arena_id == arena.id, pairs.c.key == pair.key)
+            if connection.scalar(wanted) is None:
+                self._add(connection, arena, [pair])
+                seat_of(connection, arena, connection.execute(wanted).scalar_one(), rater, self.clock())
+            return self._cast(connection, arena, rater, vote)
+
+        return self.database.change(work)
+
     def _cast(self, connection: sa.Connection, arena: Arena, rater: int, vote: Cast) -> Stored:
-        wanted = sa.select(pairs.c.id, pairs.c.gold).where(pairs.c.arena_id == arena.id, pairs.c.key == vote.pair)
-        pair = connection.execute(wanted).first()
-        if pair is None:
+        about = {"arena": arena.id, "pair": vote.pair, "key_of_vote": vote.key, "rater": rater}
+        found = connection.execute(_BEFORE, about).mappings().first()
+        if found is None:
             raise UserError(f'no pair "{vote.pair}" in the arena "{arena.name}"')
-        swapped = order_of(arena, vote.pair, rater)
+        swapped = order_of(arena, vote.pair, rater) if vote.swapped is None else vote.swapped
         said = {
-            "pair_id": pair.id,
+            "pair_id": found["pair"],
             "rater_id": rater,
             "choice": choice_of(vote.side, swapped),
             "strength": vote.strength,
             "reason": vote.reason,
         }
-        before = connection.execute(sa.select(votes).where(votes.c.key == vote.key)).mappings().first()
-        if before is not None:
-            if any(before[name] != value for name, value in said.items()):
-                raise Conflict(f'the key "{vote.key}" belongs to another vote')
-            return self._stored(connection, vote, pair.id, rater)
-        counting = self._stored(connection, vote, pair.id, rater)
-        if counting.other:  # two tabs: the first vote stands
-            return counting
-        connection.execute(votes.insert().values(key=vote.key, swapped=swapped, cast=self.clock(), **said))
-        give_back(connection, pair.id, rater, free=vote.side == "skip" and pair.gold is None)
-        return Stored(key=vote.key, pair=vote.pair, counts=True)
-
-    def _stored(self, connection: sa.Connection, vote: Cast, pair: int, rater: int) -> Stored:
-        wanted = sa.select(votes.c.key).where(
-            votes.c.pair_id == pair, votes.c.rater_id == rater, votes.c.undone.is_(None)
-        )
-        counting = connection.scalar(wanted) or ""
-        is_this = counting == vote.key
+        counting = found["counting"] or ""
+        if found["key"] is not None and any(found[name] != value for name, value in said.items()):
+            raise Conflict(f'the key "{vote.key}" belongs to another vote')
+        if found["key"] is None and not counting:
+            connection.execute(votes.insert(), {"key": vote.key, "swapped": swapped, "cast": self.clock(), **said})
+            give_back(connection, found["pair"], rater, free=vote.side == "skip" and found["gold"] is None)
+            counting = vote.key
+        is_this = counting == vote.key  # else the vote was undone, or two tabs voted: the first vote stands
         return Stored(key=vote.key, pair=vote.pair, counts=is_this, other="" if is_this else counting)
 
     def undo(self, arena: Arena, rater: int, key: str) -> Stored:
@@ -220,20 +238,11 @@ class Store:
 
         return self.database.change(work)
 
-    def last_vote(self, arena: Arena, rater: int) -> str:
-        """The key of this rater's latest vote that counts, which undoing takes back; "" if there is none."""
-        own = sa.select(votes.c.key).join(pairs, pairs.c.id == votes.c.pair_id)
-        own = own.where(votes.c.rater_id == rater, votes.c.undone.is_(None), pairs.c.arena_id == arena.id)
-        with self.database.read() as connection:
-            return connection.scalar(own.order_by(votes.c.id.desc()).limit(1)) or ""
-
     def progress(self, arena: Arena, rater: int) -> dict[str, int]:
         """``done``: pairs with a vote of this rater; ``left``: pairs that this rater can still get."""
         with self.database.read() as connection:
-            return {
-                "done": voted(connection, arena, rater),
-                "left": seats_left(connection, arena, rater, self.clock()),
-            }
+            left = seats_left(connection, arena, rater, self.clock())
+            return {"done": so_far(connection, arena, rater)[0], "left": left}
 
     # ---- reading
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,6 +14,7 @@ from concordant.models.load import save_policy
 from concordant.pipeline.plan import check, read_plan
 from concordant.studio.clicks import outcome
 from concordant.votes.database import Away
+from concordant.votes.store import Store
 from tests.engines.tiny import tiny_policy
 from tests.studio.visitor import TOKEN, csrf, studio, visitor, write_run
 from tests.votes.simulated import arena_with
@@ -100,6 +104,34 @@ def test_a_vote_while_the_database_is_away_comes_again_and_counts_once(app, owne
         assert reply.status_code == 503 and "Nothing is lost" in reply.json()["detail"]
     assert vote(ann, "k", pair).json()["counts"] and vote(ann, "k", pair).json()["counts"]
     assert owner.get("/api/votes/arenas").json()[0]["votes"] == 1
+
+
+def test_a_database_that_hangs_keeps_no_other_page_waiting(app, monkeypatch):
+    """All requests of this client are answered by one loop, so a look-up that held the loop would hold all of them."""
+    monkeypatch.setattr("concordant.studio.raters._PATIENCE", 0.5)
+    raters, goes_on = app.state.votes.raters, threading.Event()
+    raters._read = lambda: {} if goes_on.wait(3) else {}
+    with visitor(app) as client, ThreadPoolExecutor(1) as pool:
+        guest = pool.submit(client.get, "/api/ask/arenas", headers={"authorization": "Bearer somebody"})
+        while raters._reading is None:
+            time.sleep(0.001)
+        assert client.get("/api/runs").status_code == 200 and not guest.done()
+        assert guest.result().status_code == 503
+        goes_on.set()
+
+
+def test_a_link_that_another_process_made_or_retired_is_known_soon(app, tmp_path, monkeypatch):
+    other = Store(str(tmp_path / "votes.sqlite"))
+    token = other.add_rater("ann")
+    head = {"authorization": f"Bearer {token}"}
+    assert visitor(app).get("/api/ask/arenas", headers=head).json()["rater"] == "ann"
+    other.retire("ann")
+    monkeypatch.setattr("concordant.studio.raters._MISSED", 0.0)
+    assert visitor(app).get("/api/ask/arenas", headers=head).status_code == 200  # remembered for some seconds
+    monkeypatch.setattr("concordant.studio.raters._REMEMBERED", 0.0)
+    assert visitor(app).get("/api/ask/arenas", headers=head).status_code == 401
+    head = {"authorization": f"Bearer {other.add_rater('bob')}"}
+    assert visitor(app).get("/api/ask/arenas", headers=head).json()["rater"] == "bob"
 
 
 def test_pages_of_votes_make_no_empty_database(tmp_path):

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from concordant.votes.database import Away
+from concordant.votes.rows import hash_of
 from concordant.votes.store import Store
 from tests.studio.test_browser import axe_source, chromium, served, tab_to, until
 from tests.studio.visitor import TOKEN, write_run
@@ -159,7 +160,7 @@ def test_the_owner_reads_the_results_live_and_makes_a_link_by_keyboard(chromium,
     page.keyboard.press("Enter")
     page.wait_for_selector("#link pre")
     token = page.locator("#link pre").inner_text().partition("token=")[2]
-    assert Store(app.state.settings.vote_database).rater_with(token)[1] == "eve"
+    assert Store(app.state.settings.vote_database).tokens()[hash_of(token)][1] == "eve"
     page.goto(f"{address}/votes/policy?run=votes-1&arena=main")
     page.wait_for_selector("#ratings table")
     assert "only pleases its reward model. Answers became 3 tokens longer." in page.locator("#cheats").inner_text()

@@ -108,7 +108,11 @@ def test_wrong_tokens_are_limited(tmp_path):
 
 def test_a_guest_uses_his_page_alone(tmp_path):
     app = studio(tmp_path, host="0.0.0.0")
-    app.state.access.guests.append(Guests(("/ask", "/api/ask"), accepts=lambda token: token == "rater"))
+
+    async def learn(token):
+        """Everything is known."""
+
+    app.state.access.guests.append(Guests(("/ask", "/api/ask"), lambda token: token == "rater", learn))
     guest = visitor(app, "http://10.0.0.7:8700", token="rater")
     assert guest.get("/api/runs").status_code == 403 and guest.get("/").status_code == 403
     assert guest.get("/api/ask/nothing").status_code == 404

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from concordant.studio.lessons import LESSONS
-from tests.studio.visitor import studio, visitor
+from tests.studio.visitor import studio, visitor, write_run
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,38 @@ def test_the_best_of_two_gains_one_over_root_pi(ask):
     assert list(facts.values()) == pytest.approx(
         [math.log(2) - 0.5, 1 / math.sqrt(math.pi), 0.5 / math.sqrt(math.pi)], abs=2e-3
     )
+
+
+def test_over_optimisation_is_shown_on_a_real_run(ask):
+    found = ask("over-optimisation").json()
+    steps, kls, proxies, golds, answers = zip(*found["rows"], strict=True)
+    assert proxies[-1] > proxies[0] and golds[-1] < 0.1 < golds[0] < max(golds) and float(kls[-1]) > 10
+    assert "step 4" in found["facts"]["gold at its best"] and "exploits" in found["facts"]["what the doctor says"]
+    assert all(answers) and "kite" in found["heads"][-1] and found["facts"]["since then, gold moved by"] < 0
+    other = ask("over-optimisation", prompt=2).json()
+    assert "honey" in other["heads"][-1] and [r[:4] for r in other["rows"]] == [r[:4] for r in found["rows"]]
+
+
+def test_the_lesson_reads_the_runs_of_the_folder(tmp_path):
+    """Three evaluations by hand: gold goes 0.2, 0.5, 0.1 while the proxy rises, and a run without gold is refused."""
+    rows = [
+        {"step": s, "eval/reward": r, "eval/gold": g, "eval/kl": float(s)}
+        for s, r, g in ((2, 0.0, 0.2), (4, 1.0, 0.5), (6, 4.0, 0.1))
+    ]
+    samples = [{"step": 6, "split": "eval", "prompt": [{"role": "user", "content": "Why?"}], "response": "It."}]
+    write_run(tmp_path / "mine", rows, samples=samples, config="verb: ppo\n")
+    write_run(tmp_path / "blind", [{"step": 1, "objective/score": 1.0}], config="verb: ppo\n")
+    write_run(tmp_path / "sft", [{"step": 1, "loss": 1.0}])
+    client = visitor(studio(tmp_path))
+    assert client.get("/api/learn-runs").json()["runs"] == ["blind", "mine"]
+    found = client.get("/api/learn/over-optimisation", params={"run": "mine"}).json()
+    assert found["facts"]["gold at its best"] == "0.50, at step 4"
+    assert found["facts"]["since then, the proxy moved by"] == pytest.approx(3.0)
+    assert found["facts"]["since then, gold moved by"] == pytest.approx(-0.4)
+    assert found["curves"][1]["y"] == pytest.approx([0, 1, -1 / 3])  # shares of the greatest change, 0.3
+    assert found["rows"][-1] == [6, "6.0", 4.0, 0.1, "It."]
+    for name, status in (("blind", 422), ("sft", 422), ("nothing", 404), ("../mine", 404)):
+        assert client.get("/api/learn/over-optimisation", params={"run": name}).status_code == status
 
 
 @pytest.mark.parametrize(

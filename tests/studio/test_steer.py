@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 
 import pytest
 
 from concordant.config.names import METHODS
 from concordant.studio.form import form_of
+from concordant.studio.launch import Launcher
 from tests.studio.visitor import TOKEN, csrf, studio, visitor, write_run
 
 NEW = {"verb": "sft", "name": "first", "values": {"model.name": "builtin:tiny", "data.path": "builtin:toytalk"}}
@@ -109,3 +112,27 @@ def test_a_name_that_no_file_can_have_is_no_error_of_the_server(tmp_path, name):
     for path, parameters in asking.items():
         if "run" in parameters:
             assert owner.get(path, params={"run": name}).status_code < 500, path
+
+
+def test_what_runs_print_is_bounded_while_they_print(tmp_path, monkeypatch):
+    """A run that prints 9 MiB and goes on printing keeps its end alone, without a hole; of many files the oldest go."""
+    logs = tmp_path / ".studio"
+    logs.mkdir()
+    for i in range(205):
+        (logs / f"old{i}.log").write_text("x")
+        os.utime(logs / f"old{i}.log", (i, i))
+    launcher = Launcher(tmp_path)
+    assert len(list(logs.iterdir())) == 200 and not (logs / "old4.log").exists() and (logs / "old5.log").exists()
+    prints = "import sys,time; w=sys.stdout.buffer; w.write(b'y'*9*2**20); w.flush()"
+    prints += f"\nimport os\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\nw.write(b'the end')"
+    monkeypatch.setattr("concordant.studio.launch.process_command", lambda words: [sys.executable, "-c", *words])
+    launcher.start("loud", [prints])
+    log = logs / "loud.log"
+    while log.stat().st_size < 9 * 2**20:
+        time.sleep(0.01)
+    launcher.sweep()
+    assert log.stat().st_size == 2**20
+    (tmp_path / "go").touch()
+    assert launcher._started["loud"].wait(30) == 0
+    assert log.read_bytes() == b"y" * 2**20 + b"the end"
+    assert launcher.printed("loud")[0].endswith("the end")

@@ -10,6 +10,7 @@ import pytest
 from concordant.engines.reward_model import RewardModel
 from concordant.models.load import save_policy
 from concordant.studio.talk import models_of
+from concordant.votes.store import Store
 from tests.engines.tiny import tiny_policy
 from tests.studio.visitor import TOKEN, csrf, studio, visitor, write_run
 
@@ -82,3 +83,31 @@ def test_only_the_owner_asks_and_wrong_names_are_told(app, owner):
     long = [{"role": "user", "content": "owl " * 3000}]
     assert "at most" in owner.post("/api/chat", json={"policy": "a", **ASK, "messages": long}).json()["detail"]
     assert owner.post("/api/chat/score", json={"rewards": ["a"], "messages": ASK["messages"]}).status_code == 422
+
+
+def test_a_vote_on_two_answers_counts_once_and_is_a_vote_like_any_other(app, owner, runs):
+    """Sent twice, with the sides exchanged, and with another verdict under the same key: one vote, for one answer."""
+    left, right = {"policy": "a", "answer": "in a tree"}, {"policy": "b", "answer": "in a barn"}
+    vote = {"key": "k1", "messages": ASK["messages"], "left": left, "right": right, "side": "left"}
+    first, again = (owner.post("/api/chat/vote", json=vote).json() for _ in range(2))
+    assert first["counts"] and first == again
+    exchanged = vote | {"key": "k2", "left": right, "right": left}
+    assert owner.post("/api/chat/vote", json=exchanged).json()["other"] == "k1"
+    assert owner.post("/api/chat/vote", json=vote | {"side": "tie"}).status_code == 409
+    store = Store(str(runs / "votes.sqlite"))
+    (pair,), (stored,) = store.read(store.arena("chat"))
+    assert (stored.side, stored.rater) == ("left", "owner")
+    assert {"first": pair.first_policy, "second": pair.second_policy}[stored.choice] == "a"
+    assert owner.post("/api/ask/next", json={"arena": "chat"}).json()["asked"] is None
+    eve = store.rater_named("eve")[0]
+    assert store.turn(store.arena("chat"), eve).asked is None  # a talk of the owner is shown to nobody else
+    assert owner.post("/api/ask/undo", json={"arena": "chat", "key": "k1"}).json()["counts"] is False
+    assert owner.post("/api/chat/vote", json=exchanged).json()["counts"]
+    assert store.turn(store.arena("chat"), eve).asked is None
+    (stored,) = store.read(store.arena("chat"))[1]
+    assert (stored.side, stored.swapped) == ("left", pair.second_policy == "b")
+    assert store.counts(store.arena("chat"))["open"] == 0
+    assert {"first": pair.first_policy, "second": pair.second_policy}[stored.choice] == "b"
+    guest = visitor(app)
+    assert guest.post("/api/chat/vote", json=vote, headers=csrf(guest)).status_code == 401
+    assert owner.post("/api/chat/vote", json=vote | {"key": "k3", "right": left}).status_code == 422

@@ -21,14 +21,14 @@ def arena_with(place, pairs=6, raters=2, policies=("", ""), **settings):
         for i in range(pairs)
     ]  # fmt: skip
     assert store.add_pairs(arena, new) == pairs and store.add_pairs(arena, new) == 0
-    people = [store.rater_with(store.add_rater(f"rater {i}"))[0] for i in range(raters)]
+    people = [store.rater_named(f"rater {i}")[0] for i in range(raters)]
     return store, arena, people
 
 
 def vote_until_done(store, arena, rater, repeats=2):
     """Vote on everything that this rater is asked; each request is sent ``repeats`` times. The pairs, in order."""
     sent = []
-    while asked := store.next(arena, rater):
+    while asked := store.turn(arena, rater).asked:
         vote = Cast(key=f"{rater}-{asked.pair}", pair=asked.pair, side="left")
         for _ in range(repeats):
             assert store.cast(arena, rater, vote).counts

@@ -47,7 +47,7 @@ def test_one_vote_in_many_requests_at_once_is_one_vote(place):
     """A double click: twelve requests of one rater on one pair, with one key and with keys of their own."""
     store = Store(place)
     arena = store.arena("main")
-    rater = store.rater_with(store.add_rater("somebody"))[0]
+    rater = store.rater_named("somebody")[0]
 
     def send(i):
         return store.cast(arena, rater, Cast(key=f"double-{i % 4}", pair="p0", side="right"))

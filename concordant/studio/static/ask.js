@@ -1,5 +1,5 @@
 // Voting on pairs, by keys or buttons. A vote has a key, and is sent until the server says that the vote is stored.
-import { api, byId, complain, fill, h, say } from "./dom.js";
+import { api, byId, complain, fill, h, newKey, say } from "./dom.js";
 
 const VIEWS = ["arenas", "instructions", "voting", "done"];
 const SIDES = { ArrowLeft: "left", ArrowRight: "right", t: "tie", b: "bad", s: "skip" };
@@ -14,9 +14,6 @@ let busy = false;
 
 const store = (name) => `concordant vote ${rater} ${name}`;
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-
-/** 32 random digits. crypto.randomUUID exists only where the traffic is encrypted or stays on this machine. */
-const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 function view(name, focus) {
   for (const one of VIEWS) byId(one).hidden = one !== name;

@@ -32,8 +32,19 @@ for (const slider of form.querySelectorAll("[data-for]")) {
   slider.addEventListener("input", () => (number.value = slider.value));
   number.addEventListener("input", () => (slider.value = number.value));
 }
+/** The runs that a lesson about a run can show. */
+async function listRuns(select) {
+  if (!select) return;
+  try {
+    const { recorded, runs } = await api("/api/learn-runs");
+    fill(select, h("option", { value: "" }, recorded), runs.map((name) => h("option", { value: name }, name)));
+  } catch (problem) {
+    complain(byId("facts"), problem);
+  }
+}
+
 form.addEventListener("input", show);
 form.addEventListener("submit", (event) => event.preventDefault());
 byId("text").addEventListener("change", show);
 document.addEventListener("theme", show);
-show();
+listRuns(byId("in-run")).then(show);

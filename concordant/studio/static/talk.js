@@ -1,5 +1,5 @@
 // Talk with one policy or two. The answers come as lines of JSON while they are sampled.
-import { api, byId, complain, fill, h, say, told } from "./dom.js";
+import { api, byId, complain, fill, h, newKey, say, told } from "./dom.js";
 
 const meta = (name) => document.querySelector(`meta[name=${name}]`)?.content ?? "";
 let talks = []; // one for each policy: its name, its messages and its place on the page
@@ -50,6 +50,7 @@ async function answer(talk, settings, signal) {
   const body = JSON.stringify({ policy: talk.policy, messages: talk.messages, ...settings });
   const headers = { "content-type": "application/json", "x-csrf-token": meta("csrf") };
   let text = "";
+  let whole = false;
   try {
     const reply = await fetch("/api/chat", { method: "POST", headers, body, signal });
     if (!reply.ok) throw new Error((await reply.json().catch(() => ({}))).detail ?? `The server answered ${reply.status}.`);
@@ -59,15 +60,52 @@ async function answer(talk, settings, signal) {
       for (const token of line.tokens ?? []) tokens.append(tokenElement(token, detail));
       if (tokens.firstChild && ![...tokens.children].some((t) => t.tabIndex === 0)) tokens.firstChild.tabIndex = 0;
     }
+    whole = true;
   } catch (problem) {
     if (problem.name !== "AbortError") {
       complain(score, problem);
-      return;
+      return false;
     }
   }
   talk.messages.push({ role: "assistant", content: text });
   say(`${talk.policy} answered: ${text}`);
   await scored(talk, score);
+  return whole;
+}
+
+const SIDES = { left: "The left answer is better", right: "The right answer is better", tie: "Tie", bad: "Both bad" };
+
+/** The buttons with which the owner votes on the last answers of both talks. */
+function voting() {
+  const place = byId("vote");
+  const [left, right] = talks.map((talk) => ({ policy: talk.policy, answer: talk.messages.at(-1).content }));
+  const [prompt, other] = talks.map((talk) => talk.messages.slice(0, -1));
+  const note = (text) => fill(place, h("p", { class: "note" }, text));
+  if (JSON.stringify(prompt) !== JSON.stringify(other)) return note("The two talks differ before these answers, so the answers are no pair to vote on. A new talk begins with both policies alike.");
+  if (left.answer.trim() === right.answer.trim()) return note("Both answers are the same.");
+  const key = newKey();
+  const said = h("p", { class: "note", role: "status" });
+  const send = async (side) => {
+    try {
+      const stored = await api("/api/chat/vote", { method: "POST", body: { key, messages: prompt, left, right, side } });
+      const undo = h("button", { type: "button", class: "quiet", onclick: () => takeBack(stored.counts ? key : stored.other) }, "Undo");
+      fill(place, h("p", { class: "row" }, stored.counts ? `Stored in the arena ${stored.arena}: ${SIDES[side]}.` : "You have voted on these two answers before, and that vote stands.", undo));
+      undo.focus();
+    } catch (problem) {
+      complain(said, problem); // the key stays: the same button sends the same vote again
+    }
+  };
+  const takeBack = async (voted) => {
+    try {
+      await api("/api/ask/undo", { method: "POST", body: { arena: "chat", key: voted } });
+      voting();
+    } catch (problem) {
+      complain(said, problem);
+      place.append(said);
+    }
+  };
+  const button = (side) => h("button", { type: "button", class: side in { left: 1, right: 1 } ? "" : "quiet", onclick: () => send(side) }, SIDES[side]);
+  fill(place, h("h2", {}, "Which answer is better?"), h("p", { class: "row" }, Object.keys(SIDES).map(button)), said);
 }
 
 async function* lines(stream) {
@@ -107,6 +145,7 @@ async function send(event) {
   if (!question || stopper) return;
   begin();
   fill(byId("problem"));
+  fill(byId("vote"));
   const seed = byId("seed").value === "" ? null : Number(byId("seed").value);
   const settings = { temperature: Number(byId("temperature").value), max_tokens: Number(byId("most").value), seed };
   stopper = new AbortController();
@@ -117,11 +156,12 @@ async function send(event) {
     talk.messages.push({ role: "user", content: question });
     talk.place.append(h("div", { class: "said" }, h("strong", {}, "You"), h("div", { class: "tokens" }, question)));
   }
-  await Promise.all(talks.map((talk) => answer(talk, settings, stopper.signal)));
+  const whole = await Promise.all(talks.map((talk) => answer(talk, settings, stopper.signal)));
   stopper = null;
   byId("send").disabled = false;
   byId("stop").disabled = true;
   byId("question").focus();
+  if (talks.length === 2 && whole.every(Boolean)) voting();
 }
 
 async function open() {
@@ -143,6 +183,7 @@ byId("stop").addEventListener("click", () => stopper?.abort());
 byId("reset").addEventListener("click", () => {
   talks = [];
   fill(byId("talks"));
+  fill(byId("vote"));
 });
 byId("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.ctrlKey) byId("ask").requestSubmit();

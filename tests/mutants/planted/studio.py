@@ -32,8 +32,8 @@ MUTANTS = (
     Mutant(
         name="a-rater-reads-the-results",
         file="studio/ask.py",
-        old='Guests(("/ask", "/api/ask/"), desk.accepts)',
-        new='Guests(("/ask", "/api/"), desk.accepts)',
+        old='Guests(("/ask", "/api/ask/"), desk.accepts, desk.learn)',
+        new='Guests(("/ask", "/api/"), desk.accepts, desk.learn)',
         story="A rater reads which policy gave which answer, and who leads, before the vote.",
         tests=("studio/test_ask.py",),
     ),

@@ -8,8 +8,8 @@ MUTANTS = (
     Mutant(
         name="a-second-tab-votes-again",
         file="votes/store.py",
-        old="        if counting.other:  # two tabs: the first vote stands\n            return counting\n",
-        new="",
+        old='if found["key"] is None and not counting:',
+        new='if found["key"] is None:',
         story="A rater with two open pages gets an error instead of the vote that stands.",
         tests=("votes/test_store.py",),
     ),
