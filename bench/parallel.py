@@ -48,6 +48,7 @@ MESHES: dict[str, ClusterConfig] = {
     "pipeline 2": ClusterConfig(pipeline=2),
     "pipeline 2 × data 2": ClusterConfig(workers=4, pipeline=2),
     "pipeline 2 × tensor 2": ClusterConfig(pipeline=2, tensor=2),
+    "pipeline 2 × data 2 × tensor 2": ClusterConfig(workers=8, pipeline=2, tensor=2),
 }
 BATCHES = (7, 1, 6, 3, 5)  # trees
 LEARNING_RATE = 1e-3

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub
+# Before anything imports torch: of two threads, the one that waits sleeps. The other may wait for a core that another
+# test has, and a thread that spins meanwhile takes processor time from both.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 import concordant
 
@@ -42,17 +41,22 @@ LONGEST = 400
 MODULES = sorted(ROOT.rglob("*.py"))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def part(dotted: str) -> str:
     """``concordant.core.errors`` -> ``core``."""
     names = dotted.split(".")
     return names[1] if len(names) > 1 else "__init__"
 
 
-def imports(source: str, module: str, is_package: bool) -> list[str]:
+def imports(tree: ast.Module, module: str, is_package: bool) -> list[str]:
     """The dotted names of ours that ``module`` imports, inside functions too."""
     package = module if is_package else module.rpartition(".")[0]
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -69,47 +73,54 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_point_down(path):
-    module = name_of(path)
-    assert part(module) in LAYER, f"give {part(module)} a layer in LAYER"
-    for imported in imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py"):
-        assert LAYER[part(imported)] <= LAYER[part(module)], f"{module} reaches up to {imported}"
+def imported_by(*parts: str) -> list[tuple[str, str]]:
+    """Each module of these parts of the package, of all where none is named, with each module that it imports."""
+    return [
+        (module, imported)
+        for path in MODULES
+        if part(module := name_of(path)) in parts or not parts
+        for imported in imports(tree_of(path), module, path.name == "__init__.py")
+    ]
 
 
-WITHOUT_TORCH = [p for p in MODULES if part(name_of(p)) in ("config", "runs", "planning")]
+def test_every_part_of_the_package_has_a_layer():
+    assert {part(name_of(path)) for path in MODULES} <= LAYER.keys()
 
 
-@pytest.mark.parametrize("path", WITHOUT_TORCH, ids=name_of)
-def test_config_run_folders_and_planning_load_no_torch(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not {name.split(".")[0] for name in names} & {"torch", "transformers", "datasets", "numpy"}
+def test_imports_point_down():
+    reaching = [f"{one} reaches up to {other}" for one, other in imported_by() if LAYER[part(other)] > LAYER[part(one)]]
+    assert reaching == []
 
 
-OF_STUDIO = [p for p in MODULES if part(name_of(p)) == "studio"]
+def test_config_run_folders_and_planning_load_no_torch():
+    paths = [path for path in MODULES if part(name_of(path)) in ("config", "runs", "planning")]
+    assert len(paths) > 30
+    for path in paths:
+        nodes = [*ast.walk(tree_of(path))]
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        heavy = {name.split(".")[0] for name in names} & {"torch", "transformers", "datasets", "numpy"}
+        assert not heavy, f"{name_of(path)} loads {heavy}"
 
 
-@pytest.mark.parametrize("path", OF_STUDIO, ids=name_of)
-def test_the_studio_imports_no_training_code(path):
-    module = name_of(path)
-    for imported in imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py"):
-        assert part(imported) not in ("training", "algorithms", "stages", "pipeline"), f"{module} imports {imported}"
+def test_the_studio_imports_no_training_code():
+    imported = imported_by("studio")
+    assert imported
+    assert [i for i in imported if part(i[1]) in ("training", "algorithms", "stages", "pipeline")] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_file_can_be_read_in_one_sitting(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+def test_a_file_can_be_read_in_one_sitting():
+    lines = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: count for name, count in lines.items() if count > LONGEST} == {}
 
 
 ENGINE_FOLDERS = ("concordant.engines.local", "concordant.engines.vllm")
 
 
-def engine_classes_named(source: str) -> set[str]:
-    """What ``source`` takes from the folders of engines that is no function: a class, or a module that has some."""
+def engine_classes_named(tree: ast.Module) -> set[str]:
+    """What a module takes from the folders of engines that is no function: a class, or a module that has some."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names if a.name.startswith(ENGINE_FOLDERS)}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("concordant.engines"):
@@ -123,9 +134,9 @@ def engine_classes_named(source: str) -> set[str]:
 ROLES = ROOT / "engines" / "roles.py"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p != ROLES and not {"local", "vllm"} & {*p.parts}], ids=name_of)
-def test_engines_are_chosen_in_roles_alone(path):
-    assert engine_classes_named(path.read_text(encoding="utf-8")) == set()
+def test_engines_are_chosen_in_roles_alone():
+    others = [path for path in MODULES if path != ROLES and not {"local", "vllm"} & {*path.parts}]
+    assert {name_of(path): named for path in others if (named := engine_classes_named(tree_of(path)))} == {}
 
 
 def test_an_engines_class_is_seen_however_it_is_named():
@@ -137,16 +148,16 @@ def test_an_engines_class_is_seen_however_it_is_named():
         "import concordant.engines.local.learner",
         "def f():\n  from concordant.engines.local.networks import Network as N",
     ]
-    assert all(engine_classes_named(source) for source in named)
-    assert engine_classes_named(ROLES.read_text(encoding="utf-8"))
-    assert not engine_classes_named("from concordant.engines.local.precision import cpu_has_bf16")
+    assert all(engine_classes_named(ast.parse(source)) for source in named)
+    assert engine_classes_named(tree_of(ROLES))
+    assert not engine_classes_named(ast.parse("from concordant.engines.local.precision import cpu_has_bf16"))
 
 
 def test_the_reader_of_imports_sees_all_kinds():
     source = (
         "import concordant.core.x\nfrom concordant import data\nfrom ..models import y\ndef f():\n  from . import z\n"
     )
-    assert imports(source, "concordant.engines.a", False) == [
+    assert imports(ast.parse(source), "concordant.engines.a", False) == [
         "concordant.core.x",
         "concordant.data",
         "concordant.models",

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -34,18 +33,19 @@ def stages(monkeypatch):
 
 def python(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env=os.environ | environment, timeout=50
+        [sys.executable, *arguments], capture_output=True, text=True, env=os.environ | environment, timeout=300
     )
 
 
 def test_help_answers_before_anyone_notices():
     seconds = []
-    for _ in range(3):  # the fastest of three: the machine may be busy with something else
-        started = time.perf_counter()
+    for _ in range(3):  # processor time, the least of three: the machine may be busy with something else
+        before = os.times()
         done = python("-m", "concordant", "--help")
-        seconds.append(time.perf_counter() - started)
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert done.returncode == 0 and all(verb in done.stdout for verb in [*VERBS, "run", "demo"])
-    assert min(seconds) <= 0.5
+    assert 0 < min(seconds) <= 0.5
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ for some, seconds in ((works[:3], 60.0), (works[3:], 2.0)):
 
 def test_every_copy_is_run_apart_and_one_that_hangs_is_ended():
     done = subprocess.run(
-        [sys.executable, "-c", RUNS], cwd=TESTS.parent, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", RUNS], cwd=TESTS.parent, capture_output=True, text=True, timeout=300, check=True
     )
     assert sorted(done.stdout.splitlines()) == [
         "hangs False the time limit of 2 s",

@@ -16,6 +16,7 @@ from concordant.planning.memory import (
     KEPT_ELEMENTS,
     cache_bytes,
     critic_trained,
+    gathered_weights,
     kept,
     row_share,
     trained_of,
@@ -156,18 +157,17 @@ def _all_sampling(work: Work, setup: Setup, machine: Machine) -> float:
 def sampling_seconds(work: Work, setup: Setup, machine: Machine) -> float:
     """Reading the prompts once, and then one pass of all slots for each sampled token."""
     shape = work.shape
-    responses = setup.trees_of_rank(work) * work.tree.branches
+    responses = setup.trees_of_stage(work) * work.tree.branches
     rows = min(work.slots, responses)
     waves = math.ceil(responses / work.slots)
     peak = machine["peak_bf16" if work.bf16 else "peak_fp32"]
     bandwidth = machine["bandwidth"] * machine["bandwidth_reached"]
-    prompts = setup.trees_of_rank(work) * work.tree.prompt
+    prompts = setup.trees_of_stage(work) * work.tree.prompt
     reading = forward_operations(shape, prompts, 0)[0] / setup.tensor / (peak * machine["reached"])
     products = (shape.layer_matrices * shape.layers + shape.embedding) / setup.tensor
     columns = work.tree.prompt + work.tree.response / 2
-    whole = Setup(tensor=setup.tensor)  # the layers of all stages are read, one stage after another
     weight = FP32 if not (work.bf16 and machine.is_gpu) else BF16 if not work.rank else 2 * FP32
-    moved = weight * products + rows * columns * cache_bytes(shape, work.bf16, whole)
+    moved = weight * products + rows * columns * cache_bytes(shape, work.bf16, setup)
     step = max(2 * products * rows / (peak * machine["decode_reached"]), moved / bandwidth)
     starts = machine["operations"] * machine["launch"] * shape.layers
     step = max(step, starts) if machine["overlaps"] else step + starts
@@ -221,4 +221,6 @@ def _transfers(work: Work, setup: Setup, machine: Machine) -> float:
     if setup.pipeline > 1:
         stage_inside = setup.workers <= machine["node"]
         seconds += reads * states / _rate(machine, stage_inside)
+        if work.samples:
+            seconds += FP32 * gathered_weights(work, setup) / _rate(machine, stage_inside)
     return seconds

@@ -322,9 +322,21 @@ def _forward_bytes(shape: Shape, bf16: bool, tensor: int) -> float:
 
 
 def cache_bytes(shape: Shape, bf16: bool, setup: Setup) -> float:
-    """Bytes of keys and values of one token on a rank."""
-    layers = math.ceil(shape.layers / setup.pipeline)
-    return 2 * layers * shape.keys / setup.tensor * (BF16 if bf16 else FP32)
+    """Bytes of keys and values of one token on a rank. A stage of a pipeline samples with the layers of all stages."""
+    return 2 * shape.layers * shape.keys / setup.tensor * (BF16 if bf16 else FP32)
+
+
+def gathered_weights(work: Work, setup: Setup) -> float:
+    """Weights of the other stages that a stage of a pipeline has while it samples. A teacher samples after the student.
+
+    (engines/pipeline/passing.py)
+    """
+    shapes = [work.shape, *([work.teacher] if work.teacher else [])]
+    of_others = [shape.weights(setup.tensor) - shape.weights(setup.tensor, setup.pipeline) for shape in shapes]
+    if work.rank:
+        of_others[0] += work.shape.adapters(work.rank, setup.tensor)
+        of_others[0] -= work.shape.adapters(work.rank, setup.tensor, setup.pipeline)
+    return max(of_others)
 
 
 def _sampling(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
@@ -332,7 +344,7 @@ def _sampling(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
         return {}
     shape = work.shape
     # An evaluation of DPO answers held-out prompts, in all slots. No time is planned for it.
-    rows = min(work.slots, setup.trees_of_rank(work) * work.tree.branches) if work.samples else work.slots
+    rows = min(work.slots, setup.trees_of_stage(work) * work.tree.branches) if work.samples else work.slots
     columns = work.tree.prompt + work.tree.response - 1
     prompts = math.ceil(rows / work.tree.branches) if work.samples else rows
     at_once = max(work.tree.prompt, min(PREFILL_TOKENS, prompts * work.tree.prompt))
@@ -344,5 +356,7 @@ def _sampling(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
     if setup.sharded or (machine.is_gpu and work.bf16):
         # The sampler reads whole weights. Where ranks hold parts of them, each rank gathers a copy for the rollout.
         number = BF16 if work.bf16 else FP32
-        parts["weight transfer"] = number * shape.weights(setup.tensor, setup.pipeline)
+        parts["weight transfer"] = number * shape.weights(setup.tensor)
+    if setup.pipeline > 1:
+        parts["weights of all stages"] = FP32 * gathered_weights(work, setup)
     return parts

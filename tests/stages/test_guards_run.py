@@ -80,12 +80,11 @@ def test_a_guarded_run_logs_its_guards_and_resumes_to_the_same_numbers(settings,
 def test_two_workers_score_with_an_ensemble_as_one_does(settings):
     once = train(max_steps=1, batch_size=4, learning_rate=1e-3, evaluate_every=0)
 
-    def run(workers):
+    def config(workers):
         cluster = ClusterConfig(workers=workers, shards=2)
-        config = PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, advantage="rloo", **settings)
-        return steps(in_a_process(concordant.ppo, config))
+        return PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, advantage="rloo", **settings)
 
-    assert run(2) == run(1)
+    assert steps(in_a_process(concordant.ppo, config(2))) == steps(concordant.ppo(config(1)))
 
 
 def test_best_of_n_and_evaluate_tell_the_disagreement(settings):

@@ -57,10 +57,9 @@ def test_dynamic_sampling_resumes_to_the_same_numbers(settings, tmp_path):
 
 @pytest.mark.parametrize("method", [SEVERAL, {"advantage": "remax", "policy_loss": "cispo", "clip_high": 4.0}])
 def test_two_workers_learn_as_one_does(settings, method):
-    def run(workers):
+    def config(workers):
         once = train(max_steps=1, batch_size=4, learning_rate=1e-3, evaluate_every=0)
         cluster = ClusterConfig(workers=workers, shards=2)
-        config = PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, **method, **settings)
-        return steps(in_a_process(concordant.ppo, config))
+        return PPOConfig(output=f"by-{workers}", train=once, cluster=cluster, **method, **settings)
 
-    assert run(2) == run(1)
+    assert steps(in_a_process(concordant.ppo, config(2))) == steps(concordant.ppo(config(1)))

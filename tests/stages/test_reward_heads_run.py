@@ -84,7 +84,7 @@ def test_a_resumed_run_and_two_workers_have_the_same_bits(world, run):
                        load_file(run / "model" / HEADS_FILE)["weight"])  # fmt: skip
 
     one, two = (config(world, f"by-{n}", cluster=ClusterConfig(workers=n, shards=2)) for n in (1, 2))
-    assert steps(in_a_process(concordant.reward, two)) == steps(in_a_process(concordant.reward, one))
+    assert steps(in_a_process(concordant.reward, two)) == steps(concordant.reward(one))
 
 
 def test_best_of_n_ppo_audit_and_a_server_read_the_heads_as_an_ensemble(world, run, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -68,10 +69,13 @@ def test_what_is_wrong_is_said_before_anything_starts(tmp_path, change, said):
 
 
 def test_a_run_is_started_once_stopped_and_resumed(tmp_path):
-    app = studio(tmp_path)
+    data = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"where is {i}", "chosen": f"{i} is here", "rejected": "no"} for i in range(200)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    app = studio(tmp_path / "runs")
     owner = visitor(app, token=TOKEN)
     values = NEW["values"] | {"train.max_steps": "2000", "train.batch_size": "4", "train.tensorboard": "false"}
-    values |= {"data.max_samples": "200", "train.evaluate_every": "-1"}
+    values |= {"data.path": str(data), "train.evaluate_every": "-1"}
     new = NEW | {"values": values}
     assert owner.post("/api/runs/start", json=new).status_code == 200
     assert owner.post("/api/runs/start", json=new).status_code == 422  # a double click

@@ -1,7 +1,7 @@
 """Real processes, really killed, without three seconds of imports each: a server that has imported everything forks one
 process a command. ``Server`` starts it; ``world`` makes data and models so small that a run takes a second.
 
-Used by tests/training/test_resume_bitwise.py and bench/chaos.py.
+Used by tests/training/test_resume_bitwise.py, tests/engines/group and bench/chaos.py.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import importlib
 import json
 import os
 import random
+import runpy
 import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,32 +41,44 @@ class Kill:
 class Ended:
     code: int  # exit code; minus the signal's number where one ended the process
     seconds: float
-    said: str  # stdout and stderr
+    out: str
+    errors: str
+
+    @property
+    def said(self) -> str:
+        return self.out + self.errors
 
 
 @dataclass
 class Command:
-    """``concordant ARGUMENTS``, or the function ``world`` of this module; ``patch``: values by dotted name."""
+    """``concordant ARGUMENTS``, the function ``world`` of this module, or with ``-m`` first what ``python -m …`` does;
+    ``patch``: values by dotted name."""
 
     arguments: list[str]
-    log: str
+    log: str  # of stdout; that of stderr has ``.errors`` after it
     kill: Kill | None = None
     patch: dict[str, Any] = field(default_factory=dict)
     memory: int = 0  # bytes of address space beyond what the process starts with; 0: no limit
     files: int = 0  # bytes a file may grow to; 0: no limit
+    environment: dict[str, str] = field(default_factory=dict)  # beside that of the server
+    forks_helpers: bool = False  # the workers that it starts are forked too, in place of a new Python each
 
 
 class Server:
-    """A context manager; ``folder`` holds logs."""
+    """A context manager; ``folder`` holds logs. ``modules`` are imported beside those that every stage needs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, modules: Sequence[str] = ()) -> None:
         self.folder, self.count = folder, 0
         environment = os.environ | {
             "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": f"{ROOT}:{ROOT}/tests/training",  # the latter for the reward below
         }  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, __file__, *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     def __enter__(self) -> Server:
@@ -83,7 +98,8 @@ class Server:
         self.process.stdin.write(json.dumps(asdict(command)) + "\n")
         self.process.stdin.flush()
         code, seconds = json.loads(self.process.stdout.readline())
-        return Ended(code, seconds, log.read_text(encoding="utf-8"))
+        out, errors = (Path(name).read_text(encoding="utf-8") for name in (command.log, f"{command.log}.errors"))
+        return Ended(code, seconds, out, errors)
 
 
 # -- inside the server --------------------------------------------------------------------------
@@ -93,6 +109,8 @@ def serve() -> None:
     for name in ("stages.sft", "stages.reward", "stages.dpo", "stages.ppo", "stages.best_of_n", "pipeline.runner"):
         importlib.import_module(f"concordant.{name}")
     for name in ("transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto", "jsonargparse"):
+        importlib.import_module(name)
+    for name in sys.argv[1:]:
         importlib.import_module(name)
     for line in sys.stdin:
         given = json.loads(line)
@@ -119,16 +137,20 @@ def _do(command: Command) -> None:
     """In the child; does not return."""
     code = 1
     try:
-        log = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        for number, name in ((1, command.log), (2, f"{command.log}.errors")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for name, value in command.patch.items():
             _assign(name, value)
         if command.kill and command.kill.call:
             _kill_before(command.kill)
         _limit(command)
-        if command.arguments[0] == "world":
+        os.environ |= command.environment
+        if command.forks_helpers:
+            fork_helpers()
+        if command.arguments[0] == "-m":
+            code = _run_module(*command.arguments[1:])
+        elif command.arguments[0] == "world":
             _make_world(Path(command.arguments[1]))
             code = 0
         else:
@@ -143,6 +165,68 @@ def _do(command: Command) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _run_module(name: str, *arguments: str) -> int:
+    """``python -m NAME ARGUMENTS``, to the end of a process; returns the exit code."""
+    import atexit
+
+    sys.argv = [name, *arguments]
+    sys.modules.pop(name, None)
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    finally:
+        atexit._run_exitfuncs()  # a team is closed there
+    return 0
+
+
+class ForkedHelper:
+    """What ``subprocess.Popen`` is to ``start_here``: a helper that is forked from its driver."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], stdin: int) -> None:
+        from concordant.engines.group import helper, torch_team
+
+        assert list(command) == [sys.executable, "-m", torch_team.HELPER]
+        self.command = command
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.environ |= env
+            code = 1
+            try:
+                code = helper.main()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        until = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(self.command, timeout)
+            time.sleep(0.01)
+        return code
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def fork_helpers() -> None:
+    """From now on, a team that this process starts has helpers that are forked, in place of a new Python each."""
+    from concordant.engines.group import torch_team
+
+    torch_team.subprocess = SimpleNamespace(
+        Popen=ForkedHelper, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
+    )
 
 
 def _place(name: str) -> tuple[Any, str]:

@@ -199,7 +199,7 @@ run(sys.argv[1], Slow())
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
     arguments = [sys.executable, "-c", TWICE, str(tmp_path / "run"), os.path.dirname(__file__)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "finishing this step, then saving; once more to end at once" in done.stderr
     assert done.stderr.endswith("ended at once; what was saved before is whole\n")
@@ -211,7 +211,7 @@ TOGETHER = TWICE.replace("time.sleep(0.6)", "").replace("time.sleep(60)", "retur
 def test_a_signal_that_a_wrapper_sends_again_is_one_signal(tmp_path):
     """Ctrl-C reaches every process of a terminal, and a wrapper passes its own on: the run still saves."""
     arguments = [sys.executable, "-c", TOGETHER, str(tmp_path / "run"), os.path.dirname(__file__)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert "RunStopped" in done.stderr and "stopped on request; continue with --resume auto" in done.stderr
     assert checkpoint.newest_valid(tmp_path / "run" / "checkpoints")[0] is not None
 

@@ -15,8 +15,7 @@ from concordant.engines.pipeline.held import Held
 from concordant.engines.pipeline.stages import split_into_stages
 from concordant.engines.ranks import Alone
 from concordant.engines.tensor.cuts import Piece, even
-from tests.engines.group.test_processes import small_run
-from tests.engines.group.test_tensor import Axis, check_files, check_numbers, measured
+from tests.engines.group.test_tensor import Axis, check_files, check_numbers
 from tests.models import zoo
 
 # With dropout every stage draws numbers of its own, so no two meshes have the same masks.
@@ -30,13 +29,13 @@ CASES = (
 )
 
 
-def test_a_model_in_two_stages_has_the_numbers_files_and_samples_of_the_whole_one():
+def test_a_model_in_two_stages_has_the_numbers_files_and_samples_of_the_whole_one(measured):
     found = measured(2, 1, 0, 2, *CASES)
     check_numbers(found, CASES)
     check_files(found["files"], [[[True], [False]]])
 
 
-def test_a_run_of_ppo_goes_on_in_two_stages(tmp_path):
+def test_a_run_of_ppo_goes_on_in_two_stages(small_run, tmp_path):
     """The last checkpoint is removed, as if the run had been killed before it. The stages share the sampling out."""
     last = tmp_path / "run" / "model" / "model.safetensors"
     small_run(verb="gae", output=str(tmp_path / "run"), steps=3, cluster={"workers": 1})

@@ -1,42 +1,32 @@
 """Several processes as users meet them: one hash, the conformance suite, and workers that fail."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 
-def python(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, *arguments], env=os.environ | environment, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture(scope="module")
+def faulty(python):
+    """The driver's error. These helpers are started as a user's are, as a Python of their own."""
 
+    def run(way):
+        done = python("-m", "tests.engines.group.faulty", way, real_helpers=True)
+        return json.loads(done.out) | {"stderr": done.errors}
 
-def small_run(**settings):
-    done = python("-m", "bench.small_run", json.dumps(settings))
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout.strip()
-
-
-def faulty(way):
-    done = python("-m", "tests.engines.group.faulty", way)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout) | {"stderr": done.stderr}
+    return run
 
 
 @pytest.mark.parametrize("engine", ["two processes", "two processes, sharded"])
-def test_two_processes_pass_the_engines_conformance_suite(engine):
+def test_two_processes_pass_the_engines_conformance_suite(engine, python):
     left_out = "not peft and not two_threads" + (" and not held_weights" if "sharded" in engine else "")
     done = python("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/engines/conformance",
                   "-k", left_out, CONFORMANCE_ENGINE=engine)  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.out
 
 
 @pytest.mark.parametrize("verb", ["lora", "gae"])
-def test_one_hash_for_one_and_two_workers_and_for_a_run_that_moved_from_one_to_two(verb, tmp_path):
+def test_one_hash_for_one_and_two_workers_and_for_a_run_that_moved_from_one_to_two(verb, small_run, tmp_path):
     alone, together = {"workers": 1, "shards": 2}, {"workers": 2, "shards": 2}
     one = small_run(verb=verb, output=str(tmp_path / "one"), steps=3, cluster=alone)
     two = small_run(verb=verb, output=str(tmp_path / "two"), steps=3, cluster=together)
@@ -48,7 +38,7 @@ def test_one_hash_for_one_and_two_workers_and_for_a_run_that_moved_from_one_to_t
     assert small_run(verb=verb, output=str(tmp_path / "two"), steps=3, cluster=alone, resume="auto") == one
 
 
-def test_a_run_whose_layers_were_split_goes_on_whole_with_the_same_hash(tmp_path):
+def test_a_run_whose_layers_were_split_goes_on_whole_with_the_same_hash(small_run, tmp_path):
     alone, split = {"workers": 1, "shards": 2}, {"tensor": 2, "shards": 2}
     one = small_run(verb="lora", output=str(tmp_path / "one"), steps=3, cluster=alone)
     assert small_run(verb="lora", output=str(tmp_path / "two"), steps=3, cluster=split) == one
@@ -56,24 +46,24 @@ def test_a_run_whose_layers_were_split_goes_on_whole_with_the_same_hash(tmp_path
     assert small_run(verb="lora", output=str(tmp_path / "two"), steps=3, cluster=alone, resume="auto") == one
 
 
-def test_a_worker_that_raises_is_named_with_its_cause():
+def test_a_worker_that_raises_is_named_with_its_cause(faulty):
     found = faulty("raise")
     assert found["kind"] == "RunFailed" and found["error"] == "worker 1: ValueError: the worker's own words"
     assert found["seconds"] < 20
 
 
-def test_a_worker_that_is_killed_is_named_with_the_signal():
+def test_a_worker_that_is_killed_is_named_with_the_signal(faulty):
     found = faulty("kill")
     assert found["kind"] == "RunFailed" and found["error"] == "worker 1 ended: killed by signal 9"
     assert found["seconds"] < 20
 
 
-def test_a_worker_that_hangs_ends_the_run_in_time_and_shows_its_stack():
+def test_a_worker_that_hangs_ends_the_run_in_time_and_shows_its_stack(faulty):
     found = faulty("hang")
     assert found["kind"] == "RunFailed" and "did not answer within 4 s" in found["error"]
     assert "in fail" in found["stderr"] and found["seconds"] < 30
 
 
-def test_an_error_that_every_rank_raises_is_the_drivers_own_and_the_ranks_stay_in_step():
+def test_an_error_that_every_rank_raises_is_the_drivers_own_and_the_ranks_stay_in_step(faulty):
     found = faulty("both")
     assert found["kind"] == "ValueError" and found["then"] == [0, 1] and found["stderr"] == ""

@@ -3,18 +3,23 @@
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from bench.parallel import METHODS, apart, compared, side
-from tests.engines.group.test_processes import small_run
+from bench.parallel import METHODS, apart, compared
 
 SHARDED, ALONE = {"workers": 2, "sharded": True}, {"workers": 1}
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sides")
-    alone, split = (side(mesh, METHODS, str(folder / "side")) for mesh in ("", "sharded 2"))
+def rows(python, tmp_path_factory):
+    file = tmp_path_factory.mktemp("sides") / "side"
+
+    def side(mesh):
+        python("-m", "bench.parallel", "--side", file, "--mesh", mesh, "--only", *METHODS)
+        return torch.load(file, weights_only=True)
+
+    alone, split = side(""), side("sharded 2")
     return {method: compared(split[method], alone[method]) for method in METHODS}
 
 
@@ -31,7 +36,7 @@ def test_each_of_two_workers_holds_half_of_weights_gradients_and_moments(rows, m
 
 
 @pytest.mark.parametrize(("verb", "before", "after"), [("sft", ALONE, SHARDED), ("gae", SHARDED, ALONE)])
-def test_a_run_goes_on_with_split_or_with_whole_weights(verb, before, after, tmp_path):
+def test_a_run_goes_on_with_split_or_with_whole_weights(verb, before, after, small_run, tmp_path):
     """The last checkpoint is removed, as if the run had been killed before it. PPO samples from the split weights."""
     small_run(verb=verb, output=str(tmp_path / "moved"), steps=3, cluster=before)
     small_run(verb=verb, output=str(tmp_path / "alone"), steps=3, cluster=ALONE)

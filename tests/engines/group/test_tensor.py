@@ -1,9 +1,5 @@
 """A model whose layers are split over workers: the numbers, files and samples of the whole model."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from concordant.config.cluster import ClusterConfig
@@ -16,14 +12,6 @@ from tests.engines.group.tensor import CASES
 from tests.models import zoo
 
 NUMBERS = ("loss", "gradient", "weights")
-
-
-def measured(workers, tensor, shards, pipeline, *cases):
-    sizes = map(str, (workers, tensor, shards, pipeline))
-    command = [sys.executable, "-m", "tests.engines.group.tensor", *sizes, *cases]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
 
 
 def check_numbers(found, cases):
@@ -40,7 +28,7 @@ def check_files(found, writes=([[True, False]],)):
     assert found["logprobs"] < 1e-5 and found["writes"] == [*writes], found
 
 
-def test_a_split_model_has_the_numbers_files_and_samples_of_the_whole_one():
+def test_a_split_model_has_the_numbers_files_and_samples_of_the_whole_one(measured):
     found = measured(2, 2, 0, 1, *CASES)
     check_numbers(found, CASES)
     check_files(found["files"])
@@ -50,13 +38,13 @@ def test_a_split_model_has_the_numbers_files_and_samples_of_the_whole_one():
     assert vocabulary["gathered"] == vocabulary["bytes backward"] == 0
 
 
-def test_with_shards_a_split_model_has_the_bits_of_the_whole_one():
+def test_with_shards_a_split_model_has_the_bits_of_the_whole_one(measured):
     found = measured(2, 2, 2, 1, *CASES)
     assert [case for case in CASES if not found[case]["equal"]] == []
     check_files(found["files"])
 
 
-def test_two_groups_of_two_workers_have_the_numbers_of_the_whole_model():
+def test_two_groups_of_two_workers_have_the_numbers_of_the_whole_model(measured):
     cases = ("SFT, Llama with odd sizes", "DPO, GPT-2")
     found = measured(4, 2, 0, 1, *cases)
     check_numbers(found, cases)
