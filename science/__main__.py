@@ -1,7 +1,8 @@
 """Runs the laws and writes docs/science: ``python -m science [--only NAME …] [--seeds 5] [--folder runs/science]``.
 
 Every finished seed of a law is kept in --folder, so that the command can be stopped and repeated; its models too. The
-numbers of all seeds, from which the page and its pictures are made, stand in docs/science/seeds.
+numbers of all seeds, from which the page and its pictures are made, stand in docs/science/seeds. --go-on takes these
+numbers for seeds that are not in --folder: more seeds can be added on another machine.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -77,6 +79,17 @@ def page(decisions: dict[str, dict[str, Any]]) -> str:
     return "".join(parts)
 
 
+def taken(names: Sequence[str], seeds: Path, folder: Path) -> None:
+    """Put the numbers of the page's seeds where ``measure`` keeps those of finished seeds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        known = seeds / f"{name}.json"
+        for seed, found in enumerate(json.loads(known.read_text(encoding="utf-8")) if known.is_file() else ()):
+            file = folder / f"{name}-{seed}.json"
+            if not file.is_file():
+                file.write_text(json.dumps(found), encoding="utf-8")
+
+
 NOTES: dict[str, str] = yaml.safe_load((Path(__file__).parent / "notes.yaml").read_text(encoding="utf-8")) or {}
 
 
@@ -87,9 +100,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread; each runs the laws of one seed")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "science", help="of models and finished seeds")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "science")
+    parser.add_argument("--go-on", action="store_true", help="do not run the seeds that stand in --output again")
     given = parser.parse_args()
     seeds = given.output / "seeds"
     seeds.mkdir(parents=True, exist_ok=True)
+    if given.go_on:
+        taken(given.only, seeds, given.folder)
     world.prepared(given.folder)  # before the processes of the seeds, which share this data
     with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
         list(pool.map(partial(measure, given.only, folder=given.folder), range(given.seeds)))
