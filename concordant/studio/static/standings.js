@@ -23,7 +23,7 @@ export function ratings(standings) {
   const names = standings.ratings.map((row) => row.policy);
   const cell = (one, two) => (one === two ? "" : share(standings.wins[one]?.[two]));
   return [
-    table(`Bradley–Terry ratings in points, with 95 % intervals, from ${told(standings.labels)} votes; ${standings.anchor} has 0`, ["policy", "rating"], rows),
+    table(`Bradley–Terry ratings in points, with 95 % intervals, number of votes: ${told(standings.labels)}; ${standings.anchor} has 0`, ["policy", "rating"], rows),
     table("How often the policy of the row wins against that of the column; a tie counts half", ["policy", ...names], names.map((one) => [one, ...names.map((two) => cell(one, two))])),
   ];
 }

@@ -18,7 +18,7 @@ function show(found) {
   fill(
     byId("results"),
     h("p", {}, h("strong", {}, found.question)),
-    h("p", {}, `${told(counts.votes)} votes on ${told(counts.labelled_pairs)} of ${told(counts.pairs)} pairs (${told(counts.gold_pairs)} of them gold), ${told(counts.undone)} undone, ${told(counts.open)} seats open.`),
+    h("p", {}, `Votes: ${told(counts.votes)}, on ${told(counts.labelled_pairs)} of ${told(counts.pairs)} pairs (${told(counts.gold_pairs)} of them gold); undone: ${told(counts.undone)}; open seats: ${told(counts.open)}.`),
     ratings(found.standings),
     found.needed_sentence ? h("p", {}, found.needed_sentence) : null,
     table("Agreement beyond chance: 1 always, 0 as often as by chance", ["measure", "value", "rests on"], agreement),
