@@ -80,7 +80,7 @@ def test_a_language_model_head_can_stay_and_is_not_saved(tmp_path: Path) -> None
     assert made.model.lm_head.weight is made.model.get_input_embeddings().weight
     made.save(tmp_path / "rm")
     again = RewardModel.from_pretrained(tmp_path / "rm").score(DIALOGUES)
-    assert again == pytest.approx(made.score(DIALOGUES), rel=1e-6)  # bits follow memory's alignment
+    assert again == pytest.approx(made.score(DIALOGUES), rel=1e-5)  # bits follow memory's alignment
 
 
 def test_lora_trains_the_head_too_and_neither_is_lost(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from concordant.cli import main
+from concordant.votes.rows import hash_of
 from concordant.votes.store import Store
 from tests.votes.simulated import vote_until_done
 
@@ -39,7 +40,7 @@ def test_from_pairs_to_an_export(run, tmp_path, capsys):
     scores = [{"id": f"p{i}", "score_a": [0, 0], "score_b": [i, -i]} for i in range(4)]
     assert run("rank", "--order", "disputed", "--scores", write(tmp_path / "scores.jsonl", scores)) == 0
     store = Store("runs/votes.sqlite")
-    (ann, _) = store.rater_with(token)
+    (ann, _) = store.tokens()[hash_of(token)]
     assert vote_until_done(store, store.arena("main"), ann) == ["p3", "p2", "p1", "p0"]  # the most disputed first
     capsys.readouterr()
     assert run("status", "--json", "true") == 0
@@ -50,7 +51,7 @@ def test_from_pairs_to_an_export(run, tmp_path, capsys):
     row = json.loads((tmp_path / "pairs.jsonl").read_text().splitlines()[0])
     assert {row["chosen_policy"], row["rejected_policy"]} == {"x", "y"} and row["votes_chosen"] == 1
     assert run("export", "--form", "votes", "--output", "votes.jsonl") == 0
-    assert run("retire", "--rater", "ann") == 0 and store.rater_with(token) is None
+    assert run("retire", "--rater", "ann") == 0 and hash_of(token) not in store.tokens()
 
 
 def test_answers_of_policies_and_of_one_policy_make_pairs(run, tmp_path, capsys):

@@ -20,9 +20,9 @@ def faulty(python):
 @pytest.mark.parametrize("engine", ["two processes", "two processes, sharded"])
 def test_two_processes_pass_the_engines_conformance_suite(engine, python):
     left_out = "not peft and not two_threads" + (" and not held_weights" if "sharded" in engine else "")
-    done = python("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/engines/conformance",
-                  "-k", left_out, CONFORMANCE_ENGINE=engine)  # fmt: skip
-    assert " passed" in done.out
+    # The exit code is checked: it is not 0 if a test failed, and if none was found.
+    python("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/engines/conformance", "-k", left_out,
+           CONFORMANCE_ENGINE=engine)  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", ["lora", "gae"])

@@ -67,7 +67,7 @@ MUTANTS = (
     Mutant(
         name="a-replaced-log-goes-on-where-the-old-one-was",
         file="runs/logs.py",
-        old="self._tail = (self._tail + whole)[-_TAIL:]",
+        old="self._tail = (self._tail + whole[-_TAIL:])[-_TAIL:]",
         new="self._tail = whole[-1:]",
         story="Whoever follows a run misses the rows of a resume that cut the log and wrote a longer one.",
         tests=("runs/test_logs.py",),

@@ -58,8 +58,8 @@ MUTANTS = (
     Mutant(
         name="a-key-of-another-answer-is-accepted",
         file="votes/store.py",
-        old="if any(before[name] != value for name, value in said.items()):",
-        new='if before["pair_id"] != pair.id:',
+        old='if found["key"] is not None and any(found[name] != value for name, value in said.items()):',
+        new='if found["key"] is not None and found["pair_id"] != found["pair"]:',
         story="A page that sends another answer under an old key hears that it is stored, and it is not.",
         tests=("votes/test_store.py::test_a_repeated_request_stores_one_vote_and_undo_keeps_the_old_row",),
     ),
