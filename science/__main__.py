@@ -29,7 +29,7 @@ from science.measured import measure
 ROOT = Path(__file__).resolve().parents[1]
 CLAIMS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "claims.yaml").read_text(encoding="utf-8"))
 COUNTED = """Where a run was stopped and continued, only its last part
-is counted. Models that two laws share count for the law that ran first."""
+is counted. Models that two laws share count for the law that ran first. Other programs used the machine meanwhile."""
 NO_FIGURE = ("one_hash",)
 HEAD = """# The laws of RLHF, tested
 
