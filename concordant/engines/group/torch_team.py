@@ -65,6 +65,7 @@ class TorchTeam(Team):
         self._folder = folder
         self._store, self._timeout, self._helpers = started.store_of_ranks(), timeout, helpers
         self._orders = 0
+        self._has_failed = False  # a worker raised, ended or hangs
         with self._failures_named():
             ranks = TorchRanks(0, timeout)
             self._channel = Channel()
@@ -91,8 +92,9 @@ class TorchTeam(Team):
         return self._worker.look(of, verb, *arguments)
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):  # a rank that has failed hears nothing
-            self._channel.send(None)
+        if not self._has_failed:  # a rank that hangs hears nothing, and orders wait for their hearers without limit
+            with contextlib.suppress(Exception):
+                self._channel.send(None)
         with contextlib.suppress(Exception):  # or gloo's threads end this process with SIGABRT when Python exits
             dist.destroy_process_group()
         for helper in self._helpers.values():
@@ -111,6 +113,7 @@ class TorchTeam(Team):
         except RuntimeError as problem:
             if not started.is_anothers(problem):
                 raise
+            self._has_failed = True
             silent = f"a worker did not answer within {self._timeout.total_seconds():.0f} s (cluster.timeout)"
             raise RunFailed(self._failure() or f"{silent}; the stacks of the workers are above") from problem
 

@@ -1,6 +1,6 @@
 """A team with a worker that fails: ``python -m tests.engines.group.faulty raise|kill|hang|both``.
 
-It prints, as JSON, the error that the driver gets and the seconds that this took.
+It prints, as JSON, the error that the driver gets and the seconds that this took, and those until all had ended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def fail(way: str) -> list[int]:
     if way == "kill" and dist.get_rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if way == "hang" and dist.get_rank() == 1:
-        time.sleep(60)
+        time.sleep(3600)
     return gather()
 
 
@@ -47,8 +47,10 @@ def told(team: TorchTeam, way: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     team = start_here(2, timedelta(seconds=TIMEOUT))
+    started = time.monotonic()
     found = told(team, sys.argv[1])
     if sys.argv[1] == "both":  # the ranks are still in step
         found["then"] = team.order(Order(verb=f"{__spec__.name}:gather")).result()
     team.close()
+    found["ended"] = time.monotonic() - started
     print(json.dumps(found))

@@ -62,6 +62,7 @@ def test_a_worker_that_hangs_ends_the_run_in_time_and_shows_its_stack(faulty):
     found = faulty("hang")
     assert found["kind"] == "RunFailed" and "did not answer within 4 s" in found["error"]
     assert "in fail" in found["stderr"] and found["seconds"] < 30
+    assert found["ended"] < 60, "the worker would sleep for an hour"
 
 
 def test_an_error_that_every_rank_raises_is_the_drivers_own_and_the_ranks_stay_in_step(faulty):
