@@ -13,6 +13,7 @@ from concordant.config.names import HardwareName, PlannedMethod
 from concordant.config.plan import PlanConfig
 from concordant.planning.hardware import ASSUMPTIONS, HARDWARE, GiB
 from concordant.planning.search import Plan
+from concordant.planning.settings import refusals
 from concordant.planning.shown import value_of
 from concordant.stages.plan import planned_for
 
@@ -53,7 +54,8 @@ def runs() -> Iterator[str]:
         given = PlanConfig(model=model, method=method, hardware=hardware, gpus=gpus, batch_size=batch)
         plan = planned_for(given).plan
         setup = plan.setup
-        flags = [flag for flag, on in (("divided", setup.sharded), ("recomputed", setup.recompute)) if on]
+        named = {"divided": setup.sharded, "recomputed": setup.recompute, "on paper alone": bool(refusals(plan))}
+        flags = [flag for flag, on in named.items() if on]
         yield (
             f"| {name} | {method}{f', LoRA {rank}' if rank else ''} | {hardware} | {setup.workers:,}: "
             f"{setup.pipeline} × {setup.data} × {setup.tensor}{' ' + ', '.join(flags) if flags else ''} | "

@@ -19,6 +19,7 @@ from concordant.config.fields import Field, flatten, schema
 from concordant.config.no_effect import idle
 from concordant.config.paths import paths_of
 from concordant.config.ranges import VALUES, Matches, Names, Range, Rule
+from concordant.config.rule_kinds import Contradiction, Values
 from concordant.core.errors import UserError, nearest
 
 Config = TypeVar("Config")
@@ -159,15 +160,20 @@ def _unopenable(path: str) -> str:
 
 
 def _wrong_together(config: Any) -> list[str]:
-    values, owners = flatten(config), type(config).__mro__[:-1]
+    values = flatten(config)
     missing = [key for key in needed(type(config)) if not values[key]]
     problems = [f"{key} is needed; give {_EXAMPLES[key]}" for key in missing]
-    for rule in (rule for owner in owners for rule in CONTRADICTIONS.get(owner, ())):
-        if rule.wrong(values):
-            given = ", ".join(f"{key}={shown(values[key])}" for key in rule.keys)
-            problems.append(f"{given}: {rule.why}")
+    for rule in contradicted(type(config), values):
+        given = ", ".join(f"{key}={shown(values[key])}" for key in rule.keys)
+        problems.append(f"{given}: {rule.why}")
     unused = [f"{key}={shown(values[key])} would do nothing: {why}" for key, why in idle(type(config), values).items()]
     return problems + unused
+
+
+def contradicted(config_class: type, values: Values) -> list[Contradiction]:
+    """The rules that ``values``, by dotted key, break."""
+    owners = config_class.__mro__[:-1]
+    return [rule for owner in owners for rule in CONTRADICTIONS.get(owner, ()) if rule.wrong(values)]
 
 
 def _has_type(kind: Any, value: Any) -> bool:

@@ -10,6 +10,7 @@ from concordant.core.errors import UserError
 from concordant.planning.duration import Duration, duration_of
 from concordant.planning.hardware import Machine
 from concordant.planning.memory import Memory, memory_of
+from concordant.planning.settings import refusals
 from concordant.planning.work import CPU_MICRO_BATCH, GPU_MICRO_BATCH, Setup, Work
 
 SUGGESTED_RANK = 16  # of the adapter that is suggested where all weights do not fit
@@ -47,13 +48,18 @@ def plan_of(work: Work, setup: Setup, machine: Machine) -> Plan:
 
 
 def best_plan(config: PlanConfig, work: Work, machine: Machine) -> Plan | None:
-    """The fastest plan of the smallest number of workers that fits; None if nothing fits."""
+    """The fastest plan of the smallest number of workers that fits; None if nothing fits.
+
+    A plan that this version can run comes before one on paper with fewer workers.
+    """
+    on_paper = None
     for workers in _numbers(config):
         plans = (plan_of(work, setup, machine) for setup in _setups(config, work, machine, workers))
         fitting = [plan for plan in plans if plan.fits]
-        if fitting:
-            return min(fitting, key=lambda plan: plan.duration.total)
-    return None
+        if run := [plan for plan in fitting if not refusals(plan)]:
+            return min(run, key=lambda plan: plan.duration.total)
+        on_paper = on_paper or min(fitting, key=lambda plan: plan.duration.total, default=None)
+    return on_paper
 
 
 def nearest_plan(config: PlanConfig, work: Work, machine: Machine) -> Plan:

@@ -5,13 +5,16 @@ A key is in the YAML only if this version of the verb has it. Other keys are lis
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from concordant.config import stages as s
+from concordant.config.checks import contradicted
 from concordant.config.fields import nest, schema
 from concordant.config.names import Method, PlannedMethod
 from concordant.config.yaml_io import dump_yaml
-from concordant.planning.search import Plan
+
+if TYPE_CHECKING:
+    from concordant.planning.search import Plan
 
 CONFIGS: dict[Method, type] = {
     "sft": s.SFTConfig,
@@ -70,6 +73,16 @@ def keys_of(plan: Plan, name: str) -> dict[str, Any]:
             "cluster.sharded": setup.sharded,
         }
     return found
+
+
+def refusals(plan: Plan) -> list[str]:
+    """Why the verb refuses the mesh of the plan, by the rules with which it checks a run; empty where it takes it."""
+    config_class = CONFIGS[verb_of(plan.work.method)]
+    known = schema(config_class).fields
+    values = {key: field.default for key, field in known.items()}
+    values |= {key: value for key, value in keys_of(plan, "").items() if key in known}
+    rules = contradicted(config_class, values)
+    return [f"{' with '.join(rule.keys)}: {rule.why}" for rule in rules if any("cluster." in key for key in rule.keys)]
 
 
 def yaml_of(plan: Plan, name: str) -> tuple[str, list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from concordant.planning.hardware import ASSUMPTIONS, GIGA, TERA, GiB, Machine
 from concordant.planning.search import Plan
-from concordant.planning.settings import yaml_of
+from concordant.planning.settings import refusals, yaml_of
 
 ON_PAPER = "On paper: no plan for a GPU or for several workers was compared with a run yet. See docs/plan.md."
 _LARGE = ((TERA, "T"), (GIGA, "G"))
@@ -34,6 +34,7 @@ def page(plan: Plan, name: str, steps: int, other: Plan | None = None) -> str:
 def _yaml(plan: Plan, name: str) -> str:
     yaml, lacks = yaml_of(plan, name)
     note = f"\n# This version has no key for: {', '.join(lacks)}. So it cannot run this mesh." if lacks else ""
+    note += "".join(f"\n# This version refuses this mesh. {why}." for why in refusals(plan))
     return f"# Settings to paste into a file for --config:\n{yaml.rstrip()}{note}"
 
 
@@ -175,5 +176,6 @@ def as_json(plan: Plan, name: str, steps: int, other: Plan | None = None) -> dic
         "assumptions": {key: {"value": n.value, "source": n.source} for key, n in plan.machine.numbers.items()},
         "yaml": yaml,
         "keys_that_this_version_lacks": lacks,
+        "refused_by_this_version": refusals(chosen) if chosen else [],
         "fits_with_adapter": bool(other and not plan.fits),
     }

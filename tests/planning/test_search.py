@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from concordant.config.checks import validate
 from concordant.config.fields import schema
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.parse import flat_keys, typed
@@ -13,7 +14,7 @@ from concordant.core.errors import UserError
 from concordant.planning.hardware import machine
 from concordant.planning.memory import memory_of
 from concordant.planning.search import best_plan, plan_of
-from concordant.planning.settings import CONFIGS, verb_of, yaml_of
+from concordant.planning.settings import CONFIGS, refusals, verb_of, yaml_of
 from concordant.planning.shown import as_json, page
 from concordant.planning.work import Setup, Tree
 from concordant.stages.plan import planned_for
@@ -114,6 +115,33 @@ def test_the_yaml_is_a_config_of_the_verb(method, rank):
     assert made.model.lora.rank == rank and made.train.micro_batch_tokens == plan.setup.micro_batch_tokens
     if method == "grpo":
         assert made.advantage == "grpo" and made.sampling.n == 4
+
+
+@pytest.mark.parametrize("name", ["Qwen3-0.6B", "Qwen3-8B", "Llama-3.1-70B"])
+@pytest.mark.parametrize("changes", [{"method": "sft"}, {"method": "ppo"}, {"method": "dpo", "optimizer": "muon"}])
+def test_a_run_takes_the_mesh_that_is_proposed_or_the_page_says_why_not(name, changes):
+    plan = planned_for(config(name, batch_size=256, **changes)).plan
+    text, _ = yaml_of(plan, name)
+    given = flat_keys(
+        CONFIGS[changes["method"]], {k: v for k, v in parse_yaml(text, "plan").items() if k != "verb"}, ""
+    )
+    made = typed(CONFIGS[changes["method"]], [given, {"output": "run", "data.path": "pairs.jsonl"}])
+    if changes["method"] == "ppo":
+        made.reward = ["reward"]
+    if why := refusals(plan):
+        with pytest.raises(UserError):
+            validate(made)
+        assert all(f"# This version refuses this mesh. {one}." in page(plan, name, 9) for one in why)
+    else:
+        validate(made)
+
+
+def test_a_mesh_that_this_version_refuses_comes_last_and_says_why():
+    asked = config("Qwen3-8B", gpus=4, tensor=2, pipeline=1, sharding="on")
+    [why] = refusals(planned_for(asked).plan)
+    assert why.startswith("cluster.tensor with cluster.sharded: a weight is split in one way")
+    asked.tensor, asked.sharding = 0, "auto"
+    assert refusals(planned_for(asked).plan) == []
 
 
 def test_keys_that_this_version_lacks_are_said_and_not_in_the_yaml():
