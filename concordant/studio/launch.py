@@ -87,16 +87,16 @@ class Launcher:
                 if log not in running:
                     log.unlink(missing_ok=True)
             for _, log in logs:
-                if stamp(log)[1] > _LARGEST:
-                    _shorten(log)
+                _shorten(log)
 
     def printed(self, name: str) -> tuple[str, int | None]:
         """The end of what a started run printed, and its exit code; None while it runs or if it is not known."""
         with self._lock:
             process = self._started.get(name)
         code = process.poll() if process else None
-        self.sweep()
         try:
+            with self._sweeping:
+                _shorten(self.log_of(name))
             with self.log_of(name).open("rb") as log:
                 size = log.seek(0, os.SEEK_END)
                 log.seek(max(0, size - _SHOWN))
@@ -109,7 +109,9 @@ class Launcher:
 
 
 def _shorten(log: Path) -> None:
-    """Keep the end of a file. What its run prints in this very moment may be lost."""
+    """Keep the end of a file that is too long. What its run prints in this very moment may be lost."""
+    if stamp(log)[1] <= _LARGEST:
+        return
     with log.open("r+b") as file:
         file.seek(-_KEPT, os.SEEK_END)
         end = file.read()
