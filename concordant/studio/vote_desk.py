@@ -13,16 +13,16 @@ from fastapi import HTTPException, Request
 from concordant.core.errors import UserError
 from concordant.studio.access import Refusal
 from concordant.studio.raters import Rater, Raters, in_time
-from concordant.votes.database import Away
+from concordant.votes.database import POOL, Away
 from concordant.votes.rows import Arena
 from concordant.votes.store import Store
 from concordant.votes.summary import summary
 
 AWAY = "The database of votes does not answer just now. Nothing is lost; send the same vote again in a moment."
 OWNER = "owner"  # the rater as whom the studio's owner votes
-# Threads that work for raters. A file has one writer at a time, and writers that wait in a queue are served in turn,
-# while those that wait for SQLite's lock try again after a sleep. More threads at a server would only wait for Python.
-_WORKERS, _WORKERS_OF_FILE = 4, 1
+# Threads that work for raters at a file, which has one writer at a time: writers that wait in a queue are served in
+# turn, while those that wait for SQLite's lock try again after a sleep. At a server every connection has a thread.
+_WORKERS_OF_FILE = 1
 _PATIENCE = 30.0  # seconds for which a rater's request waits for the database
 
 Result = TypeVar("Result")
@@ -34,7 +34,7 @@ class VoteDesk:
         self._store: Store | None = None
         self._opening, self._summing = threading.Lock(), threading.Lock()
         self.raters = Raters(lambda: self.store().tokens() if self.exists else {})
-        self._workers = ThreadPoolExecutor(_WORKERS if "://" in place else _WORKERS_OF_FILE, "votes")
+        self._workers = ThreadPoolExecutor(POOL if "://" in place else _WORKERS_OF_FILE, "votes")
         self._owner: Rater | None = None
         self._arenas: dict[str, Arena] = {}
         self._summaries: dict[str, tuple[dict[str, int], dict[str, Any]]] = {}

@@ -86,6 +86,7 @@ class Store:
             fresh = list({pair.key: pair for pair in new if pair.key not in known}.values())
             for start in range(0, len(fresh), AT_ONCE):
                 self._add(connection, arena, fresh[start : start + AT_ONCE])
+            self.database.count(connection, pairs, seats)
             return len(fresh)
 
         return self.database.change(work)

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bench.postgres import is_here, postgres
+from concordant.data.records import Message
 from concordant.votes.database import Away
-from concordant.votes.rows import Cast
+from concordant.votes.rows import Arena, Cast, NewPair
 from concordant.votes.store import Store
 from tests.votes.simulated import arena_with, vote_until_done
 
@@ -69,3 +70,18 @@ def test_a_server_that_is_away_is_told_and_nothing_is_half_done():
         store, arena, (ann, _) = arena_with(url, pairs=2)
     with pytest.raises(Away):
         store.cast(arena, ann, Cast(key="k", pair="p0", side="left"))
+
+
+def test_a_server_knows_the_sizes_of_its_tables_when_pairs_were_added(place):
+    """Without them it would look at all free seats for each next pair, until it finds out by itself."""
+    store = Store(place)
+    if store.database.is_sqlite:
+        pytest.skip("SQLite needs no sizes for these statements")
+    arena = store.add_arena(Arena(name="large"))
+    new = [NewPair(key=f"p{i}", prompt=(Message("user", f"{i}?"),), first="a", second=f"{i}") for i in range(300)]
+    assert store.add_pairs(arena, new) == 300
+    with store.database.read() as connection:
+        for table in ("pairs", "seats"):
+            known = "SELECT reltuples, (SELECT count(*) FROM {0}) FROM pg_class WHERE relname = '{0}'"
+            told, true = connection.exec_driver_sql(known.format(table)).one()
+            assert told == true >= 300
