@@ -150,8 +150,9 @@ def test_a_best_of_four_question_is_passed_by_the_right_answer_and_a_tie_by_clos
         (
             "rounds",
             {"start": {"gold": 0.3}}
-            | {way: [[{"gold": 0.5}, {"gold": 0.4}]] * 4 for way in ("goes on", "starts again")},
+            | {way: [[{"gold": 0.5}, {"gold": 0.4}]] * 4 for way in ("goes on", "starts again", "starts half way")},
         ),
+        ("dpo_noise", {way: {"gold": 0.5} for way in ("DPO, no wrong label", "DPO", "cDPO")}),
         ("low_variance", {"curves": {"a tenth of gold": [{"gold": 0.4}], "gold with errors": [{"gold": 0.6}]}}),
     ],
 )
