@@ -1,6 +1,6 @@
 """What sampling ahead saves: PPO whose generator stands apart, each worker on a core of its own, max_lag 0 and 1.
 
-    python -m bench.lag [--turns 2] [--steps 5] [--model builtin:small] [--answers 2] [--tokens 64]
+    python -m bench.lag [--turns 2] [--steps 3] [--model builtin:small] [--answers 2] [--tokens 64]
 
 Runs alternate. A number is the median over all runs of a side, without each run's first two steps. With max_lag 0 a
 step takes as long as its sampling and its learning one after the other, and with 1 at best as long as the longer of
@@ -93,7 +93,7 @@ def run(given: argparse.Namespace, lag: int) -> tuple[list[float], list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--model", default="builtin:small")
     parser.add_argument("--answers", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=64)

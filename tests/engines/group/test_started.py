@@ -147,6 +147,13 @@ def test_every_rank_of_a_host_has_a_gpu_of_its_own(given, variables, gpu, monkey
     assert device_of(ModelConfig(device="cuda")) == torch.device("cuda", 0)
 
 
+def test_gpus_speak_by_nccl_and_processors_by_gloo(monkeypatch):
+    assert started.backend() == "gloo"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    assert started.backend() == "cpu:gloo,cuda:nccl"
+
+
 ORPHAN = """
 import os, sys, time
 from concordant.engines.group.helper import _end_with
