@@ -89,14 +89,12 @@ def working_together(cluster: ClusterConfig, threads: int, device: str = "") -> 
             f"cluster.ray places the workers of this run, but {world} ranks were started; start one process, or leave "
             "cluster.ray out"
         )
-    if device and cluster.offload and not cluster.ray and not torch.cuda.is_available():
-        raise UserError(
-            "cluster.offload moves weights from a GPU to the processor's memory, and PyTorch sees no GPU; leave it out"
-        )
     group = cluster.tensor * cluster.pipeline  # workers that hold one model together
     workers = cluster.workers or (world if world > 1 else group)
     if world not in (1, workers):
         raise UserError(f"cluster.workers is {workers}, but {world} ranks were started; leave cluster.workers out")
+    if device and not cluster.ray:
+        _check_gpus(cluster, device, workers if world == 1 else 1)
     if workers % group:
         raise UserError(_misfit(cluster, workers))
     sizes = {"policy": workers} | {role: n for role in get_args(Role)[1:] if (n := getattr(cluster.apart, role))}
@@ -131,6 +129,20 @@ def working_together(cluster: ClusterConfig, threads: int, device: str = "") -> 
     finally:
         _teams.reset(token)
         torch.set_num_threads(before)
+
+
+def _check_gpus(cluster: ClusterConfig, device: str, here: int) -> None:
+    """UserError if the models go to GPUs of which this machine has too few for ``here`` workers, or none to offload."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() and device != "cpu" else 0
+    if cluster.offload and not gpus:
+        raise UserError(
+            "cluster.offload moves weights from a GPU to the processor's memory, and PyTorch sees no GPU; leave it out"
+        )
+    if gpus and here > gpus:
+        raise UserError(
+            f"{here} workers need a GPU each, and PyTorch sees {counted(gpus, 'GPU')}; lower cluster.workers, or set "
+            "model.device cpu"
+        )
 
 
 def _misfit(cluster: ClusterConfig, workers: int) -> str:

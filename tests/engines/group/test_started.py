@@ -15,7 +15,7 @@ from concordant.cli import main
 from concordant.config.cluster import ClusterConfig
 from concordant.config.model import ModelConfig
 from concordant.core.errors import UserError
-from concordant.engines.group import started, torch_team
+from concordant.engines.group import everywhere, started, torch_team
 from concordant.engines.group.everywhere import working_together
 from concordant.engines.local.precision import device_of, on_the_cpu
 
@@ -145,6 +145,21 @@ def test_every_rank_of_a_host_has_a_gpu_of_its_own(given, variables, gpu, monkey
         assert device_of(ModelConfig(device="cuda")) == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # each task sees its own alone
     assert device_of(ModelConfig(device="cuda")) == torch.device("cuda", 0)
+
+
+def test_workers_that_would_share_a_gpu_are_refused(monkeypatch):
+    """NCCL takes one rank for each GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("auto", "cuda"):
+        with pytest.raises(
+            UserError, match="3 workers need a GPU each, and PyTorch sees 2 GPUs; lower cluster.workers"
+        ):
+            working_together(ClusterConfig(workers=3), 1, device).__enter__()
+    monkeypatch.setattr(everywhere, "_assembled", lambda *_: 1 / 0)
+    for workers, device in ((2, "cuda"), (3, "cpu")):
+        with pytest.raises(ZeroDivisionError):  # it would start them
+            working_together(ClusterConfig(workers=workers), 1, device).__enter__()
 
 
 def test_gpus_speak_by_nccl_and_processors_by_gloo(monkeypatch):
