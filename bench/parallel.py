@@ -45,6 +45,7 @@ MESHES: dict[str, ClusterConfig] = {
     "data 4": ClusterConfig(workers=4),
     "sharded 2": ClusterConfig(workers=2, sharded=True),
     "sharded 4": ClusterConfig(workers=4, sharded=True),
+    "sharded 2, offloaded": ClusterConfig(workers=2, sharded=True, offload=True),  # without a GPU: the same path
     "pipeline 2": ClusterConfig(pipeline=2),
     "pipeline 2 × data 2": ClusterConfig(workers=4, pipeline=2),
     "pipeline 2 × tensor 2": ClusterConfig(pipeline=2, tensor=2),

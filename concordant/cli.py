@@ -31,12 +31,16 @@ _THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. All errors end here, with one line that says what to do."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if started.is_helper():
+    try:
+        rank, ranks = started.world()
+    except UserError as problem:
+        return _ended("error", problem, WRONG_USAGE)
+    if rank > 0:
         from concordant.engines.group import helper
 
         return helper.main()
     code = _main(given)
-    if started.world()[1] > 1:
+    if ranks > 1:
         from concordant.engines.group.everywhere import dismiss
 
         dismiss()

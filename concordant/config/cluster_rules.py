@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concordant.config.rule_kinds import Contradiction, Values, kl_of
+from concordant.config.rule_kinds import Contradiction, NoEffect, Values, kl_of
 
 
 def _is_together(v: Values) -> bool:
@@ -62,9 +62,38 @@ TOGETHER = (
         "one worker has nobody to split the weights with; raise cluster.workers, or leave cluster.sharded out",
     ),
     Contradiction(
+        ("cluster.offload", "model.device"),
+        lambda v: v["cluster.offload"] and v["model.device"] == "cpu",
+        "on a CPU everything is in the processor's memory already; set model.device cuda, or leave cluster.offload out",
+    ),
+    Contradiction(
         ("cluster.workers", "cluster.tensor", "cluster.pipeline", "train.halve_on_oom"),
         lambda v: _is_together(v) and v["train.halve_on_oom"],
         "a worker that runs out of memory cannot repeat its part alone; lower train.micro_batch_tokens instead",
+    ),
+)
+TOGETHER_NO_EFFECT = (
+    NoEffect(
+        ("cluster.offload",),
+        "only weights that are split over workers can wait outside of a GPU's memory; set cluster.sharded true",
+        lambda v: not v["cluster.sharded"],
+    ),
+)
+PLANNED_OFFLOAD = (
+    Contradiction(
+        ("offload", "hardware"),
+        lambda v: v["offload"] and v["hardware"] == "cpu",
+        "on a CPU everything is in the processor's memory already; give a GPU as hardware, or leave offload out",
+    ),
+    Contradiction(
+        ("offload", "sharding"),
+        lambda v: v["offload"] and v["sharding"] == "off",
+        "only weights that data-parallel ranks divide can wait there; leave sharding out",
+    ),
+    Contradiction(
+        ("offload", "gpus"),
+        lambda v: v["offload"] and 0 < v["gpus"] == max(1, v["tensor"]) * max(1, v["pipeline"]),
+        "only weights that data-parallel ranks divide can wait there, and these workers leave one rank; raise gpus",
     ),
 )
 ROLES_APART = tuple(f"cluster.apart.{role}" for role in ("generator", "reference", "reward", "critic"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concordant.config import stages as s
-from concordant.config.cluster_rules import APART, PARTS, ROLES_APART, TOGETHER, holds_parts
+from concordant.config.cluster_rules import APART, PARTS, PLANNED_OFFLOAD, ROLES_APART, TOGETHER, holds_parts
 from concordant.config.distill_rules import DISTILL_CONTRADICTIONS
 from concordant.config.environment_rules import ENVIRONMENT_CONTRADICTIONS, TURNS_CONTRADICTIONS
 from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS
@@ -248,6 +248,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             lambda v: v["share_backbone"] == "all" and v["reward_model"] not in ("", "none"),
             "a named reward model has a base of its own; leave reward_model empty, or set share_backbone auto",
         ),
+        *PLANNED_OFFLOAD,
         Contradiction(
             ("gpus", "tensor", "pipeline"),
             lambda v: bool(v["gpus"] and v["gpus"] % (max(1, v["tensor"]) * max(1, v["pipeline"]))),

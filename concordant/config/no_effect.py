@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from concordant.config import stages as s
+from concordant.config.cluster_rules import TOGETHER_NO_EFFECT
 from concordant.config.distill_rules import DISTILL_NO_EFFECT, PLANNED_SAMPLES, PLANNED_TEACHER
 from concordant.config.environment_rules import ENVIRONMENT_NO_EFFECT
 from concordant.config.fields import schema
@@ -98,6 +99,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
     s.RunConfig: (
         _without_rank("model"),
         *TRAIN_NO_EFFECT,
+        *TOGETHER_NO_EFFECT,
         NoEffect(
             ("data.test_fraction",),
             "data.test_path is the held-out data, so no data is split off",

@@ -42,6 +42,7 @@ class PlanConfig(Made):
     tensor: int = 0  # ranks that divide each matrix; 0: chosen
     pipeline: int = 0  # stages that divide the layers; 0: chosen
     sharding: Sharding = "auto"  # whether data-parallel ranks divide weights and optimizer state (FSDP); auto: chosen
+    offload: bool = False  # as cluster.offload: divided weights and their state wait in the processor's memory
     optimizer: OptimizerName = "adamw"  # as train.optimizer: its state takes memory
     prompt_tokens: int = 512  # tokens of every prompt
     response_tokens: int = 512  # tokens of every response

@@ -34,6 +34,7 @@ class Ranks(Protocol):
     tensor: Axis  # the processes that hold the parts of this rank's layers
     stages: Chain  # the processes that hold this rank's layers one after another
     sharded: bool  # every learner splits its weights, gradients and optimizer state over the ranks
+    offload: bool  # between uses, these parts are in the processor's memory and not in a GPU's
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of the 1-D ``x`` of all ranks, the same bits on every rank.
@@ -54,7 +55,7 @@ class Ranks(Protocol):
 class Alone:
     """The only rank. ``shards`` above 1 splits every batch, so that the numbers equal those of several ranks."""
 
-    rank, size, in_order, sharded = 0, 1, True, False
+    rank, size, in_order, sharded, offload = 0, 1, True, False, False
     tensor: Axis = NoAxis()
     stages: Chain = NoChain()
 

@@ -26,7 +26,7 @@ from concordant.engines.group.everywhere import everywhere, everywhere_as, stand
 from concordant.engines.group.everywhere import working_together as working_together
 from concordant.engines.local.generator import LocalGenerator
 from concordant.engines.local.learner import LocalLearner
-from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork
+from concordant.engines.local.networks import CriticNetwork, PolicyNetwork, RewardNetwork, computing_device
 from concordant.engines.local.precision import place, precision_of
 from concordant.engines.local.scorer import LocalScorer
 from concordant.engines.local.sharding import whole_model
@@ -77,7 +77,9 @@ def _open_policy(config: ModelConfig, texts: list[str] | None, seed: int, like: 
 def policy_learner(
     policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float = 1.0, row_tokens: int = ROW_TOKENS
 ) -> Learner:
-    return LocalLearner(PolicyNetwork(policy), train, precision_of(model, policy.model.device), temperature, row_tokens)
+    return LocalLearner(
+        PolicyNetwork(policy), train, precision_of(model, computing_device(policy.model)), temperature, row_tokens
+    )
 
 
 @everywhere
@@ -85,7 +87,7 @@ def policy_scorer(
     policy: Policy, model: ModelConfig, train: TrainConfig | None = None, temperature: float = 1.0
 ) -> Scorer:
     """A policy that is read and not trained."""
-    return LocalScorer(PolicyNetwork(policy), train, precision_of(model, policy.model.device), temperature)
+    return LocalScorer(PolicyNetwork(policy), train, precision_of(model, computing_device(policy.model)), temperature)
 
 
 def reference(
@@ -130,7 +132,7 @@ def learn_from(learner: Learner, teacher: Policy, model: ModelConfig, train: Tra
 
 @everywhere_as("reference")
 def _frozen_scorer(policy: Policy, model: ModelConfig, train: TrainConfig, temperature: float) -> Scorer:
-    precision = precision_of(model, policy.model.device)
+    precision = precision_of(model, computing_device(policy.model))
     return LocalScorer(PolicyNetwork(policy).frozen(), train, precision, temperature)
 
 
@@ -154,7 +156,7 @@ def generator(
 def _generator(
     policy: Policy, ends: list[int], model: ModelConfig, sampling: SamplingConfig | None, longest: int
 ) -> Generator:
-    precision = precision_of(model, policy.model.device)
+    precision = precision_of(model, computing_device(policy.model))
     if sampling is None or sampling.engine == "own":
         return LocalGenerator(policy.model, ends, precision=precision, tokenizer=policy.tokenizer)
     ranks = current_ranks()
@@ -168,7 +170,7 @@ def _generator(
 
 
 def _vllm_generator(policy: Policy, ends: Sequence[int], settings: VllmSettings) -> Generator:
-    built_for, device = device_type(), policy.model.device.type
+    built_for, device = device_type(), computing_device(policy.model).type
     if built_for != device:
         raise UserError(
             f"sampling.engine vllm: this build of vLLM computes on {built_for}, and the policy is on {device}; give "
@@ -190,7 +192,7 @@ def running_batch(
     among which each response chooses; without them the policy is used as it stands.
     """
     ends = sorted({*end_ids, *_generation_ends(policy)})
-    precision = precision_of(model, policy.model.device)
+    precision = precision_of(model, computing_device(policy.model))
     return LocalGenerator(policy.model, ends, precision=precision).running(slots, columns, adapters)
 
 
@@ -238,12 +240,12 @@ def reward_model_on(policy: Policy, name: str, config: ModelConfig) -> RewardMod
 
 @everywhere
 def reward_learner(reward_model: RewardModel, model: ModelConfig, train: TrainConfig) -> Learner:
-    return LocalLearner(RewardNetwork(reward_model), train, precision_of(model, reward_model.model.device))
+    return LocalLearner(RewardNetwork(reward_model), train, precision_of(model, computing_device(reward_model.model)))
 
 
 @everywhere_as("reward")
 def reward_scorer(reward_model: RewardModel, model: ModelConfig, train: TrainConfig | None = None) -> Scorer:
-    return LocalScorer(RewardNetwork(reward_model), train, precision_of(model, reward_model.model.device))
+    return LocalScorer(RewardNetwork(reward_model), train, precision_of(model, computing_device(reward_model.model)))
 
 
 # -- the critic -----------------------------------------------------------------------------------
@@ -289,7 +291,7 @@ def _critic_learner(start: Started, config: PPOConfig, runs_as: ModelConfig) -> 
         critic = critic_on_same_base(start, source, config.critic_head, config.seed)
     split_value_head(critic.head, current_ranks())
     hold_on_last_stage(critic.head, current_ranks())
-    return LocalLearner(CriticNetwork(critic), config.train, precision_of(runs_as, critic.backbone.device))
+    return LocalLearner(CriticNetwork(critic), config.train, precision_of(runs_as, computing_device(critic.backbone)))
 
 
 def _whole(start: Started) -> Started:

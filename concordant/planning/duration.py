@@ -143,7 +143,8 @@ def _starting(one: _Pass, again: float, running: float, work: Work, setup: Setup
 def _optimizer(work: Work, setup: Setup, machine: Machine) -> float:
     trained = trained_of(work, setup) + (critic_trained(work, setup) if work.has_critic else 0.0)
     steps = work.inner_epochs * work.minibatches
-    return steps * OPTIMIZER_BYTES * trained / (machine["bandwidth"] * machine["bandwidth_reached"])
+    bandwidth = machine["host_bandwidth" if setup.offload else "bandwidth"]
+    return steps * OPTIMIZER_BYTES * trained / (bandwidth * machine["bandwidth_reached"])
 
 
 def _all_sampling(work: Work, setup: Setup, machine: Machine) -> float:
@@ -208,6 +209,9 @@ def _transfers(work: Work, setup: Setup, machine: Machine) -> float:
             weights = BF16 if work.bf16 else FP32
             each = 2 * _gather(weights * whole, setup.data, machine, data_inside)
             each += _gather(gradients, setup.data, machine, data_inside)
+            if setup.offload:  # a rank's part goes to the GPU before each gathering, and its gradient comes back
+                copied = (2 * FP32 * whole + gradients) / setup.data
+                each += copied / (machine["host_link"] * machine["transfer_reached"])
             seconds += networks * passes * each * exposed
             if work.samples:  # the sampler's copy of the weights
                 seconds += _gather(weights * whole, setup.data, machine, data_inside)

@@ -53,6 +53,9 @@ ASSUMPTIONS: dict[str, Meaning] = {
     "network": Meaning("bytes/s", "in one direction between machines, for each worker"),
     "transfer_reached": Meaning("share", "of link and network that is reached"),
     "hidden_transfer": Meaning("share", "of the transfer of weights and gradients that takes place behind products"),
+    "host_memory": Meaning("bytes", "of the processor for each worker, where offload keeps weights"),
+    "host_bandwidth": Meaning("bytes/s", "of the processor's memory for each worker"),
+    "host_link": Meaning("bytes/s", "in one direction between a worker and the processor's memory"),
     "price": Meaning("dollars/h", "of a worker"),
 }
 
@@ -82,9 +85,21 @@ class Machine:
         """Bytes that a worker may use."""
         return self["memory"] * (1 - self["free"])
 
+    @property
+    def host_room(self) -> float:
+        """Bytes of the processor's memory that a worker on a GPU may use."""
+        return self["host_memory"] * (1 - self["free"])
+
 
 def _gpu(
-    gigabytes: float, bf16: float, fp32: float, bandwidth: float, link: float, network: float, price: float
+    gigabytes: float,
+    bf16: float,
+    fp32: float,
+    bandwidth: float,
+    link: float,
+    network: float,
+    price: float,
+    host_link: float = 32,
 ) -> dict[str, Number]:
     return {
         "memory": Number(gigabytes * GIGA, SHEET),
@@ -109,6 +124,9 @@ def _gpu(
         "network": Number(network * GIGA, PAPER),
         "transfer_reached": Number(0.7, PAPER),
         "hidden_transfer": Number(0.5, PAPER),
+        "host_memory": Number(128 * GIGA, PAPER),
+        "host_bandwidth": Number(40 * GIGA, PAPER),
+        "host_link": Number(host_link * GIGA, SHEET),
         "price": Number(price, MARKET),
     }
 
@@ -136,6 +154,9 @@ _CPU = {
     "network": Number(1 * GIGA, PAPER),
     "transfer_reached": Number(0.7, PAPER),
     "hidden_transfer": Number(0.0, PAPER),
+    "host_memory": Number(32 * GIGA, PAPER),
+    "host_bandwidth": Number(20 * GIGA, PAPER),
+    "host_link": Number(20 * GIGA, PAPER),
     "price": Number(0.10, MARKET),
 }
 
@@ -144,10 +165,10 @@ HARDWARE: dict[HardwareName, dict[str, Number]] = {
     "rtx-4090": _gpu(24, 165.2, 82.6, 1_008, 32, 1.25, 0.40),
     "a100-40gb": _gpu(40, 312, 19.5, 1_555, 300, 25, 1.30),
     "a100-80gb": _gpu(80, 312, 19.5, 2_039, 300, 25, 1.70),
-    "h100-80gb": _gpu(80, 989.4, 66.9, 3_350, 450, 50, 2.50),
-    "h200-141gb": _gpu(141, 989.4, 66.9, 4_800, 450, 50, 3.50),
+    "h100-80gb": _gpu(80, 989.4, 66.9, 3_350, 450, 50, 2.50, 64),
+    "h200-141gb": _gpu(141, 989.4, 66.9, 4_800, 450, 50, 3.50, 64),
 }
-_ABOVE_ZERO = ("memory", "bandwidth", "link", "network", "node")
+_ABOVE_ZERO = ("memory", "bandwidth", "link", "network", "node", "host_memory", "host_bandwidth", "host_link")
 _SHARES = ("free", "overlaps", "hidden_transfer", "whole_row")  # may be 0; every other share is above 0
 GIVEN = "given by --assume"
 

@@ -10,7 +10,7 @@ the count with what autograd really keeps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from concordant.planning.hardware import Machine
 from concordant.planning.shapes import Shape
@@ -27,16 +27,18 @@ FP32, BF16, NF4 = 4, 2, 0.5 + 4 / 64  # bytes
 MOMENTS = 2  # numbers that AdamW keeps for each trained weight
 # The engine's own numbers (core/logprobs.py); a test compares them.
 CHUNK_ELEMENTS, KEPT_ELEMENTS = 2**24, 2**26
+OFFLOADED = ("weights", "optimizer", "best weights", "reference", "critic", "gradients", "critic's gradients")
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes by part: ``resident``, and each phase of a step."""
+    """Bytes by part: ``resident``, and each phase of a step. ``offloaded`` parts are in the processor's memory."""
 
     resident: dict[str, float]
     learning: dict[str, float]
     scoring: dict[str, float]
     sampling: dict[str, float]
+    offloaded: dict[str, float] = field(default_factory=dict)
 
     @property
     def phases(self) -> dict[str, dict[str, float]]:
@@ -58,8 +60,14 @@ def memory_of(work: Work, setup: Setup, machine: Machine) -> Memory:
     more = 1 + machine["fragmentation"]
     learning, scoring, sampling = ({name: more * size for name, size in phase.items()} for phase in phases)
     gradients = _gradients(work, setup, machine, phases[0]["activations"])
-    base = {"base": machine["base"] + machine["holes"]}
-    return Memory(base | _resident(work, setup), gradients | learning, scoring, sampling)
+    base, resident = {"base": machine["base"] + machine["holes"]}, _resident(work, setup)
+    if not setup.offload:
+        return Memory(base | resident, gradients | learning, scoring, sampling)
+    # Gradients wait for the optimizer there too. Those of the gathered layer are among the copies of weights.
+    waiting = resident | gradients | {"gradients": FP32 * trained_of(work, setup)}
+    offloaded = {name: size for name, size in waiting.items() if name in OFFLOADED}
+    stays = {name: size for name, size in resident.items() if name not in OFFLOADED}
+    return Memory(base | stays, learning, scoring, sampling, offloaded)
 
 
 # -- what stays --------------------------------------------------------------------------------------
@@ -145,7 +153,7 @@ def _resident(work: Work, setup: Setup) -> dict[str, float]:
     if work.teacher:
         parts["teacher"] = FP32 * weights_of(work.teacher, replace(setup, sharded=False))
     if work.reward_shape:
-        whole = weights_of(work.reward_shape, setup, head=False)
+        whole = weights_of(work.reward_shape, replace(setup, sharded=False), head=False)  # it is only read
         parts["reward model"] = FP32 * (trained if work.reward_shares else whole)
     return {name: size for name, size in parts.items() if size}
 

@@ -29,7 +29,12 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        return self.memory.total <= self.machine.room
+        return self.memory.total <= self.machine.room and self.fits_host
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether the processor's memory has room for what waits there."""
+        return sum(self.memory.offloaded.values()) <= self.machine.host_room
 
     @property
     def tokens_per_second(self) -> float:
@@ -105,6 +110,7 @@ def _setups(config: PlanConfig, work: Work, machine: Machine, workers: int) -> I
                             tensor=tensor,
                             pipeline=pipeline,
                             sharded=sharded,
+                            offload=config.offload,
                             recompute=recompute,
                             micro_batch_tokens=tokens,
                         )
@@ -118,6 +124,8 @@ def _divisors(number: int, given: int, most: int) -> list[int]:
 
 
 def _sharding(config: PlanConfig, data: int) -> tuple[bool, ...]:
+    if config.offload:  # which only parts of weights have
+        return (True,) if data > 1 else ()
     if data == 1:
         return (False,)
     return {"auto": (False, True), "on": (True,), "off": (False,)}[config.sharding]
@@ -135,6 +143,7 @@ def _micro_batches(work: Work, is_gpu: bool) -> list[int]:
 def _cannot_divide(config: PlanConfig, work: Work) -> str:
     shape = work.shape
     given = [f"gpus {config.gpus}"] if config.gpus else []
+    given += ["offload"] if config.offload else []
     given += [f"{name} {value}" for name, value in (("tensor", config.tensor), ("pipeline", config.pipeline)) if value]
     return (
         f"no mesh with {', '.join(given)} can divide this work: there are {shape.heads} heads, {shape.kv_heads} key "

@@ -71,6 +71,7 @@ def keys_of(plan: Plan, name: str) -> dict[str, Any]:
             "cluster.tensor": setup.tensor,
             "cluster.pipeline": setup.pipeline,
             "cluster.sharded": setup.sharded,
+            **({"cluster.offload": True} if setup.offload else {}),
         }
     return found
 

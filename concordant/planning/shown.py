@@ -8,6 +8,7 @@ from typing import Any
 from concordant.planning.hardware import ASSUMPTIONS, GIGA, TERA, GiB, Machine
 from concordant.planning.search import Plan
 from concordant.planning.settings import refusals, yaml_of
+from concordant.planning.work import Setup
 
 ON_PAPER = "On paper: no plan for a GPU or for several workers was compared with a run yet. See docs/plan.md."
 _LARGE = ((TERA, "T"), (GIGA, "G"))
@@ -46,6 +47,12 @@ def headline(plan: Plan, name: str) -> str:
     first = f"{work.method} of {name or 'the given shape'} ({size} weights, {trained}) on {plan.machine.name}"
     if plan.fits:
         return f"{first}: {mesh(plan)} fits."
+    if not plan.fits_host:
+        held = sum(plan.memory.offloaded.values()) / GiB
+        return (
+            f"{first}: nothing that was tried fits. With {mesh(plan)}, {held:.1f} GiB of a worker wait in the "
+            f"processor's memory, which has room for {plan.machine.host_room / GiB:.1f} GiB of each worker."
+        )
     return (
         f"{first}: nothing that was tried fits. The smallest need is {plan.memory.total / GiB:.1f} GiB a worker with "
         f"{mesh(plan)}, and a worker has room for {plan.machine.room / GiB:.1f} GiB."
@@ -69,13 +76,19 @@ def setup_rows(plan: Plan) -> list[tuple[str, ...]]:
     many = setup.micro_batches(work, packed)
     return [
         ("mesh: pipeline × data × tensor", f"{setup.pipeline} × {setup.data} × {setup.tensor}"),
-        ("weights of data-parallel ranks", "divided" if setup.sharded else "whole on each"),
+        ("weights of data-parallel ranks", _weights(setup)),
         ("activation checkpointing", "on" if setup.recompute else "off"),
         ("micro_batch_tokens", f"{setup.micro_batch_tokens:,}"),
         ("micro-batches of a rank", f"{many:,} for each optimizer step"),
         ("precision of products", "bf16" if work.bf16 else "fp32"),
         ("tokens of a step", f"{work.tokens:,} in {work.trees:,} trees of {work.tree.tokens:,}"),
     ]
+
+
+def _weights(setup: Setup) -> str:
+    if setup.offload:
+        return "divided, and in the processor's memory between uses"
+    return "divided" if setup.sharded else "whole on each"
 
 
 def memory_rows(plan: Plan) -> list[tuple[str, ...]]:
@@ -85,7 +98,13 @@ def memory_rows(plan: Plan) -> list[tuple[str, ...]]:
         mark = " (largest)" if phase == memory.largest and parts else ""
         rows += [(name, gibibytes(size), phase + mark) for name, size in parts.items()]
     rows.append(("together, in the largest phase", gibibytes(memory.total), ""))
-    rows.append(("room", gibibytes(plan.machine.room), f"{1 - plan.machine['free']:.0%} of the worker's memory"))
+    share = f"{1 - plan.machine['free']:.0%}"
+    rows.append(("room", gibibytes(plan.machine.room), f"{share} of the worker's memory"))
+    if memory.offloaded:
+        host = "in the processor's memory"
+        rows += [(name, gibibytes(size), host) for name, size in memory.offloaded.items()]
+        rows.append((f"together {host}", gibibytes(sum(memory.offloaded.values())), ""))
+        rows.append(("room there", gibibytes(plan.machine.host_room), f"{share} of a worker's share"))
     return rows
 
 
@@ -163,10 +182,17 @@ def as_json(plan: Plan, name: str, steps: int, other: Plan | None = None) -> dic
             "data": setup.data,
             "tensor": setup.tensor,
             "sharded": setup.sharded,
+            "offload": setup.offload,
             "activation_checkpointing": setup.recompute,
             "micro_batch_tokens": setup.micro_batch_tokens,
         },
-        "memory": {"always": memory.resident, **memory.phases, "total": memory.total, "room": plan.machine.room},
+        "memory": {
+            "always": memory.resident,
+            **memory.phases,
+            "total": memory.total,
+            "room": plan.machine.room,
+            "offloaded": memory.offloaded,
+        },
         "seconds": {**plan.duration.parts, "total": plan.duration.total},
         "tokens": work.tokens,
         "tokens_per_second": plan.tokens_per_second,

@@ -144,6 +144,7 @@ class Setup:
     tensor: int = 1
     pipeline: int = 1
     sharded: bool = False  # data-parallel ranks divide weights, gradients and optimizer state
+    offload: bool = False  # and keep them in the processor's memory
     recompute: bool = False  # activation checkpointing
     micro_batch_tokens: int = CPU_MICRO_BATCH
 

@@ -33,7 +33,7 @@ ROUNDING = {
     "packing", "sampling.slots", "evaluation_slots", "train.threads", "train.micro_batch_tokens", "train.halve_on_oom",
     "model.device", "model.kernels", "model.activation_checkpointing",
     "critic.device", "critic.kernels", "critic.activation_checkpointing",
-    "cluster.shards", "cluster.sharded", *PLACES,
+    "cluster.shards", "cluster.sharded", "cluster.offload", *PLACES,
 }  # fmt: skip
 # Keys that choose the records. They are compared by the records that they lead to.
 CHOOSE_DATA = {

@@ -273,8 +273,10 @@ def _tell(start: Start, train: TrainConfig, steps: int, wanted_batch: int, examp
 @contextmanager
 def opened(config: RunConfig | BestOfNConfig | CollectConfig, verb: str) -> Iterator[RunFolder]:
     """Inside the block, the run folder is locked, with the resolved config in it, and the run's workers are there."""
-    workers = roles.working_together(config.cluster, config.train.threads) if isinstance(config, RunConfig) else None
-    with _folder(config, verb) as folder, workers or nullcontext():
+    workers: AbstractContextManager[None] = nullcontext()
+    if isinstance(config, RunConfig):
+        workers = roles.working_together(config.cluster, config.train.threads, config.model.device)
+    with _folder(config, verb) as folder, workers:
         yield folder
 
 

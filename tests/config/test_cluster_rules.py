@@ -3,7 +3,10 @@
 import pytest
 
 from concordant.config.checks import validate
+from concordant.config.cluster import ClusterConfig
 from concordant.config.stages import PPOConfig, SFTConfig
+from concordant.core.errors import UserError
+from concordant.engines.group.everywhere import working_together
 from tests.config.test_checks import made, refused
 
 
@@ -29,3 +32,16 @@ def test_roles_of_a_pipeline_share_its_workers_and_no_base():
 
 def test_a_pipeline_stands_beside_tensor_and_data():
     validate(made(SFTConfig, cluster__pipeline=2, cluster__tensor=2, cluster__workers=8))
+
+
+def test_what_is_offloaded_is_split_and_was_on_a_gpu():
+    split = {"cluster__sharded": True, "cluster__workers": 2, "cluster__offload": True}
+    validate(made(SFTConfig, **split, model__device="cuda"))
+    refused(SFTConfig, "(?s)cluster.offload.*model.device.*on a CPU everything", **split, model__device="cpu")
+    refused(SFTConfig, "cluster.offload.*set cluster.sharded true", **{**split, "cluster__sharded": False})
+
+
+def test_offloading_is_refused_where_no_gpu_is_seen():
+    cluster = ClusterConfig(workers=2, sharded=True, offload=True)
+    with pytest.raises(UserError, match="cluster.offload.*PyTorch sees no GPU"):
+        working_together(cluster, 1, "auto").__enter__()

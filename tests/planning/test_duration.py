@@ -102,6 +102,17 @@ def test_the_gradients_of_four_ranks_by_hand():
     assert found == pytest.approx(0.5 * 2 * 0.75 * 4 * adapter)
 
 
+def test_what_offloading_adds_to_a_step_by_hand():
+    """A quarter of the weights goes to the GPU twice for its one pass, and a quarter of the gradient comes back. The
+    optimizer reads and writes the processor's memory."""
+    given = ["host_link=1", "transfer_reached=1", "hidden_transfer=0", "host_bandwidth=1", "bandwidth_reached=1"]
+    here, there = (
+        duration_of(of(), Setup(data=4, sharded=True, offload=flag), replaced(*given)).parts for flag in (False, True)
+    )
+    assert there["transfers"] - here["transfers"] == pytest.approx(3 * 4 * WEIGHTS / 4)
+    assert there["optimizer"] == 40 * WEIGHTS / 4 and here["optimizer"] < 1e-20
+
+
 def test_the_bubble_of_a_pipeline_by_hand():
     """Four micro-batches in two stages: the last stage waits for one of them, a quarter of the work."""
     found = parts(of(), Setup(pipeline=2, micro_batch_tokens=5))

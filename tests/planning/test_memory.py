@@ -176,6 +176,32 @@ def test_sharding_divides_what_is_resident():
     assert all(4 * parts[name] == size for name, size in whole.items())
 
 
+def test_a_reward_model_is_whole_on_every_rank():
+    """Weights of the two layers, without a head: 340 - 40."""
+    made = of(method="grpo", reward_shape=TWO_LAYERS, trees=8)
+    parts = memory_of(made, Setup(data=4, sharded=True), machine("h100-80gb", EXACT)).resident
+    assert parts["reward model"] == 4 * (WEIGHTS - 40) and parts["weights"] == WEIGHTS
+
+
+def test_offloaded_parts_leave_the_gpu_to_what_is_gathered():
+    made, gpu = of(method="ppo", reward_shape=TWO_LAYERS, trees=8, keep_best=True), machine("h100-80gb", EXACT)
+    here, there = (memory_of(made, Setup(data=4, sharded=True, offload=flag), gpu) for flag in (False, True))
+    assert set(there.resident) == {"base", "reward model"} and not here.offloaded
+    gathered = ("gradients", "critic's gradients")
+    assert there.learning == {name: size for name, size in here.learning.items() if name not in gathered}
+    assert (there.scoring, there.sampling) == (here.scoring, here.sampling)
+    critic = WEIGHTS - 40
+    assert there.offloaded == {
+        "weights": WEIGHTS,  # a quarter of 4 bytes a weight
+        "optimizer": 2 * WEIGHTS,
+        "best weights": WEIGHTS,
+        "reference": WEIGHTS,
+        "critic": 3 * critic,
+        "gradients": WEIGHTS,
+        "critic's gradients": critic,
+    }
+
+
 # -- what a layer keeps --------------------------------------------------------------------------------
 
 

@@ -44,6 +44,48 @@ def test_a_given_mesh_is_kept():
     assert (setup.data, setup.tensor, setup.pipeline, setup.sharded) == (2, 4, 2, True)
 
 
+def test_offloading_makes_a_model_fit_on_fewer_gpus_and_stands_in_the_yaml():
+    given = {
+        "gpus": 4,
+        "tensor": 1,
+        "pipeline": 1,
+        "hardware": "rtx-4090",
+        "sharding": "on",
+        "micro_batch_tokens": 1024,
+    }
+    assert not planned_for(config("Qwen3-4B", **given)).plan.fits
+    found = planned_for(config("Qwen3-4B", **given, offload=True)).plan
+    assert found.fits and found.setup.offload and refusals(found) == []
+    text = page(found, "Qwen/Qwen3-4B", 10)
+    assert "  offload: true" in text and "in the processor's memory" in text
+    assert as_json(found, "m", 10)["memory"]["offloaded"]["weights"] == found.memory.offloaded["weights"] > 4e9
+
+
+def test_the_processors_memory_may_be_too_small_too():
+    given = {"gpus": 4, "tensor": 1, "pipeline": 1, "hardware": "rtx-4090", "offload": True}
+    found = planned_for(config("Qwen3-4B", **given, assume=["host_memory=8e9"])).plan
+    assert not found.fits
+    assert "wait in the processor's memory, which has room for 6.7 GiB of each worker" in page(found, "m", 10)
+
+
+def test_offloading_needs_ranks_that_divide_the_weights():
+    with pytest.raises(UserError, match="no mesh with offload"):
+        planned_for(config(offload=True, batch_size=1))
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"hardware": "cpu"}, "on a CPU everything is in the processor's memory already"),
+        ({"sharding": "off"}, "leave sharding out"),
+        ({"gpus": 4, "tensor": 2, "pipeline": 2}, "these workers leave one rank; raise gpus"),
+    ],
+)
+def test_offloading_is_refused_where_it_has_no_meaning(given, why):
+    with pytest.raises(UserError, match=why):
+        validate(config(offload=True, **given))
+
+
 def test_a_given_micro_batch_and_recomputation_are_kept():
     made = config(micro_batch_tokens=2048)
     made.model.activation_checkpointing = True

@@ -192,6 +192,7 @@ def _cuda(waits: Waits) -> dict[str, Any]:
         "_lazy_init": lambda: None,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
+        "set_device": lambda device: None,
         "get_device_name": lambda device=None: facts.name,
         "get_device_properties": lambda device=None: facts,
         "get_device_capability": lambda device=None: (facts.major, facts.minor),

@@ -117,20 +117,23 @@ class TorchRanks:
         self._meshes: dict[tuple[str, int, int], DeviceMesh] = {}  # the data axis, by device and the same sizes
         self.use_mesh(shards, 1)
 
-    def use_mesh(self, shards: int, tensor: int, sharded: bool = False, pipeline: int = 1) -> None:
+    def use_mesh(
+        self, shards: int, tensor: int, sharded: bool = False, pipeline: int = 1, offload: bool = False
+    ) -> None:
         """Cut batches into ``shards`` parts, layers into ``tensor`` parts, and the list of layers into ``pipeline``.
 
         0 shards give every rank one part and leave the order of sums open. The processes of one tensor group have
         neighbouring numbers, so that they share a machine where several machines take part; those of a pipeline, which
         send least, are furthest apart. ``sharded``: learners that are made from now on split their weights over the
-        ranks of the data axis.
+        ranks of the data axis. ``offload``: between uses, these parts are in the processor's memory.
         """
         key = tensor, pipeline
         if key not in self._lines:
             self._lines[key] = _mesh(tensor, pipeline, self._timeout)
         self._data, self.tensor, self.stages = self._lines[key]
         self.rank, self.size = self._data.rank, self._data.size
-        self.shards, self.in_order, self.sharded = shards or self.size, shards > 0, sharded
+        self.shards, self.in_order = shards or self.size, shards > 0
+        self.sharded, self.offload = sharded, offload
         shards_of_rank(self.shards, self.size, self.rank)  # refuses numbers that do not fit
 
     def sum(self, x: Tensor) -> Tensor:

@@ -76,16 +76,25 @@ def stands_apart(role: Role) -> bool:
 
 
 @contextmanager
-def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
-    """Inside the block, models and engines are made on all ranks. ``threads`` is train.threads.
+def working_together(cluster: ClusterConfig, threads: int, device: str = "") -> Iterator[None]:
+    """Inside the block, models and engines are made on all ranks. ``threads`` is train.threads, ``device`` that of the
+    models: Ray gives GPUs to its workers by it.
 
-    Raises UserError if the number of workers does not fit the shards, the mesh, or the ranks that torchrun started.
+    Raises UserError if the number of workers does not fit the shards, the mesh, or the ranks that torchrun started, and
+    if something is asked of GPUs where there are none.
     """
     world = started.world()[1]
+    if world > 1 and cluster.ray:
+        raise UserError(
+            f"cluster.ray places the workers of this run, but {world} ranks were started; start one process, or leave "
+            "cluster.ray out"
+        )
     group = cluster.tensor * cluster.pipeline  # workers that hold one model together
     workers = cluster.workers or (world if world > 1 else group)
     if world not in (1, workers):
         raise UserError(f"cluster.workers is {workers}, but {world} ranks were started; leave cluster.workers out")
+    if device and not cluster.ray:
+        _check_gpus(cluster, device, workers if world == 1 else 1)
     if workers % group:
         raise UserError(_misfit(cluster, workers))
     sizes = {"policy": workers} | {role: n for role in get_args(Role)[1:] if (n := getattr(cluster.apart, role))}
@@ -103,11 +112,14 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
         finally:
             torch.set_num_threads(before)
         return
-    key = (tuple(sizes.items()), cluster.timeout, cluster.ray, cluster.restarts, cluster.apart.generator_python)
+    # Without a GPU nothing can be moved out of its memory, so Ray has to find one.
+    of_models = "cuda" if device and cluster.offload else device
+    python = cluster.apart.generator_python
+    key = tuple(sizes.items()), cluster.timeout, cluster.ray, cluster.restarts, python, of_models
     teams = _kept.pop(key, None) or _assembled(*key)
     token = _teams.set(teams)
     try:
-        teams.begin(cluster.shards, each, cluster.tensor, cluster.sharded, cluster.pipeline)
+        teams.begin(cluster.shards, each, cluster.tensor, cluster.sharded, cluster.pipeline, cluster.offload)
         torch.set_num_threads(each)  # also a driver that is no rank: ``arithmetic`` gives its number to every rank
         yield
         _kept[key] = teams
@@ -117,6 +129,20 @@ def working_together(cluster: ClusterConfig, threads: int) -> Iterator[None]:
     finally:
         _teams.reset(token)
         torch.set_num_threads(before)
+
+
+def _check_gpus(cluster: ClusterConfig, device: str, here: int) -> None:
+    """UserError if the models go to GPUs of which this machine has too few for ``here`` workers, or none to offload."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() and device != "cpu" else 0
+    if cluster.offload and not gpus:
+        raise UserError(
+            "cluster.offload moves weights from a GPU to the processor's memory, and PyTorch sees no GPU; leave it out"
+        )
+    if gpus and here > gpus:
+        raise UserError(
+            f"{here} workers need a GPU each, and PyTorch sees {counted(gpus, 'GPU')}; lower cluster.workers, or set "
+            "model.device cpu"
+        )
 
 
 def _misfit(cluster: ClusterConfig, workers: int) -> str:
@@ -131,13 +157,18 @@ def _misfit(cluster: ClusterConfig, workers: int) -> str:
 
 
 def _assembled(
-    sizes: tuple[tuple[Role, int], ...], timeout: float, ray_address: str, restarts: int, generator_python: str
+    sizes: tuple[tuple[Role, int], ...],
+    timeout: float,
+    ray_address: str,
+    restarts: int,
+    generator_python: str,
+    device: str,
 ) -> Teams:
     _close_kept()  # a process belongs to one team at a time
     limit = timedelta(seconds=timeout)
     if ray_address:
         pythons: dict[Role, str] = {"generator": generator_python} if generator_python else {}
-        return ray_team.assembled(dict(sizes), limit, ray_address, restarts, pythons)
+        return ray_team.assembled(dict(sizes), limit, ray_address, restarts, pythons, device)
     workers = sizes[0][1]
     return Teams(torch_team.join(limit) if started.world()[1] > 1 else torch_team.start_here(workers, limit))
 

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from datetime import timedelta
@@ -24,6 +25,7 @@ def main() -> int:
     """Serve the driver. Returns the exit code: 0 if the driver ended, 1 if an order failed here."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the driver decides how a run stops
         signal.signal(number, signal.SIG_IGN)
+    _end_with(int(os.environ.get(started.DRIVER, 0)))
     seconds = float(os.environ.get(started.TIMEOUT, USUAL_TIMEOUT))
     from concordant.engines.group.collectives import TorchRanks
     from concordant.engines.group.orders import Worker
@@ -49,6 +51,22 @@ def main() -> int:
                     return 1
             finally:
                 faulthandler.cancel_dump_traceback_later()
+
+
+def _end_with(driver: int) -> None:
+    """End this process soon after the process ``driver``, its parent; 0 for helpers that others started.
+
+    Ranks that have met notice a driver that is gone by its closed connection. Until then there is no connection, and a
+    helper would wait for a driver that was killed while the others were still starting.
+    """
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(1.0)
+        os._exit(0)
+
+    if driver:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _driver_raised_too(problem: BaseException, order: Order) -> bool:

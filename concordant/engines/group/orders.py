@@ -85,8 +85,8 @@ class Worker:
         self.leave()
         self.objects.clear()
 
-    def use_mesh(self, shards: int, tensor: int, sharded: bool, pipeline: int) -> None:
-        self.ranks.use_mesh(shards, tensor, sharded, pipeline)
+    def use_mesh(self, shards: int, tensor: int, sharded: bool, pipeline: int, offload: bool) -> None:
+        self.ranks.use_mesh(shards, tensor, sharded, pipeline, offload)
 
     def packed(self, published: Weights) -> SentWeights:
         """Published weights, ready to be sent to another team. Every rank takes part, because each may hold a part."""

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from concordant.core.alive import heard_by
+from concordant.engines.group import started
 from concordant.engines.group.orders import Order, Ref, Worker
 from concordant.engines.group.sent_weights import SentWeights
 from concordant.runs.identity import code_version
@@ -66,9 +67,10 @@ class Rank:
 
         if interface := _interface_of(ray.util.get_node_ip_address()):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
         self._seconds = seconds
         start = timedelta(seconds=STARTED_WITHIN)
-        dist.init_process_group("gloo", f"tcp://{host}:{port}", start, size, rank)
+        dist.init_process_group(started.backend(), f"tcp://{host}:{port}", start, size, rank)
         self._worker = Worker(TorchRanks(0, timedelta(seconds=seconds)))
 
     def do(self, order: Order) -> Any:

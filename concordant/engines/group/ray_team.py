@@ -25,6 +25,7 @@ from concordant.engines.group.ray_rank import PATIENCE, STARTED_WITHIN, HeldWeig
 from concordant.engines.group.ray_start import LOCAL, connected
 from concordant.engines.group.team import Team
 from concordant.engines.group.teams import Role, Teams
+from concordant.engines.local.precision import on_the_cpu
 from concordant.runs.identity import code_version
 
 PLACED_WITHIN = 120  # seconds for Ray to find room for all actors
@@ -84,7 +85,8 @@ class RayTeam(Team):
 
     ``restarts`` is how often in a stage they are started again after one of them ended. Only workers without the state
     of an optimizer are: they get their models and the newest weights again. ``recipes`` belongs to all teams of a run.
-    ``python`` is the command of another environment's Python; "" is the driver's environment.
+    ``python`` is the command of another environment's Python; "" is the driver's environment. Each worker has a CPU of
+    its own, and with ``on_gpus`` a GPU, which is the only one that it sees.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class RayTeam(Team):
         restarts: int,
         recipes: dict[int, Recipe],
         python: str = "",
+        on_gpus: bool = False,
     ) -> None:
         super().__init__()
         self._options = {"runtime_env": {"py_executable": python}} if python else {}
@@ -103,14 +106,20 @@ class RayTeam(Team):
         self._timeout, self._recipes = timeout.total_seconds(), recipes
         self._restarts, self._left = restarts, restarts
         self._history = History()
-        self._group = self.ray.util.placement_group([{"CPU": 1}] * workers, strategy="PACK")
+        self._needs = {"CPU": 1} | ({"GPU": 1} if on_gpus else {})  # of a worker, by Ray's names
+        self._group = self.ray.util.placement_group([self._needs] * workers, strategy="PACK")
         if not self._group.wait(PLACED_WITHIN):
-            free = self.ray.available_resources().get("CPU", 0)
-            raise UserError(
-                f"Ray found no room for {workers} workers of one CPU each within {PLACED_WITHIN} s, because "
-                f"{free:.0f} CPUs are free; lower cluster.workers, or add nodes"
-            )
+            raise UserError(self._no_room())
         self._start()
+
+    def _no_room(self) -> str:
+        free = self.ray.available_resources()
+        each = " and ".join(f"one {kind}" for kind in self._needs)
+        left = " and ".join(f"{free.get(kind, 0):.0f} {kind}s" for kind in self._needs)
+        return (
+            f"Ray found no room for {self.workers} workers of {each} each within {PLACED_WITHIN} s, because {left} are "
+            "free; lower cluster.workers, or add nodes"
+        )
 
     def _start(self) -> None:
         strategy = importlib.import_module("ray.util.scheduling_strategies").PlacementGroupSchedulingStrategy
@@ -118,6 +127,7 @@ class RayTeam(Team):
         self.actors = [
             actor.options(
                 num_cpus=1,
+                num_gpus=self._needs.get("GPU", 0),
                 scheduling_strategy=strategy(self._group, placement_group_bundle_index=i),
                 **self._options,
             ).remote()
@@ -142,10 +152,18 @@ class RayTeam(Team):
                 )
         self.wait([a.join.remote(rank, self.workers, host, port, self._timeout) for rank, a in enumerate(self.actors)])
 
-    def begin(self, shards: int, threads: int, tensor: int = 1, sharded: bool = False, pipeline: int = 1) -> None:
+    def begin(
+        self,
+        shards: int,
+        threads: int,
+        tensor: int = 1,
+        sharded: bool = False,
+        pipeline: int = 1,
+        offload: bool = False,
+    ) -> None:
         self._recipes.clear()
         self._left = self._restarts
-        super().begin(shards, threads, tensor, sharded, pipeline)
+        super().begin(shards, threads, tensor, sharded, pipeline, offload)
 
     def order(self, order: Order) -> RayResult:
         sent = self.ray.put(order)  # once, for all ranks
@@ -154,9 +172,13 @@ class RayTeam(Team):
         )
 
     def make_twin(self, function: str, *arguments: Any, **named: Any) -> Any:
-        """The driver makes its own object. The ranks make theirs when it is first an argument of an order."""
+        """The driver makes its own object. The ranks make theirs when it is first an argument of an order.
+
+        The driver only asks its model for names and sizes, so it needs no GPU.
+        """
         module, _, name = function.partition(":")
-        own = inspect.unwrap(getattr(importlib.import_module(module), name))(*arguments, **named)
+        with on_the_cpu():
+            own = inspect.unwrap(getattr(importlib.import_module(module), name))(*arguments, **named)
         self._recipes[id(own)] = Recipe(own, function, arguments, named)
         return own
 
@@ -283,20 +305,27 @@ def _here(python: str) -> str:
 
 
 def assembled(
-    sizes: Mapping[Role, int], timeout: timedelta, address: str, restarts: int, pythons: Mapping[Role, str]
+    sizes: Mapping[Role, int],
+    timeout: timedelta,
+    address: str,
+    restarts: int,
+    pythons: Mapping[Role, str],
+    device: str = "",
 ) -> Teams:
     """A team for each role of ``sizes``, on the cluster at ``address``; "local" starts Ray here, on loopback alone.
 
-    ``pythons`` are the commands of other environments' Python, in which the workers of a role run.
+    ``pythons`` are the commands of other environments' Python, in which the workers of a role run. ``device`` is that
+    of the models: with ``cuda`` every worker gets a GPU, and with ``auto`` if the cluster has any.
     """
     if address == LOCAL:
         pythons = {role: _here(python) for role, python in pythons.items()}
     ray = connected(address, sum(sizes.values()))
+    on_gpus = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
     recipes: dict[int, Recipe] = {}
     teams: dict[Role, RayTeam] = {}
     try:
         for role, workers in sizes.items():
-            teams[role] = RayTeam(ray, role, workers, timeout, restarts, recipes, pythons.get(role, ""))
+            teams[role] = RayTeam(ray, role, workers, timeout, restarts, recipes, pythons.get(role, ""), on_gpus)
         for team in teams.values():  # after all actors were started, because each one imports PyTorch first
             team.meet()
     except BaseException:

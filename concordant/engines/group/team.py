@@ -40,16 +40,24 @@ class Team(ABC):
 
     # -- orders -----------------------------------------------------------------------------------
 
-    def begin(self, shards: int, threads: int, tensor: int = 1, sharded: bool = False, pipeline: int = 1) -> None:
+    def begin(
+        self,
+        shards: int,
+        threads: int,
+        tensor: int = 1,
+        sharded: bool = False,
+        pipeline: int = 1,
+        offload: bool = False,
+    ) -> None:
         """Begin a stage: no objects, ``shards`` parts of a batch, and ``threads`` CPU threads for every rank.
 
         ``tensor`` ranks hold a part each of the layers of every model, and ``pipeline`` ranks some layers each.
-        ``sharded``: the weights of learners are split.
+        ``sharded``: the weights of learners are split. ``offload``: the parts wait in the processor's memory.
         """
         self._twins.clear()
         self.learns = False
         self.order(Order(verb="forget")).result()
-        self.order(Order(verb="use_mesh", arguments=[shards, tensor, sharded, pipeline])).result()
+        self.order(Order(verb="use_mesh", arguments=[shards, tensor, sharded, pipeline, offload])).result()
         self.use_arithmetic(threads, flush_denormal=False)
 
     def use_arithmetic(self, threads: int, flush_denormal: bool) -> None:

@@ -20,9 +20,9 @@ class Teams:
     def of(self, role: Role) -> Team:
         return self.apart.get(role, self.policy)
 
-    def begin(self, shards: int, threads: int, tensor: int, sharded: bool, pipeline: int) -> None:
+    def begin(self, shards: int, threads: int, tensor: int, sharded: bool, pipeline: int, offload: bool) -> None:
         """Begin a stage on every team: see ``Team.begin``. A team of a role apart holds whole models."""
-        self.policy.begin(shards, threads, tensor, sharded, pipeline)
+        self.policy.begin(shards, threads, tensor, sharded, pipeline, offload)
         for team in self.apart.values():
             team.begin(shards, threads)
 

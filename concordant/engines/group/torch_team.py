@@ -21,15 +21,17 @@ from typing import Any
 
 import torch.distributed as dist
 
-from concordant.core.errors import RunFailed
+from concordant.core.errors import RunFailed, UserError
 from concordant.engines.group import started
 from concordant.engines.group.collectives import TorchRanks
 from concordant.engines.group.orders import Order, Ref, Worker
 from concordant.engines.group.team import Team
+from concordant.engines.memory import total_memory
 from concordant.engines.protocol import Done
 
 HELPER = "concordant.engines.group.helper"  # the module that a helper runs
 STARTED_WITHIN = 300.0  # seconds; a helper imports PyTorch and transformers
+EMPTY = 250e6  # bytes of a helper that has imported what it needs, and nothing else
 _LOOK_FOR = 5.0  # seconds in which a rank that failed writes the cause
 
 
@@ -136,20 +138,29 @@ def _way(code: int) -> str:
 
 
 def start_here(workers: int, timeout: timedelta) -> TorchTeam:
-    """Start ``workers - 1`` helpers on this machine. This process becomes rank 0."""
+    """Start ``workers - 1`` helpers on this machine. This process becomes rank 0.
+
+    UserError if the machine has no room for so many processes.
+    """
+    if workers * EMPTY > total_memory():
+        raise UserError(
+            f"cluster.workers is {workers}; a worker needs about {EMPTY / 1e9:.1f} GB before it has a model, and this "
+            f"machine has {total_memory() / 1e9:.0f} GB. Usually one worker for each core or GPU is best"
+        )
     folder = tempfile.TemporaryDirectory(prefix="concordant-")  # private, and on the disk, so that no port is opened
     file = os.path.join(folder.name, "store")
     store = dist.FileStore(file, workers)
     helpers = {}
     for rank in range(1, workers):
-        where = {"RANK": str(rank), "WORLD_SIZE": str(workers), started.STORE: file}
+        where = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers), started.STORE: file}
+        where |= {started.DRIVER: str(os.getpid())}
         where |= {started.TIMEOUT: str(timeout.total_seconds()), "GLOO_SOCKET_IFNAME": started.LOOPBACK}
         command = [sys.executable, "-m", HELPER]
         helpers[rank] = subprocess.Popen(command, env=os.environ | where, stdin=subprocess.DEVNULL)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", started.LOOPBACK)
     try:
         _wait_for(helpers, store)
-        dist.init_process_group("gloo", store=store, rank=0, world_size=workers, timeout=started.IDLE)
+        dist.init_process_group(started.backend(), store=store, rank=0, world_size=workers, timeout=started.IDLE)
         return TorchTeam(timeout, helpers, folder)
     except BaseException:
         for helper in helpers.values():

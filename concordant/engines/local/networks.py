@@ -29,7 +29,13 @@ from concordant.models.reward_heads import heads_of
 from concordant.models.scalar_head import Critic
 from concordant.models.tree_attention import Reader
 
+COMPUTES_ON = "concordant_computes_on"  # attribute of a model whose weights may wait elsewhere: the device of its work
 REFERENCE = "reference"  # name of the adapter that keeps the policy's start, on the backbone that both share
+
+
+def computing_device(model: nn.Module) -> torch.device:
+    """The device on which ``model`` computes. Its weights may wait in the processor's memory until then."""
+    return vars(model).get(COMPUTES_ON) or next(model.parameters()).device
 
 
 class Network(nn.Module, ABC):
@@ -53,7 +59,7 @@ class Network(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return computing_device(self.body or self)
 
     @property
     def body(self) -> PreTrainedModel | None:

@@ -5,8 +5,9 @@ while it computes: its weights are gathered before, and dropped after. Embedding
 which is whole during a whole pass, because a head also computes outside of the model's own forward pass.
 
 All ranks gather at the same time, so they must run the same number of passes: a rank with fewer micro-batches repeats
-the smallest tree with weight zero (``LocalScorer._fillers``). The functions here also take a network that is not split;
-then they do what a single process does.
+the smallest tree with weight zero (``LocalScorer._fillers``). With ``ranks.offload`` the local parts, their gradients
+and the optimizer's state are in the processor's memory, and a GPU has only what is gathered. The functions here also
+take a network that is not split; then they do what a single process does.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive
 from concordant.engines.local.gradient_sum import GradientSum
-from concordant.engines.local.networks import Network, PolicyNetwork
+from concordant.engines.local.networks import COMPUTES_ON, Network, PolicyNetwork
 from concordant.engines.ranks import Ranks, writes
 from concordant.engines.state_files import read_state, write_state
 from concordant.engines.tensor.cuts import Part
@@ -51,6 +52,8 @@ class _Sharding:
     def __init__(self, network: Network, ranks: Ranks, device: torch.device, blank: Network) -> None:
         self.ranks, self.device, self.blank = ranks, device, blank
         settings: dict[str, Any] = {"mesh": ranks.mesh(device.type)}
+        if ranks.offload:  # copies to and from a GPU are asynchronous only if the memory is page-locked
+            settings["offload_policy"] = CPUOffloadPolicy(pin_memory=device.type == "cuda")
         self.layers = [cast(FSDPModule, fully_shard(layer, **settings)) for layer in _layers(network)]
         self.root = cast(FSDPModule, fully_shard(network, **settings))
         for module in (*self.layers, self.root):
@@ -58,7 +61,7 @@ class _Sharding:
             module.set_force_sum_reduction_for_comms(True)  # gloo has no sum that is scaled
         self.root.set_reduce_scatter_unused_params(True)  # an expert of a mixture may get no token on one rank alone
         self.is_whole = False
-        vars(_key(network))[_ATTRIBUTE] = self
+        vars(_key(network)).update({_ATTRIBUTE: self, COMPUTES_ON: device})
 
     def begin(self) -> None:
         """Settle which memory the local parts have. All weights must be in their places."""
@@ -97,11 +100,12 @@ class _Sharding:
             for layer in self.layers:
                 layer.set_reshard_after_forward(True, recurse=False)
 
-    def copy(self) -> Network:
-        """The same network with whole weights of its own."""
+    def copy(self, device: torch.device | None = None) -> Network:
+        """The same network with whole weights of its own, on ``device``; None: where the parts are."""
         memo = {}
         for empty, part in zip(self.blank.parameters(), self.parts.values(), strict=True):
-            memo[id(empty)] = nn.Parameter(part.full_tensor().detach(), requires_grad=empty.requires_grad)
+            gathered = cast(DTensor, part.to(self.device)).full_tensor().detach()
+            memo[id(empty)] = nn.Parameter(gathered.to(device or part.device), requires_grad=empty.requires_grad)
         return copy.deepcopy(self.blank, cast(Any, memo))
 
     def frozen(self) -> Network:
@@ -240,9 +244,9 @@ def whole_network(network: Network) -> Network:
 
 
 def whole_model(model: nn.Module) -> Any:
-    """As ``whole_network``, for the model inside a network."""
+    """As ``whole_network``, for the model inside a network, on the device that computes with it."""
     sharding = _of(model)
-    return model if sharding is None else _key(sharding.copy())
+    return model if sharding is None else _key(sharding.copy(sharding.device))
 
 
 def frozen(network: Network) -> Network:

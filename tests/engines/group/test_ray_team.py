@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from concordant.core.errors import RunFailed, UserError
+from concordant.engines.group import ray_team
 from concordant.engines.group.orders import Order, Ref
 from concordant.engines.group.ray_rank import HeldWeights, _interface_of
 from concordant.engines.group.ray_team import History, RayResult, RayTeam, WorkerEnded, assembled
@@ -171,3 +172,46 @@ def test_a_python_that_is_not_on_this_machine_is_named_before_ray_starts():
 
 def test_the_interface_of_an_address():
     assert _interface_of("127.0.0.1") == "lo" and _interface_of("203.0.113.9") == ""
+
+
+class Placed:
+    """A stand-in for Ray that notes what is asked of it."""
+
+    def __init__(self, gpus=0, has_room=True):
+        self.bundles, self.actors, self.gpus = [], [], gpus
+        group = SimpleNamespace(wait=lambda seconds: has_room)
+        self.util = SimpleNamespace(placement_group=lambda bundles, strategy: self.bundles.append(bundles) or group)
+
+    def remote(self, kind):
+        return SimpleNamespace(options=lambda **given: self.actors.append(given) or SimpleNamespace(remote=dict))
+
+    def cluster_resources(self):
+        return {"CPU": 8.0} | ({"GPU": float(self.gpus)} if self.gpus else {})
+
+    available_resources = cluster_resources
+
+
+@pytest.fixture
+def strategies(monkeypatch):
+    module = SimpleNamespace(PlacementGroupSchedulingStrategy=lambda group, placement_group_bundle_index: None)
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", module)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "each"),
+    [("cuda", 0, 1), ("auto", 2, 1), ("auto", 0, 0), ("cpu", 2, 0), ("", 2, 0)],
+)
+def test_every_worker_gets_a_gpu_of_its_own_where_the_models_go_to_gpus(device, gpus, each, strategies, monkeypatch):
+    """Ray hides all GPUs from a worker that asks for none."""
+    ray = Placed(gpus)
+    monkeypatch.setattr(ray_team, "connected", lambda address, workers: ray)
+    monkeypatch.setattr(RayTeam, "meet", lambda self: None)
+    assembled({"policy": 2, "generator": 1}, timedelta(1), "auto", 0, {}, device)
+    assert [given["num_gpus"] for given in ray.actors] == [each] * 3
+    assert ray.bundles == [[{"CPU": 1} | ({"GPU": 1} if each else {})] * n for n in (2, 1)]
+
+
+def test_a_cluster_without_room_says_what_is_free(strategies):
+    words = "no room for 2 workers of one CPU and one GPU each within 120 s, because 8 CPUs and 1 GPUs are free"
+    with pytest.raises(UserError, match=words):
+        RayTeam(Placed(1, has_room=False), "policy", 2, timedelta(1), 0, {}, on_gpus=True)

@@ -1,25 +1,45 @@
 """Weights that are split over two processes: the same gradients and steps as one process, half the numbers on each."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.fsdp import CPUOffloadPolicy
 
 from bench.parallel import METHODS, apart, compared
+from concordant.engines.local import sharding
+from concordant.engines.local.networks import PolicyNetwork, computing_device
+from tests.engines.tiny import tiny_policy
+
+SETTERS = (
+    "set_gradient_divide_factor", "set_force_sum_reduction_for_comms", "set_reduce_scatter_unused_params",
+)  # fmt: skip
 
 SHARDED, ALONE = {"workers": 2, "sharded": True}, {"workers": 1}
+OFFLOADED = ("sft with lora", "ppo policy")
 
 
 @pytest.fixture(scope="module")
-def rows(python, tmp_path_factory):
+def side(python, tmp_path_factory):
     file = tmp_path_factory.mktemp("sides") / "side"
 
-    def side(mesh):
-        python("-m", "bench.parallel", "--side", file, "--mesh", mesh, "--only", *METHODS)
+    def side(mesh, methods=tuple(METHODS)):
+        python("-m", "bench.parallel", "--side", file, "--mesh", mesh, "--only", *methods)
         return torch.load(file, weights_only=True)
 
-    alone, split = side(""), side("sharded 2")
+    return side
+
+
+@pytest.fixture(scope="module")
+def split(side):
+    return side("sharded 2")
+
+
+@pytest.fixture(scope="module")
+def rows(side, split):
+    alone = side("")
     return {method: compared(split[method], alone[method]) for method in METHODS}
 
 
@@ -33,6 +53,39 @@ def test_gradients_and_five_steps_equal_those_of_one_process(rows, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_each_of_two_workers_holds_half_of_weights_gradients_and_moments(rows, method):
     assert rows[method]["held"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_parts_that_wait_in_the_processors_memory_learn_the_same_bits(side, split):
+    """A CPU has nowhere else to keep them, so this runs the code of the policy and not its copies."""
+    offloaded = side("sharded 2, offloaded", OFFLOADED)
+    for method in OFFLOADED:
+        assert compared(offloaded[method], split[method]) | {"held": 1.0} == {
+            "gradient": 0.0,
+            "weights": 0.0,
+            "norm": pytest.approx(0.0, abs=1e-6),
+            "held": 1.0,
+        }
+
+
+def test_ranks_that_offload_give_fsdp_the_policy_and_keep_the_device_of_the_work(monkeypatch):
+    """The parts are on the CPU, and the network still computes where it did."""
+    given = []
+
+    def shard(module, **settings):
+        given.append(settings)
+        return SimpleNamespace(**dict.fromkeys(SETTERS, lambda *_: None))
+
+    monkeypatch.setattr(sharding, "fully_shard", shard)
+    gpu = torch.device("cuda", 1)
+    for offload in (False, True):
+        network = PolicyNetwork(tiny_policy())
+        ranks = SimpleNamespace(mesh=lambda kind: f"mesh of {kind}", offload=offload, rank=0, size=2)
+        sharding._Sharding(network, ranks, gpu, network)
+        assert network.device == computing_device(network.model) == gpu
+        assert {s["mesh"] for s in given} == {"mesh of cuda"} and len(given) > 1
+        policies = [s.get("offload_policy") for s in given]
+        assert policies == [CPUOffloadPolicy(pin_memory=True) if offload else None] * len(given)
+        given.clear()
 
 
 @pytest.mark.parametrize(("verb", "before", "after"), [("sft", ALONE, SHARDED), ("gae", SHARDED, ALONE)])
