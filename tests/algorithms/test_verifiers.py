@@ -44,6 +44,8 @@ def test_mathematics_compares_values_and_not_texts():
         ("regex", {"pattern": "(a"}, "expected a regular expression as pattern"),
         ("json_schema", {"schema": {"type": "strange"}}, "expected a JSON schema"),
         ("number", {"ground_truth": "many"}, "expected a number as ground_truth"),
+        ("length", {"max_characters": "many"}, "rule:length: expected a number as max_characters, found 'many'"),
+        ("code", {"tests": ["assert f(1) == 2"]}, "rule:code: expected Python code as tests, found"),
     ],
 )
 def test_a_fault_of_the_row_is_told(rule, columns, message):
