@@ -8,6 +8,7 @@ tokenizer: it has 0.47 of the teacher's weights. It never sees an answer of the 
 - *student* goes on with its own answers, by the reverse KL.
 
 The results have the gold score of every policy on the held-out prompts, and the student's as a share of the teacher's.
+Other seeds that stand in the file of results already stay there, if their numbers of steps are the same.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from bench.drive import save, with_earlier
 from concordant.config.yaml_io import load_yaml, parse_yaml
 from concordant.pipeline.command import DEMO
 from concordant.pipeline.plan import read_plan
@@ -96,6 +98,26 @@ def run(demo: Path, folder: Path, given: int, own: int) -> dict[str, Any]:
     }
 
 
+def results(path: Path, found: list[dict[str, Any]], given: int, own: int) -> dict[str, Any]:
+    """The file of results: ``found``, and the other seeds of an earlier file at ``path`` with the same steps."""
+
+    def of(seed: int) -> str:
+        return pipeline(Path("DEMO"), seed, given, own)
+
+    is_same = False
+    if path.is_file():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        is_same = earlier["pipeline"] in [of(one["seed"]) for one in earlier["seeds"]]
+    seeds = with_earlier(path, found, ("seed",), "seeds") if is_same else found
+    shares = [one["share_of_teacher"]["student"] for one in seeds]
+    return {
+        "pipeline": of(seeds[0]["seed"]),
+        "share_of_teacher": shares,
+        "mean": statistics.mean(shares),
+        "seeds": seeds,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the demos that are run first")
@@ -107,16 +129,10 @@ def main() -> None:
     chosen = parser.parse_args()
     demos = chosen.demos or [demo_of(chosen.folder / f"demo{seed}", seed) for seed in chosen.seeds]
     found = []
-    for number, demo in enumerate(demos):
-        found.append(run(demo, chosen.folder / f"students{number}", chosen.given, chosen.own))
-        shares = [one["share_of_teacher"]["student"] for one in found]
-        numbers = {
-            "pipeline": pipeline(Path("DEMO"), found[0]["seed"], chosen.given, chosen.own),
-            "share_of_teacher": shares,
-            "mean": statistics.mean(shares),
-            "seeds": found,
-        }
-        chosen.output.write_text(json.dumps(numbers, indent=1) + "\n")
+    for demo in demos:
+        found.append(run(demo, chosen.folder / f"students-{demo.name}", chosen.given, chosen.own))
+        numbers = results(chosen.output, found, chosen.given, chosen.own)
+        save(chosen.output, numbers)
         print(json.dumps({key: numbers[key] for key in ("share_of_teacher", "mean")}), flush=True)
 
 

@@ -112,3 +112,16 @@ def busy_note(cores: float) -> str:
 
 def save(path: Path, record: dict[str, Any]) -> None:
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def with_earlier(
+    path: Path, rows: list[dict[str, Any]], names: tuple[str, ...], where: str = "rows"
+) -> list[dict[str, Any]]:
+    """``rows`` and those under ``where`` in an earlier file at ``path`` that differ from all of them in ``names``.
+
+    So the seeds of a long measurement can be run one by one. The rows are in the order of the numbers of ``names``.
+    """
+    earlier = json.loads(path.read_text(encoding="utf-8"))[where] if path.is_file() else []
+    new = {tuple(row[name] for name in names) for row in rows}
+    kept = [row for row in earlier if tuple(row[name] for name in names) not in new]
+    return sorted([*kept, *rows], key=lambda row: tuple(row[name] for name in names))

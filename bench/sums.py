@@ -4,7 +4,8 @@
 
 Runs examples/sums.yaml and examples/sums_calculator.yaml without their reports. Every held-out prompt is answered 16
 times at temperature 1 and once with the most likely tokens. ``seconds`` is the processor time of SFT and GRPO together,
-with everything that the command does beside them. Writes bench/results/PROCESSOR/sums.json.
+with everything that the command does beside them. Writes bench/results/PROCESSOR/sums.json after every row; the rows of
+other seeds and examples that stand there stay.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from bench.drive import machine, processor, save
+from bench.drive import machine, processor, save, with_earlier
 from bench.turns import ROOT
 
 SAMPLES = 16  # answers to each held-out prompt
@@ -79,13 +80,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--examples", nargs="+", default=["sums", "sums_calculator"])
     given = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    path = ROOT / "bench" / "results" / processor() / "sums.json"
     for example in given.examples:
         for seed in given.seeds:
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(measure(example, seed, Path(folder)))
             print(rows[-1], flush=True)
-    save(ROOT / "bench" / "results" / processor() / "sums.json", {"machine": machine(), "rows": rows})
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(path, {"machine": machine(), "rows": with_earlier(path, rows, ("example", "seed"))})
 
 
 if __name__ == "__main__":

@@ -140,6 +140,13 @@ def test_a_thing_touches_few_files(example: Example) -> None:
     assert len(touched) <= MOST_FILES, "a wall is in the wrong place"
 
 
+@pytest.mark.parametrize("title", ["A preference loss", "A reward source", "An environment"])
+def test_a_users_own_thing_takes_at_most_30_lines(title: str) -> None:
+    (example,) = (example for example in EXAMPLES if example.title == title)
+    lines = "\n".join([*(addition.lines for addition in example.additions), example.use]).splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 30
+
+
 def test_every_kind_of_thing_has_an_example() -> None:
     kinds = "preference loss, advantage, policy loss, reward source, environment, data format, doctor's rule, "
     kinds += "architecture, engine, kernel, metric"

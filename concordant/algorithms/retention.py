@@ -29,6 +29,7 @@ class Retention:
         self.learner, self.weight, self.batch_size, self.seed = learner, weight, batch_size, seed
         self.heldout = texts[HELD_OUT - 1 :: HELD_OUT][:MEASURED]
         self.train = [text for i, text in enumerate(texts, 1) if i % HELD_OUT]
+        self.start: float | None = None  # nats a token on ``heldout`` before the first step, once it was measured
 
     def draw(self, step: int, number: int) -> list[PromptTree]:
         """The windows that are learnt in round ``number`` of a step."""
@@ -40,7 +41,12 @@ class Retention:
         if not self.heldout:
             return {}
         metrics = self.learner.evaluate(self.heldout, SFTObjective()).result()
-        return {f"{PREFIX}nll": metrics["nll"], f"{PREFIX}token_accuracy": metrics["token_accuracy"]}
+        found = {f"{PREFIX}nll": metrics["nll"], f"{PREFIX}token_accuracy": metrics["token_accuracy"]}
+        return found if self.start is None else found | {f"{PREFIX}start": self.start}
+
+    def measure_start(self) -> None:
+        """Measure the learner's first weights. A resumed run has them too, before its checkpoint is read."""
+        self.start = self.evaluate().get(f"{PREFIX}nll")
 
 
 def beside(retention: Retention | None, work: Iterable[Sequence[Piece]], step: int) -> Iterator[Sequence[Piece]]:

@@ -93,15 +93,24 @@ def think_answer(prompt: Dialogue, response: str) -> float:
     return float(_FORMAT.fullmatch(response) is not None)
 
 
-def length(prompt: Dialogue, response: str, max_characters: int | None) -> float | None:
+def length(prompt: Dialogue, response: str, max_characters: object) -> float | None:
     """1 when the response has at most ``max_characters`` characters, else 0."""
-    return None if max_characters is None else float(len(response) <= int(max_characters))
+    if max_characters is None:
+        return None
+    try:
+        most = float(str(max_characters))
+    except ValueError:
+        given = str(max_characters)[:80]
+        raise UserError(f"rule:length: expected a number as max_characters, found {given!r}") from None
+    return float(len(response) <= most)
 
 
-def code(prompt: Dialogue, response: str, tests: str | None) -> float | None:
+def code(prompt: Dialogue, response: str, tests: object) -> float | None:
     """1 when the Python code of the response, then the code of the column ``tests``, runs without an error, else 0."""
     if tests is None:
         return None
+    if not isinstance(tests, str):  # no answer could ever pass
+        raise UserError(f"rule:code: expected Python code as tests, found {str(tests)[:80]!r}")
     fenced = re.findall(r"```(?:python)?\n(.*?)```", response, re.S)
     return float(passes(fenced[-1] if fenced else response, tests))
 

@@ -88,6 +88,7 @@ def load_records(
         raise UserError(
             f"{config.path}: no {name} to train on. Rows read: {held.rows_read:,} as {', '.join(held.formats)}; "
             f"dropped: {reasons(dropped) or 'none'}\nexpected {need} (docs/data.md){_other_columns(held, config)}"
+            f"{_learns_from_ratings(held, want)}"
         )
     return Loaded(
         train=train,
@@ -106,6 +107,13 @@ def _imitated(held: Loaded[Record], want: object, responses: Responses) -> list[
     if want is not Demonstration or responses != "both" or not any(isinstance(r, Pair) for r in held.train):
         return []
     return ["both answers of each pair are imitated, the rejected ones too; --responses chosen leaves these out"]
+
+
+def _learns_from_ratings(held: Loaded[Record], want: object) -> str:
+    is_rated = want is Pair and any(isinstance(record, Rating) for record in held.train)
+    return (
+        "\n`concordant dpo --loss kto` learns from rated answers; bco and apo_zero_unpaired do too" if is_rated else ""
+    )
 
 
 def _other_columns(held: Loaded[Record], config: DataConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ MAIN_SETTINGS = (
     "responses", "loss", "beta", "margin", "lm_coefficient", "label_smoothing", "advantage", "policy_loss", "reward",
     "kl.coefficient", "kl.controller", "clip", "inner_epochs", "minibatches", "train.max_steps",
     "train.epochs", "train.batch_size", "train.learning_rate", "train.schedule", "model.precision",
-    "model.lora.rank", "sampling.n", "sampling.temperature", "sampling.max_new_tokens",
+    "model.lora.rank", "sampling.n", "sampling.temperature", "sampling.max_new_tokens", "retain.mix", "retain.ewc",
+    "replay",
 )  # fmt: skip
 HASH_DIGITS = 12  # of a hash that is shown
+_MOST = 700.0  # nats: its exponential is still finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ def _card(source: Source, folder: Path) -> Card:
             ("settings", ", ".join(f"{key} {_shown(run.settings[key])}" for key in MAIN_SETTINGS if _says(run, key))),
             ("date", run.started.replace("T", " ").replace("+00:00", " UTC")),
             ("exported step", _exported(run.result)),
+            ("what must not be forgotten", _retained(run)),
             ("seed", str(run.settings.get("seed", ""))),
             ("version", f"concordant {version}" if version else ""),
         ]
@@ -73,6 +77,14 @@ def _data(run: RunFacts) -> str:
     records, digest = run.result.get("data"), run.result.get("data_hash")
     parts = [str(path), str(records or ""), split, f"hash {str(digest)[:HASH_DIGITS]}" if digest else ""]
     return "; ".join(part for part in parts if part) if path else ""
+
+
+def _retained(run: RunFacts) -> str:
+    """The perplexity of the text of ``retain.text`` before the run and at the exported step."""
+    if run.retained is None:
+        return ""
+    before, after = (math.exp(min(nll, _MOST)) for nll in run.retained)
+    return f"perplexity of {run.settings.get('retain.text')}: {before:.4g} before, {after:.4g} after"
 
 
 def _says(run: RunFacts, key: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from concordant.config.yaml_io import load_yaml
 from concordant.core.errors import UserError
-from concordant.runs.logs import read_json
+from concordant.runs.logs import read_json, read_log
 from concordant.runs.names import (
     CONFIG,
     EVENTS,
@@ -25,6 +25,7 @@ from concordant.runs.names import (
 )
 
 FILES = (CONFIG, METRICS, SAMPLES, EVENTS, RESULT, REWARD_SUMMARY)  # those that a report links to, if they exist
+RETAINED, RETAINED_BEFORE = "retain/nll", "retain/start"  # the metrics of --retain.text
 _LONGEST_HEADER = 2**27  # bytes; the header of a safetensors file lists its tensors
 
 
@@ -38,6 +39,9 @@ class RunFacts:
     started: str = ""  # ISO 8601, UTC: when the process that ended the run opened the folder
     weights: int | None = None  # numbers in the exported model
     files: tuple[Path, ...] = ()  # files and folders of the run that exist
+    # Negative log-prob of the windows of retain.text that are not learnt, nats a token: before the run, and at the
+    # exported step. None without such a text.
+    retained: tuple[float, float] | None = None
 
     @property
     def base(self) -> str:
@@ -55,16 +59,30 @@ def read_facts(folder: Path) -> RunFacts:
         config = load_yaml(folder / CONFIG)
     except UserError:
         config = {}
-    status = read_json(folder / STATUS) or {}
+    status, result = read_json(folder / STATUS) or {}, read_json(folder / RESULT) or {}
+    settings = dict(flat(config))
     files = [folder / name for name in FILES if (folder / name).is_file()]
     return RunFacts(
         folder=folder,
-        settings=dict(flat(config)),
-        result=read_json(folder / RESULT) or {},
+        settings=settings,
+        result=result,
         started=str(status.get("started", "")),
         weights=weights_of(folder / MODEL),
         files=(*files, *([folder / MODEL] if (folder / MODEL).is_dir() else [])),
+        retained=_retained(folder, result.get("exported_step")) if settings.get("retain.text") else None,
     )
+
+
+def _retained(folder: Path, exported: object) -> tuple[float, float] | None:
+    """The number before the run, and that of the step ``exported``, or of the last evaluation."""
+    rows = [row for row in read_log(folder / METRICS, "step").rows if _is_number(row.get(f"eval/{RETAINED}"))]
+    starts = [row[f"eval/{RETAINED_BEFORE}"] for row in rows if _is_number(row.get(f"eval/{RETAINED_BEFORE}"))]
+    at_step = {row["step"]: row[f"eval/{RETAINED}"] for row in rows}
+    return (starts[0], at_step.get(exported, rows[-1][f"eval/{RETAINED}"])) if starts else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def weights_of(model: Path) -> int | None:

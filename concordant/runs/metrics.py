@@ -116,6 +116,7 @@ METRICS: dict[str, Metric] = {
         "nats a token",
         _POLICIES,
     ),
+    "retain/start": Metric("retain/nll before the first step", "nats a token", _POLICIES),
     "retain/token_accuracy": Metric("tokens of this text that were the most likely ones", _SHARE, _POLICIES),
     "retain/penalty": Metric("penalty on changed weights, with --retain.ewc", "nats a token", _POLICIES),
     "divergence": Metric(

@@ -27,6 +27,8 @@ def retained(config: RetainConfig, policy: Policy, learner: Learner, seed: int) 
     common.message(
         f"retain.text: {counted(len(texts), 'window')}, {len(kept.heldout)} of them to measure what is forgotten"
     )
+    with common.watched("how well the text is predicted"):
+        kept.measure_start()
     if config.ewc:
         few = kept.train[:: max(1, len(kept.train) // config.fisher_windows)][: config.fisher_windows]
         with common.watched("how much each weight matters"):

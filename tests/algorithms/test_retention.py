@@ -53,6 +53,15 @@ def test_a_weight_of_zero_measures_and_learns_nothing():
     assert retention(ppo.actor, weight=0.0).evaluate()["retain/nll"] > 3
 
 
+def test_the_start_is_told_at_every_evaluation_and_does_not_move():
+    ppo = make_ppo(advantage="rloo", train={"learning_rate": 3e-3})
+    kept = ppo.retention = retention(ppo.actor)
+    kept.measure_start()
+    assert kept.evaluate()["retain/start"] == kept.evaluate()["retain/nll"]
+    ppo.step(0, 3e-3)
+    assert kept.evaluate()["retain/start"] == kept.start != kept.evaluate()["retain/nll"]
+
+
 def test_text_in_ppos_steps_is_forgotten_less():
     def text_after(weight):
         ppo = make_ppo(advantage="rloo", train={"learning_rate": 3e-3})

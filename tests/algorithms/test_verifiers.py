@@ -1,5 +1,6 @@
 """Verifiable rewards: what each rule accepts, what it refuses, and what faults of the data or the code do."""
 
+import tempfile
 import time
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def test_mathematics_compares_values_and_not_texts():
         ("regex", {"pattern": "(a"}, "expected a regular expression as pattern"),
         ("json_schema", {"schema": {"type": "strange"}}, "expected a JSON schema"),
         ("number", {"ground_truth": "many"}, "expected a number as ground_truth"),
+        ("length", {"max_characters": "many"}, "rule:length: expected a number as max_characters, found 'many'"),
+        ("code", {"tests": ["assert f(1) == 2"]}, "rule:code: expected Python code as tests, found"),
     ],
 )
 def test_a_fault_of_the_row_is_told(rule, columns, message):
@@ -64,6 +67,33 @@ def test_a_fault_of_the_row_is_told(rule, columns, message):
 def test_code_that_fails_or_hangs_does_not_pass(code, monkeypatch):
     monkeypatch.setattr(run_code, "SECONDS", 1)
     assert not run_code.passes(code, "")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os\nfor _ in range(5):\n  if not os.fork(): break\nimport time; time.sleep(60)",
+        "for i in range(64): open(f'{i}', 'wb').write(bytes(2**19))",
+        "import os\nfor i in range(1100): os.mkdir(f'{i}')\nimport time; time.sleep(60)",
+    ],
+)
+def test_code_that_forks_or_fills_the_disk_is_stopped_at_once(code, monkeypatch):
+    """For root too, whose processes the system does not limit, and by no file that is too large alone."""
+    monkeypatch.setattr(run_code, "SECONDS", 30)
+    monkeypatch.setattr(run_code, "PROCESSES", 3)
+    start = time.monotonic()
+    assert not run_code.passes(code, "")
+    assert time.monotonic() - start < 25
+
+
+def test_folders_in_folders_without_end_neither_pass_nor_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert not run_code.passes("import os\nfor _ in range(3000): os.mkdir('a'); os.chdir('a')", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_code_that_keeps_within_the_limits_of_its_folder_passes():
+    assert run_code.passes("for i in range(9): open(f'{i}', 'wb').write(bytes(2**19))", "")
 
 
 def test_a_forked_process_ends_with_the_call(tmp_path, monkeypatch):

@@ -44,6 +44,11 @@ def test_the_papers_numbers():
     dapo, gspo = parsed(*MODEL, "--preset", "dapo"), parsed(*MODEL, "--preset", "gspo")
     assert (dapo.clip, dapo.clip_high, dapo.overlong_penalty, dapo.kl.coefficient) == (0.2, 0.28, 1.0, 0.0)
     assert dapo.overlong_buffer / dapo.sampling.max_new_tokens == 4096 / 20480 and dapo.dynamic_sampling > 0
+    cispo = parsed(*MODEL, "--preset", "cispo")  # with DAPO's dynamic sampling and length penalty
+    for key in ("dynamic_sampling", "overlong_penalty", "overlong_buffer", "missing_eos_penalty"):
+        assert getattr(cispo, key) == getattr(dapo, key)
+    assert cispo.sampling.max_new_tokens == dapo.sampling.max_new_tokens
+    assert parsed(*MODEL, "--preset", "rloo").kl.coefficient == 0.03
     assert (gspo.policy_loss, gspo.clip, gspo.clip_high) == ("gspo", 3e-4, 4e-4)
     assert parsed(*MODEL, "--preset", "grpo").kl.coefficient == 0.04
     assert parsed(*MODEL, "--preset", "reinforce++").whiten == "step"

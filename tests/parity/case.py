@@ -87,6 +87,8 @@ KTO = {
     "kto/apo_zero_unpaired": DPOSetting("apo_zero_unpaired", 0.3),
 }
 KTO_WEIGHTS = (1.3, 0.8)  # of good and of bad answers
+BCO = DPOSetting("bco", 0.3)
+BCO_LEFT_OUT = {"bco/all answers": 0, "bco/fewer bad answers": 4}  # bad answers of the last pairs
 REWARDS = {
     "reward/plain": RewardSetting(margin=False),
     "reward/margin": RewardSetting(margin=True),
@@ -173,6 +175,8 @@ POLICIES = {
         scores=(0.7, None, 0.3, 1.9, -0.4, 0.2),
     ),
 }
+RLOO = PolicySetting("rloo", {"epsilon": 0.2}, {"clip": 0.2, "aggregation": "seq-mean-token-sum"}, beta=0.05)
+RLOO_SAMPLERS = {"rloo/first update": POLICY, "rloo/later update": OLD}  # the policy that sampled
 
 
 def words(start: int, count: int) -> list[int]:
@@ -189,6 +193,11 @@ def pairs() -> list[Pair]:
             bad[:3] = good[:3]
         made.append(Pair(words(3 * i, prompt), [*good, EOS], [*bad, EOS]))
     return made
+
+
+def rated(left_out: int = 0) -> list[tuple[Pair, list[bool]]]:
+    """The pairs as single answers, and whether each is good; the last ``left_out`` pairs have no bad answer."""
+    return [(p, [True] if i >= len(PROMPTS) - left_out else [True, False]) for i, p in enumerate(pairs())]
 
 
 def turns() -> list[tuple[list[int], list[int]]]:

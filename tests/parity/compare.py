@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,8 +17,9 @@ import torch
 from tests.parity import case, explained, ours, peer_files
 from tests.parity.figures import Figures, gradient_error, norm, relative, sketch_error, sketch_norm, vector_error
 
-POLICY_TOLERANCE = 1e-5  # of the same numbers of policy losses and group advantages
-TOLERANCE = 1e-4  # of a loss or metric, of a gradient's norm, of a vector's norm
+APART = ("ppo/", "dpo/sigmoid uneven", "orpo/", "rloo/", "bco/fewer")  # compared by functions of their own
+TOLERANCE = 1e-5  # of a loss, of a gradient's norm, of a vector's norm
+METRIC_TOLERANCE = 1e-4  # of a metric, which may be a difference of numbers that are much larger
 GOLDENS = Path(__file__).parent / "goldens"
 TRAINERS_GOLDEN, PPO_GOLDEN = GOLDENS / "trl-trainers.json", GOLDENS / "trl-ppo.json"
 LOGPS, OF_F = ("logps/chosen", "logps/rejected"), ("forward_kl", "js_divergence", "alpha_divergence")
@@ -50,12 +51,11 @@ def rows(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
     """Every comparison that both sides have, in the order of what we made."""
     table: list[Row] = []
     for name, mine in made.items():
-        if name in peer and not name.startswith(("ppo/", "dpo/sigmoid uneven", "orpo/")):
-            found = whole(name, mine, peer[name])
-            is_policy = name.startswith("policy/")
-            table += [replace(row, tolerance=POLICY_TOLERANCE) for row in found] if is_policy else found
+        if name in peer and not name.startswith(APART):
+            table += whole(name, mine, peer[name])
     table += [row for name in case.POLICIES if f"policy/{name}" in peer for row in policy(name, made, peer)]
-    table += smoothing(made, peer) + uneven(made, peer) + orpo(made, peer)
+    table += [row for name in case.RLOO_SAMPLERS if name in peer for row in rloo(name, made, peer)]
+    table += smoothing(made, peer) + uneven(made, peer) + orpo(made, peer) + bco(made, peer)
     for name in case.PPO_LENGTHS:
         if f"ppo/policy {name}" in peer:
             table += ppo(name, made, peer)
@@ -71,7 +71,7 @@ def whole(name: str, mine: Figures, theirs: Figures) -> list[Row]:
     for metric in METRICS.get(name, theirs.metrics):
         a, b = mine.metrics[metric], theirs.metrics[metric]
         what = f"{name}: {metric}"
-        table.append(Row(what, a, b, relative(a, b), what in KNOWN))
+        table.append(Row(what, a, b, relative(a, b), what in KNOWN, METRIC_TOLERANCE))
     return table
 
 
@@ -90,7 +90,36 @@ def policy(name: str, made: dict[str, Figures], peer: dict[str, Figures]) -> lis
     if divided:
         added = explained.advantages_of_a_greater_deviation(setting.scores, mine["advantage"])
         rows.append(token_row(f"{what}, 1e-4 added to the deviation", added, theirs["advantage"]))
-    return [replace(row, tolerance=POLICY_TOLERANCE) for row in rows]
+    return rows
+
+
+def rloo(name: str, made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
+    """TRL's ratio is that of whole answers, ours of tokens: one gradient at the first update, another one later."""
+    mine, theirs = made[name], peer[name]
+    is_first, one = case.RLOO_SAMPLERS[name] == case.POLICY, explained.rloo_one_ratio(theirs.tokens)
+    # At the first update TRL's loss is 0: the mean of a group's advantages, which have size 1.
+    size = max(abs(theirs.loss), 1.0) if is_first else abs(theirs.loss)
+    return [
+        token_row(f"{name}: log-probs of answers", mine.tokens["old_logprob"], theirs.tokens["old_logprob"]),
+        token_row(f"{name}: advantages", mine.tokens["advantage"], theirs.tokens["advantage"]),
+        Row(f"{name}: loss", mine.loss, theirs.loss, abs(mine.loss - theirs.loss) / size, known=True),
+        gradient_row(f"{name}: gradient", mine, theirs, known=not is_first),
+        Row(f"{name}, one ratio for an answer: loss", one.loss, theirs.loss, abs(one.loss - theirs.loss) / size),
+        gradient_row(f"{name}, one ratio for an answer: gradient", one, theirs),
+    ]
+
+
+def bco(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:
+    """TRL's shift is the mean of all answers' rewards, ours the middle of the two sides' means."""
+    name = "bco/fewer bad answers"
+    if name not in peer:
+        return []
+    mine, theirs = made[name], peer[name]
+    return [
+        Row(f"{name}: loss", mine.loss, theirs.loss, relative(mine.loss, theirs.loss), known=True),
+        gradient_row(f"{name}: gradient", mine, theirs, known=True),
+        *whole(f"{name}, the mean of all", explained.bco_mean_of_all(case.BCO_LEFT_OUT[name]), theirs),
+    ]
 
 
 def smoothing(made: dict[str, Figures], peer: dict[str, Figures]) -> list[Row]:

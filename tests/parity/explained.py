@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -13,7 +14,9 @@ from concordant.algorithms.ppo_objectives import PolicyObjective
 from concordant.algorithms.sft import SFTObjective
 from concordant.core import kl
 from concordant.core.advantages import Returns, gae
-from concordant.core.trees import Branch, PromptTree
+from concordant.core.losses import clipped_surrogate
+from concordant.core.objective import BranchOutputs, Evaluated, Outputs, Term
+from concordant.core.trees import Branch, PromptTree, TreeBatch
 from tests.parity import case, ours
 from tests.parity.figures import Figures
 
@@ -95,6 +98,39 @@ def values_past_the_end(name: str, given: Mapping[str, list[float]]) -> Figures:
         for p, ids in zip(case.pairs(), case.answers(name), strict=True)
     ]
     return ours.learn_values(trees, given)
+
+
+def bco_mean_of_all(left_out: int) -> Figures:
+    """BCO whose shift is the mean of all answers' rewards, however many are good."""
+    trees, _, reference_B = ours.bco_answers(left_out)
+    logratio_B = reference_logprobs(ours.policy_learner(), trees) - reference_B
+    return ours.bco(left_out, float(logratio_B.mean()))
+
+
+@dataclass(frozen=True)
+class OneRatio:
+    """PPO's loss with the ratio of the probabilities of whole answers, mean over answers."""
+
+    old_B: Tensor  # nats an answer
+    advantage_B: Tensor
+    clip: float
+    want: Outputs = Outputs(logprob=True)
+
+    def weights(self, batch: TreeBatch) -> dict[str, float]:
+        return {"policy/loss": batch.branches}
+
+    def __call__(self, out: BranchOutputs, batch: TreeBatch) -> Evaluated:
+        assert out.logprob_N is not None
+        ratio_B = (batch.sum_by_branch(out.logprob_N) - self.old_B[batch.caller_B]).exp()
+        loss_B = clipped_surrogate(ratio_B, self.advantage_B[batch.caller_B], self.clip, self.clip)
+        return Evaluated({"policy/loss": Term(loss_B.sum())}, {})
+
+
+def rloo_one_ratio(given: Mapping[str, list[float]]) -> Figures:
+    """RLOO's loss with one ratio for an answer, on TRL's advantages and log-probs of answers."""
+    old_B, advantage_B = (torch.tensor(given[column]) for column in ("old_logprob", "advantage"))
+    objective = OneRatio(old_B, advantage_B, case.RLOO.ours["clip"])
+    return ours.learn(ours.policy_learner(), ours.group_trees()[0], objective)
 
 
 def _mean(parts: Sequence[Figures]) -> Figures:

@@ -12,7 +12,7 @@ from transformers import LlamaForSequenceClassification
 from concordant.algorithms.distill import DistillObjective
 from concordant.algorithms.dpo import DPOObjective, reference_logprobs
 from concordant.algorithms.experience import learnt_part
-from concordant.algorithms.kto import KTOObjective, finish, kl_estimate
+from concordant.algorithms.kto import KTOObjective, finish, kl_estimate, middle
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
 from concordant.algorithms.reward import RewardObjective
 from concordant.algorithms.sft import SFTObjective, share_prompts
@@ -20,7 +20,7 @@ from concordant.config.train import TrainConfig
 from concordant.core import kl
 from concordant.core.advantages import ADVANTAGES, Returns, gae
 from concordant.core.divergence import Divergence
-from concordant.core.masked import branch_of_token, whiten
+from concordant.core.masked import branch_of_token, sum_by_branch, whiten
 from concordant.core.objective import Objective, Outputs
 from concordant.core.trees import Branch, Layout, PromptTree
 from concordant.engines.local.learner import LocalLearner
@@ -43,6 +43,8 @@ def all_figures(peer_ppo: Mapping[str, Figures]) -> dict[str, Figures]:
     made |= {"dpo/sigmoid uneven": dpo(case.DPO["dpo/sigmoid"], CUT)}
     made |= {name: reward(setting) for name, setting in case.REWARDS.items()}
     made |= {name: distill(setting) for name, setting in case.DISTILL.items()}
+    made |= {name: bco(left_out) for name, left_out in case.BCO_LEFT_OUT.items()}
+    made |= {name: rloo(sampler, peer_ppo[name]) for name, sampler in case.RLOO_SAMPLERS.items() if name in peer_ppo}
     for name, setting in case.POLICIES.items():
         if f"policy/{name}" in peer_ppo:
             made[f"policy/{name}"] = policy(setting, peer_ppo[f"policy/{name}"])
@@ -116,6 +118,29 @@ def kto(setting: case.DPOSetting) -> Figures:
     return figures
 
 
+def bco(left_out: int, anchor: float | None = None) -> Figures:
+    """BCO in one step. ``anchor``: nats, in place of the middle of the two sides' means."""
+    learner, trees, is_good_B, reference_B = policy_learner(), *bco_answers(left_out)
+    if anchor is None:
+        anchor = middle(learner, reference_B, is_good_B, trees)
+    loss, beta = case.BCO.loss, case.BCO.beta
+    objective = KTOObjective(reference_B=reference_B, is_good_B=is_good_B, anchor=anchor, loss=loss, beta=beta)
+    figures = learn(learner, trees, objective)
+    figures.metrics = finish(figures.metrics)
+    return figures
+
+
+def bco_answers(left_out: int) -> tuple[list[PromptTree], Tensor, Tensor]:
+    """Trees, which of their answers are good, and the reference's log-probs of the answers."""
+    rated = case.rated(left_out)
+    trees = [
+        PromptTree(torch.tensor(p.prompt), tuple(Branch.response(p.chosen if good else p.rejected) for good in labels))
+        for p, labels in rated
+    ]
+    is_good_B = torch.tensor([good for _, labels in rated for good in labels])
+    return trees, is_good_B, reference_logprobs(policy_learner(variant=case.REFERENCE), trees)
+
+
 def reward(setting: case.RewardSetting) -> Figures:
     model = case.classifier()
     reward_model = RewardModel(
@@ -180,23 +205,8 @@ def ppo(name: str, peer: Mapping[str, Figures]) -> dict[str, Figures]:
 
 def policy(setting: case.PolicySetting, peer: Figures) -> Figures:
     """A policy loss on TRL's advantages, and our advantages of the same rewards, one for each answer."""
-    pairs, answers = case.pairs(), case.answers("short")
-    groups = [answers[i : i + case.GROUP] for i in range(0, len(answers), case.GROUP)]
-    trees = [
-        PromptTree(torch.tensor(pairs[i].prompt), tuple(Branch.response(ids) for ids in group))
-        for i, group in enumerate(groups)
-    ]
-    length_B = torch.tensor([len(ids) for ids in answers])
-    scored_B = torch.tensor([score is not None for score in setting.scores])
-    returns = Returns(
-        score_B=torch.tensor([score or 0.0 for score in setting.scores]),
-        penalty_N=torch.zeros(int(length_B.sum())),
-        value_N=torch.zeros(int(length_B.sum())),
-        length_B=length_B,
-        group_B=torch.arange(len(groups)).repeat_interleave(case.GROUP),
-        scored_B=scored_B,
-    )
-    advantage_N = ADVANTAGES[setting.advantage](returns)[0]
+    trees, length_B = group_trees()
+    advantage_N = ADVANTAGES[setting.advantage](_returns(setting, torch.zeros(int(length_B.sum()))))[0]
     token, learnt_B = branch_of_token(length_B), torch.tensor(peer.tokens["is_learnt"]) > 0
     kept, tokens_N = learnt_part(trees, range(len(trees)), learnt_B)
     old_N, reference_N = (torch.tensor(peer.tokens[f"{side}_logprob"])[tokens_N] for side in ("old", "reference"))
@@ -214,6 +224,44 @@ def policy(setting: case.PolicySetting, peer: Figures) -> Figures:
         "advantage": advantage_N[length_B.cumsum(0) - 1].tolist(),
     }
     return made
+
+
+def rloo(sampler: int, peer: Figures) -> Figures:
+    """RLOO with the KL in the reward, its loss on TRL's advantages; numbers of tokens are one for each answer."""
+    setting, (trees, length_B) = case.RLOO, group_trees()
+    old_N, reference_N = _logprobs(trees, sampler, 1.0), _logprobs(trees, case.REFERENCE, 1.0)
+    returns = _returns(setting, -setting.beta * kl.k1(old_N, reference_N))
+    advantage_N = ADVANTAGES[setting.advantage](returns)[0]
+    given_N = torch.tensor(peer.tokens["advantage"])[branch_of_token(length_B)]
+    made = learn(policy_learner(), trees, PolicyObjective(old_N, given_N, reference_N, **setting.ours))
+    made.tokens = {
+        "old_logprob": sum_by_branch(old_N, length_B).tolist(),
+        "advantage": advantage_N[length_B.cumsum(0) - 1].tolist(),
+    }
+    return made
+
+
+def group_trees() -> tuple[list[PromptTree], Tensor]:
+    """The groups of answers of ``case.GROUP``, and the length of every answer."""
+    pairs, answers = case.pairs(), case.answers("short")
+    groups = [answers[i : i + case.GROUP] for i in range(0, len(answers), case.GROUP)]
+    trees = [
+        PromptTree(torch.tensor(pairs[i].prompt), tuple(Branch.response(ids) for ids in group))
+        for i, group in enumerate(groups)
+    ]
+    return trees, torch.tensor([len(ids) for ids in answers])
+
+
+def _returns(setting: case.PolicySetting, penalty_N: Tensor) -> Returns:
+    trees, length_B = group_trees()
+    return Returns(
+        score_B=torch.tensor([score or 0.0 for score in setting.scores]),
+        penalty_N=penalty_N,
+        value_N=torch.zeros(int(length_B.sum())),
+        length_B=length_B,
+        group_B=torch.arange(len(trees)).repeat_interleave(case.GROUP),
+        scored_B=torch.tensor([score is not None for score in setting.scores]),
+    )
 
 
 def learn_values(trees: Sequence[PromptTree], given: Mapping[str, list[float]]) -> Figures:

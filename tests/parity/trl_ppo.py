@@ -1,9 +1,9 @@
-"""TRL's PPO numbers, from its experimental trainer (last shipped in 1.12.0), driven for one batch.
+"""TRL's PPO and BCO numbers, from its experimental trainers (last shipped in 1.12.0), driven for one batch.
 
-``python -m tests.parity.trl_ppo FOLDER`` writes figures.json and gradients.safetensors there. Only what is sampled is
-replaced: the answers, the old policy's logits and the scores are ours, and the old values are moved away from the
-critic's, so that both clippings have work. All else is ``PPOTrainer.train``, whose local variables are read where it
-calls ``backward``. The learning rate is 0.
+``python -m tests.parity.trl_ppo FOLDER`` writes figures.json and gradients.safetensors there. Of PPO only what is
+sampled is replaced: the answers, the old policy's logits and the scores are ours, and the old values are moved away
+from the critic's, so that both clippings have work. All else is ``PPOTrainer.train``, whose local variables are read
+where it calls ``backward``. The learning rate is 0. BCO samples nothing; its data preparation and loss are TRL's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from torch import Tensor
+from trl.experimental.bco import BCOConfig, BCOTrainer
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
 from tests.parity import case
@@ -34,6 +35,7 @@ def main(folder: Path) -> None:
         for name in case.PPO_LENGTHS:
             figures |= one_batch(name, scratch)
         micro = one_batch("short", scratch, micro_batches=3)
+        figures |= {bco: _bco(left_out, scratch) for bco, left_out in case.BCO_LEFT_OUT.items()}
     figures["ppo/policy short, micro-batches of 2"] = micro["ppo/policy short"]
     write(folder, figures, ("trl", "transformers", "torch"))
 
@@ -92,6 +94,37 @@ def _figures(
     }
 
 
+def _bco(left_out: int, scratch: str) -> Figures:
+    """BCO's first batch. Its shift is the running mean of all rewards, and so that of this batch."""
+    rows = [
+        {"prompt": case.text(p.prompt), "completion": case.text(p.chosen if good else p.rejected), "label": good}
+        for p, labels in case.rated(left_out)
+        for good in labels
+    ]
+    args = BCOConfig(
+        output_dir=scratch, report_to="none", use_cpu=True, bf16=False, disable_tqdm=True, remove_unused_columns=False,
+        per_device_train_batch_size=len(rows), gradient_checkpointing=False, beta=case.BCO.beta, max_length=64,
+    )  # fmt: skip
+    trainer = BCOTrainer(
+        model=case.language_model(),
+        ref_model=case.language_model(case.REFERENCE),
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=case.tokenizer(),
+    )
+    batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))]))
+    trainer.model.train()
+    loss, seen = trainer.get_batch_loss_metrics(trainer.model, batch)
+    loss.backward()
+    metrics = {
+        f"{kind}/{side}": seen[f"{kind}/{side}_sum"] / seen[f"count/{side}"]
+        for kind in ("rewards", "logps")
+        for side in ("chosen", "rejected")
+    }
+    metrics["rewards/anchor"] = seen["delta"] / case.BCO.beta  # ours is in nats
+    return Figures(loss.item(), metrics, case.gradient_of(trainer.model.named_parameters()))
+
+
 def _replace_sampling(name: str, trainer: PPOTrainer, row_of: Callable[[Tensor], int]) -> None:
     answers, longest = case.answers(name), max(case.PPO_LENGTHS[name])
     old_policy = case.language_model(case.OLD)
@@ -140,4 +173,5 @@ def _trainer(scratch: str, micro_batches: int) -> PPOTrainer:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    disable_progress_bars()
     main(Path(sys.argv[1]))

@@ -32,7 +32,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from tests.parity import case, trl_gkd
 from tests.parity.figures import Figures
 from tests.parity.peer_files import write
-from tests.parity.trl_policies import policies
+from tests.parity.trl_policies import policies, rloo
 
 COMMON: dict[str, Any] = {
     "report_to": "none",
@@ -50,7 +50,7 @@ AOT = "aot"  # TRL's name of the loss that is cDPO when a batch is one pair
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         figures = sft(scratch) | dpo(scratch) | without_reference(scratch) | kto(scratch) | reward(scratch)
-        figures |= policies(scratch, COMMON) | trl_gkd.distill()
+        figures |= policies(scratch, COMMON) | rloo(scratch, COMMON) | trl_gkd.distill()
     write(folder, figures, ("trl", "transformers", "torch"))
 
 

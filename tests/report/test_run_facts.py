@@ -1,5 +1,6 @@
 """The facts of the runs in the report: what was trained on what, with what, when, and which step it is."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,13 @@ def test_every_fact_has_its_name():
 )
 def test_the_exported_step_says_why(changes, said):
     assert card(result=RESULT | changes)["exported step"] == said
+
+
+def test_what_a_run_forgot_is_told_as_perplexity():
+    settings = SETTINGS | {"retain.text": "wiki.txt", "retain.mix": 0.5}
+    told = card(settings=settings, retained=(math.log(12.5), math.log(14.0)))
+    assert told["what must not be forgotten"] == "perplexity of wiki.txt: 12.5 before, 14 after"
+    assert "retain.mix 0.5" in told["settings"]
 
 
 def test_a_run_of_an_earlier_version_says_what_is_known():

@@ -29,6 +29,21 @@ def test_the_facts_by_hand(tmp_path):
     assert [path.name for path in facts.files] == ["config.yaml", "result.json", "model"]
 
 
+@pytest.mark.parametrize(("exported", "after"), [(2, 2.5), (4, 2.75), (None, 2.75), (3, 2.75)])
+def test_what_the_text_cost_before_and_after_is_read_from_the_evaluations(tmp_path, exported, after):
+    found = {2: 2.5, 3: None, 4: 2.75}
+    rows = [
+        {"step": step, "loss": 1.0} | ({"eval/retain/nll": nll, "eval/retain/start": 2.0} if nll else {})
+        for step, nll in found.items()
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "result.json").write_text(json.dumps({"exported_step": exported}))
+    (tmp_path / "config.yaml").write_text("retain: {text: wiki.txt}\n")
+    assert read_facts(tmp_path).retained == (2.0, after)
+    (tmp_path / "config.yaml").write_text("retain: {text: null}\n")
+    assert read_facts(tmp_path).retained is None
+
+
 def test_an_empty_folder_has_no_facts(tmp_path):
     facts = read_facts(tmp_path)
     assert not is_run(tmp_path) and (facts.base, facts.started, facts.weights, facts.files) == ("", "", None, ())

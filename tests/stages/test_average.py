@@ -1,5 +1,8 @@
 """Reward models of one start are averaged, and others are refused with the reason."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -33,6 +36,15 @@ def test_the_average_scores_between_its_members_and_loads_alone(tmp_path):
 def test_models_of_two_starts_are_refused(tmp_path):
     names = [saved(tmp_path / str(seed), reward_model(seed)) for seed in (0, 1)]
     with pytest.raises(UserError, match="cosine of .* and those of one start have nearly 1"):
+        average(AverageConfig(models=names, output=str(tmp_path / "mean")))
+
+
+def test_models_of_two_tokenizers_are_refused(tmp_path):
+    model = reward_model()
+    other = copy.deepcopy(model.tokenizer)
+    other.add_tokens(["owl"])
+    names = [saved(tmp_path / "a", model), saved(tmp_path / "b", replace(model, tokenizer=other))]
+    with pytest.raises(UserError, match="their tokenizers differ, so one row of the embeddings stands for two tokens"):
         average(AverageConfig(models=names, output=str(tmp_path / "mean")))
 
 

@@ -1,7 +1,9 @@
 """Ensembles, axes and a constraint inside the verbs, with real reward models, and what their runs write."""
 
+import copy
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -100,6 +102,26 @@ def test_best_of_n_and_evaluate_tell_the_disagreement(settings):
     )  # fmt: skip
     page = (report / "report.md").read_text()
     assert "| policy | helpful | short | disagreement |" in page.replace(" --- |", "")
+
+
+def test_members_with_two_tokenizers_each_read_by_their_own(settings, tmp_path):
+    model = RewardModel.from_backbone(tiny_policy(2, vocab_size=310), seed=2)
+    other = copy.deepcopy(model.tokenizer)
+    other.add_tokens(["owl", "live"])
+    replace(model, tokenizer=other).save(tmp_path / "r2" / "model")
+    settings |= {"reward": ["r1/model", "r2/model"], "scoring": ScoringConfig(ensemble="mean")}
+    made = concordant.best_of_n(BestOfNConfig(output="best", **settings))
+    rows = [json.loads(line) for line in (made / "samples.jsonl").read_text().splitlines()]
+    members = [RewardModel.from_pretrained(f"r{i}/model") for i in (1, 2)]
+    assert len(members[1].tokenizer) == len(members[0].tokenizer) + 2
+    for row in rows:
+        texts = [
+            [{"role": "user", "content": row["prompt"][-1]["content"]}, {"role": "assistant", "content": a["response"]}]
+            for a in row["answers"]
+        ]
+        scores = [[(s - 0.1) / 0.5 for s in member.score(texts)] for member in members]
+        for a, both in zip(row["answers"], zip(*scores, strict=True), strict=True):
+            assert a["reward"] == pytest.approx(sum(both) / 2, abs=1e-4)
 
 
 def test_an_ensemble_of_models_without_figures_is_refused(settings, tmp_path):

@@ -76,6 +76,13 @@ def test_answers_of_one_label_teach_nothing(tmp_path):
         dpo(config(path, loss="kto"))
 
 
+def test_ratings_for_a_loss_of_pairs_are_refused_with_the_losses_that_read_them(tmp_path):
+    path = written(tmp_path / "rated.jsonl", ratings())
+    said = r"no preference pairs to train on. Rows read: 12 as unpaired; dropped: .*(.|\n)*`concordant dpo --loss kto`"
+    with pytest.raises(UserError, match=said):
+        dpo(config(path))
+
+
 def test_ties_are_counted_and_left_out_but_for_soft_labels(tmp_path, capsys):
     path = written(tmp_path / "votes.jsonl", pairs(votes_chosen=lambda i: i % 2, votes_rejected=lambda i: 0))
     folder = type("Folder", (), {"inputs": type("Inputs", (), {"add_data": lambda *_: None})()})()

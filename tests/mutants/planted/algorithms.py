@@ -278,9 +278,17 @@ MUTANTS = (
     Mutant(
         name="an-early-exit-passes-the-tests",
         file="algorithms/run_code.py",
-        old="return (Path(folder) / passed).exists()",
-        new="return child.returncode == 0",
+        old="(Path(folder) / passed).exists()",
+        new="child.returncode == 0",
         story="A policy learns that sys.exit(0) solves every task.",
+        tests=("algorithms/test_verifiers.py",),
+    ),
+    Mutant(
+        name="code-may-write-as-many-files-as-it-likes",
+        file="algorithms/run_code.py",
+        old="if size > FOLDER_SIZE or count > FOLDER_FILES:",
+        new="if False:",
+        story="An answer's code fills the disk with many small files, and the run's checkpoint cannot be written.",
         tests=("algorithms/test_verifiers.py",),
     ),
     Mutant(
