@@ -15,7 +15,7 @@ from concordant.config.checks import checked
 from concordant.config.model import ModelConfig
 from concordant.config.stages import DiagnoseConfig
 from concordant.core.errors import RunFailed, UserError
-from concordant.core.near_path import nearest_path
+from concordant.core.near_path import nearest_path, what_it_is
 from concordant.core.visible import say
 from concordant.doctor.catalogue import explain
 from concordant.doctor.finding import Diagnosis
@@ -101,6 +101,8 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
     if target.startswith("builtin:") or path.is_file() or (path.is_dir() and is_prepared(path)):
         return diagnose_data(target, model)
     if not path.is_dir():
+        if os.path.lexists(path):
+            raise UserError(f"{target}: {what_it_is(path)}; expected a file or a folder")
         raise UserError(
             f'no such file or folder: "{target}".{nearest_path(path)} '
             "Expected a run folder, a data file or folder, a model folder, a log of another trainer, or nothing for "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from datetime import timedelta
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from concordant.engines.group.orders import Order
 
 DRIVERS_TURN = 2.0  # seconds in which the driver's own error must come, if it has one
+_LOOK_EVERY = 1.0  # seconds between two looks whether the driver still runs
 USUAL_TIMEOUT = 600.0  # seconds; as in ClusterConfig, for helpers that torchrun or srun started
 
 
@@ -24,6 +27,8 @@ def main() -> int:
     """Serve the driver. Returns the exit code: 0 if the driver ended, 1 if an order failed here."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the driver decides how a run stops
         signal.signal(number, signal.SIG_IGN)
+    if started.DRIVER in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ[started.DRIVER]),), daemon=True).start()
     seconds = float(os.environ.get(started.TIMEOUT, USUAL_TIMEOUT))
     from concordant.engines.group.collectives import TorchRanks
     from concordant.engines.group.orders import Worker
@@ -49,6 +54,19 @@ def main() -> int:
                     return 1
             finally:
                 faulthandler.cancel_dump_traceback_later()
+
+
+def _end_with(driver: int) -> None:
+    """End this process when ``driver``, which started it, is gone.
+
+    The group notices that by its connections, but a driver may be killed before there is a group. Then a helper would
+    wait for ``started.IDLE`` and hold its memory all the time.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(driver, 0)  # sends nothing, and raises where there is no such process
+            time.sleep(_LOOK_EVERY)
+    os._exit(1)
 
 
 def _driver_raised_too(problem: BaseException, order: Order) -> bool:

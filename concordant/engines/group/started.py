@@ -8,7 +8,8 @@ from typing import Any
 
 IDLE = timedelta(days=365)  # a helper waits so long for the driver and for its next order
 LOOPBACK = "lo"  # the network interface of a team on one machine
-STORE, TIMEOUT = "CONCORDANT_STORE", "CONCORDANT_TIMEOUT"  # environment variables that a driver gives its helpers
+# Environment variables that a driver gives the helpers that it starts itself.
+STORE, TIMEOUT, DRIVER = "CONCORDANT_STORE", "CONCORDANT_TIMEOUT", "CONCORDANT_DRIVER"
 
 
 def world() -> tuple[int, int]:

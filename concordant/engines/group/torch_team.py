@@ -21,15 +21,17 @@ from typing import Any
 
 import torch.distributed as dist
 
-from concordant.core.errors import RunFailed
+from concordant.core.errors import RunFailed, UserError
 from concordant.engines.group import started
 from concordant.engines.group.collectives import TorchRanks
 from concordant.engines.group.orders import Order, Ref, Worker
 from concordant.engines.group.team import Team
+from concordant.engines.memory import available_memory
 from concordant.engines.protocol import Done
 
 HELPER = "concordant.engines.group.helper"  # the module that a helper runs
 STARTED_WITHIN = 300.0  # seconds; a helper imports PyTorch and transformers
+_LEAST = 128 * 2**20  # bytes that a helper has when it has loaded PyTorch and no model yet; measured, rounded down
 _LOOK_FOR = 5.0  # seconds in which a rank that failed writes the cause
 
 
@@ -136,7 +138,11 @@ def _way(code: int) -> str:
 
 
 def start_here(workers: int, timeout: timedelta) -> TorchTeam:
-    """Start ``workers - 1`` helpers on this machine. This process becomes rank 0."""
+    """Start ``workers - 1`` helpers on this machine. This process becomes rank 0.
+
+    Raises UserError, before any of them starts, for more helpers than fit into the memory that is free.
+    """
+    _refuse_too_many(workers)
     folder = tempfile.TemporaryDirectory(prefix="concordant-")  # private, and on the disk, so that no port is opened
     file = os.path.join(folder.name, "store")
     store = dist.FileStore(file, workers)
@@ -144,6 +150,7 @@ def start_here(workers: int, timeout: timedelta) -> TorchTeam:
     for rank in range(1, workers):
         where = {"RANK": str(rank), "WORLD_SIZE": str(workers), started.STORE: file}
         where |= {started.TIMEOUT: str(timeout.total_seconds()), "GLOO_SOCKET_IFNAME": started.LOOPBACK}
+        where[started.DRIVER] = str(os.getpid())
         command = [sys.executable, "-m", HELPER]
         helpers[rank] = subprocess.Popen(command, env=os.environ | where, stdin=subprocess.DEVNULL)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", started.LOOPBACK)
@@ -156,6 +163,16 @@ def start_here(workers: int, timeout: timedelta) -> TorchTeam:
             helper.kill()
         folder.cleanup()
         raise
+
+
+def _refuse_too_many(workers: int) -> None:
+    """A mistyped number must not fill the machine with processes until the system ends somebody else's."""
+    fitting = 1 + available_memory() // _LEAST
+    if workers > fitting:
+        raise UserError(
+            f"cluster.workers is {workers:,}, but the memory that is free here holds at most {fitting:,} processes, "
+            "even without a model; lower cluster.workers"
+        )
 
 
 def _wait_for(helpers: Mapping[int, subprocess.Popen[bytes]], store: dist.Store) -> None:
