@@ -96,7 +96,7 @@ def _check_replaceable(output: Path, data: Path) -> None:
     if foreign:
         raise UserError(f"{output}: holds {foreign[0]}, which concordant prepare did not write. Give another --output")
     if output.is_dir() and os.path.exists(data) and data.resolve().is_relative_to(output.resolve()):
-        raise UserError(f"{output}: {printable(str(data))} in it is the data that is read. Give another --output")
+        raise UserError(f"{output}: holds the data that is read ({printable(str(data))}). Give another --output")
 
 
 @contextmanager

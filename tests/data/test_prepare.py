@@ -184,7 +184,7 @@ def test_prepared_data_is_not_replaced_by_a_sample_of_itself(tmp_path: Path, rea
     prepare(first)
     before = table(tmp_path, "rm/train.parquet")
     again = replace(first, data=DataConfig(str(tmp_path / read)), max_samples=2)
-    with pytest.raises(UserError, match="is the data that is read. Give another --output"):
+    with pytest.raises(UserError, match="holds the data that is read .* Give another --output"):
         prepare(again)
     assert table(tmp_path, "rm/train.parquet") == before
 
