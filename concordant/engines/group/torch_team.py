@@ -170,8 +170,8 @@ def _refuse_too_many(workers: int) -> None:
     fitting = 1 + available_memory() // _LEAST
     if workers > fitting:
         raise UserError(
-            f"cluster.workers is {workers:,}, but the memory that is free here holds at most {fitting:,} processes, "
-            "even without a model; lower cluster.workers"
+            f"{workers:,} workers were asked for, and the memory that is free here holds at most {fitting:,}, even "
+            "without a model; lower cluster.workers, or cluster.tensor or cluster.pipeline where these are set"
         )
 
 

@@ -15,7 +15,7 @@ def test_more_workers_than_the_free_memory_holds_are_refused_before_one_starts(m
     tried = []
     monkeypatch.setattr(torch_team, "available_memory", lambda: 4 * 128 * 2**20)
     monkeypatch.setattr(torch_team.subprocess, "Popen", lambda *given, **more: tried.append(given))
-    with pytest.raises(UserError, match="cluster.workers is 9,999, but the memory that is free .* at most 5 processes"):
+    with pytest.raises(UserError, match="9,999 workers were asked for, .* at most 5, .*; lower cluster.workers"):
         torch_team.start_here(9999, timedelta(seconds=1))
     assert not tried
 
