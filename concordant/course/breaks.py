@@ -65,6 +65,24 @@ BREAKS: dict[int, Break] = {
             repair="--train.learning_rate 0.001",
             hint="The loss is log 2 = 0.693 at the start. Look at how far it is from there after 60 steps, and why.",
         ),
+        Break(
+            number=10,
+            title="Break and repair: an SFT run that becomes better at each step, and its answers become worse",
+            verb="sft",
+            options=_COMMON | {"data.max_samples": "24", "train.max_steps": "120", "train.learning_rate": "0.004"},
+            rules=("overfitting",),
+            repair="--data.max_samples 400",
+            hint="Lay loss and eval/loss over each other. At which step do they part, and what was learnt by then?",
+        ),
+        Break(
+            number=11,
+            title="Break and repair: a reward model that ranks well, and its scores are nearly equal",
+            verb="reward",
+            options=_COMMON | {"train.max_steps": "90", "train.learning_rate": "0.001", "label_smoothing": "0.45"},
+            rules=("smoothing_too_high",),
+            repair="--label_smoothing 0",
+            hint="Compare accuracy with the margin and with the loss. Which loss is content with so small a margin?",
+        ),
     )
 }
 

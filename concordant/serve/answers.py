@@ -18,7 +18,7 @@ from concordant.serve.queue import Call
 from concordant.serve.served import Served
 from concordant.serve.wire import Wrong, event
 
-PACE = 0.05  # seconds between two events of one answer; tokens that come in between share an event
+PACE = 0.05  # least seconds between two events of one answer; tokens that come in between share an event
 REASONS = {"stop": "stop", "stop_string": "stop", "length": "length"}
 
 
@@ -50,19 +50,17 @@ class Pending:
     def failure(self) -> str:
         return next((call.failure for call in self.calls if call.failure), "")
 
-    def _has_news(self) -> bool:
-        return bool(self.failure) or any(
-            len(s.ids) > told or (s.reason is not None and not over)
-            for s, told, over in zip(self.samples, self.told, self.over, strict=True)
-        )
+    @property
+    def _is_over(self) -> bool:
+        return bool(self.failure) or all(call.is_over for call in self.calls)
 
-    async def _until(self, ready: Any) -> None:
-        while not ready():
-            self._woken.clear()
-            for call in self.calls:
-                call.listening = True
-            if not ready():  # looked at again, because the sampler may have gone on before it knew of the listener
-                await self._woken.wait()
+    async def _news(self) -> None:
+        """Sleep until the sampler wakes this request: for new tokens, not before the calls' time, or at the end."""
+        self._woken.clear()
+        for call in self.calls:
+            call.listening = True
+        if not self._is_over:  # looked at now, because the sampler may have ended before it knew of the listener
+            await self._woken.wait()
         for call in self.calls:
             call.listening = False
 
@@ -70,7 +68,8 @@ class Pending:
 
     async def body(self) -> dict[str, Any]:
         """The whole answer. Raises Wrong if the sampler failed."""
-        await self._until(lambda: all(call.is_over for call in self.calls))
+        while not self._is_over:
+            await self._news()
         if self.failure:
             raise Wrong(503, self.failure)
         choices = []
@@ -113,14 +112,14 @@ class Pending:
     async def news(self) -> AsyncIterator[list[dict[str, Any]]]:
         """What is new of the answers, again and again until all have ended or the sampler has failed."""
         while not all(self.over):
-            await self._until(self._has_news)
+            await self._news()
             if self.failure:
                 return
             choices = [choice for i in range(len(self.samples)) if (choice := self._next(i)) is not None]
             if choices:
                 yield choices
-                if not all(self.over):
-                    await asyncio.sleep(PACE)
+                for call in self.calls:
+                    call.due = time.monotonic() + PACE
 
     def _next(self, i: int) -> dict[str, Any] | None:
         """What is new of answer ``i``; None where nothing is."""

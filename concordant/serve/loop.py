@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from concordant.engines.samples import Batch
@@ -93,7 +94,8 @@ class SamplingLoop:
         self._wake(call for call in calls if call.each_token or call.is_over)
 
     def _wake(self, calls: Iterable[Call]) -> None:
-        asleep = [call for call in calls if call.listening]
+        now = time.monotonic()
+        asleep = [call for call in calls if call.listening and (now >= call.due or call.is_over)]
         if asleep:
             self.notify(asleep)
 

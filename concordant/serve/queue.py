@@ -21,6 +21,7 @@ class Call:
     samples: list[Sample] = field(default_factory=list)
     each_token: bool = False  # wake the client at each token; else at the end
     listening: bool = False  # the client sleeps until it is woken
+    due: float = 0.0  # time.monotonic() before which the client sleeps on, but for the end
     wake: Callable[[], None] | None = None  # run in the client's own thread
     gone: bool = False  # nobody wants the answers any more
     failure: str = ""  # why there will be no more tokens

@@ -94,7 +94,7 @@ def test_the_verb_writes_checks_and_shows(tmp_path, monkeypatch, capsys):
     take("solution", 3)
     shown = capsys.readouterr().out
     assert "All tests pass" in shown and "logsigmoid" in shown and "def compute_preference_loss" in shown
-    with pytest.raises(UserError, match="exercises are 1 to 9"):
+    with pytest.raises(UserError, match="exercises are 1 to 11"):
         take("hint", 99)
     with pytest.raises(UserError, match="exercise_4.py is not there"):
         take("check", 4)
@@ -125,3 +125,14 @@ def test_a_broken_run_hides_the_doctors_answer_until_somebody_asks(tmp_path, mon
     take("answer", 8)
     shown = capsys.readouterr().out
     assert "Right. Train again" in shown and "error learning_rate_too_high" in shown
+
+
+@pytest.mark.parametrize(("number", "steps"), [(10, "120"), (11, "3")])
+def test_the_doctor_names_the_bug_of_a_broken_run(number, steps, tmp_path, monkeypatch, request):
+    if number == 11:  # in the small world nobody can learn by heart
+        request.getfixturevalue("small_toytalk")
+    monkeypatch.setattr(breaks.subprocess, "run", lambda command, **settings: main(command[3:]))
+    task = breaks.BREAKS[number]
+    task = replace(task, options=task.options | {"train.max_steps": steps})
+    breaks.train(task, tmp_path / "run")
+    assert {finding.rule for finding in breaks.diagnose(tmp_path / "run")} & set(task.rules)
