@@ -199,6 +199,7 @@ def test_an_endless_recursion_shows_its_end_alone(stages, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["sfft"], 'unknown verb "sfft". Did you mean "sft"? Known: audit, average, best-of-n'),
+        (["SFT"], 'unknown verb "SFT". Did you mean "sft"?'),
         (["best_of_n"], 'Did you mean "best-of-n"?'),
         (["kto"], 'unknown verb "kto". This method is: concordant dpo --loss kto. Known: audit'),
         (["GRPO"], "This method is: concordant ppo --preset grpo."),

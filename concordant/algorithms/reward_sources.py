@@ -14,7 +14,7 @@ from concordant.algorithms.rewards import Axis, Dialogue, Episode, Members, Name
 from concordant.algorithms.verifiers import VERIFIERS
 from concordant.config.scoring import ScoringConfig
 from concordant.config.specs import is_reward_function, place_of, source_of
-from concordant.core.errors import UserError, unknown_name
+from concordant.core.errors import UserError, nearest, unknown_name
 from concordant.core.process import process_put_back
 from concordant.data.carried import NOTHING, Wanted
 
@@ -153,7 +153,17 @@ def imported(name: str, what: str = "reward") -> Callable[..., Any]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a reward never ends the command
-        raise UserError(f'{what} "{name}": cannot import {module} ({shown_error(error)})') from error
+        raise UserError(f'{what} "{name}": cannot import {module} ({shown_error(error)}){_file_meant(name)}') from error
     if not callable(found):
-        raise UserError(f'{what} "{name}": {module} has no function {function}')
+        functions = [key for key, value in vars(sys.modules[module]).items() if callable(value)]
+        raise UserError(f'{what} "{name}": {module} has no function {function}.{nearest(function, functions)}')
     return found
+
+
+def _file_meant(name: str) -> str:
+    """' Did you mean "mine:f"?' for ``mine.py:f`` or ``rewards/mine.py:f``: a module is named, not its file."""
+    file, _, function = name.partition(":")
+    if not file.endswith(".py"):
+        return ""
+    module = ".".join(Path(file).with_suffix("").parts)
+    return f'. Did you mean "{module}:{function}"? A module has no ending and a dot for each folder'

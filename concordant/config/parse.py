@@ -16,6 +16,7 @@ from concordant.config.checks import shown, type_problem, validate, validate_val
 from concordant.config.fields import BARE, BARE_WORDS, MAIN_KEY, Schema, build, flatten, nest, schema
 from concordant.config.names import METHODS
 from concordant.config.no_effect import without_idle
+from concordant.config.others_names import meant_by_others
 from concordant.config.presets import layered
 from concordant.config.stages import RunConfig
 from concordant.config.yaml_io import load_yaml, parse_yaml
@@ -84,6 +85,8 @@ def read_options(config_class: type, arguments: Sequence[str], command: str) -> 
     """The options of a verb's command line by dotted key."""
     keys, options = schema(config_class), Options()
     bare = len(list(itertools.takewhile(lambda word: not word.startswith("--"), arguments)))
+    if "" in arguments[:bare]:
+        raise UserError(f"{command}: an empty word was given. A variable of the shell that is not set gives one")
     named = _named_words(keys, BARE_WORDS.get(config_class, ()), arguments[:bare])
     arguments = [*named, *arguments[len(named) :]]
     for name, values in split_options(arguments, command):
@@ -157,7 +160,8 @@ def known_key(keys: Schema, name: str, what: str, hint: str = "") -> str:
         raise UserError(f"{dashes}{name} is a section; give one of its keys: {inside}")
     same_ending = [key for key in keys.fields if key.endswith("." + name)]
     everything = [dashes + key for key in (*keys.fields, *keys.sections)]
-    guess = f' Did you mean "{dashes}{same_ending[0]}"?' if same_ending else nearest(dashes + name, everything)
+    meant = same_ending[0] if same_ending else meant_by_others(name, keys.fields)
+    guess = f' Did you mean "{dashes}{meant}"?' if meant else nearest(dashes + name, everything)
     raise UserError(f'unknown {what} "{dashes}{name}".{guess}{" " + hint if hint else ""}')
 
 

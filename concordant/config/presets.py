@@ -97,6 +97,12 @@ def _unknown(name: str) -> UserError:
     model, _, machine = name.partition("/")
     near = difflib.get_close_matches(model, models(), n=1)
     meant, why = _machine_like(machine)
+    if near and not machine and near[0] != model:
+        near = difflib.get_close_matches(model, models(), n=1, cutoff=0.8)
+    if near and not machine:
+        return UserError(
+            f'unknown preset "{name}". Name the machine too: {", ".join(f"{near[0]}/{m}" for m in MACHINES)}'
+        )
     guess = f' Did you mean "{near[0]}/{meant}"?{why}' if near and meant else nearest(name, method_names())
     return UserError(f'unknown preset "{name}".{guess} Known: {", ".join([*preset_names(), *method_names()])}')
 

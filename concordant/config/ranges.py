@@ -140,7 +140,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "device": Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:NUMBER"),
     },
     SamplingConfig: {
-        "n": COUNT,
+        "n": Range("[1, 1000000]"),
         "temperature": NOT_NEGATIVE,
         "top_p": Range("(0, 1]"),
         "top_k": NOT_NEGATIVE,
@@ -153,7 +153,7 @@ VALUES: dict[type, dict[str, Rule]] = {
     },
     TrainConfig: {
         "max_steps": NOT_NEGATIVE,
-        "epochs": NOT_NEGATIVE,
+        "epochs": Range("[0, 1000000]"),  # times the rows of the data it stays a number
         "batch_size": NOT_NEGATIVE,
         "micro_batch_tokens": NOT_NEGATIVE,
         "learning_rate": NOT_NEGATIVE,
@@ -171,7 +171,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "save_minutes": NOT_NEGATIVE,
         "keep_last": COUNT,
         "early_stopping": NOT_NEGATIVE,
-        "threads": NOT_NEGATIVE,
+        "threads": Range("[0, 1024]"),  # with 100,000 PyTorch ends the process by a segmentation fault
         "tracker": Names(get_args(TrackerName)),
     },
     ClusterConfig: {

@@ -21,8 +21,9 @@ class RunStopped(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean "x"?' with the closest known name, or '' if no known name is close."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    """' Did you mean "x"?' with the closest known name, whatever its capitals, or '' if no known name is close."""
+    plain = {text.lower(): text for text in reversed(list(known))}
+    match = [plain[text] for text in difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.6)]
     return f' Did you mean "{match[0]}"?' if match else ""
 
 

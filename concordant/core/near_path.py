@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,13 @@ def _nearest(path: Path, wanted: Callable[[Path], bool], cutoff: float) -> Path 
             return None
         place = place / near[0]
     return place if place != path and wanted(place) else None
+
+
+def what_it_is(path: Path) -> str:
+    """What stands under a name that is neither a file nor a folder: a link to nothing, a pipe, a device."""
+    if path.is_symlink() and not path.exists():
+        return f"a link to {visible(os.readlink(path))}, which is not there"
+    return "a pipe" if path.is_fifo() else "a device or a socket"
 
 
 SHOWN = 6  # entries of a folder that are listed

@@ -45,7 +45,7 @@ def prepare(config: PrepareConfig, count_tokens: CountTokens | None = None) -> D
     in tokens. Raises UserError for bad data, and for an output folder that holds other files.
     """
     output = Path(os.path.expanduser(config.output)).absolute()
-    _check_replaceable(output)
+    _check_replaceable(output, Path(os.path.expanduser(config.data.path)))
     data = replace(config.data, max_samples=config.max_samples or config.data.max_samples)
     with _progress() as on_progress:
         held = load_all(data, config.seed, on_progress=on_progress, wanted=EVERYTHING)
@@ -80,8 +80,12 @@ def _compared(config: PrepareConfig) -> set[Messages]:
     return {split_key(record) for record in load_test(config.data, config.compare_with, config.seed)}
 
 
-def _check_replaceable(output: Path) -> None:
-    """Raise UserError unless ``output`` is free, empty or an earlier result; other files are never replaced."""
+def _check_replaceable(output: Path, data: Path) -> None:
+    """Raise UserError unless ``output`` is free, empty or an earlier result; other files are never replaced.
+
+    An earlier result that is the ``data`` to read, or holds it, is refused too: the sets would be split again, and a
+    sample of them would take the place of all.
+    """
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file. Expected a folder to write to, or a name not taken yet")
     foreign = (
@@ -91,6 +95,8 @@ def _check_replaceable(output: Path) -> None:
     )
     if foreign:
         raise UserError(f"{output}: holds {foreign[0]}, which concordant prepare did not write. Give another --output")
+    if output.is_dir() and os.path.exists(data) and data.resolve().is_relative_to(output.resolve()):
+        raise UserError(f"{output}: holds the data that is read ({printable(str(data))}). Give another --output")
 
 
 @contextmanager

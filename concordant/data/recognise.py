@@ -22,7 +22,7 @@ from concordant.data.formats import FORMATS, KNOWN_COLUMNS
 from concordant.data.read_dialogues import Found
 from concordant.data.read_rankings import Ranking, pairs_of
 from concordant.data.records import Demonstration, Message, Pair, Prompt, Rating, Record
-from concordant.data.rows import BadRow, BadRows, Row
+from concordant.data.rows import BadRow, BadRows, Row, printable
 
 Outcome = Record | Drop | Ranking
 SAMPLE = 16  # first rows of a file whose columns decide its format
@@ -62,6 +62,8 @@ def recognise(sample: list[Row], given: Mapping[str, str] | None = None) -> Form
         if advice:
             raise BadRow(fields.MISSING, f"{sample[0].where}: {advice}{_as_it_stands(match)}")
     if match is None:
+        if not any(_closeness(f, found) for f in FORMATS.values()):
+            raise BadRow(fields.MISSING, _nothing_known(sample))
         closest = max(FORMATS.values(), key=lambda f: (_closeness(f, found), -len(f.lacks(found)), len(f.columns)))
         column = next(iter(closest.lacks(found)), closest.columns[0]).split("|")[0]
         if not closest.lacks(found):  # chosen + rejected that are neither HH text nor messages
@@ -77,6 +79,15 @@ def recognise(sample: list[Row], given: Mapping[str, str] | None = None) -> Form
 
 def _as_it_stands(match: Format | None) -> str:
     return f"\nif the data is {' + '.join(_shown(match))} as it stands: --data.format={match.name}" if match else ""
+
+
+def _nothing_known(sample: list[Row]) -> str:
+    """What is said of a file of which no column has a value and looks like one of a format: then none is closest."""
+    row = sample[0]
+    names = printable(", ".join(row.values)) or "no columns"
+    what = "every value is null" if all(v is None for r in sample for v in r.values.values()) else "no known column"
+    header = " The first line of a CSV names the columns." if row.file.removesuffix(".gz").endswith(".csv") else ""
+    return f"{row.where}: {what} (found: {names}).{header}\nexpected one of the formats in docs/data.md"
 
 
 def _shown(f: Format) -> list[str]:

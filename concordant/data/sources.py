@@ -16,7 +16,7 @@ from typing import Any
 
 from concordant.core import hub
 from concordant.core.errors import UserError, unknown_name
-from concordant.core.near_path import nearest_path
+from concordant.core.near_path import nearest_path, what_it_is
 from concordant.data.files import check_kind, is_data_file, read_file
 from concordant.data.folders import SETS, choose_splits, data_files, inside_only, is_prepared, split_of
 from concordant.data.parquet import report_unreadable, unreadable_values
@@ -78,6 +78,8 @@ def open_source(name: str, seed: int, sets: Sequence[str] = SETS, *, split: str 
         return Source(name=printable(name), train=_files([path], [printable(name)]))
     if is_folder:
         return _prepared(name, path, sets) if is_prepared(path) else _folder(printable(name), path, split, test)
+    if os.path.lexists(path):
+        raise UserError(f"{printable(name)}: {what_it_is(path)}; expected a file or a folder")
     guess = nearest_path(path)
     if (match := HUB_ID.fullmatch(name)) and not is_data_file(path) and not name.startswith((".", "/")):
         if guess:  # the hub may have a stranger's data under a name that was mistyped, so it is not asked

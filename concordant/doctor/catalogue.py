@@ -64,9 +64,10 @@ def explain(name: str) -> str:
         return overview()
     known = [*names(), SYMPTOMS]
     if name not in known:
-        raise UserError(
-            f'the doctor has no rule "{name}".{nearest(name, known)} `concordant doctor --explain` lists all rules'
-        )
+        part_of = [rule for rule in known if name and name in rule]
+        with_word = f" Rules with this word: {', '.join(part_of)}." if part_of else ""
+        guess = nearest(name, known) or with_word
+        raise UserError(f'the doctor has no rule "{name}".{guess} `concordant doctor --explain` lists all rules')
     return _LINK.sub(_as_text, _page(name)).rstrip()
 
 

@@ -20,10 +20,10 @@ from concordant.data.dialogue import Drop
 from concordant.data.splits import Loaded, load_all, reasons
 from concordant.doctor.data_tokens import look_at_tokens, token_reader
 from concordant.doctor.finding import Diagnosis, Finding
-from concordant.doctor.machine import available_memory
 from concordant.doctor.preflight_memory import BYTES, gigabytes
 from concordant.doctor.preflight_records import check_records
 from concordant.doctor.preflight_tokens import template_turns
+from concordant.engines.memory import available_memory
 from concordant.engines.reward_model import RewardModel
 from concordant.models.load import Policy, load_config, load_policy
 from concordant.models.locate import ADAPTER_CONFIG, is_adapter, locate

@@ -16,7 +16,7 @@ from concordant.core.counted import counted
 from concordant.doctor.finding import Diagnosis, Finding
 from concordant.doctor.preflight_memory import gigabytes
 from concordant.engines.local.precision import cpu_has_bf16
-from concordant.engines.memory import total_memory
+from concordant.engines.memory import available_memory, total_memory
 from concordant.kernels.products import multiply
 from concordant.training.disk import disk_free
 
@@ -65,15 +65,6 @@ def usable_cores() -> float:
         if time_allowed != "max":
             cores = min(cores, int(time_allowed) / int(period))
     return cores
-
-
-def available_memory() -> int:
-    """Bytes that could be had now without swapping."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return min(total_memory(), int(fields["MemAvailable"].split()[0]) * 1024)
-    return total_memory()
 
 
 def gemm_speed(dtype: torch.dtype) -> float:

@@ -114,8 +114,10 @@ def check_text(records: Sequence[Record]) -> list[Finding]:
         "end_mark_as_text": (_share(bool(_END_MARKS.search(text)) for text in answers), ""),
         "turns_in_answers": (_share(len(_TURNS.findall(text)) > 1 for text in answers), ""),
         "prompt_in_answers": (_share(repeats), ""),
-        "prompts_alike": _most_common(prompts),
     }
+    asked = [messages[-1].content.strip() for messages, _ in rows if messages]  # plain text is learnt without a prompt
+    if len(asked) >= SOME:
+        shares["prompts_alike"] = _most_common(asked)
     # To equal prompts equal answers are no wonder, and neither are they where all answers are one of a few labels.
     common = _most_common(answers)
     others = [text for text in answers if text != Counter(answers).most_common(1)[0][0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concordant.core.counted import counted
 from concordant.doctor.history import History
 from concordant.doctor.quantities import divides_scores, fitting_rate, kl_per_token, reward_spread
 from concordant.doctor.rule import ALL, DPO, PAIRS, PPO, SETTING, Limits, Rule, Sign
@@ -14,7 +15,7 @@ def too_few_steps(h: History, at: Limits) -> Sign | None:
     examples, batch = h.usual("examples") or 0, h.number("train.batch_size")
     return Sign(
         "warning",
-        f"the run has {steps:.0f} steps, where about {needed:.0f} are usually needed",
+        f"the run has {counted(int(steps), 'step')}, where about {needed:.0f} are usually needed",
         "too few examples or passes for the batch size"
         if not h.setting("train.max_steps")
         else f"train.max_steps {steps:.0f} ends the run early",

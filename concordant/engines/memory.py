@@ -41,6 +41,15 @@ def peak_of_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def available_memory() -> int:
+    """Bytes that could be had now without swapping."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return min(total_memory(), int(fields["MemAvailable"].split()[0]) * 1024)
+    return total_memory()
+
+
 def total_memory() -> int:
     """The bytes that this process may use: the memory of the machine or the limit of its container."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -263,7 +263,7 @@ def readable_errors(place: Path | str) -> Iterator[None]:
             raise UserError(f'"{place}" cannot be loaded: {_first_line(error)}') from error
         raise UserError(
             f'"{place}" is no folder here, and could not be loaded from the hub: {_first_line(error)} '
-            "Without network, fetch it elsewhere and pass the folder: --model.name PATH "
+            "Without network, fetch it elsewhere and give its folder in place of the name "
             "(config.json, *.safetensors and the tokenizer's files)"
         ) from error
 

@@ -33,11 +33,20 @@ Runs the whole pipeline on the built-in toy world: SFT, reward model, best-of-n,
 them."""
 
 
-def pipeline_command(mapping: Mapping[str, Any], source: str, arguments: Sequence[str], output: str = "") -> int:
-    """Run the pipeline in ``mapping``. ``output`` is used if neither the file nor the options give an output."""
+def pipeline_command(
+    mapping: Mapping[str, Any],
+    source: str,
+    arguments: Sequence[str],
+    output: str = "",
+    command: str = "concordant run",
+) -> int:
+    """Run the pipeline in ``mapping``. ``output`` is used if neither the file nor the options give an output.
+
+    ``command`` is the command's name in errors.
+    """
     from concordant.pipeline.plan import check, read_plan
 
-    given = split_options(arguments, "concordant run")
+    given = split_options(arguments, command)
     options = [(name, values) for name, values in given if name not in ("output", "resume", "print_config")]
     for name, values in given:
         if name == "resume" and values != ["auto"]:  # a pipeline always continues where it stopped
@@ -58,7 +67,7 @@ def demo_command(arguments: Sequence[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(DEMO_HELP)
         return 0
-    return pipeline_command(load_yaml(DEMO), "demo.yaml", arguments, output="runs/demo")
+    return pipeline_command(load_yaml(DEMO), "demo.yaml", arguments, output="runs/demo", command="concordant demo")
 
 
 def _run(stages: Sequence[Any], output: Path) -> int:

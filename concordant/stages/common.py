@@ -198,7 +198,7 @@ def train(algorithm: Algorithm, config: RunConfig, folder: RunFolder, subject: S
     callbacks: list[Callback] = [*preflight, Doctor(config.doctor, config.train.log_every)]
     with roles.arithmetic(config.train.threads), freed_memory_kept():
         result = run_loop(algorithm, config.train, folder, config.seed, callbacks)
-    message(f"{folder.path.name}: {counted(result.steps, 'step')}; model in {result.model}")
+    message(f"{folder.path.absolute().name}: {counted(result.steps, 'step')}; model in {result.model}")
     return folder.path
 
 

@@ -15,8 +15,9 @@ from concordant.config.checks import checked
 from concordant.config.model import ModelConfig
 from concordant.config.stages import DiagnoseConfig
 from concordant.core.errors import RunFailed, UserError
-from concordant.core.near_path import nearest_path
-from concordant.core.visible import say
+from concordant.core.near_path import nearest_path, what_it_is
+from concordant.core.visible import say, visible
+from concordant.data.files import is_data_file
 from concordant.doctor.catalogue import explain
 from concordant.doctor.finding import Diagnosis
 from concordant.doctor.render import facts_text, findings_text, likeliest_first, unseen_text, verdict
@@ -101,6 +102,8 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
     if target.startswith("builtin:") or path.is_file() or (path.is_dir() and is_prepared(path)):
         return diagnose_data(target, model)
     if not path.is_dir():
+        if os.path.lexists(path):
+            raise UserError(f"{target}: {what_it_is(path)}; expected a file or a folder")
         raise UserError(
             f'no such file or folder: "{target}".{nearest_path(path)} '
             "Expected a run folder, a data file or folder, a model folder, a log of another trainer, or nothing for "
@@ -108,6 +111,10 @@ def examine(target: str, model: ModelConfig | None = None) -> Diagnosis:
         )
     is_model = (path / "config.json").is_file() or is_adapter(path)
     if not (is_pipeline(path) or is_run(path) or is_result(path) or is_model):
+        inside = sorted(path.iterdir())
+        runs = [visible(str(child)) for child in inside if is_run(child)]
+        if runs and not any(is_data_file(child) for child in inside):
+            raise UserError(f"{visible(target)} is a folder of runs; give one of them: {', '.join(runs)}")
         return diagnose_data(str(path), model)
     _refuse_tokenizer(target, model)
     if is_pipeline(path):

@@ -115,6 +115,8 @@ def test_a_folder_with_an_equals_sign_is_a_folder(tmp_path):
         (["rule:exact_mach"], 'unknown rule "exact_mach". Did you mean "exact_match"?'),
         (["no_such_module:f"], 'reward "no_such_module:f": cannot import no_such_module'),
         (["math:no_such"], 'reward "math:no_such": math has no function no_such'),
+        (["math:sqr"], 'math has no function sqr. Did you mean "sqrt"?'),
+        (["rewards/mine.py:f"], 'Did you mean "rewards.mine:f"? A module has no ending and a dot for each folder'),
         (["math:pi"], 'reward "math:pi": math has no function pi'),
         (["math:"], 'reward "math:": math has no function'),
         (["runs/rm=heavy"], 'reward "runs/rm=heavy": expected SOURCE=WEIGHT with a number, found "heavy"'),

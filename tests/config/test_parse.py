@@ -2,10 +2,20 @@ from __future__ import annotations
 
 import pytest
 
+from concordant.config.fields import schema
+from concordant.config.others_names import OTHERS_NAMES
 from concordant.config.parse import parse_command, to_mapping
-from concordant.config.stages import BestOfNConfig, EvaluateConfig, GenerateConfig, PPOConfig, SFTConfig
+from concordant.config.stages import (
+    BestOfNConfig,
+    DiagnoseConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    PPOConfig,
+    SFTConfig,
+)
 from concordant.config.yaml_io import dump_yaml
 from concordant.core.errors import UserError
+from concordant.verbs import VERBS
 
 NEEDED = ["--data", "d.jsonl", "--model", "builtin:tiny", "--output", "runs/x"]
 
@@ -104,6 +114,29 @@ def test_policies_are_a_list_of_name_and_path():
 
 def test_an_unknown_option_names_the_nearest():
     refused('unknown option "--train.lerning_rate". Did you mean "--train.learning_rate"?', "--train.lerning_rate=1")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("lr", "train.learning_rate"),
+        ("per_device_train_batch_size", "train.batch_size"),
+        ("model.dtype", "model.precision"),
+        ("max-length", "data.max_response_tokens"),
+    ],
+)
+def test_what_other_trainers_call_a_key_is_told_our_name(theirs, ours):
+    refused(f'unknown option "--{theirs}". Did you mean "--{ours}"?', f"--{theirs}=1")
+
+
+def test_each_of_our_names_beside_anothers_is_a_key_of_some_verb():
+    known = {key for verb in VERBS.values() for key in schema(verb.config_class()).fields}
+    assert not {key for keys in OTHERS_NAMES.values() for key in keys} - known
+
+
+def test_an_empty_word_is_no_target():
+    with pytest.raises(UserError, match="concordant doctor: an empty word was given"):
+        parse_command("doctor", DiagnoseConfig, [""])
 
 
 def test_an_abbreviation_is_not_expanded():

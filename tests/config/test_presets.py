@@ -133,6 +133,7 @@ def test_a_mistake_in_a_preset_is_an_error_that_names_its_place(own, text, messa
         (["--preset", "qwen3-0.6b/8gb"], 'mean "qwen3-0.6b/24gb"? There is none for 8 GB, and the smallest is for 24'),
         (["--preset", "qwen3-4b/48GB"], 'mean "qwen3-4b/24gb"? There is none for 48 GB; this one fits. Known: ge'),
         (["--preset", "gemma-3-1b/141gb"], 'mean "gemma-3-1b/80gb"? There is none for 141 GB; this one fits. Known'),
+        (["--preset", "qwen3-0.6b"], "Name the machine too: qwen3-0.6b/24gb, qwen3-0.6b/80gb, qwen3-0.6b/cpu"),
         (["--preset", "qwen3-4b/80"], 'unknown preset "qwen3-4b/80". Did you mean "qwen3-4b/80gb"? Known: ge'),
         (["--preset", "qwen3-4b/CPU"], 'Did you mean "qwen3-4b/cpu"? Known: ge'),
         (["--preset", "list"], "smollm2-135m/24gb, smollm2-135m/80gb, smollm2-135m/cpu"),

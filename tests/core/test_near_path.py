@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from concordant.core.near_path import entries_beside, nearest_path
+from concordant.core.near_path import entries_beside, nearest_path, what_it_is
 
 
 @pytest.fixture
@@ -31,6 +32,13 @@ def place(tmp_path, monkeypatch):
 )
 def test_the_nearest_path(place, given, near):
     assert nearest_path(Path(given)) == (f' Did you mean "{near}"?' if near else "")
+
+
+def test_what_stands_under_a_name_that_opens_nothing(place):
+    (place / "old").symlink_to("gone/pairs.jsonl")
+    os.mkfifo(place / "queue")
+    assert what_it_is(place / "old") == "a link to gone/pairs.jsonl, which is not there"
+    assert what_it_is(place / "queue") == "a pipe"
 
 
 def test_what_is_not_wanted_is_not_named(place):

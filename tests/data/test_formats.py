@@ -228,6 +228,18 @@ def test_half_a_format_is_an_error_and_never_read_as_a_simpler_one(values: dict,
     assert f"closest: {closest}" in said
 
 
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"prompt": None, "chosen": None, "rejected": None}, "every value is null"),
+        ({"aa": "1", "bb": "2"}, "no known column"),
+    ],
+)
+def test_where_no_column_says_anything_no_format_is_called_the_closest(values: dict, what: str) -> None:
+    said = message(values)
+    assert said.startswith(f"x.jsonl line 1: {what} (found: {', '.join(values)}).") and "closest" not in said
+
+
 def test_a_format_can_be_forced() -> None:
     values = {"prompt": "q", "completion": "a", "lable": "x"}
     assert "--data.format=prompt_response" in message(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,17 @@ def test_a_second_run_replaces_the_first_and_somebodys_folder_is_left_alone(tmp_
         prepare(config(tmp_path, [hh(0), hh(1)]))
     with pytest.raises(UserError, match="in.jsonl: a file. Expected a folder"):
         prepare(config(tmp_path, [hh(0), hh(1)], output=str(tmp_path / "in.jsonl")))
+
+
+@pytest.mark.parametrize("read", ["out", "out/rm/train.parquet"])
+def test_prepared_data_is_not_replaced_by_a_sample_of_itself(tmp_path: Path, read: str) -> None:
+    first = config(tmp_path, [hh(i) for i in range(10)])
+    prepare(first)
+    before = table(tmp_path, "rm/train.parquet")
+    again = replace(first, data=DataConfig(str(tmp_path / read)), max_samples=2)
+    with pytest.raises(UserError, match="holds the data that is read .* Give another --output"):
+        prepare(again)
+    assert table(tmp_path, "rm/train.parquet") == before
 
 
 def test_a_failure_on_the_way_leaves_the_earlier_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

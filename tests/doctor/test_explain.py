@@ -119,6 +119,11 @@ def test_an_unknown_rule_gives_the_nearest():
         explain("kl_negativ")
 
 
+def test_a_word_of_a_rules_name_gives_every_rule_with_it():
+    with pytest.raises(UserError, match="Rules with this word: kl_explodes, kl_negative, .*kl_penalty_off"):
+        explain("kl")
+
+
 def test_the_command(capsys):
     assert main(["doctor", "--explain", "truncation"]) == 0
     assert capsys.readouterr().out.startswith("# truncation\n")

@@ -61,6 +61,11 @@ def test_ordinary_answers_are_left_in_peace(write):
     assert check_text(demonstrations(write)) == []
 
 
+def test_plain_text_has_no_prompts_that_could_be_alike():
+    texts = [Demonstration((Message("assistant", f"Owls hunt at night, said owl {i}."),), 0) for i in range(ROWS)]
+    assert check_text(texts) == []
+
+
 def test_few_rows_say_little():
     assert check_text(demonstrations(SICK["end_mark_as_text"])[:20]) == []
 

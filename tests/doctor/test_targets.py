@@ -165,6 +165,14 @@ def test_no_target_is_mistaken_for_another(tmp_path):
         examine(str(tmp_path / "pairs.json"))
 
 
+def test_of_a_folder_of_runs_one_is_to_be_named(tmp_path):
+    for name in ("sft", "dpo"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="runs is a folder of runs; give one of them: .*/runs/dpo, .*/runs/sft"):
+        examine(str(tmp_path / "runs"))
+
+
 def test_a_tokenizer_without_data_to_look_at_is_refused(policy_folder, tmp_path):
     from concordant import DiagnoseConfig, diagnose
 

@@ -57,7 +57,7 @@ def test_names_that_lead_nowhere(tmp_path: Path, saved: Path) -> None:
 def test_the_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     text = message("nobody/no-such-model")
-    assert "could not be loaded from the hub" in text and "--model.name PATH" in text
+    assert "could not be loaded from the hub" in text and "give its folder in place of the name" in text
 
 
 def test_a_folder_inside_a_package_is_found_without_importing_it(

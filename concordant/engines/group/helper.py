@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from concordant.engines.group.orders import Order
 
 DRIVERS_TURN = 2.0  # seconds in which the driver's own error must come, if it has one
+_LOOK_EVERY = 1.0  # seconds between two looks whether the driver still runs
 USUAL_TIMEOUT = 600.0  # seconds; as in ClusterConfig, for helpers that torchrun or srun started
 
 
@@ -25,7 +27,8 @@ def main() -> int:
     """Serve the driver. Returns the exit code: 0 if the driver ended, 1 if an order failed here."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the driver decides how a run stops
         signal.signal(number, signal.SIG_IGN)
-    _end_with(int(os.environ.get(started.DRIVER, 0)))
+    if started.DRIVER in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ[started.DRIVER]),), daemon=True).start()
     seconds = float(os.environ.get(started.TIMEOUT, USUAL_TIMEOUT))
     from concordant.engines.group.collectives import TorchRanks
     from concordant.engines.group.orders import Worker
@@ -54,19 +57,18 @@ def main() -> int:
 
 
 def _end_with(driver: int) -> None:
-    """End this process soon after the process ``driver``, its parent; 0 for helpers that others started.
+    """End this process when the process ``driver``, which started it, is gone.
 
-    Ranks that have met notice a driver that is gone by its closed connection. Until then there is no connection, and a
-    helper would wait for a driver that was killed while the others were still starting.
+    Ranks that have met notice this by the closed connection. A driver may be killed before; then a helper would wait
+    for ``started.IDLE`` and hold its memory all the time. A driver that nobody has waited for is a zombie, which still
+    has its number, but its children have another parent.
     """
-
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(1.0)
-        os._exit(0)
-
-    if driver:
-        threading.Thread(target=watch, daemon=True).start()
+    parent = os.getppid()
+    with contextlib.suppress(ProcessLookupError):
+        while os.getppid() == parent:
+            os.kill(driver, 0)  # sends nothing, and raises where there is no such process
+            time.sleep(_LOOK_EVERY)
+    os._exit(1)
 
 
 def _driver_raised_too(problem: BaseException, order: Order) -> bool:

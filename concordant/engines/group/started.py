@@ -12,8 +12,8 @@ from concordant.core.errors import RunFailed, UserError
 
 IDLE = timedelta(days=365)  # a helper waits so long for the driver and for its next order
 LOOPBACK = "lo"  # the network interface of a team on one machine
-STORE, TIMEOUT = "CONCORDANT_STORE", "CONCORDANT_TIMEOUT"  # environment variables that a driver gives its helpers
-DRIVER = "CONCORDANT_DRIVER"  # another one: the number of the driver's process
+# Environment variables that a driver gives the helpers that it starts itself.
+STORE, TIMEOUT, DRIVER = "CONCORDANT_STORE", "CONCORDANT_TIMEOUT", "CONCORDANT_DRIVER"
 _TORCHRUN = "RANK", "WORLD_SIZE"
 _SRUN = "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"
 _MEETING = "MASTER_ADDR", "MASTER_PORT"

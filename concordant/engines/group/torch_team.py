@@ -26,12 +26,12 @@ from concordant.engines.group import started
 from concordant.engines.group.collectives import TorchRanks
 from concordant.engines.group.orders import Order, Ref, Worker
 from concordant.engines.group.team import Team
-from concordant.engines.memory import total_memory
+from concordant.engines.memory import available_memory
 from concordant.engines.protocol import Done
 
 HELPER = "concordant.engines.group.helper"  # the module that a helper runs
 STARTED_WITHIN = 300.0  # seconds; a helper imports PyTorch and transformers
-EMPTY = 250e6  # bytes of a helper that has imported what it needs, and nothing else
+_LEAST = 128 * 2**20  # bytes that a helper has when it has loaded PyTorch and no model yet; measured, rounded down
 _LOOK_FOR = 5.0  # seconds in which a rank that failed writes the cause
 
 
@@ -140,21 +140,17 @@ def _way(code: int) -> str:
 def start_here(workers: int, timeout: timedelta) -> TorchTeam:
     """Start ``workers - 1`` helpers on this machine. This process becomes rank 0.
 
-    UserError if the machine has no room for so many processes.
+    Raises UserError, before any of them starts, for more helpers than fit into the memory that is free.
     """
-    if workers * EMPTY > total_memory():
-        raise UserError(
-            f"cluster.workers is {workers}; a worker needs about {EMPTY / 1e9:.1f} GB before it has a model, and this "
-            f"machine has {total_memory() / 1e9:.0f} GB. Usually one worker for each core or GPU is best"
-        )
+    _refuse_too_many(workers)
     folder = tempfile.TemporaryDirectory(prefix="concordant-")  # private, and on the disk, so that no port is opened
     file = os.path.join(folder.name, "store")
     store = dist.FileStore(file, workers)
     helpers = {}
     for rank in range(1, workers):
         where = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers), started.STORE: file}
-        where |= {started.DRIVER: str(os.getpid())}
         where |= {started.TIMEOUT: str(timeout.total_seconds()), "GLOO_SOCKET_IFNAME": started.LOOPBACK}
+        where[started.DRIVER] = str(os.getpid())
         command = [sys.executable, "-m", HELPER]
         helpers[rank] = subprocess.Popen(command, env=os.environ | where, stdin=subprocess.DEVNULL)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", started.LOOPBACK)
@@ -167,6 +163,16 @@ def start_here(workers: int, timeout: timedelta) -> TorchTeam:
             helper.kill()
         folder.cleanup()
         raise
+
+
+def _refuse_too_many(workers: int) -> None:
+    """A mistyped number must not fill the machine with processes until the system ends somebody else's."""
+    fitting = 1 + available_memory() // _LEAST
+    if workers > fitting:
+        raise UserError(
+            f"{workers:,} workers were asked for, and the memory that is free here holds at most {fitting:,}, even "
+            "without a model; lower cluster.workers, or cluster.tensor or cluster.pipeline where these are set"
+        )
 
 
 def _wait_for(helpers: Mapping[int, subprocess.Popen[bytes]], store: dist.Store) -> None:

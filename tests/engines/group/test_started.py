@@ -2,10 +2,6 @@
 
 import hashlib
 import os
-import subprocess
-import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,7 @@ from concordant.cli import main
 from concordant.config.cluster import ClusterConfig
 from concordant.config.model import ModelConfig
 from concordant.core.errors import UserError
-from concordant.engines.group import everywhere, started, torch_team
+from concordant.engines.group import everywhere, started
 from concordant.engines.group.everywhere import working_together
 from concordant.engines.local.precision import device_of, on_the_cpu
 
@@ -167,26 +163,3 @@ def test_gpus_speak_by_nccl_and_processors_by_gloo(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
     assert started.backend() == "cpu:gloo,cuda:nccl"
-
-
-ORPHAN = """
-import os, sys, time
-from concordant.engines.group.helper import _end_with
-driver = os.getpid()
-if os.fork():
-    os._exit(0)
-_end_with(driver)
-time.sleep(600)
-"""
-
-
-def test_a_helper_ends_with_a_driver_that_was_killed_before_they_met():
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, timeout=60)  # waits for both: the pipes
-    assert done.returncode == 0 and time.monotonic() - began < 30
-
-
-def test_more_workers_than_the_machine_has_memory_for_are_refused_before_any_starts(monkeypatch):
-    monkeypatch.setattr(torch_team.subprocess, "Popen", lambda *_, **__: pytest.fail("a worker was started"))
-    with pytest.raises(UserError, match="cluster.workers is 999999; a worker needs about 0.2 GB"):
-        torch_team.start_here(999_999, timedelta(seconds=9))
