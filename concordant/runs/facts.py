@@ -77,8 +77,10 @@ def _retained(folder: Path, exported: object) -> tuple[float, float] | None:
     """The number before the run, and that of the step ``exported``, or of the last evaluation."""
     rows = [row for row in read_log(folder / METRICS, "step").rows if _is_number(row.get(f"eval/{RETAINED}"))]
     starts = [row[f"eval/{RETAINED_BEFORE}"] for row in rows if _is_number(row.get(f"eval/{RETAINED_BEFORE}"))]
-    at_step = {row["step"]: row[f"eval/{RETAINED}"] for row in rows}
-    return (starts[0], at_step.get(exported, rows[-1][f"eval/{RETAINED}"])) if starts else None
+    if not starts:
+        return None
+    at_exported = [row[f"eval/{RETAINED}"] for row in rows if row["step"] == exported]
+    return starts[0], (at_exported or [rows[-1][f"eval/{RETAINED}"]])[-1]
 
 
 def _is_number(value: object) -> bool:
