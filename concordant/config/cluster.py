@@ -23,9 +23,7 @@ class ClusterConfig(Made):
     pipeline: int = 1  # workers that hold some layers each, one after another; other groups compute other shards
     shards: int = 0  # parts of every batch, summed in a fixed order: same bits for any workers; 0: one for each worker
     sharded: bool = False  # split weights, gradients and optimizer state over the workers, instead of a copy on each
-    offload: bool = (
-        False  # keep the split weights, gradients and optimizer state in the processor's memory, not a GPU's
-    )
+    offload: bool = False  # keep the split weights, gradients and optimizer state in the host's memory, not a GPU's
     exact: bool = False  # refuse every setting with which the bits could depend on the number of workers
     ray: str = ""  # local: Ray starts the workers on this machine; HOST:PORT or auto: on that cluster; empty: no Ray
     timeout: float = 600.0  # seconds after which a worker that does not answer ends the run
