@@ -152,18 +152,10 @@ class RayTeam(Team):
                 )
         self.wait([a.join.remote(rank, self.workers, host, port, self._timeout) for rank, a in enumerate(self.actors)])
 
-    def begin(
-        self,
-        shards: int,
-        threads: int,
-        tensor: int = 1,
-        sharded: bool = False,
-        pipeline: int = 1,
-        offload: bool = False,
-    ) -> None:
+    def _forget(self) -> None:
+        super()._forget()
         self._recipes.clear()
         self._left = self._restarts
-        super().begin(shards, threads, tensor, sharded, pipeline, offload)
 
     def order(self, order: Order) -> RayResult:
         sent = self.ray.put(order)  # once, for all ranks

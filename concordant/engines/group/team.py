@@ -54,11 +54,15 @@ class Team(ABC):
         ``tensor`` ranks hold a part each of the layers of every model, and ``pipeline`` ranks some layers each.
         ``sharded``: the weights of learners are split. ``offload``: the parts wait in the processor's memory.
         """
-        self._twins.clear()
-        self.learns = False
+        self._forget()
         self.order(Order(verb="forget")).result()
         self.order(Order(verb="use_mesh", arguments=[shards, tensor, sharded, pipeline, offload])).result()
         self.use_arithmetic(threads, flush_denormal=False)
+
+    def _forget(self) -> None:
+        """Drop what the driver knows of the objects of the stage before."""
+        self._twins.clear()
+        self.learns = False
 
     def use_arithmetic(self, threads: int, flush_denormal: bool) -> None:
         self.order(Order(verb="use_arithmetic", arguments=[threads, flush_denormal])).result()
