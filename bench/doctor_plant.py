@@ -212,8 +212,8 @@ def after_end(count: int, repeat: bool = True) -> Plant:
     def plant() -> Iterator[None]:
         real = LocalGenerator._completion
 
-        def completion(self: LocalGenerator, s: Any, reason: Any) -> Any:
-            made = real(self, s, reason)
+        def completion(self: LocalGenerator, s: Any) -> Any:
+            made = real(self, s)
             if made.finish_reason != "stop":
                 return made
             extra = torch.full((count,), int(made.ids_T[-1]) if repeat else 0)
