@@ -42,7 +42,7 @@ MUTANTS = (
         file="engines/tensor/norm.py",
         old="squares_W = ranks.sum(squares_W) if ranks.sharded else squares_W",
         new="squares_W = squares_W",
-        story="With cluster.sharded every worker clips by the norm of its own rows, so the updates do not fit together.",
+        story="With cluster.sharded every worker clips by the norm of its own rows, so updates do not fit together.",
         tests=("engines/group/test_sharded.py",),
     ),
     Mutant(
