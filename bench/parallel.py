@@ -6,6 +6,10 @@ Five optimizer steps of every method, from the same weights, on batches of 7, 1,
 batch of one tree leaves all workers but one without tokens. fp32, CPU, one thread a worker, the model ``builtin:tiny``.
 Each mesh is a process of its own. The results stand in bench/results/parallel.json, as relative differences by norm;
 rows that are not asked for keep their numbers.
+
+The gradients of all steps but the first are taken at weights that differ already: AdamW makes a step of its full size
+for a weight whose gradient is hardly more than rounding. So ``first`` is the difference that a mesh makes, and
+``gradient``, the largest of all steps, has to be read beside that of the mesh "one process, larger micro-batches".
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from concordant.engines.tensor.cuts import pieces_of
 from concordant.runs.identity import package_version
 
 RESULTS = Path(__file__).parent / "results" / "parallel.json"
+YARDSTICK = "one process, larger micro-batches"  # the same sums in another order
 MESHES: dict[str, ClusterConfig] = {
     "data 2": ClusterConfig(workers=2),
     "data 4": ClusterConfig(workers=4),
@@ -48,6 +53,7 @@ MESHES: dict[str, ClusterConfig] = {
     "sharded 4": ClusterConfig(workers=4, sharded=True),
     "sharded 2 × tensor 2": ClusterConfig(workers=4, tensor=2, sharded=True),
     "sharded 2, offloaded": ClusterConfig(workers=2, sharded=True, offload=True),  # without a GPU: the same path
+    YARDSTICK: ClusterConfig(workers=1),
     "pipeline 2": ClusterConfig(pipeline=2),
     "pipeline 2 × data 2": ClusterConfig(workers=4, pipeline=2),
     "pipeline 2 × tensor 2": ClusterConfig(pipeline=2, tensor=2),
@@ -207,10 +213,11 @@ def compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, floa
 
     ``held`` is the share of weights, gradients and moments that rank 0 holds, compared with one process.
     """
-    pairs = zip(one["gradients"], other["gradients"], strict=True)
+    gradients = [apart(a, b) for a, b in zip(one["gradients"], other["gradients"], strict=True)]
     norms = zip(one["norms"], map(length, one["gradients"]), strict=True)
     return {
-        "gradient": max(apart(a, b) for a, b in pairs),
+        "first": gradients[0],
+        "gradient": max(gradients),
         "weights": apart(one["weights"], other["weights"]),
         "norm": max(abs(a - b) / b for a, b in norms),
         "held": sum(one["elements"].values()) / sum(other["elements"].values()),
@@ -237,6 +244,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.side:
         cluster = MESHES.get(given.mesh[0], ClusterConfig(workers=1))
+        TRAIN.micro_batch_tokens = 1_000 if given.mesh[0] == YARDSTICK else TRAIN.micro_batch_tokens
         torch.save({method: measure(method, cluster) for method in given.only}, given.side)
         return
     known = json.loads(RESULTS.read_text(encoding="utf-8"))["methods"] if RESULTS.exists() else {}
@@ -246,7 +254,7 @@ def main() -> None:
             found = side(mesh, given.only, f"{folder}/side")
             for method in given.only:
                 known.setdefault(method, {})[mesh] = row = compared(found[method], alone[method])
-                print(f"{method:14} {mesh:21} " + "  ".join(f"{n} {x:.1e}" for n, x in row.items()), flush=True)
+                print(f"{method:14} {mesh:33} " + "  ".join(f"{n} {x:.1e}" for n, x in row.items()), flush=True)
             write(known)
 
 

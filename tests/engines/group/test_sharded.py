@@ -69,6 +69,7 @@ def test_parts_that_wait_in_the_processors_memory_learn_the_same_bits(side, spli
     offloaded = side("sharded 2, offloaded", OFFLOADED)
     for method in OFFLOADED:
         assert compared(offloaded[method], split[method]) | {"held": 1.0} == {
+            "first": 0.0,
             "gradient": 0.0,
             "weights": 0.0,
             "norm": pytest.approx(0.0, abs=1e-6),
