@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import HardwareName, PlannedMethod
-from concordant.config.plan import PlanConfig
+from concordant.config.plan import PlanConfig, ShapeConfig
 from concordant.planning.hardware import ASSUMPTIONS, HARDWARE, GiB
 from concordant.planning.search import Plan
 from concordant.planning.settings import refusals
@@ -119,6 +119,57 @@ def _trainer(row: Published, whole_row: float) -> Plan:
     return planned_for(given).plan
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRL:
+    """A run of verl 0.6.0 with Qwen2-7B-Instruct on eight H100: 1,024 prompts of GSM8K a step in four minibatches.
+
+    Published by AMD (verl-large-scale-rocm7 in ROCm/rocm-blogs, commit e051f83; measured in January 2026).
+    """
+
+    method: PlannedMethod
+    samples: int
+    rate: float  # tokens a second of the whole step on each GPU; a prompt counts once for each of its answers
+
+
+VERL = [
+    PublishedRL(method="ppo", samples=1, rate=1_109.38),
+    PublishedRL(method="grpo", samples=5, rate=2_467.10),
+]
+QWEN2_7B = ShapeConfig(
+    kind="qwen2", vocabulary=152_064, hidden=3_584, layers=28, heads=28, kv_heads=4, mlp=18_944
+)  # as in the model's config.json
+GSM8K = (104, 239)  # mean tokens of prompt and answer in step 0 of another model, in verl's quickstart
+SLOTS = (64, 256)
+
+
+def beside_verl() -> Iterator[str]:
+    """Whole steps of PPO and GRPO, sampling included, on each GPU."""
+    plans = " | ".join(f"plan, {slots} slots" for slots in SLOTS)
+    yield f"| run | answers to a prompt | verl, tokens/s | {plans} | of which sampling | GiB |"
+    yield "|---|---|---|---|---|---|---|"
+    prompt, answer = GSM8K
+    for row in VERL:
+        found = [_whole_step(row, slots) for slots in SLOTS]
+        tokens = 1_024 * row.samples * (prompt + answer) / 8  # on a GPU
+        rates = " | ".join(f"{tokens / plan.duration.total:,.0f}" for plan in found)
+        last = found[-1]
+        sampling = last.duration.parts["sampling"] / last.duration.total
+        yield (
+            f"| {row.method} | {row.samples} | {row.rate:,.0f} | {rates} | {100 * sampling:.0f} % | "
+            f"{last.memory.total / GiB:.0f} |"
+        )
+
+
+def _whole_step(row: PublishedRL, slots: int) -> Plan:
+    prompt, answer = GSM8K
+    given = PlanConfig(
+        shape=QWEN2_7B, method=row.method, hardware="h100-80gb", gpus=8, tensor=1, pipeline=1, sharding="on",
+        prompt_tokens=prompt, response_tokens=answer, batch_size=1_024, samples=row.samples, minibatches=4, slots=slots,
+        reward_model="none", keep_best=False,
+    )  # fmt: skip
+    return planned_for(given).plan
+
+
 def assumptions() -> Iterator[str]:
     """Every number of every machine."""
     yield "| assumption | " + " | ".join(HARDWARE) + " | meaning | source on a GPU; on a CPU |"
@@ -131,7 +182,7 @@ def assumptions() -> Iterator[str]:
 
 
 def tables() -> list[str]:
-    return ["\n".join(rows()) for rows in (runs, beside_published, assumptions)]
+    return ["\n".join(rows()) for rows in (runs, beside_published, beside_verl, assumptions)]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from concordant.algorithms.dpo import DPOObjective, reference_logprobs
 from concordant.algorithms.sft import SFTObjective
 from concordant.config.cluster import ClusterConfig
 from concordant.config.model import ModelConfig
-from concordant.config.plan import PlanConfig
+from concordant.config.plan import PlanConfig, ShapeConfig
 from concordant.config.train import TrainConfig
 from concordant.data.tokenizer import train_tokenizer
 from concordant.engines import roles
@@ -55,9 +56,16 @@ TRAIN = TrainConfig(micro_batch_tokens=1_536)
 TEXTS = ["a text from which the tokenizer learns its tokens", "no token of it is read"]
 
 
+def shape_of(mesh: str) -> ShapeConfig:
+    """The model's shape. The plan divides heads equally, so five key heads become ten for tensor parallelism."""
+    return replace(SHAPES[MODEL], kv_heads=10) if "tensor" in mesh else SHAPES[MODEL]
+
+
 def memory(learner: Any) -> list[tuple[float, float]]:
     """The resident and the peak memory of every worker in MiB; an order for all of them."""
-    return current_ranks().gather((resident_mib(), peak_mib()))
+    ranks = current_ranks()
+    of_group = ranks.tensor.values(ranks.gather((resident_mib(), peak_mib())))
+    return [worker for stage in ranks.stages.values(of_group) for row in stage for worker in row]
 
 
 def asked(learner: Learner) -> list[tuple[float, float]]:
@@ -80,7 +88,7 @@ def measure(method: str, mesh: str) -> list[dict[str, float]]:
     """Base and peak of every worker in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
-        LlamaForCausalLM(llama_config(SHAPES[MODEL])).save_pretrained(folder)
+        LlamaForCausalLM(llama_config(shape_of(mesh))).save_pretrained(folder)
         train_tokenizer(TEXTS, 300).save_pretrained(folder)
         with roles.working_together(MESHES[mesh], threads=1):
             config = ModelConfig("builtin:tiny", device="cpu", precision="fp32")  # what the libraries load comes first
@@ -99,7 +107,7 @@ def compared(method: Any, mesh: str, measured: Sequence[dict[str, float]]) -> di
     fullest = max(measured, key=lambda worker: worker["peak"])
     workers = cluster.workers or cluster.tensor * cluster.pipeline
     config = PlanConfig(
-        shape=SHAPES[MODEL], method=method, hardware="cpu", gpus=workers, tensor=cluster.tensor,
+        shape=shape_of(mesh), method=method, hardware="cpu", gpus=workers, tensor=cluster.tensor,
         pipeline=cluster.pipeline, sharding="on" if cluster.sharded else "off", prompt_tokens=TOKENS,
         response_tokens=TOKENS, batch_size=BATCH, keep_best=False, micro_batch_tokens=1_536, slots=1,
         assume=[f"base={fullest['base'] * 2**20:.0f}"],

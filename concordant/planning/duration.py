@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from concordant.planning.gathered import root_bytes, whole_model
 from concordant.planning.hardware import Machine
 from concordant.planning.memory import (
-    BF16,
-    FP32,
     KEPT_ELEMENTS,
     cache_bytes,
     critic_trained,
@@ -22,7 +21,7 @@ from concordant.planning.memory import (
     trained_of,
 )
 from concordant.planning.shapes import Shape
-from concordant.planning.work import CPU_FORWARD, GPU_FORWARD, Setup, Work
+from concordant.planning.work import BF16, CPU_FORWARD, FP32, GPU_FORWARD, Setup, Work
 
 OPTIMIZER_BYTES = 40  # moved for each trained weight: clipping reads, then scales; AdamW reads four and writes three
 PARTS = ("products", "attention", "moving", "starting", "optimizer", "sampling", "transfers", "waiting")
@@ -206,15 +205,16 @@ def _transfers(work: Work, setup: Setup, machine: Machine) -> float:
     if setup.data > 1:
         gradients = FP32 * (whole if trained is None else trained)
         if setup.sharded:
-            weights = BF16 if work.bf16 else FP32
-            each = 2 * _gather(weights * whole, setup.data, machine, data_inside)
+            # Layers are gathered for the forward and again for the backward pass; the root stays between the two.
+            root, all_weights = root_bytes(work, setup), whole_model(work, setup)
+            each = _gather(2 * all_weights - root, setup.data, machine, data_inside)
             each += _gather(gradients, setup.data, machine, data_inside)
             if setup.offload:  # a rank's part goes to the GPU before each gathering, and its gradient comes back
-                copied = (2 * FP32 * whole + gradients) / setup.data
+                copied = (2 * FP32 * whole - root + gradients) / setup.data
                 each += copied / (machine["host_link"] * machine["transfer_reached"])
             seconds += networks * passes * each * exposed
             if work.samples:  # the sampler's copy of the weights
-                seconds += _gather(weights * whole, setup.data, machine, data_inside)
+                seconds += _gather(all_weights, setup.data, machine, data_inside)
         else:
             seconds += networks * steps * _all_reduce(gradients, setup.data, machine, data_inside) * exposed
     tokens = setup.trees_of_rank(work) * work.tree.tokens

@@ -12,18 +12,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+from concordant.planning.gathered import copies_beside, gathered, gradients_of_gathered, whole_model
 from concordant.planning.hardware import Machine
 from concordant.planning.shapes import Shape
 from concordant.planning.work import (
+    BF16,
     CPU_FORWARD,
     FORWARD_FACTOR,
+    FP32,
     GPU_FORWARD,
     PREFILL_TOKENS,
     Setup,
     Work,
 )
 
-FP32, BF16, NF4 = 4, 2, 0.5 + 4 / 64  # bytes
+NF4 = 0.5 + 4 / 64  # bytes of a weight
 MOMENTS = 2  # numbers that AdamW keeps for each trained weight
 # The engine's own numbers (core/logprobs.py); a test compares them.
 CHUNK_ELEMENTS, KEPT_ELEMENTS = 2**24, 2**26
@@ -63,7 +66,7 @@ def memory_of(work: Work, setup: Setup, machine: Machine) -> Memory:
     base, resident = {"base": machine["base"] + machine["holes"]}, _resident(work, setup)
     if not setup.offload:
         return Memory(base | resident, gradients | learning, scoring, sampling)
-    # Gradients wait for the optimizer there too. Those of the gathered layer are among the copies of weights.
+    # Gradients wait for the optimizer there too. Those of what is gathered are among the gathered weights.
     waiting = resident | gradients | {"gradients": FP32 * trained_of(work, setup)}
     offloaded = {name: size for name, size in waiting.items() if name in OFFLOADED}
     stays = {name: size for name, size in resident.items() if name not in OFFLOADED}
@@ -262,6 +265,8 @@ def _learning(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
         # The teacher reads the same trees, and the gradient of the divergence is computed with its value.
         parts["teacher's pass"] = _forward_bytes(work.teacher, work.bf16, setup.tensor) * tokens
         parts["teacher's logits"] = parts["logits"]
+    if setup.sharded and not work.quantized:
+        parts["gathered weights"] = gathered(work, setup) + gradients_of_gathered(work, setup)
     parts["weight copies"] = _copies(work, setup, machine)
     return {name: size for name, size in parts.items() if size}
 
@@ -282,7 +287,7 @@ def _logits(work: Work, read: int, tensor: int, is_gpu: bool) -> float:
 
 
 def _copies(work: Work, setup: Setup, machine: Machine) -> float:
-    """Weights in autocast's dtype, gathered weights, and the buffers of their gradients."""
+    """Weights in autocast's dtype beside those in fp32, and the product that is added to a gradient."""
     shape = work.shape
     if work.quantized:  # the weight of one product is made whole at a time
         return FP32 * max(m.size for m in shape.matrices)
@@ -290,12 +295,11 @@ def _copies(work: Work, setup: Setup, machine: Machine) -> float:
     if not machine.is_gpu:
         # A product of the backward pass is computed apart and then added to the gradient.
         return FP32 * largest if not work.rank else 0.0
-    layer, head = shape.layer(setup.tensor), shape.embedding / setup.tensor * work.has_head
     if setup.sharded:
-        # The layer in work and the next one are gathered, with their gradient; the head is the largest unit.
-        return (2 * BF16 + FP32) * max(layer, head if not work.rank else 0.0) + BF16 * head
+        return copies_beside(work, setup)
     if not work.bf16:
         return 0.0
+    layer, head = shape.layer(setup.tensor), shape.embedding / setup.tensor * work.has_head
     if work.rank and setup.recompute:  # frozen weights are cast anew for each layer
         return BF16 * (layer + head)
     return BF16 * shape.weights(setup.tensor, setup.pipeline, work.has_head)
@@ -316,6 +320,8 @@ def _scoring(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
         "activations": _forward_bytes(work.shape, work.bf16, setup.tensor) * tokens,
         "logits": ((BF16 if work.bf16 else FP32) + (2 * FP32 if machine.is_gpu else 0)) * chunk,
     }
+    if setup.sharded:
+        parts["gathered weights"] = gathered(work, setup)
     if machine.is_gpu and work.bf16:
         parts["weight copies"] = _copies(work, setup, machine)
     return parts
@@ -361,10 +367,10 @@ def _sampling(work: Work, setup: Setup, machine: Machine) -> dict[str, float]:
         "sampled logits": (2 * FP32 + (BF16 if work.bf16 else 0)) * rows * shape.vocabulary / setup.tensor,
         "prompts": _forward_bytes(shape, work.bf16, setup.tensor) * at_once,
     }
-    if setup.sharded or (machine.is_gpu and work.bf16):
-        # The sampler reads whole weights. Where ranks hold parts of them, each rank gathers a copy for the rollout.
-        number = BF16 if work.bf16 else FP32
-        parts["weight transfer"] = number * shape.weights(setup.tensor)
+    if setup.sharded:  # the sampler reads whole weights: each rank gathers a copy for the rollout
+        parts["weight transfer"] = whole_model(work, setup) + copies_beside(work, setup)
+    elif machine.is_gpu and work.bf16:
+        parts["weight transfer"] = BF16 * shape.weights(setup.tensor)
     if setup.pipeline > 1:
         parts["weights of all stages"] = FP32 * gathered_weights(work, setup)
     return parts

@@ -13,6 +13,7 @@ from concordant.config.names import REFERENCE_FREE, OptimizerName, PlannedMethod
 from concordant.config.plan import PlanConfig
 from concordant.planning.shapes import Shape
 
+FP32, BF16 = 4, 2  # bytes of a number
 # The engine's own numbers. A test compares them with the engine, which this package must not import.
 GPU_MICRO_BATCH, CPU_MICRO_BATCH = 8192, 1536  # tokens of a pass with gradient where none are given
 GPU_FORWARD, CPU_FORWARD = 32768, 2048  # tokens of a pass without gradient

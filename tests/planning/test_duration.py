@@ -102,14 +102,22 @@ def test_the_gradients_of_four_ranks_by_hand():
     assert found == pytest.approx(0.5 * 2 * 0.75 * 4 * adapter)
 
 
+def test_what_is_sent_for_divided_weights_by_hand():
+    """Of 340 weights 84 are outside of the layers: they are gathered once a pass in fp32, and the layers twice."""
+    given = ["network=1", "transfer_reached=1", "hidden_transfer=0"]
+    for bf16, number in ((False, 4), (True, 2)):
+        found = duration_of(of(bf16=bf16), Setup(data=4, sharded=True), replaced(*given)).parts["transfers"]
+        assert found == pytest.approx(0.75 * (2 * number * (WEIGHTS - 84) + 4 * 84 + 4 * WEIGHTS))
+
+
 def test_what_offloading_adds_to_a_step_by_hand():
-    """A quarter of the weights goes to the GPU twice for its one pass, and a quarter of the gradient comes back. The
-    optimizer reads and writes the processor's memory."""
+    """A quarter of the weights goes to the GPU twice for its one pass, but once outside of the layers, and a quarter of
+    the gradient comes back. The optimizer reads and writes the processor's memory."""
     given = ["host_link=1", "transfer_reached=1", "hidden_transfer=0", "host_bandwidth=1", "bandwidth_reached=1"]
     here, there = (
         duration_of(of(), Setup(data=4, sharded=True, offload=flag), replaced(*given)).parts for flag in (False, True)
     )
-    assert there["transfers"] - here["transfers"] == pytest.approx(3 * 4 * WEIGHTS / 4)
+    assert there["transfers"] - here["transfers"] == pytest.approx(4 * (3 * WEIGHTS - 84) / 4)
     assert there["optimizer"] == 40 * WEIGHTS / 4 and here["optimizer"] < 1e-20
 
 

@@ -176,6 +176,27 @@ def test_sharding_divides_what_is_resident():
     assert all(4 * parts[name] == size for name, size in whole.items())
 
 
+def test_what_a_rank_gathers_beside_its_part_by_hand():
+    """The root has embedding, head and final norm, 40 + 40 + 4 weights, in fp32 and with a gradient. In bf16 autocast
+    copies the head, and two layers of 128 are gathered in bf16; the gradient of one is in bf16, and in fp32 to be sent.
+    """
+    gpu, setup = machine("h100-80gb", EXACT), Setup(data=4, sharded=True)
+    fp32, bf16 = (memory_of(of(trees=8, bf16=flag), setup, gpu).learning for flag in (False, True))
+    assert fp32["gathered weights"] == 4 * 84 * 2 + 4 * LAYER * 2 + (4 + 4) * LAYER and "weight copies" not in fp32
+    assert bf16["gathered weights"] == 4 * 84 * 2 + 2 * LAYER * 2 + (2 + 4) * LAYER
+    assert bf16["weight copies"] == 2 * 40
+    # With an adapter nothing else has a gradient. Its two matrices are gathered with their layer.
+    adapted = memory_of(of(trees=8, bf16=True, rank=3), setup, gpu).learning
+    adapter = TWO_LAYERS.adapters(3) / 2
+    assert adapted["gathered weights"] == 4 * 84 + 2 * 2 * (LAYER + adapter) + (2 + 4) * adapter
+    # The reference of DPO is read from gathered layers too; and the sampler of its evaluations reads all of them.
+    dpo = memory_of(of(method="dpo", trees=8, bf16=True), setup, gpu)
+    assert dpo.scoring["gathered weights"] == 4 * 84 + 2 * LAYER * 2
+    assert dpo.sampling["weight transfer"] == 4 * 84 + 2 * LAYER * 2 + 2 * 40
+    # On a CPU a rank gathers as much.
+    assert memory_of(of(trees=8), setup, machine("cpu", EXACT)).learning["gathered weights"] == fp32["gathered weights"]
+
+
 def test_a_reward_model_is_whole_on_every_rank():
     """Weights of the two layers, without a head: 340 - 40."""
     made = of(method="grpo", reward_shape=TWO_LAYERS, trees=8)
