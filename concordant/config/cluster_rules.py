@@ -47,19 +47,15 @@ TOGETHER = (
         "tied embeddings are on two stages, which sum their gradient in another order; leave one of the two out",
     ),
     Contradiction(
-        ("cluster.tensor", "cluster.sharded"),
-        lambda v: v["cluster.tensor"] > 1 and v["cluster.sharded"],
-        "a weight is split in one way, by layers' columns or by rows; leave one of the two out",
-    ),
-    Contradiction(
         ("cluster.pipeline", "cluster.sharded"),
         lambda v: v["cluster.pipeline"] > 1 and v["cluster.sharded"],
-        "a model is split in one way, by whole layers or by rows of weights; leave one of the two out",
+        "FSDP2 gathers a layer on all ranks at once, and stages are at different batches; leave one of the two out",
     ),
     Contradiction(
-        ("cluster.sharded", "cluster.workers"),
-        lambda v: v["cluster.sharded"] and v["cluster.workers"] == 1,
-        "one worker has nobody to split the weights with; raise cluster.workers, or leave cluster.sharded out",
+        ("cluster.sharded", "cluster.workers", "cluster.tensor"),
+        lambda v: v["cluster.sharded"] and v["cluster.workers"] == v["cluster.tensor"],
+        "weights are split over groups of cluster.tensor workers, and there is one; raise cluster.workers, or leave "
+        "cluster.sharded out",
     ),
     Contradiction(
         ("cluster.offload", "model.device"),

@@ -16,7 +16,16 @@ from typing import IO, Any
 
 from concordant.core.errors import UserError, nearest
 from concordant.data.parquet import BATCH, parquet_rows
-from concordant.data.rows import LONGEST_ROW, TOO_LARGE, TRUNCATED, BadRows, Row, lone_surrogate, too_large
+from concordant.data.rows import (
+    LONGEST_ROW,
+    TOO_LARGE,
+    TRUNCATED,
+    BadRows,
+    Row,
+    lone_surrogate,
+    printable,
+    too_large,
+)
 
 MALFORMED, BAD_UTF8 = "malformed row", "bad UTF-8"
 WRAPPERS = {"train", "test", "validation", "data", "rows", "examples"}  # keys that may hold the whole list
@@ -121,12 +130,34 @@ def _json(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
         yield from _json_lines(stream, name, bad)
 
 
+class _Parser:
+    """Parses JSON, and notes a key that stands twice in one object, of which Python would keep the last value alone."""
+
+    def __init__(self) -> None:
+        decoder = json.JSONDecoder(object_pairs_hook=self._object)
+        self.whole, self.first = decoder.decode, decoder.raw_decode
+        self._twice: str | None = None
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            names = [name for name, _ in pairs]
+            self._twice = next(name for name in names if names.count(name) > 1)
+        return values
+
+    def problem(self) -> str:
+        """What is wrong with the objects that were parsed since the last call, or ""."""
+        twice, self._twice = self._twice, None
+        return "" if twice is None else f'the key "{printable(twice)}" stands twice in one object'
+
+
 def _json_lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
+    parser = _Parser()
     for number, text in _lines(stream, name, bad):
         if text.isspace():
             continue
         try:
-            values = json.loads(text)
+            values = parser.whole(text)
         except json.JSONDecodeError as error:
             expected = "expected one JSON object a line, or a list of objects"
             bad.report(
@@ -136,7 +167,9 @@ def _json_lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:  # a number of 5,000 digits; nesting 10,000 deep
             bad.report(MALFORMED, f"{name} line {number}: malformed JSON, {error}")
             continue
-        if _is_wrapped(values):
+        if problem := parser.problem():
+            bad.report(MALFORMED, f"{name} line {number}: {problem}")
+        elif _is_wrapped(values):
             yield from _wrapped(values, name, number)
         elif isinstance(values, dict):
             yield Row(file=name, unit="line", number=number, values=values)
@@ -175,7 +208,7 @@ class _JsonWindow:
         self.stream = stream
         # Bytes that are not UTF-8 become lone surrogates, so that they can be reported with their own row.
         self.decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
-        self.parse = json.JSONDecoder().raw_decode
+        self.parser = _Parser()
         self.text, self.at, self.line, self.ended = "", 0, 1, False
         self.broken: Exception | None = None
 
@@ -220,7 +253,7 @@ class _JsonWindow:
         """
         while True:
             try:
-                value, end = self.parse(self.text, self.at)
+                value, end = self.parser.first(self.text, self.at)
             except json.JSONDecodeError:
                 if self.ended:
                     raise
@@ -240,9 +273,12 @@ def _json_list(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
         window.at += 1  # the "["
         while window.next_character() not in ("]", ""):
             values, wrong_line = window.value()
+            problem = window.parser.problem()
             number += 1
             if wrong_line:
                 bad.report(BAD_UTF8, f"{name} line {wrong_line}: not UTF-8, in row {number}")
+            elif problem:
+                bad.report(MALFORMED, f"{name} row {number}: {problem}")
             elif isinstance(values, dict):
                 yield Row(file=name, unit="row", number=number, values=values)
             else:

@@ -222,14 +222,15 @@ def apply_lora_to_model(
     multiplied by alpha / sqrt(r) (rsLoRA). ``dora``, ``start``: see lora_kinds.py.
 
     Raises:
-        UserError: a target is unknown or tied; the name is taken; the rank, alpha or dropout is out of range; PiSSA's
-            rank is greater than a layer, or the layer has an adapter already.
+        UserError: a target is unknown or tied; the name is taken; the rank, alpha or dropout is out of range; the rank
+            is greater than that of every layer, or with PiSSA of any; PiSSA's layer has an adapter already.
     """
     check_adapter_name(name)
     check_settings(r, alpha, dropout)
     paths = find_target_modules(model, target_modules)
     if name in adapter_names(model):
         raise UserError(f'the model already has an adapter "{name}"; choose another name or remove_adapter it')
+    _check_rank(r, [model.get_submodule(path) for path in paths])
     missed = _not_adapted(model, _names_of(target_modules))
     freeze_before_first_adapter(model)
     for path in paths:
@@ -239,6 +240,17 @@ def apply_lora_to_model(
     if missed:
         _log.warning("LoRA adapts linear layers only: %d other weights stay frozen, first %s", len(missed), missed[0])
     return LoraReport(paths, missed)
+
+
+def _check_rank(r: int, layers: Sequence[nn.Module]) -> None:
+    """UserError if no layer has a change of rank ``r``: such an adapter needs more memory than the layers it adapts."""
+    weights = [(layer.base if isinstance(layer, LoRALinear) else layer).weight for layer in layers]
+    most = max(min(weight.shape) for weight in weights)  # type: ignore[arg-type]
+    if r > most:
+        raise UserError(
+            f"LoRA rank {r}: a change of the largest layer has rank {most} at most, so more learns nothing more; "
+            f"set model.lora.rank to {most} or less"
+        )
 
 
 def adapter_names(model: nn.Module) -> list[str]:

@@ -11,7 +11,9 @@ from concordant.data.folders import is_model, is_prepared
 
 
 def check_output_folder(output: str, data: str) -> None:
-    """UserError where the folder ``output`` holds prepared data, is a model, or is the folder of ``data``."""
+    """UserError where the folder ``output`` holds prepared data, is a model, or is the folder of ``data``; and where it
+    is the folder in which the user works, or one above it, because the run's files would stand among the user's own.
+    """
     folder = Path(output).expanduser()
     if not os.path.isdir(folder):
         return
@@ -22,6 +24,8 @@ def check_output_folder(output: str, data: str) -> None:
         what = "is a model"
     elif _is_same(folder, Path(data).expanduser()):
         what = "is the data that is read"
+    elif Path.cwd().is_relative_to(folder.resolve()):
+        what = "has the files you work with, among which a run's files would be lost"
     if what:
         raise UserError(f"{output} {what}; give another --output")
 

@@ -45,3 +45,10 @@ def test_offloading_is_refused_where_no_gpu_is_seen():
     cluster = ClusterConfig(workers=2, sharded=True, offload=True)
     with pytest.raises(UserError, match="cluster.offload.*PyTorch sees no GPU"):
         working_together(cluster, 1, "auto").__enter__()
+
+
+def test_split_weights_need_a_second_copy_of_the_model_and_stand_beside_tensor():
+    validate(made(SFTConfig, cluster__sharded=True, cluster__tensor=2, cluster__workers=4))
+    refused(SFTConfig, "there is one", cluster__sharded=True, cluster__tensor=2, cluster__workers=2)
+    with pytest.raises(UserError, match="this run has 2, which hold one model together"):
+        working_together(ClusterConfig(tensor=2, sharded=True), 1).__enter__()

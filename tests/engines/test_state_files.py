@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from concordant.engines.local.sharding import rows_of
+from concordant.engines.local.rows import rows_of
 from concordant.engines.ranks import Alone
 from concordant.engines.state_files import read_state, write_state
 

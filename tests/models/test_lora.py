@@ -153,6 +153,8 @@ def test_a_wrong_target_is_named(names: list[str], message: str) -> None:
     assert message in str(error.value)
     with pytest.raises(UserError, match="rank 0"):
         apply_lora_to_model(model, r=0)
+    with pytest.raises(UserError, match=f"has rank {model.config.n_embd} at most.*model.lora.rank to"):
+        apply_lora_to_model(model, r=model.config.n_embd + 1)
     assert all(p.requires_grad for p in model.parameters())
 
 

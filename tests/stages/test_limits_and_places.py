@@ -1,6 +1,7 @@
 """Verbs on a model that reads few tokens, and on places where nothing can be written."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,17 @@ def test_somebodys_folder_is_not_replaced_by_a_merged_model(tmp_path):
     with pytest.raises(UserError, match="holds something else than a model"):
         concordant.merge(MergeConfig(model=ModelConfig(name="x", adapter="y"), output=folder))
     assert (tmp_path / "folder" / "thesis.tex").read_text() == "mine"
+
+
+def test_a_run_does_not_mix_its_files_with_those_of_the_user(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for output in (".", "..", "/", str(tmp_path)):
+        with pytest.raises(UserError, match=f"^{re.escape(output)} has the files you work with"):
+            concordant.sft(
+                SFTConfig(model=ModelConfig("builtin:tiny"), data=DataConfig("nowhere.jsonl"), output=output)
+            )
+    assert [path.name for path in tmp_path.rglob("*")] == ["work"]
 
 
 def test_the_folder_of_a_result_is_made(world, tmp_path):

@@ -101,8 +101,9 @@ def working_together(cluster: ClusterConfig, threads: int, device: str = "") -> 
     for size in (workers // group, *list(sizes.values())[1:]):
         shards_of_rank(cluster.shards or size, size, 0)
     before = torch.get_num_threads()
-    if cluster.sharded and workers == 1:
-        raise UserError("cluster.sharded splits the weights over several workers, and this run has one; leave it out")
+    if cluster.sharded and workers == group:
+        has = "one" if group == 1 else f"{group}, which hold one model together"
+        raise UserError(f"cluster.sharded splits a model's weights over several copies of it; this run has {has}")
     each = threads or (1 if cluster.shards else max(1, before // sum(sizes.values())))
     if workers == 1 and not cluster.ray:
         torch.set_num_threads(each if cluster.shards else before)

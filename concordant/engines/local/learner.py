@@ -26,6 +26,7 @@ from concordant.engines.local.elastic import Elastic
 from concordant.engines.local.networks import Network
 from concordant.engines.local.optimizer import hidden_matrices, numbers_kept, optimizer_of, set_rate
 from concordant.engines.local.reached import of_parts, reach
+from concordant.engines.local.rows import read_parts, write_parts
 from concordant.engines.local.scorer import LocalScorer
 from concordant.engines.local.weight_motion import WeightMotion
 from concordant.engines.local.weights import LocalWeights
@@ -34,7 +35,7 @@ from concordant.engines.memory import enough_memory, peak_of_process, total_memo
 from concordant.engines.pipeline.held import counted
 from concordant.engines.protocol import Adapters, Description, Done, MemoryUse, Reached, Scorer, StepMetrics
 from concordant.engines.ranks import Alone, among, writes
-from concordant.engines.tensor.cuts import elements, whole_copy
+from concordant.engines.tensor.cuts import elements, pieces_of, whole_copy
 from concordant.engines.tensor.norm import clip
 from concordant.engines.tensor.state import Parts
 from concordant.models.quantized import hidden_weights
@@ -55,9 +56,10 @@ class LocalLearner(LocalScorer):
     ) -> None:
         super().__init__(network, config, precision, temperature, row_tokens)
         if self.ranks.sharded:
-            sharding.split(network, self.ranks)
+            sharding.split(network, self.ranks, precision)
         self.version = 0
         held = sharding.held(network)
+        self.pieces = sharding.pieces(network)  # the weights of which a tensor group or a pipeline has the parts
         self.trained = {name: p for name, p in held.items() if p.requires_grad}  # what this rank holds, by name
         self.parameters = list(self.trained.values())
         if not self.parameters:
@@ -130,10 +132,7 @@ class LocalLearner(LocalScorer):
     def step(self, learning_rate: float) -> Done[StepMetrics]:
         held = self._elastic.pull() if self._elastic else None
         limit = self.config.max_grad_norm or math.inf
-        if self.ranks.sharded:
-            norm = sharding.clip(self.parameters, limit, self.ranks)
-        else:
-            norm = clip(self.parameters, self.pieces, self.ranks, limit)
+        norm = clip(self.parameters, self.pieces, self.ranks, limit)
         finite, motion = math.isfinite(norm) and self._is_finite, {}
         if finite:
             before = self.motion.before()
@@ -180,23 +179,22 @@ class LocalLearner(LocalScorer):
         weights = {name: p.detach() for name, p in self.trained.items()}
         state: dict[str, Any] = {"version": self.version, "halvings": self.halvings, "weights": weights}
         state |= {"optimizer": self.optimizer.state_dict(), "kept": self._kept}
-        if self.pieces and self.ranks.rank == 0:
+        if self.pieces and (self.ranks.sharded or self.ranks.rank == 0):
             state = self._parts().whole(state)
-        sharding.write_parts(folder, state, self.ranks)
+        write_parts(folder, state, self.ranks)
         if self.adapter_base:  # for people who want to try the run at this step; ``load`` does not read it
             self._write(lambda network: network.save_adapter(folder / CHECKPOINT_ADAPTER))
 
     def _write(self, write: Callable[[Network], None]) -> None:
         """Let one process write the whole network. All processes call this method."""
-        if self.pieces and self.ranks.rank == 0:
-            network = whole_copy(self.network, keep=writes(self.ranks))
-        else:
-            network = sharding.whole_network(self.network)
+        network: Network | None = sharding.whole_network(self.network)
+        if network is not None and self.pieces and self.ranks.rank == 0:
+            network = whole_copy(network, keep=writes(self.ranks))
         if network is not None and writes(self.ranks):
             write(network)
 
     def load(self, folder: Path) -> None:
-        state = sharding.read_parts(folder, self.ranks)
+        state = read_parts(folder, self.ranks)
         state = self._parts().own(state) if self.pieces else state
         self._refuse_others(folder, state["weights"])
         self.version, self.halvings, self._kept = state["version"], state["halvings"], state["kept"]
@@ -237,12 +235,14 @@ class LocalLearner(LocalScorer):
 
     def checkpoint_bytes(self, with_kept: bool) -> int:
         named = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
-        sizes = {name: (elements(p, self.pieces), p.shape) for name, p in named}
+        pieces = pieces_of(self.network)
+        sizes = {name: (elements(p, pieces), p.shape) for name, p in named}
         weights = sum(size for size, _ in sizes.values()) * (1 + with_kept + bool(self.adapter_base))
         return (weights + numbers_kept(sizes, self.config, self.hidden)) * named[0][1].element_size()
 
     def export_bytes(self) -> int:
-        whole = sum(elements(p, self.pieces) * p.element_size() for p in self.network.parameters())
+        pieces = pieces_of(self.network)
+        whole = sum(elements(p, pieces) * p.element_size() for p in self.network.parameters())
         return whole + 4 * hidden_weights(self.network)  # which are written in fp32
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
@@ -258,7 +258,8 @@ class LocalLearner(LocalScorer):
     # -- for the doctor's preflight -------------------------------------------------------------
 
     def describe(self) -> Description:
-        trained = sum(elements(p, self.pieces) for p in self.network.parameters() if p.requires_grad)
+        pieces = pieces_of(self.network)
+        trained = sum(elements(p, pieces) for p in self.network.parameters() if p.requires_grad)
         return replace(super().describe(), trained=trained)
 
     @contextmanager
@@ -280,7 +281,7 @@ class LocalLearner(LocalScorer):
             for name, p in self.network.named_parameters()
         ]
         if self.ranks.sharded:
-            return of_parts(self.ranks.gather(rows))
+            rows = of_parts(self.ranks.gather(rows))
         return of_parts(self.stages.values(of_parts(self.ranks.tensor.values(rows))))
 
     def memory(self) -> MemoryUse:

@@ -22,7 +22,7 @@ from concordant.engines.local.sharding import Gradient
 from concordant.engines.local.within_memory import within_memory
 from concordant.engines.protocol import Description, Done
 from concordant.engines.ranks import current_ranks, gathered, own_shards
-from concordant.engines.tensor.cuts import pieces_of, weights_of
+from concordant.engines.tensor.cuts import weights_of
 from concordant.kernels.weight_gradients import gradients_in_place
 from concordant.models.lora_layer import still
 from concordant.models.tree_attention import forward_tokens
@@ -57,7 +57,6 @@ class LocalScorer:
         self.row_tokens = row_tokens
         self.ranks = current_ranks()  # the processes that compute every batch of this network together
         self.stages = self.ranks.stages
-        self.pieces = pieces_of(network)  # the weights of which this process holds a part
         self.halvings = 0  # how often micro_batch_tokens was halved because memory ran out
 
     @within_memory("computing log-probs, values or scores")

@@ -16,45 +16,52 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from concordant.core.errors import UserError
 from concordant.core.seeding import derive
 from concordant.engines.local.gradient_sum import GradientSum
 from concordant.engines.local.networks import COMPUTES_ON, Network, PolicyNetwork
-from concordant.engines.ranks import Ranks, writes
-from concordant.engines.state_files import read_state, write_state
-from concordant.engines.tensor.cuts import Part
+from concordant.engines.local.rows import RowsOfPiece, rows_of
+from concordant.engines.ranks import Ranks
+from concordant.engines.tensor.cuts import Part, Piece, pieces_of
 
 _ATTRIBUTE = "concordant_sharding"  # of the model inside a network that is split
 
 
-def split(network: Network, ranks: Ranks) -> None:
-    """Split the weights of ``network`` over the ranks, all of which must hold the same weights."""
+def split(network: Network, ranks: Ranks, precision: torch.dtype | None) -> None:
+    """Split the weights of ``network`` over the ranks, all of which must hold the same weights.
+
+    ``precision`` is autocast's dtype, in which layers are gathered; None gathers them as they are.
+    """
     if not hasattr(FSDPModule, "reset_iter_state"):
         raise UserError(f"cluster.sharded needs PyTorch 2.13 or newer; this is {torch.__version__}")
     blank = _blank(network)
     for p in network.parameters():
         p.data = p.data.contiguous()
-    _Sharding(network, ranks, network.device, blank).begin()
+    _Sharding(network, ranks, network.device, blank, precision).begin()
 
 
 class _Sharding:
     """A network that is split. ``blank`` is the same network without memory for its weights."""
 
-    def __init__(self, network: Network, ranks: Ranks, device: torch.device, blank: Network) -> None:
-        self.ranks, self.device, self.blank = ranks, device, blank
+    def __init__(
+        self, network: Network, ranks: Ranks, device: torch.device, blank: Network, precision: torch.dtype | None
+    ) -> None:
+        self.ranks, self.device, self.blank, self.precision = ranks, device, blank, precision
         settings: dict[str, Any] = {"mesh": ranks.mesh(device.type)}
         if ranks.offload:  # copies to and from a GPU are asynchronous only if the memory is page-locked
             settings["offload_policy"] = CPUOffloadPolicy(pin_memory=device.type == "cuda")
-        self.layers = [cast(FSDPModule, fully_shard(layer, **settings)) for layer in _layers(network)]
+        of_layers = settings
+        if precision is not None:  # autocast decides what is computed in which dtype, and heads stay in fp32
+            gathers = MixedPrecisionPolicy(precision, reduce_dtype=torch.float32, cast_forward_inputs=False)
+            of_layers = settings | {"mp_policy": gathers}
+        self.layers = [cast(FSDPModule, fully_shard(layer, **of_layers)) for layer in _layers(network)]
         self.root = cast(FSDPModule, fully_shard(network, **settings))
         for module in (*self.layers, self.root):
             module.set_gradient_divide_factor(1.0)  # an objective gives sums, so a gradient is a sum too
@@ -111,7 +118,7 @@ class _Sharding:
     def frozen(self) -> Network:
         """The same network as it is now, split in the same way, without gradients."""
         twin = copy.deepcopy(self.blank).requires_grad_(False)
-        sharding = _Sharding(twin, self.ranks, self.device, self.blank)
+        sharding = _Sharding(twin, self.ranks, self.device, self.blank, self.precision)
         now = {n: p.detach().clone() for n, p in cast(Any, self.root).named_parameters(remove_duplicate=False)}
         twin.load_state_dict(now, strict=False, assign=True)  # buffers are in the copy already
         sharding.begin()
@@ -159,6 +166,19 @@ def is_split(network: Network) -> bool:
     return _of(network) is not None
 
 
+def pieces(network: Network) -> dict[int, Part]:
+    """The weights of ``held`` of which a tensor group or a pipeline has the parts, by id."""
+    sharding, parts = _of(network), pieces_of(network)
+    if sharding is None:
+        return parts
+    of_rows = {
+        n: RowsOfPiece(sharding.ranks, cast(Piece, parts[id(p)]), p.shape, sharding.device)
+        for n, p in sharding.parts.items()
+        if id(p) in parts
+    }
+    return {id(sharding.local[name]): part for name, part in of_rows.items()}
+
+
 def places(network: Network) -> dict[str, tuple[int, int]]:
     """For every weight, the number of its elements before those that this rank holds, and of all its elements."""
     sharding = _of(network)
@@ -170,49 +190,12 @@ def places(network: Network) -> dict[str, tuple[int, int]]:
     }
 
 
-def rows_of(rows: int, ranks: Ranks) -> slice:
-    """The rows that this rank holds of a tensor with ``rows`` rows, by FSDP2's rule."""
-    each = -(-rows // ranks.size)
-    return slice(min(ranks.rank * each, rows), min((ranks.rank + 1) * each, rows))
-
-
 def gradient_sum(
     network: Network, parameters: Sequence[Tensor], ranks: Ranks, seed: int, pieces: Mapping[int, Part]
 ) -> Gradient:
     """What adds up the gradients of the shards."""
     sharding = _of(network)
     return GradientSum(parameters, ranks, seed, pieces) if sharding is None else _Gradient(sharding, seed)
-
-
-def clip(parameters: Sequence[Tensor], limit: float, ranks: Ranks) -> float:
-    """Scale the gradient so that its norm is at most ``limit``. Returns the norm of the whole gradient before."""
-    own = get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
-    norm = ranks.sum(own.double().square().reshape(1)).sqrt()[0].to(own.dtype)
-    clip_grads_with_norm_(parameters, limit, norm, foreach=True)
-    return float(norm)
-
-
-def write_parts(folder: Path, state: Mapping[str, Any], ranks: Ranks) -> None:
-    """Every rank writes its part of a learner's state; rank 0 writes all if every rank holds all. OSError on all ranks
-    if one of them cannot write.
-    """
-    if not ranks.sharded:
-        if writes(ranks):
-            write_state(folder, state)
-        return
-    problem = ""
-    try:
-        write_state(folder, state, ranks.rank, ranks.size)
-    except OSError as raised:
-        problem = str(raised)
-    for rank, theirs in enumerate(ranks.gather(problem)):
-        if theirs:
-            raise OSError(f"worker {rank}: {theirs}")
-
-
-def read_parts(folder: Path, ranks: Ranks) -> dict[str, Any]:
-    """What this rank holds of the state of a learner, whatever ranks wrote it."""
-    return read_state(folder, (lambda rows: rows_of(rows, ranks)) if ranks.sharded else None)
 
 
 @contextmanager

@@ -31,7 +31,8 @@ class LocalWeights:
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         """If each process holds a part of the model, all of them must ask at the same time."""
-        model = (whole_copy(self.model) if pieces_of(self.model) else None) or whole_model(self.model)
+        model = whole_model(self.model)
+        model = (whole_copy(model) if pieces_of(model) else None) or model
         if self.adapters == "apart":
             return {name: tensor.detach() for name, tensor in adapter_tensors(model).items()}
         if not lora_layers(model):

@@ -38,5 +38,5 @@ def small_run(python):
 
 @pytest.fixture(scope="package")
 def measured(python):
-    """What ``tests.engines.group.tensor`` finds."""
-    return lambda *sizes_and_cases: json.loads(python("-m", "tests.engines.group.tensor", *sizes_and_cases).out)
+    """``measured(CASE, …, **mesh)``: what ``tests.engines.group.tensor`` finds."""
+    return lambda *cases, **mesh: json.loads(python("-m", "tests.engines.group.tensor", json.dumps(mesh), *cases).out)

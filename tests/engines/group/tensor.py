@@ -1,4 +1,6 @@
-"""A split model beside the whole one: ``python -m tests.engines.group.tensor WORKERS TENSOR SHARDS PIPELINE CASE …``.
+"""A split model beside the whole one: ``python -m tests.engines.group.tensor MESH CASE …``.
+
+MESH is the settings of a ClusterConfig as JSON.
 
 Each case trains the same model twice on every process, split and whole, on the same trees. It prints, as JSON, how far
 the two are apart, by norm and relative: the loss, the gradient, its norm, and the weights after five steps. With shards
@@ -20,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from concordant.config.cluster import ClusterConfig
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.train import TrainConfig
@@ -36,7 +39,7 @@ from concordant.engines.local.precision import place
 from concordant.engines.pipeline.stages import hold_on_last_stage, split_into_stages
 from concordant.engines.ranks import Alone, among, current_ranks, writes
 from concordant.engines.reward_model import RewardModel
-from concordant.engines.tensor.cuts import Part, even
+from concordant.engines.tensor.cuts import even
 from concordant.engines.tensor.split import split_over, split_value_head
 from concordant.engines.tensor.vocabulary import PartOfDistribution
 from concordant.models.load import Policy, checkpoint_activations, make_deterministic
@@ -112,8 +115,10 @@ def learner(case: str) -> LocalLearner:
     return LocalLearner(network, TrainConfig(max_grad_norm=0.5, micro_batch_tokens=40))
 
 
-def whole(pieces: Mapping[int, Part], p: Tensor, x: Tensor) -> Tensor:
-    return (pieces[id(p)].whole(x) if id(p) in pieces else x).detach().clone()
+def whole(made: LocalLearner, p: Tensor, x: Tensor) -> Tensor:
+    """All of ``x``, of which each process has what it has of the weight ``p``. All processes call this."""
+    x = (made.pieces[id(p)].whole(x) if id(p) in made.pieces else x).detach()
+    return torch.cat(made.ranks.gather(x)) if made.ranks.sharded else x.clone()
 
 
 def trees_for(made: LocalLearner) -> list[PromptTree]:
@@ -135,12 +140,12 @@ def trained(made: LocalLearner, case: str) -> dict[str, Any]:
         metrics = made.forward_backward(trees, objective, seed=SEED + step).result()
         if step == 0:
             gradients = [(p, p.grad) for p in made.parameters]
-            found["gradient"] = [whole(made.pieces, p, g) for p, g in gradients if g is not None]
+            found["gradient"] = [whole(made, p, g) for p, g in gradients if g is not None]
             found["loss"] = [torch.tensor(metrics["loss"])]
         done = made.step(LEARNING_RATE).result()
         if step == 0:
             found["norm"] = [torch.tensor(done.grad_norm)]
-    found["weights"] = [whole(made.pieces, p, p) for p in made.parameters]
+    found["weights"] = [whole(made, p, p) for p in made.parameters]
     return found
 
 
@@ -186,7 +191,7 @@ def files(folder: str) -> dict[str, Any]:
         "exported": all(torch.equal(exported[n.removeprefix("model.")], p) for n, p in own.items()),
         "published": all(torch.equal(published[n.removeprefix("model.")], p) for n, p in own.items()),
         "kept": alone._kept is not None and all(torch.equal(alone._kept[n], own[n]) for n in alone._kept),
-        "resumed": apart([whole(again.pieces, p, p) for p in again.parameters], [*own.values()]),
+        "resumed": apart([whole(again, p, p) for p in again.parameters], [*own.values()]),
         "moments": apart(_moments(again), _moments(alone)),
         "bytes": split.checkpoint_bytes(True) == alone.checkpoint_bytes(True),
         "export bytes": split.export_bytes() == alone.export_bytes(),
@@ -270,12 +275,12 @@ def vocabulary(_: str) -> dict[str, Any]:
 
 def _moments(made: LocalLearner) -> list[Tensor]:
     state = made.optimizer.state
-    return [whole(made.pieces, p, state[p]["exp_avg"]) for p in made.parameters]
+    return [whole(made, p, state[p]["exp_avg"]) for p in made.parameters]
 
 
-def main(workers: int, tensor: int, shards: int, pipeline: int, cases: Sequence[str]) -> None:
-    team = start_here(workers, timedelta(seconds=300))
-    team.begin(shards, 1, tensor, pipeline=pipeline)
+def main(mesh: ClusterConfig, cases: Sequence[str]) -> None:
+    team = start_here(mesh.workers, timedelta(seconds=300))
+    team.begin(mesh.shards, 1, mesh.tensor, mesh.sharded, mesh.pipeline)
 
     def ordered(function: str, argument: str) -> Any:
         return team.order(Order(verb=f"{__spec__.name}:{function}", arguments=[argument])).result()
@@ -283,7 +288,7 @@ def main(workers: int, tensor: int, shards: int, pipeline: int, cases: Sequence[
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = {case: ordered("compared", case) for case in cases} | {"files": ordered("files", folder)}
-            if tensor > 1:
+            if mesh.tensor > 1:
                 found["vocabulary"] = ordered("vocabulary", "")
     finally:
         team.close()
@@ -291,4 +296,4 @@ def main(workers: int, tensor: int, shards: int, pipeline: int, cases: Sequence[
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:5]), cases=sys.argv[5:])
+    main(ClusterConfig(**json.loads(sys.argv[1])), cases=sys.argv[2:])

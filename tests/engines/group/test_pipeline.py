@@ -30,7 +30,7 @@ CASES = (
 
 
 def test_a_model_in_two_stages_has_the_numbers_files_and_samples_of_the_whole_one(measured):
-    found = measured(2, 1, 0, 2, *CASES)
+    found = measured(*CASES, workers=2, pipeline=2)
     check_numbers(found, CASES)
     check_files(found["files"], [[[True], [False]]])
 

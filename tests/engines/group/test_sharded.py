@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.fsdp import CPUOffloadPolicy
 
-from bench.parallel import METHODS, apart, compared, length
+from bench.parallel import IN_BF16, METHODS, apart, compared, length
 from concordant.engines.local import sharding
 from concordant.engines.local.networks import PolicyNetwork, computing_device
 from tests.engines.tiny import tiny_policy
@@ -66,11 +66,21 @@ def test_each_of_two_workers_holds_half_of_weights_gradients_and_moments(rows, m
     assert rows[method]["held"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_layers_that_are_gathered_in_bf16_are_as_near_to_fp32_as_autocast_is(side, split):
+    """Gradients of one step, all of whose products autocast rounds in one process too."""
+    wholes, parts, exact = side("", tuple(IN_BF16)), side("sharded 2", tuple(IN_BF16)), split
+    for method, in_fp32 in zip(IN_BF16, ("sft", "ppo with lora"), strict=True):
+        whole, part, right = (s[m]["gradients"][0] for s, m in ((wholes, method), (parts, method), (exact, in_fp32)))
+        assert 1e-4 < apart(part, right) < 1.1 * apart(whole, right)
+        assert {p.dtype for p in part.values()} == {torch.float32}
+
+
 def test_parts_that_wait_in_the_processors_memory_learn_the_same_bits(side, split):
     """A CPU has nowhere else to keep them, so this runs the code of the policy and not its copies."""
     offloaded = side("sharded 2, offloaded", OFFLOADED)
     for method in OFFLOADED:
         assert compared(offloaded[method], split[method]) | {"held": 1.0} == {
+            "first": 0.0,
             "gradient": 0.0,
             "weights": 0.0,
             "norm": pytest.approx(0.0, abs=1e-6),
@@ -91,7 +101,10 @@ def test_ranks_that_offload_give_fsdp_the_policy_and_keep_the_device_of_the_work
     for offload in (False, True):
         network = PolicyNetwork(tiny_policy())
         ranks = SimpleNamespace(mesh=lambda kind: f"mesh of {kind}", offload=offload, rank=0, size=2)
-        sharding._Sharding(network, ranks, gpu, network)
+        sharding._Sharding(network, ranks, gpu, network, torch.bfloat16)
+        *of_layers, of_root = (s.get("mp_policy") for s in given)
+        assert of_root is None, "embeddings and heads are gathered in fp32"
+        assert {(p.param_dtype, p.reduce_dtype) for p in of_layers} == {(torch.bfloat16, torch.float32)}
         assert network.device == computing_device(network.model) == gpu
         assert {s["mesh"] for s in given} == {"mesh of cuda"} and len(given) > 1
         policies = [s.get("offload_policy") for s in given]

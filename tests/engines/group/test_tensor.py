@@ -29,7 +29,7 @@ def check_files(found, writes=([[True, False]],)):
 
 
 def test_a_split_model_has_the_numbers_files_and_samples_of_the_whole_one(measured):
-    found = measured(2, 2, 0, 1, *CASES)
+    found = measured(*CASES, workers=2, tensor=2)
     check_numbers(found, CASES)
     check_files(found["files"])
     vocabulary = found["vocabulary"]
@@ -39,16 +39,31 @@ def test_a_split_model_has_the_numbers_files_and_samples_of_the_whole_one(measur
 
 
 def test_with_shards_a_split_model_has_the_bits_of_the_whole_one(measured):
-    found = measured(2, 2, 2, 1, *CASES)
+    found = measured(*CASES, workers=2, tensor=2, shards=2)
     assert [case for case in CASES if not found[case]["equal"]] == []
     check_files(found["files"])
 
 
-def test_two_groups_of_two_workers_have_the_numbers_of_the_whole_model(measured):
-    cases = ("SFT, Llama with odd sizes", "DPO, GPT-2")
-    found = measured(4, 2, 0, 1, *cases)
+@pytest.mark.parametrize(
+    ("sharded", "cases"),
+    [
+        (False, ("SFT, Llama with odd sizes", "DPO, GPT-2")),
+        (
+            True,
+            (
+                "SFT, Llama with odd sizes",
+                "SFT, LoRA with recomputed activations",
+                "DPO, GPT-2",
+                "PPO with exact KL, Llama",
+            ),
+        ),
+    ],
+)
+def test_two_groups_of_two_workers_have_the_numbers_of_the_whole_model(sharded, cases, measured):
+    """``sharded``: the two groups divide the rows of the parts that their workers hold."""
+    found = measured(*cases, workers=4, tensor=2, sharded=sharded)
     check_numbers(found, cases)
-    assert found["files"]["writes"] == [[[True, False]], [[False, False]]], "one process writes"
+    check_files(found["files"], [[[True, False]], [[False, False]]])  # one process writes
 
 
 class Axis:
