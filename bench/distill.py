@@ -22,12 +22,12 @@ from typing import Any
 from safetensors import safe_open
 
 from bench.drive import save, with_earlier
-from concordant.config.yaml_io import load_yaml, parse_yaml
+from bench.pipelines import filled, policies_of, report_of
+from concordant.config.yaml_io import load_yaml
 from concordant.pipeline.command import DEMO
 from concordant.pipeline.plan import read_plan
 from concordant.pipeline.runner import run_pipeline
 from concordant.runs.names import PIPELINE as PIPELINE_FILE
-from concordant.runs.names import REPORT_JSON
 
 RESULTS = Path(__file__).parent / "results"
 PIPELINE = """
@@ -61,11 +61,7 @@ stages:
 
 
 def pipeline(demo: Path, seed: int, given: int, own: int) -> str:
-    values = {"SEED": seed, "DEMO": demo, "GIVEN": given, "OWN": own}
-    text = PIPELINE
-    for name, value in values.items():
-        text = text.replace(name, str(value))
-    return text
+    return filled(PIPELINE, SEED=seed, DEMO=demo, GIVEN=given, OWN=own)
 
 
 def demo_of(folder: Path, seed: int) -> Path:
@@ -84,17 +80,13 @@ def weights_of(folder: Path) -> int:
 def run(demo: Path, folder: Path, given: int, own: int) -> dict[str, Any]:
     seed = load_yaml(demo / PIPELINE_FILE)["stages"]["ppo"]["seed"]
     text = pipeline(demo.absolute(), seed, given, own)
-    run_pipeline(read_plan(parse_yaml(text, "distill"), "distill"), folder)
-    report = json.loads((folder / "report" / REPORT_JSON).read_text())
+    report = report_of(text, "distill", folder)
     gold = {name: numbers["gold_mean"] for name, numbers in report["policies"].items()}
     return {
         "seed": seed,
         "weights": {"teacher": weights_of(demo / "ppo"), "student": weights_of(folder / "student")},
         "share_of_teacher": {name: gold[name] / gold["teacher"] for name in ("begin", "student")},
-        "policies": {
-            name: {key: numbers[key] for key in ("gold_mean", "gold_mean_low", "gold_mean_high", "kl", "length_mean")}
-            for name, numbers in report["policies"].items()
-        },
+        "policies": policies_of(report),
     }
 
 

@@ -20,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from concordant.algorithms.distill import DistillObjective
 from concordant.algorithms.dpo import DPOObjective
 from concordant.algorithms.kto import KTOObjective
 from concordant.algorithms.ppo_objectives import PolicyObjective, ValueObjective
@@ -34,8 +36,11 @@ from concordant.algorithms.sft import SFTObjective
 from concordant.config.cluster import ClusterConfig
 from concordant.config.model import LoraConfig, ModelConfig
 from concordant.config.names import Precision, PreferenceLossName
+from concordant.config.parse import over_preset
+from concordant.config.presets import method_names
 from concordant.config.stages import PPOConfig
 from concordant.config.train import TrainConfig
+from concordant.core.divergence import Divergence
 from concordant.core.trees import Branch, PromptTree
 from concordant.engines import roles
 from concordant.engines.group.handles import GroupLearner
@@ -59,6 +64,8 @@ MESHES: dict[str, ClusterConfig] = {
     "pipeline 2 × tensor 2": ClusterConfig(pipeline=2, tensor=2),
     "pipeline 2 × data 2 × tensor 2": ClusterConfig(workers=8, pipeline=2, tensor=2),
 }
+# Tests compare these two with each other: the bits are the same.
+IN_ORDER = {"two shards": ClusterConfig(shards=2), "two shards, data 2": ClusterConfig(workers=2, shards=2)}
 BATCHES = (7, 1, 6, 3, 5)  # trees
 LEARNING_RATE = 1e-3
 TEXTS = ["the owl lives in a tree", "where does the owl live", "what colour is the fox"] * 8
@@ -74,6 +81,15 @@ def trees_of(count: int, seed: int, ids: int = 256) -> list[PromptTree]:
         return torch.randint(10, ids, (int(torch.randint(low, high, (1,), generator=stream)),), generator=stream)
 
     return [PromptTree(some(2, 24), (Branch.response(some(1, 18)), Branch.response(some(1, 18)))) for _ in range(count)]
+
+
+def talks_of(count: int, seed: int) -> list[PromptTree]:
+    """The same trees; every third token of an answer is an environment's, which is read and not learnt."""
+
+    def heard(branch: Branch) -> Branch:
+        return Branch(branch.ids_T, torch.arange(len(branch.ids_T)) % 3 != 1)
+
+    return [PromptTree(tree.prompt_T, tuple(map(heard, tree.branches))) for tree in trees_of(count, seed)]
 
 
 def noise(trees: Sequence[PromptTree], seed: int) -> Tensor:
@@ -120,17 +136,57 @@ def _kto(trees: Sequence[PromptTree]) -> KTOObjective:
     )
 
 
+def _student() -> Learner:
+    """A policy that learns from another one of its size."""
+    learner, teacher = _policy(), roles.open_policy(MODEL, TEXTS, seed=1)
+    roles.learn_from(learner, teacher, MODEL, TRAIN, temperature=1.0)
+    return learner
+
+
+def _pairs(loss: PreferenceLossName) -> Callable[[Sequence[PromptTree]], DPOObjective]:
+    return lambda trees: DPOObjective(torch.linspace(-90, -80, 2 * len(trees)), loss, 0.1)
+
+
+def _preset(name: str) -> Callable[[Sequence[PromptTree]], PolicyObjective]:
+    """The policy's loss of a preset of a method, on random advantages."""
+    config = over_preset(PPOConfig, "ppo", [name], [])
+    kl = config.kl if config.kl.place == "loss" else None
+
+    def of(trees: Sequence[PromptTree]) -> PolicyObjective:
+        return PolicyObjective(
+            old_logprob_N=noise(trees, 1) - 6,
+            advantage_N=noise(trees, 2),
+            reference_N=noise(trees, 3) - 6,
+            loss=config.policy_loss,
+            clip=config.clip,
+            clip_high=config.clip_high,
+            aggregation=config.aggregation,
+            limit=config.sampling.max_new_tokens,
+            kl_estimator=kl.estimator if kl else "",
+            kl_coefficient=kl.coefficient if kl else 0.0,
+        )
+
+    return of
+
+
 METHODS: dict[str, tuple[Callable[[], Learner], Callable[[Sequence[PromptTree]], Any]]] = {
     "sft": (_policy, lambda trees: SFTObjective()),
     "sft with lora": (lambda: _policy(lora=4), lambda trees: SFTObjective()),
     "reward": (_reward, lambda trees: RewardObjective(torch.linspace(-1, 1, len(trees)), 0.7, 0.1, 0.01, 0.3)),
     "dpo": (_policy, lambda trees: DPOObjective(torch.zeros(2 * len(trees)), "sigmoid", 0.1, 0.1)),
     "dpo mix": (_policy, _mix),
+    "simpo": (_policy, _pairs("simpo")),
+    "orpo": (_policy, _pairs("orpo")),
     "kto": (_policy, _kto),
+    "bco": (_policy, lambda trees: replace(_kto(trees), loss="bco")),
+    "distill": (_student, lambda trees: DistillObjective(Divergence("jsd", 0.3))),
     "ppo policy": (_policy, _ppo),
     "ppo with lora": (lambda: _policy(lora=4), _ppo),
     "ppo critic": (_critic, lambda trees: ValueObjective(noise(trees, 1), noise(trees, 2), 0.2, 0.5)),
+    "ppo with an environment": (_policy, _ppo),
+    **{f"preset {name}": (_policy, _preset(name)) for name in method_names("ppo")},
 }
+TREES = {"ppo with an environment": talks_of}  # the trees of a method; of the others trees_of
 # Their roundings are so coarse that no bound of 1e-5 holds for them.
 IN_BF16: dict[str, tuple[Callable[[], Learner], Callable[[Sequence[PromptTree]], Any]]] = {
     "sft in bf16": (lambda: _policy(precision="bf16"), METHODS["sft"][1]),
@@ -182,14 +238,14 @@ def _of(look: Callable[[Any], dict[str, Any]], learner: Any) -> dict[str, Any]:
     return learner.team.order(Order(verb=f"bench.parallel:{look.__name__}", arguments=[learner.ref])).result()
 
 
-def measure(method: str, cluster: ClusterConfig) -> dict[str, Any]:
+def measure(method: str, cluster: ClusterConfig, batches: Sequence[int] = BATCHES) -> dict[str, Any]:
     """Gradients and gradient norms of every step, and the last weights and numbers held."""
     make, objective_of = (METHODS | IN_BF16)[method]
     found: dict[str, Any] = {"gradients": [], "norms": []}
     with roles.working_together(cluster, threads=1):
         learner = make()
-        for step, count in enumerate(BATCHES):
-            trees = trees_of(count, seed=step)
+        for step, count in enumerate(batches):
+            trees = TREES.get(method, trees_of)(count, seed=step)
             learner.forward_backward(trees, objective_of(trees)).result()
             found["gradients"].append(_of(gradients, learner))
             found["elements"] = _of(elements, learner)
@@ -238,14 +294,15 @@ def side(mesh: str, methods: Sequence[str], file: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mesh", nargs="+", default=list(MESHES), choices=["", *MESHES])
+    parser.add_argument("--mesh", nargs="+", default=list(MESHES), choices=["", *MESHES, *IN_ORDER])
     parser.add_argument("--only", nargs="+", default=list(METHODS), choices=[*METHODS, *IN_BF16])
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="trees of each step; used by tests")
     parser.add_argument("--side", default="", help="write what one mesh computes into this file; used by this program")
     given = parser.parse_args()
     if given.side:
-        cluster = MESHES.get(given.mesh[0], ClusterConfig(workers=1))
+        cluster = (MESHES | IN_ORDER).get(given.mesh[0], ClusterConfig(workers=1))
         TRAIN.micro_batch_tokens = 1_000 if given.mesh[0] == YARDSTICK else TRAIN.micro_batch_tokens
-        torch.save({method: measure(method, cluster) for method in given.only}, given.side)
+        torch.save({method: measure(method, cluster, given.batches) for method in given.only}, given.side)
         return
     known = json.loads(RESULTS.read_text(encoding="utf-8"))["methods"] if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -254,7 +311,7 @@ def main() -> None:
             found = side(mesh, given.only, f"{folder}/side")
             for method in given.only:
                 known.setdefault(method, {})[mesh] = row = compared(found[method], alone[method])
-                print(f"{method:14} {mesh:33} " + "  ".join(f"{n} {x:.1e}" for n, x in row.items()), flush=True)
+                print(f"{method:27} {mesh:33} " + "  ".join(f"{n} {x:.1e}" for n, x in row.items()), flush=True)
             write(known)
 
 

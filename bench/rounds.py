@@ -20,10 +20,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from concordant.config.yaml_io import parse_yaml
-from concordant.pipeline.plan import read_plan
-from concordant.pipeline.runner import run_pipeline
-from concordant.runs.names import CARD_JSON, REPORT_JSON
+from bench.pipelines import filled, policies_of, report_of
+from concordant.runs.names import CARD_JSON
 
 RESULTS = Path(__file__).parent / "results"
 PIPELINE = """
@@ -89,37 +87,29 @@ def pipeline(method: str, seed: int, labels: int, steps: int) -> str:
     """The pipeline's file for both arms."""
 
     def arm(name: str, start: str, steps: int) -> str:
-        stages = METHODS[method].replace("NAME", name).replace("START", start).replace("STEPS", str(steps))
-        return stages.strip("\n")
+        return filled(METHODS[method], NAME=name, START=start, STEPS=steps).strip("\n")
 
-    texts = {
-        "SEED": str(seed),
-        "LABELS": str(labels),
-        "HALF": str(labels // 2),
-        "COLLECT": COLLECT,
-        "ONE": arm("_one", "${sft}", steps),
-        "EACH": arm("", "${before.policy or sft}", steps // 2),
-    }
-    text = PIPELINE
-    for word, value in texts.items():
-        text = text.replace(word, value)
-    return text
+    return filled(
+        PIPELINE,
+        SEED=seed,
+        LABELS=labels,
+        HALF=labels // 2,
+        COLLECT=COLLECT,
+        ONE=arm("_one", "${sft}", steps),
+        EACH=arm("", "${before.policy or sft}", steps // 2),
+    )
 
 
 def run(folder: Path, method: str, seed: int, labels: int, steps: int) -> dict[str, Any]:
     """One seed: the gold scores, the ratings and the number of labels of both arms."""
     text = pipeline(method, seed, labels, steps)
-    run_pipeline(read_plan(parse_yaml(text, "rounds"), "rounds"), folder)
-    report = json.loads((folder / "report" / REPORT_JSON).read_text())
+    report = report_of(text, "rounds", folder)
     cards = {"one": "collect_one", "round1": "round1/collect", "two": "round2/collect"}
     counts = {name: json.loads((folder / place / CARD_JSON).read_text()) for name, place in cards.items()}
     return {
         "seed": seed,
         "labels": {name: sum(x["pairs"] for x in card["labels"]) for name, card in counts.items()},
-        "policies": {
-            name: {key: numbers[key] for key in ("gold_mean", "gold_mean_low", "gold_mean_high", "kl", "length_mean")}
-            for name, numbers in report["policies"].items()
-        },
+        "policies": policies_of(report),
         "ratings": report["ratings"],
         "difference": next(
             c | {"two_over_one": c["difference"] * (1 if c["first"] == "two" else -1)}

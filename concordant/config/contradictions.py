@@ -6,12 +6,17 @@ from concordant.config import stages as s
 from concordant.config.cluster_rules import APART, PARTS, PLANNED_OFFLOAD, ROLES_APART, TOGETHER, holds_parts
 from concordant.config.distill_rules import DISTILL_CONTRADICTIONS
 from concordant.config.environment_rules import ENVIRONMENT_CONTRADICTIONS, TURNS_CONTRADICTIONS
+from concordant.config.judging_rules import (
+    COLLECT_CONTRADICTIONS,
+    CONSTITUTION_CONTRADICTIONS,
+    JUDGE_CONTRADICTIONS,
+)
 from concordant.config.names import LOSS_ESTIMATORS, REWARD_ESTIMATORS
 from concordant.config.pair_rules import DPO_CONTRADICTIONS
 from concordant.config.policy_rules import POLICY_CONTRADICTIONS
 from concordant.config.rule_kinds import Contradiction, kl_of
 from concordant.config.sampling import RESHAPING
-from concordant.config.specs import best_of, is_address, is_reward_function, named, place_of
+from concordant.config.specs import best_of, named, place_of
 from concordant.config.train_rules import QUANTIZED, QUANTIZED_CRITIC, QUANTIZED_NEW, TRAIN_CONTRADICTIONS
 from concordant.config.votes_rules import VOTES_CONTRADICTIONS
 
@@ -196,7 +201,7 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
         ),
     ),
     s.BestOfNConfig: (*_CHOOSES, *ENVIRONMENT_CONTRADICTIONS),
-    s.CollectConfig: _CHOOSES,
+    s.CollectConfig: (*_CHOOSES, *COLLECT_CONTRADICTIONS),
     s.EvaluateConfig: (
         *_SAMPLING,
         *ENVIRONMENT_CONTRADICTIONS,
@@ -267,36 +272,8 @@ CONTRADICTIONS: dict[type, tuple[Contradiction, ...]] = {
             "a reward is given twice, and would always agree with itself; name different ones",
         ),
     ),
-    s.JudgeConfig: (
-        Contradiction(
-            ("judge", "ask"),
-            lambda v: is_reward_function(v["judge"]) and not is_address(v["judge"]) and v["ask"] == "scores",
-            "a function gives one number and not two scores; use ask preference",
-        ),
-        Contradiction(
-            ("judge", "endpoint.model"),
-            lambda v: is_address(v["judge"]) and not v["endpoint.model"],
-            "a server may have several models; give the name of one as --endpoint.model",
-        ),
-        Contradiction(
-            ("judge",),
-            lambda v: v["judge"].startswith("rule:"),
-            "a rule compares with a ground truth; use `concordant audit` or a function of your own",
-        ),
-    ),
-    s.ConstitutionConfig: (
-        *_SAMPLING,
-        Contradiction(
-            ("sampling.n",),
-            lambda v: v["sampling.n"] != 1,
-            "one answer to each prompt is revised; for pairs use `concordant generate` and `concordant judge`",
-        ),
-        Contradiction(
-            ("critic", "endpoint.model"),
-            lambda v: is_address(v["critic"]) and not v["endpoint.model"],
-            "a server may have several models; give the name of one as --endpoint.model",
-        ),
-    ),
+    s.JudgeConfig: JUDGE_CONTRADICTIONS,
+    s.ConstitutionConfig: (*_SAMPLING, *CONSTITUTION_CONTRADICTIONS),
     s.CourseConfig: (
         Contradiction(
             ("action", "exercise"),

@@ -14,20 +14,14 @@ from concordant.config.cluster_rules import TOGETHER_NO_EFFECT
 from concordant.config.distill_rules import DISTILL_NO_EFFECT, PLANNED_SAMPLES, PLANNED_TEACHER
 from concordant.config.environment_rules import ENVIRONMENT_NO_EFFECT
 from concordant.config.fields import schema
+from concordant.config.judging_rules import COLLECT_NO_EFFECT, CONSTITUTION_NO_EFFECT, JUDGE_NO_EFFECT
 from concordant.config.names import NEEDS_CRITIC
 from concordant.config.pair_rules import DPO_NO_EFFECT
 from concordant.config.policy_rules import POLICY_NO_EFFECT
 from concordant.config.rule_kinds import NoEffect as NoEffect
 from concordant.config.rule_kinds import always
 from concordant.config.sampling import RESHAPING
-from concordant.config.specs import (
-    is_address,
-    is_reward_function,
-    is_reward_model,
-    is_votes,
-    may_train_adapter,
-    place_of,
-)
+from concordant.config.specs import is_reward_function, is_reward_model, may_train_adapter, place_of
 from concordant.config.train_rules import RETAINS_NOTHING, TRAIN_NO_EFFECT
 from concordant.config.votes_rules import VOTES_NO_EFFECT
 
@@ -207,14 +201,7 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
         ),
     ),
     s.BestOfNConfig: (*ENVIRONMENT_NO_EFFECT, _NO_FUNCTION, _ONE_MEASURE, *_ONLY_ANSWERS),
-    s.CollectConfig: (
-        *_ONLY_ANSWERS,
-        NoEffect(
-            ("unlabelled",),
-            "only votes can be waited for; give a FILE.jsonl of votes as judge",
-            lambda v: not is_votes(v["judge"]),
-        ),
-    ),
+    s.CollectConfig: (*_ONLY_ANSWERS, *COLLECT_NO_EFFECT),
     s.EvaluateConfig: (
         *ENVIRONMENT_NO_EFFECT,
         _NO_FUNCTION,
@@ -316,32 +303,9 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             lambda v: bool(v["data.test_path"]),
         ),
     ),
-    s.JudgeConfig: (
-        NoEffect(("data.test_fraction", "data.test_path"), "all records are judged, including the held-out ones"),
-        NoEffect(
-            ("data.max_prompt_tokens", "data.max_response_tokens", "data.too_long"),
-            "answers of every length are judged",
-        ),
-        _TRAINS_NOTHING,
-        NoEffect(("model.name",), "--judge names the model"),
-        NoEffect(
-            ("endpoint.",),
-            "no server is asked; only a judge at https://HOST/v1 is one",
-            lambda v: not is_address(v["judge"]),
-        ),
-        NoEffect(
-            ("model.", "data.template_args"),
-            "no model is loaded here; only a judge that is a model's folder or hub id is",
-            lambda v: is_address(v["judge"]) or is_reward_function(v["judge"]),
-        ),
-        NoEffect(
-            ("max_answer_tokens", "principles"),
-            "a function gets the prompt and the answer, and returns a number; only a model reads a principle",
-            lambda v: is_reward_function(v["judge"]) and not is_address(v["judge"]),
-        ),
-        NoEffect(("seed",), "no principle is drawn; give --principles", lambda v: not v["principles"]),
-    ),
+    s.JudgeConfig: (*JUDGE_NO_EFFECT, _TRAINS_NOTHING),
     s.ConstitutionConfig: (
+        *CONSTITUTION_NO_EFFECT,
         _TRAINS_NOTHING,
         _GREEDY,
         *_RESPONSES_SAMPLED,
@@ -349,16 +313,6 @@ NO_EFFECT: dict[type, tuple[NoEffect, ...]] = {
             ("data.test_fraction",),
             "only the training side's prompts are answered",
             lambda v: bool(v["data.test_path"]),
-        ),
-        NoEffect(
-            ("endpoint.",),
-            "no server is asked; only a critic at https://HOST/v1 is one",
-            lambda v: not is_address(v["critic"]),
-        ),
-        NoEffect(
-            ("max_answer_tokens",),
-            "a function writes its revision itself; only a model or a server has a limit",
-            lambda v: is_reward_function(v["critic"]) and not is_address(v["critic"]),
         ),
     ),
     s.VotesConfig: VOTES_NO_EFFECT,

@@ -45,7 +45,7 @@ _KEYS: dict[type, dict[str, Callable[[str], list[str]]]] = {
     s.PPOConfig: {"reference": _plain, "reward": _weighted},
     ConstraintConfig: {"cost": _weighted},
     s.BestOfNConfig: {"reward": _weighted},
-    s.CollectConfig: {"judge": _unless_votes, "earlier": _plain},
+    s.CollectConfig: {"judge": _unless_votes, "earlier": _plain, "principles": _plain},
     s.EvaluateConfig: {
         "policies": _named,
         "runs": _named,

@@ -243,7 +243,7 @@ VALUES: dict[type, dict[str, Rule]] = {
         "critic_warmup": NOT_NEGATIVE,
     },
     s.BestOfNConfig: {"reward_timeout": NOT_NEGATIVE},
-    s.CollectConfig: {"pairs": COUNT, "round": COUNT},
+    s.CollectConfig: {"pairs": COUNT, "round": COUNT, "max_answer_tokens": COUNT},
     s.EvaluateConfig: {
         "reward_timeout": NOT_NEGATIVE,
         "policies": NamedPaths(policies=True),

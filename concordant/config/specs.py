@@ -98,8 +98,9 @@ def _is_number(text: str) -> bool:
 
 
 def is_reward_function(name: str) -> bool:
-    """True for ``module:function``; False for a rule, a folder, a hub id and a model in a package."""
-    return ":" in name and not name.startswith(("rule:", "package:")) and not os.path.exists(name)
+    """True for ``module:function``; False for a rule, a server, a folder, a hub id and a model in a package."""
+    no_function = name.startswith(("rule:", "package:")) or is_address(name) or os.path.exists(name)
+    return ":" in name and not no_function
 
 
 def is_address(name: str) -> bool:
@@ -108,13 +109,21 @@ def is_address(name: str) -> bool:
 
 
 def is_reward_model(name: str) -> bool:
-    """True for a folder, a hub id and a model in a package; False for ``module:function`` and a rule."""
-    return not name.startswith("rule:") and not is_reward_function(name)
+    """True for a folder, a hub id and a model in a package; False for ``module:function``, a rule and a server."""
+    return not name.startswith("rule:") and not is_address(name) and not is_reward_function(name)
+
+
+GOLD = "gold"  # toytalk's true quality as a judge
 
 
 def is_votes(judge: str) -> bool:
     """True for a judge that is a file of people's votes."""
-    return judge.endswith(".jsonl")
+    return judge.endswith(".jsonl") and not is_address(judge)
+
+
+def may_answer_in_words(judge: str) -> bool:
+    """True for a server, and for a folder or a hub id, which may be a chat model or a reward model."""
+    return is_address(judge) or (judge != GOLD and not is_votes(judge) and is_reward_model(judge))
 
 
 def may_train_adapter(rank: int, adapter: str, name: str) -> bool:

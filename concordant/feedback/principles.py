@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def _principle(name: str, value: Any, where: str) -> Principle:
     return Principle(name, **{key: " ".join(value[key].split()) for key in KEYS})
 
 
-def principles_for(principles: list[Principle], prompt: Messages, count: int, seed: int) -> list[Principle]:
+def principles_for(principles: Sequence[Principle], prompt: Messages, count: int, seed: int) -> list[Principle]:
     """``count`` principles drawn for a prompt, none twice before all are used. They depend on seed and prompt alone."""
     stream = python_stream(seed, "feedback/principle", write_prompt(prompt))
     drawn: list[Principle] = []

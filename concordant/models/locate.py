@@ -10,13 +10,13 @@ import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from concordant.config.specs import ADAPTER_CONFIG
 from concordant.core import hub
 from concordant.core.errors import UserError
 from concordant.core.near_path import nearest_path
-from concordant.models.settings_files import read_index, read_objects, refuse_code
+from concordant.models.settings_files import read_index, read_object, read_objects, refuse_code
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # reading one of these can run any code
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -67,6 +67,30 @@ def _in_package(name: str) -> Path:
             return path
     inside = sorted(p.name for p in roots[0].iterdir() if p.is_dir() and not p.name.startswith("_"))
     raise UserError(f'"{name}": the package has no folder "{folder}" (it has: {", ".join(inside) or "none"})')
+
+
+ModelKind = Literal["policy", "reward"]
+
+
+def kind_of(place: Path) -> ModelKind | None:
+    """What the model in the folder ``place`` is, by its settings alone; None if it is none."""
+    try:
+        if (place / "config.json").is_file():
+            made_for = str(read_object(place / "config.json").get("architectures"))
+        elif is_adapter(place):
+            made_for = str(read_object(place / ADAPTER_CONFIG).get("task_type"))
+        else:
+            return None
+    except UserError:
+        return None
+    return made_as(made_for)
+
+
+def made_as(made_for: str) -> ModelKind | None:
+    """What the name of an architecture, or of PEFT's task, says that a model is; None for other models."""
+    if "ForSequenceClassification" in made_for or made_for == "SEQ_CLS":
+        return "reward"
+    return "policy" if "ForCausalLM" in made_for or "LMHead" in made_for or made_for == "CAUSAL_LM" else None
 
 
 def is_adapter(folder: Path) -> bool:

@@ -21,13 +21,14 @@ from concordant.pipeline.plan import Stage, check
 from concordant.runs.atomic import temporary_name, write_text
 from concordant.runs.lock import FolderLock
 from concordant.runs.logs import json_line, read_json
-from concordant.runs.names import ADAPTER, LOCK, MODEL, PIPELINE, STAGE_RECORD
+from concordant.runs.names import ADAPTER, ASKED, LOCK, MODEL, PIPELINE, STAGE_RECORD
 from concordant.runs.status import StatusWriter
 from concordant.training.interrupt import late_request
 from concordant.training.progress import Display, current, duration, use
 from concordant.verbs import call
 
-_OURS = (LOCK, temporary_name(STAGE_RECORD))  # files that a kill may leave before there is a record
+# Files that a kill may leave before there is a record, or after a record was removed.
+_OURS = (LOCK, ASKED, temporary_name(STAGE_RECORD))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,10 @@ def _write(folder: Path, record: Record) -> None:
 
 
 def _clear(folder: Path, record: Record | None) -> None:
-    """Empty a stage's folder. A folder that no pipeline wrote is refused."""
+    """Empty a stage's folder. A folder that no pipeline wrote is refused.
+
+    The answers of a judge stay: each belongs to a question by a hash, and most were paid for.
+    """
     if not folder.exists():
         return
     if record is None and any(entry.name not in _OURS for entry in folder.iterdir()):
@@ -151,7 +155,7 @@ def _clear(folder: Path, record: Record | None) -> None:
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == STAGE_RECORD):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            elif entry.name != LOCK:
+            elif entry.name not in (LOCK, ASKED):
                 entry.unlink()
     finally:
         lock.release()

@@ -19,6 +19,9 @@ HARMLESS = {
     "output", "resume", "train.log_every", "train.save_every", "train.save_minutes", "train.keep_last",
     "train.tensorboard", "train.tracker", "cluster.exact", "cluster.timeout", "cluster.ray",
     "cluster.restarts",
+    # How a judge is reached and what one command may cost; its answers depend on the model and the question.
+    "endpoint.key_variable", "endpoint.parallel", "endpoint.timeout", "endpoint.retries", "endpoint.wait",
+    "endpoint.longest_wait", "endpoint.max_calls", "endpoint.max_tokens",
 }  # fmt: skip
 # Keys that change no number, only which results are written. A run may be resumed with others; a pipeline's stage is
 # run again, because the stages after it may need what it did not write.

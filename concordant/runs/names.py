@@ -24,6 +24,7 @@ RESULT = "result.json"
 REWARD_SUMMARY = "reward_model.json"
 INPUTS = "inputs.json"
 SFT_DATA, PAIR_DATA, TO_LABEL = "sft.jsonl", "pairs.jsonl", "to_label.jsonl"
+ASKED, JUDGE_JSON = "asked.jsonl", "judge.json"
 CARD_JSON, CARD_PAGE = "card.json", "card.md"
 REPORT_JSON, REPORT_MARKDOWN, REPORT_PAGE = "report.json", "report.md", "report.html"
 PIPELINE = "pipeline.yaml"
@@ -48,6 +49,8 @@ CONTENTS: Mapping[str, str] = {
     SFT_DATA: "of `best-of-n`: every prompt with its best answer",
     PAIR_DATA: "of `best-of-n`: best and worst answer as a pair; of `collect`: labelled pairs",
     TO_LABEL: "of `collect`: the pairs that the judge is asked about, each with its id",
+    ASKED: "of `collect` and a judge in words: its answers, by a hash of the question; no question is asked twice",
+    JUDGE_JSON: "of `collect` and a judge in words: how far it can be trusted, and what it was asked",
     CARD_JSON: "of `collect`: the [data card](data.md#the-data-card) as numbers",
     CARD_PAGE: "of `collect`: the data card as a page",
     REPORT_JSON: "of `evaluate`: every number of the report",

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from concordant.config.collect import CollectConfig
 from concordant.config.data import DataConfig
-from concordant.config.judging import EndpointConfig
+from concordant.config.judging import EndpointConfig, JudgeConfig
 from concordant.config.model import ModelConfig
 from concordant.config.sampling import SamplingConfig
 from concordant.config.specs import is_address
@@ -20,20 +21,20 @@ from concordant.core.counted import counted
 from concordant.core.errors import RunFailed, RunStopped, UserError
 from concordant.data.card import make_card
 from concordant.data.chat import ChatEncoder, Limits
+from concordant.data.dialogue import Messages
 from concordant.data.records import Record
 from concordant.feedback.endpoint import Endpoint
 from concordant.feedback.local import LocalWriter
-from concordant.feedback.writers import Asking, Cache, Writer
+from concordant.feedback.writers import Answered, Asking, Cache, Writer
 from concordant.models.locate import locate
 from concordant.runs.atomic import write_text
 from concordant.runs.identity import identity
 from concordant.runs.lock import FolderLock
-from concordant.runs.names import CARD_JSON, CARD_PAGE, LOCK, STAGE_RECORD
+from concordant.runs.names import ASKED, CARD_JSON, CARD_PAGE, LOCK, STAGE_RECORD
 from concordant.runs.writable import check_folder
 from concordant.stages import common
 from concordant.stages.places import check_output_folder
-
-ASKED = "asked.jsonl"  # the answers of judge and critic, by a hash of the question
+from concordant.training.progress import current
 
 
 @contextmanager
@@ -73,6 +74,18 @@ def open_writer(
     return open_policy_writer(replace(model, name=source), data, sampling, 0)
 
 
+def open_judge(config: JudgeConfig | CollectConfig, model: ModelConfig, folder: Path) -> Asking:
+    """The judge in words that ``config.judge`` names, and its earlier answers. ``model`` says how a chat model runs."""
+    writer = open_writer(config.judge, config.endpoint, model, config.data, config.max_answer_tokens)
+    return Asking(writer, open_cache(folder))
+
+
+def ask(asking: Asking, questions: Sequence[Messages], what: str) -> list[Answered]:
+    """An answer for every question, with a bar for ``what``."""
+    with current().task(what, len(questions)) as bar:
+        return asking(questions, lambda done: bar.update(done, {}))
+
+
 def open_policy_writer(model: ModelConfig, data: DataConfig, sampling: SamplingConfig, seed: int) -> LocalWriter:
     if model.name.startswith("builtin:"):
         raise UserError(f"{model.name} has random weights and no tokenizer yet; train it with `concordant sft` first")
@@ -93,6 +106,19 @@ def finish(
     folder: Path, asking: Asking | None, left_out: Mapping[str, int], made: int, numbers: dict[str, Any], file: str
 ) -> None:
     """Write the numbers, say what was left out, and raise where the writer stopped or nothing was made."""
+    write_numbers(folder, asking, left_out, made, numbers, file)
+    common.report_dropped(left_out, "records")
+    stopped = asking.writer.stopped if asking is not None else ""
+    if stopped:  # the server is down, or the budget of one command is used up
+        raise RunStopped(f"{stopped}; {folder} has what there is, and the same command asks for the rest")
+    if not made:
+        raise RunFailed(f"nothing was made of the data: {why_nothing(asking) or ', '.join(map(str, left_out))}")
+
+
+def write_numbers(
+    folder: Path, asking: Asking | None, left_out: Mapping[str, int], made: int, numbers: dict[str, Any], file: str
+) -> None:
+    """Write the numbers of a command, with what the writer was asked, and say what it skipped."""
     if asking is not None:
         numbers |= {
             "asked": asking.asked,
@@ -107,14 +133,12 @@ def finish(
         for reason, detail in asking.skipped.items():
             common.message(f"skipped: {reason}{f'; the first: {detail}' if detail else ''}")
         common.message(f"{counted(asking.asked, 'question')} answered now, {asking.remembered:,} before")
-    common.report_dropped(left_out, "records")
-    stopped = asking.writer.stopped if asking is not None else ""
-    if stopped:  # the server is down, or the budget of one command is used up
-        raise RunStopped(f"{stopped}; {folder} has what there is, and the same command asks for the rest")
-    if not made:
-        skipped = list(asking.skipped.items()) if asking is not None else []
-        told = [f"{why} ({detail})" if detail else why for why, detail in skipped[:1]] or list(map(str, left_out))
-        raise RunFailed(f"nothing was made of the data: {', '.join(told)}")
+
+
+def why_nothing(asking: Asking | None) -> str:
+    """The first reason why a question has no answer; "" where every question has one."""
+    told = [f"{why} ({detail})" if detail else why for why, detail in (asking.skipped if asking else {}).items()]
+    return told[0] if told else ""
 
 
 def write_card(

@@ -24,14 +24,16 @@ from concordant.data.convert import as_dict, pair_id
 from concordant.data.records import Pair, Prompt
 from concordant.data.splits import load_all
 from concordant.data.strength import share_of_votes
+from concordant.feedback.labels import TIE
 from concordant.runs.atomic import write_text
 from concordant.runs.folder import RunFolder
 from concordant.runs.logs import Row, json_lines
-from concordant.runs.names import CARD_JSON, CARD_PAGE, PAIR_DATA, TO_LABEL
+from concordant.runs.names import ASKED, CARD_JSON, CARD_PAGE, JUDGE_JSON, PAIR_DATA, TO_LABEL
 from concordant.runs.writable import check_file
+from concordant.stages import asking as shared
 from concordant.stages import common
 from concordant.stages.answered import answered_before
-from concordant.stages.choosing import VOTES, Candidate, Verdict, open_judge, read_votes, wanted_of
+from concordant.stages.choosing import VOTES, Candidate, Judged, Verdict, open_judge, read_votes, wanted_of
 from concordant.training.progress import current
 
 PROMPTS_AT_ONCE = 64
@@ -44,21 +46,28 @@ def collect(config: CollectConfig) -> Path:
 
     The folder gets ``to_label.jsonl`` (the pairs that the judge is asked about), ``pairs.jsonl`` (the pairs of
     ``earlier`` and then the labelled ones, each with round, policy and judge), ``samples.jsonl`` (all answers) and a
-    data card. Pairs without a label are counted. An interrupted command continues after its last complete answers.
+    data card; of a judge in words also ``asked.jsonl`` and ``judge.json``. Pairs without a label are counted. An
+    interrupted command continues after its last complete answers.
     """
     with common.opened(config, "collect") as folder, generators_put_back():
-        for name in (TO_LABEL, PAIR_DATA, CARD_JSON, CARD_PAGE):
+        for name in (TO_LABEL, PAIR_DATA, ASKED, JUDGE_JSON, CARD_JSON, CARD_PAGE):
             check_file(folder.path / name)
         earlier = _earlier(config)
-        loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_of(config.judge))
+        loaded = common.read(config, folder, Prompt, "prompts", wanted=wanted_of(config))
         choose = open_judge(config, loaded.train, loaded.wanted_names)
         candidates = _candidates(config, folder, loaded.train)
         rows = ({"id": c.id, "prompt": as_dict(c.first.prompt)} | _texts(c) for c in candidates)
         write_text(folder.path / TO_LABEL, json_lines(rows))
         reseed(config.seed, "collect/judge", config.round)
-        verdicts = choose(candidates)
-        _check_labelled(config, folder.path, verdicts)
-        return _write(config, folder.path, earlier, candidates, verdicts)
+        judged = choose(candidates)
+        new, left_out = _labelled(config, candidates, judged)
+        if judged.asking is not None:
+            numbers = {"judge": _named(config), "trust": judged.trust}
+            shared.write_numbers(folder.path, judged.asking, left_out, len(new), numbers, JUDGE_JSON)
+            for note in judged.notes:
+                common.message(f"judge: {note}")
+        _check_labelled(config, folder.path, judged)
+        return _write(config, folder.path, earlier, new, left_out, judged.notes)
 
 
 def _earlier(config: CollectConfig) -> list[Pair]:
@@ -174,17 +183,53 @@ def _texts(pair: Candidate) -> dict[str, str]:
     return {"a": pair.first.response, "b": pair.second.response}
 
 
-def _check_labelled(config: CollectConfig, folder: Path, verdicts: Sequence[Verdict | None]) -> None:
-    """Raise RunStopped while votes are missing and waited for, and RunFailed if nothing was labelled."""
+def _labelled(
+    config: CollectConfig, candidates: Sequence[Candidate], judged: Judged
+) -> tuple[list[Pair], Counter[str]]:
+    """The pairs as the judge labels them, and how many were left out for each reason."""
+    left_out: Counter[str] = Counter()
+    new: list[Pair] = []
+    votes = read_votes(Path(config.judge)) if is_votes(config.judge) else {}
+    made_by = dict(zip(_MADE_BY, (config.round, config.model.name, _named(config)), strict=True))
+    for number, (pair, verdict) in enumerate(zip(candidates, judged.verdicts, strict=True)):
+        if verdict is None:
+            left_out[judged.reasons.get(number, "no verdict")] += 1
+        elif verdict == "tie" and not config.keep_ties:
+            left_out[judged.reasons.get(number, TIE)] += 1
+        else:
+            better, worse = (pair.second, pair.first) if verdict == "second" else (pair.first, pair.second)
+            texts = better.prompt, better.response, worse.response
+            probability = _probability(votes.get(pair.id), verdict)
+            new.append(Pair(*texts, probability=probability, extra=made_by, tools=better.tools))
+    return new, left_out
+
+
+def _named(config: CollectConfig) -> str:
+    """The judge, a server with its model."""
+    return f"{config.judge} {config.endpoint.model}".rstrip()
+
+
+def _check_labelled(config: CollectConfig, folder: Path, judged: Judged) -> None:
+    """Raise RunStopped while votes or a server are waited for, and RunFailed if nothing was labelled."""
+    verdicts = judged.verdicts
     without = verdicts.count(None)
-    if is_votes(config.judge) and (without == len(verdicts) or (without and config.unlabelled == "wait")):
+    waits = without == len(verdicts) or (without and config.unlabelled == "wait")
+    if is_votes(config.judge) and waits:
         raise RunStopped(
             f"collect: {without:,} of {counted(len(verdicts), 'pair')} have no vote. Read {folder / TO_LABEL}, add "
             f'lines such as {{"id": "…", "vote": "a"}} to {config.judge} (a vote is one of {", ".join(VOTES)}), and '
             "continue with --resume auto"
         )
+    if judged.stopped and waits:
+        raise RunStopped(
+            f"collect: {judged.stopped}; {without:,} of {counted(len(verdicts), 'pair')} have no verdict. All answers "
+            "are kept, and --resume auto asks for the rest"
+        )
     if without == len(verdicts):
-        raise RunFailed(f"collect: {config.judge} gave no verdict on any of {counted(len(verdicts), 'pair')}")
+        why = shared.why_nothing(judged.asking) or ", ".join(sorted(set(judged.reasons.values())))
+        raise RunFailed(
+            f"collect: {config.judge} gave no verdict on any of {counted(len(verdicts), 'pair')}{why and f': {why}'}"
+        )
     if not {"first", "second"}.intersection(verdicts):
         raise RunFailed(
             f"collect: {config.judge} called all of {counted(len(verdicts), 'pair')} ties; nothing to learn"
@@ -195,23 +240,10 @@ def _write(
     config: CollectConfig,
     folder: Path,
     earlier: Sequence[Pair],
-    candidates: Sequence[Candidate],
-    verdicts: Sequence[Verdict | None],
+    new: Sequence[Pair],
+    left_out: Counter[str],
+    notes: Sequence[str],
 ) -> Path:
-    left_out: Counter[str] = Counter()
-    new: list[Pair] = []
-    votes = read_votes(Path(config.judge)) if is_votes(config.judge) else {}
-    made_by = dict(zip(_MADE_BY, (config.round, config.model.name, config.judge), strict=True))
-    for pair, verdict in zip(candidates, verdicts, strict=True):
-        if verdict is None:
-            left_out["no verdict"] += 1
-        elif verdict == "tie" and not config.keep_ties:
-            left_out["a tie"] += 1
-        else:
-            better, worse = (pair.second, pair.first) if verdict == "second" else (pair.first, pair.second)
-            texts = better.prompt, better.response, worse.response
-            probability = _probability(votes.get(pair.id), verdict)
-            new.append(Pair(*texts, probability=probability, extra=made_by, tools=better.tools))
     pairs = [*earlier, *new]
     write_text(folder / PAIR_DATA, json_lines(map(_pair_row, pairs)))
     card = make_card(
@@ -219,17 +251,18 @@ def _write(
         [],
         source=config.data.path,
         seed=config.seed,
-        rows_read=len(earlier) + len(candidates),
+        rows_read=len(pairs) + sum(left_out.values()),
         dropped=left_out,
         formats=("sampled pairs",),
         written={PAIR_DATA: len(pairs)},
+        notes=[f"the judge of round {config.round}: {note}" for note in notes],
         labels=labels_of(pairs),
     )
     write_text(folder / CARD_JSON, card.to_json())
     write_text(folder / CARD_PAGE, card.markdown())
     common.report_dropped(left_out, "collect")
     common.message(
-        f"collect: {counted(len(new), 'pair')} labelled by {config.judge} in round {config.round}; "
+        f"collect: {counted(len(new), 'pair')} labelled by {_named(config)} in round {config.round}; "
         f"{counted(len(pairs), 'pair')} with the earlier ones in {folder / PAIR_DATA}"
     )
     return folder

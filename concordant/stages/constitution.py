@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from concordant.algorithms.reward_functions import shown_error
 from concordant.algorithms.reward_sources import imported
 from concordant.config.checks import checked
 from concordant.config.judging import ConstitutionConfig
-from concordant.config.specs import is_address, is_reward_function
+from concordant.config.specs import is_reward_function
 from concordant.core.errors import UserError
 from concordant.core.process import process_put_back
 from concordant.core.seeding import derive
@@ -24,13 +24,12 @@ from concordant.data.splits import load_records
 from concordant.feedback.constitution import Draft, ReviseText, revise_by_function, revise_in_words
 from concordant.feedback.local import LocalWriter
 from concordant.feedback.principles import Principle, principles_for, read_principles
-from concordant.feedback.writers import Answered, Asking, Skip, Writer
+from concordant.feedback.writers import Asking, Skip, Writer
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
 from concordant.runs.names import SFT_DATA
 from concordant.stages import asking as shared
 from concordant.stages import common
-from concordant.training.progress import current
 
 DRAFTS, SUMMARY = "drafts.jsonl", "constitution.json"
 _PARAMETERS = {"prompt", "response", "principle"}
@@ -44,7 +43,7 @@ def constitution(config: ConstitutionConfig) -> Path:
     principle) and a data card. Every answer and critique is kept, so a stopped command continues where it was.
     """
     principles = read_principles(config.principles)
-    by_function = is_reward_function(config.critic) and not is_address(config.critic)
+    by_function = is_reward_function(config.critic)
     function = _function(config.critic) if by_function else None
     with shared.output_folder(config.output, config.data.path) as folder:
         loaded = load_records(config.data, Prompt, config.seed)
@@ -55,7 +54,7 @@ def constitution(config: ConstitutionConfig) -> Path:
         )
         first = Asking(policy, cache)
         left_out = Counter(loaded.dropped)
-        answers = _asker(first)([prompt.messages for prompt in prompts], "answers")
+        answers = shared.ask(first, [prompt.messages for prompt in prompts], "answers")
         drafts = []
         for prompt, answered in zip(prompts, answers, strict=True):
             if isinstance(answered, Skip) or not answered.text.strip():
@@ -69,7 +68,7 @@ def constitution(config: ConstitutionConfig) -> Path:
                 revise_by_function(drafts, function)
         else:
             critic = Asking(_critic(config, policy), cache)
-            revise_in_words(drafts, _asker(critic))
+            revise_in_words(drafts, partial(shared.ask, critic))
         made = [draft for draft in drafts if not draft.dropped]
         left_out += Counter(draft.dropped for draft in drafts if draft.dropped)
         write_text(folder / SFT_DATA, json_lines(_row(draft) for draft in made))
@@ -90,14 +89,6 @@ def _critic(config: ConstitutionConfig, policy: LocalWriter) -> Writer:
         return policy.greedy(config.max_answer_tokens)
     model = replace(config.model, adapter="")
     return shared.open_writer(config.critic, config.endpoint, model, config.data, config.max_answer_tokens)
-
-
-def _asker(asking: Asking) -> Callable[[Sequence[Messages], str], list[Answered]]:
-    def ask(questions: Sequence[Messages], what: str) -> list[Answered]:
-        with current().task(what, len(questions)) as bar:
-            return asking(questions, lambda done: bar.update(done, {}))
-
-    return ask
 
 
 def _function(source: str) -> ReviseText:

@@ -12,7 +12,7 @@ from concordant.algorithms.reward_sources import wanted_columns
 from concordant.algorithms.rewards import Answer
 from concordant.config.checks import checked
 from concordant.config.judging import JudgeConfig
-from concordant.config.specs import is_address, is_reward_function
+from concordant.config.specs import is_reward_function
 from concordant.core.errors import UserError
 from concordant.data.convert import answers_of, as_dict, prompt_of
 from concordant.data.dialogue import Messages
@@ -20,19 +20,18 @@ from concordant.data.records import Pair, Prompt, Record
 from concordant.data.splits import load_all
 from concordant.evaluation.records import Mean
 from concordant.feedback import labels, questions
-from concordant.feedback.principles import principles_for, read_principles
+from concordant.feedback.comparing import both_orders, compared, reason_of, trust_in, why_none
+from concordant.feedback.principles import read_principles
 from concordant.feedback.writers import Answered, Asking, Skip
 from concordant.report.wording import with_sentence
 from concordant.runs.atomic import write_text
 from concordant.runs.logs import json_lines
-from concordant.runs.names import PAIR_DATA
+from concordant.runs.names import JUDGE_JSON, PAIR_DATA
 from concordant.stages import asking as shared
 from concordant.stages import common
 from concordant.stages.rewarding import Rewards
-from concordant.training.progress import current
 
-SCORES, SUMMARY = "scores.jsonl", "judge.json"
-UNREADABLE = "an answer of the judge without a verdict"
+SCORES = "scores.jsonl"
 
 
 @checked
@@ -42,7 +41,7 @@ def judge(config: JudgeConfig) -> Path:
     The folder gets ``pairs.jsonl``, ``judge.json`` (how far the judge can be trusted), a data card, and with marks
     ``scores.jsonl``. A pair that the judge calls a tie, or judges by the order alone, is left out and counted.
     """
-    by_function = is_reward_function(config.judge) and not is_address(config.judge)
+    by_function = is_reward_function(config.judge)
     with shared.output_folder(config.output, config.data.path) as folder:
         loaded = load_all(config.data.whole(), 0, wanted=wanted_columns([config.judge] if by_function else []))
         records = [record for record in (*loaded.train, *loaded.test) if answers_of(record)]
@@ -60,7 +59,7 @@ def judge(config: JudgeConfig) -> Path:
         write_text(folder / PAIR_DATA, json_lines(labels.rows_of(pairs)))
         shared.write_card(folder, pairs, config.data, loaded.rows_read, left_out, work.notes)
         made = len(pairs) or work.numbers.get("marked", 0)
-        shared.finish(folder, work.asking, left_out, made, work.numbers, SUMMARY)
+        shared.finish(folder, work.asking, left_out, made, work.numbers, JUDGE_JSON)
         common.message(f"{len(pairs):,} labelled pairs in {folder / PAIR_DATA}")
     return Path(config.output)
 
@@ -78,25 +77,14 @@ class _Work:
         """Ask which answer is better, in both orders."""
         principles = read_principles(self.config.principles) if self.config.principles else []
         pairs = labels.neighbours(self.records, self.left_out)
-        asked = []
-        for pair in pairs:
-            drawn = principles_for(principles, pair.prompt, 1, self.config.seed) if principles else []
-            choose = drawn[0].choose if drawn else questions.CHOOSE
-            asked.append(questions.comparison(pair.prompt, pair.chosen, pair.rejected, choose))
-            asked.append(questions.comparison(pair.prompt, pair.rejected, pair.chosen, choose))
-        answers = self._ask(asked)
-        verdicts = [None if isinstance(a, Skip) else questions.read_comparison(a.text) for a in answers]
-        compared = []
-        for i, pair in enumerate(pairs):
-            first, second = verdicts[2 * i : 2 * i + 2]
-            if first is None or second is None:
-                self.left_out[_reason(answers[2 * i : 2 * i + 2])] += 1
-            else:
-                compared.append(labels.Compared.of(pair, first, second))
-        self._trust(compared)
-        for tie in (c for c in compared if not c.strength):
-            self.left_out["each order preferred the same place" if tie.flipped else labels.TIE] += 1
-        return [labels.labelled(c.pair, c.strength, self.config.margin) for c in compared if c.strength]
+        found = compared(pairs, self._ask(both_orders(pairs, principles, self.config.seed)))
+        self.left_out.update(filter(None, map(why_none, found)))
+        # Single answers have no labels.
+        self.numbers["trust"], told = trust_in(found, all(isinstance(record, Pair) for record in self.records))
+        for text in told:
+            self._note(text)
+        margin = self.config.margin
+        return [labels.labelled(c.pair, c.strength, margin) for c in found if not isinstance(c, str) and c.strength]
 
     def by_marks(self) -> list[Pair]:
         """Ask for helpful and safe marks of each answer. Pairs are made of answers with different marks."""
@@ -107,7 +95,7 @@ class _Work:
         found = [None if isinstance(a, Skip) else questions.read_marks(a.text) for a in answers]
         for answered, mark in zip(answers, found, strict=True):
             if mark is None:
-                self.left_out[_reason([answered])] += 1
+                self.left_out[reason_of([answered])] += 1
         rows = [
             {"prompt": as_dict(prompt_of(r)), "response": a, "helpful": m.helpful, "safe": m.safe}
             for (r, a), m in zip(texts, found, strict=True)
@@ -137,26 +125,8 @@ class _Work:
         return labels.best_and_worst(self.records, numbers, self.config.margin, self.left_out)
 
     def _ask(self, asked: Sequence[Messages]) -> list[Answered]:
-        config = self.config
-        writer = shared.open_writer(config.judge, config.endpoint, config.model, config.data, config.max_answer_tokens)
-        self.asking = Asking(writer, shared.open_cache(self.folder))
-        with current().task("judge", len(asked)) as bar:
-            return self.asking(asked, lambda done: bar.update(done, {}))
-
-    def _trust(self, compared: Sequence[labels.Compared]) -> None:
-        trust = labels.trust_of(compared)
-        told = {
-            "first_place": "of the verdicts prefer the answer in the first place (fair: 50 %)",
-            "flips": "of the pairs decided in both orders changed with the order",
-            "ties": "of the pairs are ties, those that changed with the order among them",
-        }
-        if all(isinstance(record, Pair) for record in self.records):  # single answers have no labels
-            told["agreement"] = "of the labelled pairs have the label that the data gives them"
-        found: dict[str, Mean | None] = {name: getattr(trust, name) for name in told}
-        self.numbers["trust"] = {name: mean.as_json() if mean else None for name, mean in found.items()}
-        for name, mean in found.items():
-            if mean is not None:
-                self._note(f"{with_sentence(mean)} {told[name]}")
+        self.asking = shared.open_judge(self.config, self.config.model, self.folder)
+        return shared.ask(self.asking, asked, "judge")
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -169,11 +139,6 @@ def _by_record(records: Sequence[Record], values: Sequence[Any]) -> list[list[An
     for record in records:
         ends.append(ends[-1] + len(answers_of(record)))
     return [list(values[start:end]) for start, end in pairwise(ends)]
-
-
-def _reason(answers: Sequence[Answered]) -> str:
-    """Why answers of the judge give nothing: the first that was skipped, or an unreadable one."""
-    return next((a.reason for a in answers if isinstance(a, Skip)), UNREADABLE)
 
 
 def _plain(means: dict[str, Mean]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from concordant.algorithms.reward_corrections import Corrected, Correction, corr
 from concordant.algorithms.reward_functions import DEFAULT_HANDLING, FunctionReward, Handling, as_number
 from concordant.algorithms.reward_sources import DEFAULT_SCORING, make_reward
 from concordant.algorithms.rewards import Answer, Axis, Members, WeightedSum, columns_of
+from concordant.algorithms.verifiers import check_rows
 from concordant.config.model import ModelConfig
 from concordant.config.scoring import ScoringConfig
 from concordant.config.stages import BestOfNConfig, EvaluateConfig, PPOConfig
@@ -113,13 +114,14 @@ class Rewards:
             )
 
     def check(self, prompts: Sequence[Prompt], found: Sequence[str]) -> None:
-        """Raises UserError where a function needs a column that no prompt has; ``found`` are the columns of the data.
+        """Raises UserError where a function needs a column that no prompt has, or a rule cannot read the column of one.
 
-        Shows which columns some prompts lack.
+        ``found`` are the columns of the data. Shows which columns some prompts lack.
         """
         for axis in self._functions():
             for note in axis.check(prompts, found):
                 current().message(note)
+            check_rows(axis.function, prompts)
 
     def report_missing(self) -> None:
         """Show how many scores each function did not give."""

@@ -9,14 +9,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
-from concordant.config.specs import ADAPTER_CONFIG
 from concordant.core.errors import UserError, unknown_name
+from concordant.models.locate import ModelKind, kind_of
 from concordant.runs.logs import json_line
 from concordant.runs.names import ADAPTER, MODEL
 from concordant.studio import talk_votes
@@ -31,7 +31,6 @@ SLOTS, CONTEXT, WAITING = 8, 2_048, 32
 MOST_REWARDS = 5
 
 router = APIRouter(tags=["chat"])
-Kind = Literal["policy", "reward"]
 
 
 class Question(BaseModel):
@@ -59,9 +58,9 @@ def plug(app: FastAPI) -> None:
     app.include_router(talk_votes.router)
 
 
-def models_of(runs: Path) -> dict[str, tuple[Kind, Path]]:
+def models_of(runs: Path) -> dict[str, tuple[ModelKind, Path]]:
     """Every policy and reward model below the folder of runs, by name: ``RUN`` for its model, ``RUN (adapter)``."""
-    found: dict[str, tuple[Kind, Path]] = {}
+    found: dict[str, tuple[ModelKind, Path]] = {}
     for run in run_names(runs):
         try:
             folder = folder_of(runs, run)
@@ -74,24 +73,6 @@ def models_of(runs: Path) -> dict[str, tuple[Kind, Path]]:
     return found
 
 
-def kind_of(place: Path) -> Kind | None:
-    """What the model in the folder ``place`` is, by its settings alone; None if it is none."""
-    from concordant.models.settings_files import read_object
-
-    try:
-        if (place / "config.json").is_file():
-            made_for = str(read_object(place / "config.json").get("architectures"))
-        elif (place / ADAPTER_CONFIG).is_file():
-            made_for = str(read_object(place / ADAPTER_CONFIG).get("task_type"))
-        else:
-            return None
-    except UserError:
-        return None
-    if "ForSequenceClassification" in made_for or made_for == "SEQ_CLS":
-        return "reward"
-    return "policy" if "ForCausalLM" in made_for or "LMHead" in made_for or made_for == "CAUSAL_LM" else None
-
-
 class Desk:
     """The models that the page has opened. A policy is opened when somebody asks it, each with a sampler of its own."""
 
@@ -102,7 +83,7 @@ class Desk:
         self._opening = asyncio.Lock()
         self._scoring = threading.Lock()
 
-    def place(self, name: str, kind: Kind) -> Path:
+    def place(self, name: str, kind: ModelKind) -> Path:
         """The folder of the model ``name``. Raises UserError if there is no such model of this kind."""
         found = {n: place for n, (k, place) in models_of(self.runs).items() if k == kind}
         if name not in found:
@@ -172,7 +153,7 @@ def chat_page(request: Request) -> Response:
 def chat_models(desk: Open) -> dict[str, list[str]]:
     """The policies and the reward models of the runs folder, by name."""
     found = models_of(desk.runs)
-    kinds: dict[str, Kind] = {"policies": "policy", "rewards": "reward"}
+    kinds: dict[str, ModelKind] = {"policies": "policy", "rewards": "reward"}
     return {plural: [n for n, (k, _) in found.items() if k == kind] for plural, kind in kinds.items()}
 
 

@@ -8,9 +8,12 @@ import pytest
 
 from concordant.algorithms import run_code
 from concordant.algorithms.reward_sources import make_reward
+from concordant.algorithms.verifiers import VERIFIERS, check_rows
 from concordant.core.errors import UserError
+from concordant.data.records import Message, Prompt
 from tests.algorithms.answers import answer, no_model
 
+QUESTION = (Message("user", "q"),)
 SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
 
 
@@ -51,6 +54,15 @@ def test_mathematics_compares_values_and_not_texts():
 def test_a_fault_of_the_row_is_told(rule, columns, message):
     with pytest.raises(UserError, match=message):
         score(rule, "1", **columns)
+    fault = Prompt(QUESTION, columns, where="data.jsonl line 7")
+    with pytest.raises(UserError, match=f"^data.jsonl line 7: .*{message}"):  # also before anything is answered
+        check_rows(VERIFIERS[rule], [Prompt(QUESTION, {}), fault])
+
+
+def test_rows_without_a_fault_pass_and_other_functions_read_no_rows():
+    rows = [Prompt(QUESTION, {"pattern": "a.c", "ground_truth": "7"}), Prompt(QUESTION)]
+    for rule in (*VERIFIERS.values(), len):
+        check_rows(rule, rows)
 
 
 @pytest.mark.parametrize(

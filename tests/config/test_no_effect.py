@@ -75,8 +75,10 @@ CRITIC = {"critic.name": "m"}
         (
             CollectConfig,
             {"judge": "m:f", "unlabelled": "skip"},
-            'unlabelled="skip" would do nothing: only votes can be',
+            'unlabelled="skip" would do nothing: only votes and a server can be',
         ),
+        (CollectConfig, {"judge": "gold", "principles": "builtin"}, "principles=.* answers no question in words"),
+        (CollectConfig, {"judge": "gold", "endpoint.model": "m"}, "endpoint.model=.* no server is asked"),
         (BestOfNConfig, {"reward": ["rule:ends=2"], "reward_on_error": "skip"}, "no Python function is a reward"),
         (EvaluateConfig, {"reward": ["package:a/b"], "reward_timeout": 5.0}, "no Python function is a reward"),
         (BestOfNConfig, {"model.lora.rank": 4}, "model.lora.rank=4 would do nothing: no model is trained"),
@@ -112,6 +114,11 @@ def test_a_changed_key_that_would_do_nothing_is_refused(config_class, changes, m
         (PPOConfig, {"lam": 0.9, "gamma": 0.9, "value_clip": 0.0, "critic_warmup": 2}),
         (PPOConfig, {"data.too_long": "cut_prompt_start"}),  # which happens in any case
         (EvaluateConfig, {"sampling.top_k": 5}),
+        (
+            CollectConfig,
+            {"judge": "https://h/v1", "endpoint.model": "m", "unlabelled": "skip", "principles": "builtin"},
+        ),
+        (CollectConfig, {"judge": "runs/chat/model", "max_answer_tokens": 32}),  # which may be a chat model
         (EvaluateConfig, {"judge": ["mine:f=0.5"], "reward_timeout": 5.0}),
         (PPOConfig, {"reward": ["rule:ends", "mine:f"], "reward_on_error": "retry"}),
         (MergeConfig, {"model.precision": "fp32", "model.device": "cpu"}),  # which is so in any case

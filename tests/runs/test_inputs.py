@@ -8,7 +8,15 @@ import pytest
 
 from concordant.config.fields import flatten, schema
 from concordant.config.paths import paths_of
-from concordant.config.stages import BestOfNConfig, DPOConfig, EvaluateConfig, PPOConfig, RewardConfig, SFTConfig
+from concordant.config.stages import (
+    BestOfNConfig,
+    CollectConfig,
+    DPOConfig,
+    EvaluateConfig,
+    PPOConfig,
+    RewardConfig,
+    SFTConfig,
+)
 from concordant.runs.inputs import CHOOSE_DATA, HARMLESS, ROUNDING, Inputs, refused, rounded
 
 
@@ -44,7 +52,8 @@ def test_with_shards_another_number_of_workers_changes_no_bit():
 
 
 def test_every_key_of_the_lists_exists():
-    known = {key for c in (SFTConfig, RewardConfig, DPOConfig, PPOConfig, BestOfNConfig) for key in schema(c).fields}
+    configs = (SFTConfig, RewardConfig, DPOConfig, PPOConfig, BestOfNConfig, CollectConfig)
+    known = {key for c in configs for key in schema(c).fields}
     assert known >= HARMLESS | ROUNDING | CHOOSE_DATA
 
 

@@ -1,10 +1,12 @@
 """``concordant dpo`` with rated answers, soft labels and losses without a reference."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from concordant import dpo
+from concordant.config.cluster import ClusterConfig
 from concordant.config.data import DataConfig
 from concordant.config.model import ModelConfig
 from concordant.config.stages import DPOConfig
@@ -12,7 +14,7 @@ from concordant.core.errors import UserError
 from concordant.data.records import Pair
 from concordant.engines import roles
 from concordant.stages import preferences
-from tests.stages.small import metrics_of, train
+from tests.stages.small import in_a_process, metrics_of, train
 
 WORDS = ["owl", "fox", "bee", "hen", "cat", "dog"]
 
@@ -56,6 +58,21 @@ def test_kto_learns_from_unpaired_data(tmp_path, capsys):
     ]
     assert "reference_not_start" not in findings
     assert "over 4 prompts" in capsys.readouterr().err
+
+
+def test_two_workers_learn_by_kto_what_one_learns(tmp_path):
+    """The anchor of a step is a mean over its whole batch, whoever computes which part of the batch."""
+    path = written(tmp_path / "rated.jsonl", ratings())
+
+    def made(workers):
+        cluster, twice = ClusterConfig(workers=workers, shards=2), train(batch_size=4, evaluate_every=0)
+        return replace(config(path, loss="kto", cluster=cluster, train=twice), output=str(tmp_path / f"by-{workers}"))
+
+    two, one = (
+        [{name: value for name, value in row.items() if "second" not in name} for row in metrics_of(run)]
+        for run in (in_a_process(dpo, made(2)), dpo(made(1)))
+    )
+    assert two == one and one[1]["rewards/anchor"] != 0
 
 
 def test_a_loss_without_a_reference_loads_and_computes_none(tmp_path, monkeypatch):

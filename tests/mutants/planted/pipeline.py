@@ -85,4 +85,12 @@ MUTANTS = (
         story="As soon as somebody has voted, the pairs are sampled again, and on a GPU they may be others.",
         tests=("stages/test_collect.py",),
     ),
+    Mutant(
+        name="answers-of-a-judge-removed",
+        file="pipeline/runner.py",
+        old="elif entry.name not in (LOCK, ASKED):",
+        new="elif entry.name != LOCK:",
+        story="A stage that is run again asks a judge every question a second time, and pays for it.",
+        tests=("stages/test_collect_words.py",),
+    ),
 )
