@@ -235,15 +235,20 @@ class LocalLearner(LocalScorer):
 
     def checkpoint_bytes(self, with_kept: bool) -> int:
         named = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
-        pieces = pieces_of(self.network)
-        sizes = {name: (elements(p, pieces), p.shape) for name, p in named}
+        of_all = self._sizes()
+        sizes = {name: (of_all[name], p.shape) for name, p in named}
         weights = sum(size for size, _ in sizes.values()) * (1 + with_kept + bool(self.adapter_base))
         return (weights + numbers_kept(sizes, self.config, self.hidden)) * named[0][1].element_size()
 
     def export_bytes(self) -> int:
-        pieces = pieces_of(self.network)
-        whole = sum(elements(p, pieces) * p.element_size() for p in self.network.parameters())
+        sizes = self._sizes()
+        whole = sum(sizes[name] * p.element_size() for name, p in self.network.named_parameters())
         return whole + 4 * hidden_weights(self.network)  # which are written in fp32
+
+    def _sizes(self) -> dict[str, int]:
+        """How many elements every weight has on all processes together, by name."""
+        pieces = pieces_of(self.network)
+        return {name: elements(p, pieces) for name, p in self.network.named_parameters()}
 
     def export(self, folder: Path, card: Mapping[str, Any] | None = None) -> None:
         self._write(lambda network: network.save(folder, dict(card or {})))
@@ -258,8 +263,8 @@ class LocalLearner(LocalScorer):
     # -- for the doctor's preflight -------------------------------------------------------------
 
     def describe(self) -> Description:
-        pieces = pieces_of(self.network)
-        trained = sum(elements(p, pieces) for p in self.network.parameters() if p.requires_grad)
+        sizes = self._sizes()
+        trained = sum(sizes[name] for name, p in self.network.named_parameters() if p.requires_grad)
         return replace(super().describe(), trained=trained)
 
     @contextmanager
