@@ -32,12 +32,12 @@ PROBES = 2  # held-out prompts that the evaluation answers
 def measure(form: str, material: Path, sizes: dict[str, int]) -> dict[str, float]:
     """The numbers of one form, in MiB. This process runs nothing else."""
     import concordant
-    from bench.plan import _resident_mib
+    from bench.plan import resident_mib
     from bench.plan_steps import warm_libraries
     from concordant.stages import common
 
     warm_libraries()
-    base = _resident_mib()
+    base = resident_mib()
     common.PROBE_PROMPTS = PROBES
     with tempfile.TemporaryDirectory() as folder:
         concordant.ppo(_config(form, material, Path(folder), sizes))

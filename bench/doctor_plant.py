@@ -124,7 +124,7 @@ def wrong_reference(noise: float) -> Plant:
         real = roles.reference
 
         def reference_of(*args: Any, **kwargs: Any) -> Any:
-            reference = real(*args, **kwargs)
+            reference: Any = real(*args, **kwargs)
             stream = torch.Generator().manual_seed(0)
             with torch.no_grad():
                 for p in reference.network.parameters():

@@ -139,7 +139,7 @@ class _Sampler:
 
 
 def llama_config(shape: ShapeConfig) -> LlamaConfig:
-    return LlamaConfig(
+    return LlamaConfig(  # type: ignore[call-arg]  # num_labels is a key of every configuration
         vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.mlp,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads or shape.heads, tie_word_embeddings=shape.tied, num_labels=1, pad_token_id=0,

@@ -145,7 +145,8 @@ def main() -> None:
                 command = [sys.executable, "-m", "bench.plan_workers", "--side", file.name, "--only", name]
                 subprocess.run(command, check=True)
                 measured = json.load(file)
-        rows[name] = compared(*name.split(", "), measured)
+        method, mesh = name.split(", ")
+        rows[name] = compared(method, mesh, measured)
         RESULTS.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(table({name: rows[name]}).splitlines()[-1], flush=True)
     print(table(rows))
