@@ -36,7 +36,8 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
 
 def ends(curve: Sequence[dict[str, float]]) -> tuple[float, float]:
     """The mean cost and the mean reward of the last three evaluations."""
-    return tuple(float(np.mean([row[key] for row in curve[-3:]])) for key in ("constraint/cost", "reward"))
+    cost, reward = (float(np.mean([row[key] for row in curve[-3:]])) for key in ("constraint/cost", "reward"))
+    return cost, reward
 
 
 def decisions(results: Sequence[dict[str, Any]]) -> dict[str, decide.Decision]:

@@ -24,7 +24,8 @@ NS = [1, 2, 4, 8, 16, 32, 64, 100, 128, 256, 512, 1_000]
 
 def gold(prompt: Any, response: str) -> float:
     """The true quality of an answer, as a reward function. The messages of a file are dictionaries."""
-    return concordant.gold_score([SimpleNamespace(**m) if isinstance(m, dict) else m for m in prompt], response)
+    messages: list[Any] = [SimpleNamespace(**m) if isinstance(m, dict) else m for m in prompt]
+    return concordant.gold_score(messages, response)
 
 
 def train(steps: int, rate: float, **more: Any) -> concordant.TrainConfig:
