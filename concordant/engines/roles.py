@@ -38,11 +38,13 @@ from concordant.engines.ranks import current_ranks
 from concordant.engines.reward_adapter import AdapterRewardModel, adapter_reward_model
 from concordant.engines.reward_model import RewardModel
 from concordant.engines.samples import Batch
+from concordant.engines.tensor.cuts import pieces_of
 from concordant.engines.tensor.cuts import weights_of as weights_of
 from concordant.engines.tensor.split import split_over, split_value_head
 from concordant.engines.vllm.engine import VllmSettings, device_type
 from concordant.engines.vllm.generator import VllmGenerator
 from concordant.engines.vllm.weights import write_config
+from concordant.kernels.allocator import give_back
 from concordant.models.load import Policy, load_policy
 from concordant.models.scalar_head import Started, build_critic, critic_on_same_base
 
@@ -205,6 +207,8 @@ def _part(model: PreTrainedModel) -> None:
     """Keep this process's part of a model that several processes hold together."""
     split_over(model, current_ranks())
     split_into_stages(model, current_ranks())
+    if pieces_of(model):
+        give_back()  # the whole weights
 
 
 # -- reward models --------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ def freed_memory_kept() -> Iterator[None]:
     32 MiB or more, and 64 MiB at the end of the heap, back to the system at once. The operating system must then map
     and zero new pages for the next micro-batch, which is slow. Without glibc this function does nothing.
     """
-    if platform.libc_ver()[0] != "glibc":
+    libc = _glibc()
+    if libc is None:
         yield
         return
-    libc = ctypes.CDLL(None)
     libc.mallopt(M_TRIM_THRESHOLD, NEVER)
     libc.mallopt(M_MMAP_THRESHOLD, MAPPED_ALONE)
     try:
@@ -36,3 +36,16 @@ def freed_memory_kept() -> Iterator[None]:
         libc.mallopt(M_TRIM_THRESHOLD, GLIBC_TRIM)
         libc.mallopt(M_MMAP_THRESHOLD, GLIBC_MMAP)
         libc.malloc_trim(0)
+
+
+def give_back() -> None:
+    """Give freed memory back to the system now. A caller has freed large tensors whose sizes nothing will need again.
+
+    Without glibc this function does nothing.
+    """
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -11,7 +11,7 @@ import pytest
 PAGES = """
 import resource
 import torch
-from concordant.kernels.allocator import freed_memory_kept
+from concordant.kernels.allocator import freed_memory_kept, give_back
 
 def faults():  # pages the kernel has to bring for 20 tensors of 64 MiB, one after another
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -27,6 +27,10 @@ with freed_memory_kept():
     faults()  # the heap settles
     kept = faults()
     assert resident() - start > 2**25, "a tensor's memory is still here"
+    give_back()
+    assert resident() - start < 2**25, "it went when that was asked for"
+    faults()
+    assert resident() - start > 2**25, "the next one stays again"
 assert kept < usual / 2, (kept, usual)
 assert resident() - start < 2**25, "and now it is not"
 """

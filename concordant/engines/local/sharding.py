@@ -30,6 +30,7 @@ from concordant.engines.local.networks import COMPUTES_ON, Network, PolicyNetwor
 from concordant.engines.local.rows import RowsOfPiece, rows_of
 from concordant.engines.ranks import Ranks
 from concordant.engines.tensor.cuts import Part, Piece, pieces_of
+from concordant.kernels.allocator import give_back
 
 _ATTRIBUTE = "concordant_sharding"  # of the model inside a network that is split
 
@@ -45,6 +46,7 @@ def split(network: Network, ranks: Ranks, precision: torch.dtype | None) -> None
     for p in network.parameters():
         p.data = p.data.contiguous()
     _Sharding(network, ranks, network.device, blank, precision).begin()
+    give_back()  # the whole weights
 
 
 class _Sharding:
