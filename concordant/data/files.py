@@ -134,9 +134,18 @@ class _Parser:
     """Parses JSON, and notes a key that stands twice in one object, of which Python would keep the last value alone."""
 
     def __init__(self) -> None:
-        decoder = json.JSONDecoder(object_pairs_hook=self._object)
-        self.whole, self.first = decoder.decode, decoder.raw_decode
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
         self._twice: str | None = None
+
+    def whole(self, text: str) -> Any:
+        """The value that ``text`` is. Raises what ``json.loads`` raises."""
+        self._twice = None
+        return self._decoder.decode(text)
+
+    def first(self, text: str, start: int) -> tuple[Any, int]:
+        """The value that begins at ``start``, and where it ends."""
+        self._twice = None
+        return self._decoder.raw_decode(text, start)
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
@@ -146,9 +155,8 @@ class _Parser:
         return values
 
     def problem(self) -> str:
-        """What is wrong with the objects that were parsed since the last call, or ""."""
-        twice, self._twice = self._twice, None
-        return "" if twice is None else f'the key "{printable(twice)}" stands twice in one object'
+        """What is wrong with the value that was parsed last, or ""."""
+        return "" if self._twice is None else f'the key "{printable(self._twice)}" stands twice in one object'
 
 
 def _json_lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:

@@ -109,8 +109,10 @@ def open_judge(config: CollectConfig, prompts: Sequence[Prompt], columns: Sequen
 
 def _in_words(config: CollectConfig) -> bool:
     """Whether the judge answers questions in words: a server, or a model that was made to write text."""
-    if is_address(config.judge) or not may_answer_in_words(config.judge):
-        return is_address(config.judge)
+    if is_address(config.judge):
+        return True
+    if not may_answer_in_words(config.judge):
+        return False
     place = locate(config.judge)
     if isinstance(place, Path):
         return kind_of(place) == "policy"

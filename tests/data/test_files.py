@@ -107,6 +107,7 @@ DAMAGE = [
     ("a.jsonl", GOOD + b'{"a": ' + b"9" * 5_000 + b"}\n" + GOOD, "a.jsonl line 2: malformed JSON", 2),
     ("a.jsonl", GOOD + b'{"a": 1, "b": 2, "a": 1}\n' + GOOD, 'a.jsonl line 2: the key "a" stands twice in one', 2),
     ("a.jsonl", GOOD + b'{"a": [{"b": 1, "b": 2}]}\n' + GOOD, 'a.jsonl line 2: the key "b" stands twice', 2),
+    ("a.jsonl", b'[{"a": 1, "a": 2}, }\n'[1:] + GOOD, "a.jsonl line 1: malformed JSON", 1),
     ("a.json", b'[{"a": 1},\n{"a": 2, "a": 3},\n{"a": 4}]', 'a.json row 2: the key "a" stands twice', 2),
     ("a.json", b'[{"a": 1},\n{"a": 2},\n{"a" 3}]', "a.json line 3: malformed JSON after row 2", 2),
     ("a.json", b'[{"a": 1},\n{"a": 2}', "a.json line 2: malformed JSON after row 2", 2),
