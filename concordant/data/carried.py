@@ -6,12 +6,12 @@ run sees takes no memory and is no input of the run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from concordant.data import fields
+from concordant.data.json_text import parsed
 from concordant.data.rows import BadRow, Row
 
 VERL_COLUMNS = ("data_source", "ability", "reward_model", "extra_info")
@@ -74,7 +74,7 @@ def verl_columns(row: Row) -> dict[str, Any]:
     for column, held in extra.items():
         if isinstance(held, str) and held.startswith("{"):
             try:
-                extra[column] = json.loads(held)
+                extra[column] = parsed(held)
             except (ValueError, RecursionError):
                 raise fields.wrong_type(row, column, held, "an object (as JSON text)") from None
         fields.check_value(row, column, extra[column])

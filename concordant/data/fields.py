@@ -12,6 +12,7 @@ from typing import Any
 
 from concordant.core.errors import nearest
 from concordant.data.dialogue import Messages
+from concordant.data.json_text import parsed
 from concordant.data.records import Message, Role
 from concordant.data.rows import BadRow, Row, lone_surrogate, printable
 
@@ -136,7 +137,7 @@ def objects(row: Row, column: str, value: object, what: str = "a list") -> list[
     """A list. A CSV may hold the list as JSON text. Null gives the empty list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
+            value = parsed(value)
         except (ValueError, RecursionError):
             raise wrong_type(row, column, value, f"{what} (as JSON text)") from None
     if value is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from concordant.core.errors import UserError, nearest
+from concordant.data.json_text import JsonParser
 from concordant.data.parquet import BATCH, parquet_rows
 from concordant.data.rows import (
     LONGEST_ROW,
@@ -23,7 +24,6 @@ from concordant.data.rows import (
     BadRows,
     Row,
     lone_surrogate,
-    printable,
     too_large,
 )
 
@@ -130,37 +130,8 @@ def _json(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
         yield from _json_lines(stream, name, bad)
 
 
-class _Parser:
-    """Parses JSON, and notes a key that stands twice in one object, of which Python would keep the last value alone."""
-
-    def __init__(self) -> None:
-        self._decoder = json.JSONDecoder(object_pairs_hook=self._object)
-        self._twice: str | None = None
-
-    def whole(self, text: str) -> Any:
-        """The value that ``text`` is. Raises what ``json.loads`` raises."""
-        self._twice = None
-        return self._decoder.decode(text)
-
-    def first(self, text: str, start: int) -> tuple[Any, int]:
-        """The value that begins at ``start``, and where it ends."""
-        self._twice = None
-        return self._decoder.raw_decode(text, start)
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            names = [name for name, _ in pairs]
-            self._twice = next(name for name in names if names.count(name) > 1)
-        return values
-
-    def problem(self) -> str:
-        """What is wrong with the value that was parsed last, or ""."""
-        return "" if self._twice is None else f'the key "{printable(self._twice)}" stands twice in one object'
-
-
 def _json_lines(stream: IO[bytes], name: str, bad: BadRows) -> Iterator[Row]:
-    parser = _Parser()
+    parser = JsonParser()
     for number, text in _lines(stream, name, bad):
         if text.isspace():
             continue
@@ -216,7 +187,7 @@ class _JsonWindow:
         self.stream = stream
         # Bytes that are not UTF-8 become lone surrogates, so that they can be reported with their own row.
         self.decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
-        self.parser = _Parser()
+        self.parser = JsonParser()
         self.text, self.at, self.line, self.ended = "", 0, 1, False
         self.broken: Exception | None = None
 

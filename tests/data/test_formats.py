@@ -258,6 +258,10 @@ def test_a_later_row_without_the_column_is_named_by_line() -> None:
         ({"messages": [{"role": "user"}]}, '"messages" must be a message, {"role": …'),
         ({"messages": [{"role": "user", "content": 3}]}, '"messages.content" must be a string, found a number (3)'),
         ({"messages": "[not json"}, '"messages" must be a list of messages (as JSON text), found a string'),
+        (
+            {"messages": '[{"role": "user", "content": "a", "content": "b"}]'},
+            '"messages" must be a list of messages (as JSON text), found a string',
+        ),
         ({"messages": {}}, '"messages" must be a list of messages, found an object ({})'),
         ({"prompt": 7, "response": "a"}, '"prompt" must be a string, found a number (7)'),
         ({"prompt": "q", "response": ["a"]}, '"response" must be a message'),
